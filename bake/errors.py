@@ -1,0 +1,130 @@
+"""What can go wrong, as one tree.
+
+BakeError                     exit 1: the work failed
+├── RequestError              exit 2: the request was wrong, and nothing was started
+│   ├── RecipeError           a recipe is not valid (every finding at once)
+│   ├── IncompatibleError     the versions asked for cannot work together
+│   ├── PreflightError        the cloud cannot serve this request as it stands
+│   └── AccessError           no credentials, no region, an expired token
+├── CloudError                an API call was refused, or a resource went bad
+│   ├── CapacityError         no machine to be had in any zone or of any type asked for
+│   ├── MachineError          an instance ended, or never became reachable
+│   └── ImageError            an image or a snapshot failed
+├── RemoteError               SSH
+│   ├── ConnectError          no connection could be made, or it was lost for good
+│   ├── HostKeyError          the machine showed a host key that is not ours
+│   └── StageError            a stage ended with a status other than 0
+├── VerificationError         the machine is not what was asked for: no image is taken
+└── LocalCloudError           the local cloud cannot be started or used here
+
+Only `tasks.py` turns one of these into an exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: where, what, and what would be right."""
+
+    place: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class BakeError(Exception):
+    """A failure that a person can do something about.
+
+    `hint` says what to do next. `code` and `reason` are the cloud's own, verbatim.
+    `details` are further lines to show: findings, the last lines of a log.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str = "",
+        reason: str = "",
+        details: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+        self.reason = reason
+        self.details = tuple(details)
+
+
+class RequestError(BakeError):
+    exit_code = 2
+
+    def __init__(self, message: str, *, findings: Sequence[Finding] = (), **more: object) -> None:
+        more.setdefault("details", [str(finding) for finding in findings])
+        super().__init__(message, **more)  # type: ignore[arg-type]
+        self.findings = tuple(findings)
+
+
+class RecipeError(RequestError):
+    pass
+
+
+class IncompatibleError(RequestError):
+    pass
+
+
+class PreflightError(RequestError):
+    pass
+
+
+class AccessError(RequestError):
+    pass
+
+
+class CloudError(BakeError):
+    pass
+
+
+class CapacityError(CloudError):
+    pass
+
+
+class MachineError(CloudError):
+    pass
+
+
+class ImageError(CloudError):
+    pass
+
+
+class RemoteError(BakeError):
+    pass
+
+
+class ConnectError(RemoteError):
+    pass
+
+
+class HostKeyError(RemoteError):
+    pass
+
+
+class StageError(RemoteError):
+    pass
+
+
+class VerificationError(BakeError):
+    pass
+
+
+class LocalCloudError(BakeError):
+    pass
