@@ -1,0 +1,46 @@
+# Two commands from a fresh clone: `make rehearsal` and `make test`. Both set everything up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -o errexit -o nounset -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The first of these that is new enough (3.11) makes the virtual environment.
+PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
+export PYTHON
+BIN := .venv/bin
+
+.PHONY: help
+help: ## this list
+	@grep --extended-regexp '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed --regexp-extended 's/:.*## /\t/' | expand --tabs=14
+
+.PHONY: rehearsal
+rehearsal: .venv/local.stamp ## bake and check an image on this computer, from nothing
+	@scripts/setup/system-packages.sh rehearsal
+	@$(BIN)/invoke bake --cuda 10.1 --local --stand-in
+
+.PHONY: test
+test: .venv/test.stamp ## the whole test suite, with the local cloud's real machines
+	@scripts/setup/system-packages.sh test
+	@$(BIN)/pytest -m 'not soak and not aws and not gpu'
+
+.PHONY: soak
+soak: .venv/test.stamp ## the long tests: the real payload, gigabytes
+	@scripts/setup/system-packages.sh test
+	@$(BIN)/pytest -m soak --timeout 7200 -rA
+
+.PHONY: lint
+lint: .venv/test.stamp ## ruff, mypy, shellcheck and shfmt (they are tests, too)
+	@$(BIN)/pytest tests/test_lint.py
+
+.PHONY: clean
+clean: ## the local cloud down, the virtual environment and caches of the tools gone
+	@test ! -x $(BIN)/invoke || $(BIN)/invoke local.down
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/%.stamp: setup.cfg pyproject.toml Makefile
+	@test -n "$(PYTHON)" || { echo "bake needs Python 3.11 or newer: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04)" >&2; exit 1; }
+	@scripts/setup/system-packages.sh $(if $(filter test,$*),test,rehearsal)
+	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version)" >&2; $(PYTHON) -m venv .venv; }
+	@echo "Installing the project with its extra '$*' into .venv" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

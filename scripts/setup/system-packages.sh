@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# What the local cloud and the tests need from the system: installed by apt where that may be done,
+# named where it may not.
+# Usage: system-packages.sh rehearsal|test
+set -o errexit -o nounset -o pipefail
+
+declare -A provider=( # command → Debian's package
+    [python3]=python3
+    [ssh]=openssh-client
+    [mmdebstrap]=mmdebstrap
+    [gpg]=gnupg
+    [dpkg-deb]=dpkg
+    [apt-ftparchive]=apt-utils
+    [curl]=curl
+)
+if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
+    provider+=([podman]=podman [runc]=runc [slirp4netns]=slirp4netns)
+    if ((EUID != 0)); then
+        provider+=([newuidmap]=uidmap [fuse-overlayfs]=fuse-overlayfs)
+    fi
+fi
+if [[ ${1:-} == test ]]; then
+    provider+=([/usr/sbin/sshd]=openssh-server [packer]=packer [rsync]=rsync)
+fi
+
+missing=()
+for command in "${!provider[@]}"; do
+    command -v "$command" >/dev/null || missing+=("${provider[$command]}")
+done
+# A python3 without ensurepip cannot make a virtual environment (Debian splits it off).
+"${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+if ((${#missing[@]} == 0)); then
+    exit 0
+fi
+
+as_root=()
+if ((EUID != 0)); then
+    as_root=(sudo)
+fi
+cannot() {
+    printf '%s\n' "Missing on this computer: ${missing[*]}" \
+        "They cannot be installed from here: $1." \
+        "On Debian or Ubuntu:  apt-get install --no-install-recommends ${missing[*]}" \
+        "Elsewhere: install Podman (or Docker), mmdebstrap and Python 3.11 or newer, then run make again." >&2
+    exit 1
+}
+command -v apt-get >/dev/null || cannot "there is no apt-get"
+if ((EUID != 0)); then
+    command -v sudo >/dev/null || cannot "you are not root and there is no sudo"
+    sudo -n true 2>/dev/null || [[ -t 0 ]] || cannot "sudo would ask for a password"
+fi
+
+echo "Installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update --quiet --quiet
+"${as_root[@]}" apt-get install --quiet --quiet --yes --no-install-recommends \
+    --option DPkg::Lock::Timeout=300 "${missing[@]}" >/dev/null
