@@ -4,28 +4,24 @@
 # Usage: system-packages.sh rehearsal|test
 set -o errexit -o nounset -o pipefail
 
-declare -A provider=( # command → Debian's package
-    [python3]=python3
-    [ssh]=openssh-client
-    [mmdebstrap]=mmdebstrap
-    [gpg]=gnupg
-    [dpkg-deb]=dpkg
-    [apt-ftparchive]=apt-utils
-    [curl]=curl
+# command:package of Debian
+needed=(
+    python3:python3 ssh:openssh-client mmdebstrap:mmdebstrap gpg:gnupg dpkg-deb:dpkg
+    apt-ftparchive:apt-utils curl:curl
 )
 if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
-    provider+=([podman]=podman [runc]=runc [slirp4netns]=slirp4netns)
+    needed+=(podman:podman runc:runc slirp4netns:slirp4netns)
     if ((EUID != 0)); then
-        provider+=([newuidmap]=uidmap [fuse-overlayfs]=fuse-overlayfs)
+        needed+=(newuidmap:uidmap fuse-overlayfs:fuse-overlayfs)
     fi
 fi
 if [[ ${1:-} == test ]]; then
-    provider+=([/usr/sbin/sshd]=openssh-server [packer]=packer [rsync]=rsync)
+    needed+=(/usr/sbin/sshd:openssh-server packer:packer rsync:rsync)
 fi
 
 missing=()
-for command in "${!provider[@]}"; do
-    command -v "$command" >/dev/null || missing+=("${provider[$command]}")
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 # A python3 without ensurepip cannot make a virtual environment (Debian splits it off).
 "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
