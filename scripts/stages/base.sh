@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# The operating system, refreshed, and what everything above it is built with.
+# Needs:
+# Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES
+set -o errexit -o nounset -o pipefail
+# shellcheck source=lib.sh
+source "${BAKE_LIB:?}"
+
+case $OS_ID in
+    ubuntu-18.04) codename=bionic fortran=libgfortran3 ;; # what the MXNet wheels of its time are linked with
+    ubuntu-20.04) codename=focal fortran=libgfortran5 ;;
+    ubuntu-22.04) codename=jammy fortran=libgfortran5 ;;
+    ubuntu-24.04) codename=noble fortran=libgfortran5 ;;
+    debian-12) codename=bookworm fortran=libgfortran5 ;;
+    *) fail "this stage does not know $OS_ID" ;;
+esac
+
+# cloud-init may still be writing apt's sources when the first command arrives.
+if [[ -d /run/cloud-init ]] && command -v cloud-init >/dev/null; then
+    cloud_init=$(timeout 600 cloud-init status --wait) || [[ $? != 124 ]] || fail "cloud-init has not finished in 10 minutes"
+    say "cloud-init: ${cloud_init##*status: }"
+fi
+
+# A mirror of the recipe's replaces every source of the image. The archives' own hosts stand for "the
+# image's sources as they are": those name a mirror near the machine. The lists are signed either way.
+use_mirror() {
+    local components suites keyring=/usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
+    over_tls "$OS_MIRROR"
+    case $OS_ID in
+        ubuntu-*) components='main restricted universe multiverse' ;;
+        *) components='main' ;;
+    esac
+    suites="$codename $codename-updates"
+    write_file /etc/apt/sources.list.d/bake-os.sources <<EOT
+Types: deb
+URIs: $OS_MIRROR
+Suites: $suites
+Components: $components
+Signed-By: $keyring
+
+Types: deb
+URIs: $OS_SECURITY_MIRROR
+Suites: $codename-security
+Components: $components
+Signed-By: $keyring
+EOT
+    mkdir --parents /etc/apt/before-bake
+    find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'bake-*' \
+        -exec mv --target-directory=/etc/apt/before-bake {} + 2>/dev/null || true
+    # Else cloud-init writes the cloud's own mirrors again when the image boots for the first time.
+    [[ ! -d /etc/cloud/cloud.cfg.d ]] ||
+        write_file /etc/cloud/cloud.cfg.d/90-bake-apt.cfg <<<'apt: {preserve_sources_list: true}'
+}
+
+case $OS_MIRROR in
+    '' | *//archive.ubuntu.com/* | *//deb.debian.org/*) say "apt: the image's own sources" ;;
+    *) use_mirror && say "apt: $OS_MIRROR" ;;
+esac
+
+apt_get update
+packages=(build-essential bzip2 ca-certificates curl git gnupg "$fortran" libgomp1 unzip)
+read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
+apt_install "${packages[@]}" "${more[@]}"
+
+for package in "${packages[@]}"; do
+    [[ -n $(version_of "$package") ]] || fail "$package is not installed"
+done
+unfinished=$(dpkg --audit)
+[[ -z $unfinished ]] || fail "dpkg is left with $unfinished"
+say "$codename, refreshed: ${packages[*]} ${more[*]}"

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# CUDA toolkit, pinned to one release, without the driver that NVIDIA bundles with it.
+# Needs:  drivers
+# Inputs: OS_ID CUDA_VERSION CUDA_SOURCE CUDA_PACKAGES CUDA_PINS NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
+set -o errexit -o nounset -o pipefail
+# shellcheck source=lib.sh
+source "${BAKE_LIB:?}"
+
+read -ra packages <<<"$CUDA_PACKAGES"
+read -ra pins <<<"$CUDA_PINS"
+
+case $CUDA_SOURCE in
+    nvidia) add_nvidia_repository ;;
+    os) enable_debian_non_free ;;
+    *) fail "CUDA_SOURCE is '$CUDA_SOURCE': os or nvidia" ;;
+esac
+
+# The network repository offers the cuBLAS of CUDA 10.2 to CUDA 10.1: it has no version in its name, and
+# apt takes the newer. Said to apt for good, held as well, and checked below.
+for pin in "${pins[@]}"; do
+    printf 'Package: %s\nPin: version %s\nPin-Priority: 1001\n\n' "${pin%%=*}" "${pin#*=}"
+done | write_file /etc/apt/preferences.d/bake-cuda
+
+apt_install "${packages[@]}" "${pins[@]}"
+((${#pins[@]} == 0)) || apt-mark hold "${pins[@]%%=*}" >/dev/null
+
+for pin in "${pins[@]}"; do
+    version=$(version_of "${pin%%=*}")
+    [[ $version == "${pin#*=}" ]] || fail "${pin%%=*} is $version, and not ${pin#*=}"
+done
+
+if [[ $CUDA_SOURCE == nvidia ]]; then
+    home=/usr/local/cuda-$CUDA_VERSION
+    [[ -d $home ]] || fail "the packages ${packages[*]} made no $home"
+    for other in /usr/local/cuda-*; do
+        [[ $(readlink --canonicalize "$other") == "$home" || ! -d $other/lib64 && ! -d $other/targets ]] ||
+            fail "$other came along with $home: libraries of another release would be mixed with it. Pin its packages in CUDA_PINS."
+    done
+    [[ $(readlink --canonicalize /usr/local/cuda) == "$home" ]] || ln --symbolic --force --no-target-directory "$home" /usr/local/cuda
+
+    # Three ways, since each kind of shell and service reads another one.
+    prepend_path /usr/local/cuda/bin
+    set_environment LD_LIBRARY_PATH /usr/local/cuda/lib64
+    # shellcheck disable=SC2016 # expanded at login
+    write_file /etc/profile.d/bake-cuda.sh <<<'export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}'
+    write_file /etc/ld.so.conf.d/bake-cuda.conf <<<$'/usr/local/cuda/lib64\n/usr/local/cuda/extras/CUPTI/lib64'
+    ldconfig
+    PATH=/usr/local/cuda/bin:$PATH
+fi
+
+command -v nvcc >/dev/null || fail "the packages ${packages[*]} hold no nvcc"
+release=$(nvcc --version | sed --quiet 's/.*release \([0-9.]*\),.*/\1/p')
+[[ $release == "$CUDA_VERSION" ]] || fail "nvcc is of release $release, and not $CUDA_VERSION"
+say "CUDA $release: $(command -v nvcc)"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# PyTorch: the build for this CUDA, which brings its own CUDA libraries along.
+# Needs:  conda|venv
+# Inputs: LOGIN_USER ENVIRONMENT_PREFIX FRAMEWORK_VERSION FRAMEWORK_REQUIREMENTS PYPI_MIRROR PYTORCH_MIRROR
+set -o errexit -o nounset -o pipefail
+# shellcheck source=lib.sh
+source "${BAKE_LIB:?}"
+
+# PyPI stays first: `torch==X+cu126` with its local version can only come from the second.
+over_tls "$PYTORCH_MIRROR"
+install_framework --extra-index-url "$PYTORCH_MIRROR"
+check_framework 'torch'

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Takes out whatever belongs to this one machine, to this bake or to a person. An image that is started
+# makes its own again at its first boot. sshd runs on, and so does the connection that runs this.
+# Needs:  base|drivers|cuda|conda|venv|mxnet|pytorch|d2l
+# Inputs: LOGIN_USER
+set -o errexit -o nounset -o pipefail
+# shellcheck source=lib.sh
+source "${BAKE_LIB:?}"
+shopt -s nullglob dotglob
+
+# list_traces: the paths that must not be in an image, as far as they exist now.
+list_traces() {
+    local home
+    local traces=(
+        /etc/ssh/ssh_host_* /etc/ssh/ssh_known_hosts
+        /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+        /var/lib/cloud/* /run/cloud-init/*
+        /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /run/systemd/netif/leases/* /var/lib/NetworkManager/*.lease
+        /var/lib/apt/lists/* /var/lib/apt/periodic/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb
+        /var/lib/amazon/ssm/* /var/lib/ubuntu-advantage/private/*
+        /var/crash/* /var/spool/mail/* /var/mail/* /var/spool/cron/crontabs/*
+        /tmp/* /var/tmp/*
+    )
+    for home in /root /home/*; do
+        traces+=(
+            "$home"/.ssh "$home"/.gnupg "$home"/.*_history "$home"/.lesshst "$home"/.viminfo "$home"/.wget-hsts
+            "$home"/.aws "$home"/.netrc "$home"/.git-credentials "$home"/.docker "$home"/.pypirc "$home"/.kaggle
+            "$home"/.config/gcloud "$home"/.config/gh "$home"/.config/pip "$home"/.pip
+            "$home"/.cache "$home"/.local/share/jupyter/runtime "$home"/.sudo_as_admin_successful
+        )
+    done
+    local trace
+    for trace in "${traces[@]}"; do
+        # What runs this stage is not part of the machine, and goes by itself.
+        [[ ! -e $trace && ! -L $trace || ${BAKE_LIB%/*}/ == "$trace"/* ]] || printf '%s\n' "$trace"
+    done
+}
+
+# list_filled: files that stay, but empty.
+list_filled() {
+    find /var/log /etc/machine-id -type f -size +0
+    # A link belongs to systemd-resolved; a mount, to a container's host.
+    if [[ -f /etc/resolv.conf && ! -L /etc/resolv.conf ]] && ! mountpoint --quiet /etc/resolv.conf; then
+        find /etc/resolv.conf -size +0
+    fi
+}
+
+# Who would write again what is taken away here is stopped first; the journal goes on in memory.
+if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
+    for unit in apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service syslog.socket rsyslog.service; do
+        systemctl stop "$unit" 2>/dev/null || true
+    done
+    journalctl --relinquish-var 2>/dev/null || true
+fi
+
+apt_get clean
+! command -v cloud-init >/dev/null || cloud-init clean --logs
+
+find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' -o -name '*.journal*' \) -delete
+mapfile -t files < <(list_filled)
+((${#files[@]} == 0)) || truncate --size 0 "${files[@]}"
+mapfile -t traces < <(list_traces)
+((${#traces[@]} == 0)) || rm --recursive --force --one-file-system "${traces[@]}"
+sync
+
+mapfile -t left < <(list_traces && list_filled)
+((${#left[@]} == 0)) || fail "still there: ${left[*]}"
+say "sealed: ${#traces[@]} traces removed, ${#files[@]} files emptied"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# A virtual environment of the operating system's own Python, ready for every kind of shell.
+# Needs:  base
+# Inputs: LOGIN_USER PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX PYPI_MIRROR
+set -o errexit -o nounset -o pipefail
+# shellcheck source=lib.sh
+source "${BAKE_LIB:?}"
+
+version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+[[ $version == "$PYTHON_VERSION" ]] ||
+    fail "this system's python3 is $version, and the recipe wants $PYTHON_VERSION: choose that, or conda as the manager"
+
+apt_install python3-venv
+if [[ ! -x $ENVIRONMENT_PREFIX/bin/python ]]; then
+    install --directory --owner "$LOGIN_USER" --group "$LOGIN_USER" "$ENVIRONMENT_PREFIX"
+    as_login_user python3 -m venv --prompt "$ENVIRONMENT" "$ENVIRONMENT_PREFIX"
+fi
+# Old ones (23.0 in Debian 12) search for ten minutes among the versions of d2l's dependencies.
+pip_install --upgrade pip
+
+in_bashrc "source $ENVIRONMENT_PREFIX/bin/activate"
+
+say "$ENVIRONMENT_PREFIX: $("$ENVIRONMENT_PREFIX/bin/python" --version), $("$ENVIRONMENT_PREFIX/bin/python" -m pip --version)"
