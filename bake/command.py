@@ -1,0 +1,102 @@
+"""A command of the command line: its options, its console, its exit code.
+
+`tasks.py` holds the commands; this holds what is the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from invoke.exceptions import Exit
+from invoke.parser import Argument
+from invoke.parser.parser import ParseMachine
+from invoke.tasks import Task
+
+INTERRUPTED = 130
+
+EVERYWHERE = {
+    "json": "one JSON document on stdout, nothing else there",
+    "quiet": "only warnings, failures and the result",
+    "verbose": "every line that the machine prints",
+    "local": "the local cloud on this computer instead of AWS (started when needed)",
+    "region": "AWS region (default: your AWS configuration's)",
+}
+
+
+class Names(Argument):  # type: ignore[misc]
+    """A positional argument that may be given never, once or several times.
+
+    Invoke's own positionals must be given exactly once: it takes words for them while their value
+    is None, and complains when it still is at the end. So the value is None until the end.
+    """
+
+    def __init__(self, name: str, help: str) -> None:
+        super().__init__(name=name, kind=str, help=help, positional=True)
+        self.words: list[str] = []
+        self.complete = False
+
+    @property
+    def value(self) -> tuple[str, ...] | None:
+        return tuple(self.words) if self.complete else None
+
+    @value.setter
+    def value(self, word: str) -> None:
+        self.words.append(word)
+
+    @property
+    def got_value(self) -> bool:
+        return bool(self.words)
+
+
+def _complete_names(complete_context: Callable[[ParseMachine], None]) -> Callable[..., None]:
+    def complete(machine: ParseMachine) -> None:
+        if machine.context:
+            for argument in machine.context.positional_args:
+                if isinstance(argument, Names):
+                    argument.complete = True
+        complete_context(machine)
+
+    return complete
+
+
+ParseMachine.complete_context = _complete_names(ParseMachine.complete_context)
+
+
+class Command(Task):  # type: ignore[misc]
+    """An Invoke task with `Names` for its positionals, and with its common options explained."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        explained = dict(self.help)
+        arguments: list[Argument] = super().get_arguments(ignore_unknown_help=ignore_unknown_help)
+        self.help = explained  # Invoke takes out what it has read; it must be there the next time
+        return [
+            Names(argument.name, argument.help) if argument.name in self.positional else argument
+            for argument in arguments
+        ]
+
+    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
+        options: dict[str, Any] = super().arg_opts(name, default, taken_names)
+        options.setdefault("help", EVERYWHERE.get(name.replace("-", "_")))
+        return options
+
+
+@contextmanager
+def running(console: Any) -> Iterator[None]:
+    """What a command does happens in here: failures become words and an exit code.
+
+    A traceback is left only for what is our own mistake.
+    """
+    from bake.errors import BakeError
+    from bake.interrupts import one_interrupt
+
+    try:
+        with one_interrupt(console.warn):
+            yield
+    except BakeError as error:
+        console.failure(error)
+        raise Exit(code=error.exit_code) from None
+    except KeyboardInterrupt:
+        console.warn("Interrupted; what was started has been removed.")
+        raise Exit(code=INTERRUPTED) from None
