@@ -67,6 +67,8 @@ ParseMachine.complete_context = _complete_names(ParseMachine.complete_context)
 class Command(Task):  # type: ignore[misc]
     """An Invoke task with `Names` for its positionals, and with its common options explained."""
 
+    help: dict[str, Any]
+
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         explained = dict(self.help)
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help=ignore_unknown_help)
