@@ -161,14 +161,14 @@ pip_install() {
         --disable-pip-version-check --no-input --no-cache-dir --progress-bar off --no-warn-script-location "$@"
 }
 
-# install_framework [PIP_OPTION…]: FRAMEWORK_REQUIREMENTS, as wheels. They stay in force as constraints for
+# install_framework PIP_OPTION…: FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
 # whatever is installed into the environment later, by a stage or by a person: else the first
 # `pip install pandas` brings a numpy that MXNet 1.x cannot import with (1.24 took np.bool away).
 install_framework() {
     local -r requirements=$ENVIRONMENT_PREFIX/constraints.txt
     pip_install --upgrade pip
     write_file "$requirements" <<<"$FRAMEWORK_REQUIREMENTS"
-    pip_install --only-binary :all: --requirement "$requirements" "$@"
+    pip_install --requirement "$requirements" "$@"
     write_file "$ENVIRONMENT_PREFIX/pip.conf" <<<$'[install]\nconstraint = '"$requirements"
     chown "$LOGIN_USER:" "$requirements" "$ENVIRONMENT_PREFIX/pip.conf"
 }

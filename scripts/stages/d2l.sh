@@ -10,10 +10,24 @@ name=$(basename "$ENVIRONMENT_PREFIX")
 python=$ENVIRONMENT_PREFIX/bin/python
 notebooks=$(home_of_login_user)/d2l-en
 
-read -ra packages <<<"${PIP_PACKAGES//$'\n'/ }"
-write_file "$ENVIRONMENT_PREFIX/requirements-d2l.txt" <<<"$D2L_REQUIREMENTS"
-pip_install --prefer-binary --requirement "$ENVIRONMENT_PREFIX/requirements-d2l.txt" "${packages[@]}"
+requirements=$ENVIRONMENT_PREFIX/requirements.txt
+write_file "$requirements" <<<"$D2L_REQUIREMENTS"$'\n'"$PIP_PACKAGES"
+pip_install --prefer-binary --requirement "$requirements"
 as_login_user "$python" -m ipykernel install --prefix "$ENVIRONMENT_PREFIX" --name "$name" --display-name "$name ($FRAMEWORK)"
+
+# The books for Colab begin with a cell that installs another build of the framework: it is emptied.
+keep_framework() {
+    as_login_user "$python" - "$1" <<'EOT'
+import json, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).rglob("*.ipynb"):
+    book = json.loads(path.read_text(encoding="utf-8"))
+    cells = [cell for cell in book["cells"] if "!pip install" in "".join(cell["source"])]
+    for cell in cells:
+        cell["source"], cell["outputs"] = [], []
+    if cells:
+        path.write_text(json.dumps(book, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+EOT
+}
 
 # What is there is a user's to change: it is laid down once.
 work=$(as_login_user mktemp --directory)
@@ -24,10 +38,12 @@ elif [[ -n $NOTEBOOKS_COMMIT ]]; then
     as_login_user git init --quiet "$work/notebooks"
     as_login_user git -C "$work/notebooks" fetch --quiet --depth 1 "$NOTEBOOKS_URL" "$NOTEBOOKS_COMMIT"
     as_login_user git -C "$work/notebooks" -c advice.detachedHead=false checkout --quiet "$NOTEBOOKS_COMMIT"
-    as_login_user mv --no-target-directory "$work/notebooks" "$notebooks"
 else
     download "$NOTEBOOKS_URL" "$work/archive.zip" "$NOTEBOOKS_SHA256"
     as_login_user "$python" -m zipfile --extract "$work/archive.zip" "$work/notebooks"
+fi
+if [[ -d $work/notebooks ]]; then
+    keep_framework "$work/notebooks"
     as_login_user mv --no-target-directory "$work/notebooks" "$notebooks"
 fi
 rm --recursive --force "$work"

@@ -6,7 +6,7 @@ set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
-install_framework
+install_framework --only-binary :all:
 
 # The wheel looks beside itself and where the loader does, nowhere else: cuDNN and NCCL that come as
 # wheels of their own (nvidia-*-cu11) are told to the loader.
@@ -15,4 +15,4 @@ libraries=$(find "$packages/nvidia" -mindepth 2 -maxdepth 2 -type d -name lib 2>
 write_file /etc/ld.so.conf.d/bake-wheels.conf <<<"$libraries"
 ldconfig
 
-check_framework 'mxnet'
+check_framework mxnet

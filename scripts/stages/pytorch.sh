@@ -8,5 +8,5 @@ source "${BAKE_LIB:?}"
 
 # PyPI stays first: `torch==X+cu126` with its local version can only come from the second.
 over_tls "$PYTORCH_MIRROR"
-install_framework --extra-index-url "$PYTORCH_MIRROR"
-check_framework 'torch'
+install_framework --only-binary :all: --extra-index-url "$PYTORCH_MIRROR"
+check_framework torch

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Takes out whatever belongs to this one machine, to this bake or to a person. An image that is started
 # makes its own again at its first boot. sshd runs on, and so does the connection that runs this.
-# Needs:  base|drivers|cuda|conda|venv|mxnet|pytorch|d2l
+# Needs:  *
 # Inputs: LOGIN_USER
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
