@@ -1,0 +1,73 @@
+"""The SSH keys of launched machines on this computer: private halves, and the hosts' public ones.
+
+Both lie under `BAKE_HOME`. A private key is written once, readable by its owner alone, and never
+overwritten. Hosts are known by instance id (`HostKeyAlias`), since an address changes at every start
+of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bake.errors import RequestError
+from bake.folders import home
+
+KNOWN_HOSTS = "known_hosts"
+
+
+def key_path(account_id: str, region: str, name: str) -> Path:
+    """Where the private half of a key pair is; key pairs at AWS belong to an account and a region."""
+    return home() / "keys" / f"{account_id}-{region}" / f"{name}.pem"
+
+
+def save_key(path: Path, private_openssh: str) -> None:
+    """Writes a new private key, mode 0400. FileExistsError when there is one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(private_openssh)
+
+
+def check_key(path: Path) -> None:
+    """RequestError when ssh would refuse the file: it is readable by others."""
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise RequestError(
+            f"The private key {path} can be read by others (mode {mode:04o}); ssh refuses it",
+            hint=f"chmod 400 {path}",
+        )
+
+
+def know_host(instance_id: str, public_openssh: str) -> Path:
+    """Writes down the host key of a machine and gives the known_hosts file."""
+    path = home() / KNOWN_HOSTS
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    algorithm, key = public_openssh.split()[:2]
+    with path.open("a") as file:
+        file.write(f"{instance_id} {algorithm} {key}\n")
+    return path
+
+
+def forget_host(instance_id: str) -> None:
+    """Takes a terminated machine's host key out again."""
+    path = home() / KNOWN_HOSTS
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if line.split(" ")[0] != instance_id))
+
+
+def ssh_command(
+    *, instance_id: str, address: str, user: str, key: Path, port: int = 22
+) -> list[str]:
+    """The `ssh` that reaches the machine, accepting its own host key alone."""
+    return [
+        "ssh",
+        *("-i", str(key)),
+        *("-o", f"UserKnownHostsFile={home() / KNOWN_HOSTS}"),
+        *("-o", f"HostKeyAlias={instance_id}"),
+        *("-o", "StrictHostKeyChecking=yes"),
+        *("-o", "IdentitiesOnly=yes"),
+        *(("-p", str(port)) if port != 22 else ()),
+        f"{user}@{address}",
+    ]
