@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """State: keys, the local cloud. `BAKE_HOME`, else as the XDG base directory specification says."""
+    """State: keys, the local cloud. `BAKE_HOME`, else where XDG puts state."""
     return _folder("BAKE_HOME", "XDG_STATE_HOME", ".local/state")
 
 

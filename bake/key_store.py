@@ -1,8 +1,8 @@
 """The SSH keys of launched machines on this computer: private halves, and the hosts' public ones.
 
 Both lie under `BAKE_HOME`. A private key is written once, readable by its owner alone, and never
-overwritten. Hosts are known by instance id (`HostKeyAlias`), since an address changes at every start
-of the machine.
+overwritten. Hosts are known by instance id (`HostKeyAlias`), since an address changes at every
+start of the machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KNOWN_HOSTS = "known_hosts"
 
 
 def key_path(account_id: str, region: str, name: str) -> Path:
-    """Where the private half of a key pair is; key pairs at AWS belong to an account and a region."""
+    """Where the private half is; key pairs at AWS belong to an account and a region."""
     return home() / "keys" / f"{account_id}-{region}" / f"{name}.pem"
 
 
