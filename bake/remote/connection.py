@@ -1,0 +1,363 @@
+"""An SSH connection to one machine: its host key known beforehand, its end not the end."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shlex
+import socket
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import fabric
+import paramiko
+import tenacity
+
+from bake.errors import ConnectError, HostKeyError, RemoteError
+from bake.remote.command import BROKEN, Command
+
+# cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
+REFUSED_FOR_S = 60.0
+_ATTEMPT_S = 10.0
+_SHOWN_LINES = 20
+
+# Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said, and its status; what is not UTF-8 is replaced, a signal is -1."""
+
+    stdout: str
+    stderr: str
+    exit_status: int
+
+
+def connect(
+    host: str,
+    *,
+    port: int,
+    user: str,
+    private_key: str,
+    host_key: str,
+    timeout_s: float,
+    on_wait: Callable[[str], None] | None = None,
+    silence_s: float = 30.0,
+) -> Connection:
+    """Wait until SSH answers, and accept `host_key` (OpenSSH's public format, ed25519) alone.
+
+    HostKeyError at once for another key. A refused login is tried again for REFUSED_FOR_S, all
+    else until `timeout_s` is over; then ConnectError with the last reason, which `on_wait` is
+    told after each try. A connection that gives no sign of life for `silence_s` is closed.
+    No agent, no key file and no SSH configuration of this computer is looked at.
+    """
+    connection = Connection(
+        host,
+        port=port,
+        user=user,
+        private_key=private_key,
+        host_key=host_key,
+        timeout_s=timeout_s,
+        silence_s=silence_s,
+    )
+    connection.reconnect(on_wait=on_wait)
+    return connection
+
+
+class Connection:
+    """An SSH connection that several threads may use at once. Made by `connect`.
+
+    What starts anew on a connection known to be broken (a command, a file) first makes a new one;
+    what was under way when it broke raises ConnectError: only the caller knows what that means.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        port: int,
+        user: str,
+        private_key: str,
+        host_key: str,
+        timeout_s: float,
+        silence_s: float,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.user = user
+        self.timeout_s = timeout_s
+        self._silence_s = silence_s
+        self._private_key = paramiko.Ed25519Key.from_private_key(io.StringIO(private_key))
+        self._host_key = paramiko.Ed25519Key(data=b64decode(host_key.split()[1]))
+        self._fabric: fabric.Connection | None = None
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is not known to be broken."""
+        return self._fabric is not None and self._fabric.is_connected
+
+    def boot_id(self) -> str:
+        """The kernel's id of the machine's present boot: another one after a reboot."""
+        return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> Result:
+        """Run a line of shell as the login user, without a terminal.
+
+        RemoteError for a status other than 0 (unless `check` is False) and when `timeout_s` is
+        over, ConnectError when the connection breaks: the command may or may not have run.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        data = stdin.encode() if isinstance(stdin, str) else stdin or b""
+        stdout, stderr = bytearray(), bytearray()
+        with self.start(command, data) as running:
+            try:
+                for out, err in running.chunks(deadline=deadline):
+                    stdout += out
+                    stderr += err
+                status = running.exit_status(deadline=deadline)
+            except TimeoutError:
+                raise RemoteError(
+                    f"a command did not end within {timeout_s:g} s: {command}",
+                    details=_last_lines(stdout, stderr),
+                ) from None
+        if check and status != 0:
+            ended = "was ended by a signal" if status == -1 else f"ended with status {status}"
+            raise RemoteError(
+                f"a command {ended}: {command}",
+                details=_last_lines(stdout, stderr),
+            )
+        return Result(stdout.decode(errors="replace"), stderr.decode(errors="replace"), status)
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
+        """Write a file as the login user: whole or not at all, and never more open than `mode`."""
+        target, size = shlex.quote(path), len(data)
+        # The size is compared because a broken connection is just an end of file over there.
+        self.run(
+            f"new=$(mktemp -- {target}.XXXXXX) && {{ "
+            f'head -c {size} >"$new" && test "$(wc -c <"$new")" -eq {size} '
+            f'&& chmod {mode:o} "$new" && mv -f -T -- "$new" {target} '
+            '|| { rm -f -- "$new"; false; }; }',
+            stdin=data,
+        )
+
+    def start(self, command: str, stdin: bytes = b"", *, hold_stdin: bool = False) -> Command:
+        """Start a command and follow it oneself; `hold_stdin` leaves its stdin open for more."""
+        return Command(self.open_channel("session"), command, stdin, hold_stdin=hold_stdin)
+
+    def open_channel(
+        self, kind: str, destination: tuple[str, int] | None = None
+    ) -> paramiko.Channel:
+        """A channel, on a new connection if need be: "session", or "direct-tcpip" to a port."""
+        transport = self._live_transport()
+        source = None if destination is None else ("127.0.0.1", 0)
+        try:
+            return transport.open_channel(kind, destination, source, timeout=self._silence_s)
+        except BROKEN as error:
+            raise ConnectError(f"{self} opened no channel: {_reason(error)}") from error
+
+    def _live_transport(self) -> paramiko.Transport:
+        while True:
+            opened = self._fabric  # another thread may replace it at any time
+            if opened is not None and opened.is_connected:
+                return opened.transport
+            self.reconnect()
+
+    def reconnect(
+        self,
+        *,
+        timeout_s: float | None = None,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a new connection, unless another thread has just done so. Raises like `connect`."""
+        with self._lock:
+            if self.alive:
+                return
+            self._close()
+            self._fabric = self._wait_until_open(
+                self.timeout_s if timeout_s is None else timeout_s, on_wait
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._fabric is not None:
+            # Not Fabric's close, which does nothing for a connection that the other side ended.
+            self._fabric.client.close()
+            self._fabric = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _wait_until_open(
+        self, timeout_s: float, on_wait: Callable[[str], None] | None
+    ) -> fabric.Connection:
+        began = time.monotonic()
+        refused_at: float | None = None
+
+        def given_up(error: BaseException) -> ConnectError:
+            waited_s = time.monotonic() - began
+            return ConnectError(
+                f"no SSH connection to {self} after {waited_s:.0f} s: {_reason(error)}",
+                hint="The machine's console output says how far it came; a firewall or security "
+                "group between here and there shows as no answer at all.",
+            )
+
+        def attempt() -> fabric.Connection:
+            nonlocal refused_at
+            left_s = timeout_s - (time.monotonic() - began)
+            try:
+                return self._open(min(_ATTEMPT_S, max(left_s, 1.0)))
+            except paramiko.AuthenticationException as error:
+                refused_at = refused_at or time.monotonic()
+                if time.monotonic() - refused_at >= REFUSED_FOR_S:
+                    raise given_up(error) from error
+                raise
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            if on_wait is not None and state.outcome is not None:
+                on_wait(_reason(state.outcome.exception()))
+
+        try:
+            return tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(BROKEN),
+                stop=tenacity.stop_after_delay(timeout_s),
+                wait=tenacity.wait_exponential(multiplier=0.1, max=2),
+                before_sleep=tell,
+                reraise=True,
+            )(attempt)
+        except BROKEN as error:
+            raise given_up(error) from error
+
+    def _open(self, timeout_s: float) -> fabric.Connection:
+        """One try. Paramiko's own exceptions, except for HostKeyError."""
+        sock = socket.create_connection((self.host, self.port), timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened = fabric.Connection(
+            self.host,
+            user=self.user,
+            port=self.port,
+            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+            connect_kwargs={
+                "sock": sock,
+                "pkey": self._private_key,
+                "look_for_keys": False,
+                "allow_agent": False,
+                "timeout": timeout_s,
+                "banner_timeout": timeout_s,
+                "auth_timeout": timeout_s,
+                "transport_factory": _ed25519_transport,
+            },
+        )
+        # Fabric sets AutoAddPolicy, which trusts whoever answers first.
+        opened.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+        opened.client.get_host_keys().add(name, self._host_key.get_name(), self._host_key)
+        try:
+            opened.open()
+        except BaseException as error:
+            opened.client.close()
+            sock.close()
+            if _is_host_key_refusal(error):
+                raise self._host_key_error(error) from error
+            raise
+        _Heartbeat(opened.transport, self._silence_s).start()
+        return opened
+
+    def _host_key_error(self, error: BaseException) -> HostKeyError:
+        shown = (
+            f"it showed {error.key.fingerprint}"
+            if isinstance(error, paramiko.BadHostKeyException)
+            else "it has no ed25519 host key"
+        )
+        return HostKeyError(
+            f"{self.host}:{self.port} is not the machine that was started: "
+            f"{shown}, its host key is {self._host_key.fingerprint}",
+            hint="Either the address now belongs to another machine, the machine has lost the "
+            "key that it was given when it was started, or somebody sits in between. "
+            "Nothing was sent to it.",
+        )
+
+
+class _Heartbeat(threading.Thread):
+    """Asks the other side for a sign of life, and closes the connection when none comes.
+
+    Paramiko's keepalive asks for no answer, and most of its waits know no timeout: without this,
+    a connection that has gone silent would be waited for for ever.
+    """
+
+    def __init__(self, transport: paramiko.Transport, silence_s: float) -> None:
+        super().__init__(name="ssh-heartbeat", daemon=True)
+        self._transport = transport
+        self._silence_s = silence_s
+
+    def run(self) -> None:
+        while True:
+            self._transport.join(self._silence_s / 2)
+            if not self._transport.is_active():
+                return
+            timer = threading.Timer(self._silence_s / 2, self._transport.close)
+            timer.daemon = True
+            timer.start()
+            try:
+                self._transport.global_request("keepalive@openssh.com", wait=True)
+            except BROKEN:
+                self._transport.close()
+            finally:
+                timer.cancel()
+
+
+def _ed25519_transport(sock: socket.socket, **options: object) -> paramiko.Transport:
+    transport = paramiko.Transport(sock, **options)
+    transport.get_security_options().key_types = ("ssh-ed25519",)
+    return transport
+
+
+def _is_host_key_refusal(error: BaseException) -> bool:
+    return isinstance(error, paramiko.BadHostKeyException) or (
+        isinstance(error, paramiko.ssh_exception.IncompatiblePeer) and "host key" in str(error)
+    )
+
+
+def _reason(error: BaseException | None) -> str:
+    match error:
+        case paramiko.AuthenticationException():
+            return "the machine refused the login key"
+        case TimeoutError():
+            return "no answer"
+        case EOFError():
+            return "the connection was closed"
+        case OSError(strerror=str(reason)):
+            return reason
+        case _:
+            return str(error)
+
+
+def _last_lines(*streams: bytearray) -> list[str]:
+    text = "\n".join(stream.decode(errors="replace") for stream in streams)
+    return [line for line in text.splitlines() if line.strip()][-_SHOWN_LINES:]

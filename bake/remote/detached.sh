@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# The machine's side of a stage: started once, followed by whoever comes, ended by itself or by its clock.
+#
+#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: the three files, then "read"
+#   attach DIR BOOT_ID OFFSET                                            stdin: "read"
+#   stop   DIR
+#
+# stdout carries the stage's output from OFFSET on and nothing else; stderr carries lines `bake: …`:
+# running, ended STATUS SIZE, rebooted, gone, another, incomplete. "read" says that all of it has
+# arrived, and the stage's folder goes. The text is given to `bash -c`: no file of it exists.
+#
+# In DIR: script, lib.sh, inputs (until the stage has ended); output; lock (held while the supervisor
+# lives, however it ends); and as symbolic links, which are made whole or not at all and need no
+# space on a full file system: identity, pid (of the stage's process group), status.
+set -o errexit -o nounset -o pipefail
+umask 077
+
+main() {
+    local verb=$1 dir=$2
+    shift 2
+    case $verb in
+        start)
+            same_boot "$1"
+            start "$dir" "${@:3}"
+            follow "$dir" "$2"
+            ;;
+        attach)
+            same_boot "$1"
+            still_there "$dir"
+            follow "$dir" "$2"
+            ;;
+        supervise) supervise "$dir" "$@" ;;
+        stop) stop "$dir" ;;
+    esac
+}
+
+say() {
+    printf 'bake: %s\n' "$*" >&2
+}
+
+same_boot() {
+    [[ $(</proc/sys/kernel/random/boot_id) == "$1" ]] || { say rebooted && return 1; }
+}
+
+still_there() {
+    [[ -d $1 ]] || { say gone && return 1; }
+}
+
+start() {
+    local dir=$1 limit_s=$2 sizes=("${@:3}") new identity
+    mkdir --parents "${dir%/*}"
+    new=$(mktemp --directory "$dir.XXXXXX")
+    # head, because a connection that breaks is just an end of file here; it takes no byte too many.
+    head --bytes="${sizes[0]}" >"$new/script" || true
+    head --bytes="${sizes[1]}" >"$new/lib.sh" || true
+    head --bytes="${sizes[2]}" >"$new/inputs" || true
+    if [[ "$(cd "$new" && stat --format=%s script lib.sh inputs | xargs)" != "${sizes[*]}" ]]; then
+        rm --recursive "$new"
+        say incomplete
+        return 1
+    fi
+    identity=$(cd "$new" && sha256sum script lib.sh inputs | sha256sum)
+    ln --symbolic "${identity%% *}" "$new/identity"
+    : >"$new/output"
+
+    # The folder appears at once, with the lock held: who sees it free knows that the supervisor is dead.
+    exec 9>"$new/lock"
+    flock 9
+    if mv --no-target-directory "$new" "$dir" 2>/dev/null; then
+        setsid bash -c "$BASH_EXECUTION_STRING" bake supervise "$dir" "$limit_s" </dev/null >/dev/null 2>&1 &
+    else
+        rm --recursive "$new"
+        [[ $(readlink "$dir/identity") == "${identity%% *}" ]] || { say another && return 1; }
+    fi
+    exec 9>&-
+}
+
+supervise() {
+    local dir=$1 limit_s=$2 pid status=0
+    cd /
+    umask 022
+    # shellcheck disable=SC2016  # expanded by the inner bash: "$0" is the inputs, "$1" the script
+    setsid env --ignore-environment \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+        BAKE_LIB="$dir/lib.sh" \
+        timeout --kill-after=10 "$limit_s" bash -c '. "$0" && exec bash "$1"' "$dir/inputs" "$dir/script" \
+        </dev/null >>"$dir/output" 2>&1 9>&- &
+    pid=$!
+    ln --symbolic "$pid" "$dir/pid" || true
+    wait "$pid" || status=$?
+    ((SECONDS < limit_s)) || [[ $status != @(124|137) ]] || status=timeout
+    # What it has left running in its group would write into the image, and into a log nobody reads.
+    kill -KILL -- "-$pid" 2>/dev/null || true
+    rm --force "$dir/script" "$dir/lib.sh" "$dir/inputs"
+    ln --symbolic "$status" "$dir/status"
+}
+
+follow() {
+    local dir=$1 offset=$2 acknowledgement
+    say running
+    # flock waits for the supervisor's end, tail for flock's, and then reads what is left.
+    flock --shared "$dir/lock" true &
+    tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.05 --pid=$! "$dir/output" </dev/null
+    if [[ ! -L $dir/status ]]; then # the supervisor was killed: so is its stage
+        kill -KILL -- "-$(readlink "$dir/pid")" 2>/dev/null || true
+    fi
+    say ended "$(readlink "$dir/status" || echo lost)" "$(stat --format=%s "$dir/output")"
+    read -r acknowledgement
+    [[ $acknowledgement != read ]] || forget "$dir"
+}
+
+stop() {
+    local dir=$1 pid
+    [[ -d $dir ]] || return 0
+    while ! flock --nonblock --shared "$dir/lock" true; do
+        if pid=$(readlink "$dir/pid"); then
+            kill -TERM -- "-$pid" 2>/dev/null || true
+            flock --wait 5 --shared "$dir/lock" true || kill -KILL -- "-$pid" 2>/dev/null || true
+        fi
+        sleep 0.05
+    done
+    forget "$dir"
+}
+
+forget() {
+    mv --no-target-directory "$1" "$1.gone.$$"
+    rm --recursive --force "$1.gone.$$"
+}
+
+main "$@"
