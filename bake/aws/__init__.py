@@ -1,0 +1,1 @@
+"""EC2, and the only importer of boto3: what is asked of AWS, and what AWS answered."""

@@ -1,0 +1,98 @@
+"""The distribution's own image from which a bake starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from bake.aws.session import Cloud
+from bake.aws.tags import aws_moment, moment
+from bake.errors import Finding, PreflightError
+
+
+class OsImage(Protocol):
+    """What the catalog knows of an operating system's images."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def name_pattern(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """`boot_mode` is None where the image does not say; EC2 then takes the architecture's own."""
+
+    image_id: str
+    name: str
+    architecture: str
+    root_device_name: str
+    size_gb: int
+    created_at: datetime
+    deprecated: bool
+    boot_mode: str | None
+    ena: bool | None
+
+
+def find_base_image(cloud: Cloud, os_image: OsImage, owner: str | None = None) -> BaseImage:
+    """The newest available one of that owner and name; `owner` takes the catalog's place.
+
+    Deprecated images are asked for too: an Ubuntu whose standard support has ended is published
+    only as such, and DescribeImages hides it otherwise. PreflightError when there is none.
+    """
+    owner = owner or os_image.owner
+    wanted = {
+        "name": os_image.name_pattern,
+        "architecture": os_image.architecture,
+        "state": "available",
+        "root-device-type": "ebs",
+        "virtualization-type": "hvm",
+    }
+    found = cloud.pages(
+        "DescribeImages",
+        "Images",
+        Owners=[owner],
+        IncludeDeprecated=True,
+        Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()],
+    )
+    newest = max(found, key=lambda image: image["CreationDate"], default=None)
+    if newest is None:
+        raise PreflightError(
+            f"There is no base image for {os_image.key} in {cloud.region}",
+            findings=[
+                Finding(
+                    "base",
+                    f"no available {os_image.architecture} image of owner {owner} is named "
+                    f"{os_image.name_pattern} in {cloud.region}",
+                    "Look with `aws ec2 describe-images --include-deprecated "
+                    f"--owners {owner} --filters 'Name=name,Values={os_image.name_pattern}' "
+                    f"--region {cloud.region}`; try another region, or another `base`",
+                )
+            ],
+        )
+    return _base_image(newest)
+
+
+def _base_image(image: dict[str, Any]) -> BaseImage:
+    root = next(
+        mapping
+        for mapping in image["BlockDeviceMappings"]
+        if mapping["DeviceName"] == image["RootDeviceName"]
+    )
+    deprecated_at = moment(image.get("DeprecationTime", ""))
+    return BaseImage(
+        image_id=image["ImageId"],
+        name=image["Name"],
+        architecture=image["Architecture"],
+        root_device_name=image["RootDeviceName"],
+        size_gb=root["Ebs"]["VolumeSize"],
+        created_at=aws_moment(image["CreationDate"]),
+        deprecated=deprecated_at is not None and deprecated_at <= datetime.now(UTC),
+        boot_mode=image.get("BootMode"),
+        ena=image.get("EnaSupport"),
+    )

@@ -1,0 +1,301 @@
+"""Images of ours: making one of a machine, listing them, removing them with their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from bake.aws.machine import Machine, stop
+from bake.aws.session import Cloud
+from bake.aws.snapshot import delete_snapshot, snapshots_of_image
+from bake.aws.tags import (
+    DIGEST,
+    PAYLOAD,
+    RECIPE,
+    RUN,
+    VERIFIED,
+    Tags,
+    aws_moment,
+    read,
+    specifications,
+)
+from bake.aws.undo import Leftover, undo
+from bake.aws.wait import HOUR, MINUTE, poll, wait_until
+from bake.errors import CloudError, ImageError
+
+OnProgress = Callable[[str], None]
+
+# Minutes as a rule, hours at worst: it is given up only when it cannot be coming any more.
+_AVAILABLE_S = 6 * HOUR
+# How long a new image, or its snapshots, may be unknown to some of EC2's servers.
+_KNOWN_S = MINUTE
+_COMING = {"pending", "transient"}
+_NOT_FOUND = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """`size_gb` is the root volume's; `snapshot_ids` may be empty while the image is pending.
+
+    `reason` and `reason_code` are AWS's own for a state that is not a good one.
+    """
+
+    image_id: str
+    name: str
+    state: str
+    architecture: str
+    root_device_name: str
+    size_gb: int
+    snapshot_ids: tuple[str, ...]
+    created_at: datetime
+    reason_code: str
+    reason: str
+    tags: Tags
+
+    @property
+    def run_id(self) -> str:
+        return self.tags.get(RUN, "")
+
+    @property
+    def recipe(self) -> str:
+        return self.tags.get(RECIPE, "")
+
+    @property
+    def digest(self) -> str:
+        return self.tags.get(DIGEST, "")
+
+    @property
+    def verified(self) -> str:
+        """What was proved on it: gpu, cpu or no."""
+        return self.tags.get(VERIFIED, "no")
+
+    @property
+    def payload(self) -> str:
+        return self.tags.get(PAYLOAD, "")
+
+
+def images(cloud: Cloud, recipe: str | None = None) -> list[Image]:
+    """This account's images that carry our tags, in whatever state, the newest first."""
+    filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
+    found = map(_image, _own(cloud, filters))
+    return sorted(found, key=lambda image: image.created_at, reverse=True)
+
+
+def find_image(cloud: Cloud, image_id: str) -> Image | None:
+    """Any image that this account may use; None where EC2 does not know it (yet)."""
+    try:
+        answer = cloud.ec2("DescribeImages", ImageIds=[image_id], IncludeDeprecated=True)
+    except CloudError as error:
+        if error.code in _NOT_FOUND:
+            return None
+        raise
+    return next(map(_image, answer["Images"]), None)
+
+
+def create_image(
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    name: str,
+    description: str,
+    tags: Tags,
+    on_progress: OnProgress = lambda text: None,
+) -> Image:
+    """An available, private image of the machine's disk that asks for IMDSv2.
+
+    The machine is stopped first, so that its disk is whole. A one-time spot machine cannot be
+    stopped: EC2 shuts it down for the snapshot by itself, and starts it again. When anything
+    fails here, the image and its snapshots are removed. ImageError with AWS's reason.
+    """
+    if machine.market == "on-demand":
+        stop(cloud, machine.instance_id, on_state=on_progress)
+    image_id = ""
+    try:
+        image_id = _create(cloud, machine.instance_id, name, description, tags)
+        return wait_until_available(cloud, image_id, on_progress=on_progress)
+    except BaseException:
+        # Also without an id: a call that was cut off may have taken effect.
+        _undo(cloud, image_id, name, tags)
+        raise
+
+
+def wait_until_available(
+    cloud: Cloud, image_id: str, *, on_progress: OnProgress = lambda text: None
+) -> Image:
+    """Wait for a pending image, and make sure of what every image of ours is.
+
+    IMDSv2 is asked for here: CreateImage has no parameter for it, ModifyImageAttribute has.
+    """
+
+    def probe() -> Image | None:
+        image = find_image(cloud, image_id)
+        if image is None:
+            return None
+        if image.state == "available":
+            return image
+        if image.state not in _COMING:
+            raise ImageError(
+                f"The image {image_id} went to {image.state}",
+                hint="Bake again; what there was of it is removed",
+                code=image.reason_code,
+                reason=image.reason,
+            )
+        on_progress(_progress(cloud, image))
+        return None
+
+    image = wait_until(
+        probe,
+        what=f"The image {image_id} is pending",
+        timeout_s=_AVAILABLE_S,
+        clock=cloud.clock,
+        failure=ImageError,
+    )
+    cloud.ec2("ModifyImageAttribute", ImageId=image_id, ImdsSupport={"Value": "v2.0"})
+    shared_with = cloud.ec2(
+        "DescribeImageAttribute", ImageId=image_id, Attribute="launchPermission"
+    ).get("LaunchPermissions")
+    if shared_with:
+        raise ImageError(
+            f"The image {image_id} is shared, and no image of ours may be: {shared_with}",
+            hint="Something in this account shares new images by itself: find it and stop it",
+        )
+    return image
+
+
+def delete_image(cloud: Cloud, image: Image) -> None:
+    """Deregister it and delete its snapshots. ImageError names what AWS would not remove."""
+    leftovers: list[Leftover] = []
+    _remove(cloud, leftovers, image.image_id, image.tags)
+    if leftovers:
+        raise ImageError(
+            f"Not all of the image {image.image_id} could be removed",
+            hint="Run the commands below, or this one again",
+            details=[str(leftover) for leftover in leftovers],
+        )
+
+
+def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: Tags) -> str:
+    try:
+        image_id: str = cloud.ec2(
+            "CreateImage",
+            InstanceId=instance_id,
+            Name=name,
+            Description=description,
+            TagSpecifications=specifications(tags, "image", "snapshot"),
+        )["ImageId"]
+    except CloudError as error:
+        # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
+        mine = _by_name(cloud, name, tags) if error.code == "InvalidAMIName.Duplicate" else None
+        if mine is None:
+            raise
+        return mine.image_id
+    return image_id
+
+
+def _progress(cloud: Cloud, image: Image) -> str:
+    """EC2 tells it of the snapshots alone; ImageError when one of them has failed."""
+    done = []
+    for snapshot in snapshots_of_image(cloud, image.tags):
+        if snapshot["State"] == "error":
+            raise ImageError(
+                f"The snapshot {snapshot['SnapshotId']} of the image {image.image_id} failed",
+                hint="Bake again; what there was of it is removed",
+                reason=snapshot.get("StateMessage", ""),
+            )
+        done.append(snapshot.get("Progress") or "0%")
+    return f"pending, snapshot {', '.join(done)}" if done else "pending"
+
+
+def _undo(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
+    if not image_id:
+        which = (
+            f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
+            f"Name=name,Values={name} Name=tag:{RUN},Values={tags[RUN]} "
+            "--query 'Images[].ImageId' --output text)"
+        )
+        with undo(cloud.leftovers, f"image {name}", _command(cloud, which)):
+            image = _by_name(cloud, name, tags)
+            image_id = image.image_id if image else ""
+    if image_id:
+        _remove(cloud, cloud.leftovers, image_id, tags, patience_s=_KNOWN_S)
+
+
+def _remove(
+    cloud: Cloud,
+    leftovers: list[Leftover],
+    image_id: str,
+    tags: Mapping[str, str],
+    *,
+    patience_s: float = 0,
+) -> None:
+    """`patience_s`: how long to look for what EC2 may not list yet."""
+
+    def deregister() -> bool | None:
+        try:
+            cloud.ec2("DeregisterImage", ImageId=image_id)
+        except CloudError as error:
+            if error.code in _NOT_FOUND:
+                return None
+            raise
+        return True
+
+    def snapshot_ids() -> set[str] | None:
+        tagged = {snapshot["SnapshotId"] for snapshot in snapshots_of_image(cloud, tags)}
+        return tagged | listed or None
+
+    wait = partial(poll, timeout_s=patience_s, clock=cloud.clock)
+    with undo(leftovers, f"image {image_id} and its snapshots", _command(cloud, image_id)):
+        image = find_image(cloud, image_id)
+        listed = set(image.snapshot_ids) if image else set()
+        wait(deregister)
+        for snapshot_id in wait(snapshot_ids) or ():
+            command = f"aws ec2 delete-snapshot --region {cloud.region} --snapshot-id {snapshot_id}"
+            with undo(leftovers, f"snapshot {snapshot_id}", command):
+                delete_snapshot(cloud, snapshot_id)
+
+
+def _command(cloud: Cloud, image_id: str) -> str:
+    return (
+        f"aws ec2 deregister-image --region {cloud.region} --delete-associated-snapshots "
+        f"--image-id {image_id}"
+    )
+
+
+def _by_name(cloud: Cloud, name: str, tags: Mapping[str, str]) -> Image | None:
+    return next(map(_image, _own(cloud, {"name": name, f"tag:{RUN}": tags[RUN]})), None)
+
+
+def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    return cloud.pages(
+        "DescribeImages",
+        "Images",
+        Owners=["self"],
+        IncludeDeprecated=True,
+        Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
+    )
+
+
+def _image(image: dict[str, Any]) -> Image:
+    volumes = [
+        (mapping["DeviceName"], mapping["Ebs"])
+        for mapping in image.get("BlockDeviceMappings", [])
+        if "Ebs" in mapping
+    ]
+    root = image.get("RootDeviceName", "")
+    reason = image.get("StateReason", {})
+    return Image(
+        image_id=image["ImageId"],
+        name=image.get("Name", ""),
+        state=image["State"],
+        architecture=image.get("Architecture", ""),
+        root_device_name=root,
+        size_gb=dict(volumes).get(root, {}).get("VolumeSize", 0),
+        snapshot_ids=tuple(ebs["SnapshotId"] for _, ebs in volumes if ebs.get("SnapshotId")),
+        created_at=aws_moment(image["CreationDate"]),
+        reason_code=reason.get("Code", ""),
+        reason=reason.get("Message", ""),
+        tags=read(image.get("Tags")),
+    )

@@ -1,0 +1,264 @@
+"""Machines of ours: what runs, and stopping, starting and ending it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from bake.aws.market import Market
+from bake.aws.security_group import remove_security_groups
+from bake.aws.session import Cloud
+from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, Tags, moment, read
+from bake.aws.wait import MINUTE, poll, wait_until
+from bake.errors import CloudError, MachineError
+
+OnState = Callable[[str], None]
+
+# Generous: a GPU machine of the largest kinds takes minutes to come, and to go.
+_CHANGE_S = 15 * MINUTE
+# How long a new instance may be unknown to some of EC2's servers.
+_KNOWN_S = 2 * MINUTE
+_ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
+_NOT_FOUND = {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An instance as EC2 describes it; `address` is its public one, None while it has none.
+
+    `reason` and `reason_code` are AWS's own for the last change of state, where it gives them.
+    """
+
+    instance_id: str
+    name: str
+    state: str
+    instance_type: str
+    zone: str
+    market: Market
+    address: str | None
+    launched_at: datetime
+    image_id: str
+    key_name: str | None
+    reason_code: str
+    reason: str
+    tags: Tags
+
+    @property
+    def run_id(self) -> str:
+        return self.tags.get(RUN, "")
+
+    @property
+    def recipe(self) -> str:
+        return self.tags.get(RECIPE, "")
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When `reap` may remove it; None for a machine that was launched to stay."""
+        return moment(self.tags.get(EXPIRES, ""))
+
+
+def machines(cloud: Cloud) -> list[Machine]:
+    """All that carry our tag and still exist, the newest first."""
+    filters = [
+        {"Name": "tag-key", "Values": [RUN]},
+        {"Name": "instance-state-name", "Values": _ALIVE},
+    ]
+    found = [_machine(instance) for instance in _instances(cloud, Filters=filters)]
+    return sorted(found, key=lambda machine: machine.launched_at, reverse=True)
+
+
+def machines_of(cloud: Cloud, run_id: str) -> list[Machine]:
+    filters = [
+        {"Name": f"tag:{RUN}", "Values": [run_id]},
+        {"Name": "instance-state-name", "Values": _ALIVE},
+    ]
+    return [_machine(instance) for instance in _instances(cloud, Filters=filters)]
+
+
+def find_machine(cloud: Cloud, instance_id: str) -> Machine | None:
+    """None where EC2 does not know it: not yet, or no longer (an hour after its end)."""
+    try:
+        return next(map(_machine, _instances(cloud, InstanceIds=[instance_id])), None)
+    except CloudError as error:
+        if error.code in _NOT_FOUND:
+            return None
+        raise
+
+
+def start(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
+    """Start it again; its address is usually a new one."""
+    cloud.ec2("StartInstances", InstanceIds=[instance_id])
+    return wait_until_running(
+        cloud, instance_id, on_state=on_state, never={"shutting-down", "terminated"}
+    )
+
+
+def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
+    """Stop it; its disk stays and goes on costing. A spot machine of ours cannot be stopped."""
+    machine = find_machine(cloud, instance_id)
+    if machine is None:
+        raise _unknown(cloud, instance_id)
+    if machine.market == "spot":
+        raise MachineError(
+            f"{machine.name or instance_id} is a one-time spot machine, which EC2 cannot stop",
+            hint=f"End it for good: invoke terminate {machine.name or instance_id}",
+        )
+    cloud.ec2("StopInstances", InstanceIds=[instance_id])
+    return _wait_until(
+        cloud,
+        instance_id,
+        {"stopped"},
+        doing="stopping",
+        never={"shutting-down", "terminated"},
+        on_state=on_state,
+    )
+
+
+def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> None:
+    """End it for good, with its disk and with the security group that was made for it."""
+    machine = find_machine(cloud, instance_id)
+    if machine is None:
+        raise _unknown(cloud, instance_id)
+    end(cloud, [instance_id], on_state=on_state)
+    if machine.run_id:
+        remove_security_groups(cloud, machine.run_id)
+
+
+def end(
+    cloud: Cloud, instance_ids: Collection[str], *, on_state: OnState = lambda state: None
+) -> None:
+    """Terminate and wait until they are; one that EC2 does not know (any more) is done."""
+
+    for instance_id in instance_ids:
+        poll(
+            partial(_ask_to_end, cloud, instance_id),
+            timeout_s=_KNOWN_S,
+            clock=cloud.clock,
+        )
+    for instance_id in instance_ids:
+        wait_until(
+            partial(_is_gone, cloud, instance_id, on_state),
+            what=f"{instance_id} is being terminated",
+            timeout_s=_CHANGE_S,
+            clock=cloud.clock,
+            failure=MachineError,
+        )
+
+
+def _ask_to_end(cloud: Cloud, instance_id: str) -> bool | None:
+    try:
+        cloud.ec2("TerminateInstances", InstanceIds=[instance_id])
+    except CloudError as error:
+        if error.code in _NOT_FOUND:
+            return None
+        raise
+    return True
+
+
+def wait_until_running(
+    cloud: Cloud,
+    instance_id: str,
+    *,
+    on_state: OnState = lambda state: None,
+    never: Collection[str] = ("stopping", "stopped", "shutting-down", "terminated"),
+) -> Machine:
+    """Running and with its public address. MachineError with AWS's reason when it ends instead."""
+    return _wait_until(
+        cloud, instance_id, {"running"}, doing="starting", never=never, on_state=on_state
+    )
+
+
+def console_output(cloud: Cloud, instance_id: str) -> str:
+    """What the machine has written on its console; "" when EC2 has none (yet), or says no.
+
+    Never raises: it is asked for when something else has already gone wrong. Only machines on
+    Nitro have the latest output, others what was there a while after the start.
+    """
+    for latest in ({"Latest": True}, {}):
+        try:
+            output = cloud.ec2("GetConsoleOutput", InstanceId=instance_id, **latest).get("Output")
+        except CloudError:
+            continue
+        if output:
+            return str(output)
+    return ""
+
+
+def _wait_until(
+    cloud: Cloud,
+    instance_id: str,
+    wanted: Collection[str],
+    *,
+    doing: str,
+    never: Collection[str],
+    on_state: OnState,
+) -> Machine:
+    def probe() -> Machine | None:
+        machine = find_machine(cloud, instance_id)
+        if machine is None:  # not everywhere known yet
+            return None
+        on_state(machine.state)
+        if machine.state in never:
+            raise MachineError(
+                f"{instance_id} ({machine.instance_type} in {machine.zone}) went to "
+                f"{machine.state} while {doing}",
+                hint="AWS ended it: its reason says why. Run the same command again, or ask for "
+                "another instance type or zone",
+                code=machine.reason_code,
+                reason=machine.reason,
+            )
+        if machine.state in wanted and (machine.address or machine.state != "running"):
+            return machine
+        return None
+
+    return wait_until(
+        probe,
+        what=f"{instance_id} is {doing}",
+        timeout_s=_CHANGE_S,
+        clock=cloud.clock,
+        failure=MachineError,
+        hint=f"aws ec2 describe-instances --instance-ids {instance_id} --region {cloud.region}",
+    )
+
+
+def _is_gone(cloud: Cloud, instance_id: str, on_state: OnState) -> bool | None:
+    machine = find_machine(cloud, instance_id)
+    state = machine.state if machine else "terminated"
+    on_state(state)
+    return True if state == "terminated" else None
+
+
+def _unknown(cloud: Cloud, instance_id: str) -> MachineError:
+    return MachineError(
+        f"There is no machine {instance_id} in {cloud.region}",
+        hint="`invoke machines` lists those that there are",
+    )
+
+
+def _instances(cloud: Cloud, **params: Any) -> Iterator[dict[str, Any]]:
+    for reservation in cloud.pages("DescribeInstances", "Reservations", **params):
+        yield from reservation["Instances"]
+
+
+def _machine(instance: dict[str, Any]) -> Machine:
+    tags = read(instance.get("Tags"))
+    # StateReason is absent while nothing has happened; the transition's text is the fallback.
+    reason = instance.get("StateReason", {})
+    return Machine(
+        instance_id=instance["InstanceId"],
+        name=tags.get(NAME, ""),
+        state=instance["State"]["Name"],
+        instance_type=instance["InstanceType"],
+        zone=instance["Placement"]["AvailabilityZone"],
+        market="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
+        address=instance.get("PublicIpAddress") or None,
+        launched_at=instance["LaunchTime"],
+        image_id=instance["ImageId"],
+        key_name=instance.get("KeyName"),
+        reason_code=reason.get("Code", ""),
+        reason=reason.get("Message") or instance.get("StateTransitionReason", ""),
+        tags=tags,
+    )

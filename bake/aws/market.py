@@ -1,0 +1,74 @@
+"""Where a machine can be had: placements in order of preference, tried until one has room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from bake.errors import CapacityError, CloudError
+
+T = TypeVar("T")
+Market = Literal["on-demand", "spot"]
+
+# EC2's "Error codes": what another zone or another type may well have.
+NO_ROOM_HERE = {
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientReservedInstanceCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "SpotMaxPriceTooLow",
+    "Unsupported",  # the type is not offered in this zone (after all)
+    "UnfulfillableCapacity",
+}
+# A limit of the account counts in every zone; a smaller or another type may still fit.
+NO_ROOM_FOR_TYPE = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One way to have the machine."""
+
+    instance_type: str
+    zone: str
+    subnet_id: str
+    vpc_id: str
+    market: Market
+
+    def __str__(self) -> str:
+        return f"{self.instance_type} in {self.zone} ({self.market})"
+
+
+def first_with_room(
+    placements: Sequence[Placement],
+    start: Callable[[Placement], T],
+    *,
+    on_refusal: Callable[[Placement, CloudError], None] = lambda placement, error: None,
+) -> T:
+    """What `start` gives for the first placement that AWS has room for.
+
+    Goes on at once where AWS has none; any other refusal ends it, since no placement would
+    change that. CapacityError lists every try with AWS's answer.
+    """
+    refusals: list[str] = []
+    full: set[tuple[str, Market]] = set()
+    last: CloudError | None = None
+    for placement in placements:
+        if (placement.instance_type, placement.market) in full:
+            continue
+        try:
+            return start(placement)
+        except CloudError as error:
+            if error.code in NO_ROOM_FOR_TYPE:
+                full.add((placement.instance_type, placement.market))
+            elif error.code not in NO_ROOM_HERE:
+                raise
+            last = error
+            refusals.append(f"{placement}: {error.code}: {error.reason}")
+            on_refusal(placement, error)
+    raise CapacityError(
+        f"No machine is to be had: {len(refusals)} tries, all refused",
+        hint=last.hint if last else "Name at least one instance type",
+        code=last.code if last else "",
+        details=refusals,
+    )

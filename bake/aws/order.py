@@ -1,0 +1,177 @@
+"""What is asked of RunInstances: one way for builders and for machines that stay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
+from bake.aws.market import Placement, first_with_room
+from bake.aws.session import Cloud
+from bake.aws.tags import RUN, Run, Tags, specifications
+from bake.aws.undo import undo
+from bake.errors import CloudError
+
+OnRefusal = Callable[[Placement, CloudError], None]
+
+# What passes by itself, asked again with the same token and so never done twice.
+_PASSING = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "InternalError",
+    "InternalFailure",
+    "Unavailable",
+    "ServiceUnavailable",
+    "ConnectionClosedError",
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "ReadTimeoutError",
+    # Made a moment ago by this run, and not everywhere known yet.
+    "InvalidGroup.NotFound",
+    "InvalidKeyPair.NotFound",
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
+
+    `stays` is what sets a launched machine apart from a builder: when it is powered off from
+    inside it is stopped and keeps its disk, where a builder ends and leaves nothing.
+    """
+
+    image_id: str
+    root_device_name: str
+    disk_gb: int
+    key_name: str
+    security_group_id: str
+    user_data: str
+    tags: Tags
+    stays: bool = False
+
+
+@contextmanager
+def builder(
+    cloud: Cloud,
+    run: Run,
+    order: Order,
+    placements: Sequence[Placement],
+    *,
+    on_state: OnState = lambda state: None,
+    on_refusal: OnRefusal = lambda placement, error: None,
+) -> Iterator[Machine]:
+    """The run's machine, running; terminated afterwards, and waited for until it is."""
+    machine = run_machine(cloud, run, order, placements, on_state=on_state, on_refusal=on_refusal)
+    try:
+        yield machine
+    finally:
+        _remove(cloud, run, machine.instance_id)
+
+
+def run_machine(
+    cloud: Cloud,
+    run: Run,
+    order: Order,
+    placements: Sequence[Placement],
+    *,
+    on_state: OnState = lambda state: None,
+    on_refusal: OnRefusal = lambda placement, error: None,
+) -> Machine:
+    """A running machine in the first placement that has room; terminated when it does not come up.
+
+    Raises CapacityError, or MachineError with AWS's reason when it ends while starting.
+    """
+    instance_id = ""
+    try:
+        instance_id = first_with_room(
+            placements,
+            lambda placement: _start(cloud, run, order, placement),
+            on_refusal=on_refusal,
+        )
+        return wait_until_running(cloud, instance_id, on_state=on_state)
+    except BaseException:
+        # Also without an id: a call that was cut off may have taken effect.
+        _remove(cloud, run, instance_id)
+        raise
+
+
+def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
+    request = _request(run, order, placement)
+    patiently = Retrying(
+        retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in _PASSING),
+        stop=stop_after_attempt(6),
+        wait=wait_exponential_jitter(initial=1, max=20),
+        sleep=cloud.clock.sleep,
+        reraise=True,
+    )
+    answer = patiently(cloud.ec2_at_once, "RunInstances", **request)
+    instance_id: str = answer["Instances"][0]["InstanceId"]
+    return instance_id
+
+
+def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
+    tagged = ["instance", "volume", "network-interface"]
+    spot: dict[str, Any] = {}
+    if placement.market == "spot":
+        tagged.append("spot-instances-request")
+        # One-time: a persistent request would start the machine again behind our back.
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        spot = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
+    # A one-time spot machine cannot be stopped, and EC2 refuses a request that says it should.
+    at_shutdown = "stop" if order.stays and placement.market == "on-demand" else "terminate"
+    return {
+        "ImageId": order.image_id,
+        "InstanceType": placement.instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        # At most 64 characters. The same for a repeated request, another for another placement.
+        "ClientToken": hashlib.sha256(f"{run.id} {placement}".encode()).hexdigest(),
+        "KeyName": order.key_name,
+        "UserData": order.user_data,
+        "InstanceInitiatedShutdownBehavior": at_shutdown,
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            # Containers on a person's machine are one hop further away; none run on a builder.
+            "HttpPutResponseHopLimit": 2 if order.stays else 1,
+        },
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "SubnetId": placement.subnet_id,
+                "Groups": [order.security_group_id],
+                "AssociatePublicIpAddress": True,
+                "DeleteOnTermination": True,
+            }
+        ],
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": order.root_device_name,
+                "Ebs": {
+                    "VolumeSize": order.disk_gb,
+                    "VolumeType": "gp3",
+                    "Encrypted": True,
+                    "DeleteOnTermination": True,
+                },
+            }
+        ],
+        "TagSpecifications": specifications(order.tags, *tagged),
+        **spot,
+    }
+
+
+def _remove(cloud: Cloud, run: Run, instance_id: str) -> None:
+    ids = instance_id or (
+        f"$(aws ec2 describe-instances --region {cloud.region} --filters "
+        f"Name=tag:{RUN},Values={run.id} "
+        "--query 'Reservations[].Instances[].InstanceId' --output text)"
+    )
+    command = f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {ids}"
+    with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
+        listed = [] if instance_id else machines_of(cloud, run.id)
+        end(cloud, [instance_id] if instance_id else [machine.instance_id for machine in listed])

@@ -1,0 +1,113 @@
+"""What AWS refuses, as an error that says what to do next.
+
+The codes are those of EC2's "Error codes" page and of the services' own models in botocore.
+"""
+
+from __future__ import annotations
+
+from botocore import exceptions as boto
+from botocore.exceptions import BotoCoreError, ClientError
+
+from bake.errors import CloudError
+
+_CREDENTIALS = (
+    "Give credentials: `aws configure`, or `aws sso login --profile NAME` and AWS_PROFILE=NAME, "
+    "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. `aws sts get-caller-identity` tests them"
+)
+_RENEW = "Sign in again (`aws sso login`), or get a new session token, and repeat the command"
+_CLOCK = "Set this computer's clock (`timedatectl set-ntp true`): AWS compares it with its own"
+_AGAIN = "AWS is busy or has a fault of its own: repeat the command in a few minutes"
+_CAPACITY = (
+    "AWS has no such machine free there now: name more instance types in the recipe "
+    "(`builder.instance_types`), try another region, or wait"
+)
+_QUOTA = (
+    "Ask for more in the Service Quotas console (EC2, 'Running On-Demand …' or 'All … Spot'), "
+    "or end machines that you no longer need (`invoke machines`)"
+)
+_REGION = "Give --region, set AWS_DEFAULT_REGION, or put `region = …` into the profile"
+_CONFIG = "Look at ~/.aws/config and ~/.aws/credentials"
+
+HINTS = {
+    "AuthFailure": f"The keys are not valid in this region. {_CREDENTIALS}",
+    "InvalidClientTokenId": f"The access key is unknown or switched off. {_CREDENTIALS}",
+    "UnrecognizedClientException": f"The access key is unknown or switched off. {_CREDENTIALS}",
+    "SignatureDoesNotMatch": f"The secret key is not the access key's own. {_CREDENTIALS}",
+    "ExpiredToken": f"The credentials have expired. {_RENEW}",
+    "ExpiredTokenException": f"The credentials have expired. {_RENEW}",
+    "RequestExpired": f"The credentials have expired, or the clock is wrong. {_RENEW}. {_CLOCK}",
+    "RequestTimeTooSkewed": _CLOCK,
+    "OptInRequired": "Switch the region on for this account, or subscribe to the image",
+    "PendingVerification": "AWS is verifying the account for this region: wait up to four hours",
+    "Blocked": "AWS has blocked the account: open a case with AWS Support",
+    "VcpuLimitExceeded": _QUOTA,
+    "InstanceLimitExceeded": _QUOTA,
+    "MaxSpotInstanceCountExceeded": _QUOTA,
+    "ResourceLimitExceeded": _QUOTA,
+    "InsufficientInstanceCapacity": _CAPACITY,
+    "InsufficientHostCapacity": _CAPACITY,
+    "SpotMaxPriceTooLow": "Spot machines cost more now than is allowed: use --no-spot",
+    "Unsupported": "This zone or instance type does not do that: try another of either",
+    "UnsupportedOperation": "The resource is of a kind, or in a state, that does not allow it",
+    "InvalidAMIID.NotFound": "The image is gone, or of another region or account: `invoke images`",
+    "InvalidAMIID.Unavailable": "The image is not available (yet): `invoke images` shows its state",
+    "InvalidAMIName.Duplicate": "An image has that name already: see `invoke images`",
+    "InvalidInstanceID.NotFound": "There is no such machine in this region: see `invoke machines`",
+    "InvalidKeyPair.Duplicate": "Choose another name, or delete that key pair first",
+    "InvalidParameterValue": "AWS does not accept one of the values: its answer names it",
+    "IncorrectInstanceState": "The machine's state does not allow it: see `invoke machines`",
+    "DependencyViolation": "Something still uses it: remove that first",
+    "SecurityGroupLimitExceeded": "Delete security groups that nothing uses",
+    "RequestLimitExceeded": f"Too many requests at once in this account. {_AGAIN}",
+    "Throttling": f"Too many requests at once in this account. {_AGAIN}",
+    "Unavailable": _AGAIN,
+    "ServiceUnavailable": _AGAIN,
+    "InternalError": _AGAIN,
+    "InternalFailure": _AGAIN,
+}
+
+# What goes wrong before AWS answers. The first match wins: a subclass stands before its parent.
+_UNSENT: dict[type[Exception], str] = {
+    boto.ProfileNotFound: "Set AWS_PROFILE to one that `aws configure list-profiles` names",
+    boto.PartialCredentialsError: _CREDENTIALS,
+    boto.NoCredentialsError: _CREDENTIALS,
+    boto.SSOError: _RENEW,
+    boto.TokenRetrievalError: _RENEW,
+    boto.CredentialRetrievalError: _CREDENTIALS,
+    boto.NoRegionError: _REGION,
+    boto.InvalidRegionError: "A region is named like us-west-2",
+    boto.ConfigParseError: _CONFIG,
+    boto.ConfigNotFound: _CONFIG,
+    boto.SSLError: "Where a proxy inspects TLS, set AWS_CA_BUNDLE to the file of its CA",
+    boto.ProxyConnectionError: "Look at HTTPS_PROXY and NO_PROXY",
+    boto.HTTPClientError: "Look at the network, the region's name, HTTPS_PROXY, AWS_ENDPOINT_URL",
+}
+
+DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
+
+
+def refusal(error: ClientError | BotoCoreError, action: str) -> CloudError:
+    """The error of one call; `action` is its IAM name, like ec2:RunInstances."""
+    if isinstance(error, ClientError):
+        answer = error.response.get("Error", {})
+        code = answer.get("Code", "Unknown")
+        return CloudError(
+            f"AWS refused {action}",
+            hint=_denied(action) if code in DENIED else HINTS.get(code, ""),
+            code=code,
+            reason=answer.get("Message", ""),
+        )
+    return CloudError(
+        f"{action} could not be asked of AWS",
+        hint=next((hint for kind, hint in _UNSENT.items() if isinstance(error, kind)), ""),
+        code=type(error).__name__,
+        reason=str(error),
+    )
+
+
+def _denied(action: str) -> str:
+    return (
+        f"The credentials lack the permission {action}; docs/iam-policy.json holds all that are "
+        "needed. Where the answer holds an encoded message, `aws sts "
+        "decode-authorization-message --encoded-message …` says which policy refused it"
+    )

@@ -1,0 +1,123 @@
+"""Security groups that let one address in, by SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from bake.aws.session import Cloud
+from bake.aws.tags import RUN, Run, Tags, specifications
+from bake.aws.undo import undo
+from bake.aws.wait import MINUTE, wait_until
+from bake.errors import CloudError
+
+# A group stays in use until the machine's network interface is gone, a while after the machine.
+_DELETE_S = 10 * MINUTE
+
+
+@contextmanager
+def security_group(
+    cloud: Cloud, run: Run, *, vpc_id: str, cidr: str, port: int = 22
+) -> Iterator[str]:
+    """The id of a group of the run's own, gone afterwards."""
+    group_id = create_security_group(
+        cloud, run, run.temporary(), vpc_id=vpc_id, cidr=cidr, port=port
+    )
+    try:
+        yield group_id
+    finally:
+        remove_security_groups(cloud, run.id, {group_id})
+
+
+def create_security_group(
+    cloud: Cloud, run: Run, tags: Tags, *, vpc_id: str, cidr: str, port: int = 22
+) -> str:
+    """A group that lets `cidr` in on `port`, nobody else, and everything out (EC2's default)."""
+    made: set[str] = set()
+    try:
+        group_id = _create(cloud, run, tags, vpc_id)
+        made.add(group_id)
+        _let_in(cloud, group_id, tags, cidr, port)
+    except BaseException:
+        # Also when the first call was cut off: it may have taken effect.
+        remove_security_groups(cloud, run.id, made)
+        raise
+    return group_id
+
+
+def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str) -> str:
+    try:
+        group_id: str = cloud.ec2(
+            "CreateSecurityGroup",
+            GroupName=f"bake-{run.id}",
+            Description="bake: SSH from one address",
+            VpcId=vpc_id,
+            TagSpecifications=specifications(tags, "security-group"),
+        )["GroupId"]
+    except CloudError as error:
+        # No ClientToken here: a request that boto repeats may meet its own work.
+        mine = _groups_of(cloud, run.id) if error.code == "InvalidGroup.Duplicate" else []
+        if not mine:
+            raise
+        return mine[0]
+    return group_id
+
+
+def remove_security_groups(cloud: Cloud, run_id: str, known: Collection[str] = ()) -> None:
+    """`known`, or else all groups of that run, each as soon as nothing uses it; never raises."""
+    region = f"--region {cloud.region}"
+    ids = " ".join(known) or (
+        f"$(aws ec2 describe-security-groups {region} --filters Name=tag:{RUN},Values={run_id} "
+        "--query 'SecurityGroups[].GroupId' --output text)"
+    )
+    command = f"aws ec2 delete-security-group {region} --group-id {ids}"
+    with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
+        for group_id in known or _groups_of(cloud, run_id):
+            _delete(cloud, group_id)
+
+
+def _groups_of(cloud: Cloud, run_id: str) -> list[str]:
+    mine = [{"Name": f"tag:{RUN}", "Values": [run_id]}]
+    groups = cloud.pages("DescribeSecurityGroups", "SecurityGroups", Filters=mine)
+    return [group["GroupId"] for group in groups]
+
+
+def _let_in(cloud: Cloud, group_id: str, tags: Tags, cidr: str, port: int) -> None:
+    def probe() -> bool | None:
+        try:
+            cloud.ec2(
+                "AuthorizeSecurityGroupIngress",
+                GroupId=group_id,
+                IpPermissions=[
+                    {
+                        "IpProtocol": "tcp",
+                        "FromPort": port,
+                        "ToPort": port,
+                        "IpRanges": [{"CidrIp": cidr, "Description": "SSH from the caller"}],
+                    }
+                ],
+                TagSpecifications=specifications(tags, "security-group-rule"),
+            )
+        except CloudError as error:
+            if error.code == "InvalidGroup.NotFound":  # not everywhere known yet
+                return None
+            if error.code != "InvalidPermission.Duplicate":  # an answer that was lost
+                raise
+        return True
+
+    wait_until(probe, what=f"security group {group_id}", timeout_s=MINUTE, clock=cloud.clock)
+
+
+def _delete(cloud: Cloud, group_id: str) -> None:
+    def probe() -> bool | None:
+        try:
+            cloud.ec2("DeleteSecurityGroup", GroupId=group_id)
+        except CloudError as error:
+            if error.code == "DependencyViolation":
+                return None
+            if error.code != "InvalidGroup.NotFound":
+                raise
+        return True
+
+    what = f"security group {group_id} is still in use"
+    wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)

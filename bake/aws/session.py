@@ -1,0 +1,111 @@
+"""The connection to one AWS account in one region; every call of the product goes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore import xform_name
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+
+from bake import __version__
+from bake.aws.refusal import refusal
+from bake.aws.undo import Leftover
+from bake.aws.wait import Clock
+from bake.errors import AccessError, CloudError
+
+_BASE = Config(connect_timeout=10, read_timeout=60, user_agent_extra=f"bake/{__version__}")
+_PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
+# EC2 answers "no capacity" with status 500, which boto takes for a passing fault and asks again,
+# for minutes. The next zone is the better answer, so nothing is retried here (machine.py does
+# it for what does pass).
+_AT_ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+
+Answer = dict[str, Any]
+
+
+class Cloud:
+    """One account in one region. Every refusal comes out as a CloudError with AWS's own words.
+
+    Operations are named as in AWS's API reference and in IAM policies: `ec2("RunInstances", …)`.
+    `leftovers` gathers what could not be removed (see undo.py).
+    """
+
+    def __init__(self, session: boto3.Session, account_id: str, *, clock: Clock | None = None):
+        self.session = session
+        self.region: str = session.region_name
+        self.account_id = account_id
+        self.clock = clock or Clock()
+        self.leftovers: list[Leftover] = []
+
+    def ec2(self, operation: str, **params: Any) -> Answer:
+        return _call(self._ec2, operation, params)
+
+    def ec2_at_once(self, operation: str, **params: Any) -> Answer:
+        """The same without boto's retries, for the calls that must fail fast."""
+        return _call(self._ec2_at_once, operation, params)
+
+    def quotas(self, operation: str, **params: Any) -> Answer:
+        return _call(self._quotas, operation, params)
+
+    def pages(self, operation: str, key: str, **params: Any) -> Iterator[Answer]:
+        """Every item under `key` of an EC2 call, over all of its pages."""
+        token: dict[str, str] = {}
+        while True:
+            answer = self.ec2(operation, **params, **token)
+            yield from answer.get(key, [])
+            if not answer.get("NextToken"):
+                return
+            token = {"NextToken": answer["NextToken"]}
+
+    @cached_property
+    def _ec2(self) -> Any:
+        return self.session.client("ec2", config=_PATIENT)
+
+    @cached_property
+    def _ec2_at_once(self) -> Any:
+        return self.session.client("ec2", config=_AT_ONCE)
+
+    @cached_property
+    def _quotas(self) -> Any:
+        return self.session.client("service-quotas", config=_PATIENT)
+
+
+def connect(
+    region: str | None = None,
+    *,
+    session: boto3.Session | None = None,
+    clock: Clock | None = None,
+) -> Cloud:
+    """The account that the environment's credentials belong to.
+
+    The region is the given one, else AWS_DEFAULT_REGION's or the profile's. Raises AccessError
+    when there are no credentials, they are not accepted, or there is no region.
+    """
+    try:
+        session = session or boto3.Session(region_name=region)
+        if not session.region_name:
+            raise NoRegionError()
+        identity = _call(session.client("sts", config=_PATIENT), "GetCallerIdentity", {})
+    except CloudError as error:
+        raise _no_access(error) from None
+    except (ClientError, BotoCoreError) as error:
+        raise _no_access(refusal(error, "sts:GetCallerIdentity")) from None
+    return Cloud(session, identity["Account"], clock=clock)
+
+
+def _no_access(error: CloudError) -> AccessError:
+    return AccessError(error.message, hint=error.hint, code=error.code, reason=error.reason)
+
+
+def _call(client: Any, operation: str, params: Answer) -> Answer:
+    try:
+        # boto3's methods are in snake case; what AWS, IAM and the errors say is not.
+        answer: Answer = getattr(client, xform_name(operation))(**params)
+    except (ClientError, BotoCoreError) as error:
+        service = client.meta.service_model.signing_name
+        raise refusal(error, f"{service}:{operation}") from None
+    return answer

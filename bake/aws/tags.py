@@ -1,0 +1,139 @@
+"""The tags that make the cloud the database: everything a later run must know is in them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bake.errors import Finding, RecipeError
+
+RUN = "bake:run"
+EXPIRES = "bake:expires"
+RECIPE = "bake:recipe"
+DIGEST = "bake:digest"
+STAGE = "bake:stage:"
+VERIFIED = "bake:verified"
+PAYLOAD = "bake:payload"
+NAME = "Name"
+
+# EC2 User Guide, "Tag your Amazon EC2 resources", restrictions.
+MOST_TAGS = 50
+LONGEST_KEY = 128
+LONGEST_VALUE = 256
+
+Tags = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One bake or one launch: what it makes carries its id.
+
+    `tags` are the recipe's own; they never take the place of ours.
+    """
+
+    id: str
+    recipe: str
+    started_at: datetime
+    expires_at: datetime | None = None  # None: what it makes is meant to stay
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def temporary(self) -> Tags:
+        """For what the run removes itself; after `expires_at`, anybody may."""
+        if self.expires_at is None:
+            raise ValueError(f"run {self.id} has no end")
+        return self._with(
+            {NAME: f"bake-{self.id}", RECIPE: self.recipe, EXPIRES: rfc3339(self.expires_at)}
+        )
+
+    def lasting(self, name: str) -> Tags:
+        """For a launched machine and what belongs to it."""
+        return self._with({NAME: name, RECIPE: self.recipe})
+
+    def finished(
+        self, *, name: str, digest: str, stages: Mapping[str, str], verified: str, payload: str
+    ) -> Tags:
+        """For an image: what it is made of (stage to digest), and what was proved on it."""
+        return self._with(
+            {
+                NAME: name,
+                RECIPE: self.recipe,
+                DIGEST: digest,
+                VERIFIED: verified,
+                PAYLOAD: payload,
+                **{STAGE + stage: value for stage, value in stages.items()},
+            }
+        )
+
+    def _with(self, ours: Tags) -> Tags:
+        return _checked(self.tags, {**ours, RUN: self.id})
+
+
+def new_run(
+    recipe: str,
+    *,
+    lifetime: timedelta | None = None,
+    tags: Mapping[str, str] | None = None,
+    now: datetime | None = None,
+) -> Run:
+    """A run that starts now; its id sorts by time and fits into names, paths and tokens."""
+    started_at = now or datetime.now(UTC)
+    run_id = f"{started_at:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return Run(run_id, recipe, started_at, started_at + lifetime if lifetime else None, tags or {})
+
+
+def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:
+    """Both together; RecipeError where EC2 would refuse them, every reason at once."""
+    tags = {**theirs, **ours}
+    findings = []
+    findings += [
+        Finding(f"tags.{key}", "keys that begin with aws: or bake: are reserved")
+        for key in theirs
+        if key.lower().startswith(("aws:", "bake:"))
+    ]
+    for key, value in tags.items():
+        place = f"tags.{key}"
+        if not 1 <= len(key) <= LONGEST_KEY:
+            findings.append(Finding(place, f"a tag's key has 1 to {LONGEST_KEY} characters"))
+        if len(value) > LONGEST_VALUE:
+            findings.append(Finding(place, f"a tag's value has at most {LONGEST_VALUE} characters"))
+    if len(tags) > MOST_TAGS:
+        hint = f"Leave out at least {len(tags) - MOST_TAGS} of the recipe's tags"
+        findings.append(
+            Finding("tags", f"EC2 allows {MOST_TAGS} tags, with ours these are {len(tags)}", hint)
+        )
+    if findings:
+        raise RecipeError("EC2 would refuse these tags", findings=findings)
+    return tags
+
+
+def specifications(tags: Mapping[str, str], *resource_types: str) -> list[dict[str, Any]]:
+    """`TagSpecifications` of a creating call: a resource that is never without its tags."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    return [{"ResourceType": resource, "Tags": pairs} for resource in resource_types]
+
+
+def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
+    """AWS's list of keys and values as a mapping."""
+    return {pair["Key"]: pair["Value"] for pair in pairs or ()}
+
+
+def rfc3339(moment: datetime) -> str:
+    """In UTC and to the second, like 2026-11-21T06:30:00Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: str) -> datetime | None:
+    """What `rfc3339` wrote; None where a hand has made something else of it."""
+    try:
+        return aws_moment(text)
+    except ValueError:
+        return None
+
+
+def aws_moment(text: str) -> datetime:
+    """A time as AWS writes it, like 2026-11-21T06:30:00.000Z."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
