@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 _KEPT_LINES = 20
 _LONGEST_LINE = 4096  # of what has no line ends: shown in pieces
-_BREAK = re.compile(r"\r*\n|\r+")
+_ENDED = re.compile(r"([\r\n])")
 # Escape sequences (colours, cursor, title) and control characters: a terminal would obey them.
 _UNPRINTABLE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]"
@@ -49,17 +49,13 @@ class Output:
         return tuple(self._lines)
 
     def _split(self, text: str) -> None:
-        text = self._open_line + text
-        begin = 0
-        for found in _BREAK.finditer(text):
-            if found.end() == len(text) and not found.group().endswith("\n"):
-                break  # the newline that belongs to this carriage return may still come
-            self._show(text[begin : found.start()], done=found.group().endswith("\n"))
-            begin = found.end()
-        while len(text) - begin > _LONGEST_LINE:
-            self._show(text[begin : begin + _LONGEST_LINE], done=True)
-            begin += _LONGEST_LINE
-        self._open_line = text[begin:]
+        *ended, rest = _ENDED.split(self._open_line + text)
+        for line, end in zip(ended[::2], ended[1::2], strict=True):
+            self._show(line, done=end == "\n")
+        while len(rest) > _LONGEST_LINE:
+            self._show(rest[:_LONGEST_LINE], done=True)
+            rest = rest[_LONGEST_LINE:]
+        self._open_line = rest
 
     def _show(self, raw: str, *, done: bool) -> None:
         line = _UNPRINTABLE.sub("", raw).rstrip()

@@ -227,7 +227,9 @@ def _stop(connection: Connection, stage: _Stage) -> None:
 
 def _remote(connection: Connection, *arguments: object) -> str:
     sudo = [] if connection.user == "root" else ["sudo", "-n"]
-    return shlex.join([*sudo, "bash", "-c", _machine_side(), "bake", *map(str, arguments)])
+    return shlex.join(
+        [*sudo, "bash", "--norc", "-c", _machine_side(), "bake", *map(str, arguments)]
+    )
 
 
 @cache
