@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,8 @@ class Image:
     state: str
     architecture: str
     root_device_name: str
+    boot_mode: str | None
+    ena: bool | None
     size_gb: int
     snapshot_ids: tuple[str, ...]
     created_at: datetime
@@ -75,6 +77,11 @@ class Image:
     @property
     def payload(self) -> str:
         return self.tags.get(PAYLOAD, "")
+
+
+def image_name(recipe: str, started_at: datetime, digest: str) -> str:
+    """Sorts by time, and tells two bakes of one plan apart."""
+    return f"bake/{recipe}/{started_at.astimezone(UTC):%Y%m%d-%H%M%S}-{digest[:8]}"
 
 
 def images(cloud: Cloud, recipe: str | None = None) -> list[Image]:
@@ -292,6 +299,8 @@ def _image(image: dict[str, Any]) -> Image:
         state=image["State"],
         architecture=image.get("Architecture", ""),
         root_device_name=root,
+        boot_mode=image.get("BootMode"),
+        ena=image.get("EnaSupport"),
         size_gb=dict(volumes).get(root, {}).get("VolumeSize", 0),
         snapshot_ids=tuple(ebs["SnapshotId"] for _, ebs in volumes if ebs.get("SnapshotId")),
         created_at=aws_moment(image["CreationDate"]),

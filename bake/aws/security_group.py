@@ -37,7 +37,7 @@ def create_security_group(
     try:
         group_id = _create(cloud, run, tags, vpc_id)
         made.add(group_id)
-        _let_in(cloud, group_id, tags, cidr, port)
+        _let_in(cloud, group_id, cidr, port)
     except BaseException:
         # Also when the first call was cut off: it may have taken effect.
         remove_security_groups(cloud, run.id, made)
@@ -82,7 +82,7 @@ def _groups_of(cloud: Cloud, run_id: str) -> list[str]:
     return [group["GroupId"] for group in groups]
 
 
-def _let_in(cloud: Cloud, group_id: str, tags: Tags, cidr: str, port: int) -> None:
+def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
     def probe() -> bool | None:
         try:
             cloud.ec2(
@@ -96,7 +96,6 @@ def _let_in(cloud: Cloud, group_id: str, tags: Tags, cidr: str, port: int) -> No
                         "IpRanges": [{"CidrIp": cidr, "Description": "SSH from the caller"}],
                     }
                 ],
-                TagSpecifications=specifications(tags, "security-group-rule"),
             )
         except CloudError as error:
             if error.code == "InvalidGroup.NotFound":  # not everywhere known yet

@@ -1,0 +1,198 @@
+"""Which instance types can be had where, by what AWS says before anything is started."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bake.aws.market import Market, Placement
+from bake.aws.quota import how_to_raise, quota_code, read_quota
+from bake.aws.session import Cloud
+from bake.errors import CloudError, Finding, PreflightError
+
+_PLACE = "builder.instance_types"
+
+
+class Bootable(Protocol):
+    """What of an image decides where it can boot; None where it does not say."""
+
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def boot_mode(self) -> str | None: ...
+    @property
+    def ena(self) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """`findings` say what is wrong with types that are left out, or what could not be asked."""
+
+    placements: tuple[Placement, ...]
+    findings: tuple[Finding, ...]
+
+
+def placements(
+    cloud: Cloud,
+    instance_types: Sequence[str],
+    *,
+    market: Market,
+    image: Bootable,
+    subnet_id: str | None = None,
+) -> tuple[Placement, ...]:
+    """Where one of these types can be had, in their order; PreflightError when nowhere."""
+    found = find_placements(cloud, instance_types, market=market, image=image, subnet_id=subnet_id)
+    if not found.placements:
+        raise PreflightError(
+            f"No machine can be started in {cloud.region}", findings=found.findings
+        )
+    return found.placements
+
+
+def find_placements(
+    cloud: Cloud,
+    instance_types: Sequence[str],
+    *,
+    market: Market,
+    image: Bootable | None,
+    subnet_id: str | None = None,
+) -> Found:
+    """Types × zones, in the order of the types; `subnet_id` takes the default subnets' place.
+
+    A type that cannot be had is a finding; the others stand. `image` None: its fit is not asked.
+    """
+    subnets, problem = _subnets(cloud, subnet_id)
+    findings = [problem] if problem else []
+    types, zones = _types(cloud, instance_types), _zones(cloud, instance_types)
+    found: list[Placement] = []
+    for name in instance_types:
+        problem = _unfit(cloud, name, types.get(name), zones[name], image, market)
+        if not problem:
+            free, problem = _within_quota(cloud, types[name], market)
+            there = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
+            if free and subnets and not there:
+                problem = _elsewhere(name, zones[name], subnets)
+            elif free:
+                found += [_placement(name, subnet, market) for subnet in there]
+        if problem:
+            findings.append(problem)
+    return Found(tuple(found), tuple(findings))
+
+
+def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    # By filter: asked by name, one unknown type would hide what is known of the others.
+    wanted = [{"Name": "instance-type", "Values": list(names)}]
+    found = cloud.pages("DescribeInstanceTypes", "InstanceTypes", Filters=wanted)
+    return {info["InstanceType"]: info for info in found}
+
+
+def _zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
+    zones: defaultdict[str, set[str]] = defaultdict(set)
+    for offering in cloud.pages(
+        "DescribeInstanceTypeOfferings",
+        "InstanceTypeOfferings",
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": list(names)}],
+    ):
+        zones[offering["InstanceType"]].add(offering["Location"])
+    return zones
+
+
+def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[dict[str, Any]], Finding | None]:
+    if subnet_id:
+        try:
+            return list(cloud.pages("DescribeSubnets", "Subnets", SubnetIds=[subnet_id])), None
+        except CloudError as error:
+            if error.code != "InvalidSubnetID.NotFound":
+                raise
+            hint = f"aws ec2 describe-subnets --region {cloud.region} lists those that there are"
+            return [], Finding("subnet", f"there is no subnet {subnet_id}", hint)
+    filters = {"default-for-az": "true", "state": "available"}
+    found = cloud.pages(
+        "DescribeSubnets",
+        "Subnets",
+        Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
+    )
+    subnets = sorted(found, key=lambda subnet: str(subnet["AvailabilityZone"]))
+    if subnets:
+        return subnets, None
+    hint = (
+        f"Make it: aws ec2 create-default-vpc --region {cloud.region}; "
+        "or name a subnet of your own that reaches the Internet"
+    )
+    return [], Finding("subnet", f"{cloud.region} has no default VPC with subnets", hint)
+
+
+def _unfit(
+    cloud: Cloud,
+    name: str,
+    info: dict[str, Any] | None,
+    zones: set[str],
+    image: Bootable | None,
+    market: Market,
+) -> Finding | None:
+    if info is None or not zones:
+        hint = (
+            "Try another type or region: aws ec2 describe-instance-type-offerings --region REGION "
+            f"--filters Name=instance-type,Values={name} shows whether a region has it"
+        )
+        return Finding(_PLACE, f"{name} is not offered in {cloud.region}", hint)
+    if market not in info.get("SupportedUsageClasses", [market]):
+        return Finding(_PLACE, f"{name} cannot be had as {market}", "Use the other market")
+    if image is None:
+        return None
+    architectures = info["ProcessorInfo"]["SupportedArchitectures"]
+    if image.architecture not in architectures:
+        message = f"{name} is {'/'.join(architectures)}, the image is {image.architecture}"
+        return Finding(_PLACE, message, "Choose a type of the image's architecture")
+    modes = info.get("SupportedBootModes", [])
+    if image.boot_mode in {"uefi", "legacy-bios"} and modes and image.boot_mode not in modes:
+        message = f"{name} boots by {'/'.join(modes)} alone, the image by {image.boot_mode}"
+        return Finding(_PLACE, message, "Choose another type or another base image")
+    if image.ena is False and info["NetworkInfo"]["EnaSupport"] == "required":
+        message = f"{name} needs an image with ENA (enhanced networking), which this one has not"
+        return Finding(_PLACE, message, "Choose another type or another base image")
+    return None
+
+
+def _within_quota(
+    cloud: Cloud, info: dict[str, Any], market: Market
+) -> tuple[bool, Finding | None]:
+    name, vcpus = info["InstanceType"], info["VCpuInfo"]["DefaultVCpus"]
+    code = quota_code(name, market)
+    if code is None:
+        return True, None
+    try:
+        quota = read_quota(cloud, code, market)
+    except CloudError as error:
+        message = f"the vCPU quota {code} for {name} could not be read ({error.code})"
+        return True, Finding("quota", message, "Not needed: when it is too small, the start fails")
+    if quota.free >= vcpus:
+        return True, None
+    message = f"{name} ({market}) needs {vcpus} vCPUs of the quota '{quota.name}' ({code}), "
+    message += f"which is {quota.vcpus}" + (f", {quota.used} in use" if quota.used else "")
+    hint = how_to_raise(cloud, code, quota.used + vcpus)
+    if quota.vcpus >= vcpus:
+        hint = f"End machines that you no longer need, or ask for more. {hint}"
+    return False, Finding("quota", message, hint)
+
+
+def _elsewhere(name: str, zones: set[str], subnets: Sequence[dict[str, Any]]) -> Finding:
+    have = ", ".join(sorted({subnet["AvailabilityZone"] for subnet in subnets}))
+    return Finding(
+        _PLACE,
+        f"{name} is offered in {', '.join(sorted(zones))}, and the subnets are in {have}",
+        "Name a subnet in one of the type's zones, or another type",
+    )
+
+
+def _placement(name: str, subnet: dict[str, Any], market: Market) -> Placement:
+    return Placement(
+        instance_type=name,
+        zone=subnet["AvailabilityZone"],
+        subnet_id=subnet["SubnetId"],
+        vpc_id=subnet["VpcId"],
+        market=market,
+    )
