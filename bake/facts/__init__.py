@@ -1,7 +1,7 @@
 """Facts as data: TOML tables, each with how sure it is and where it is from.
 
-`sure` is "verified" (executed, or read from the artefact itself), "found" (in a public source, named),
-"inferred" (from facts that are one of those) or "memory" (not checked again).
+`sure` is "verified" (executed, or read from the artefact itself), "found" (in a public source,
+named), "inferred" (from facts that are one of those) or "memory" (not checked again).
 """
 
 from __future__ import annotations

@@ -1,0 +1,109 @@
+"""A stage script and its header.
+
+A header is read, not only written:
+
+    #!/usr/bin/env bash
+    # What the stage does, in a sentence or more.
+    # Needs:  conda|venv
+    # Inputs: LOGIN_USER ENVIRONMENT_PREFIX
+    #         PYPI_MIRROR
+
+`Needs` are names of other stages: `a|b` means those of them that the recipe has (at least one), `*`
+every other stage. `Inputs` are the environment variables that it is given; a field goes on in
+the next line with two blanks. `BAKE_LIB`, the path of lib.sh, is given to all and declared by none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.errors import Finding, RecipeError
+
+FIELDS = ("Needs", "Inputs")
+EVERY_OTHER = "*"
+ALWAYS_GIVEN = "BAKE_LIB"
+
+_FIELD = re.compile(r"# ([A-Z][a-z]+):(.*)")
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_NEED = re.compile(r"\*|[a-z][a-z0-9-]*(\|[a-z][a-z0-9-]*)*")
+_INPUT = re.compile(r"[A-Z][A-Z0-9_]*")
+_USE = re.compile(r"\$\{?#?([A-Z][A-Z0-9_]*)")
+
+
+@dataclass(frozen=True)
+class Script:
+    name: str
+    description: str
+    needs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    body: bytes
+
+    def used(self) -> frozenset[str]:
+        """The upper-case variables that the body reads, comments apart; its own ones among them."""
+        lines = self.body.decode().splitlines()
+        code = (line for line in lines if not line.lstrip().startswith("#"))
+        return frozenset(name for line in code for name in _USE.findall(line))
+
+
+def read_script(path: Path) -> Script:
+    """RecipeError, every fault of the header at once, if it cannot be understood."""
+    try:
+        body = path.read_bytes()
+        lines = body.decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the stage script {path} cannot be read: {error}") from error
+    description, values, findings = _header(path.name, lines)
+    needs, inputs = (tuple(values.get(field, "").split()) for field in FIELDS)
+    place = f"{path.name}: header"
+    if not _NAME.fullmatch(path.stem):
+        findings.append(Finding(path.name, "a stage's name has small letters, digits and hyphens"))
+    if not description:
+        findings.append(Finding(place, "no description", "Say in its first lines what it does"))
+    findings += [
+        Finding(place, f"Needs: {need} names no stage", "Write stage, one|other, or *")
+        for need in needs
+        if not _NEED.fullmatch(need)
+    ]
+    findings += [
+        Finding(place, f"Inputs: {name} is no variable", "Write names like CUDA_VERSION")
+        for name in inputs
+        if not _INPUT.fullmatch(name)
+    ]
+    if ALWAYS_GIVEN in inputs:
+        findings.append(Finding(place, f"{ALWAYS_GIVEN} is given to every stage", "Leave it out"))
+    if findings:
+        raise RecipeError(f"the stage script {path} has a bad header", findings=findings)
+    return Script(path.stem, description, needs, inputs, body)
+
+
+def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Finding]]:
+    description: list[str] = []
+    values: dict[str, str] = {}
+    findings: list[Finding] = []
+    current = ""
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#!") and number == 1:
+            continue
+        if not line.startswith("#"):
+            break
+        place = f"{name}:{number}"
+        if match := _FIELD.fullmatch(line):
+            word, value = match.groups()
+            if word in values:
+                findings.append(Finding(place, f"{word} stands here a second time"))
+            elif word in FIELDS:
+                current, values[word] = word, value
+                continue
+            elif near := difflib.get_close_matches(word, FIELDS, n=1, cutoff=0.6):
+                findings.append(Finding(place, f"unknown field {word}", f"Did you mean {near[0]}?"))
+                continue
+        if current and line.startswith("#  "):
+            values[current] += " " + line[1:]
+            continue
+        current = ""
+        if not values:
+            description.append(line[1:].strip())
+    return " ".join(description).strip(), values, findings
