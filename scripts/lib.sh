@@ -39,7 +39,7 @@ download() {
 
 # A container shares its host's kernel: it can hold a driver's libraries, never its module.
 in_container() {
-    [[ -e /run/.containerenv || -e /.dockerenv ]] || tr '\0' '\n' </proc/1/environ | grep --quiet '^container='
+    [[ -e /run/.containerenv || -e /.dockerenv ]] || tr '\0' '\n' </proc/1/environ | grep '^container=' >/dev/null
 }
 
 # version_of PACKAGE: empty when it is not installed.

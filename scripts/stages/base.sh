@@ -22,10 +22,10 @@ if [[ -d /run/cloud-init ]] && command -v cloud-init >/dev/null; then
 fi
 
 # A mirror of the recipe's replaces every source of the image. The archives' own hosts stand for "the
-# image's sources as they are": those name a mirror near the machine. The lists are signed either way.
+# image's sources as they are": those name a mirror near the machine. The lists are
+# signed by the archive, whoever hands them over.
 use_mirror() {
     local components suites keyring=/usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
-    over_tls "$OS_MIRROR"
     case $OS_ID in
         ubuntu-*) components='main restricted universe multiverse' ;;
         *) components='main' ;;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Miniconda or Miniforge in /opt/conda, and the environment, ready for every kind of shell.
 # Needs:  base
-# Inputs: LOGIN_USER CONDA_INSTALLER CONDA_INSTALLER_SHA256 CONDA_INSTALLER_MIRROR CONDA_CHANNEL PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX CONDA_PACKAGES
+# Inputs: LOGIN_USER CONDA_INSTALLER CONDA_INSTALLER_SHA256 CONDA_INSTALLER_MIRROR CONDA_CHANNEL
+#         PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX CONDA_PACKAGES
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -39,7 +40,7 @@ conda init --quiet bash >/dev/null # conda in interactive shells, login shells a
 in_bashrc "conda activate $ENVIRONMENT"
 prepend_path "$root/condabin" # conda, and no second python, for `ssh host conda run -n … python …`
 
-conda env list | grep --quiet "$ENVIRONMENT_PREFIX" || fail "conda does not know the environment $ENVIRONMENT_PREFIX"
+conda env list | grep "$ENVIRONMENT_PREFIX" >/dev/null || fail "conda does not know the environment $ENVIRONMENT_PREFIX"
 python=$(conda list --prefix "$ENVIRONMENT_PREFIX" '^python$' | awk '$1 == "python" { print $2, $3 }')
 [[ $python == "$PYTHON_VERSION"[.\ ]* ]] || fail "the environment's python is $python, and not $PYTHON_VERSION"
 conda run --prefix "$ENVIRONMENT_PREFIX" python -m pip --version

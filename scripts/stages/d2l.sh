@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The d2l package, Jupyter with a kernel of the environment, and the book's notebooks.
 # Needs:  mxnet|pytorch
-# Inputs: LOGIN_USER ENVIRONMENT_PREFIX D2L_REQUIREMENTS NOTEBOOKS_URL NOTEBOOKS_SHA256 NOTEBOOKS_COMMIT FRAMEWORK PIP_PACKAGES PYPI_MIRROR
+# Inputs: LOGIN_USER ENVIRONMENT_PREFIX D2L_REQUIREMENTS NOTEBOOKS_URL NOTEBOOKS_SHA256
+#         NOTEBOOKS_COMMIT FRAMEWORK PIP_PACKAGES PYPI_MIRROR
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -49,6 +50,6 @@ fi
 rm --recursive --force "$work"
 
 as_login_user "$python" -m pip check || fail "the environment's packages do not fit together"
-as_login_user "$python" -m jupyter kernelspec list | grep --quiet "^ *$name " || fail "Jupyter does not list the kernel $name"
+as_login_user "$python" -m jupyter kernelspec list | grep "^ *$name " >/dev/null || fail "Jupyter does not list the kernel $name"
 as_login_user "$python" -m jupyter --version | sed --quiet '/^\(notebook\|jupyterlab\|ipykernel\)/ p'
 [[ -z $NOTEBOOKS_URL ]] || say "notebooks in $notebooks: $(find "$notebooks" -name '*.ipynb' | wc --lines)"

@@ -2,7 +2,8 @@
 # NVIDIA's driver, of one branch: its tools and libraries, and on a machine with a kernel of its own
 # the kernel module. Held, so that nothing but the next bake changes it.
 # Needs:  base
-# Inputs: OS_ID DRIVER_BRANCH DRIVER_SOURCE DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
+# Inputs: OS_ID DRIVER_BRANCH DRIVER_SOURCE DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES
+#         FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

@@ -1,0 +1,196 @@
+#!/usr/bin/python3 -I
+"""A stand-in for conda: its environments are real virtual environments of this machine's Python.
+
+It knows the commands that the stages and a person on the machine use. It has no packages of its
+own: `python=3.7` is recorded as asked for, and what runs is what `python --version` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+VERSION = "conda 0.0 (stand-in)"
+ROOT = Path(__file__).resolve().parent.parent
+MACHINE_PYTHON = "{}.{}.{}".format(*sys.version_info[:3])
+
+HOOK = """\
+export CONDA_EXE={exe} CONDA_SHLVL="${{CONDA_SHLVL:-0}}"
+conda() {{
+    case "${{1:-}}" in
+        activate | deactivate) eval "$("$CONDA_EXE" shell.posix "$@")" ;;
+        *) "$CONDA_EXE" "$@" ;;
+    esac
+}}
+case ":$PATH:" in *:{root}/condabin:*) ;; *) export PATH="{root}/condabin:$PATH" ;; esac
+"""
+BASHRC = """\
+# >>> conda initialize >>>
+# Written by the stand-in's `conda init`.
+eval "$('{exe}' shell.posix hook)"
+# <<< conda initialize <<<
+"""
+
+
+def environments() -> dict[str, Path]:
+    """Name → prefix, the base environment first."""
+    named = {meta.parent.name: meta.parent for meta in sorted(ROOT.glob("envs/*/conda-meta"))}
+    return {"base": ROOT, **named}
+
+
+def prefix_of(options: argparse.Namespace) -> Path:
+    if options.prefix:
+        return Path(options.prefix).absolute()
+    name = options.name or os.environ.get("CONDA_DEFAULT_ENV") or "base"
+    return Path(name) if "/" in name else environments().get(name, ROOT / "envs" / name)
+
+
+def existing_prefix(options: argparse.Namespace) -> Path:
+    prefix = prefix_of(options)
+    if not (prefix / "conda-meta").is_dir():
+        sys.exit(f"EnvironmentLocationNotFound: {prefix} is not an environment of this conda")
+    return prefix
+
+
+def create(options: argparse.Namespace) -> None:
+    prefix, python = prefix_of(options), MACHINE_PYTHON
+    if (prefix / "conda-meta").exists() and not options.yes:
+        sys.exit(f"CondaValueError: {prefix} is there already")
+    for spec in options.words:
+        name, _, version = spec.partition("=")
+        if name == "python":
+            python = version.strip("=") or MACHINE_PYTHON
+        elif name != "pip":
+            sys.exit(f"PackagesNotFoundError: {spec}: a stand-in for conda has no packages")
+    print(f"stand-in: python={python} is recorded, and this machine's {MACHINE_PYTHON} runs")
+    subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
+    (prefix / "conda-meta").mkdir(exist_ok=True)
+    (prefix / "conda-meta" / "history").touch()
+    build = f"stand_in_runs_{MACHINE_PYTHON}"
+    record = {"name": "python", "version": python, "build_string": build, "channel": "stand-in"}
+    (prefix / "conda-meta" / f"python-{python}-{build}.json").write_text(json.dumps(record))
+
+
+def run(options: argparse.Namespace) -> None:
+    prefix = existing_prefix(options)
+    path = f"{prefix}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}"
+    os.environ.update(PATH=path, CONDA_PREFIX=str(prefix), CONDA_DEFAULT_ENV=prefix.name)
+    try:
+        os.execvp(options.words[0], options.words)  # noqa: S606 (that is what it is for)
+    except (OSError, IndexError) as error:
+        sys.exit(f"conda run: {error}")
+
+
+def list_packages(options: argparse.Namespace) -> None:
+    prefix = existing_prefix(options)
+    pattern = options.words[0] if options.words else "."
+    print(f"# packages in environment at {prefix}:\n#\n# Name  Version  Build  Channel")
+    for file in sorted((prefix / "conda-meta").glob("*.json")):
+        record = json.loads(file.read_text())
+        if re.search(pattern, record["name"]):
+            print(*(record[key] for key in ("name", "version", "build_string", "channel")))
+
+
+def list_environments(options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps({"envs": [str(prefix) for prefix in environments().values()]}))
+        return
+    print("# conda environments (stand-in):\n#")
+    for name, prefix in environments().items():
+        active = "*" if os.environ.get("CONDA_PREFIX") == str(prefix) else " "
+        print(f"{name:<22} {active} {prefix}")
+
+
+def config(options: argparse.Namespace) -> None:
+    file = ROOT / ".condarc"
+    settings = json.loads(file.read_text()) if file.exists() else {}
+    for name, value in options.set or []:
+        settings[name] = {"true": True, "false": False}.get(value.lower(), value)
+    for name, value in options.add or []:
+        settings[name] = [value, *(other for other in settings.get(name, []) if other != value)]
+    file.write_text(json.dumps(settings, indent=1) + "\n")  # JSON is YAML
+    if options.show is not None:
+        print(json.dumps(settings, indent=1))
+
+
+def init(_: argparse.Namespace) -> None:
+    bashrc = Path.home() / ".bashrc"
+    text = bashrc.read_text() if bashrc.exists() else ""
+    if "# >>> conda initialize >>>" not in text:
+        bashrc.write_text(f"{text}\n{BASHRC.format(exe=ROOT / 'bin' / 'conda')}")
+
+
+def shell(words: list[str]) -> None:
+    """What the shell function evaluates."""
+    action, *names = words
+    if action == "hook":
+        print(HOOK.format(exe=shlex.quote(str(ROOT / "bin" / "conda")), root=ROOT))
+        return
+    current = os.environ.get("CONDA_PREFIX", "")
+    path = [p for p in os.environ.get("PATH", "").split(":") if p != f"{current}/bin"]
+    lines = ['PS1="${PS1#"(${CONDA_DEFAULT_ENV:-}) "}"', "unset CONDA_PREFIX CONDA_DEFAULT_ENV"]
+    if action == "activate":
+        prefix = existing_prefix(
+            argparse.Namespace(prefix=None, name=names[0] if names else "base")
+        )
+        path.insert(0, f"{prefix}/bin")
+        lines.append(f"export CONDA_PREFIX={shlex.quote(str(prefix))}")
+        lines.append(f'export CONDA_DEFAULT_ENV={prefix.name}; PS1="({prefix.name}) ${{PS1:-}}"')
+    lines.append(
+        f"export PATH={shlex.quote(':'.join(path))} CONDA_SHLVL={int(action == 'activate')}"
+    )
+    print("\n".join(lines))
+
+
+def nothing(_: argparse.Namespace) -> None:
+    """There are no caches to clean and no terms to accept."""
+
+
+COMMANDS = {
+    "create": create,
+    "run": run,
+    "list": list_packages,
+    "env": list_environments,
+    "info": list_environments,
+    "config": config,
+    "init": init,
+    "clean": nothing,
+}
+SWITCHES = [
+    *("-y --yes", "-q --quiet", "--json", "--envs", "--override-channels", "--system", "--all"),
+    *("--no-capture-output", "--live-stream"),
+]
+
+
+def main(words: list[str]) -> None:
+    command, rest = (words[0], words[1:]) if words else ("--help", [])
+    if command == "shell.posix":
+        return shell(rest)
+    if command in ("-V", "--version"):
+        return print(VERSION)
+    parser = argparse.ArgumentParser(prog=f"conda {command}", description=VERSION)
+    parser.add_argument("-p", "--prefix")
+    parser.add_argument("-n", "--name")
+    parser.add_argument("-c", "--channel", action="append")
+    parser.add_argument("--set", nargs=2, action="append")
+    parser.add_argument("--add", nargs=2, action="append")
+    parser.add_argument("--show", nargs="*")
+    for switch in SWITCHES:
+        parser.add_argument(*switch.split(), action="store_true")
+    # What stands behind the command that `run` runs belongs to that command.
+    parser.add_argument("words", nargs=argparse.REMAINDER if command == "run" else "*")
+    options = parser.parse_args(rest) if command == "run" else parser.parse_intermixed_args(rest)
+    if command not in COMMANDS:
+        sys.exit(f"a stand-in for conda knows {', '.join(COMMANDS)}, and not {command!r}")
+    COMMANDS[command](options)
+    return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

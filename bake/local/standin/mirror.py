@@ -1,0 +1,171 @@
+"""The mirror: files of one folder over HTTPS on loopback, by a process of its own.
+
+It outlives the command that started it, so that machines find it as long as they live;
+`python -m bake.local.standin.mirror --help` is that process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.client
+import http.server
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from bake.errors import LocalCloudError
+
+PORT = 4748
+_TRIES = 50
+_START_TIMEOUT_S = 15
+_IDLE_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Mirror:
+    pid: int
+    port: int
+    folder: str
+
+
+def start(state: Path, folder: Path, certificate: Path, *, address: str = "127.0.0.1") -> Mirror:
+    """The running mirror of the folder; started when there is none, on the port it last had."""
+    last = _read(state)
+    if last is not None and _answers(last, certificate):
+        return last
+    ports = [last.port] if last else []
+    ports += [port for port in range(PORT, PORT + _TRIES) if port not in ports]
+    for port in ports:
+        if not _free(address, port):
+            continue
+        state.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", __name__, str(folder), "--certificate", str(certificate)]
+        command += ["--address", address, "--port", str(port)]
+        with state.with_suffix(".log").open("ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        mirror = Mirror(process.pid, port, str(folder))
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if _answers(mirror, certificate):
+                state.write_text(json.dumps(asdict(mirror)))
+                return mirror
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        raise LocalCloudError(
+            "The mirror of the stand-in upstreams did not start",
+            hint=f"Its log: {state.with_suffix('.log')}",
+        )
+    raise LocalCloudError(f"No port from {PORT} to {PORT + _TRIES - 1} is free for the mirror")
+
+
+def stop(state: Path) -> None:
+    """End the mirror, if it runs. The port is remembered for the next one."""
+    mirror = _read(state)
+    if mirror is None or not _is_ours(mirror):
+        return
+    os.kill(mirror.pid, signal.SIGTERM)
+    for _ in range(100):
+        with suppress(ChildProcessError):  # started by this very process: else it stays a zombie
+            os.waitpid(mirror.pid, os.WNOHANG)
+        if not _is_ours(mirror):
+            return
+        time.sleep(0.05)
+    os.kill(mirror.pid, signal.SIGKILL)
+
+
+def _read(state: Path) -> Mirror | None:
+    try:
+        return Mirror(**json.loads(state.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_ours(mirror: Mirror) -> bool:
+    """Whether that process is the mirror still, and not another one with a number used again."""
+    try:
+        command = Path(f"/proc/{mirror.pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return __name__.encode() in command and mirror.folder.encode() in command
+
+
+def _answers(mirror: Mirror, certificate: Path) -> bool:
+    if not _is_ours(mirror):
+        return False
+    context = ssl.create_default_context(cafile=str(certificate.parent / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", mirror.port, timeout=5, context=context)
+    try:
+        connection.request("HEAD", "/")
+        return connection.getresponse().status == HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_TIMEOUT_S
+
+    def list_directory(self, path: str | os.PathLike[str]) -> None:
+        """A folder answers, empty: the indices say what is there."""
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """The handshake is the connection's own thread's work: a silent client holds up nobody."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], folder: str, certificate: str) -> None:
+        super().__init__(address, functools.partial(_Handler, directory=folder))
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(certificate)
+
+    def finish_request(self, request: object, client_address: object) -> None:
+        assert isinstance(request, socket.socket)  # noqa: S101
+        request.settimeout(_IDLE_TIMEOUT_S)
+        with suppress(OSError), self.context.wrap_socket(request, server_side=True) as secure:
+            super().finish_request(secure, client_address)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--certificate", required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    place = (arguments.address, arguments.port)
+    with _Server(place, arguments.folder, arguments.certificate) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
