@@ -17,6 +17,7 @@ DIGEST = "bake:digest"
 STAGE = "bake:stage:"
 VERIFIED = "bake:verified"
 PAYLOAD = "bake:payload"
+LOGIN_USER = "bake:login-user"  # whom to log in as: an image does not say it otherwise
 NAME = "Name"
 
 # EC2 User Guide, "Tag your Amazon EC2 resources", restrictions.
