@@ -11,7 +11,7 @@ install_framework --only-binary :all:
 # The wheel looks beside itself and where the loader does, nowhere else: cuDNN and NCCL that come as
 # wheels of their own (nvidia-*-cu11) are told to the loader.
 packages=$(as_login_user "$ENVIRONMENT_PREFIX/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
-libraries=$(find "$packages/nvidia" -mindepth 2 -maxdepth 2 -type d -name lib 2>/dev/null | sort)
+libraries=$(find "$packages" -maxdepth 3 -type d -path '*/nvidia/*/lib' | sort)
 write_file /etc/ld.so.conf.d/bake-wheels.conf <<<"$libraries"
 ldconfig
 
