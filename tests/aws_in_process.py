@@ -1,0 +1,254 @@
+"""EC2 in this process (moto), with faults where botocore sends and receives."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import boto3
+import botocore.loaders
+import botocore.session
+from botocore.awsrequest import AWSResponse
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.amis import Ami, AmiBackend
+
+from bake.aws.market import Placement
+from bake.aws.order import Order
+from bake.aws.session import Cloud, connect
+from bake.aws.tags import Run, new_run
+from bake.aws.wait import Clock
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+CANONICAL = "099720109477"
+BASE_NAME = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-"
+UBUNTU = SimpleNamespace(
+    key="ubuntu-18.04", owner=CANONICAL, name_pattern=BASE_NAME + "*", architecture="x86_64"
+)
+PLENTY = {"L-DB2E81BA": 64, "L-3819A6DF": 64, "L-417A185B": 96, "L-1216C47A": 5, "L-34B43A08": 5}
+
+Params = dict[str, Any]
+
+
+@dataclass
+class Fault:
+    """What is done to the calls of one operation; `times` None is always."""
+
+    operation: str
+    act: Callable[[Any], Any]
+    moment: str
+    times: int | None = None
+
+    def take(self, operation: str, moment: str) -> bool:
+        if (operation, moment) != (self.operation, self.moment) or self.times == 0:
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+@dataclass
+class Aws:
+    cloud: Cloud
+    run: Run
+    slept: list[float]
+    calls: list[tuple[str, Params]] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    quotas: dict[str, int] = field(default_factory=lambda: dict(PLENTY))
+    at_first: set[str] = field(default_factory=set)
+
+    # What happened
+
+    def params(self, operation: str) -> list[Params]:
+        """What was given to botocore, call by call."""
+        return [params for name, params in self.calls if name == operation]
+
+    def remains(self) -> set[str]:
+        """Everything in the account that was not there at first and can cost or be entered."""
+        return self._everything() - self.at_first
+
+    def _everything(self) -> set[str]:
+        ec2 = ec2_backends[ACCOUNT][REGION]
+        return {
+            *(machine.id for machine in ec2.all_instances() if machine.state != "terminated"),
+            *(group.id for group in ec2.describe_security_groups()),
+            *ec2.key_pairs,
+            *ec2.volumes,
+            *ec2.amis,
+            *ec2.snapshots,
+            *ec2.enis,
+        }
+
+    # What is there
+
+    def base_image(self, date: str = "20230607", **more: Any) -> str:
+        backend = ec2_backends[ACCOUNT][REGION]
+        image_id = f"ami-0{len(backend.amis):016x}"
+        known = {
+            "name": BASE_NAME + date,
+            "owner_id": CANONICAL,
+            "architecture": "x86_64",
+            "root_device_type": "ebs",
+            "virtualization_type": "hvm",
+            "boot_mode": "legacy-bios",
+            "hypervisor": "xen",
+            "region_name": REGION + "a",
+        }
+        backend.amis[image_id] = Ami(backend, image_id, **known | more)
+        self.at_first = self._everything()
+        return image_id
+
+    def forget_instances(self) -> None:
+        """As EC2 does about an hour after their end."""
+        ec2_backends[ACCOUNT][REGION].reservations.clear()
+
+    def placement(self, instance_type: str = "g4dn.xlarge", zone: str = "a", **more: Any) -> Any:
+        subnet = next(
+            subnet
+            for subnet in self.cloud.ec2("DescribeSubnets")["Subnets"]
+            if subnet["AvailabilityZone"] == REGION + zone
+        )
+        fields = {"market": "on-demand", **more}
+        return Placement(
+            instance_type, REGION + zone, subnet["SubnetId"], subnet["VpcId"], **fields
+        )
+
+    def order(self, key_name: str, group_id: str, **more: Any) -> Order:
+        image_id = next(iter(ec2_backends[ACCOUNT][REGION].amis))
+        fields = {"tags": self.run.temporary(), **more}
+        return Order(image_id, "/dev/sda1", 64, key_name, group_id, "#cloud-config\n", **fields)
+
+    # What goes wrong
+
+    def refuse(
+        self, operation: str, code: str, message: str = "No.", *, status: int = 400, **more: Any
+    ) -> None:
+        """AWS's answer to the call is this error, as bytes that botocore parses."""
+        body = (
+            f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            "</Errors><RequestID>r</RequestID></Response>"
+        )
+        self._fault(operation, lambda request: _answer(status, body), "before-send", **more)
+
+    def cut(self, operation: str, error: BaseException, **more: Any) -> None:
+        """The call takes effect, and its answer never comes back."""
+
+        def act(_: Any) -> None:
+            raise error
+
+        self._fault(operation, act, "after-call", **more)
+
+    def alter(self, operation: str, act: Callable[[Params], None], **more: Any) -> None:
+        """The call takes effect, and its parsed answer is changed."""
+        self._fault(operation, act, "after-call", **more)
+
+    def _fault(self, operation: str, act: Callable[[Any], Any], moment: str, **more: Any) -> None:
+        self.faults.append(Fault(operation, act, moment, **more))
+
+    # Where botocore sends and receives
+
+    def listen(self, session: boto3.Session) -> None:
+        session.events.register("before-parameter-build.ec2", self._built)
+        session.events.register("after-call.ec2", self._answered)
+
+    def _built(self, params: Params, model: Any, **_: Any) -> None:
+        self.calls.append((model.name, dict(params)))
+
+    def send(self, stubber: BotocoreStubber, event_name: str, request: Any, **_: Any) -> Any:
+        """In moto's place: botocore asks every handler, so a fault must keep moto out itself."""
+        _, service, operation = event_name.split(".")
+        self.sent.append(operation)
+        if service == "service-quotas":
+            return self._quota(request)
+        fault = next((f for f in self.faults if f.take(operation, "before-send")), None)
+        return fault.act(request) if fault else _moto(stubber, event_name, request)
+
+    def _answered(self, parsed: Params, event_name: str, **_: Any) -> None:
+        for fault in self.faults:
+            if fault.take(event_name.rpartition(".")[2], "after-call"):
+                fault.act(parsed)
+
+    def _quota(self, request: Any) -> AWSResponse:
+        code = json.loads(request.body)["QuotaCode"]
+        if code not in self.quotas:
+            error = {"__type": "AccessDeniedException", "Message": "User is not authorized"}
+            return _answer(400, json.dumps(error))
+        quota = {"QuotaCode": code, "QuotaName": f"Quota {code}", "Value": self.quotas[code]}
+        return _answer(200, json.dumps({"Quota": quota}))
+
+
+@contextmanager
+def aws_in_process() -> Iterator[Aws]:
+    """An account with its default VPC and one base image; time passes only where it is slept."""
+    time, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time[0] += seconds
+
+    def send(stubber: BotocoreStubber, event_name: str, request: Any, **_: Any) -> Any:
+        return (
+            aws.send(stubber, event_name, request) if aws else _moto(stubber, event_name, request)
+        )
+
+    aws: Aws | None = None
+    botocore_session = botocore.session.Session()
+    botocore_session.register_component("data_loader", _LOADER)
+    with (
+        mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
+        mock.patch.object(AmiBackend, "create_image", _create_image),
+        mock.patch.object(BotocoreStubber, "__call__", send),
+        mock_aws(),
+    ):
+        session = boto3.Session(region_name=REGION, botocore_session=botocore_session)
+        cloud = connect(session=session, clock=Clock(now=lambda: time[0], sleep=sleep))
+        aws = Aws(cloud, new_run("mxnet-cu101", lifetime=timedelta(hours=4)), slept)
+        aws.listen(session)
+        aws.base_image()
+        yield aws
+
+
+# One for all: reading EC2's model takes longer than most tests.
+_LOADER = botocore.loaders.create_loader()
+
+
+def public_key() -> str:
+    key = Ed25519PrivateKey.generate().public_key()
+    encoding, form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    return key.public_bytes(encoding, form).decode()
+
+
+_moto = BotocoreStubber.__call__
+_moto_create_image = AmiBackend.create_image
+
+
+def _create_image(
+    self: Any, instance_id: str, name: str, description: str, tag_specifications: list[Params]
+) -> Ami:
+    """As EC2 has it, and moto not: the snapshot gets its tags in the same call."""
+    of = {spec["ResourceType"]: spec["Tags"] for spec in tag_specifications}
+    image = _moto_create_image(
+        self, instance_id, name, description, [{"ResourceType": "image", "Tags": of["image"]}]
+    )
+    for tag in of["snapshot"]:
+        image.ebs_snapshot.add_tag(tag["Key"], tag["Value"])
+    return image
+
+
+def _answer(status: int, body: str) -> AWSResponse:
+    raw = BytesIO(body.encode())
+    raw.stream = lambda *_, **__: iter([body.encode()])  # type: ignore[attr-defined]
+    return AWSResponse("https://ec2.amazonaws.com", status, {}, raw)
