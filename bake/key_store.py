@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
 from bake.errors import RequestError
 from bake.folders import home
 
@@ -27,6 +30,22 @@ def save_key(path: Path, private_openssh: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     with os.fdopen(descriptor, "w") as file:
         file.write(private_openssh)
+
+
+def public_half(path: Path) -> str:
+    """The public key, in OpenSSH's format, of a private key file. RequestError when it is none."""
+    try:
+        private = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RequestError(
+            f"{path} is no private key that can be used without a passphrase: {error}",
+            hint="Give another --key; a new one is made when its name is not taken",
+        ) from None
+    return (
+        private.public_key()
+        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        .decode()
+    )
 
 
 def check_key(path: Path) -> None:

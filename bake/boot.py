@@ -1,0 +1,55 @@
+"""From a machine that AWS calls running to one that answers; if it does not, what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bake.aws.machine import Machine, console_output, find_machine
+from bake.aws.session import Cloud
+from bake.aws.tags import LOGIN_USER
+from bake.errors import ConnectError
+from bake.remote.connection import Connection, connect
+from bake.remote.keys import KeyPair
+
+TIMEOUT_S = 15 * 60
+_CONSOLE_LINES = 20
+
+
+def login_user(tags: Mapping[str, str]) -> str:
+    """Whom to log in as, by the tags of an image or a machine of ours."""
+    return tags.get(LOGIN_USER, "ubuntu")
+
+
+def wait_until_reached(
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    port: int,
+    private_key: str,
+    host_key: KeyPair,
+    on_wait: Callable[[str], None],
+    timeout_s: float = TIMEOUT_S,
+) -> Connection:
+    """An SSH connection, as soon as the machine answers with the host key that it was given.
+
+    ConnectError holds the end of its console output, and what has become of it.
+    """
+    try:
+        return connect(
+            machine.address or "",
+            port=port,
+            user=login_user(machine.tags),
+            private_key=private_key,
+            host_key=host_key.public_openssh,
+            timeout_s=timeout_s,
+            on_wait=on_wait,
+        )
+    except ConnectError as error:
+        said = console_output(cloud, machine.instance_id).splitlines()[-_CONSOLE_LINES:]
+        now = find_machine(cloud, machine.instance_id)
+        state = [f"{machine.instance_id} is {now.state}. {now.reason}".strip()] if now else []
+        raise ConnectError(
+            error.message,
+            hint=error.hint,
+            details=[*error.details, *state, "Its console said:", *(said or ["(nothing yet)"])],
+        ) from None

@@ -1,0 +1,222 @@
+"""The story of a launch: a machine starts from a verified image, and one command reaches it."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.aws.caller import caller_cidr
+from bake.aws.image import Image, find_image, images
+from bake.aws.key_pair import find_key_pair, import_key_pair
+from bake.aws.machine import Machine, end, machines
+from bake.aws.market import Market
+from bake.aws.order import Order, run_machine
+from bake.aws.placement import placements
+from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.session import Cloud
+from bake.aws.tags import LOGIN_USER, Run, new_run
+from bake.aws.undo import clean_up, undo
+from bake.aws.user_data import user_data
+from bake.boot import login_user, wait_until_reached
+from bake.console import Console
+from bake.errors import RequestError
+from bake.key_store import check_key, key_path, know_host, public_half, save_key, ssh_command
+from bake.remote import keys
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    `image` is an id, a name or a recipe; None: the newest that will do. `proved`: what is enough
+    to have been proved on the image ("gpu" or "cpu"). `key`: name of a key pair.
+    """
+
+    image: str | None
+    instance_types: Sequence[str]
+    market: Market
+    proved: Sequence[str]
+    key: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Launched:
+    """`ssh` is the command that reaches the machine, word by word."""
+
+    machine: Machine
+    image: Image
+    ssh: list[str]
+
+
+def launch(cloud: Cloud, image: Image, wish: Wish, console: Console, *, ssh_port: int) -> Launched:
+    """A machine that answers. It stays when this returns, and is removed when this raises."""
+    run = new_run(image.recipe)
+    name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
+    where = placements(cloud, wish.instance_types, market=wish.market, image=image)
+    cidr = caller_cidr()
+    key_name, key_file = own_key_pair(cloud, run, wish.key)
+    host_key = keys.generate()
+    user = login_user(image.tags)
+
+    with clean_up(cloud.leftovers) as stack:
+        with console.step("Machine") as step:
+            order = Order(
+                image_id=image.image_id,
+                root_device_name=image.root_device_name,
+                disk_gb=image.size_gb,
+                key_name=key_name,
+                security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
+                user_data=user_data(host_key, None),
+                tags=run.lasting(name) | {LOGIN_USER: user},
+                stays=True,
+            )
+            machine = run_machine(
+                cloud,
+                run,
+                order,
+                where,
+                on_state=step.update,
+                on_refusal=lambda place, error: console.note(f"  {place}: {error.code}"),
+            )
+            stack.callback(_end, cloud, machine)
+            step.done(f"{name}, {machine.instance_id}: {machine.instance_type} in {machine.zone}")
+        with console.step("SSH") as step:
+            know_host(machine.instance_id, host_key.public_openssh)
+            wait_until_reached(
+                cloud,
+                machine,
+                port=ssh_port,
+                private_key=key_file.read_text(),
+                host_key=host_key,
+                on_wait=step.update,
+            ).close()
+        stack.pop_all()  # from here on it is the person's
+    return Launched(machine, image, reach(cloud, machine, key_file, ssh_port=ssh_port))
+
+
+def choose_image(cloud: Cloud, wish: Wish) -> Image:
+    """The newest image that is what was asked for and on which enough was proved.
+
+    RequestError when there is none, with those that there are; an image asked for by its id or
+    name is refused, too, when less was proved on it.
+    """
+    ours = [image for image in images(cloud) if image.state == "available"]
+    if wish.image is None:
+        wanted = ours
+    elif re.fullmatch(r"ami-[0-9a-f]+", wish.image):
+        found = find_image(cloud, wish.image)
+        wanted = [found] if found else []
+    else:
+        wanted = [image for image in ours if wish.image in (image.name, image.recipe)]
+    what = wish.image or "an image of ours"
+    if not wanted:
+        raise RequestError(
+            f"There is no available image {what} in {cloud.region}"
+            if wish.image
+            else f"There is no available image of ours in {cloud.region}",
+            details=[f"{image.image_id}  {image.name}" for image in ours],
+            hint="Bake one: `invoke bake`; `invoke images --region …` lists another region's",
+        )
+    proved = [image for image in wanted if image.verified in wish.proved]
+    if not proved:
+        raise RequestError(
+            f"{what}: not proved for the machine to be started, which wants "
+            f"bake:verified={' or '.join(wish.proved)}",
+            details=[f"{image.image_id}  {image.name}: {image.verified}" for image in wanted],
+            hint="Bake it where the proof can be made: on AWS, on a GPU machine",
+        )
+    return proved[0]
+
+
+def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
+    """The name of a key pair at AWS and the file of its private half here; made when there is none.
+
+    RequestError when AWS has one of that name that is not the one in the file.
+    """
+    name = wanted or default_key_name()
+    path = key_path(cloud.account_id, cloud.region, name)
+    there = find_key_pair(cloud, name)
+    if path.exists():
+        check_key(path)
+        public = public_half(path)
+        if there is None:
+            import_key_pair(cloud, name, public, run.lasting(name))
+        elif there.public_key.split()[:2] != public.split()[:2]:
+            raise _another_key(cloud, name, f"{path} is the private half of another")
+    elif there is not None:
+        raise _another_key(cloud, name, f"its private half is not at {path}")
+    else:
+        made = keys.generate()
+        save_key(path, made.private_openssh)
+        import_key_pair(cloud, name, made.public_openssh, run.lasting(name))
+    return name, path
+
+
+def default_key_name() -> str:
+    """One for each person and computer: private keys do not travel."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{getpass.getuser()}-{platform.node()}")[:255]
+
+
+def find_ours(cloud: Cloud, word: str | None) -> Machine:
+    """The machine of that id or name; without a word, the only one that there is."""
+    everything = machines(cloud)
+    found = [m for m in everything if word is None or word in (m.instance_id, m.name)]
+    if len(found) == 1:
+        return found[0]
+    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in everything]
+    if not found:
+        message = f"There is no machine {word}" if word else "There is no machine of ours"
+        raise RequestError(f"{message} in {cloud.region}", details=listed)
+    raise RequestError("Which machine?", details=listed, hint="Give its id or its name")
+
+
+def reach(cloud: Cloud, machine: Machine, key_file: Path, *, ssh_port: int) -> list[str]:
+    return ssh_command(
+        instance_id=machine.instance_id,
+        address=machine.address or "",
+        user=login_user(machine.tags),
+        key=key_file,
+        port=ssh_port,
+    )
+
+
+def _free_name(cloud: Cloud, name: str) -> str:
+    for machine in machines(cloud):
+        if machine.name == name:
+            raise RequestError(
+                f"There is a machine named {name}: {machine.instance_id} ({machine.state})",
+                hint=f"Give another --name, or reach that one: invoke connect {name}",
+            )
+    return name
+
+
+def _group(
+    stack: ExitStack, cloud: Cloud, run: Run, name: str, vpc_id: str, cidr: str, port: int
+) -> str:
+    group_id = create_security_group(
+        cloud, run, run.lasting(name), vpc_id=vpc_id, cidr=cidr, port=port
+    )
+    stack.callback(remove_security_groups, cloud, run.id, {group_id})
+    return group_id
+
+
+def _end(cloud: Cloud, machine: Machine) -> None:
+    command = (
+        f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {machine.instance_id}"
+    )
+    with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
+        end(cloud, [machine.instance_id])
+
+
+def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
+    return RequestError(
+        f"AWS has a key pair named {name} in {cloud.region}, and {why}",
+        hint=f"Give another name: --key NAME; or, if nobody needs it: aws ec2 delete-key-pair "
+        f"--region {cloud.region} --key-name {name}",
+    )
