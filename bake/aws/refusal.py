@@ -26,6 +26,7 @@ _QUOTA = (
     "or end machines that you no longer need (`invoke machines`)"
 )
 _REGION = "Give --region, set AWS_DEFAULT_REGION, or put `region = …` into the profile"
+_NETWORK = "Look at the network, the region's name, HTTPS_PROXY and AWS_ENDPOINT_URL"
 _CONFIG = "Look at ~/.aws/config and ~/.aws/credentials"
 
 HINTS = {
@@ -80,7 +81,8 @@ _UNSENT: dict[type[Exception], str] = {
     boto.ConfigNotFound: _CONFIG,
     boto.SSLError: "Where a proxy inspects TLS, set AWS_CA_BUNDLE to the file of its CA",
     boto.ProxyConnectionError: "Look at HTTPS_PROXY and NO_PROXY",
-    boto.HTTPClientError: "Look at the network, the region's name, HTTPS_PROXY, AWS_ENDPOINT_URL",
+    boto.ConnectionError: _NETWORK,
+    boto.HTTPClientError: _NETWORK,
 }
 
 DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}

@@ -1,0 +1,69 @@
+"""The one address that a builder lets in."""
+
+from __future__ import annotations
+
+import urllib.request
+from http.client import IncompleteRead
+from io import BytesIO
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+
+from bake.aws.caller import CHECK_IP, caller_cidr
+from bake.errors import PreflightError
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> list[Any]:
+    asked: list[Any] = []
+
+    def urlopen(url: str, *, timeout: float) -> BytesIO:
+        asked.append((url, timeout))
+        if isinstance(answer, Exception):
+            raise answer
+        return BytesIO(answer)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def test_aws_is_asked_and_only_that_address_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, b"93.184.216.34\n")
+    assert caller_cidr() == "93.184.216.34/32"
+    assert asked == [(CHECK_IP, 5)]
+
+
+def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, b"")
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "127.0.0.1/32")
+    assert caller_cidr() == "127.0.0.1/32"
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "198.51.100.7")
+    assert caller_cidr() == "198.51.100.7/32"
+    assert asked == []
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "198.51.100.7/8", "::1/128", "office", "1.2.3"])
+def test_a_network_that_will_not_do(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("BAKE_CALLER_CIDR", text)
+    with pytest.raises(PreflightError, match="BAKE_CALLER_CIDR"):
+        caller_cidr()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>sign in</html>", b"", b"10.0.0.1", b"127.0.0.1", b"\xff\xfe", b"2001:db8::1"]
+)
+def test_an_answer_that_is_no_public_address(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    answering(monkeypatch, answer)
+    with pytest.raises(PreflightError, match="no public IPv4 address") as caught:
+        caller_cidr()
+    assert "BAKE_CALLER_CIDR" in caught.value.hint
+
+
+@pytest.mark.parametrize("fault", [URLError("no route"), TimeoutError(), IncompleteRead(b"1")])
+def test_no_answer(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    answering(monkeypatch, fault)
+    with pytest.raises(PreflightError, match="which address") as caught:
+        caller_cidr()
+    assert "BAKE_CALLER_CIDR" in caught.value.hint

@@ -1,0 +1,106 @@
+"""Tags are the database: what they say, and that EC2 takes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from bake.aws.tags import Run, moment, new_run, read, rfc3339, specifications
+from bake.errors import RecipeError
+
+START = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+
+
+def run(**tags: str) -> Run:
+    return new_run("mxnet-cu101", lifetime=timedelta(hours=4), tags=tags, now=START)
+
+
+def test_a_temporary_resource_says_whose_it_is_and_until_when() -> None:
+    one = run(team="vision")
+    assert one.temporary() == {
+        "Name": f"bake-{one.id}",
+        "bake:run": one.id,
+        "bake:recipe": "mxnet-cu101",
+        "bake:expires": "2026-11-21T10:30:00Z",
+        "team": "vision",
+    }
+
+
+def test_an_image_says_what_it_is_made_of_and_never_expires() -> None:
+    one = run()
+    tags = one.finished(
+        name="bake/mxnet-cu101/x",
+        digest="d1",
+        stages={"base": "s1", "cuda": "s2"},
+        verified="gpu",
+        payload="upstream",
+    )
+    assert tags == {
+        "Name": "bake/mxnet-cu101/x",
+        "bake:run": one.id,
+        "bake:recipe": "mxnet-cu101",
+        "bake:digest": "d1",
+        "bake:stage:base": "s1",
+        "bake:stage:cuda": "s2",
+        "bake:verified": "gpu",
+        "bake:payload": "upstream",
+    }
+
+
+def test_a_machine_that_stays_has_its_own_name_and_no_end() -> None:
+    tags = new_run("mxnet-cu101").lasting("notebook")
+    assert tags["Name"] == "notebook"
+    assert "bake:expires" not in tags
+
+
+def test_what_is_temporary_must_have_an_end() -> None:
+    with pytest.raises(ValueError, match="no end"):
+        new_run("mxnet-cu101").temporary()
+
+
+def test_ids_sort_by_time_and_two_runs_of_one_second_differ() -> None:
+    first, second = run(), run()
+    assert first.id != second.id
+    assert first.id.startswith("20261121-063000-")
+
+
+def test_a_persons_name_tag_does_not_take_the_place_of_ours() -> None:
+    assert run(Name="x").lasting("notebook")["Name"] == "notebook"
+
+
+def test_tags_that_ec2_would_refuse_are_all_named_at_once() -> None:
+    tags = {"aws:mine": "1", "BAKE:run": "2", "k" * 129: "3", "long": "v" * 257}
+    with pytest.raises(RecipeError) as caught:
+        run(**tags).temporary()
+    places = [finding.place for finding in caught.value.findings]
+    assert places == ["tags.aws:mine", "tags.BAKE:run", f"tags.{'k' * 129}", "tags.long"]
+
+
+def test_fifty_tags_are_the_most() -> None:
+    ours = len(run().temporary())
+    assert len(run(**{f"t{n}": "" for n in range(50 - ours)}).temporary()) == 50
+    with pytest.raises(RecipeError) as caught:
+        run(**{f"t{n}": "" for n in range(51 - ours)}).temporary()
+    assert "Leave out at least 1" in caught.value.findings[0].hint
+
+
+def test_each_resource_of_a_creating_call_gets_the_same_tags() -> None:
+    assert specifications({"a": "1"}, "instance", "volume") == [
+        {"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "1"}]},
+        {"ResourceType": "volume", "Tags": [{"Key": "a", "Value": "1"}]},
+    ]
+    assert read([{"Key": "a", "Value": "1"}]) == {"a": "1"}
+    assert read(None) == {}
+
+
+def test_times_are_in_utc_whatever_the_clock_of_this_computer() -> None:
+    tokyo = START.astimezone(timezone(timedelta(hours=9)))
+    assert rfc3339(tokyo) == "2026-11-21T06:30:00Z"
+    assert moment("2026-11-21T06:30:00Z") == START
+    assert moment("2026-11-21T06:30:00.000Z") == START
+
+
+def test_a_time_that_a_hand_has_changed_is_no_time() -> None:
+    assert moment("never") is None
+    assert moment("") is None
