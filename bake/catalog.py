@@ -33,8 +33,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
     known = list(words)
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there is {', '.join(known)}" if known else ""
+        return f"Did you mean {' or '.join(near)}?"
+    return f"There is {', '.join(known)}" if known else ""
 
 
 def runs_on(code: Iterable[str], capability: str) -> bool:
@@ -234,11 +234,25 @@ class Catalog:
         major = self.minor_version_compatibility.get(numbers(cuda.version)[0], cuda.min_driver)
         return min(major, cuda.min_driver, key=numbers)
 
-    def check(self, recipe: Recipe, *, instance_types: Iterable[str]) -> list[Finding]:
-        """What of this recipe cannot work on these machines, each with the nearest that can."""
+    def driver_version(self, os: str, branch: str) -> str | None:
+        """The newest version of a branch: this OS's, or else any that is known."""
+        ours = [d for d in self.drivers if d.branch == branch]
+        here = [d for d in ours if d.os == os] or ours
+        left_out = self.left_out.get(branch)
+        versions = [d.version for d in here] or ([left_out.version] if left_out else [])
+        return max(versions, key=numbers, default=None)
+
+    def check(
+        self, recipe: Recipe, *, instance_types: Iterable[str] | None = None
+    ) -> list[Finding]:
+        """What of this recipe cannot work on these machines, each with the nearest that can.
+
+        Without `instance_types`: on the builders of the recipe.
+        """
         from bake import compatibility  # here, because it is written in terms of the catalog
 
-        return compatibility.check(self, recipe, tuple(instance_types))
+        types = recipe.builder.instance_types if instance_types is None else instance_types
+        return compatibility.check(self, recipe, tuple(types))
 
 
 @cache

@@ -52,7 +52,7 @@ def make_plan(
     recipe: Recipe, *, catalog: Catalog, payload: Payload, base_image_id: str, scripts: Path
 ) -> Plan:
     """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit."""
-    if findings := catalog.check(recipe, instance_types=recipe.builder.instance_types):
+    if findings := catalog.check(recipe):
         message = f"the recipe {recipe.name} cannot work"
         raise IncompatibleError(message, findings=findings)
     given = variables(recipe, catalog, payload)
@@ -188,7 +188,7 @@ def _read(recipe: Recipe, scripts: Path) -> list[Script]:
     findings: list[Finding] = []
     for index, name in enumerate(recipe.stages):
         if name not in paths:
-            hint = nearest(name, paths).capitalize()
+            hint = nearest(name, paths)
             findings.append(Finding(f"stages[{index}]", f"unknown stage: {name}", hint))
             continue
         try:
@@ -224,7 +224,7 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
     place = f"{script.name}.sh"
     for name in script.inputs:
         if name not in given:
-            hint = nearest(name, given).capitalize()
+            hint = nearest(name, given)
             yield Finding(place, f"nobody gives the input {name}", hint)
     for name in sorted(script.used() & set(given) - set(script.inputs)):
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")

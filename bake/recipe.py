@@ -8,146 +8,86 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from bake import catalog
 from bake.catalog import nearest, numbers
 from bake.errors import Finding, RecipeError
-from bake.payload import SIGNED, UPSTREAM
+from bake.fields import (
+    AptPackage,
+    CondaPackage,
+    Distinct,
+    Environment,
+    Mirror,
+    Name,
+    PipPackage,
+    Printable,
+    Region,
+    Some,
+    TagKey,
+    TagValue,
+    Url,
+    Version,
+    known,
+    matching,
+    refusal,
+)
+from bake.payload import SIGNED
 
 SEAL = "seal"
 MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
+FRAMEWORK_STAGES = ("mxnet", "pytorch")
 
 # EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
 MAX_TAGS = 25
 
 
-def _refuse(message: str, hint: str = "") -> PydanticCustomError:
-    return PydanticCustomError("bake", "{message}", {"message": message, "hint": hint})
-
-
-def _version(value: object) -> object:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise _refuse(
-            f"a version must not be a number: 10.10 as a number is {10.10}",
-            f'Write it in quotes: "{value}"',
-        )
-    return value
-
-
-def _known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
-    def check(value: str) -> str:
-        known = list(names())
-        if value not in known:
-            raise _refuse(f"unknown {what}: {value}", nearest(value, known).capitalize())
-        return value
-
-    return AfterValidator(check)
-
-
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise _refuse(f"more than once: {', '.join(twice)}", "Name each once")
-    return values
-
-
-def _matching(pattern: str, what: str, example: str) -> AfterValidator:
-    compiled = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise _refuse(f"{value!r} is no {what}", f"Write something like {example}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _requirement(value: str) -> str:
-    try:
-        Requirement(value)
-    except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
-        raise _refuse(
-            f"{value!r} is no pip requirement: {reason}", 'Like "scipy==1.10.1"'
-        ) from None
-    if any(ord(character) < 32 for character in value):
-        raise _refuse(f"{value!r} has a control character", "One requirement an entry, on one line")
-    return value
-
-
-Version = Annotated[
-    str,
-    BeforeValidator(_version),
-    _matching(r"\d+(\.\d+)*", "version", '"10.1"'),
-]
-Name = Annotated[
-    str,
-    _matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: small letters, digits, hyphens"),
-]
-AptPackage = Annotated[
-    str,
-    _matching(
-        r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop or htop=3.0.5-7"
-    ),
-]
-CondaPackage = Annotated[
-    str,
-    _matching(r"[A-Za-z0-9_][\w.:/-]*([=<>!~][\w.*=<>!~,|-]*)?", "conda package", "scipy=1.10"),
-]
-PipPackage = Annotated[str, AfterValidator(_requirement)]
-Region = Annotated[str, _matching(r"[a-z]{2,}(-[a-z]+)+-\d+", "region", "us-west-2")]
-
-
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Builder(_Table):
     instance_types: Annotated[
-        tuple[Annotated[str, _known("GPU machine", lambda: catalog.load().instance_types)], ...],
-        AfterValidator(_distinct),
-    ] = Field(min_length=1, description="machines in the order in which they are tried")
-    disk_gb: int = Field(
-        64, strict=True, ge=8, le=16384, description="a whole number of GB, 8 to 16384"
-    )
+        tuple[Annotated[str, known("GPU machine", lambda: catalog.load().instance_types)], ...],
+        Some,
+        Distinct,
+    ] = Field(description="machines, in the order in which they are tried")
+    disk_gb: int = Field(64, strict=True, ge=8, le=16384, description="a whole number of GB")
     market: Literal["on-demand", "spot"] = "on-demand"
-    timeout_hours: float = Field(6, gt=0, le=48, description="hours, up to 48")
+    timeout_hours: float = Field(6, strict=True, gt=0, le=48, description="a number, up to 48")
 
 
 class Driver(_Table):
-    branch: Annotated[Version, _known("driver branch", lambda: catalog.load().branches())]
+    branch: Annotated[Version, known("driver branch", lambda: catalog.load().branches())]
     modules: Literal["proprietary", "open"] = "proprietary"
 
 
 class Cuda(_Table):
-    version: Annotated[Version, _known("CUDA release", lambda: catalog.load().cuda)]
+    version: Annotated[Version, known("CUDA release", lambda: catalog.load().cuda)]
 
 
 class Python(_Table):
+    """`installer` is the version of Miniconda or Miniforge, whose own Python is another matter."""
+
     manager: Literal["miniconda", "miniforge", "venv"]
-    version: Annotated[Version, _matching(r"3\.\d+", "Python version", '"3.9"')]
-    environment: Annotated[str, _matching(r"[a-z][a-z0-9_-]{0,31}", "environment name", "d2l")] = (
-        "d2l"
-    )
-    installer: str = Field("", description='the version of the installer, like "py310_24.9.2-0"')
+    version: Annotated[Version, matching(r"3\.\d+", "version of Python 3", '"3.9"')]
+    environment: Environment = "d2l"
+    installer: str = ""
 
     @model_validator(mode="after")
     def _installer_is_known(self) -> Self:
-        known = [i.version for i in catalog.load().installers if i.manager == self.manager]
-        if self.installer and self.installer not in known:
-            hint = nearest(self.installer, known) if known else "a venv needs none"
-            raise _refuse(f"{self.manager} has no installer {self.installer}", hint.capitalize())
-        if known and not self.installer:
-            raise _refuse("no installer is named", f'Write installer = "{known[-1]}"')
-        return self
+        ours = [i.version for i in catalog.load().installers if i.manager == self.manager]
+        if self.installer in ours or (self.manager == "venv" and not self.installer):
+            return self
+        message = f"{self.manager} has no installer {self.installer!r}"
+        hint = nearest(self.installer, ours) if ours else "a venv needs none: leave it out"
+        raise refusal(message, hint, below="installer")
 
 
 class Framework(_Table):
@@ -156,66 +96,52 @@ class Framework(_Table):
 
     @model_validator(mode="after")
     def _version_is_known(self) -> Self:
-        known = sorted(
-            {b.version for b in catalog.load().builds if b.name == self.name}, key=numbers
-        )
-        if self.version not in known:
-            hint = nearest(self.version, known).capitalize()
-            raise _refuse(f"unknown version of {self.name}: {self.version}", hint)
+        ours = sorted({b.version for b in catalog.load().builds if b.name == self.name})
+        if self.version not in ours:
+            message = f"unknown version of {self.name}: {self.version}"
+            raise refusal(message, nearest(self.version, ours), below="version")
         return self
 
 
 class D2l(_Table):
-    version: Annotated[Version, _known("version of d2l", lambda: catalog.load().d2l)]
+    version: Annotated[Version, known("version of d2l", lambda: catalog.load().d2l)]
     notebooks: bool = Field(True, strict=True, description="true or false")
 
 
 class Packages(_Table):
-    apt: Annotated[tuple[AptPackage, ...], AfterValidator(_distinct)] = ()
-    conda: Annotated[tuple[CondaPackage, ...], AfterValidator(_distinct)] = ()
-    pip: Annotated[tuple[PipPackage, ...], AfterValidator(_distinct)] = ()
+    """On top of what the stages bring."""
+
+    apt: Annotated[tuple[AptPackage, ...], Distinct] = ()
+    conda: Annotated[tuple[CondaPackage, ...], Distinct] = ()
+    pip: Annotated[tuple[PipPackage, ...], Distinct] = ()
 
 
-def _mirrors(mirrors: Mapping[str, str]) -> Mapping[str, str]:
+def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
+    if stages[-1] != SEAL:
+        raise refusal(f"the last stage is not {SEAL}", "An image is sealed before it is taken")
+    return stages
+
+
+def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
     for name, url in mirrors.items():
-        if name not in UPSTREAM.mirrors:
-            hint = nearest(name, UPSTREAM.mirrors).capitalize()
-            raise _refuse(f"unknown mirror: {name}", hint)
-        plain = "http://" if name in SIGNED else ""
-        if not re.fullmatch(rf"({plain or 'https://'}|https://)[^\s/?#]+(/[^\s?#]*)?", url):
-            raise _refuse(
-                f"{name}: {url!r} is no base URL", "Write https://host/path, without a query"
-            )
+        if name not in SIGNED and not url.startswith("https://"):
+            message = f"{url} is not over TLS"
+            raise refusal(message, f"only {', '.join(SIGNED)} may go without", below=name)
     return mirrors
-
-
-def _tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    if len(tags) > MAX_TAGS:
-        raise _refuse(f"{len(tags)} tags are too many", f"At most {MAX_TAGS}: the rest are ours")
-    for key, value in tags.items():
-        if not 1 <= len(key) <= 128 or len(value) > 256:
-            raise _refuse(
-                f"{key[:128]!r} is too long", "A key has 1 to 128 characters, a value up to 256"
-            )
-        if key.lower().startswith("aws:"):
-            raise _refuse(f"{key!r} begins with aws:", "AWS keeps that prefix for itself")
-        if key.lower().startswith("bake:"):
-            raise _refuse(f"{key!r} begins with bake:", "Our own tags begin so")
-        if any(ord(character) < 32 for character in key + value):
-            raise _refuse(f"{key!r} has a control character", "Leave it out")
-    return tags
 
 
 class Recipe(_Table):
     """What an image is made of. Frozen; `override` gives a changed copy, validated again."""
 
     name: Name
-    description: str = Field("", max_length=255, description="up to 255 characters, EC2's limit")
-    default: bool = Field(False, strict=True, description="true: what --cuda alone chooses")
-    base: Annotated[str, _known("operating system", lambda: catalog.load().os_images)]
+    description: Annotated[str, Printable] = Field(
+        "", max_length=255, description="up to 255 characters, EC2's limit"
+    )
+    default: bool = Field(False, strict=True, description="true for what --cuda alone chooses")
+    base: Annotated[str, known("operating system", lambda: catalog.load().os_images)]
     region: Region | None = None
     gpu: Literal["required", "if-present"] | None = None
-    stages: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = Field(min_length=1)
+    stages: Annotated[tuple[Name, ...], Some, Distinct, AfterValidator(_sealed)]
     builder: Builder
     driver: Driver
     cuda: Cuda
@@ -223,22 +149,22 @@ class Recipe(_Table):
     framework: Framework
     d2l: D2l
     packages: Packages = Packages()
-    mirrors: Annotated[Mapping[str, str], AfterValidator(_mirrors)] = Field(default_factory=dict)
-    tags: Annotated[Mapping[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
+    mirrors: Annotated[dict[Mirror, Url], AfterValidator(_over_tls)] = {}
+    tags: dict[TagKey, TagValue] = Field(
+        default_factory=dict, max_length=MAX_TAGS, description=f"at most {MAX_TAGS}"
+    )
 
     @model_validator(mode="after")
-    def _stages_agree(self) -> Self:
-        if self.stages[-1] != SEAL:
-            raise _refuse(
-                f"stages: {SEAL} is not the last stage", "An image is sealed before it is taken"
-            )
-        manager = MANAGER_STAGES[self.python.manager]
-        for wrong in {*MANAGER_STAGES.values(), "mxnet", "pytorch"} & set(self.stages):
-            right = manager if wrong in MANAGER_STAGES.values() else self.framework.name
-            if wrong != right:
-                raise _refuse(
-                    f"stages: {wrong} does not go with this recipe", f"Write {right} in its place"
-                )
+    def _stages_are_this_recipe_s(self) -> Self:
+        manager, framework = MANAGER_STAGES[self.python.manager], self.framework.name
+        for index, stage in enumerate(self.stages):
+            for group, right in (
+                (MANAGER_STAGES.values(), manager),
+                (FRAMEWORK_STAGES, framework),
+            ):
+                if stage in group and stage != right:
+                    message = f"the recipe has {right}, and its stage is {stage}"
+                    raise refusal(message, f"Write {right}", below=f"stages[{index}]")
         return self
 
 
@@ -257,9 +183,7 @@ def find(name: str, folder: Path) -> Recipe:
             if path.stem == name:
                 raise
     if name not in paths:
-        raise RecipeError(
-            f"there is no recipe {name} in {folder}", hint=nearest(name, paths).capitalize()
-        )
+        raise RecipeError(f"there is no recipe {name} in {folder}", hint=nearest(name, paths))
     if len(paths[name]) > 1:
         raise _two_with_one_name(name, paths[name])
     return load(paths[name][0])
@@ -384,39 +308,53 @@ def _two_with_one_name(name: str, paths: Iterable[Path]) -> RecipeError:
 
 def _findings(error: pydantic.ValidationError) -> Iterator[Finding]:
     for fault in error.errors(include_url=False):
-        place = "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]
-        ).lstrip(".")
-        table, field = _model_at(fault["loc"])
+        location = tuple(part for part in fault["loc"] if part != "[key]")
+        place, field = _place(location), _field(location)
+        described = f"Write {field.description}" if field and field.description else ""
         match fault["type"]:
-            case "extra_forbidden":
-                hint = nearest(str(fault["loc"][-1]), table.model_fields if table else ())
-                yield Finding(place, "unknown key", hint.capitalize())
-            case "missing":
-                yield Finding(place, "is missing", field.description or "" if field else "")
             case "bake":
-                yield Finding(place, fault["ctx"]["message"], fault["ctx"]["hint"])
+                context = fault["ctx"]
+                place = ".".join(filter(None, (place, context["below"])))
+                yield Finding(place, context["message"], context["hint"])
+            case "extra_forbidden":
+                table = _table(location[:-1]) or Recipe
+                hint = nearest(str(location[-1]), table.model_fields)
+                yield Finding(place, "unknown key", hint)
+            case "missing":
+                yield Finding(place, "is missing", described)
+            case "model_type":
+                yield Finding(place, "is no table", f"Write [{place}], and its keys below")
             case _:
-                described = field.description if field else ""
-                yield Finding(place, _lower(fault["msg"]), _sentence(described))
+                message = fault["msg"].removeprefix("Input ").removeprefix("Value ")
+                yield Finding(place, message[:1].lower() + message[1:], described)
 
 
-def _model_at(location: tuple[int | str, ...]) -> tuple[type[BaseModel] | None, Any]:
-    """The table that holds this place, and the field itself where it has one."""
+def _place(location: Iterable[int | str]) -> str:
+    """As in TOML: `builder.instance_types[0]`, `tags."a b"`."""
+    place = ""
+    for part in location:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        else:
+            place += f".{part}" if re.fullmatch(r"[\w-]+", part) else f'."{part}"'
+    return place.removeprefix(".")
+
+
+def _table(location: Iterable[int | str]) -> type[BaseModel] | None:
     table: type[BaseModel] = Recipe
-    for part in location[:-1]:
+    for part in location:
         field = table.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            return table, field
-        table = field.annotation
-    return table, table.model_fields.get(str(location[-1])) if location else None
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        table = kind
+    return table
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _sentence(text: str | None) -> str:
-    return f"Write {text}" if text else ""
+def _field(location: tuple[int | str, ...]) -> FieldInfo | None:
+    """The nearest field above a place: an item of a list is its list's."""
+    for length in range(len(location), 0, -1):
+        table = _table(location[: length - 1])
+        if table and (field := table.model_fields.get(str(location[length - 1]))):
+            return field
+    return None

@@ -1,0 +1,131 @@
+"""The kinds of value that a recipe has, each saying what would be right.
+
+A refusal is a pydantic error of the type "bake" with a message, a hint, and `below`: the place
+under the one that pydantic knows, where the fault is one level deeper. `bake.recipe` makes findings
+of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from bake.catalog import nearest
+from bake.payload import UPSTREAM
+
+
+def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
+    context = {"message": message, "hint": hint[:1].upper() + hint[1:], "below": below}
+    return PydanticCustomError("bake", "{message}", context)
+
+
+def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
+    """One of these names, which are asked for when a value is checked."""
+
+    def check(value: str) -> str:
+        there = list(names())
+        if value not in there:
+            raise refusal(f"unknown {what}: {value}", nearest(value, there))
+        return value
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, what: str, example: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise refusal(f"{value!r} is no {what}", f"Write something like {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise refusal(f"more than once: {', '.join(twice)}", "Name each once")
+    return values
+
+
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise refusal("is empty", "Name at least one")
+    return values
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise refusal(
+            f"{value} is a number, and 10.10 as a number is {10.10}",
+            f'Write the version in quotes: "{value}"',
+        )
+    return value
+
+
+def _requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        message = f"{value!r} is no pip requirement: {reason}"
+        raise refusal(message, 'Write something like "scipy==1.10.1"') from None
+    return value
+
+
+def _printable(value: str) -> str:
+    """One line: a newline would end an entry of a list of requirements, or a tag's line."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise refusal(f"{value!r} has a control character", "Leave it out")
+    return value
+
+
+def _tag_key(key: str) -> str:
+    if not 1 <= len(key) <= 128:
+        raise refusal(f"a key of {len(key)} characters", "EC2 allows 1 to 128")
+    if key.lower().startswith("aws:"):
+        raise refusal("begins with aws:", "AWS keeps that prefix for itself")
+    if key.lower().startswith("bake:"):
+        raise refusal("begins with bake:", "our own tags begin so: choose another prefix")
+    return key
+
+
+def _tag_value(value: str) -> str:
+    if len(value) > 256:
+        raise refusal(f"a value of {len(value)} characters", "EC2 allows up to 256")
+    return value
+
+
+Distinct = AfterValidator(_distinct)
+Some = AfterValidator(_some)
+Printable = AfterValidator(_printable)
+
+Version = Annotated[str, BeforeValidator(_no_number), matching(r"\d+(\.\d+)*", "version", '"10.1"')]
+Name = Annotated[
+    str, matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: a-z, digits and hyphens")
+]
+Region = Annotated[str, matching(r"[a-z]{2,}(-[a-z]+)+-\d+", "region", "us-west-2")]
+Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's name", "d2l")]
+
+# Package names go to their tools as arguments: none may look like an option or hold a blank.
+AptPackage = Annotated[
+    str, matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7")
+]
+CondaPackage = Annotated[
+    str, matching(r"\w[\w.-]*([=<>!~][\w.*+=<>!~,|-]*)?", "conda package", "scipy=1.10")
+]
+PipPackage = Annotated[str, Printable, AfterValidator(_requirement)]
+
+Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
+Url = Annotated[
+    str, matching(r"https?://[^\s/?#]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi")
+]
+TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
+TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
