@@ -18,7 +18,8 @@ TIMER = "/var/lib/cloud/scripts/per-boot/bake-power-off"
 # Scripts there run at every boot, so the end survives a reboot and a stop. The first line of
 # work keeps an image that was taken with the script in it from ending machines of its own: there
 # the user data is another's. `-h`: sysvinit knows no `-P` alone, and systemd takes it as power-off.
-# sysvinit's shutdown stays in the foreground until its time comes, which would hold up the boot.
+# Without systemd there is no schedule that another `shutdown` can take the place of: sysvinit's
+# refuses to run twice, so the waiting is ours.
 _TIMER_SCRIPT = """\
 #!/bin/sh
 # Powers this machine off at {expires_at}, when its run ends, even if nobody asks for it then.
@@ -28,7 +29,7 @@ minutes=$(( ({epoch} - $(date +%s) + 59) / 60 ))
 if [ -d /run/systemd/system ]; then
     shutdown -h "+$minutes"
 else
-    setsid shutdown -h "+$minutes" </dev/null >/dev/null 2>&1 &
+    setsid sh -c "sleep $(( minutes * 60 )); shutdown -h now" </dev/null >/dev/null 2>&1 &
 fi
 """
 
