@@ -121,6 +121,7 @@ EOT
 # this file at every login, of whatever kind, and expands nothing in it).
 set_environment() {
     touch /etc/environment
+    ! grep --quiet --line-regexp --fixed-strings "$1=\"$2\"" /etc/environment || return 0
     sed --in-place "/^$1=/d" /etc/environment
     printf '%s="%s"\n' "$1" "$2" >>/etc/environment
 }

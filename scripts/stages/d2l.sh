@@ -32,12 +32,14 @@ EOT
 
 # What is there is a user's to change: it is laid down once.
 work=$(as_login_user mktemp --directory)
+trap 'rm --recursive --force "$work"' EXIT
 if [[ -d $notebooks || -z $NOTEBOOKS_URL ]]; then
     say "notebooks: ${NOTEBOOKS_URL:+there already}"
 elif [[ -n $NOTEBOOKS_COMMIT ]]; then
     over_tls "$NOTEBOOKS_URL"
     as_login_user git init --quiet "$work/notebooks"
-    as_login_user git -C "$work/notebooks" fetch --quiet --depth 1 "$NOTEBOOKS_URL" "$NOTEBOOKS_COMMIT"
+    as_login_user git -C "$work/notebooks" fetch --quiet --depth 1 "$NOTEBOOKS_URL" "$NOTEBOOKS_COMMIT" ||
+        fail "the notebooks cannot be fetched from $NOTEBOOKS_URL: [d2l] notebooks = false leaves them out"
     as_login_user git -C "$work/notebooks" -c advice.detachedHead=false checkout --quiet "$NOTEBOOKS_COMMIT"
 else
     download "$NOTEBOOKS_URL" "$work/archive.zip" "$NOTEBOOKS_SHA256"
@@ -47,7 +49,6 @@ if [[ -d $work/notebooks ]]; then
     keep_framework "$work/notebooks"
     as_login_user mv --no-target-directory "$work/notebooks" "$notebooks"
 fi
-rm --recursive --force "$work"
 
 as_login_user "$python" -m pip check || fail "the environment's packages do not fit together"
 as_login_user "$python" -m jupyter kernelspec list | grep "^ *$name " >/dev/null || fail "Jupyter does not list the kernel $name"
