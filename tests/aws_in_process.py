@@ -111,6 +111,9 @@ class Aws:
         self.at_first = self._everything()
         return image_id
 
+    def image_ids(self) -> list[str]:
+        return list(ec2_backends[ACCOUNT][REGION].amis)
+
     def forget_instances(self) -> None:
         """As EC2 does about an hour after their end."""
         ec2_backends[ACCOUNT][REGION].reservations.clear()
@@ -127,7 +130,7 @@ class Aws:
         )
 
     def order(self, key_name: str, group_id: str, **more: Any) -> Order:
-        image_id = next(iter(ec2_backends[ACCOUNT][REGION].amis))
+        image_id = self.image_ids()[0]
         fields = {"tags": self.run.temporary(), **more}
         return Order(image_id, "/dev/sda1", 64, key_name, group_id, "#cloud-config\n", **fields)
 

@@ -1,0 +1,83 @@
+"""Going on to the next placement, or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from bake.aws.market import NO_ROOM_HERE, Market, Placement, first_with_room
+from bake.errors import CapacityError, CloudError
+
+
+def at(instance_type: str, zone: str, market: Market = "on-demand") -> Placement:
+    return Placement(instance_type, zone, f"subnet-{zone}", "vpc-1", market)
+
+
+class Ec2:
+    """Answers each placement with an error's code, or with an id."""
+
+    def __init__(self, **codes: str) -> None:
+        self.codes = codes
+        self.tried: list[str] = []
+
+    def start(self, placement: Placement) -> str:
+        name = f"{placement.instance_type}_{placement.zone}"
+        self.tried.append(name)
+        if code := self.codes.get(name):
+            raise CloudError("refused", code=code, reason=f"{code} in {placement.zone}")
+        return f"i-{name}"
+
+
+def test_the_first_with_room_is_taken() -> None:
+    ec2 = Ec2()
+    assert first_with_room([at("g5", "a"), at("g5", "b")], ec2.start) == "i-g5_a"
+    assert ec2.tried == ["g5_a"]
+
+
+@pytest.mark.parametrize("code", sorted(NO_ROOM_HERE))
+def test_another_zone_is_tried_where_the_refusal_is_the_zones(code: str) -> None:
+    refused: list[Placement] = []
+    ec2 = Ec2(g5_a=code)
+    started = first_with_room(
+        [at("g5", "a"), at("g5", "b")],
+        ec2.start,
+        on_refusal=lambda placement, error: refused.append(placement),
+    )
+    assert started == "i-g5_b"
+    assert refused == [at("g5", "a")]
+
+
+@pytest.mark.parametrize("code", ["VcpuLimitExceeded", "MaxSpotInstanceCountExceeded"])
+def test_a_limit_of_the_account_is_not_asked_of_the_other_zones(code: str) -> None:
+    ec2 = Ec2(g5_a=code)
+    placements = [at("g5", "a"), at("g5", "b"), at("g4dn", "a")]
+    assert first_with_room(placements, ec2.start) == "i-g4dn_a"
+    assert ec2.tried == ["g5_a", "g4dn_a"]
+
+
+def test_a_limit_of_one_market_does_not_shut_the_other() -> None:
+    answers = iter(["VcpuLimitExceeded", ""])
+
+    def start(placement: Placement) -> str:
+        if code := next(answers):
+            raise CloudError("refused", code=code)
+        return placement.market
+
+    assert first_with_room([at("g5", "a", "spot"), at("g5", "a")], start) == "on-demand"
+
+
+def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
+    ec2 = Ec2(g5_a="UnauthorizedOperation")
+    with pytest.raises(CloudError) as caught:
+        first_with_room([at("g5", "a"), at("g5", "b")], ec2.start)
+    assert not isinstance(caught.value, CapacityError)
+    assert ec2.tried == ["g5_a"]
+
+
+def test_no_room_anywhere_lists_what_was_tried() -> None:
+    ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
+    with pytest.raises(CapacityError, match="2 tries") as caught:
+        first_with_room([at("g5", "a"), at("g5", "b")], ec2.start)
+    assert caught.value.details == (
+        "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",
+        "g5 in b (on-demand): Unsupported: Unsupported in b",
+    )
