@@ -8,6 +8,7 @@ work is asked of `Catalog.check`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -22,16 +23,28 @@ if TYPE_CHECKING:
 Modules = Literal["proprietary", "open"]
 Archive = Literal["os", "nvidia"]
 
+VERSION = re.compile(r"\d+(\.\d+)*")
+
 
 def numbers(version: str) -> tuple[int, ...]:
     """A version as numbers that compare: 10.10 comes after 10.9."""
     return tuple(int(part) for part in version.split("."))
 
 
+def distance(one: str, other: str) -> tuple[int, ...]:
+    """How far apart two versions are: the major number counts first, then the minor."""
+    (a, b), (c, d) = ((*numbers(version), 0)[:2] for version in (one, other))
+    # In the next major version up, the lowest minor one is the nearest; down, the highest.
+    return (abs(a - c), abs(b - d) if a == c else b if a > c else -b)
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """What may have been meant by `word`, or all there is if nothing is near it."""
     known = list(words)
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if known and all(VERSION.fullmatch(version) for version in (word, *known)):
+        near = sorted(known, key=lambda version: distance(version, word))[:2]
+    else:
+        near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(near)}?"
     return f"There is {', '.join(known)}" if known else ""

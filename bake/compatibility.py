@@ -24,11 +24,12 @@ from bake.catalog import (
     Gpu,
     InstanceType,
     OsImage,
+    distance,
     numbers,
     runs_on,
 )
 from bake.errors import Finding
-from bake.suggestion import closest_cuda, closest_driver, distance, either, machine_with
+from bake.suggestion import closest_cuda, closest_driver, either, machine_with
 
 if TYPE_CHECKING:
     from bake.recipe import Recipe
@@ -101,7 +102,7 @@ def _machines(case: _Case) -> Iterator[Finding]:
     for machine in case.machines:
         if machine.retired:
             message = f"{machine.name} ({machine.gpu}) is no longer offered: {machine.retired}"
-            yield Finding(place, message, f"{machine.replaced_by} is in its place")
+            yield Finding(place, message, f"Take {machine.replaced_by} in its place")
         elif machine.architecture != case.os_image.architecture:
             ours = f"{case.os_image.key} is {case.os_image.architecture}"
             message = f"{machine.name} is {machine.architecture}, and {ours}"
@@ -156,7 +157,8 @@ def _driver_with_cuda(case: _Case) -> Iterator[Finding]:
     cuda, version, least = case.cuda, case.driver_version, case.catalog.min_driver(case.cuda)
     if version is None or _reaches(version, least):
         return
-    newer = [driver for driver in case.on_this_os if _reaches(driver.version, least)]
+    newer = [driver for driver in case.catalog.drivers if _reaches(driver.version, least)]
+    here = [driver for driver in newer if driver.os == case.os_image.key]
     older = (
         other
         for other in case.catalog.cuda.values()
@@ -166,8 +168,9 @@ def _driver_with_cuda(case: _Case) -> Iterator[Finding]:
         "driver.branch",
         f"driver {version} is too old for CUDA {cuda.version}, which needs {least}",
         either(
-            newer and f"take {closest_driver(case.recipe.driver.branch, newer)}",
+            here and f"take {closest_driver(case.recipe.driver.branch, here)}",
             closest_cuda(cuda, older),
+            not here and _take(dict.fromkeys(d.os for d in newer if d.os in cuda.on)),
         ),
     )
 
@@ -346,7 +349,7 @@ def _disk(case: _Case) -> Iterator[Finding]:
     if disk_gb < least:
         listed = ", ".join(f"{what} {gb}" for what, gb in parts.items() if gb)
         message = f"{disk_gb} GB are too small: about {least} are needed ({listed})"
-        yield Finding("builder.disk_gb", message, "64, the default, is enough")
+        yield Finding("builder.disk_gb", message, "Write 64, which is the default")
 
 
 def _reaches(version: str, least: str) -> bool:

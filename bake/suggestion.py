@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bake.catalog import Catalog, Cuda, Driver, Gpu, numbers
+from bake.catalog import Catalog, Cuda, Driver, Gpu, distance
 
 
 def either(*ways: object) -> str:
     """A sentence of those ways that there are; empty ones are left out."""
     text = ", or ".join(str(way) for way in ways if way)
     return text[:1].upper() + text[1:]
-
-
-def distance(one: str, other: str) -> tuple[int, ...]:
-    """How far apart two versions are: the major number counts first, then the minor."""
-    (a, b), (c, d) = numbers(one)[:2], numbers(other)[:2]
-    # In the next major version up, the lowest minor one is the nearest; down, the highest.
-    return (abs(a - c), abs(b - d) if a == c else b if a > c else -b)
 
 
 def closest_cuda(cuda: Cuda, among: Iterable[Cuda]) -> str:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import re
+
+from bake import catalog
+from bake.payload import SIGNED, UPSTREAM, with_mirrors
+
+
+def test_upstream_is_reached_over_tls_or_is_signed() -> None:
+    for name, url in UPSTREAM.mirrors.items():
+        assert url.startswith("https://") or name in SIGNED
+        assert not url.endswith("/")
+
+
+def test_upstream_trusts_nvidias_present_key_and_not_the_revoked_one() -> None:
+    """3bf863cc since 2022-04-27; 7fa2af80 is revoked."""
+    assert UPSTREAM.nvidia_key_fingerprint.endswith("3BF863CC")
+    assert re.fullmatch(r"[0-9A-F]{40}", UPSTREAM.nvidia_key_fingerprint)
+
+
+def test_upstream_has_the_hash_of_every_installer_of_the_catalog() -> None:
+    for installer in catalog.load().installers:
+        assert UPSTREAM.sha256[installer.file] == installer.sha256
+
+
+def test_upstream_overrides_no_owner_of_images() -> None:
+    assert UPSTREAM.image_owner is None
+
+
+def test_mirrors_replace_the_hosts_and_leave_the_trust() -> None:
+    ours = with_mirrors(UPSTREAM, {"pypi": "https://mirror.example.org/simple/"})
+    assert ours.mirrors["pypi"] == "https://mirror.example.org/simple"
+    assert ours.mirrors["nvidia"] == UPSTREAM.mirrors["nvidia"]
+    assert ours.sha256 == UPSTREAM.sha256
+    assert ours.nvidia_key_fingerprint == UPSTREAM.nvidia_key_fingerprint
+    assert UPSTREAM.mirrors["pypi"] == "https://pypi.org/simple"
