@@ -1,0 +1,141 @@
+"""Which instance types there are, in which zones, and how many may run: moto's tables, enforced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import moto.servicequotas.urls
+from moto.core.exceptions import JsonRESTError
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from moto.servicequotas.models import ServiceQuotasBackend
+
+GENEROUS = 4096.0
+
+# Service Quotas of EC2: code → (name, market, letters of the families).
+# https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
+VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", ("g", "gr", "vt")),
+    "L-417A185B": ("Running On-Demand P instances", "on-demand", ("p",)),
+    "L-1216C47A": (
+        "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
+        "on-demand",
+        ("a", "c", "d", "h", "i", "m", "r", "t", "z"),
+    ),
+    "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", ("g", "gr", "vt")),
+    "L-7212CCBC": ("All P4, P3 and P2 Spot Instance Requests", "spot", ("p",)),
+    "L-34B43A08": (
+        "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
+        "spot",
+        ("a", "c", "d", "h", "i", "m", "r", "t", "z"),
+    ),
+}
+
+quota_values: dict[str, float] = dict.fromkeys(VCPU_QUOTAS, GENEROUS)
+
+
+class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
+    """moto knows the quotas of VPCs alone."""
+
+    @property
+    def _url_module(self) -> Any:
+        """moto finds a service's addresses beside its backend's module."""
+        return moto.servicequotas.urls
+
+    def list_service_quotas(self, service_code: str) -> list[dict[str, Any]]:
+        if service_code != "ec2":
+            quotas: list[dict[str, Any]] = super().list_aws_default_service_quotas(service_code)
+            return quotas
+        return [self._quota(code) for code in VCPU_QUOTAS]
+
+    def list_aws_default_service_quotas(self, service_code: str) -> list[dict[str, Any]]:
+        return self.list_service_quotas(service_code)
+
+    def get_service_quota(self, service_code: str, quota_code: str) -> dict[str, Any]:
+        if service_code != "ec2":
+            quota: dict[str, Any] = super().get_service_quota(service_code, quota_code)
+            return quota
+        if quota_code not in VCPU_QUOTAS:
+            raise JsonRESTError("NoSuchResourceException", f"There is no quota {quota_code}")
+        return self._quota(quota_code)
+
+    def _quota(self, code: str) -> dict[str, Any]:
+        arn = f"arn:aws:servicequotas:{self.region_name}:{self.account_id}:ec2/{code}"
+        return {
+            "ServiceCode": "ec2",
+            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+            "QuotaArn": arn,
+            "QuotaCode": code,
+            "QuotaName": VCPU_QUOTAS[code][0],
+            "Value": quota_values[code],
+            "Unit": "None",
+            "Adjustable": True,
+            "GlobalQuota": False,
+        }
+
+
+def check_instance_type(
+    instance_type: str, *, region: str, zone: str | None, architecture: str
+) -> None:
+    """Raises what EC2 answers for a type that is unknown, not offered there or of another CPU."""
+    known = INSTANCE_TYPES.get(instance_type)
+    if known is None:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"Invalid value '{instance_type}' for InstanceType."
+        )
+    scope, place = ("availability-zone", zone) if zone else ("region", region)
+    offered = INSTANCE_TYPE_OFFERINGS[scope].get(region, [])
+    if not any(
+        offer["InstanceType"] == instance_type and offer["Location"] == place for offer in offered
+    ):
+        kind = "Availability Zone" if zone else "region"
+        raise EC2ClientError(
+            "Unsupported",
+            f"Your requested instance type ({instance_type}) is not supported in your requested "
+            f"{kind} ({place}).",
+        )
+    supported = known["ProcessorInfo"]["SupportedArchitectures"]
+    if architecture not in supported:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not "
+            f"match the architecture '{architecture}' of the specified AMI.",
+        )
+
+
+def check_vcpus(instance_type: str, count: int, *, spot: bool, running: Iterable[Any]) -> None:
+    """Raises VcpuLimitExceeded (spot: MaxSpotInstanceCountExceeded) past the family's quota."""
+    quota = _quota_of(instance_type, spot)
+    if quota is None:
+        return
+    used = sum(
+        _vcpus(instance.instance_type)
+        for instance in running
+        if _quota_of(instance.instance_type, instance.lifecycle == "spot") == quota
+    )
+    limit = quota_values[quota]
+    if used + count * _vcpus(instance_type) <= limit:
+        return
+    if spot:
+        raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+    raise EC2ClientError(
+        "VcpuLimitExceeded",
+        f"You have requested more vCPU capacity than your current vCPU limit of {limit:g} allows "
+        "for the instance bucket that the specified instance type belongs to. Please visit "
+        "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
+    )
+
+
+def _vcpus(instance_type: str) -> int:
+    return int(INSTANCE_TYPES[instance_type]["VCpuInfo"]["DefaultVCpus"])
+
+
+def _quota_of(instance_type: str, spot: bool) -> str | None:
+    family = re.match("[a-z]+", instance_type)
+    letters = family.group() if family else ""
+    for code, (_, market, families) in VCPU_QUOTAS.items():
+        if market == ("spot" if spot else "on-demand") and letters in families:
+            return code
+    return None

@@ -1,0 +1,165 @@
+"""Starting, ending and reaching the local cloud."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bake import folders
+from bake.errors import LocalCloudError
+
+DEFAULT_PORT = 4747
+START_TIMEOUT_S = 60
+END_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running local cloud. `note` says what is not as it was asked for; often empty."""
+
+    url: str
+    ssh_port: int
+    pid: int
+    note: str = ""
+
+    def ask(self, path: str, document: Any = None) -> dict[str, Any]:
+        """Its owner's door: GET, or POST with a document. Raises LocalCloudError with its answer."""
+        data = None if document is None else json.dumps(document).encode()
+        request = urllib.request.Request(
+            f"{self.url}/_bake/{path}", data, {"Content-Type": "application/json"}
+        )
+        try:
+            # Never by a proxy: it is on loopback.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(request, timeout=120) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            with_reason = json.loads(said)["error"] if said.startswith("{") else said
+            raise LocalCloudError(f"The local cloud refuses: {with_reason}") from error
+        except OSError as error:
+            raise LocalCloudError(f"The local cloud at {self.url} does not answer") from error
+
+
+def up(port: int = DEFAULT_PORT) -> Endpoint:
+    """Start it, or find it running. Raises LocalCloudError: why it cannot run here, what to do."""
+    home = _home()
+    running = status()
+    if running:
+        return running
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    failure = home / "failure.json"
+    failure.unlink(missing_ok=True)
+    log = home / "server.log"
+    command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=_environment_without_aws(),
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        running = status()
+        if running:
+            return running
+        # 0: another process was first, and will answer.
+        if process.poll():
+            raise _failure(failure, log)
+        time.sleep(0.05)
+    raise LocalCloudError(
+        f"The local cloud did not answer within {START_TIMEOUT_S} s", hint=f"Its log is {log}"
+    )
+
+
+def down() -> bool:
+    """End it and its machines; whether one was running. Images, snapshots and keys are kept."""
+    running = status()
+    if running is None:
+        return False
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if not _is_served(_home()):
+            return True
+        time.sleep(0.05)
+    raise LocalCloudError(
+        f"The local cloud (process {running.pid}) does not end", hint=f"kill -9 {running.pid}"
+    )
+
+
+def status() -> Endpoint | None:
+    """The running local cloud of this home, if there is one."""
+    home = _home()
+    if not _is_served(home):
+        return None
+    try:
+        state = json.loads((home / "server.json").read_text())
+    except (OSError, ValueError):
+        return None  # it is starting, or ending
+    wanted = state["wanted_port"]
+    moved = not state["url"].endswith(f":{wanted}")
+    return Endpoint(
+        url=state["url"],
+        ssh_port=state["ssh_port"],
+        pid=state["pid"],
+        note=f"port {wanted} is taken: the local cloud is at {state['url']}" if moved else "",
+    )
+
+
+def environment(endpoint: Endpoint) -> dict[str, str]:
+    """What any EC2 client needs to reach it."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint.url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",  # nothing is secret here: signatures are not checked
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "BAKE_CALLER_CIDR": "127.0.0.1/32",
+        "BAKE_SSH_PORT": str(endpoint.ssh_port),
+    }
+
+
+def _home() -> Path:
+    return folders.home() / "local"
+
+
+def _is_served(home: Path) -> bool:
+    """Whether a server lives: it holds the lock as long as it does, however it ends."""
+    try:
+        with (home / "server.lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _environment_without_aws() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
+def _failure(failure: Path, log: Path) -> LocalCloudError:
+    try:
+        known = json.loads(failure.read_text())
+        return LocalCloudError(known["message"], hint=known["hint"], details=known["details"])
+    except (OSError, ValueError):
+        last = log.read_text(errors="replace").splitlines()[-20:]
+        return LocalCloudError(
+            "The local cloud cannot be started", hint=f"Its log is {log}", details=last
+        )

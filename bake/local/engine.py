@@ -1,0 +1,255 @@
+"""Podman or Docker, through the same few commands.
+
+What differs between them, and between computers, is found out by trying:
+Podman's default runtime may be refused by the kernel's cgroup set-up, and its default limits may
+be above what this user may set.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.errors import LocalCloudError
+
+COMMAND_TIMEOUT_S = 120
+
+# A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
+# sshd write audit records, and people ping.
+CAPABILITIES = ("SYS_BOOT", "AUDIT_WRITE", "NET_RAW")
+
+_INSTALL = (
+    "Install Podman (Debian and Ubuntu: sudo apt-get install podman slirp4netns runc) or Docker"
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to run containers that is known to work on this computer."""
+
+    program: str
+    global_arguments: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    rootless: bool = False
+    note: str = ""
+
+    @property
+    def _podman(self) -> bool:
+        return Path(self.program).name == "podman"
+
+    @property
+    def network_arguments(self) -> tuple[str, ...]:
+        """The network in which a machine reaches the computer's loopback as 10.0.2.2.
+
+        Docker has none like it: its machines are on the bridge, and reach only what the computer
+        offers there, under the name `host.docker.internal`.
+        """
+        if self._podman:
+            return ("--network", "slirp4netns:allow_host_loopback=true")
+        return ("--add-host", "host.docker.internal:host-gateway")
+
+    @property
+    def computer_address(self) -> str:
+        """Where a machine finds this computer's loopback (Docker: its bridge)."""
+        return "10.0.2.2" if self._podman else "host.docker.internal"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [self.program, *self.global_arguments, *arguments]
+
+    def call(
+        self,
+        *arguments: str,
+        check: bool = True,
+        stdin: bytes | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run one command. Raises LocalCloudError with what the engine said."""
+        try:
+            done = subprocess.run(
+                self.command(*arguments), input=stdin, capture_output=True, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LocalCloudError(
+                f"{self.program} {arguments[0]} did not end in {timeout_s:g} s"
+            ) from error
+        if check and done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            raise LocalCloudError(f"{self.program} {arguments[0]} failed: {said}")
+        return done
+
+    def run_arguments(
+        self,
+        name: str,
+        image: str,
+        *,
+        hostname: str,
+        address: str,
+        port: int,
+        labels: Mapping[str, str],
+        mounts: Mapping[Path, str],
+        command: Sequence[str],
+    ) -> list[str]:
+        """The arguments that start a machine: everything that makes a container one is here."""
+        temporary = "rw,exec,mode=755,notmpcopyup" if self._podman else "rw,exec,mode=755"
+        arguments = ["run", "--detach", "--tty", "--name", name, "--hostname", hostname]
+        arguments += ["--stop-signal", "SIGPWR", "--tmpfs", f"/run:{temporary}"]
+        arguments += ["--publish", f"{address}:{port}:22", *self.network_arguments, *self.limits]
+        for capability in CAPABILITIES:
+            arguments += ["--cap-add", capability]
+        for key, value in labels.items():
+            arguments += ["--label", f"{key}={value}"]
+        for source, target in mounts.items():
+            arguments += ["--volume", f"{source}:{target}:ro"]
+        return [*arguments, image, *command]
+
+    def start(self, name: str) -> None:
+        self.call("start", name)
+
+    def stop(self, name: str, *, timeout_s: int) -> None:
+        """Press the power button, and pull the plug when that has not helped in time."""
+        self.call("stop", "--time", str(timeout_s), name, timeout_s=timeout_s + 30)
+
+    def kill(self, name: str) -> None:
+        self.call("kill", "--signal", "KILL", name, check=False)
+
+    def remove(self, name: str) -> None:
+        self.call("rm", "--force", "--volumes", name, check=False)
+
+    def process_id(self, name: str) -> int:
+        """The machine's process 1 as the computer numbers it; 0 when it does not run."""
+        done = self.call("inspect", "--format", "{{.State.Pid}}", name)
+        return int(done.stdout)
+
+    def wait(self, name: str) -> int:
+        """Wait until the container has ended; its exit status."""
+        return int(self.call("wait", name).stdout)
+
+    def console(self, name: str) -> bytes:
+        done = self.call("logs", name, check=False)
+        return done.stdout
+
+    def commit(self, name: str, reference: str, *, labels: Mapping[str, str]) -> None:
+        """Keep the machine's disk as it is now. A running machine stands still meanwhile."""
+        changes = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
+        self.call("commit", *changes, name, reference, timeout_s=3600)
+
+    def import_root(self, archive: Path, reference: str) -> None:
+        self.call("import", str(archive), reference, timeout_s=1800)
+
+    def tag(self, reference: str, other: str) -> None:
+        self.call("tag", reference, other)
+
+    def forget(self, reference: str) -> None:
+        """Take a name from a layer. What nothing else uses goes with `prune`."""
+        if self._podman:
+            self.call("untag", reference, check=False)
+        else:
+            self.call("rmi", "--force", "--no-prune", reference, check=False)
+
+    def prune(self, label: str) -> None:
+        """Remove the nameless layers with this label that no machine and no other layer needs."""
+        self.call("image", "prune", "--force", "--filter", f"label={label}", check=False)
+
+    def has_image(self, reference: str) -> bool:
+        return self.call("image", "inspect", reference, check=False).returncode == 0
+
+    def references(self, repository: str) -> list[str]:
+        """The layers' names in the repository. The engine lists their names elsewhere as well."""
+        done = self.call("images", "--format", "{{.Repository}}:{{.Tag}}", repository)
+        names = done.stdout.decode().split()
+        return [name for name in names if name.startswith(f"{repository}:")]
+
+    def containers(self, label: str) -> list[str]:
+        done = self.call("ps", "--all", "--filter", f"label={label}", "--format", "{{.Names}}")
+        return done.stdout.decode().split()
+
+
+@functools.cache
+def find_engine() -> Engine:
+    """The plainest way to run containers that works here, found out by trying it.
+
+    `BAKE_ENGINE` (podman or docker) makes the choice. Raises LocalCloudError when there is no
+    engine, or when none of the ways to call it works, with what each said.
+    """
+    wanted = os.environ.get("BAKE_ENGINE", "")
+    said: list[str] = []
+    for name in [wanted] if wanted else ["podman", "docker"]:
+        program = shutil.which(name)
+        if program is None:
+            said.append(f"{name}: not installed")
+            continue
+        for engine in _ways_to_call(program):
+            problem = _try_out(engine)
+            if not problem:
+                return engine
+            said.append(f"{engine.note}: {problem}")
+    raise LocalCloudError("No container engine works here", hint=_INSTALL, details=said)
+
+
+def _ways_to_call(program: str) -> list[Engine]:
+    """The ways to call it, the plainest first."""
+    name = Path(program).name
+    if name == "docker":
+        return [Engine(program, note="docker")]
+    rootless = os.geteuid() != 0
+    ways = [Engine(program, rootless=rootless, note="podman, its default runtime")]
+    limits = _limits()
+    ways.append(Engine(program, (), limits, rootless, "podman, its default runtime, own limits"))
+    for runtime in ("crun", "runc"):
+        if shutil.which(runtime, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+            note = f"podman, {runtime}, own limits"
+            ways.append(Engine(program, ("--runtime", runtime), limits, rootless, note))
+    return ways
+
+
+def _limits() -> tuple[str, ...]:
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    hard_files = 1048576 if files == resource.RLIM_INFINITY else files
+    hard_processes = 30000 if processes == resource.RLIM_INFINITY else min(processes, 30000)
+    return (
+        *("--ulimit", f"nofile={min(1024, hard_files)}:{hard_files}"),
+        *("--ulimit", f"nproc={min(4096, hard_processes)}:{hard_processes}"),
+    )
+
+
+def _try_out(engine: Engine) -> str:
+    """What is wrong with this way to call it; empty when nothing is."""
+    image = f"localhost/bake-try:{os.getpid()}"
+    try:
+        engine.call("import", "-", image, stdin=_tiny_root(), timeout_s=60)
+        try:
+            arguments = ["run", "--rm", *engine.network_arguments, *engine.limits]
+            engine.call(*arguments, "--cap-add", CAPABILITIES[0], image, "/true", timeout_s=60)
+        finally:
+            engine.call("rmi", "--force", image, check=False)
+    except (LocalCloudError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _tiny_root() -> bytes:
+    """A root file system with one program that ends at once: exit(0) as a 64-bit ELF for x86-64."""
+    code = bytes.fromhex("b83c000000 31ff 0f05")  # mov eax, 60; xor edi, edi; syscall
+    base, start = 0x400000, 64 + 56
+    header = struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH",
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 2, 62, 1, base + start, 64, 0, 0, 64, 56, 1, 0, 0, 0),
+    )
+    size = start + len(code)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("true")
+        entry.mode, entry.size = 0o755, size
+        tar.addfile(entry, io.BytesIO(header + segment + code))
+    return archive.getvalue()

@@ -1,0 +1,220 @@
+"""Images and snapshots of the local cloud: what EC2 tells about them, backed by real layers.
+
+moto's own are made up: a snapshot of 15 GB of nothing for each image. These have what AWS's API
+reference says an `Image` and a `Snapshot` have, and can be written down and read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.core import TaggedEC2Resource
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def timestamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+@dataclass(frozen=True)
+class Reason:
+    code: str
+    message: str
+
+
+@dataclass(eq=False, kw_only=True)
+class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
+    """A snapshot. Its layer is named after its id; `status` says whether it is there yet."""
+
+    ec2_backend: Any = field(repr=False)
+    id: str
+    owner_id: str
+    volume_id: str
+    volume_size: int
+    description: str = ""
+    status: str = "pending"
+    state_message: str = ""
+    encrypted: bool = False
+    kms_key_id: str | None = None
+    start_time: datetime = field(default_factory=now)
+    completion_time: datetime | None = None
+    storage_tier: str = "standard"
+
+    def __post_init__(self) -> None:
+        self.create_volume_permission_groups: set[str] = set()
+        self.create_volume_permission_userids: set[str] = set()
+
+    @property
+    def snapshot_id(self) -> str:
+        return str(self.id)
+
+    @property
+    def progress(self) -> str:
+        return "100%" if self.status == "completed" else "0%"
+
+    @property
+    def volume(self) -> LocalSnapshot:
+        """moto reads a snapshot's size from its volume; the volume may be gone long since."""
+        return self
+
+    @property
+    def size(self) -> int:
+        return self.volume_size
+
+    def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
+        return _filter_value(self, filter_name, {}, method_name)
+
+    def complete(self) -> None:
+        self.status, self.completion_time = "completed", now()
+
+    def fail(self, message: str) -> None:
+        self.status, self.state_message = "error", message
+
+
+@dataclass(eq=False, kw_only=True)
+class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
+    """An image. Its root device's snapshot is the layer that a machine boots from."""
+
+    ec2_backend: Any = field(repr=False)
+    id: str
+    owner_id: str
+    name: str
+    root_device_name: str
+    block_device_mappings: list[dict[str, Any]]
+    description: str = ""
+    state: str = "pending"
+    state_reason: Reason | None = None
+    architecture: str = "x86_64"
+    image_owner_alias: str | None = None
+    public: bool = False
+    creation_date: datetime = field(default_factory=now)
+    deprecation_time: str | None = None
+    deregistration_protection: str = "disabled"
+    imds_support: str | None = None
+    boot_mode: str | None = None
+    tpm_support: str | None = None
+    ena_support: bool = True
+    virtualization_type: str = "hvm"
+    source_instance_id: str | None = None
+    source_image_id: str | None = None
+    source_image_region: str | None = None
+    last_launched_time: str | None = None
+    launch_permissions: list[dict[str, str]] = field(default_factory=list)
+
+    root_device_type = "ebs"
+    image_type = "machine"
+    hypervisor = "xen"
+    sriov_net_support = "simple"
+    sriov = "simple"
+    platform = None
+    platform_details = "Linux/UNIX"
+    usage_operation = "RunInstances"
+    kernel_id = None
+    product_codes: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def image_location(self) -> str:
+        return f"{self.owner_id}/{self.name}"
+
+    @property
+    def is_public(self) -> bool:
+        return self.public or {"Group": "all"} in self.launch_permissions
+
+    @property
+    def snapshot_ids(self) -> list[str]:
+        ebs = (mapping.get("Ebs", {}) for mapping in self.block_device_mappings)
+        return [device["SnapshotId"] for device in ebs if "SnapshotId" in device]
+
+    @property
+    def root_device(self) -> dict[str, Any]:
+        """The Ebs part of the root device's mapping."""
+        for mapping in self.block_device_mappings:
+            if mapping["DeviceName"] == self.root_device_name:
+                ebs: dict[str, Any] = mapping["Ebs"]
+                return ebs
+        raise EC2ClientError(
+            "InvalidBlockDeviceMapping", f"The image {self.id} maps no {self.root_device_name}"
+        )
+
+    def is_deprecated(self) -> bool:
+        return self.deprecation_time is not None and self.deprecation_time <= timestamp(now())
+
+    def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
+        special = {
+            "image-id": self.id,
+            "is-public": self.is_public,
+            "owner-alias": self.image_owner_alias or "",
+            "block-device-mapping.snapshot-id": self.snapshot_ids,
+            "block-device-mapping.volume-size": [
+                str(mapping["Ebs"]["VolumeSize"]) for mapping in self.block_device_mappings
+            ],
+        }
+        return _filter_value(self, filter_name, special, method_name)
+
+    def succeed(self) -> None:
+        self.state = "available"
+
+    def fail(self, message: str) -> None:
+        self.state, self.state_reason = "failed", Reason("Client.InternalError", message)
+
+
+def _filter_value(
+    resource: TaggedEC2Resource, name: str, special: dict[str, Any], method_name: str | None
+) -> Any:
+    if name in special:
+        return special[name]
+    attribute = name.replace("-", "_")
+    if name.startswith("tag") or not hasattr(resource, attribute):
+        return TaggedEC2Resource.get_filter_value(resource, name, method_name)
+    value = getattr(resource, attribute)
+    return "" if value is None else value
+
+
+def image_mappings(
+    requested: Sequence[dict[str, Any]], inherited: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Block device mappings: those inherited, changed by those requested, as RunInstances does."""
+    merged = {mapping["DeviceName"]: dict(mapping["Ebs"]) for mapping in inherited}
+    for mapping in requested:
+        name = mapping["DeviceName"]
+        if "NoDevice" in mapping:
+            merged.pop(name, None)
+        elif "Ebs" in mapping:
+            merged.setdefault(name, {}).update(mapping["Ebs"])
+    return [{"DeviceName": name, "Ebs": ebs} for name, ebs in merged.items()]
+
+
+def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:
+    """The resource as what JSON can hold, tags included."""
+    values = {
+        item.name: getattr(resource, item.name)
+        for item in fields(resource)
+        if item.name != "ec2_backend"
+    }
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = value.isoformat()
+        elif isinstance(value, Reason):
+            values[name] = [value.code, value.message]
+    return {**values, "tags": dict(resource.ec2_backend.tags.get(resource.id, {}))}
+
+
+def restore(kind: type, backend: Any, values: dict[str, Any]) -> Any:
+    """What `document` wrote, as a resource of that backend."""
+    values = dict(values)
+    tags = values.pop("tags")
+    for name in ("creation_date", "start_time", "completion_time"):
+        if values.get(name):
+            values[name] = datetime.fromisoformat(values[name])
+    if values.get("state_reason"):
+        values["state_reason"] = Reason(*values["state_reason"])
+    resource = kind(ec2_backend=backend, **values)
+    resource.add_tags(tags)
+    return resource

@@ -1,0 +1,212 @@
+"""An instance with a machine behind it: EC2's states follow what the machine does.
+
+The calls of the API only ask; what takes time is done by the instance's one worker, in the order
+in which it was asked for. So a snapshot that was asked for before a termination is taken before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.ec2.models.instances import Instance, InstanceState, StateReason
+
+from bake.errors import LocalCloudError
+from bake.local.machine import Ending, Machine, Seed
+from bake.local.site import Site
+
+log = logging.getLogger(__name__)
+
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html
+_CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
+_BY_USER = ("Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated")
+_BY_ITSELF = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown", "")
+
+SSH_TIMEOUT_S = 300
+
+
+class LocalInstance(Instance):  # type: ignore[misc]
+    """moto's instance, and the life of its machine."""
+
+    site: Site
+    machine: Machine
+
+    def power_up(self, site: Site, layer: str) -> None:
+        """Start it for the first time."""
+        self.site = site
+        self.machine = site.new_machine(self.id)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=self.id)
+        self._boots = 0
+        self._reachable = False
+        self._show("pending")
+        self._worker.submit(self._create, layer)
+
+    # What the API asks for -------------------------------------------------------------------
+
+    def start(self) -> InstanceState:
+        previous = self._previous()
+        if self.state == "stopped":
+            self._show("pending")
+            self._worker.submit(self._boot, self.machine.boot)
+        return previous
+
+    def stop(self, *, force: bool = False) -> InstanceState:
+        previous = self._previous()
+        if self.state in ("pending", "running"):
+            self._show("stopping", _BY_USER)
+            self._worker.submit(self._stop, force)
+        return previous
+
+    def reboot(self) -> None:
+        self._worker.submit(self._power_cycle, lambda: None)
+
+    def terminate(self) -> InstanceState:
+        previous = self._previous()
+        if self.state not in ("shutting-down", "terminated"):
+            self._show("shutting-down", _BY_USER)
+            self._worker.submit(self._terminate, _BY_USER)
+        return previous
+
+    def keep_disk(self, work: Any, *, reboot: bool) -> None:
+        """Have `work` read the disk, at rest when `reboot` and the machine is running."""
+        if reboot and self.state == "running":
+            self._worker.submit(self._power_cycle, work)
+        else:
+            self._worker.submit(work)
+
+    def console(self) -> bytes:
+        return self.machine.console()
+
+    # What the worker does --------------------------------------------------------------------
+
+    def _create(self, layer: str) -> None:
+        user_data = base64.b64decode(str(self.user_data)) if self.user_data else b""
+        key = self.ec2_backend.key_pairs.get(self.key_name)
+        seed = Seed(
+            instance_id=self.id,
+            hostname=self.private_dns_name.split(".")[0],
+            public_key=key.public_key.strip() if key else "",
+            user_data=user_data,
+        )
+        self._boot(lambda: self.machine.create(layer, seed, self.site.given()))
+
+    def _boot(self, start: Any) -> None:
+        try:
+            start()
+        except Exception as error:
+            log.exception("%s does not start", self.id)
+            self._terminate(("Server.InternalError", f"Server error on launch: {error}", ""))
+            return
+        self._boots += 1
+        with self.site.lock:
+            if self.state == "pending":
+                self._show("running")
+        threading.Thread(target=self._watch, args=(self._boots,), daemon=True).start()
+        threading.Thread(target=self._greet, args=(self._boots,), daemon=True).start()
+
+    def _stop(self, force: bool) -> None:
+        self._switch_off(force)
+        with self.site.lock:
+            if self.state == "stopping":
+                self._show("stopped", _BY_USER)
+
+    def _power_cycle(self, at_rest: Any) -> None:
+        if self.state != "running":
+            return
+        self._switch_off(False)
+        at_rest()
+        self._boot(self.machine.boot)
+
+    def _switch_off(self, force: bool) -> None:
+        self._boots += 1  # from here on its end is no news
+        self._reachable = False
+        try:
+            if force:
+                self.machine.unplug()
+            self.machine.power_off()
+        except LocalCloudError:
+            log.exception("%s does not stop", self.id)
+
+    def _terminate(self, reason: tuple[str, str, str]) -> None:
+        self._boots += 1
+        try:
+            self.machine.remove()
+        except (LocalCloudError, OSError):
+            log.exception("%s is not removed", self.id)
+        with self.site.lock:
+            self.site.machines.pop(self.id, None)
+            super().terminate()
+            self._show("terminated", reason)
+        self.site.workers.submit(self.site.engine.prune, self.site.label)
+        self._worker.shutdown(wait=False)
+
+    # What the machine does by itself ---------------------------------------------------------
+
+    def _watch(self, boot: int) -> None:
+        try:
+            ending = self.machine.wait_until_ended()
+        except LocalCloudError:
+            return  # it was removed
+        with self.site.lock:
+            if boot == self._boots and self.state == "running":
+                self._worker.submit(self._ended, boot, ending)
+
+    def _ended(self, boot: int, ending: Ending) -> None:
+        if boot != self._boots or self.state != "running":
+            return
+        log.info("%s: %s", self.id, ending.value)
+        self._reachable = False
+        if ending is Ending.REBOOT:
+            self._boot(self.machine.boot)
+        elif ending is Ending.BROKEN:
+            with self.site.lock:
+                self._show("stopped", ("Server.InternalError", "Internal error: it broke", ""))
+        elif self.instance_initiated_shutdown_behavior == "terminate":
+            with self.site.lock:
+                self._show("shutting-down", _BY_ITSELF)
+            self._terminate(_BY_ITSELF)
+        else:
+            with self.site.lock:
+                self._show("stopped", _BY_ITSELF)
+
+    def _greet(self, boot: int) -> None:
+        if self.machine.answers(within_s=SSH_TIMEOUT_S) and boot == self._boots:
+            self._reachable = True
+
+    # What the API shows ----------------------------------------------------------------------
+
+    def _previous(self) -> InstanceState:
+        return InstanceState(self.state, self.state_code)
+
+    def _show(self, state: str, reason: tuple[str, str, str] | None = None) -> None:
+        self._state.name, self._state.code = state, _CODES[state]
+        code, message, transition = reason or ("", "", "")
+        self.state_reason = StateReason(f"{code}: {message}" if code else "", code)
+        self._reason = f"{transition} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if transition else ""
+        address = self.machine.address if state in ("pending", "running", "stopping") else None
+        for nic in self.nics.values():
+            nic.public_ip = address
+
+    @property
+    def public_dns_name(self) -> str:
+        """No name: as in a VPC without DNS host names. Clients take the address."""
+        return ""
+
+    @property
+    def instance_status(self) -> dict[str, Any]:
+        """`ok` once its SSH server has answered."""
+        if self.state != "running":
+            return {"Status": "not-applicable"}
+        ok, passed = ("ok", "passed") if self._reachable else ("initializing", "initializing")
+        return {"Status": ok, "Details": [{"Name": "reachability", "Status": passed}]}

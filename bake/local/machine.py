@@ -1,0 +1,176 @@
+"""A machine: the container that stands behind a running instance.
+
+process 1 is a real init, cloud-init is real, and what EC2 gives a machine from outside (its user
+data, its key, its address) is given here by a seed directory that is mounted, never copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.errors import LocalCloudError
+from bake.local.engine import Engine
+
+# reboot(2) in a process namespace ends it with a signal: SIGHUP for a restart, SIGINT for a halt
+# or a power-off (man 2 reboot, "Behavior inside PID namespaces").
+_REBOOTED, _POWERED_OFF = 128 + 1, 128 + 2
+
+POWER_OFF_TIMEOUT_S = 30
+
+
+class Ending(enum.Enum):
+    """How a machine ended by itself."""
+
+    POWER_OFF = "power off"
+    REBOOT = "reboot"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What cloud-init is told (its NoCloud data source)."""
+
+    instance_id: str
+    hostname: str
+    public_key: str
+    user_data: bytes
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = [self.public_key] if self.public_key else []
+        # JSON is YAML; nothing in a key's comment can be read as anything else.
+        about = {"instance-id": self.instance_id, "local-hostname": self.hostname}
+        (folder / "meta-data").write_text(json.dumps({**about, "public-keys": keys}))
+        user_data = folder / "user-data"
+        user_data.touch(mode=0o600)
+        user_data.write_bytes(self.user_data)
+
+
+class Machine:
+    """One container and the folder of what it is given. Every method blocks; none is locked."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        folder: Path,
+        address: str,
+        port: int,
+        labels: Mapping[str, str],
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self.folder = folder
+        self.address = address
+        self.port = port
+        self.labels = labels
+
+    def create(self, layer: str, seed: Seed, given: Mapping[Path, str]) -> None:
+        """Boot it for the first time. `given`: files of this computer and where they are seen."""
+        seed.write(self.folder / "seed")
+        arguments = self.engine.run_arguments(
+            self.name,
+            layer,
+            hostname=seed.hostname,
+            address=self.address,
+            port=self.port,
+            labels=self.labels,
+            mounts={self.folder / "seed": "/media/cidata", **given},
+            command=["/sbin/init"],
+        )
+        self.engine.call(*arguments)
+
+    def boot(self) -> None:
+        self.engine.start(self.name)
+
+    def power_off(self) -> None:
+        self.engine.stop(self.name, timeout_s=POWER_OFF_TIMEOUT_S)
+
+    def unplug(self) -> None:
+        self.engine.kill(self.name)
+
+    def remove(self) -> None:
+        """Remove it whatever state it is in, and everything that it was given."""
+        self.engine.remove(self.name)
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rmdir()
+
+    def commit(self, reference: str) -> None:
+        """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk."""
+        self.engine.commit(self.name, reference, labels=self.labels)
+
+    def console(self) -> bytes:
+        return self.engine.console(self.name)
+
+    def wait_until_ended(self) -> Ending:
+        """Wait, without polling and for as long as it takes, until the machine is off."""
+        pid = self.engine.process_id(self.name)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                try:
+                    poll = select.poll()
+                    poll.register(descriptor, select.POLLIN)
+                    poll.poll()
+                finally:
+                    os.close(descriptor)
+        status = self.engine.wait(self.name)
+        if status == _REBOOTED:
+            return Ending.REBOOT
+        return Ending.POWER_OFF if status in (0, _POWERED_OFF) else Ending.BROKEN
+
+    def answers(self, *, within_s: float) -> bool:
+        """Whether its SSH server has said hello within that time."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((self.address, self.port), timeout=1) as connection,
+            ):
+                connection.settimeout(1)
+                if connection.recv(4) == b"SSH-":
+                    return True
+            time.sleep(0.2)
+        return False
+
+
+def ssh_port() -> int:
+    """22, or 2222 where this user may not offer 22."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except OSError:
+        first = 1024
+    return 22 if os.geteuid() == 0 or first <= 22 else 2222
+
+
+def free_address(cloud_id: str, port: int, taken: Collection[str]) -> str:
+    """A loopback address of the cloud's own /24 on which the port is free."""
+    for address in _addresses(cloud_id):
+        if address in taken:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+        return address
+    raise LocalCloudError("All loopback addresses of this local cloud are taken")
+
+
+def _addresses(cloud_id: str) -> Iterator[str]:
+    digest = hashlib.sha256(cloud_id.encode()).digest()
+    network = f"127.{digest[0] % 254 + 1}.{digest[1]}"
+    return (f"{network}.{host}" for host in range(1, 255))

@@ -1,0 +1,81 @@
+"""The local cloud's site: what its regions, images and machines share on this computer."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bake.local.engine import Engine
+from bake.local.machine import Machine, free_address
+
+
+@dataclass
+class Site:
+    """One per server. `cloud_id` keeps two clouds on one computer apart: it is in every label."""
+
+    engine: Engine
+    home: Path
+    ssh_port: int
+    given: Callable[[], Mapping[Path, str]]
+    # What the API shows changes under this lock alone: requests and machines are many threads.
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "layers"))
+    on_change: Callable[[], None] = lambda: None
+
+    @property
+    def cloud_id(self) -> str:
+        return cloud_id(self.home)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"bake.cloud": self.cloud_id}
+
+    @property
+    def label(self) -> str:
+        return f"bake.cloud={self.cloud_id}"
+
+    @property
+    def repository(self) -> str:
+        return f"localhost/bake-{self.cloud_id}/snapshot"
+
+    def layer(self, snapshot_id: str) -> str:
+        """The name of the layer that holds a snapshot's data."""
+        return f"{self.repository}:{snapshot_id}"
+
+    def new_machine(self, instance_id: str) -> Machine:
+        """A machine with an address of its own. Call it with the lock held."""
+        taken = {machine.address for machine in self.machines.values()}
+        machine = Machine(
+            self.engine,
+            f"bake-{self.cloud_id}-{instance_id}",
+            folder=self.home / "machines" / instance_id,
+            address=free_address(self.cloud_id, self.ssh_port, taken),
+            port=self.ssh_port,
+            labels=self.labels,
+        )
+        self.machines[instance_id] = machine
+        return machine
+
+    def forget_layer(self, snapshot_id: str) -> None:
+        """Remove a snapshot's data, as far as no machine and no other snapshot stands on it."""
+        self.engine.forget(self.layer(snapshot_id))
+        self.engine.prune(self.label)
+
+    def clear_machines(self) -> None:
+        """Remove every machine of this cloud, those of a server that was killed included."""
+        for machine in list(self.machines.values()):
+            machine.remove()
+        self.machines.clear()
+        for name in self.engine.containers(self.label):
+            self.engine.remove(name)
+        self.engine.prune(self.label)
+
+
+def cloud_id(home: Path) -> str:
+    """Which cloud this is: one for each home folder."""
+    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]
