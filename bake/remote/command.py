@@ -19,6 +19,10 @@ BROKEN: tuple[type[Exception], ...] = (paramiko.SSHException, EOFError, OSError)
 _CHUNK = 256 * 1024
 
 
+class OverdueError(Exception):
+    """The deadline has passed, and the command still runs."""
+
+
 class Command:
     """A command under way. `chunks` reads it, `exit_status` is its end, `close` gives it up.
 
@@ -55,7 +59,7 @@ class Command:
     def chunks(self, *, deadline: float | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield what arrives as (stdout, stderr), until both have ended.
 
-        `deadline` is on time.monotonic's clock; TimeoutError when it passes.
+        `deadline` is on time.monotonic's clock; OverdueError when it passes.
         Ends without a word when the connection breaks: `exit_status` tells.
         """
         channel = self._channel
@@ -81,7 +85,7 @@ class Command:
         """
         channel = self._channel
         if not channel.status_event.wait(_remaining(deadline)):
-            raise TimeoutError
+            raise OverdueError
         status: int = channel.recv_exit_status()
         transport = channel.get_transport()
         if not channel.eof_received or (status == -1 and not transport.is_active()):
@@ -111,5 +115,5 @@ def _remaining(deadline: float | None, *, unit: int = 1) -> float | None:
         return None
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError
+        raise OverdueError
     return left * unit

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
+import re
 import shlex
 import socket
 import threading
@@ -18,7 +20,7 @@ import paramiko
 import tenacity
 
 from bake.errors import ConnectError, HostKeyError, RemoteError
-from bake.remote.command import BROKEN, Command
+from bake.remote.command import BROKEN, Command, OverdueError
 
 # cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
 REFUSED_FOR_S = 60.0
@@ -131,7 +133,7 @@ class Connection:
                     stdout += out
                     stderr += err
                 status = running.exit_status(deadline=deadline)
-            except TimeoutError:
+            except OverdueError:
                 raise RemoteError(
                     f"a command did not end within {timeout_s:g} s: {command}",
                     details=_last_lines(stdout, stderr),
@@ -232,7 +234,7 @@ class Connection:
             nonlocal refused_at
             left_s = timeout_s - (time.monotonic() - began)
             try:
-                return self._open(min(_ATTEMPT_S, max(left_s, 1.0)))
+                return self._open(min(_ATTEMPT_S, self._silence_s, max(left_s, 1.0)))
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()
                 if time.monotonic() - refused_at >= REFUSED_FOR_S:
@@ -271,7 +273,7 @@ class Connection:
                 "timeout": timeout_s,
                 "banner_timeout": timeout_s,
                 "auth_timeout": timeout_s,
-                "transport_factory": _ed25519_transport,
+                "transport_factory": functools.partial(_ed25519_transport, timeout_s),
             },
         )
         # Fabric sets AutoAddPolicy, which trusts whoever answers first.
@@ -332,8 +334,11 @@ class _Heartbeat(threading.Thread):
                 timer.cancel()
 
 
-def _ed25519_transport(sock: socket.socket, **options: object) -> paramiko.Transport:
+def _ed25519_transport(
+    timeout_s: float, sock: socket.socket, **options: object
+) -> paramiko.Transport:
     transport = paramiko.Transport(sock, **options)
+    transport.handshake_timeout = timeout_s
     transport.get_security_options().key_types = ("ssh-ed25519",)
     return transport
 
@@ -352,6 +357,8 @@ def _reason(error: BaseException | None) -> str:
             return "no answer"
         case EOFError():
             return "the connection was closed"
+        case paramiko.SSHException() if re.search("banner|No existing session", str(error)):
+            return "the port is open, but no SSH server answers there"
         case OSError(strerror=str(reason)):
             return reason
         case _:

@@ -115,6 +115,7 @@ stop() {
     while ! flock --nonblock --shared "$dir/lock" true; do
         if pid=$(readlink "$dir/pid"); then
             kill -TERM -- "-$pid" 2>/dev/null || true
+            kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process hears nothing else
             flock --wait 5 --shared "$dir/lock" true || kill -KILL -- "-$pid" 2>/dev/null || true
         fi
         sleep 0.05

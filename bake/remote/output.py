@@ -13,7 +13,7 @@ _LONGEST_LINE = 4096  # of what has no line ends: shown in pieces
 _ENDED = re.compile(r"([\r\n])")
 # Escape sequences (colours, cursor, title) and control characters: a terminal would obey them.
 _UNPRINTABLE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 
 from bake.errors import ConnectError, RemoteError, StageError
+from bake.remote.command import OverdueError
 from bake.remote.connection import Connection
 from bake.remote.failure import stage_failure
 from bake.remote.inputs import inputs_file
@@ -84,7 +85,7 @@ def run_stage(
         output = Output(file, on_line)
         try:
             end = _follow_to_the_end(connection, stage, output)
-        except TimeoutError:
+        except OverdueError:
             _stop(connection, stage)
             end = _End("timeout", output.size)
         except RemoteError:
@@ -101,29 +102,27 @@ def run_stage(
 
 
 def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
-    """TimeoutError when the stage runs on long after the machine should have ended it."""
+    """OverdueError when the stage runs on long after the machine should have ended it."""
     deadline = time.monotonic() + stage.limit_s + _OVERTIME_S
-    heard_at, heard_size = time.monotonic(), -1
-    pause_s = 0.1
+    reached_at, pause_s = time.monotonic(), 0.1
     boot_id = ""
     started = False
     while True:
         reason = "it does not hand over the stage's output"
+        follower: _Follower | None = None
         try:
-            connection.reconnect(timeout_s=max(0.0, heard_at + OUT_OF_REACH_S - time.monotonic()))
+            connection.reconnect(timeout_s=max(0.0, reached_at + OUT_OF_REACH_S - time.monotonic()))
             boot_id = boot_id or connection.boot_id()
             follower = _Follower(stage, boot_id, output, started=started)
-            try:
-                end = follower.follow(connection, deadline)
-            finally:
-                started = follower.started
+            end = follower.follow(connection, deadline)
             if end is not None:
                 return end
         except ConnectError as error:
             reason = error.message
-        if output.size > heard_size:
-            heard_at, heard_size, pause_s = time.monotonic(), output.size, 0.1
-        if time.monotonic() - heard_at > OUT_OF_REACH_S:
+        if follower is not None and follower.reached:
+            started = True
+            reached_at, pause_s = time.monotonic(), 0.1
+        if time.monotonic() - reached_at > OUT_OF_REACH_S:
             raise ConnectError(
                 f"the machine was out of reach for {OUT_OF_REACH_S:.0f} s during stage "
                 f"{stage.name}: {reason}",
@@ -138,7 +137,8 @@ class _Follower:
     """One try at following a stage, over one channel."""
 
     def __init__(self, stage: _Stage, boot_id: str, output: Output, *, started: bool) -> None:
-        self.started = started
+        self.reached = False
+        self._started = started
         self._stage = stage
         self._boot_id = boot_id
         self._output = output
@@ -150,7 +150,7 @@ class _Follower:
     def follow(self, connection: Connection, deadline: float) -> _End | None:
         """The stage's end; None or ConnectError when the following ended first; StageError."""
         stage, output = self._stage, self._output
-        if self.started:
+        if self._started:
             stdin = b""
             command = _remote(connection, "attach", stage.folder, self._boot_id, output.size)
         else:
@@ -165,7 +165,7 @@ class _Follower:
                 for stdout, stderr in running.chunks(deadline=deadline):
                     output.write(stdout)
                     self._listen(stderr)
-                    if self._end is not None and self._end.size == output.size:
+                    if self._complete:
                         running.write(b"read\n")
                 status = running.exit_status(deadline=deadline)
         except ConnectError:
@@ -186,7 +186,7 @@ class _Follower:
         for line in lines:
             match line.decode(errors="replace").split():
                 case ["bake:", "running"]:
-                    self.started = True
+                    self.reached = True
                 case ["bake:", "ended", status, size]:
                     self._end = _End(status, int(size))
                 case ["bake:", verdict]:
@@ -210,7 +210,7 @@ class _Follower:
                     "its script or its inputs are not these",
                     hint="Its script was changed since; end that run first.",
                 )
-        if status > 0 and not self.started:
+        if status > 0 and not (self._started or self.reached):
             raise StageError(
                 f"stage {name} could not be started (status {status})",
                 hint="Is the login user allowed to use sudo without a password?",

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from bake.remote import keys
+
+
+def test_repr_hides_the_private_half() -> None:
+    pair = keys.generate()
+    assert "PRIVATE" in pair.private_openssh
+    assert "PRIVATE" not in repr(pair)
+    assert pair.private_openssh.splitlines()[1] not in repr(pair)
+
+
+def test_each_pair_is_another() -> None:
+    assert keys.generate() != keys.generate()
+
+
+def test_openssh_reads_the_private_half_and_finds_the_public_one_in_it(tmp_path: Path) -> None:
+    pair = keys.generate()
+    file = tmp_path / "key"
+    file.touch(mode=0o600)
+    file.write_text(pair.private_openssh)
+    found = subprocess.run(
+        ["ssh-keygen", "-y", "-f", file], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.split()[:2] == pair.public_openssh.split()
