@@ -38,7 +38,7 @@ def poll(
         if left <= 0:
             return None
         clock.sleep(min(pause, longest_pause_s, left))
-        pause *= 1.5
+        pause *= 1.2
     return answer
 
 
