@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from sshd import Machine, Proxy, free_port, sshd
+
+from bake.errors import RemoteError
+from bake.remote import keys, tunnel
+from bake.remote.connection import Connection
+
+PAGE = b"a notebook" * 100_000
+
+
+class Notebook(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(PAGE)))
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with sshd(tmp_path_factory.mktemp("sshd"), keys.generate()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def notebook() -> Iterator[int]:
+    """A web server on the machine, and its port there."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def ssh(machine: Machine) -> Iterator[Connection]:
+    with machine.connect() as connected:
+        yield connected
+
+
+def read(port: int) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+        page: bytes = answer.read()
+    return page
+
+
+def test_a_page_of_the_machine_is_read_through_a_local_port(ssh: Connection, notebook: int) -> None:
+    wanted = free_port()
+    with tunnel.forward(ssh, wanted, notebook) as port:
+        assert port == wanted
+        assert read(port) == PAGE
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", wanted))
+
+
+def test_the_next_port_is_taken_where_the_wanted_one_is_not_free(
+    ssh: Connection, notebook: int
+) -> None:
+    with (
+        tunnel.forward(ssh, free_port(), notebook) as first,
+        tunnel.forward(ssh, first, notebook) as second,
+    ):
+        assert first < second <= first + 50
+        assert read(second) == PAGE
+
+
+def test_a_port_is_free_again_at_once(ssh: Connection, notebook: int) -> None:
+    wanted = free_port()
+    for _ in range(3):
+        with tunnel.forward(ssh, wanted, notebook) as port:
+            assert (port, read(port)) == (wanted, PAGE)
+
+
+def test_no_free_port_is_an_error(
+    ssh: Connection, notebook: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_PORTS_TRIED", 1)
+    with (
+        tunnel.forward(ssh, free_port(), notebook) as taken,
+        pytest.raises(RemoteError, match=f"none of the ports {taken} to {taken} is free"),
+        tunnel.forward(ssh, taken, notebook),
+    ):
+        pass
+
+
+def test_it_listens_on_loopback_alone(ssh: Connection, notebook: int) -> None:
+    with (
+        tunnel.forward(ssh, free_port(), notebook) as port,
+        pytest.raises(ConnectionRefusedError),
+    ):
+        # another loopback address stands for any other address of this computer
+        socket.create_connection(("127.0.0.2", port))
+
+
+def test_many_callers_at_once_are_served(ssh: Connection, notebook: int) -> None:
+    pages: list[bytes] = []
+    with tunnel.forward(ssh, free_port(), notebook) as port:
+        threads = [threading.Thread(target=lambda: pages.append(read(port))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert pages == [PAGE] * 8
+
+
+def test_a_caller_is_hung_up_on_when_nobody_listens_over_there(
+    ssh: Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        tunnel.forward(ssh, free_port(), free_port()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as caller,
+    ):
+        assert caller.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_the_answer_comes_back_after_the_caller_has_ended_its_side(ssh: Connection) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_when_all_is_said() -> None:
+            with server.accept()[0] as peer:
+                said = b""
+                while data := peer.recv(1024):
+                    said += data
+                peer.sendall(said.upper())
+
+        thread = threading.Thread(target=answer_when_all_is_said)
+        thread.start()
+        with (
+            tunnel.forward(ssh, free_port(), server.getsockname()[1]) as port,
+            socket.create_connection(("127.0.0.1", port), timeout=5) as caller,
+        ):
+            caller.sendall(b"hello")
+            caller.shutdown(socket.SHUT_WR)
+            assert caller.recv(1024) == b"HELLO"
+            assert caller.recv(1024) == b""
+        thread.join()
+
+
+def test_it_outlives_a_broken_connection(
+    machine: Machine, notebook: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        Proxy(machine.port) as way,
+        machine.connect(port=way.port) as ssh,
+        tunnel.forward(ssh, free_port(), notebook) as port,
+    ):
+        assert read(port) == PAGE
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+            time.sleep(0.1)
+            way.cut("drop")
+            assert caller.recv(1) == b""
+        assert read(port) == PAGE
+        assert way.connections == 2
+    assert capfd.readouterr().err == ""
+
+
+def test_leaving_it_ends_what_is_carried(ssh: Connection) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with tunnel.forward(ssh, free_port(), server.getsockname()[1]) as port:
+            caller = socket.create_connection(("127.0.0.1", port), timeout=5)
+            peer = server.accept()[0]
+        assert (caller.recv(1), peer.recv(1)) == (b"", b"")
+        caller.close()
+        peer.close()
