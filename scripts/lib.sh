@@ -59,7 +59,8 @@ for path in sys.argv[1:]: fcntl.lockf(open(path, "a"), fcntl.LOCK_EX)' "${locks[
         fail "apt or dpkg is held by another process for more than 15 minutes"
     apt-get --yes --quiet --no-install-recommends \
         --option DPkg::Lock::Timeout=900 --option Acquire::Retries=5 --option APT::Update::Error-Mode=any \
-        --option Dpkg::Use-Pty=0 --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold "$@"
+        --option Dpkg::Use-Pty=0 --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold \
+        --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync for each file: stopping the machine flushes all
 }
 
 # apt_install PACKAGE[=VERSION]…: after finishing what an interrupted run may have left half configured.
