@@ -1,0 +1,7 @@
+"""Whether a machine is what was asked for: its GPUs, what is installed, what it computes."""
+
+from bake.verify.check import Check
+from bake.verify.expectation import Expectation, expect
+from bake.verify.proof import Proof, prove
+
+__all__ = ["Check", "Expectation", "Proof", "expect", "prove"]

@@ -1,0 +1,90 @@
+"""Which NVIDIA GPUs this machine has, and what of the driver is in it: without nvidia-smi.
+
+A GPU counts by its PCI id, or by its device file where no bus is to be seen. In a container the
+bus is the host's, so there only a device file makes a GPU the machine's own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from bake.verify.check import ask
+from bake.verify.shell import Shell
+
+NVIDIA = "0x10de"
+DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers; an NVSwitch is a bridge, 0680
+
+_PROBE = r"""
+grep -s . /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/class /sys/bus/pci/devices/*/device
+for file in /dev/nvidia[0-9]*; do [ -e "$file" ] && echo "file $file"; done
+if [ -e /run/.containerenv ] || [ -e /.dockerenv ] ||
+    systemd-detect-virt --container --quiet 2>/dev/null; then echo container; fi
+for file in /proc/driver/nvidia/version /sys/module/nvidia/version; do
+    [ -r "$file" ] && sed -n "1s|^|module |p" "$file"
+done
+{ ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null |
+    sed -n 's/.*\(libcuda\.so\.1\|libnvidia-ml\.so\.1\) .*=> //p' | sort -u |
+    while read -r library; do echo "library $(readlink -f "$library")"; done
+true
+"""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """`gpus` names each GPU once: bus id and PCI id, or its device file.
+
+    `libraries` are libcuda and libnvidia-ml as the loader finds them, by path; `module_version` is
+    None while no module is loaded.
+    """
+
+    gpus: tuple[str, ...]
+    container: bool
+    host_gpus: int
+    module_version: str | None
+    libraries: tuple[str, ...]
+
+    @property
+    def library_versions(self) -> dict[str, str]:
+        """Path → version, where the name says it: libcuda.so.535.161.08."""
+        found = ((path, _version(PurePosixPath(path).name)) for path in self.libraries)
+        return {path: version for path, version in found if version}
+
+
+def look(shell: Shell) -> Hardware:
+    return parse(ask(shell, _PROBE, timeout_s=60).stdout)
+
+
+def parse(probe: str) -> Hardware:
+    on_the_bus: dict[str, dict[str, str]] = {}
+    files, libraries, module, container = [], [], None, False
+    for line in probe.splitlines():
+        if match := re.fullmatch(r"/sys/bus/pci/devices/([^/]+)/(\w+):(\S+)", line):
+            on_the_bus.setdefault(match[1], {})[match[2]] = match[3]
+        elif line.startswith("file "):
+            files.append(line.removeprefix("file "))
+        elif line.startswith("library "):
+            libraries.append(line.removeprefix("library "))
+        elif line.startswith("module "):
+            module = module or _version(line)
+        elif line == "container":
+            container = True
+    bus = [
+        f"{address} (10de:{device.get('device', '').removeprefix('0x')})"
+        for address, device in sorted(on_the_bus.items())
+        if device.get("vendor") == NVIDIA and device.get("class", "").startswith(DISPLAY_CLASS)
+    ]
+    own = files if container or not bus else bus
+    return Hardware(
+        gpus=tuple(own),
+        container=container,
+        host_gpus=len(bus) if container else 0,
+        module_version=module,
+        libraries=tuple(libraries),
+    )
+
+
+def _version(text: str) -> str | None:
+    match = re.search(r"\d{2,9}\.\d{1,9}(\.\d{1,9})?(?=\s|$)", text)
+    return match.group() if match else None

@@ -1,0 +1,192 @@
+"""Prove that a machine is what its recipe promises, before an image of it is taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bake.errors import VerificationError
+from bake.verify import gpu, hardware, nvidia_smi, software, tensors
+from bake.verify.check import Check, Failed, Outcome, Skipped, ask
+from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure
+from bake.verify.expectation import Expectation
+from bake.verify.hardware import Hardware
+from bake.verify.nvidia_smi import Gpu, Report
+from bake.verify.shell import Shell
+from bake.verify.tensors import Tensors
+
+OnCheck = Callable[[Check], None]
+
+# With many GPUs and no persistence daemon, the driver is loaded anew for each call.
+_NVIDIA_SMI_TIMEOUT_S = 180
+# The driver's own lines: as root where that is allowed, since kernels may keep them from others.
+_DMESG = (
+    "{ sudo -n dmesg || dmesg; } 2>/dev/null | "
+    "grep -E 'NVRM|nvidia|Lockdown:|is rejected' | tail -n 200"
+)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`verified` says what was proved: "gpu" is said only when every check passed on real GPUs."""
+
+    verified: Literal["gpu", "cpu", "no"]
+    checks: tuple[Check, ...]
+    gpus: tuple[Gpu, ...] = ()
+    tensors: Tensors | None = None
+
+
+def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = None) -> Proof:
+    """Run every check; VerificationError names all that failed, each with what to do.
+
+    `on_check` is told of each check when it has ended. A broken connection raises ConnectError.
+    """
+    examination = _Examination(shell, expectation)
+    checks = []
+    for name, look in examination.checks():
+        checks.append(_run(name, look))
+        if on_check:
+            on_check(checks[-1])
+    if failed := [check for check in checks if check.outcome == "failed"]:
+        raise VerificationError(
+            f"the machine is not what was asked for: {', '.join(check.name for check in failed)}",
+            hint="No image is taken of it.",
+            details=[str(check) for check in failed],
+        )
+    return Proof(
+        examination.verified(checks),
+        tuple(checks),
+        gpus=examination.report.gpus if examination.report else (),
+        tensors=examination.tensors,
+    )
+
+
+def _run(name: str, look: Callable[[], str]) -> Check:
+    start = time.monotonic()
+    outcome: Outcome = "passed"
+    try:
+        detail = look()
+    except Failed as failure:
+        outcome, detail = "failed", str(failure)
+    except Skipped as reason:
+        outcome, detail = "skipped", str(reason)
+    return Check(name, outcome, detail, time.monotonic() - start)
+
+
+# Without these, nothing was proved of a GPU. The kernel's log may be closed to the login user.
+GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver", "tensors"}
+
+
+class _Examination:
+    """The checks in their order, and what the earlier ones have found for the later ones."""
+
+    def __init__(self, shell: Shell, expectation: Expectation) -> None:
+        self.shell = shell
+        self.expectation = expectation
+        self.hardware: Hardware | None = None
+        self.report: Report | None = None
+        self.tensors: Tensors | None = None
+
+    def checks(self) -> list[tuple[str, Callable[[], str]]]:
+        shell, expectation = self.shell, self.expectation
+        return [
+            ("GPU present", self.present),
+            ("nvidia-smi", self.nvidia_smi),
+            ("GPU models", self.models),
+            ("GPU health", self.health),
+            ("driver", self.driver),
+            ("kernel log", self.kernel_log),
+            ("nvcc", lambda: software.check_nvcc(shell, expectation)),
+            ("CUDA libraries", lambda: software.check_cuda_libraries(shell, expectation)),
+            ("Python", lambda: software.check_python(shell, expectation)),
+            ("framework", lambda: software.check_import(shell, expectation)),
+            ("d2l", lambda: software.check_d2l(shell, expectation)),
+            ("Jupyter", lambda: software.check_jupyter(shell, expectation)),
+            ("notebooks", lambda: software.check_notebooks(shell, expectation)),
+            ("tensors", self.compute),
+        ]
+
+    def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
+        """What follows from checks of which none has failed."""
+        passed = {check.name for check in checks if check.outcome == "passed"}
+        if self.tensors is None or "tensors" not in passed:
+            return "no"
+        if self.tensors.on_gpu:
+            return "gpu" if passed >= GPU_CHECKS else "no"
+        return "cpu"
+
+    def present(self) -> str:
+        self.hardware = found = hardware.look(self.shell)
+        if found.gpus:
+            return ", ".join(found.gpus)
+        reason = "this machine has no NVIDIA GPU"
+        if found.host_gpus:
+            reason = "this container's host has a GPU, and the container was not given it"
+        if self.expectation.gpu == "required":
+            raise Failed(
+                Diagnosis(
+                    reason,
+                    'the recipe says gpu = "required"',
+                    "Choose an instance type with a GPU.",
+                )
+            )
+        raise Skipped(reason)
+
+    def nvidia_smi(self) -> str:
+        self._need_a_gpu()
+        answer = ask(self.shell, nvidia_smi.COMMAND, timeout_s=_NVIDIA_SMI_TIMEOUT_S)
+        try:
+            report = nvidia_smi.parse(answer.stdout)
+            said = report.messages
+        except VerificationError as error:
+            report, said = None, f"{answer.stdout}\n{answer.stderr}"
+            if answer.exit_status == 0 and not diagnose(said):
+                raise Failed(Diagnosis(error.message, "; ".join(error.details))) from None
+        # What is said beside a document is of GPUs that are missing from it.
+        if report is None or answer.exit_status or diagnose(said) or not report.gpus:
+            said = said.strip() or nvidia_smi.NO_GPU
+            log = self._kernel_log()
+            raise Failed(*diagnose_failure("nvidia-smi", said, answer.exit_status, kernel_log=log))
+        self.report = report
+        return f"driver {report.driver_version}, {len(report.gpus)} GPUs"
+
+    def models(self) -> str:
+        gpus = self._need_a_report().gpus
+        return gpu.check_models(gpus, self._need_a_gpu(), self.expectation)
+
+    def health(self) -> str:
+        return gpu.check_health(self._need_a_report().gpus)
+
+    def driver(self) -> str:
+        return gpu.check_driver(self._need_a_report(), self._need_a_gpu(), self.expectation)
+
+    def kernel_log(self) -> str:
+        self._need_a_gpu()
+        if not (log := self._kernel_log()):
+            raise Skipped("the kernel's log is not readable, or holds nothing of the driver")
+        return gpu.check_kernel_log(log)
+
+    def compute(self) -> str:
+        gpus = 0
+        if self.hardware and self.hardware.gpus:
+            gpus = len(self._need_a_report().gpus)
+        elif self.expectation.gpu == "required":
+            raise Skipped("there is no GPU to compute on")
+        self.tensors = tensors.compute(self.shell, self.expectation)
+        return tensors.judge(self.tensors, gpus=gpus)
+
+    def _need_a_gpu(self) -> Hardware:
+        if self.hardware is None or not self.hardware.gpus:
+            raise Skipped("there is no GPU")
+        return self.hardware
+
+    def _need_a_report(self) -> Report:
+        self._need_a_gpu()
+        if self.report is None:
+            raise Skipped("nvidia-smi says nothing of the GPUs")
+        return self.report
+
+    def _kernel_log(self) -> str:
+        return ask(self.shell, _DMESG, timeout_s=60).stdout.strip()

@@ -1,0 +1,43 @@
+"""What the checks need of a machine: somebody who runs a command on it as the login user."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "checks"
+
+
+class Answer(Protocol):
+    """What a command said, and the status that it ended with."""
+
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+    @property
+    def exit_status(self) -> int: ...
+
+
+class Shell(Protocol):
+    """`bake.remote`'s connection, or anything like it.
+
+    `check` raises RemoteError for a status other than 0, and so does time running out; a
+    connection that breaks raises ConnectError, which is no verdict about the machine.
+    """
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer: ...
+
+
+@cache
+def script(name: str) -> bytes:
+    """A program of `scripts/checks/`, which is sent over stdin: no file of it is left behind."""
+    return (SCRIPTS / name).read_bytes()

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Computes on every GPU, or without one on the CPU, and says how far off the results are.
+
+    python - mxnet|pytorch '[["product", [64, 32, 16]], ...]'  < tensor.py
+
+Run by the environment's own Python, 3.6 or later. Each operation is computed by the framework in
+float32 and by numpy in float64. The last line of the output is one JSON document: figures, and no
+verdict, which is for the reader to find.
+"""
+
+import json
+import platform
+import sys
+import time
+import traceback
+
+
+class Mxnet:
+    def __init__(self):
+        import mxnet
+        from mxnet import np, npx
+
+        npx.set_np()
+        self.np, self.npx = np, npx
+        self.version = mxnet.__version__
+        self.gpus = npx.num_gpus()
+        self.library = mxnet.base._LIB
+        self.cuda = self.cudart_version()
+        self.cudnn = None
+
+    def device(self, index):
+        return self.npx.cpu() if index is None else self.npx.gpu(index)
+
+    def array(self, values, device):
+        return self.np.array(values, dtype="float32", ctx=device)
+
+    def zeros(self, shape, device):
+        return self.np.zeros(tuple(shape), ctx=device)
+
+    def product(self, a, b):
+        return self.np.dot(a, b)
+
+    def convolution(self, images, filters):
+        return self.npx.convolution(
+            images,
+            filters,
+            kernel=filters.shape[2:],
+            num_filter=filters.shape[0],
+            no_bias=True,
+        )
+
+    def to_numpy(self, result):
+        return result.asnumpy()  # waits until it has been computed
+
+    def kind(self, result):
+        return result.ctx.device_type
+
+    def cudart_version(self):
+        """CUDA's own answer, from the runtime that the library was linked with."""
+        from ctypes import byref, c_int
+
+        value = c_int()
+        try:
+            failed = self.library.cudaRuntimeGetVersion(byref(value))
+        except AttributeError:  # a build for the CPU
+            return None
+        return None if failed else "%d.%d" % (value.value // 1000, value.value % 1000 // 10)
+
+    def describe(self, index):
+        from ctypes import byref, c_int
+
+        found = []
+        for attribute in (75, 76):  # cudaDevAttrComputeCapabilityMajor, …Minor
+            value = c_int()
+            if self.library.cudaDeviceGetAttribute(byref(value), attribute, index):
+                return {}
+            found.append(value.value)
+        return {"capability": "%d.%d" % tuple(found)}
+
+
+class Pytorch:
+    def __init__(self):
+        import torch
+
+        self.torch = torch
+        self.version = str(torch.__version__)
+        self.gpus = torch.cuda.device_count()
+        self.cuda = torch.version.cuda
+        self.cudnn = str(torch.backends.cudnn.version() or "") or None
+
+    def device(self, index):
+        return self.torch.device("cpu" if index is None else "cuda:%d" % index)
+
+    def array(self, values, device):
+        return self.torch.tensor(values, dtype=self.torch.float32, device=device)
+
+    def zeros(self, shape, device):
+        return self.torch.zeros(shape, device=device)
+
+    def product(self, a, b):
+        return a @ b
+
+    def convolution(self, images, filters):
+        return self.torch.nn.functional.conv2d(images, filters)
+
+    def to_numpy(self, result):
+        return result.cpu().numpy()  # waits until it has been computed
+
+    def kind(self, result):
+        return {"cuda": "gpu"}.get(result.device.type, result.device.type)
+
+    def describe(self, index):
+        capability = "%d.%d" % self.torch.cuda.get_device_capability(index)
+        return {"capability": capability, "name": self.torch.cuda.get_device_name(index)}
+
+
+def compute(framework, device, operation, shape, random):
+    """One operation: the framework's array, and what it should be, in float64."""
+    import numpy
+
+    def values(*sizes):
+        return random.standard_normal(sizes).astype("float32")
+
+    if operation == "zeros":
+        return framework.zeros(shape, device), numpy.zeros(shape)
+    if operation == "product":
+        m, k, n = shape
+        a, b = values(m, k), values(k, n)
+        result = framework.product(framework.array(a, device), framework.array(b, device))
+        return result, a.astype("float64") @ b.astype("float64")
+    if operation == "convolution":
+        batch, channels, height, width, count, size = shape
+        images, filters = (
+            values(batch, channels, height, width),
+            values(count, channels, size, size),
+        )
+        result = framework.convolution(
+            framework.array(images, device), framework.array(filters, device)
+        )
+        rows, columns = height - size + 1, width - size + 1
+        expected = numpy.zeros((batch, count, rows, columns))
+        for i in range(size):
+            for j in range(size):
+                window = images[:, :, i : i + rows, j : j + columns].astype("float64")
+                expected += numpy.einsum("bchw,fc->bfhw", window, filters[:, :, i, j])
+        return result, expected
+    raise ValueError("unknown operation: %s" % operation)
+
+
+def measure(framework, index, operation, shape, random):
+    """`error` is the Frobenius norm of the difference, in parts of the result's; `worst` is the
+    largest single difference, in parts of the result's root mean square."""
+    import numpy
+
+    start = time.perf_counter()
+    result, expected = compute(framework, framework.device(index), operation, shape, random)
+    found = framework.to_numpy(result).astype("float64")
+    seconds = time.perf_counter() - start
+    if found.shape != expected.shape:
+        raise ValueError("a result has the shape %s, not %s" % (found.shape, expected.shape))
+    difference = found - expected
+    scale = numpy.sqrt(numpy.mean(expected**2)) or 1.0
+    return {
+        "operation": operation,
+        "shape": shape,
+        "kind": framework.kind(result),
+        "error": float(numpy.sqrt(numpy.mean(difference**2)) / scale),
+        "worst": float(numpy.max(numpy.abs(difference)) / scale),
+        "seconds": seconds,
+    }
+
+
+def try_device(framework, index, operations):
+    import numpy
+
+    device = {"index": index, "results": [], "failure": None}
+    try:
+        if index is not None:
+            device.update(framework.describe(index))
+        for number, (operation, shape) in enumerate(operations):
+            random = numpy.random.RandomState(number + 1)
+            device["results"].append(measure(framework, index, operation, shape, random))
+    except Exception:
+        device["failure"] = traceback.format_exc(limit=-3)
+    return device
+
+
+def main(name, operations):
+    report = {"python": platform.python_version(), "devices": [], "failure": None}
+    try:
+        import numpy
+
+        report["numpy"] = numpy.__version__
+        framework = {"mxnet": Mxnet, "pytorch": Pytorch}[name]()
+        for key in ("version", "gpus", "cuda", "cudnn"):
+            report[key] = getattr(framework, key)
+        for index in range(framework.gpus) if framework.gpus else [None]:
+            report["devices"].append(try_device(framework, index, operations))
+    except Exception:
+        report["failure"] = traceback.format_exc(limit=-3)
+    print("\n" + json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
