@@ -17,10 +17,13 @@ import boto3
 import botocore.loaders
 import botocore.session
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectionClosedError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import botocore_stubber as _STUBBER
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
 
@@ -154,6 +157,15 @@ class Aws:
 
         self._fault(operation, act, "after-call", **more)
 
+    def lose_answer(self, operation: str) -> None:
+        """The call takes effect, the connection is lost, and boto asks again by itself."""
+
+        def act(request: Any) -> None:
+            _moto(_STUBBER, f"before-send.ec2.{operation}", request)
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+        self._fault(operation, act, "before-send", times=1)
+
     def alter(self, operation: str, act: Callable[[Params], None], **more: Any) -> None:
         """The call takes effect, and its parsed answer is changed."""
         self._fault(operation, act, "after-call", **more)
@@ -241,7 +253,9 @@ _moto_create_image = AmiBackend.create_image
 def _create_image(
     self: Any, instance_id: str, name: str, description: str, tag_specifications: list[Params]
 ) -> Ami:
-    """As EC2 has it, and moto not: the snapshot gets its tags in the same call."""
+    """As EC2 has it, and moto not: snapshots get their tags in the same call, names are unique."""
+    if any(image.name == name for image in self.amis.values()):
+        raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
     of = {spec["ResourceType"]: spec["Tags"] for spec in tag_specifications}
     image = _moto_create_image(
         self, instance_id, name, description, [{"ResourceType": "image", "Tags": of["image"]}]

@@ -153,6 +153,19 @@ def test_a_call_that_took_effect_and_was_cut_off_leaves_nothing(
     assert aws.cloud.leftovers == []
 
 
+@pytest.mark.parametrize(
+    "operation", ["ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress"]
+)
+def test_a_lost_answer_is_asked_for_again_and_meets_its_own_work(
+    aws: Aws, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    aws.lose_answer(operation)
+    bake(aws, nothing)
+    assert aws.sent.count(operation) == 2
+    assert aws.remains() == set()
+
+
 @pytest.mark.parametrize("operation", ["CreateSecurityGroup", "AuthorizeSecurityGroupIngress"])
 def test_a_refused_call_leaves_nothing_of_those_before_it(aws: Aws, operation: str) -> None:
     aws.refuse(operation, "UnauthorizedOperation", "You are not authorized.")

@@ -17,8 +17,9 @@ from bake.errors import CloudError, MachineError
 
 OnState = Callable[[str], None]
 
-# Generous: a GPU machine of the largest kinds takes minutes to come, and to go.
-_CHANGE_S = 15 * MINUTE
+# Generous: the largest GPU machines take minutes to come, and more to let go of their GPUs.
+_START_S = 15 * MINUTE
+_END_S = 30 * MINUTE
 # How long a new instance may be unknown to some of EC2's servers.
 _KNOWN_S = 2 * MINUTE
 _ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
@@ -112,6 +113,7 @@ def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: No
         instance_id,
         {"stopped"},
         doing="stopping",
+        timeout_s=_END_S,
         never={"shutting-down", "terminated"},
         on_state=on_state,
     )
@@ -142,7 +144,7 @@ def end(
         wait_until(
             partial(_is_gone, cloud, instance_id, on_state),
             what=f"{instance_id} is being terminated",
-            timeout_s=_CHANGE_S,
+            timeout_s=_END_S,
             clock=cloud.clock,
             failure=MachineError,
         )
@@ -167,7 +169,13 @@ def wait_until_running(
 ) -> Machine:
     """Running and with its public address. MachineError with AWS's reason when it ends instead."""
     return _wait_until(
-        cloud, instance_id, {"running"}, doing="starting", never=never, on_state=on_state
+        cloud,
+        instance_id,
+        {"running"},
+        doing="starting",
+        timeout_s=_START_S,
+        never=never,
+        on_state=on_state,
     )
 
 
@@ -193,6 +201,7 @@ def _wait_until(
     wanted: Collection[str],
     *,
     doing: str,
+    timeout_s: float,
     never: Collection[str],
     on_state: OnState,
 ) -> Machine:
@@ -217,7 +226,7 @@ def _wait_until(
     return wait_until(
         probe,
         what=f"{instance_id} is {doing}",
-        timeout_s=_CHANGE_S,
+        timeout_s=timeout_s,
         clock=cloud.clock,
         failure=MachineError,
         hint=f"aws ec2 describe-instances --instance-ids {instance_id} --region {cloud.region}",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from bake.aws.market import Market, Placement
-from bake.aws.quota import how_to_raise, quota_code, read_quota
+from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.session import Cloud
 from bake.errors import CloudError, Finding, PreflightError
 
@@ -66,11 +67,12 @@ def find_placements(
     subnets, problem = _subnets(cloud, subnet_id)
     findings = [problem] if problem else []
     types, zones = _types(cloud, instance_types), _zones(cloud, instance_types)
+    quota = cache(lambda code: read_quota(cloud, code, market))  # many types share one
     found: list[Placement] = []
     for name in instance_types:
         problem = _unfit(cloud, name, types.get(name), zones[name], image, market)
         if not problem:
-            free, problem = _within_quota(cloud, types[name], market)
+            free, problem = _within_quota(cloud, types[name], market, quota)
             there = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
             if free and subnets and not there:
                 problem = _elsewhere(name, zones[name], subnets)
@@ -158,14 +160,14 @@ def _unfit(
 
 
 def _within_quota(
-    cloud: Cloud, info: dict[str, Any], market: Market
+    cloud: Cloud, info: dict[str, Any], market: Market, read: Callable[[str], Quota]
 ) -> tuple[bool, Finding | None]:
     name, vcpus = info["InstanceType"], info["VCpuInfo"]["DefaultVCpus"]
     code = quota_code(name, market)
     if code is None:
         return True, None
     try:
-        quota = read_quota(cloud, code, market)
+        quota = read(code)
     except CloudError as error:
         message = f"the vCPU quota {code} for {name} could not be read ({error.code})"
         return True, Finding("quota", message, "Not needed: when it is too small, the start fails")

@@ -98,7 +98,7 @@ def connect(
 
 
 def _no_access(error: CloudError) -> AccessError:
-    return AccessError(error.message, hint=error.hint, code=error.code, reason=error.reason)
+    return AccessError("No access to AWS", hint=error.hint, code=error.code, reason=error.reason)
 
 
 def _call(client: Any, operation: str, params: Answer) -> Answer:

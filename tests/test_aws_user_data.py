@@ -1,0 +1,135 @@
+"""What a machine is told at its first boot, parsed and run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bake.aws.user_data import LONGEST, TIMER, user_data
+from bake.errors import RequestError
+
+END = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Key:
+    private_openssh: str = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz\n-----END-----\n"
+    public_openssh: str = "ssh-ed25519 AAAAC3Nz bake\n"
+
+
+def config(expires_at: datetime | None = END) -> dict[str, Any]:
+    text = user_data(Key(), expires_at)
+    assert text.startswith("#cloud-config\n")
+    parsed: dict[str, Any] = yaml.safe_load(text)
+    return parsed
+
+
+def test_the_machine_shows_our_host_key_and_no_other() -> None:
+    parsed = config()
+    assert parsed["ssh_deletekeys"] is True
+    assert parsed["ssh_keys"] == {
+        "ed25519_private": Key().private_openssh,
+        "ed25519_public": "ssh-ed25519 AAAAC3Nz bake",
+    }
+    # cloud-init makes no keys where some are given; an empty list of kinds is not valid to it.
+    assert "ssh_genkeytypes" not in parsed
+
+
+def test_nobody_logs_in_by_password_or_as_root_and_nothing_is_upgraded() -> None:
+    parsed = config()
+    assert parsed["ssh_pwauth"] is False
+    assert parsed["disable_root"] is True
+    assert parsed["package_upgrade"] is False
+
+
+def test_a_machine_that_stays_has_no_timer() -> None:
+    assert "write_files" not in config(None)
+
+
+def test_more_than_ec2_takes_is_refused_here() -> None:
+    with pytest.raises(RequestError, match=str(LONGEST)):
+        user_data(Key(public_openssh="k" * LONGEST), END)
+
+
+@pytest.mark.skipif(not shutil.which("cloud-init"), reason="cloud-init is not installed")
+def test_cloud_init_finds_it_valid(tmp_path: Path) -> None:
+    path = tmp_path / "user-data"
+    path.write_text(user_data(Key(), END))
+    answer = subprocess.run(
+        ["cloud-init", "schema", "--config-file", path], capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_the_timers_script_is_sound_shell() -> None:
+    [file] = config()["write_files"]
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    answer = subprocess.run(
+        [str(shellcheck), "--shell=sh", "-"], input=file["content"], capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stdout
+
+
+@dataclass
+class Boot:
+    """The timer's script on a machine whose `shutdown` and `sleep` only say that they were run."""
+
+    root: Path
+    systemd: bool = True
+    user_data: str | None = None
+
+    def run(self, expires_at: datetime) -> list[str]:
+        [file] = config(expires_at)["write_files"]
+        assert (file["path"], file["permissions"]) == (TIMER, "0755")
+        own = user_data(Key(), expires_at) if self.user_data is None else self.user_data
+        (self.root / "user-data.txt").write_text(own)
+        if self.systemd:
+            (self.root / "systemd").mkdir()
+        said = self.root / "said"
+        for name in ("shutdown", "sleep"):
+            command = self.root / name
+            command.write_text(f'#!/bin/sh\necho "{name} $*" >> {said}\n')
+            command.chmod(0o755)
+        script = file["content"]
+        script = script.replace(
+            "/var/lib/cloud/instance/user-data.txt", str(self.root / "user-data.txt")
+        ).replace("/run/systemd/system", str(self.root / "systemd"))
+        path = f"{self.root}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(["sh", "-c", script], env={"PATH": path}, check=True)
+        wanted = 1 if self.systemd else 2
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:  # without systemd it goes on in the background
+            lines = said.read_text().splitlines() if said.exists() else []
+            if len(lines) >= wanted or self.user_data is not None:
+                return lines
+            time.sleep(0.02)
+        return lines
+
+
+def test_the_machine_ends_when_its_run_does(tmp_path: Path) -> None:
+    [said] = Boot(tmp_path).run(datetime.now(UTC) + timedelta(minutes=90))
+    assert said in {"shutdown -h +90", "shutdown -h +91"}
+
+
+def test_a_machine_that_boots_too_late_ends_at_once(tmp_path: Path) -> None:
+    assert Boot(tmp_path).run(datetime.now(UTC) - timedelta(days=1)) == ["shutdown -h +0"]
+
+
+def test_a_machine_without_systemd_ends_too_and_its_boot_goes_on(tmp_path: Path) -> None:
+    said = Boot(tmp_path, systemd=False).run(datetime.now(UTC) + timedelta(seconds=119))
+    assert said == ["sleep 120", "shutdown -h now"]
+
+
+def test_a_machine_from_an_image_with_the_timer_in_it_is_left_alone(tmp_path: Path) -> None:
+    other = user_data(Key(), None)
+    assert Boot(tmp_path, user_data=other).run(datetime.now(UTC) - timedelta(days=1)) == []
