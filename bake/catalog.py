@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Modules = Literal["proprietary", "open"]
 Archive = Literal["os", "nvidia"]
 
-VERSION = re.compile(r"\d+(\.\d+)*")
+# Bounded: more digits than Python turns into a number are no version.
+VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}")
 
 
 def numbers(version: str) -> tuple[int, ...]:

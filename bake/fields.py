@@ -1,7 +1,7 @@
 """The kinds of value that a recipe has, each saying what would be right.
 
 A refusal is a pydantic error of the type "bake" with a message, a hint, and `below`: the place
-under the one that pydantic knows, where the fault is one level deeper. `bake.recipe` makes findings
+under the one that pydantic knows, where the fault is one level deeper. `bake.faults` makes findings
 of them.
 """
 
@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from bake.catalog import nearest
+from bake.catalog import VERSION, nearest
 from bake.payload import UPSTREAM
 
 
@@ -38,7 +38,7 @@ def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
 
 
 def matching(pattern: str, what: str, example: str) -> AfterValidator:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
@@ -107,7 +107,9 @@ Distinct = AfterValidator(_distinct)
 Some = AfterValidator(_some)
 Printable = AfterValidator(_printable)
 
-Version = Annotated[str, BeforeValidator(_no_number), matching(r"\d+(\.\d+)*", "version", '"10.1"')]
+Version = Annotated[
+    str, BeforeValidator(_no_number), matching(VERSION.pattern, "version", '"10.1"')
+]
 Name = Annotated[
     str, matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: a-z, digits and hyphens")
 ]

@@ -87,8 +87,8 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
     distribution = recipe.base.partition("-")[0]
     driver = catalog.driver(recipe.base, recipe.driver.branch, recipe.driver.modules)
     build = catalog.build(recipe.framework.name, recipe.framework.version, recipe.cuda.version)
-    toolkit = catalog.cuda[recipe.cuda.version].on[recipe.base]
-    if driver is None or build is None:
+    toolkit = catalog.cuda[recipe.cuda.version].on.get(recipe.base)
+    if driver is None or build is None or toolkit is None:
         raise ValueError("Catalog.check comes first")
     machines = [catalog.instance_type(name) for name in recipe.builder.instance_types]
     switched = any(machine.fabric_manager for machine in machines)

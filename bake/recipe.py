@@ -6,19 +6,18 @@ with its place in the file and what would be right. Its values never meet a shel
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.fields import FieldInfo
 
 from bake import catalog
 from bake.catalog import nearest, numbers
 from bake.errors import Finding, RecipeError
+from bake.faults import findings
 from bake.fields import (
     AptPackage,
     CondaPackage,
@@ -43,6 +42,7 @@ from bake.payload import SIGNED
 SEAL = "seal"
 MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
 FRAMEWORK_STAGES = ("mxnet", "pytorch")
+DEFAULT_FRAMEWORK = "mxnet"
 
 # EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
 MAX_TAGS = 25
@@ -76,7 +76,7 @@ class Python(_Table):
     """`installer` is the version of Miniconda or Miniforge, whose own Python is another matter."""
 
     manager: Literal["miniconda", "miniforge", "venv"]
-    version: Annotated[Version, matching(r"3\.\d+", "version of Python 3", '"3.9"')]
+    version: Annotated[Version, matching(r"3\.[0-9]{1,2}", "version of Python 3", '"3.9"')]
     environment: Environment = "d2l"
     installer: str = ""
 
@@ -192,7 +192,7 @@ def find(name: str, folder: Path) -> Recipe:
 def all_recipes(folder: Path) -> list[Recipe]:
     """RecipeError with every finding of every file; also if two have one name."""
     recipes: list[Recipe] = []
-    findings: list[Finding] = []
+    faults: list[Finding] = []
     places: dict[str, list[Path]] = {}
     for path in _files(folder):
         try:
@@ -200,9 +200,9 @@ def all_recipes(folder: Path) -> list[Recipe]:
             places.setdefault(recipes[-1].name, []).append(path)
         except RecipeError as error:
             found = error.findings or (Finding("", error.message, error.hint),)
-            findings += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
-    if findings:
-        raise RecipeError(f"recipes in {folder} are not valid", findings=findings)
+            faults += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
+    if faults:
+        raise RecipeError(f"recipes in {folder} are not valid", findings=faults)
     for name, paths in places.items():
         if len(paths) > 1:
             raise _two_with_one_name(name, paths)
@@ -212,7 +212,7 @@ def all_recipes(folder: Path) -> list[Recipe]:
 def choose(
     folder: Path, *, name: str | None = None, cuda: str | None = None, framework: str | None = None
 ) -> Recipe:
-    """The recipe of this name, or else the default one for this CUDA and framework.
+    """The recipe of this name, or else the default one for this CUDA and framework (MXNet first).
 
     With a name, `cuda` and `framework` choose nothing: they change the recipe (`override`).
     """
@@ -232,11 +232,12 @@ def choose(
         asked = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
         there = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
         raise RecipeError(f"there is no recipe for {asked}", hint=f"There is CUDA {there}")
-    defaults = [recipe for recipe in fitting if recipe.default] or fitting
-    if len(defaults) > 1:
-        several = ", ".join(recipe.name for recipe in defaults)
+    fitting = [recipe for recipe in fitting if recipe.default] or fitting
+    fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
+    if len(fitting) > 1:
+        several = ", ".join(recipe.name for recipe in fitting)
         raise RecipeError(f"several recipes fit: {several}", hint="Name one of them")
-    return defaults[0]
+    return fitting[0]
 
 
 def override(
@@ -298,63 +299,9 @@ def _validated(document: Mapping[str, Any], message: str) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except pydantic.ValidationError as error:
-        raise RecipeError(message, findings=list(_findings(error))) from error
+        raise RecipeError(message, findings=list(findings(error, Recipe))) from error
 
 
 def _two_with_one_name(name: str, paths: Iterable[Path]) -> RecipeError:
     files = " and ".join(path.name for path in paths)
     return RecipeError(f"two recipes have the name {name}: {files}", hint="Give one another name")
-
-
-def _findings(error: pydantic.ValidationError) -> Iterator[Finding]:
-    for fault in error.errors(include_url=False):
-        location = tuple(part for part in fault["loc"] if part != "[key]")
-        place, field = _place(location), _field(location)
-        described = f"Write {field.description}" if field and field.description else ""
-        match fault["type"]:
-            case "bake":
-                context = fault["ctx"]
-                place = ".".join(filter(None, (place, context["below"])))
-                yield Finding(place, context["message"], context["hint"])
-            case "extra_forbidden":
-                table = _table(location[:-1]) or Recipe
-                hint = nearest(str(location[-1]), table.model_fields)
-                yield Finding(place, "unknown key", hint)
-            case "missing":
-                yield Finding(place, "is missing", described)
-            case "model_type":
-                yield Finding(place, "is no table", f"Write [{place}], and its keys below")
-            case _:
-                message = fault["msg"].removeprefix("Input ").removeprefix("Value ")
-                yield Finding(place, message[:1].lower() + message[1:], described)
-
-
-def _place(location: Iterable[int | str]) -> str:
-    """As in TOML: `builder.instance_types[0]`, `tags."a b"`."""
-    place = ""
-    for part in location:
-        if isinstance(part, int):
-            place += f"[{part}]"
-        else:
-            place += f".{part}" if re.fullmatch(r"[\w-]+", part) else f'."{part}"'
-    return place.removeprefix(".")
-
-
-def _table(location: Iterable[int | str]) -> type[BaseModel] | None:
-    table: type[BaseModel] = Recipe
-    for part in location:
-        field = table.model_fields.get(str(part))
-        kind = field.annotation if field else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return None
-        table = kind
-    return table
-
-
-def _field(location: tuple[int | str, ...]) -> FieldInfo | None:
-    """The nearest field above a place: an item of a list is its list's."""
-    for length in range(len(location), 0, -1):
-        table = _table(location[: length - 1])
-        if table and (field := table.model_fields.get(str(location[length - 1]))):
-            return field
-    return None

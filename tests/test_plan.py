@@ -291,6 +291,11 @@ def test_bad_headers_of_several_scripts_come_at_once(scripts: Path) -> None:
     assert "lower is no variable" in found
 
 
+def test_variables_are_only_for_what_can_work() -> None:
+    with pytest.raises(ValueError, match="check comes first"):
+        values("mxnet-cu101", base="debian-12")
+
+
 def test_what_cannot_work_is_refused_before_any_script_is_read(tmp_path: Path) -> None:
     wrong = changed(RECIPES["mxnet-cu101"], builder__instance_types=["p4d.24xlarge"])
     with pytest.raises(IncompatibleError) as caught:
@@ -401,9 +406,9 @@ def test_notebooks_are_never_fetched_unchecked() -> None:
 
 
 def test_the_fabric_manager_is_for_machines_with_switches() -> None:
-    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
-    alone = values("mxnet-cu112", builder__instance_types=["g5.xlarge"])
-    assert alone["FABRIC_MANAGER_PACKAGES"] == ""
+    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == ""
+    switched = values("mxnet-cu112", builder__instance_types=["p4d.24xlarge"])
+    assert switched["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
 
 
 def test_mirrors_of_the_recipe_replace_those_of_the_payload() -> None:

@@ -149,6 +149,12 @@ def test_a_fault_says_what_would_be_right(
     assert says in found[place]
 
 
+@pytest.mark.parametrize("version", ["1" * 5000, "10.", "v10", "١٠", "10.1\\n", "", "-1"])
+def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
+    found = findings(changed('version = "10.1"', f'version = "{version}"'), tmp_path)
+    assert list(found) == ["cuda.version"]
+
+
 def test_a_missing_installer_is_told_what_there_is(tmp_path: Path) -> None:
     found = findings(changed('installer = "py310_24.9.2-0"\n', ""), tmp_path)
     assert "py310_24.9.2-0" in found["python.installer"]
@@ -309,6 +315,13 @@ def test_two_defaults_must_be_told_apart(folder: Path) -> None:
     write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
     with pytest.raises(RecipeError, match="several recipes fit: mine, mxnet-cu101"):
         recipes.choose(folder, cuda="10.1")
+
+
+def test_mxnet_is_the_default_framework_of_a_cuda(folder: Path) -> None:
+    text = (folder / "pytorch-cu126.toml").read_text()
+    write(folder, text.replace("pytorch-cu126", "other").replace("12.6", "10.1"))
+    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(folder, cuda="10.1", framework="pytorch").name == "other"
 
 
 def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:

@@ -1,0 +1,71 @@
+"""Faults of a document that pydantic finds, as findings for people.
+
+A field's description is what would be right; the kinds of value in `bake.fields` bring their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import pydantic
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from bake.catalog import nearest
+from bake.errors import Finding
+
+
+def findings(error: pydantic.ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
+    """Every fault that pydantic found in a document of this model, with what would be right."""
+    for fault in error.errors(include_url=False):
+        location = tuple(part for part in fault["loc"] if part != "[key]")
+        place, field = _place(location), _field(location, model)
+        described = f"Write {field.description}" if field and field.description else ""
+        match fault["type"]:
+            case "bake":
+                context = fault["ctx"]
+                place = ".".join(filter(None, (place, context["below"])))
+                yield Finding(place, context["message"], context["hint"])
+            case "extra_forbidden":
+                table = _table(location[:-1], model) or model
+                hint = nearest(str(location[-1]), table.model_fields)
+                yield Finding(place, "unknown key", hint)
+            case "missing":
+                yield Finding(place, "is missing", described)
+            case "model_type":
+                yield Finding(place, "is no table", f"Write [{place}], and its keys below")
+            case _:
+                message = fault["msg"].removeprefix("Input ").removeprefix("Value ")
+                yield Finding(place, message[:1].lower() + message[1:], described)
+
+
+def _place(location: Iterable[int | str]) -> str:
+    """As in TOML: `builder.instance_types[0]`, `tags."a b"`."""
+    place = ""
+    for part in location:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        else:
+            place += f".{part}" if re.fullmatch(r"[\w-]+", part) else f'."{part}"'
+    return place.removeprefix(".")
+
+
+def _table(location: Iterable[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
+    table = model
+    for part in location:
+        field = table.model_fields.get(str(part))
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        table = kind
+    return table
+
+
+def _field(location: tuple[int | str, ...], model: type[BaseModel]) -> FieldInfo | None:
+    """The nearest field above a place: an item of a list is its list's."""
+    for length in range(len(location), 0, -1):
+        table = _table(location[: length - 1], model)
+        if table and (field := table.model_fields.get(str(location[length - 1]))):
+            return field
+    return None
