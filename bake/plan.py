@@ -52,9 +52,7 @@ def make_plan(
     recipe: Recipe, *, catalog: Catalog, payload: Payload, base_image_id: str, scripts: Path
 ) -> Plan:
     """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit."""
-    if findings := catalog.check(recipe):
-        message = f"the recipe {recipe.name} cannot work"
-        raise IncompatibleError(message, findings=findings)
+    refuse_what_cannot_work(recipe, catalog)
     given = variables(recipe, catalog, payload)
     chosen = _read(recipe, scripts)
     needs = _needs(recipe, chosen)
@@ -76,6 +74,13 @@ def make_plan(
         stages={name: stage.digest for name, stage in stages.items()},
     )
     return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole)
+
+
+def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
+    """IncompatibleError with every finding; nothing has to be reached or started to know it."""
+    if findings := catalog.check(recipe):
+        message = f"the recipe {recipe.name} cannot work"
+        raise IncompatibleError(message, findings=findings)
 
 
 def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
