@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import Annotated
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from bake.catalog import VERSION, nearest
-from bake.payload import UPSTREAM
+from bake.payload import SIGNED, UPSTREAM
+
+# EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
+MAX_TAGS = 25
 
 
 def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
@@ -103,6 +106,14 @@ def _tag_value(value: str) -> str:
     return value
 
 
+def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
+    for name, url in mirrors.items():
+        if name not in SIGNED and not url.startswith("https://"):
+            message = f"{url} is not over TLS"
+            raise refusal(message, f"only {', '.join(SIGNED)} may go without", below=name)
+    return mirrors
+
+
 Distinct = AfterValidator(_distinct)
 Some = AfterValidator(_some)
 Printable = AfterValidator(_printable)
@@ -125,9 +136,15 @@ CondaPackage = Annotated[
 ]
 PipPackage = Annotated[str, Printable, AfterValidator(_requirement)]
 
-Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
-Url = Annotated[
-    str, matching(r"https?://[^\s/?#]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi")
+_Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
+# Without user and password: a mirror's URL stands in logs and in the image.
+_Url = Annotated[
+    str, matching(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi")
 ]
-TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
-TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
+_TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
+_TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
+
+Mirrors = Annotated[dict[_Mirror, _Url], AfterValidator(_over_tls)]
+Tags = Annotated[
+    dict[_TagKey, _TagValue], Field(max_length=MAX_TAGS, description=f"at most {MAX_TAGS}")
+]

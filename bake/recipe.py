@@ -23,29 +23,23 @@ from bake.fields import (
     CondaPackage,
     Distinct,
     Environment,
-    Mirror,
+    Mirrors,
     Name,
     PipPackage,
     Printable,
     Region,
     Some,
-    TagKey,
-    TagValue,
-    Url,
+    Tags,
     Version,
     known,
     matching,
     refusal,
 )
-from bake.payload import SIGNED
 
 SEAL = "seal"
 MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
 FRAMEWORK_STAGES = ("mxnet", "pytorch")
 DEFAULT_FRAMEWORK = "mxnet"
-
-# EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
-MAX_TAGS = 25
 
 
 class _Table(BaseModel):
@@ -122,14 +116,6 @@ def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
     return stages
 
 
-def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
-    for name, url in mirrors.items():
-        if name not in SIGNED and not url.startswith("https://"):
-            message = f"{url} is not over TLS"
-            raise refusal(message, f"only {', '.join(SIGNED)} may go without", below=name)
-    return mirrors
-
-
 class Recipe(_Table):
     """What an image is made of. Frozen; `override` gives a changed copy, validated again."""
 
@@ -149,10 +135,8 @@ class Recipe(_Table):
     framework: Framework
     d2l: D2l
     packages: Packages = Packages()
-    mirrors: Annotated[dict[Mirror, Url], AfterValidator(_over_tls)] = {}
-    tags: dict[TagKey, TagValue] = Field(
-        default_factory=dict, max_length=MAX_TAGS, description=f"at most {MAX_TAGS}"
-    )
+    mirrors: Mirrors = {}
+    tags: Tags = {}
 
     @model_validator(mode="after")
     def _stages_are_this_recipe_s(self) -> Self:

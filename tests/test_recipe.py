@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bake import recipe as recipes
 from bake.errors import Finding, RecipeError
+from bake.fields import MAX_TAGS
 from bake.recipe import Recipe
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
@@ -195,6 +196,7 @@ def test_pip_packages_may_have_markers_and_addresses(tmp_path: Path) -> None:
         ("pypi = 'http://mirror.example.org/simple'", False),
         ("nvidia = 'http://mirror.example.org'", False),
         ("pypi = 'ftp://mirror.example.org'", False),
+        ("pypi = 'https://user:secret@mirror.example.org/simple'", False),
         ("pypi = 'https://mirror.example.org/simple?a=b'", False),
         ("pypi = 'https://mirror.example.org/si mple'", False),
     ],
@@ -233,7 +235,7 @@ def test_tags_obey_ec2(tmp_path: Path, tag: tuple[str, str], good: bool) -> None
 
 
 def test_there_is_room_for_our_own_tags(tmp_path: Path) -> None:
-    tags = "".join(f"t{n} = 'v'\n" for n in range(recipes.MAX_TAGS + 1))
+    tags = "".join(f"t{n} = 'v'\n" for n in range(MAX_TAGS + 1))
     assert "at most 25" in findings(f"{GOOD}[tags]\n{tags}", tmp_path)["tags"]
 
 
