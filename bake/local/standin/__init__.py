@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake import catalog, folders
+from bake.local.os_images import STAND_IN_OWNER
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.payload import UPSTREAM, Payload
 
@@ -54,7 +55,7 @@ def serve(wanted: Mapping[str, str], *, host: str = HOST, listen: str = "127.0.0
         mirrors=mirrors,
         nvidia_key_fingerprint=trusted.fingerprint,
         sha256=_sha256(),
-        image_owner="self",
+        image_owner=STAND_IN_OWNER,
     )
 
 
