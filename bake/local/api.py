@@ -52,8 +52,11 @@ class LocalEC2Response(EC2Response):  # type: ignore[misc]
         if self._get_param("MaxCount"):
             self.params["MinCount"] = self._get_param("MaxCount")
         result = super().run_instances()
+        spot = self._get_param("InstanceMarketOptions.SpotOptions", {})
         for instance in result.result.instances:
             instance.client_token = token
+            if instance.lifecycle == "spot":
+                self.ec2_backend.spot_request_of(instance).ask_for(spot)
         if token:
             tokens[token] = (fingerprint, result.result.id)
         return result

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,37 @@ class Endpoint:
     note: str = ""
 
     def ask(self, path: str, document: Any = None) -> dict[str, Any]:
-        """Its owner's door: GET, or POST with a document. Raises LocalCloudError with its answer."""
-        data = None if document is None else json.dumps(document).encode()
-        request = urllib.request.Request(
-            f"{self.url}/_bake/{path}", data, {"Content-Type": "application/json"}
-        )
+        """Its owner's door: GET, or POST with a document.
+
+        Raises LocalCloudError with what it answers.
+        """
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        # http.client and nothing that would ask a proxy: it is on loopback.
+        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        body = None if document is None else json.dumps(document)
         try:
-            # Never by a proxy: it is on loopback.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(request, timeout=120) as response:
-                answer: dict[str, Any] = json.load(response)
-                return answer
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            with_reason = json.loads(said)["error"] if said.startswith("{") else said
-            raise LocalCloudError(f"The local cloud refuses: {with_reason}") from error
+            connection.request(
+                "GET" if body is None else "POST",
+                f"/_bake/{path}",
+                body,
+                {"Content-Type": "application/json"},
+            )
+            answer = connection.getresponse()
+            said = answer.read()
         except OSError as error:
             raise LocalCloudError(f"The local cloud at {self.url} does not answer") from error
+        finally:
+            connection.close()
+        if answer.status == 500:
+            raise LocalCloudError("The local cloud failed", hint=f"Its log is {log_path()}")
+        parsed: dict[str, Any] = json.loads(said)
+        if answer.status != 200:
+            raise LocalCloudError(f"The local cloud refuses: {parsed['error']}")
+        return parsed
+
+
+def log_path() -> Path:
+    return _home() / "server.log"
 
 
 def up(port: int = DEFAULT_PORT) -> Endpoint:
@@ -61,7 +74,7 @@ def up(port: int = DEFAULT_PORT) -> Endpoint:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     failure = home / "failure.json"
     failure.unlink(missing_ok=True)
-    log = home / "server.log"
+    log = log_path()
     command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -71,7 +71,7 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
     def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
         return _filter_value(self, filter_name, {}, method_name)
 
-    def complete(self) -> None:
+    def succeed(self) -> None:
         self.status, self.completion_time = "completed", now()
 
     def fail(self, message: str) -> None:

@@ -10,9 +10,10 @@ import base64
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from bake.errors import LocalCloudError
@@ -41,6 +42,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     site: Site
     machine: Machine
+    spot_instance_request_id: str | None = None
 
     def power_up(self, site: Site, layer: str) -> None:
         """Start it for the first time."""
@@ -55,17 +57,26 @@ class LocalInstance(Instance):  # type: ignore[misc]
     # What the API asks for -------------------------------------------------------------------
 
     def start(self) -> InstanceState:
+        """Raises IncorrectInstanceState unless it is stopped, or running already."""
         previous = self._previous()
         if self.state == "stopped":
+            self.launch_time = utcnow()
             self._show("pending")
             self._worker.submit(self._boot, self.machine.boot)
+        elif self.state not in ("pending", "running"):
+            self._refuse("started")
         return previous
 
     def stop(self, *, force: bool = False) -> InstanceState:
+        """Raises IncorrectInstanceState for one that is being terminated, or is."""
         previous = self._previous()
+        if self.state in ("shutting-down", "terminated"):
+            self._refuse("stopped")
         if self.state in ("pending", "running"):
             self._show("stopping", _BY_USER)
             self._worker.submit(self._stop, force)
+        elif self.state == "stopping" and force:
+            self.machine.unplug()
         return previous
 
     def reboot(self) -> None:
@@ -134,7 +145,8 @@ class LocalInstance(Instance):  # type: ignore[misc]
         try:
             if force:
                 self.machine.unplug()
-            self.machine.power_off()
+            else:
+                self.machine.power_off()
         except LocalCloudError:
             log.exception("%s does not stop", self.id)
 
@@ -185,6 +197,12 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._reachable = True
 
     # What the API shows ----------------------------------------------------------------------
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be {what}.",
+        )
 
     def _previous(self) -> InstanceState:
         return InstanceState(self.state, self.state_code)

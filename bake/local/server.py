@@ -10,20 +10,17 @@ import argparse
 import contextlib
 import errno
 import fcntl
-import fnmatch
 import functools
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 # moto reads these when it is imported: no images that cannot be booted, no answers to web pages.
 os.environ.update(
@@ -34,23 +31,17 @@ os.environ.update(
 
 import moto.ec2.urls
 import moto.servicequotas.urls
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
+from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
-from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
 from bake.local import capacity, computer
 from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
+from bake.local.application import Application
 from bake.local.ec2 import LocalEC2Backend
 from bake.local.engine import find_engine
-from bake.local.image import LocalImage, LocalSnapshot
 from bake.local.machine import ssh_port
 from bake.local.site import Site
 from bake.local.store import Store
@@ -59,123 +50,6 @@ log = logging.getLogger("bake.local")
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
-
-# The services whose answers mean something here. The rest of what moto can imitate is not offered.
-SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "iam")
-
-
-class Application:
-    """EC2's API, and a door of our own at /_bake/ for what a cloud's owner does."""
-
-    def __init__(self, site: Site, store: Store) -> None:
-        self.site = site
-        self.store = store
-        self._api = DomainDispatcherApplication(_service)
-        self._doors: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "/_bake/status": self.status,
-            "/_bake/os-images": self.add_os_image,
-            "/_bake/quotas": self.set_quotas,
-        }
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        request = Request(environ)
-        # A web page in this computer's browser can send requests to loopback too.
-        if "Origin" in request.headers or request.host.partition(":")[0] not in _OUR_NAMES:
-            return Response("not for web pages", 403)(environ, start_response)
-        with self.site.lock:
-            if request.path.startswith("/moto-api"):
-                return Response("not in the local cloud", 404)(environ, start_response)
-            if request.path in self._doors:
-                return self._own_door(request)(environ, start_response)
-            answer: Iterable[bytes] = self._api(environ, start_response)
-            self.store.keep()
-            return answer
-
-    def _own_door(self, request: Request) -> Response:
-        asked = request.get_json() if request.method == "POST" else {}
-        try:
-            answer, status = self._doors[request.path](asked), 200
-        except LocalCloudError as error:
-            answer, status = {"error": error.message}, 400
-        self.store.keep()
-        return Response(json.dumps(answer), status, content_type="application/json")
-
-    def status(self, _: dict[str, Any]) -> dict[str, Any]:
-        backends = [backend for _, _, backend in ec2_backends.iter_backends()]
-        engine = self.site.engine
-        return {
-            "cloud_id": self.site.cloud_id,
-            "engine": engine.program,
-            "engine_note": engine.note,
-            "computer_address": engine.computer_address,
-            "ssh_port": self.site.ssh_port,
-            "images": sum(len(backend.amis) for backend in backends),
-            "machines": len(self.site.machines),
-            "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        }
-
-    def add_os_image(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Offer an operating system's root file system as a public image of its maker's.
-
-        The same one twice is one image; a newer one replaces what matches `replaces`.
-        """
-        backend: LocalEC2Backend = ec2_backends[DEFAULT_ACCOUNT_ID][asked["region"]]
-        for image in list(backend.amis.values()):
-            if image.owner_id != asked["owner"]:
-                continue
-            sound = backend.get_snapshot(image.root_device["SnapshotId"]).status == "completed"
-            if image.name == asked["name"] and sound:
-                return {"image_id": image.id}
-            if fnmatch.fnmatch(image.name, asked["replaces"]):
-                backend.withdraw(image)
-        snapshot = LocalSnapshot(
-            ec2_backend=backend,
-            id=moto.ec2.utils.random_snapshot_id(),
-            owner_id=asked["owner"],
-            volume_id="vol-ffffffff",
-            volume_size=asked["size_gb"],
-            status="completed",
-        )
-        self.site.engine.tag(asked["layer"], self.site.layer(snapshot.id))
-        backend.snapshots[snapshot.id] = snapshot
-        ebs = {
-            "SnapshotId": snapshot.id,
-            "VolumeSize": asked["size_gb"],
-            "VolumeType": "gp3",
-            "DeleteOnTermination": True,
-            "Encrypted": False,
-        }
-        image = LocalImage(
-            ec2_backend=backend,
-            id=moto.ec2.utils.random_ami_id(),
-            owner_id=asked["owner"],
-            name=asked["name"],
-            description=asked["description"],
-            state="available",
-            public=True,
-            root_device_name=asked["root_device_name"],
-            block_device_mappings=[{"DeviceName": asked["root_device_name"], "Ebs": ebs}],
-            boot_mode="legacy-bios",
-            deprecation_time=asked.get("deprecation_time"),
-        )
-        backend.amis[image.id] = image
-        return {"image_id": image.id}
-
-    def set_quotas(self, asked: dict[str, Any]) -> dict[str, Any]:
-        unknown = set(asked) - set(capacity.VCPU_QUOTAS)
-        if unknown:
-            raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
-        capacity.quota_values.update(asked)
-        return dict(capacity.quota_values)
-
-
-_OUR_NAMES = ("127.0.0.1", "localhost")
-
-
-def _service(name: str) -> Any:
-    if name in SERVICES:
-        return create_backend_app(name)  # type: ignore[arg-type]
-    return Response(f"The local cloud has no {name}", 501)
 
 
 def _listen(application: Application, port: int) -> BaseWSGIServer:

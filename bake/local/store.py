@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class Store:
         new = self.path.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(text)
-        os.replace(new, self.path)
+        new.replace(self.path)
         self._kept = text
 
     def load(self) -> None:
