@@ -61,6 +61,7 @@ def sshd(folder: Path, host_key: keys.KeyPair | None = None) -> Iterator[Machine
     config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {key_file}\nPidFile none\n"
         f"AuthorizedKeysFile {authorized_keys}\nStrictModes no\nUsePAM no\n"
+        f"SetEnv HOME={folder}\n"  # without the shell's start-up files of whoever runs the tests
         "PermitRootLogin prohibit-password\nPasswordAuthentication no\nMaxStartups 100\n"
     )
     if os.geteuid() == 0:
