@@ -168,7 +168,12 @@ class Aws:
 
     def alter(self, operation: str, act: Callable[[Params], None], **more: Any) -> None:
         """The call takes effect, and its parsed answer is changed."""
-        self._fault(operation, act, "after-call", **more)
+
+        def change(answer: Params) -> None:
+            if "Error" not in answer:
+                act(answer)
+
+        self._fault(operation, change, "after-call", **more)
 
     def _fault(self, operation: str, act: Callable[[Any], Any], moment: str, **more: Any) -> None:
         self.faults.append(Fault(operation, act, moment, **more))

@@ -113,7 +113,7 @@ def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
 
 def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     machine = a_builder(aws)
-    aws.alter("DescribeImages", set_state("pending"), times=500)
+    aws.alter("DescribeImages", set_state("pending"), times=90)
     aws.alter("DescribeSnapshots", lambda answer: answer["Snapshots"][0].update(Progress="42%"))
     told: list[str] = []
     take(aws, machine, on_progress=told.append)
@@ -156,7 +156,7 @@ def test_a_failed_snapshot_ends_the_wait_at_once(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ReadTimeoutError(endpoint_url="https://e")])
-@pytest.mark.parametrize("operation", ["CreateImage", "DescribeImages", "ModifyImageAttribute"])
+@pytest.mark.parametrize("operation", ["CreateImage", "ModifyImageAttribute"])
 def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
     aws: Aws, operation: str, error: Exception
 ) -> None:
@@ -167,6 +167,42 @@ def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
     assert "CreateImage" in aws.sent
     assert aws.remains() == set()
     assert aws.cloud.leftovers == []
+
+
+def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.cut("DescribeImages", KeyboardInterrupt(), times=1)
+    with pytest.raises(KeyboardInterrupt):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
+def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"), times=4)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=12)
+    assert take(aws, machine).state == "available"
+    assert sum(aws.slept) > 60
+
+
+def test_an_outage_that_does_not_end_is_said_and_the_image_is_named(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"))
+    with pytest.raises(CloudError) as caught:
+        take(aws, machine)
+    assert caught.value.code == "ReadTimeoutError"
+    [leftover] = aws.cloud.leftovers
+    assert "aws ec2 deregister-image" in leftover.command
+    assert sum(aws.slept) < 10 * 60
+
+
+def test_an_image_that_somebody_removes_is_not_waited_for(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"), times=3)
+    aws.refuse("DescribeImages", "InvalidAMIID.NotFound")
+    with pytest.raises(ImageError, match="is gone"):
+        take(aws, machine)
+    assert sum(aws.slept) < 20 * 60
 
 
 def test_a_repeated_request_that_meets_its_own_image_takes_it(

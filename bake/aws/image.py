@@ -32,6 +32,7 @@ OnProgress = Callable[[str], None]
 _AVAILABLE_S = 6 * HOUR
 # How long a new image, or its snapshots, may be unknown to some of EC2's servers.
 _KNOWN_S = MINUTE
+_LOST_S = 10 * MINUTE
 _COMING = {"pending", "transient"}
 _NOT_FOUND = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
 
@@ -137,10 +138,19 @@ def wait_until_available(
     IMDSv2 is asked for here: CreateImage has no parameter for it, ModifyImageAttribute has.
     """
 
+    seen_at = cloud.clock.now()
+
     def probe() -> Image | None:
+        nonlocal seen_at
         image = find_image(cloud, image_id)
         if image is None:
+            if cloud.clock.now() - seen_at > _LOST_S:
+                raise ImageError(
+                    f"The image {image_id} is gone",
+                    hint="Somebody, or something, has deregistered it: bake again",
+                )
             return None
+        seen_at = cloud.clock.now()
         if image.state == "available":
             return image
         if image.state not in _COMING:

@@ -12,6 +12,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
 from bake.aws.market import Placement, first_with_room
+from bake.aws.refusal import PASSING
 from bake.aws.session import Cloud
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.aws.undo import undo
@@ -19,22 +20,9 @@ from bake.errors import CloudError
 
 OnRefusal = Callable[[Placement, CloudError], None]
 
-# What passes by itself, asked again with the same token and so never done twice.
-_PASSING = {
-    "RequestLimitExceeded",
-    "Throttling",
-    "InternalError",
-    "InternalFailure",
-    "Unavailable",
-    "ServiceUnavailable",
-    "ConnectionClosedError",
-    "ConnectTimeoutError",
-    "EndpointConnectionError",
-    "ReadTimeoutError",
-    # Made a moment ago by this run, and not everywhere known yet.
-    "InvalidGroup.NotFound",
-    "InvalidKeyPair.NotFound",
-}
+# Asked again with the same token, and so never done twice. The two that are not found were made
+# a moment ago by this run, and are not everywhere known yet.
+_ASK_AGAIN = PASSING | {"InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ def run_machine(
 def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
     request = _request(run, order, placement)
     patiently = Retrying(
-        retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in _PASSING),
+        retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in _ASK_AGAIN),
         stop=stop_after_attempt(6),
         wait=wait_exponential_jitter(initial=1, max=20),
         sleep=cloud.clock.sleep,

@@ -85,6 +85,21 @@ _UNSENT: dict[type[Exception], str] = {
     boto.HTTPClientError: _NETWORK,
 }
 
+# What passes by itself: AWS is busy, or the network was away. boto has asked again before.
+PASSING = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "InternalError",
+    "InternalFailure",
+    "Unavailable",
+    "ServiceUnavailable",
+    "ConnectionClosedError",
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "ProxyConnectionError",
+    "ReadTimeoutError",
+}
+
 DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bake.aws.refusal import PASSING
 from bake.errors import CloudError
 
 T = TypeVar("T")
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
+
+_OUTAGE_S = 5 * MINUTE
 
 
 @dataclass(frozen=True)
@@ -23,23 +26,29 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-def poll(
-    probe: Callable[[], T | None], *, timeout_s: float, clock: Clock, longest_pause_s: float = 15
-) -> T | None:
+def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
     """Ask `probe` until it answers something other than None; None after `timeout_s`.
 
-    The pauses grow from half a second: a cloud on this computer is not waited for, and AWS is not
-    hammered. A state that cannot become good is for `probe` to raise, with AWS's own reason.
+    The pauses grow from half a second, so that a cloud on this computer is not waited for, to a
+    twentieth of the time that it has taken so far, so that AWS is not hammered for hours. A state
+    that cannot become good is for `probe` to raise, with AWS's own reason. An outage is none: a
+    network that is away for minutes must not cost an image that took an hour.
     """
-    deadline = clock.now() + timeout_s
+    start = answered_at = clock.now()
     pause = 0.5
-    while (answer := probe()) is None:
-        left = deadline - clock.now()
-        if left <= 0:
+    while True:
+        try:
+            if (answer := probe()) is not None:
+                return answer
+            answered_at = clock.now()
+        except CloudError as error:
+            if error.code not in PASSING or clock.now() - answered_at >= _OUTAGE_S:
+                raise
+        elapsed = clock.now() - start
+        if elapsed >= timeout_s:
             return None
-        clock.sleep(min(pause, longest_pause_s, left))
-        pause *= 1.2
-    return answer
+        clock.sleep(min(pause, timeout_s - elapsed))
+        pause = min(pause * 1.5, max(15, elapsed / 20))
 
 
 def wait_until(
