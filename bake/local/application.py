@@ -40,6 +40,7 @@ class Application:
             "/_bake/status": self.status,
             "/_bake/os-images": self.add_os_image,
             "/_bake/quotas": self.set_quotas,
+            "/_bake/erase": self.erase,
         }
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -134,6 +135,17 @@ class Application:
             raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
         capacity.quota_values.update(asked)
         return dict(capacity.quota_values)
+
+    def erase(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Remove every machine, image, snapshot and key pair, and every layer."""
+        self.site.clear_machines()
+        for _, _, backend in ec2_backends.iter_backends():
+            for books in (backend.amis, backend.snapshots, backend.key_pairs, backend.reservations):
+                books.clear()
+        for layer in self.site.engine.references(self.site.repository):
+            self.site.engine.forget(layer)
+        self.site.engine.prune(self.site.label)
+        return {}
 
 
 def _service(name: str) -> Any:

@@ -99,11 +99,17 @@ def up(port: int = DEFAULT_PORT) -> Endpoint:
     )
 
 
-def down() -> bool:
-    """End it and its machines; whether one was running. Images, snapshots and keys are kept."""
+def down(*, erase: bool = False) -> bool:
+    """End it and its machines; whether one was running.
+
+    Images, snapshots and key pairs are kept for the next time, unless they are to be erased too.
+    """
     running = status()
-    if running is None:
+    if running is None and not erase:
         return False
+    running = running or up()
+    if erase:
+        running.ask("erase", {})
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:

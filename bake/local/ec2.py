@@ -7,6 +7,7 @@ reference (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import uuid
@@ -18,7 +19,7 @@ from typing import Any
 import moto.ec2.models.instances
 import moto.ec2.urls
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models import EC2Backend
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.core import TaggedEC2Resource
 from moto.ec2.utils import (
     filter_dict_attribute_mapping,
@@ -34,18 +35,15 @@ from bake.local.snapshots import NO_DATA_DISKS
 
 log = logging.getLogger(__name__)
 
-# moto's RunInstances makes instances of this class; these are the ones with a machine.
-moto.ec2.models.instances.Instance = LocalInstance
-filter_dict_attribute_mapping.update(
-    {
-        "client-token": "client_token",
-        "instance-lifecycle": "lifecycle",
-        "root-device-name": "root_device_name",
-        "state-reason-code": "state_reason.code",
-        "instance-state-code": "state_code",
-        "spot-instance-request-id": "spot_instance_request_id",
-    }
-)
+# Filters of DescribeInstances that moto does not know, and where their values are.
+_MORE_FILTERS = {
+    "client-token": "client_token",
+    "instance-lifecycle": "lifecycle",
+    "root-device-name": "root_device_name",
+    "state-reason-code": "state_reason.code",
+    "instance-state-code": "state_code",
+    "spot-instance-request-id": "spot_instance_request_id",
+}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -115,7 +113,7 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
         return moto.ec2.urls
 
     def in_region(self, region: str) -> LocalEC2Backend:
-        backend: LocalEC2Backend = moto.ec2.models.ec2_backends[self.account_id][region]
+        backend: LocalEC2Backend = ec2_backends[self.account_id][region]
         return backend
 
     def reset(self) -> None:
@@ -251,3 +249,11 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
 
     def attach_volume(self, *_: Any, **__: Any) -> Any:
         raise EC2ClientError("UnsupportedOperation", f"{NO_DATA_DISKS}.")
+
+
+def install(site: Site) -> None:
+    """Make moto serve this EC2 in this process. Call it before any region is made."""
+    ec2_backends.backend = functools.partial(LocalEC2Backend, site)
+    # moto's RunInstances makes instances of the class of this name.
+    moto.ec2.models.instances.Instance = LocalInstance
+    filter_dict_attribute_mapping.update(_MORE_FILTERS)

@@ -142,8 +142,9 @@ class Engine:
         changes = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
         self.call("commit", *changes, name, reference, timeout_s=3600)
 
-    def import_root(self, archive: Path, reference: str) -> None:
-        self.call("import", str(archive), reference, timeout_s=1800)
+    def import_root(self, archive: Path, reference: str, *, label: str) -> None:
+        change = f"--change=LABEL {label}"
+        self.call("import", change, str(archive), reference, timeout_s=1800)
 
     def tag(self, reference: str, other: str) -> None:
         self.call("tag", reference, other)

@@ -6,6 +6,8 @@ images are not asked for here. A stand-in takes its place, which is Debian under
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import platform
@@ -13,12 +15,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from bake import folders
 from bake.errors import LocalCloudError
 from bake.local.control import Endpoint
 from bake.local.engine import Engine, find_engine
@@ -33,10 +36,10 @@ PACKAGES = (
     # Stand-in Minicondas make environments of the machine's own Python.
     *("python3", "python3-venv", "libgomp1"),
 )
-DISK_GB = 8
-
 # Nobody's account: an image of it can never be taken for Canonical's or Debian's.
 STAND_IN_OWNER = "000000000001"
+
+ROOT_LABEL = "bake.root=yes"
 
 BUILD_TIMEOUT_S = 1800
 
@@ -52,6 +55,8 @@ class OsImage(Protocol):
     def name_pattern(self) -> str: ...
     @property
     def ssh_user(self) -> str: ...
+    @property
+    def size_gb(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,11 @@ def provide(
     if platform.machine() != "x86_64":
         raise LocalCloudError(f"{os_image.key} is an image for x86_64, and this computer is not")
     engine = find_engine()
-    debian = _debian(engine)
-    root = _variant(engine, debian, os_image, stand_in, files or {})
-    return _register(endpoint, os_image, root, region=region, stand_in=stand_in)
+    with _one_at_a_time():
+        debian = _debian(engine)
+        root = _variant(engine, debian, os_image, stand_in, files or {})
+        # Before the lock is let go: from here on the layer has a name in this cloud too.
+        return _register(endpoint, os_image, root, region=region, stand_in=stand_in)
 
 
 def _register(
@@ -106,7 +113,7 @@ def _register(
             "replaces": os_image.name_pattern,
             "description": f"{os_image.key}, {about}",
             "root_device_name": "/dev/xvda" if os_image.key.startswith("debian") else "/dev/sda1",
-            "size_gb": DISK_GB,
+            "size_gb": os_image.size_gb,
         },
     )
     return str(answer["image_id"])
@@ -117,13 +124,31 @@ def _debian(engine: Engine) -> _Root:
     recipe = hashlib.sha256(repr((SUITE, PACKAGES)).encode())
     for path in sorted(FILES.iterdir()):
         recipe.update(path.name.encode() + path.read_bytes())
-    layer = f"localhost/bake/debian-12:{recipe.hexdigest()[:12]}"
+    layer = f"localhost/bake/root:{recipe.hexdigest()[:12]}"
     if not engine.has_image(layer):
         with tempfile.TemporaryDirectory(prefix="bake-root-") as folder:
             archive = Path(folder, "root.tar")
             _bootstrap(archive)
-            engine.import_root(archive, layer)
+            engine.import_root(archive, layer, label=ROOT_LABEL)
+        _forget_others(engine, layer)
     return _Root(layer, _made_at(engine, layer))
+
+
+def _forget_others(engine: Engine, layer: str) -> None:
+    """What an earlier version of this made. Clouds that still use it have names of their own."""
+    for other in engine.references(layer.rpartition(":")[0]):
+        if other != layer:
+            engine.forget(other)
+    engine.prune(ROOT_LABEL)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two bakes that start at once do not make the same root file system twice."""
+    folders.cache().mkdir(parents=True, exist_ok=True)
+    with (folders.cache() / "root.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _bootstrap(archive: Path) -> None:
@@ -155,7 +180,8 @@ def _variant(
     digest = hashlib.sha256(debian.layer.encode())
     for path, content in sorted(contents.items()):
         digest.update(path.encode() + b"\0" + content + b"\0")
-    layer = f"localhost/bake/{os_image.key}:{digest.hexdigest()[:12]}"
+    kind = "stand-in" if stand_in else "os"
+    layer = f"localhost/bake/{kind}-{os_image.key}:{digest.hexdigest()[:12]}"
     if not engine.has_image(layer):
         name = f"bake-variant-{digest.hexdigest()[:12]}"
         engine.remove(name)
@@ -164,9 +190,10 @@ def _variant(
         arguments += [*engine.limits, debian.layer, "sh", "-c", unpack]
         try:
             engine.call(*arguments, stdin=_archive(contents))
-            engine.commit(name, layer, labels={})
+            engine.commit(name, layer, labels={"bake.root": "yes"})
         finally:
             engine.remove(name)
+        _forget_others(engine, layer)
     return _Root(layer, _made_at(engine, layer))
 
 

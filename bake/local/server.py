@@ -31,16 +31,14 @@ os.environ.update(
 
 import moto.ec2.urls
 import moto.servicequotas.urls
-from moto.ec2.models import ec2_backends
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake.errors import LocalCloudError
-from bake.local import capacity, computer
+from bake.local import capacity, computer, ec2
 from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
 from bake.local.application import Application
-from bake.local.ec2 import LocalEC2Backend
 from bake.local.engine import find_engine
 from bake.local.machine import ssh_port
 from bake.local.site import Site
@@ -78,7 +76,7 @@ def build(home: Path) -> tuple[Site, Application]:
     engine = find_engine()
     settings = functools.cache(lambda: computer.write_settings(home / "computer"))
     site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings)
-    ec2_backends.backend = functools.partial(LocalEC2Backend, site)
+    ec2.install(site)
     servicequotas_backends.backend = capacity.LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
     moto.servicequotas.urls.url_paths["{0}/$"] = LocalServiceQuotasResponse.dispatch
