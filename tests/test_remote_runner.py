@@ -272,6 +272,31 @@ def test_what_a_stage_leaves_running_ends_with_it(
     wait_until(lambda: is_gone(tmp_path / "pid"))
 
 
+def test_a_daemon_that_goes_on_writing_does_not_hold_the_stage_up(
+    ssh: Connection, run: Run, tmp_path: Path
+) -> None:
+    daemon = f"echo $$ >{tmp_path}/pid; while echo more; do sleep 0.001; done"
+    run.stage(ssh, f"echo begun; setsid bash -c '{daemon}' & sleep 0.3")
+    assert run.seconds < 5
+    assert run.log.read_bytes().startswith(b"begun\nmore\n")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_a_follower_left_behind_does_no_harm_to_the_next_stage_of_that_name(
+    machine: Machine, ssh: Connection, proxy: Proxy, run: Run
+) -> None:
+    """Over there it is still following when its client has gone on over another connection."""
+    with machine.connect(port=proxy.port, silence_s=1.0) as stalling:
+
+        def stall(line: str) -> None:
+            if line == "line 2":
+                proxy.cut("stall")
+
+        assert run.stage(stalling, SLOW, on_line=stall) == SLOW_SAYS
+    assert run.stage(ssh, f"sleep 1; {SLOW}") == SLOW_SAYS
+    assert run.times_run == 2
+
+
 def test_a_stage_that_takes_too_long_is_ended_with_its_children(
     ssh: Connection, run: Run, tmp_path: Path
 ) -> None:

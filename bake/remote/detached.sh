@@ -11,7 +11,7 @@
 #
 # In DIR: script, lib.sh, inputs (until the stage has ended); output; lock (held while the supervisor
 # lives, however it ends); and as symbolic links, which are made whole or not at all and need no
-# space on a full file system: identity, pid (of the stage's process group), status.
+# space on a full file system: identity, pid (of the stage's process group), status (and the size of its output).
 set -o errexit -o nounset -o pipefail
 umask 077
 
@@ -92,21 +92,25 @@ supervise() {
     # What it has left running in its group would write into the image, and into a log nobody reads.
     kill -KILL -- "-$pid" 2>/dev/null || true
     rm --force "$dir/script" "$dir/lib.sh" "$dir/inputs"
-    ln --symbolic "$status" "$dir/status"
+    # A daemon that has left the group may go on writing: what counts is what was there by now.
+    ln --symbolic "$status $(stat --format=%s "$dir/output")" "$dir/status"
 }
 
 follow() {
     local dir=$1 offset=$2 acknowledgement
+    cd "$dir" # a follower whose client is gone must not take a later stage of that name for its own
     say running
     # flock waits for the supervisor's end, tail for flock's, and then reads what is left.
-    flock --shared "$dir/lock" true &
-    tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.05 --pid=$! "$dir/output" </dev/null
-    if [[ ! -L $dir/status ]]; then # the supervisor was killed: so is its stage
-        kill -KILL -- "-$(readlink "$dir/pid")" 2>/dev/null || true
+    flock --shared lock true &
+    tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.05 --pid=$! output </dev/null
+    if [[ -L status ]]; then
+        say "ended $(readlink status)"
+    else # the supervisor was killed: so is its stage
+        kill -KILL -- "-$(readlink pid)" 2>/dev/null || true
+        say ended lost "$(stat --format=%s output)"
     fi
-    say ended "$(readlink "$dir/status" || echo lost)" "$(stat --format=%s "$dir/output")"
-    read -r acknowledgement
-    [[ $acknowledgement != read ]] || forget "$dir"
+    read -r -t 60 acknowledgement
+    [[ $acknowledgement != read || ! . -ef $dir ]] || forget "$dir"
 }
 
 stop() {

@@ -11,6 +11,10 @@ from bake.errors import StageError
 
 _DIAGNOSES = (
     (
+        re.compile(r"^sudo: .*password|not in the sudoers|may not run sudo"),
+        "The login user has to be allowed to use sudo without a password.",
+    ),
+    (
         re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE),
         "The machine's disk is full: raise disk_gb under [builder] in the recipe.",
     ),
@@ -44,10 +48,21 @@ def stage_failure(
             message = f"stage {name} was killed together with its supervisor: it has no exit status"
         case _:
             message = f"stage {name} ended with status {status}{_signal_name(int(status))}"
-    hints = [hint for pattern, hint in _DIAGNOSES if any(map(pattern.search, last_lines))][:1]
-    if not hints and status in ("lost", "137"):
-        hints = [_OUT_OF_MEMORY]
-    return StageError(message, hint=" ".join([*hints, f"The whole log: {log}"]), details=last_lines)
+    cause = _cause(last_lines) or (_OUT_OF_MEMORY if status in ("lost", "137") else "")
+    return StageError(message, hint=f"{cause} The whole log: {log}".strip(), details=last_lines)
+
+
+def start_failure(name: str, status: int, complaints: Sequence[str]) -> StageError:
+    """The error for a stage that the machine has not even begun."""
+    return StageError(
+        f"stage {name} could not be started (status {status})",
+        hint=_cause(complaints),
+        details=complaints,
+    )
+
+
+def _cause(lines: Sequence[str]) -> str:
+    return next((hint for pattern, hint in _DIAGNOSES if any(map(pattern.search, lines))), "")
 
 
 def _signal_name(status: int) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from bake.errors import ConnectError, RemoteError, StageError
 from bake.remote.command import OverdueError
 from bake.remote.connection import Connection
-from bake.remote.failure import stage_failure
+from bake.remote.failure import stage_failure, start_failure
 from bake.remote.inputs import inputs_file
 from bake.remote.output import Output
 
@@ -179,7 +179,7 @@ class _Follower:
 
     @property
     def _complete(self) -> bool:
-        return self._end is not None and self._end.size == self._output.size
+        return self._end is not None and self._end.size <= self._output.size
 
     def _listen(self, stderr: bytes) -> None:
         *lines, self._unread = (self._unread + stderr).split(b"\n")
@@ -211,11 +211,7 @@ class _Follower:
                     hint="Its script was changed since; end that run first.",
                 )
         if status > 0 and not (self._started or self.reached):
-            raise StageError(
-                f"stage {name} could not be started (status {status})",
-                hint="Is the login user allowed to use sudo without a password?",
-                details=[*self._complaints, *filter(None, [self._verdict])],
-            )
+            raise start_failure(name, status, self._complaints)
 
 
 def _stop(connection: Connection, stage: _Stage) -> None:
