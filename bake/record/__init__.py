@@ -1,0 +1,6 @@
+"""What is in an image, and how it came to be."""
+
+from bake.record.inventory import Inventory, inventory
+from bake.record.record import CheckRecord, Record, StageRecord
+
+__all__ = ["CheckRecord", "Inventory", "Record", "StageRecord", "inventory"]
