@@ -33,8 +33,9 @@ PACKAGES = (
     *("openssh-server", "cloud-init", "sysvinit-core", "sysv-rc", "sudo"),
     *("ca-certificates", "curl", "wget", "gnupg", "bzip2", "xz-utils", "less", "kmod"),
     *("iproute2", "procps", "netbase", "lsb-release"),
-    # Stand-in Minicondas make environments of the machine's own Python.
-    *("python3", "python3-venv", "libgomp1"),
+    # Stand-in Minicondas make environments of the machine's own Python, and a stand-in libgfortran
+    # brings nothing of what a real MXNet loads.
+    *("python3", "python3-venv", "libgomp1", "libquadmath0"),
 )
 # Nobody's account: an image of it can never be taken for Canonical's or Debian's.
 STAND_IN_OWNER = "000000000001"
