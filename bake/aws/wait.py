@@ -48,7 +48,7 @@ def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T 
         if elapsed >= timeout_s:
             return None
         clock.sleep(min(pause, timeout_s - elapsed))
-        pause = min(pause * 1.5, max(15, elapsed / 20))
+        pause = min(pause * 1.2, max(15, elapsed / 20))
 
 
 def wait_until(
