@@ -30,22 +30,6 @@ from bake.remote import keys
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked for.
-
-    `image` is an id, a name or a recipe; None: the newest that will do. `proved`: what is enough
-    to have been proved on the image ("gpu" or "cpu"). `key`: name of a key pair.
-    """
-
-    image: str | None
-    instance_types: Sequence[str]
-    market: Market
-    proved: Sequence[str]
-    key: str | None = None
-    name: str | None = None
-
-
-@dataclass(frozen=True)
 class Launched:
     """`ssh` is the command that reaches the machine, word by word."""
 
@@ -54,13 +38,26 @@ class Launched:
     ssh: list[str]
 
 
-def launch(cloud: Cloud, image: Image, wish: Wish, console: Console, *, ssh_port: int) -> Launched:
-    """A machine that answers. It stays when this returns, and is removed when this raises."""
+def launch(
+    cloud: Cloud,
+    image: Image,
+    *,
+    instance_types: Sequence[str],
+    market: Market,
+    key: str | None,
+    name: str | None,
+    ssh_port: int,
+    console: Console,
+) -> Launched:
+    """A machine that answers. It stays when this returns, and is removed when this raises.
+
+    `key` is the name of a key pair, `name` the machine's; both are found or made when None.
+    """
     run = new_run(image.recipe)
-    name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
-    where = placements(cloud, wish.instance_types, market=wish.market, image=image)
+    name = _free_name(cloud, name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
+    where = placements(cloud, instance_types, market=market, image=image)
     cidr = caller_cidr()
-    key_name, key_file = own_key_pair(cloud, run, wish.key)
+    key_name, key_file = own_key_pair(cloud, run, key)
     host_key = keys.generate()
     user = login_user(image.tags)
 
@@ -97,41 +94,38 @@ def launch(cloud: Cloud, image: Image, wish: Wish, console: Console, *, ssh_port
                 on_wait=step.update,
             ).close()
         stack.pop_all()  # from here on it is the person's
-    return Launched(machine, image, reach(cloud, machine, key_file, ssh_port=ssh_port))
+    return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
 
 
-def choose_image(cloud: Cloud, wish: Wish) -> Image:
-    """The newest image that is what was asked for and on which enough was proved.
+def choose_image(cloud: Cloud, asked: str | None, *, proved: Sequence[str]) -> Image:
+    """The newest image that is what was asked for (an id, a name, a recipe; None: any of ours).
 
-    RequestError when there is none, with those that there are; an image asked for by its id or
-    name is refused, too, when less was proved on it.
+    `proved` is what is enough to have been proved on it. RequestError when there is none, with
+    those that there are; also an image asked for by its id is refused when less was proved.
     """
     ours = [image for image in images(cloud) if image.state == "available"]
-    if wish.image is None:
+    if asked is None:
         wanted = ours
-    elif re.fullmatch(r"ami-[0-9a-f]+", wish.image):
-        found = find_image(cloud, wish.image)
+    elif re.fullmatch(r"ami-[0-9a-f]+", asked):
+        found = find_image(cloud, asked)
         wanted = [found] if found else []
     else:
-        wanted = [image for image in ours if wish.image in (image.name, image.recipe)]
-    what = wish.image or "an image of ours"
+        wanted = [image for image in ours if asked in (image.name, image.recipe)]
     if not wanted:
         raise RequestError(
-            f"There is no available image {what} in {cloud.region}"
-            if wish.image
-            else f"There is no available image of ours in {cloud.region}",
+            f"There is no available image {asked or 'of ours'} in {cloud.region}",
             details=[f"{image.image_id}  {image.name}" for image in ours],
-            hint="Bake one: `invoke bake`; `invoke images --region …` lists another region's",
+            hint="Bake one: invoke bake. Or look into another region: invoke images --region …",
         )
-    proved = [image for image in wanted if image.verified in wish.proved]
-    if not proved:
+    enough = [image for image in wanted if image.verified in proved]
+    if not enough:
         raise RequestError(
-            f"{what}: not proved for the machine to be started, which wants "
-            f"bake:verified={' or '.join(wish.proved)}",
+            f"No image {asked or 'of ours'} is verified for the machine to be started "
+            f"(bake:verified={' or '.join(proved)})",
             details=[f"{image.image_id}  {image.name}: {image.verified}" for image in wanted],
-            hint="Bake it where the proof can be made: on AWS, on a GPU machine",
+            hint="Bake it on a machine with a GPU: that is where the proof can be made",
         )
-    return proved[0]
+    return enough[0]
 
 
 def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
@@ -176,12 +170,25 @@ def find_ours(cloud: Cloud, word: str | None) -> Machine:
     raise RequestError("Which machine?", details=listed, hint="Give its id or its name")
 
 
-def reach(cloud: Cloud, machine: Machine, key_file: Path, *, ssh_port: int) -> list[str]:
+def reach(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
+    """The ssh command for it, word by word; RequestError when it cannot be reached from here."""
+    if machine.address is None:
+        raise RequestError(
+            f"{machine.name} has no address: it is {machine.state}",
+            hint=f"invoke start {machine.name}" if machine.state == "stopped" else "",
+        )
+    key = key_path(cloud.account_id, cloud.region, machine.key_name or "")
+    if not key.is_file():
+        raise RequestError(
+            f"The private key of {machine.name} ({machine.key_name}) is not on this computer",
+            hint=f"It belongs at {key}",
+        )
+    check_key(key)
     return ssh_command(
         instance_id=machine.instance_id,
-        address=machine.address or "",
+        address=machine.address,
         user=login_user(machine.tags),
-        key=key_file,
+        key=key,
         port=ssh_port,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,16 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 # Root file systems and wheels are slow to make and the same for everybody: the only thing shared.
-CACHE = Path(os.environ.get("BAKE_CACHE", Path.home() / ".cache" / "bake"))
+CACHE = Path(os.environ.get("BAKE_CACHE") or Path.home() / ".cache" / "bake")
 
-SCRUBBED = ("AWS_", "BAKE_", "GITHUB_", "SSH_")
+SCRUBBED = ("AWS_", "BAKE_", "GITHUB_", "SSH_", "XDG_")
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def scrub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in list(os.environ):
         if name.startswith(SCRUBBED) and name != "AWS_CA_BUNDLE":
             monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("BAKE_HOME", str(home / "bake"))
@@ -29,3 +28,40 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BAKE_CACHE", str(CACHE))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scrub(monkeypatch, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The home of a local cloud of the tests' own, with base images; ended afterwards."""
+    from bake import catalog
+    from bake.local import control, os_images, standin
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        scrub(monkeypatch, tmp_path_factory.mktemp("local") / "home")
+        home = Path(os.environ["BAKE_HOME"])
+        endpoint = control.up()
+        try:
+            ubuntu = catalog.load().os_image("ubuntu-18.04")
+            os_images.provide(endpoint, ubuntu, stand_in=True, files=standin.machine_files())
+            yield home
+        finally:
+            control.down()
+            standin.down()
+
+
+@pytest.fixture
+def local_cloud(local_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment of somebody who uses the tests' local cloud; the value is its BAKE_HOME."""
+    from bake.local import control
+
+    monkeypatch.setenv("BAKE_HOME", str(local_home))
+    endpoint = control.status()
+    assert endpoint is not None
+    for name, value in control.environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    return local_home

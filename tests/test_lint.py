@@ -10,10 +10,11 @@ import pytest
 from conftest import REPOSITORY
 
 BIN = Path(sys.executable).parent
-SHELL_SCRIPTS = sorted(
+SHELL_SCRIPTS = [
     str(path.relative_to(REPOSITORY))
-    for path in [*REPOSITORY.glob("scripts/**/*.sh"), *REPOSITORY.glob("bake/**/*.sh")]
-) + [".ci/run"]
+    for path in sorted([*REPOSITORY.glob("scripts/**/*.sh"), *REPOSITORY.glob("bake/**/*.sh")])
+]
+SHELL_SCRIPTS.append(".ci/run")
 
 LINTERS = {
     "ruff check": ["ruff", "check", "."],

@@ -1,0 +1,517 @@
+"""The command line. `invoke --list` shows it, `invoke --help COMMAND` explains one.
+
+Everything of ours is imported when a command runs, so that the list answers at once. This is the
+only place that starts the local cloud; from there on it is a cloud like any other.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Collection, task
+
+from bake.command import Command, running
+
+if TYPE_CHECKING:
+    from bake.aws.session import Cloud
+    from bake.console import Console
+    from bake.pipeline import Workshop
+    from bake.recipe import Recipe
+
+ROOT = Path(__file__).parent
+MANIFESTS = ROOT / "manifests"
+SCRIPTS = ROOT / "scripts"
+
+COMMAND = {"klass": Command, "auto_shortflags": False}
+RECIPE = {
+    "recipe": "a recipe of manifests/ (default: by --cuda and --framework; see invoke recipes)",
+    "cuda": "CUDA version, like 10.1",
+    "framework": "mxnet or pytorch",
+    "instance_type": "an EC2 instance type instead of the recipe's",
+    "spot": "a spot machine",
+    "no_spot": "an on-demand machine, whatever the recipe says",
+    "stand_in": "with --local: small stand-ins for NVIDIA's, Anaconda's and Ubuntu's servers",
+}
+MACHINE = {"machine": "id or name of a machine (default: the only one)"}
+
+
+# What the commands share -------------------------------------------------------------------------
+
+
+def _console(json: bool = False, quiet: bool = False, verbose: bool = False) -> Console:
+    from bake.console import Console
+
+    return Console(json=json, quiet=quiet, verbose=verbose)
+
+
+def _cloud(console: Console, *, local: bool, region: str | None) -> Cloud:
+    """AWS; or the local cloud, which is started when it does not run."""
+    from bake.aws.session import connect
+
+    if local:
+        from bake.local import control
+
+        with console.step("Local cloud") as step:
+            endpoint = control.up()
+            step.done(endpoint.url)
+        if endpoint.note:
+            console.warn(endpoint.note)
+        os.environ.update(control.environment(endpoint))
+    return connect(region)
+
+
+def _ssh_port() -> int:
+    return int(os.environ.get("BAKE_SSH_PORT") or 22)
+
+
+def _recipe(
+    names: tuple[str, ...],
+    *,
+    cuda: str | None,
+    framework: str | None,
+    instance_type: str | None,
+    spot: bool,
+    no_spot: bool,
+    local: bool,
+) -> Recipe:
+    from bake import catalog
+    from bake import recipe as recipes
+    from bake.errors import RequestError
+    from bake.plan import refuse_what_cannot_work
+
+    if len(names) > 1:
+        raise RequestError(f"One recipe at a time, not {', '.join(names)}")
+    if spot and no_spot:
+        raise RequestError("--spot and --no-spot exclude each other", hint="Give one of them")
+    chosen = recipes.choose(
+        MANIFESTS, name=names[0] if names else None, cuda=cuda, framework=framework
+    )
+    market = True if spot else False if no_spot else None
+    chosen = recipes.override(chosen, instance_type=instance_type, spot=market)
+    refuse_what_cannot_work(chosen, catalog.load())
+    # A GPU is what an image on AWS is for; a computer of one's own need not have one.
+    policy = chosen.gpu or ("if-present" if local else "required")
+    return chosen.model_copy(update={"gpu": policy})
+
+
+def _workshop(
+    console: Console, recipe: Recipe, *, local: bool, stand_in: bool, region: str | None
+) -> Workshop:
+    from bake import catalog, folders, payload
+    from bake.errors import RequestError
+    from bake.pipeline import Workshop
+
+    if stand_in and not local:
+        raise RequestError(
+            "--stand-in is for the local cloud: an image of stand-ins is of no use on AWS",
+            hint="Add --local, or leave out --stand-in",
+        )
+    downloads = payload.UPSTREAM
+    cloud = _cloud(console, local=local, region=region or recipe.region)
+    if local:
+        from bake.local import control, os_images, standin
+
+        if stand_in:
+            with console.step("Stand-in upstreams") as step:
+                downloads = standin.up(recipe)
+                step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
+        with console.step("Base image") as step:
+            step.done(
+                os_images.provide(
+                    control.up(),
+                    catalog.load().os_image(recipe.base),
+                    stand_in=stand_in,
+                    region=cloud.region,
+                    files=standin.machine_files() if stand_in else None,
+                )
+            )
+    return Workshop(
+        cloud=cloud,
+        payload=downloads,
+        scripts=SCRIPTS,
+        builds=folders.builds(),
+        console=console,
+        ssh_port=_ssh_port(),
+    )
+
+
+# Baking ------------------------------------------------------------------------------------------
+
+
+@task(
+    positional=["recipe"],
+    help={**RECIPE, "name": "the image's name (default: bake/RECIPE/DATE-DIGEST)"},
+    **COMMAND,
+)
+def bake(
+    _context: Any,
+    recipe: Any = None,
+    cuda: str | None = None,
+    framework: str | None = None,
+    region: str | None = None,
+    instance_type: str | None = None,
+    spot: bool = False,
+    no_spot: bool = False,
+    name: str | None = None,
+    local: bool = False,
+    stand_in: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Bake a recipe into a verified machine image."""
+    console = _console(json, quiet, verbose)
+    with running(console):
+        chosen = _recipe(
+            recipe,
+            cuda=cuda,
+            framework=framework,
+            instance_type=instance_type,
+            spot=spot,
+            no_spot=no_spot,
+            local=local,
+        )
+        from bake import pipeline
+
+        console.note(f"{chosen.name}: {chosen.description}")
+        workshop = _workshop(console, chosen, local=local, stand_in=stand_in, region=region)
+        record = pipeline.bake(workshop, chosen, name=name)
+        there = "--local" if local else f"--region {workshop.cloud.region}"
+        console.result(
+            record.model_dump(mode="json"),
+            "",
+            f"Image    {record.image_id}  {record.image_name}",
+            f"Proved   {record.verified}" + (", with stand-ins" if stand_in else ""),
+            f"Launch   invoke launch-from-ami {there} --ami {record.image_id}",
+        )
+
+
+@task(positional=["recipe"], help=RECIPE, **COMMAND)
+def plan(
+    _context: Any,
+    recipe: Any = None,
+    cuda: str | None = None,
+    framework: str | None = None,
+    region: str | None = None,
+    instance_type: str | None = None,
+    spot: bool = False,
+    no_spot: bool = False,
+    local: bool = False,
+    stand_in: bool = False,
+    json: bool = False,
+) -> None:
+    """Show what a bake would do; nothing is started or changed."""
+    console = _console(json)
+    with running(console):
+        chosen = _recipe(
+            recipe,
+            cuda=cuda,
+            framework=framework,
+            instance_type=instance_type,
+            spot=spot,
+            no_spot=no_spot,
+            local=local,
+        )
+        from bake import pipeline
+
+        workshop = _workshop(console, chosen, local=local, stand_in=stand_in, region=region)
+        job = pipeline.prepare(workshop, chosen)
+        first, *others = job.ground.placements
+        console.result(
+            job.document(),
+            "",
+            f"Recipe   {chosen.name}: {chosen.description}",
+            f"Base     {job.ground.base_image.image_id} {job.ground.base_image.name}",
+            f"Machine  {first}, {chosen.builder.disk_gb} GB",
+            f"         or one of {len(others)} other places, in that order" if others else "",
+            f"Digest   {job.plan.digest}",
+            "",
+        )
+        console.table(
+            ["stage", "needs", "digest", "what it does"],
+            [
+                [stage.name, " ".join(stage.needs), stage.digest[:8], stage.script.description]
+                for stage in job.plan.stages
+            ],
+            empty="No stages.",
+        )
+
+
+@task(**COMMAND)
+def recipes(_context: Any, json: bool = False) -> None:
+    """List the recipes that there are."""
+    console = _console(json)
+    with running(console):
+        from bake import recipe as recipe_module
+
+        known = recipe_module.all_recipes(MANIFESTS)
+        console.table(
+            ["recipe", "OS", "driver", "CUDA", "Python", "framework"],
+            [
+                [
+                    each.name,
+                    each.base,
+                    each.driver.branch,
+                    each.cuda.version,
+                    f"{each.python.version} {each.python.manager}",
+                    f"{each.framework.name} {each.framework.version}",
+                ]
+                for each in known
+            ],
+            empty=f"No recipes in {MANIFESTS}.",
+        )
+        if json:
+            console.result([each.model_dump(mode="json") for each in known])
+
+
+# Images and machines -----------------------------------------------------------------------------
+
+
+@task(
+    help={
+        "ami": "id, name or recipe of the image (default: the newest verified one)",
+        "instance_type": "EC2 instance type (default: the recipe's)",
+        "spot": "a spot machine",
+        "key": "name of an SSH key pair (default: your own, made when there is none)",
+        "name": "the machine's name",
+        "connect": "open a shell on it",
+    },
+    **COMMAND,
+)
+def launch_from_ami(
+    _context: Any,
+    ami: str | None = None,
+    instance_type: str | None = None,
+    region: str | None = None,
+    spot: bool = False,
+    key: str | None = None,
+    name: str | None = None,
+    connect: bool = False,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Start a machine from the newest verified image, and say how to reach it."""
+    console = _console(json, quiet)
+    with running(console):
+        import shlex
+
+        from bake import launch as launching
+        from bake import listing
+
+        cloud = _cloud(console, local=local, region=region)
+        # On a computer without a GPU there is no more to prove than what the CPU can do.
+        proved = ("gpu", "cpu") if local else ("gpu",)
+        image = launching.choose_image(cloud, ami, proved=proved)
+        launched = launching.launch(
+            cloud,
+            image,
+            instance_types=(instance_type,) if instance_type else _types_for(image.recipe),
+            market="spot" if spot else "on-demand",
+            key=key,
+            name=name,
+            console=console,
+            ssh_port=_ssh_port(),
+        )
+        console.result(
+            listing.machine_document(launched.machine) | {"ssh": launched.ssh},
+            "",
+            f"Image    {image.image_id}  {image.name}",
+            f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
+            f"Shell    {shlex.join(launched.ssh)}",
+            f"End it   invoke terminate {launched.machine.name}{' --local' if local else ''}",
+        )
+    if connect:
+        os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606
+
+
+def _types_for(recipe: str) -> tuple[str, ...]:
+    from bake import recipe as recipes
+    from bake.errors import RecipeError, RequestError
+
+    try:
+        return recipes.find(recipe, MANIFESTS).builder.instance_types
+    except RecipeError as error:
+        raise RequestError(
+            f"Which machine? The image is of the recipe {recipe or '(none)'}, which is not here",
+            hint="Give --instance-type, like g4dn.xlarge",
+        ) from error
+
+
+@task(help={"recipe": "only this recipe's"}, **COMMAND)
+def images(
+    _context: Any,
+    recipe: str | None = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """List your images, and what was proved on each."""
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.aws.image import images as find_images
+
+        found = find_images(_cloud(console, local=local, region=region), recipe)
+        listing.show_images(console, found)
+
+
+@task(**COMMAND)
+def machines(
+    _context: Any, region: str | None = None, local: bool = False, json: bool = False
+) -> None:
+    """List your machines."""
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.aws.machine import machines as find_machines
+
+        listing.show_machines(console, find_machines(_cloud(console, local=local, region=region)))
+
+
+@task(positional=["machine"], help=MACHINE, **COMMAND)
+def start(
+    _context: Any,
+    machine: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """Start a stopped machine again."""
+    _change("start", "Starting", machine, region=region, local=local, json=json)
+
+
+@task(positional=["machine"], help=MACHINE, **COMMAND)
+def stop(
+    _context: Any,
+    machine: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """Stop a machine; its disk stays, and goes on costing."""
+    _change("stop", "Stopping", machine, region=region, local=local, json=json)
+
+
+@task(positional=["machine"], help=MACHINE, **COMMAND)
+def terminate(
+    _context: Any,
+    machine: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """End a machine for good, with its disk."""
+    _change("terminate", "Ending", machine, region=region, local=local, json=json)
+
+
+def _change(
+    verb: str, doing: str, names: tuple[str, ...], *, region: str | None, local: bool, json: bool
+) -> None:
+    console = _console(json)
+    with running(console):
+        from bake import launch, listing
+        from bake.aws import machine as machines
+        from bake.key_store import forget_host
+
+        cloud = _cloud(console, local=local, region=region)
+        changed = []
+        for name in names or (None,):
+            found = launch.find_ours(cloud, name)
+            with console.step(f"{doing} {found.name or found.instance_id}") as step:
+                getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
+            if verb == "terminate":
+                forget_host(found.instance_id)
+            changed.append(machines.find_machine(cloud, found.instance_id) or found)
+        console.result([listing.machine_document(each) for each in changed])
+
+
+@task(positional=["machine"], help=MACHINE, **COMMAND)
+def connect(
+    _context: Any, machine: Any = None, region: str | None = None, local: bool = False
+) -> None:
+    """Open a shell on a machine."""
+    console = _console()
+    with running(console):
+        from bake import launch
+
+        cloud = _cloud(console, local=local, region=region)
+        found = launch.find_ours(cloud, machine[0] if machine else None)
+        ssh = launch.reach(cloud, found, ssh_port=_ssh_port())
+    os.execvp(ssh[0], ssh)  # noqa: S606
+
+
+# The local cloud ---------------------------------------------------------------------------------
+
+
+@task(**COMMAND)
+def up(_context: Any, json: bool = False) -> None:
+    """Start the local cloud (every command with --local does so by itself)."""
+    console = _console(json)
+    with running(console):
+        from bake.local import control
+
+        with console.step("Local cloud"):
+            endpoint = control.up()
+        console.result(
+            {"url": endpoint.url, "ssh_port": endpoint.ssh_port},
+            f"EC2's API is at {endpoint.url}",
+            endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
+        )
+
+
+@task(**COMMAND)
+def down(_context: Any, json: bool = False) -> None:
+    """End the local cloud and its machines; images, snapshots and keys are kept."""
+    console = _console(json)
+    with running(console):
+        from bake.local import control, standin
+
+        with console.step("Ending the local cloud"):
+            ended = control.down()
+            standin.down()
+        console.result({"ended": ended}, "" if ended else "It was not running.")
+
+
+@task(**COMMAND)
+def status(_context: Any, json: bool = False) -> None:
+    """Say whether the local cloud runs, where, and by what."""
+    console = _console(json)
+    with running(console):
+        from bake.local import control
+
+        endpoint = control.status()
+        if endpoint is None:
+            console.result({"running": False}, "It does not run. Start it: invoke local.up")
+            return
+        told = endpoint.ask("status")
+        console.result(
+            {"running": True, "url": endpoint.url, **told},
+            *(f"{key:16}{value}" for key, value in {"url": endpoint.url, **told}.items()),
+        )
+
+
+@task(**COMMAND)
+def env(_context: Any, json: bool = False) -> None:
+    """Print what makes any EC2 client use it: eval "$(invoke local.env)"."""
+    console = _console(json)
+    with running(console):
+        import shlex
+
+        from bake.local import control
+
+        variables = control.environment(control.up())
+        if json:
+            console.result(variables)
+        else:
+            # The one thing for a shell to read, and so for stdout.
+            for name, value in variables.items():
+                print(f"export {name}={shlex.quote(value)}")
+
+
+namespace = Collection(
+    bake, plan, recipes, launch_from_ami, images, machines, start, stop, terminate, connect
+)
+namespace.add_collection(Collection("local", up, down, status, env))

@@ -1,0 +1,32 @@
+"""What the cloud holds, to show that a failed run has left nothing in it."""
+
+from __future__ import annotations
+
+import boto3
+
+
+def held() -> dict[str, list[str]]:
+    """Ids of everything that costs money or stands open, by kind; base images do not count."""
+    ec2 = boto3.client("ec2")
+    ours = [{"Name": "tag-key", "Values": ["bake:run"]}]
+    alive = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
+    held = {
+        "machines": [
+            instance["InstanceId"]
+            for reservation in ec2.describe_instances(Filters=[alive])["Reservations"]
+            for instance in reservation["Instances"]
+        ],
+        "volumes": [volume["VolumeId"] for volume in ec2.describe_volumes()["Volumes"]],
+        "key pairs": [pair["KeyName"] for pair in ec2.describe_key_pairs()["KeyPairs"]],
+        "groups": [
+            group["GroupId"]
+            for group in ec2.describe_security_groups()["SecurityGroups"]
+            if group["GroupName"] != "default"
+        ],
+        "images": [image["ImageId"] for image in ec2.describe_images(Filters=ours)["Images"]],
+        "snapshots": [
+            snapshot["SnapshotId"]
+            for snapshot in ec2.describe_snapshots(OwnerIds=["self"], Filters=ours)["Snapshots"]
+        ],
+    }
+    return {kind: ids for kind, ids in held.items() if ids}

@@ -1,0 +1,165 @@
+"""A bake on real machines: what it makes, and that whatever ends it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from invoke.exceptions import Exit
+from leftovers import held
+
+from bake import boot, pipeline
+from bake import recipe as recipes
+from bake.aws.session import connect
+from bake.command import running
+from bake.console import Console, Step
+from bake.errors import BakeError, ConnectError, HostKeyError, StageError
+from bake.local.os_images import STAND_IN_OWNER
+from bake.payload import UPSTREAM
+from bake.pipeline import Workshop
+from bake.recipe import Recipe
+from bake.remote import keys
+
+pytestmark = pytest.mark.machines
+
+SCRIPT = """\
+#!/usr/bin/env bash
+# A quick stage.
+# Needs:{needs}
+set -o errexit -o nounset -o pipefail
+source "${{BAKE_LIB:?}}"
+{body}
+"""
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """The default recipe with two stages."""
+    whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+    return whole.model_copy(update={"stages": ("base", "seal"), "gpu": "if-present"})
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    stages = tmp_path / "scripts" / "stages"
+    stages.mkdir(parents=True)
+    (stages.parent / "lib.sh").write_text("# nothing\n")
+    write(stages.parent, "base", "echo here")
+    (stages / "seal.sh").write_text(SCRIPT.format(needs="  *", body="echo sealed"))
+    return stages.parent
+
+
+def write(scripts: Path, name: str, body: str) -> None:
+    (scripts / "stages" / f"{name}.sh").write_text(SCRIPT.format(needs="", body=body))
+
+
+@pytest.fixture
+def workshop(local_cloud: Path, scripts: Path, tmp_path: Path) -> Workshop:
+    return Workshop(
+        cloud=connect(),
+        payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
+        scripts=scripts,
+        builds=tmp_path / "builds",
+        console=Console(),
+        ssh_port=int(os.environ["BAKE_SSH_PORT"]),
+    )
+
+
+def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    write(workshop.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
+    with pytest.raises(StageError) as failure:
+        pipeline.bake(workshop, recipe)
+    assert "base ended with status 100" in failure.value.message
+    assert failure.value.details[-1] == "E: Unable to locate package nvidia"
+    assert held() == {}
+    (log,) = workshop.builds.glob("*/base.log")
+    assert log.read_text() == "E: Unable to locate package nvidia\n"
+
+
+def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    body = """
+        mkdir /root/ran-once  # fails when it is there
+        for number in $(seq 1 40); do
+            echo "line $number"
+            if ((number == 20)); then
+                pkill --full 'sshd: ubuntu@notty'
+            fi
+            sleep 0.05
+        done
+        exit 7"""
+    write(workshop.scripts, "base", body)
+    with pytest.raises(StageError, match="status 7"):
+        pipeline.bake(workshop, recipe)
+    (log,) = workshop.builds.glob("*/base.log")
+    assert log.read_text().splitlines() == [f"line {number}" for number in range(1, 41)]
+    assert held() == {}
+
+
+def test_a_machine_with_another_host_key_is_refused(
+    workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.user_data
+    monkeypatch.setattr(pipeline, "user_data", lambda host_key, end: real(keys.generate(), end))
+    with pytest.raises(HostKeyError):
+        pipeline.bake(workshop, recipe)
+    assert held() == {}
+
+
+def test_a_machine_that_never_answers_shows_its_console(
+    workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "TIMEOUT_S", 4)
+    with pytest.raises(ConnectError) as failure:
+        pipeline.bake(replace(workshop, ssh_port=2222), recipe)
+    details = "\n".join(failure.value.details)
+    assert "Its console said:" in details
+    assert "Cloud-init v." in details
+    assert held() == {}
+
+
+def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    with pytest.raises(BakeError, match="not") as failure:
+        pipeline.bake(workshop, recipe)
+    assert failure.value.details
+    assert held() == {}
+
+
+class InterruptedIn(Console):
+    """Presses Ctrl-C when a step begins."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__()
+        self.phase = phase
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        with super().step(title) as step:
+            if title == self.phase:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield step
+
+
+@pytest.mark.parametrize(
+    "phase", ["Preflight", "Builder", "SSH", "base", "Proof", "Removing the builder"]
+)
+def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
+    workshop: Workshop, recipe: Recipe, phase: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = InterruptedIn(phase)
+    with pytest.raises(Exit) as end, running(console):
+        pipeline.bake(replace(workshop, console=console), recipe)
+    assert end.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert held() == {}
