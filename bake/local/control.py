@@ -22,6 +22,10 @@ START_TIMEOUT_S = 60
 END_TIMEOUT_S = 60
 
 
+# Servers outlive the process that starts them; one that lives as long asks after them here.
+_started: list[subprocess.Popen[bytes]] = []
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A running local cloud. `note` says what is not as it was asked for; often empty."""
@@ -85,6 +89,7 @@ def up(port: int = DEFAULT_PORT) -> Endpoint:
             env=_environment_without_aws(),
             start_new_session=True,
         )
+    _started.append(process)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         running = status()
@@ -114,6 +119,7 @@ def down(*, erase: bool = False) -> bool:
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
         if not _is_served(_home()):
+            _started[:] = [process for process in _started if process.poll() is None]
             return True
         time.sleep(0.05)
     raise LocalCloudError(

@@ -100,7 +100,17 @@ class Engine:
     ) -> list[str]:
         """The arguments that start a machine: everything that makes a container one is here."""
         temporary = "rw,exec,mode=755,notmpcopyup" if self._podman else "rw,exec,mode=755"
-        arguments = ["run", "--detach", "--tty", "--name", name, "--hostname", hostname]
+        arguments = [
+            "run",
+            "--detach",
+            "--pull",
+            "never",
+            "--tty",
+            "--name",
+            name,
+            "--hostname",
+            hostname,
+        ]
         arguments += ["--stop-signal", "SIGPWR", "--tmpfs", f"/run:{temporary}"]
         arguments += ["--publish", f"{address}:{port}:22", *self.network_arguments, *self.limits]
         for capability in CAPABILITIES:
@@ -152,7 +162,8 @@ class Engine:
     def forget(self, reference: str) -> None:
         """Take a name from a layer. What nothing else uses goes with `prune`."""
         if self._podman:
-            self.call("untag", reference, check=False)
+            # With the name said again: `untag` alone takes all of the layer's names.
+            self.call("untag", reference, reference, check=False)
         else:
             self.call("rmi", "--force", "--no-prune", reference, check=False)
 

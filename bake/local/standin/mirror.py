@@ -7,6 +7,7 @@ It outlives the command that started it, so that machines find it as long as the
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import http.client
 import http.server
@@ -27,7 +28,7 @@ from bake.errors import LocalCloudError
 
 PORT = 4748
 _TRIES = 50
-_START_TIMEOUT_S = 15
+_START_TIMEOUT_S = 30
 _IDLE_TIMEOUT_S = 60
 
 
@@ -41,34 +42,21 @@ class Mirror:
 def start(state: Path, folder: Path, certificate: Path, *, address: str = "127.0.0.1") -> Mirror:
     """The running mirror of the folder; started when there is none, on the port it last had."""
     last = _read(state)
-    if last is not None and _answers(last, certificate):
+    if last is not None and _answers(last, certificate, address):
         return last
-    ports = [last.port] if last else []
-    ports += [port for port in range(PORT, PORT + _TRIES) if port not in ports]
-    for port in ports:
-        if not _free(address, port):
-            continue
-        state.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", __name__, str(folder), "--certificate", str(certificate)]
-        command += ["--address", address, "--port", str(port)]
-        with state.with_suffix(".log").open("ab") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        mirror = Mirror(process.pid, port, str(folder))
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            if _answers(mirror, certificate):
-                state.write_text(json.dumps(asdict(mirror)))
-                return mirror
-            time.sleep(0.05)
-        process.kill()
-        process.wait()
+    state.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", __name__, str(folder), "--certificate", str(certificate)]
+    command += ["--address", address, "--port", str(last.port if last else PORT)]
+    command += ["--log", str(state.with_suffix(".log"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S)
+    if done.returncode:
         raise LocalCloudError(
-            "The mirror of the stand-in upstreams did not start",
-            hint=f"Its log: {state.with_suffix('.log')}",
+            "The mirror of the stand-in upstreams cannot be started",
+            details=done.stderr.strip().splitlines()[-5:],
         )
-    raise LocalCloudError(f"No port from {PORT} to {PORT + _TRIES - 1} is free for the mirror")
+    mirror = Mirror(**json.loads(done.stdout))
+    state.write_text(json.dumps(asdict(mirror)))
+    return mirror
 
 
 def stop(state: Path) -> None:
@@ -78,8 +66,6 @@ def stop(state: Path) -> None:
         return
     os.kill(mirror.pid, signal.SIGTERM)
     for _ in range(100):
-        with suppress(ChildProcessError):  # started by this very process: else it stays a zombie
-            os.waitpid(mirror.pid, os.WNOHANG)
         if not _is_ours(mirror):
             return
         time.sleep(0.05)
@@ -102,11 +88,12 @@ def _is_ours(mirror: Mirror) -> bool:
     return __name__.encode() in command and mirror.folder.encode() in command
 
 
-def _answers(mirror: Mirror, certificate: Path) -> bool:
+def _answers(mirror: Mirror, certificate: Path, address: str) -> bool:
     if not _is_ours(mirror):
         return False
     context = ssl.create_default_context(cafile=str(certificate.parent / "ca.crt"))
-    connection = http.client.HTTPSConnection("127.0.0.1", mirror.port, timeout=5, context=context)
+    context.check_hostname = False  # it is asked by its address, and the authority is its own
+    connection = http.client.HTTPSConnection(address, mirror.port, timeout=5, context=context)
     try:
         connection.request("HEAD", "/")
         return connection.getresponse().status == HTTPStatus.OK
@@ -114,16 +101,6 @@ def _answers(mirror: Mirror, certificate: Path) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _free(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -156,16 +133,37 @@ class _Server(http.server.ThreadingHTTPServer):
             super().finish_request(secure, client_address)
 
 
+def _listen(address: str, port: int, folder: str, certificate: str) -> _Server:
+    """On that port, or on the next one that is free."""
+    for candidate in range(port, port + _TRIES):
+        try:
+            return _Server((address, candidate), folder, certificate)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    sys.exit(f"no port from {port} to {port + _TRIES - 1} is free on {address}")
+
+
 def main() -> None:
+    """Listen, say who and where, and go on behind: whoever waits for this knows that it serves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("--certificate", required=True)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--log", required=True)
     arguments = parser.parse_args()
-    place = (arguments.address, arguments.port)
-    with _Server(place, arguments.folder, arguments.certificate) as server:
-        server.serve_forever()
+    server = _listen(arguments.address, arguments.port, arguments.folder, arguments.certificate)
+    if pid := os.fork():
+        mirror = Mirror(pid, server.server_address[1], arguments.folder)
+        print(json.dumps(asdict(mirror)), flush=True)
+        os._exit(0)
+    os.setsid()
+    with open(arguments.log, "ab") as log, open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    server.serve_forever()
 
 
 if __name__ == "__main__":
