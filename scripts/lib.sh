@@ -103,7 +103,7 @@ add_nvidia_repository() {
     gpg --homedir "$work" --batch --quiet --export "$NVIDIA_KEY_FINGERPRINT" >"$work/ring" 2>/dev/null
     [[ -s $work/ring ]] ||
         fail "$url/${id,,}.pub holds $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
-            awk --field-separator : '$1 == "fpr" { print $10; exit }'), and not the key $NVIDIA_KEY_FINGERPRINT"
+            awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $NVIDIA_KEY_FINGERPRINT"
     install --mode 0644 "$work/ring" "$ring"
     rm --recursive --force "$work"
     write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
