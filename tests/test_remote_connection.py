@@ -302,6 +302,8 @@ def test_a_connection_that_breaks_leaves_the_old_file(
         threading.Timer(0.15, proxy.cut, args=("drop",)).start()
         with pytest.raises(ConnectError):
             ssh.put(b"x" * (100 << 20), str(target))
-    time.sleep(0.5)
+    deadline = time.monotonic() + 10
+    while [entry.name for entry in tmp_path.iterdir() if entry.is_file()] != ["file"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert target.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["file"]

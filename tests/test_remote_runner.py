@@ -150,7 +150,7 @@ def test_hostile_inputs_arrive_byte_for_byte_and_in_no_argument_list(
     }
     script = "".join(f'printf "%s\\0" "${name}"\n' for name in values) + (
         f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' "
-        f"| grep --text --count {marker[:16]}'{marker[16:]}'"
+        f"| grep --text --count '[{marker[0]}]{marker[1:]}'"
     )
     said = run.stage(ssh, script + " || true", values)
     *arrived, count = said.split(b"\0")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import logging
-import re
 import shlex
-import socket
 import threading
 import time
 from base64 import b64decode
@@ -19,16 +15,14 @@ import fabric
 import paramiko
 import tenacity
 
-from bake.errors import ConnectError, HostKeyError, RemoteError
+from bake.errors import ConnectError, RemoteError
 from bake.remote.command import BROKEN, Command, OverdueError
+from bake.remote.endpoint import Endpoint, reason
 
 # cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
 REFUSED_FOR_S = 60.0
 _ATTEMPT_S = 10.0
 _SHOWN_LINES = 20
-
-# Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -58,15 +52,15 @@ def connect(
     told after each try. A connection that gives no sign of life for `silence_s` is closed.
     No agent, no key file and no SSH configuration of this computer is looked at.
     """
-    connection = Connection(
+    endpoint = Endpoint(
         host,
-        port=port,
-        user=user,
-        private_key=private_key,
-        host_key=host_key,
-        timeout_s=timeout_s,
+        port,
+        user,
+        login_key=paramiko.Ed25519Key.from_private_key(io.StringIO(private_key)),
+        host_key=paramiko.Ed25519Key(data=b64decode(host_key.split()[1])),
         silence_s=silence_s,
     )
+    connection = Connection(endpoint, timeout_s)
     connection.reconnect(on_wait=on_wait)
     return connection
 
@@ -78,29 +72,15 @@ class Connection:
     what was under way when it broke raises ConnectError: only the caller knows what that means.
     """
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        port: int,
-        user: str,
-        private_key: str,
-        host_key: str,
-        timeout_s: float,
-        silence_s: float,
-    ) -> None:
-        self.host = host
-        self.port = port
-        self.user = user
-        self.timeout_s = timeout_s
-        self._silence_s = silence_s
-        self._private_key = paramiko.Ed25519Key.from_private_key(io.StringIO(private_key))
-        self._host_key = paramiko.Ed25519Key(data=b64decode(host_key.split()[1]))
+    def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
+        self.user = endpoint.user
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
         self._fabric: fabric.Connection | None = None
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}:{self.port}"
+        return str(self._endpoint)
 
     @property
     def alive(self) -> bool:
@@ -166,19 +146,17 @@ class Connection:
         self, kind: str, destination: tuple[str, int] | None = None
     ) -> paramiko.Channel:
         """A channel, on a new connection if need be: "session", or "direct-tcpip" to a port."""
-        transport = self._live_transport()
+        self.reconnect()
+        opened = self._fabric  # another thread may close it at any time
+        if opened is None:
+            raise ConnectError(f"the connection to {self} was closed")
         source = None if destination is None else ("127.0.0.1", 0)
         try:
-            return transport.open_channel(kind, destination, source, timeout=self._silence_s)
+            return opened.transport.open_channel(
+                kind, destination, source, timeout=self._endpoint.silence_s
+            )
         except BROKEN as error:
-            raise ConnectError(f"{self} opened no channel: {_reason(error)}") from error
-
-    def _live_transport(self) -> paramiko.Transport:
-        while True:
-            opened = self._fabric  # another thread may replace it at any time
-            if opened is not None and opened.is_connected:
-                return opened.transport
-            self.reconnect()
+            raise ConnectError(f"{self} opened no channel: {reason(error)}") from error
 
     def reconnect(
         self,
@@ -186,13 +164,13 @@ class Connection:
         timeout_s: float | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        """Make a new connection, unless another thread has just done so. Raises like `connect`."""
+        """Make a new connection where the last one is broken. Raises like `connect`."""
         with self._lock:
             if self.alive:
                 return
             self._close()
             self._fabric = self._wait_until_open(
-                self.timeout_s if timeout_s is None else timeout_s, on_wait
+                self._timeout_s if timeout_s is None else timeout_s, on_wait
             )
 
     def close(self) -> None:
@@ -225,7 +203,7 @@ class Connection:
         def given_up(error: BaseException) -> ConnectError:
             waited_s = time.monotonic() - began
             return ConnectError(
-                f"no SSH connection to {self} after {waited_s:.0f} s: {_reason(error)}",
+                f"no SSH connection to {self} after {waited_s:.0f} s: {reason(error)}",
                 hint="The machine's console output says how far it came; a firewall or security "
                 "group between here and there shows as no answer at all.",
             )
@@ -234,7 +212,9 @@ class Connection:
             nonlocal refused_at
             left_s = timeout_s - (time.monotonic() - began)
             try:
-                return self._open(min(_ATTEMPT_S, self._silence_s, max(left_s, 1.0)))
+                return self._endpoint.open(
+                    min(_ATTEMPT_S, self._endpoint.silence_s, max(left_s, 1.0))
+                )
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()
                 if time.monotonic() - refused_at >= REFUSED_FOR_S:
@@ -243,7 +223,7 @@ class Connection:
 
         def tell(state: tenacity.RetryCallState) -> None:
             if on_wait is not None and state.outcome is not None:
-                on_wait(_reason(state.outcome.exception()))
+                on_wait(reason(state.outcome.exception()))
 
         try:
             return tenacity.Retrying(
@@ -255,114 +235,6 @@ class Connection:
             )(attempt)
         except BROKEN as error:
             raise given_up(error) from error
-
-    def _open(self, timeout_s: float) -> fabric.Connection:
-        """One try. Paramiko's own exceptions, except for HostKeyError."""
-        sock = socket.create_connection((self.host, self.port), timeout_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        opened = fabric.Connection(
-            self.host,
-            user=self.user,
-            port=self.port,
-            config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
-            connect_kwargs={
-                "sock": sock,
-                "pkey": self._private_key,
-                "look_for_keys": False,
-                "allow_agent": False,
-                "timeout": timeout_s,
-                "banner_timeout": timeout_s,
-                "auth_timeout": timeout_s,
-                "transport_factory": functools.partial(_ed25519_transport, timeout_s),
-            },
-        )
-        # Fabric sets AutoAddPolicy, which trusts whoever answers first.
-        opened.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
-        opened.client.get_host_keys().add(name, self._host_key.get_name(), self._host_key)
-        try:
-            opened.open()
-        except BaseException as error:
-            opened.client.close()
-            sock.close()
-            if _is_host_key_refusal(error):
-                raise self._host_key_error(error) from error
-            raise
-        _Heartbeat(opened.transport, self._silence_s).start()
-        return opened
-
-    def _host_key_error(self, error: BaseException) -> HostKeyError:
-        shown = (
-            f"it showed {error.key.fingerprint}"
-            if isinstance(error, paramiko.BadHostKeyException)
-            else "it has no ed25519 host key"
-        )
-        return HostKeyError(
-            f"{self.host}:{self.port} is not the machine that was started: "
-            f"{shown}, its host key is {self._host_key.fingerprint}",
-            hint="Either the address now belongs to another machine, the machine has lost the "
-            "key that it was given when it was started, or somebody sits in between. "
-            "Nothing was sent to it.",
-        )
-
-
-class _Heartbeat(threading.Thread):
-    """Asks the other side for a sign of life, and closes the connection when none comes.
-
-    Paramiko's keepalive asks for no answer, and most of its waits know no timeout: without this,
-    a connection that has gone silent would be waited for for ever.
-    """
-
-    def __init__(self, transport: paramiko.Transport, silence_s: float) -> None:
-        super().__init__(name="ssh-heartbeat", daemon=True)
-        self._transport = transport
-        self._silence_s = silence_s
-
-    def run(self) -> None:
-        while True:
-            self._transport.join(self._silence_s / 2)
-            if not self._transport.is_active():
-                return
-            timer = threading.Timer(self._silence_s / 2, self._transport.close)
-            timer.daemon = True
-            timer.start()
-            try:
-                self._transport.global_request("keepalive@openssh.com", wait=True)
-            except BROKEN:
-                self._transport.close()
-            finally:
-                timer.cancel()
-
-
-def _ed25519_transport(
-    timeout_s: float, sock: socket.socket, **options: object
-) -> paramiko.Transport:
-    transport = paramiko.Transport(sock, **options)
-    transport.handshake_timeout = timeout_s
-    transport.get_security_options().key_types = ("ssh-ed25519",)
-    return transport
-
-
-def _is_host_key_refusal(error: BaseException) -> bool:
-    return isinstance(error, paramiko.BadHostKeyException) or (
-        isinstance(error, paramiko.ssh_exception.IncompatiblePeer) and "host key" in str(error)
-    )
-
-
-def _reason(error: BaseException | None) -> str:
-    match error:
-        case paramiko.AuthenticationException():
-            return "the machine refused the login key"
-        case TimeoutError():
-            return "no answer"
-        case EOFError():
-            return "the connection was closed"
-        case paramiko.SSHException() if re.search("banner|No existing session", str(error)):
-            return "the port is open, but no SSH server answers there"
-        case OSError(strerror=str(reason)):
-            return reason
-        case _:
-            return str(error)
 
 
 def _last_lines(*streams: bytearray) -> list[str]:
