@@ -1,6 +1,13 @@
 """What is in an image, and how it came to be."""
 
 from bake.record.inventory import Inventory, inventory
-from bake.record.record import CheckRecord, Record, StageRecord
+from bake.record.record import CheckRecord, Record, StageRecord, read
 
-__all__ = ["CheckRecord", "Inventory", "Record", "StageRecord", "inventory"]
+__all__ = [
+    "CheckRecord",
+    "Inventory",
+    "Record",
+    "StageRecord",
+    "inventory",
+    "read",
+]

@@ -1,9 +1,11 @@
-"""What is installed on a machine, read from its own package managers."""
+"""What is installed on a machine, as its own package managers list it."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from collections.abc import Mapping
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +19,7 @@ class Answer(Protocol):
 
 
 class Shell(Protocol):
-    """`bake.remote`'s connection, or anything like it."""
+    """Whoever runs a command on the machine as the login user: `bake.remote`'s connection."""
 
     def run(
         self, command: str, *, check: bool = True, timeout_s: float | None = None
@@ -25,38 +27,68 @@ class Shell(Protocol):
 
 
 class Inventory(BaseModel):
-    """Versions by package name. `driver` and `cuda` are "" where there is none to ask."""
+    """Package → version. `conda` and `driver` are empty where there is none.
+
+    `driver` is the loaded kernel module's version, `cuda` nvcc's release.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    os: str
-    kernel: str
-    driver: str
-    cuda: str
-    apt: dict[str, str]
-    python: dict[str, str]
+    os: str = ""
+    kernel: str = ""
+    driver: str = ""
+    cuda: str = ""
+    python: str = ""
+    dpkg: Mapping[str, str] = {}
+    pip: Mapping[str, str] = {}
+    conda: Mapping[str, str] = {}
 
 
-# A package that is removed and not purged is still listed: only what is installed counts.
-_APT = "dpkg-query --show --showformat '${db:Status-Abbrev}\\t${binary:Package}\\t${Version}\\n'"
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 300
 
 
 def inventory(shell: Shell, environment_prefix: str) -> Inventory:
-    """`environment_prefix` is the Python environment's folder. Raises RemoteError."""
+    """Ask the machine; RemoteError when dpkg or the environment's pip cannot answer.
 
-    def ask(command: str, *, check: bool = True) -> str:
-        answer = shell.run(command, check=check, timeout_s=_TIMEOUT_S)
-        return answer.stdout.strip() if answer.exit_status == 0 else ""
-
+    Versions only: no path, no URL and no setting of the machine is in it.
+    """
     python = shlex.quote(f"{environment_prefix}/bin/python")
-    listed = ask(f"{python} -m pip list --disable-pip-version-check --format json")
-    rows = [line.split("\t") for line in ask(_APT).splitlines()]
+    prefix = shlex.quote(environment_prefix)
+    pip = f"{python} -m pip list --format json --disable-pip-version-check"
+    conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
+    dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
     return Inventory(
-        os=ask('. /etc/os-release && echo "$PRETTY_NAME"'),
-        kernel=ask("uname --kernel-release"),
-        driver=ask("cat /sys/module/nvidia/version", check=False),
-        cuda=ask("nvcc --version | sed -n 's/.*release .*, V//p'", check=False),
-        apt={package: version for status, package, version in rows if status.startswith("ii")},
-        python={package["name"]: package["version"] for package in json.loads(listed)},
+        os=_said(shell, ". /etc/os-release && echo $PRETTY_NAME"),
+        kernel=_said(shell, "uname --kernel-release"),
+        driver=_said(shell, "cat /sys/module/nvidia/version"),
+        cuda=_release(_said(shell, "nvcc --version")),
+        python=_said(shell, f"{python} -c 'import platform; print(platform.python_version())'"),
+        dpkg=_dpkg(shell.run(dpkg, timeout_s=_TIMEOUT_S).stdout),
+        pip=_packages(shell.run(pip, timeout_s=_TIMEOUT_S).stdout),
+        conda=_packages(_said(shell, conda)),
     )
+
+
+def _said(shell: Shell, command: str) -> str:
+    """What a command says; nothing when the machine does not have it."""
+    answer = shell.run(command, check=False, timeout_s=_TIMEOUT_S)
+    return answer.stdout.strip() if answer.exit_status == 0 else ""
+
+
+def _release(nvcc: str) -> str:
+    match = re.search(r"\brelease (\d+\.\d+)", nvcc)
+    return match[1] if match else ""
+
+
+def _dpkg(listing: str) -> dict[str, str]:
+    lines = (line.split("\t") for line in listing.splitlines())
+    return {name: version for state, name, version in lines if state.startswith(("ii", "hi"))}
+
+
+def _packages(listing: str) -> dict[str, str]:
+    """pip's and conda's JSON; nothing when it is none (a stand-in's conda knows no JSON)."""
+    try:
+        entries = json.loads(listing)
+        return {str(entry["name"]): str(entry["version"]) for entry in entries}
+    except (ValueError, LookupError, TypeError):
+        return {}

@@ -1,61 +1,76 @@
-"""The record of a bake: what the image is, what it is made of, and how it came to be."""
+"""What came of a bake: one JSON document, which is kept beside the run's logs."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bake.record.inventory import Inventory
 
 FILE = "record.json"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
 
 
-class StageRecord(_Part):
+class StageRecord(_Table):
     name: str
     digest: str
     seconds: float
 
 
-class CheckRecord(_Part):
+class CheckRecord(_Table):
+    """A check as it ended; made from any object with these attributes."""
+
     name: str
     outcome: Literal["passed", "failed", "skipped"]
     detail: str
     seconds: float
 
 
-class Record(_Part):
-    """`verified` says what was proved: on the GPU, on the CPU, or nothing."""
+class Record(_Table):
+    """One image: what it is, how it came to be, and what was proved on it. No secret is in it.
+
+    Times are in UTC. `snapshot_ids` are the image's own.
+    """
 
     run: str
     recipe: str
-    digest: str
+    digest: str = Field(description="of the whole plan")
     payload: Literal["upstream", "stand-in"]
     verified: Literal["gpu", "cpu", "no"]
-    region: str
+    region: str = ""
     image_id: str
     image_name: str
-    snapshot_ids: tuple[str, ...]
+    snapshot_ids: tuple[str, ...] = ()
     base_image_id: str
-    base_image_name: str
+    base_image_name: str = ""
     instance_type: str
     zone: str
     market: str
-    started_at: datetime
-    ended_at: datetime
     stages: tuple[StageRecord, ...]
     checks: tuple[CheckRecord, ...]
     inventory: Inventory
+    started_at: AwareDatetime
+    ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.model_dump(mode="json")
 
     def write(self, folder: Path) -> Path:
-        """Write it into the run's folder; where it now is."""
+        """Write it into the folder, whole or not at all, and say where."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path, new = folder / FILE, folder / f".{FILE}.new"
+        new.write_text(self.model_dump_json(indent=2) + "\n")
+        new.replace(path)
         return path
+
+
+def read(path: Path) -> Record:
+    """ValueError when the file is no record."""
+    return Record.model_validate_json(path.read_text())

@@ -1,7 +1,8 @@
 """Whether a machine is what was asked for: its GPUs, what is installed, what it computes."""
 
 from bake.verify.check import Check
+from bake.verify.clean import check_clean
 from bake.verify.expectation import Expectation, expect
 from bake.verify.proof import Proof, prove
 
-__all__ = ["Check", "Expectation", "Proof", "expect", "prove"]
+__all__ = ["Check", "Expectation", "Proof", "check_clean", "expect", "prove"]
