@@ -53,11 +53,13 @@ def _cloud(console: Console, *, local: bool, region: str | None) -> Cloud:
     if local:
         from bake.local import control
 
-        with console.step("Local cloud") as step:
-            endpoint = control.up()
-            step.done(endpoint.url)
-        if endpoint.note:
-            console.warn(endpoint.note)
+        endpoint = control.status()
+        if endpoint is None:
+            with console.step("Local cloud") as step:
+                endpoint = control.up()
+                step.done(endpoint.url)
+            if endpoint.note:
+                console.warn(endpoint.note)
         os.environ.update(control.environment(endpoint))
     return connect(region)
 
@@ -315,13 +317,15 @@ def launch_from_ami(
             console=console,
             ssh_port=_ssh_port(),
         )
+        flag = " --local" if local else ""
         console.result(
             listing.machine_document(launched.machine) | {"ssh": launched.ssh},
             "",
             f"Image    {image.image_id}  {image.name}",
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
-            f"Shell    {shlex.join(launched.ssh)}",
-            f"End it   invoke terminate {launched.machine.name}{' --local' if local else ''}",
+            f"Shell    invoke connect {launched.machine.name}{flag}   which is",
+            shlex.join(launched.ssh),
+            f"End it   invoke terminate {launched.machine.name}{flag}",
         )
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606

@@ -14,13 +14,12 @@ from bake.console import Console, duration
 
 def show_images(console: Console, images: Sequence[Image]) -> None:
     console.table(
-        ["image", "name", "proved", "state", "size", "age"],
+        ["image", "recipe", "proved", "disk", "age"],
         [
             [
                 image.image_id,
-                image.name.removeprefix("bake/"),
-                image.verified + (" (stand-in)" if image.payload == "stand-in" else ""),
-                image.state,
+                image.recipe,
+                _proved(image) if image.state == "available" else image.state,
                 f"{image.size_gb} GB",
                 _age(image.created_at),
             ]
@@ -34,15 +33,13 @@ def show_images(console: Console, images: Sequence[Image]) -> None:
 
 def show_machines(console: Console, machines: Sequence[Machine]) -> None:
     console.table(
-        ["machine", "id", "state", "type", "market", "address", "age"],
+        ["machine", "state", "type", "address", "since"],
         [
             [
-                machine.name,
-                machine.instance_id,
+                machine.name or machine.instance_id,
                 machine.state,
-                machine.instance_type,
-                machine.market,
-                machine.address or "",
+                machine.instance_type + (" spot" if machine.market == "spot" else ""),
+                machine.address or "-",
                 _age(machine.launched_at),
             ]
             for machine in machines
@@ -60,6 +57,10 @@ def image_document(image: Image) -> dict[str, Any]:
 
 def machine_document(machine: Machine) -> dict[str, Any]:
     return asdict(machine) | {"recipe": machine.recipe}
+
+
+def _proved(image: Image) -> str:
+    return image.verified + (", stand-in" if image.payload == "stand-in" else "")
 
 
 def _age(moment: datetime) -> str:
