@@ -98,8 +98,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 @pytest.fixture(scope="module")
 def payloads(state: pytest.MonkeyPatch) -> dict[str, Payload]:
     found = {name: recipe.find(name, REPOSITORY / "manifests") for name in (UBUNTU, DEBIAN)}
-    host = find_engine().computer_address
-    return {name: standin.up(entry, host=host) for name, entry in found.items()}
+    return {name: standin.up(entry) for name, entry in found.items()}
 
 
 @pytest.fixture(scope="module")

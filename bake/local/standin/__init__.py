@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake import catalog, folders
+from bake.local.engine import Engine, find_engine
 from bake.local.os_images import STAND_IN_OWNER
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.payload import UPSTREAM, Payload
@@ -22,30 +23,43 @@ from bake.payload import UPSTREAM, Payload
 if TYPE_CHECKING:
     from bake.recipe import Recipe
 
-HOST = "10.0.2.2"  # where a machine behind slirp4netns finds this computer's loopback
+LOOPBACK = "127.0.0.1"
 _LINES_OF_PIP = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
 
 
-def up(recipe: Recipe, *, host: str = HOST, listen: str = "127.0.0.1") -> Payload:
+def up(recipe: Recipe) -> Payload:
     """Have the mirror serve what the recipe needs, and say how a machine reaches it.
 
-    `host` is the name by which machines know this computer. Raises LocalCloudError when something
-    has no stand-in, or, the first time, when the package index is out of reach.
+    Raises LocalCloudError when something has no stand-in, or, the first time, when the package
+    index is out of reach.
     """
     from bake.plan import variables  # late: the mirror's own process needs none of it
 
-    return serve(variables(recipe, catalog.load(), UPSTREAM), host=host, listen=listen)
+    engine = find_engine()
+    return serve(
+        variables(recipe, catalog.load(), UPSTREAM),
+        host=engine.computer_address,
+        listen=listen_address(engine),
+    )
 
 
-def serve(wanted: Mapping[str, str], *, host: str = HOST, listen: str = "127.0.0.1") -> Payload:
-    """As `up`, for the stages' inputs that a recipe leads to."""
-    trusted = trust.establish(_folder() / "trust")
+def listen_address(engine: Engine) -> str:
+    """Loopback; for Docker, whose machines cannot reach that, its bridge on this computer."""
+    if engine.computer_address != "host.docker.internal":
+        return LOOPBACK
+    template = "{{(index .IPAM.Config 0).Gateway}}"
+    return engine.call("network", "inspect", "bridge", "--format", template).stdout.decode().strip()
+
+
+def serve(wanted: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Payload:
+    """As `up`, for the stages' inputs that a recipe leads to, and machines that call us `host`."""
     root = _folder() / "mirror"
     with _alone():
+        trusted = trust.establish(_folder() / "trust")
         upstreams.write(root, trusted, wanted.get("APT_PACKAGES", "").split())
         lines = [line for name in _LINES_OF_PIP for line in wanted.get(name, "").splitlines()]
         wheels.provide(root / "pypi", [line for line in lines if line.strip()])
-        certificate = trusted.server_certificate((host, "127.0.0.1"))
+        certificate = trusted.server_certificate((host, listen))
         running = mirror.start(_state(), root, certificate, address=listen)
     base = f"https://{host}:{running.port}"
     paths = {"nvidia": "compute/cuda/repos", "pypi": "pypi/simple"}
@@ -69,7 +83,8 @@ def machine_files() -> Mapping[str, bytes]:
 
     The certificate authority wants `update-ca-certificates` afterwards.
     """
-    trusted = trust.establish(_folder() / "trust")
+    with _alone():
+        trusted = trust.establish(_folder() / "trust")
     return {
         "/usr/local/share/ca-certificates/bake-stand-in.crt": trusted.ca_certificate,
         "/usr/share/keyrings/debian-archive-keyring.gpg": trusted.public_key,
