@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +105,8 @@ def _keyring(secret_key: Path | None = None) -> Iterator[_Gpg]:
             gpg("--import", str(secret_key))
         yield gpg
     finally:
-        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], capture_output=True)
+        with suppress(FileNotFoundError):
+            subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], capture_output=True)
         shutil.rmtree(home, ignore_errors=True)
 
 
