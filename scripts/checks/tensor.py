@@ -56,26 +56,24 @@ class Mxnet:
         return result.ctx.device_type
 
     def cudart_version(self):
-        """CUDA's own answer, from the runtime that the library was linked with."""
+        found = self.ask_cuda("cudaRuntimeGetVersion")
+        return None if found is None else "%d.%d" % (found // 1000, found % 1000 // 10)
+
+    def describe(self, index):
+        # cudaDevAttrComputeCapabilityMajor and …Minor
+        found = [self.ask_cuda("cudaDeviceGetAttribute", number, index) for number in (75, 76)]
+        return {} if None in found else {"capability": "%d.%d" % tuple(found)}
+
+    def ask_cuda(self, function, *arguments):
+        """An answer of the CUDA runtime that the library was linked with; None without one."""
         from ctypes import byref, c_int
 
         value = c_int()
         try:
-            failed = self.library.cudaRuntimeGetVersion(byref(value))
-        except AttributeError:  # a build for the CPU
+            failed = getattr(self.library, function)(byref(value), *arguments)
+        except AttributeError:  # a build for the CPU, or one that keeps its runtime to itself
             return None
-        return None if failed else "%d.%d" % (value.value // 1000, value.value % 1000 // 10)
-
-    def describe(self, index):
-        from ctypes import byref, c_int
-
-        found = []
-        for attribute in (75, 76):  # cudaDevAttrComputeCapabilityMajor, …Minor
-            value = c_int()
-            if self.library.cudaDeviceGetAttribute(byref(value), attribute, index):
-                return {}
-            found.append(value.value)
-        return {"capability": "%d.%d" % tuple(found)}
+        return None if failed else value.value
 
 
 class Pytorch:

@@ -1,0 +1,199 @@
+"""Each known failure becomes what, why and what to do; an unknown one is shown as it is."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bake.verify.diagnosis import KNOWN, NVIDIA_SMI, Known, diagnose, diagnose_failure
+
+# Wordings of the programs, values made up.
+NVIDIA_SMI_SAYS = {
+    "no driver is loaded": (
+        9,
+        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure "
+        "that the latest NVIDIA driver is installed and running.\n\n",
+    ),
+    "libnvidia-ml is not there": (
+        12,
+        "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that "
+        "the NVIDIA Display Driver is properly installed and present in your system.\n",
+    ),
+    r"has fallen off the bus \(0000:0A:00.0\)": (
+        15,
+        "Unable to determine the device handle for GPU0000:0A:00.0: GPU is lost.  Reboot the "
+        "system to recover this GPU\n",
+    ),
+    "has found no GPU that it can use": (6, "No devices were found\n"),
+    r"different versions \(library: unknown\)": (
+        18,
+        "Failed to initialize NVML: Driver/library version mismatch\n",
+    ),
+    r"different versions \(library: 555.12\)": (
+        18,
+        "Failed to initialize NVML: Driver/library version mismatch\n"
+        "NVML library version: 555.12\n",
+    ),
+    "from inside this container": (255, "Failed to initialize NVML: Unknown Error\n"),
+    r"a GPU does not answer \(0000:0B:00.0\)": (
+        255,
+        "Unable to determine the device handle for GPU0000:0B:00.0: Unknown Error\n",
+    ),
+    r"a GPU does not answer \(0000:0C:00.0\)": (
+        255,
+        "Unable to determine the device handle for gpu 0000:0C:00.0: Not Found\n",
+    ),
+    r"a GPU does not answer \(2: 0000:0D:00.0\)": (
+        255,
+        "Unable to determine the device handle for GPU2: 0000:0D:00.0: Unknown Error\n",
+    ),
+    "may not use the GPU": (4, "Failed to initialize NVML: Insufficient Permissions\n"),
+    "is not there": (127, "bash: line 1: nvidia-smi: command not found\n"),
+    "infoROM is corrupted": (14, "WARNING: infoROM is corrupted at gpu 0000:0E:00.0\n"),
+    "kept from this system": (
+        255,
+        "Failed to initialize NVML: GPU access blocked by the operating system\n",
+    ),
+}
+
+KERNEL_SAYS = {
+    "driver 510.99.01 has dropped this GPU: branch 470 is the last": """
+[    4.1] NVRM: The NVIDIA Tesla K80 GPU installed in this system is
+         NVRM:  supported through the NVIDIA 470.xx Legacy drivers. Please
+         NVRM:  visit a page for more information.  The 510.99.01 NVIDIA
+         NVRM:  driver will ignore this GPU.  Continuing probe...
+""",
+    r"driver 450.99.00 does not know this GPU \(PCI id 10de:2237\)": """
+[    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2237)
+         NVRM: installed in this system is not supported by the
+         NVRM: NVIDIA 450.99.00 driver release.
+""",
+    r"does not know this GPU \(PCI id 10de:1eb8\)": """
+[    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:1eb8)
+[    4.1] NVRM: installed in this system is not supported by the 304.1
+[    4.1] NVRM: NVIDIA Linux driver release.  Please see 'Appendix
+""",
+    'driver.modules = "proprietary"': """
+NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:1db1)
+NVRM: installed in this system is not supported by open
+NVRM: nvidia.ko because it does not include the required GPU
+NVRM: System Processor (GSP).
+""",
+    'driver.modules = "open"': """
+NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2901)
+NVRM: installed in this system requires use of the NVIDIA open kernel modules.
+""",
+    "libraries are 570.2, its loaded module is 570.1": (
+        "NVRM: API mismatch: client version 570.2, kernel module version 570.1"
+    ),
+    r"fallen off the bus \(0000:0f:00\)": (
+        "NVRM: Xid (PCI:0000:0f:00): 79, pid=1, name=x, GPU has fallen off the bus."
+    ),
+    "Xid 119": "NVRM: Xid (PCI:0000:0f:00): 119, pid=1, name=x, Timeout after 6s of waiting",
+    "memory is faulty": "NVRM: Xid (PCI:0000:0f:00): 48, pid=1, name=x, Ch 8",
+    r"could not be initialised \(0000:0f:00.0\)": (
+        "[  9.1] NVRM: GPU 0000:0f:00.0: RmInitAdapter failed! (0x1:0x2:3)"
+    ),
+    "another driver holds the GPU": (
+        "NVRM: The NVIDIA probe routine was not called for 1 device(s)."
+    ),
+    "Secure Boot": "Lockdown: modprobe: unsigned module loading is restricted; see man",
+    "built for another kernel": "nvidia: version magic '5.4.0-1 SMP' should be '5.4.0-2 SMP'",
+}
+
+FRAMEWORK_SAYS = {
+    "belongs to the driver": "OSError: libcuda.so.1: cannot open shared object file: No such file",
+    "belongs to the CUDA toolkit": "OSError: libcudart.so.10.1: cannot open shared object file: No",
+    "it comes as a wheel of its own": "OSError: libcudnn.so.8: cannot open shared object file: No",
+    "loads its parts when they are first used": "Could not load library libcudnn_cnn_infer.so.8. E",
+    "belongs to the operating system": "OSError: libgomp.so.1: cannot open shared object file: No",
+    "numpy at 1.23.5": "AttributeError: module 'numpy' has no attribute 'bool'.",
+    "Fabric Manager": "RuntimeError: CUDA error: system not yet initialized",
+    "too old for this CUDA": "CUDA: CUDA driver version is insufficient for CUDA runtime version",
+    "no code for this GPU": "no kernel image is available for execution on the device",
+    "a build without CUDA": "MXNetError: Compile with USE_CUDA=1 to enable GPU usage",
+    "unknown error": "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up",
+}
+
+
+@pytest.mark.parametrize(("expected", "said"), NVIDIA_SMI_SAYS.items())
+def test_a_known_failure_of_nvidia_smi_is_explained(expected: str, said: tuple[int, str]) -> None:
+    status, text = said
+    (found,) = diagnose_failure("nvidia-smi", text, status)
+    assert re.search(expected, str(found))
+    assert found.what_to_do
+
+
+@pytest.mark.parametrize(("expected", "text"), [*KERNEL_SAYS.items(), *FRAMEWORK_SAYS.items()])
+def test_what_the_kernel_and_the_frameworks_say_is_explained(expected: str, text: str) -> None:
+    (found,) = diagnose(text)
+    assert re.search(expected, str(found))
+
+
+@pytest.mark.parametrize("known", [k for k in NVIDIA_SMI if k.exit_status], ids=lambda k: k.what)
+def test_the_status_alone_is_enough_where_the_words_are_new(known: Known) -> None:
+    (found,) = diagnose_failure("nvidia-smi", "in other words\n", known.exit_status or 0)
+    assert found.what_to_do
+    assert "{" not in str(found)
+
+
+def test_the_kernels_reason_stands_beside_what_nvidia_smi_says() -> None:
+    log = KERNEL_SAYS[r"driver 450.99.00 does not know this GPU \(PCI id 10de:2237\)"]
+    said = diagnose_failure("nvidia-smi", "", 9, kernel_log=log)
+    assert [str(found).split(":")[0] for found in said] == [
+        "no driver is loaded",
+        "driver 450.99.00 does not know this GPU (PCI id 10de",
+    ]
+
+
+def test_an_unknown_failure_is_shown_as_it_is() -> None:
+    (found,) = diagnose_failure("nvidia-smi", "Flux capacitor\n drained\n", 77)
+    assert str(found) == "nvidia-smi ended with status 77: it said: Flux capacitor drained"
+
+
+def test_a_signal_is_called_by_its_number() -> None:
+    for status in (-11, 139):
+        (found,) = diagnose_failure("the tensor test", "", status)
+        assert str(found) == "the tensor test was ended by signal 11: it said nothing"
+
+
+def test_of_a_long_text_the_end_is_shown() -> None:
+    (found,) = diagnose_failure("nvidia-smi", "x" * 5000 + " the end", 77)
+    assert found.why.endswith("the end")
+    assert len(found.why) < 700
+
+
+@pytest.mark.parametrize("healthy", ["", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.1"])
+def test_what_is_no_failure_is_none(healthy: str) -> None:
+    assert diagnose(healthy) == ()
+
+
+def test_no_text_whatever_breaks_it() -> None:
+    pieces = [text for _, text in NVIDIA_SMI_SAYS.values()] + list(KERNEL_SAYS.values())
+
+    @given(
+        st.lists(st.sampled_from(pieces) | st.text(max_size=20), max_size=6).map("".join),
+        st.integers(-64, 255),
+        st.text(max_size=50),
+    )
+    def check(text: str, status: int, log: str) -> None:
+        found = diagnose_failure("nvidia-smi", text, status, kernel_log=log)
+        assert found
+        assert all(each.what for each in found)
+
+    check()
+
+
+def test_no_pattern_takes_long_on_a_hostile_text() -> None:
+    text = (
+        "The NVIDIA GPU (PCI ID: a) installed supported through the NVIDIA 1.x Legacy drivers"
+        * 2000
+    )
+    start = time.monotonic()
+    for known in KNOWN:
+        known.found_in(text)
+    assert time.monotonic() - start < 5

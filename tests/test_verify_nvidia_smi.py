@@ -1,0 +1,237 @@
+"""nvidia-smi's XML becomes values, whatever the driver's age; what is no XML becomes an error."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bake.errors import BakeError, VerificationError
+from bake.verify.nvidia_smi import parse
+
+# Made up for these tests, in the shape of each document type.
+V11 = """<?xml version="1.0" ?>
+<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v11.dtd">
+<nvidia_smi_log>
+  <driver_version>470.256.02</driver_version>
+  <cuda_version>11.4</cuda_version>
+  <attached_gpus>{count}</attached_gpus>
+{gpus}
+</nvidia_smi_log>
+"""
+GPU = """  <gpu id="00000000:00:{slot}.0">
+    <product_name>{name}</product_name>
+    <mig_mode><current_mig>N/A</current_mig></mig_mode>
+    <uuid>GPU-{slot}</uuid>
+    <pci><pci_bus_id>00000000:00:{slot}.0</pci_bus_id></pci>
+    <fan_speed>N/A</fan_speed>
+    <performance_state>P8</performance_state>
+    <fb_memory_usage><total>{memory}</total><used>3 MiB</used></fb_memory_usage>
+    <temperature><gpu_temp>31 C</gpu_temp></temperature>
+    {more}
+  </gpu>"""
+
+
+def gpu(
+    name: str = "Tesla T4", *, memory: str = "15109 MiB", slot: str = "1E", more: str = ""
+) -> str:
+    return GPU.format(name=name, memory=memory, slot=slot, more=more)
+
+
+def document(*gpus: str) -> str:
+    return V11.format(count=len(gpus), gpus="\n".join(gpus))
+
+
+def test_a_healthy_gpu_is_read_with_its_unit_taken_off() -> None:
+    report = parse(document(gpu()))
+    (found,) = report.gpus
+    assert report.driver_version == "470.256.02"
+    assert report.cuda_version == "11.4"
+    assert (found.index, found.uuid, found.name) == (0, "GPU-1E", "Tesla T4")
+    assert (found.bus_id, found.memory_mib) == ("00000000:00:1E.0", 15109)
+    assert (found.errors, found.faulty, found.recovery, found.fabric) == ((), False, None, None)
+
+
+def test_every_gpu_is_read_in_its_order() -> None:
+    gpus = parse(document(*(gpu(slot=f"1{index}") for index in range(8)))).gpus
+    assert [found.index for found in gpus] == list(range(8))
+    assert [found.uuid for found in gpus] == [f"GPU-1{index}" for index in range(8)]
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        # 610: the old field is still there, with a word about the new one.
+        "<driver_version>610.1.2 [Deprecated; use another]</driver_version>"
+        "<kmd_version>610.1.2</kmd_version><cuda_umd_version>13.3</cuda_umd_version>",
+        "<kmd_version>610.1.2</kmd_version><cuda_umd_version>13.3</cuda_umd_version>",
+        '<driver_version>Deprecated, see "KMD version"</driver_version>'
+        "<kmd_version>610.1.2</kmd_version><cuda_version>13.3 [Deprecated]</cuda_version>",
+        "<driver_version>610.1.2 [Deprecated]</driver_version><cuda_version>13.3</cuda_version>",
+    ],
+)
+def test_versions_are_found_under_their_old_and_their_new_names(versions: str) -> None:
+    report = parse(f"<nvidia_smi_log>{versions}</nvidia_smi_log>")
+    assert (report.driver_version, report.cuda_version) == ("610.1.2", "13.3")
+
+
+@pytest.mark.parametrize(
+    ("element", "field", "value"),
+    [
+        ("<gpu_recovery_action>Reset</gpu_recovery_action>", "recovery", "Reset"),
+        ("<gpu_recovery_action>None</gpu_recovery_action>", "recovery", None),
+        (
+            "<fabric><state>In Progress</state><status>N/A</status></fabric>",
+            "fabric",
+            "In Progress",
+        ),
+        (
+            "<fabric><state>Completed</state><status>Success</status></fabric>",
+            "fabric",
+            "Completed Success",
+        ),
+        ("<fabric><state>N/A</state><status>N/A</status></fabric>", "fabric", None),
+        ("<remapped_rows>N/A</remapped_rows>", "remap_failed", False),
+        (
+            "<remapped_rows><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>",
+            "remap_failed",
+            True,
+        ),
+        (
+            "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>",
+            "remap_pending",
+            True,
+        ),
+        (
+            "<retired_pages><pending_retirement>Yes</pending_retirement></retired_pages>",
+            "remap_pending",
+            True,
+        ),
+        # Three ways to count what could not be corrected: Kepler, Ampere, Hopper.
+        (
+            "<ecc_errors><volatile><double_bit><total>2</total></double_bit></volatile></ecc_errors>",
+            "uncorrectable",
+            2,
+        ),
+        (
+            "<ecc_errors><volatile><sram_correctable>9</sram_correctable>"
+            "<sram_uncorrectable>1</sram_uncorrectable><dram_uncorrectable>4</dram_uncorrectable>"
+            "</volatile></ecc_errors>",
+            "uncorrectable",
+            5,
+        ),
+        (
+            "<ecc_errors><volatile><sram_uncorrectable_parity>1</sram_uncorrectable_parity>"
+            "<sram_uncorrectable_secded>2</sram_uncorrectable_secded></volatile></ecc_errors>",
+            "uncorrectable",
+            3,
+        ),
+        # Those of the board's whole life are no sign of how it is now.
+        (
+            "<ecc_errors><volatile><sram_uncorrectable>N/A</sram_uncorrectable></volatile>"
+            "<aggregate><dram_uncorrectable>7</dram_uncorrectable></aggregate></ecc_errors>",
+            "uncorrectable",
+            0,
+        ),
+    ],
+)
+def test_what_tells_of_a_gpus_health_is_read(element: str, field: str, value: object) -> None:
+    (found,) = parse(document(gpu(more=element))).gpus
+    assert getattr(found, field) == value
+
+
+def test_a_divided_gpu_is_seen() -> None:
+    (found,) = parse(document(gpu().replace("<current_mig>N/A", "<current_mig>Enabled"))).gpus
+    assert found.mig
+
+
+@pytest.mark.parametrize("error", ["ERR!", "Unknown Error", "[Unknown Error]", "GPU is lost"])
+def test_a_gpu_that_cannot_be_read_is_faulty(error: str) -> None:
+    (found,) = parse(document(gpu(error))).gpus
+    assert found.faulty
+    assert found.errors == ("product_name",)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        gpu().replace("<fan_speed>N/A", "<fan_speed>Unknown Error"),
+        # A newer nvidia-smi asks an older driver for what it does not have.
+        gpu().replace("<current_mig>N/A", "<current_mig>ERR!"),
+    ],
+)
+def test_an_unreadable_fan_or_mig_field_is_no_fault(harmless: str) -> None:
+    (found,) = parse(document(harmless)).gpus
+    assert len(found.errors) == 1
+    assert not found.faulty
+
+
+def test_memory_that_cannot_be_read_is_none_and_not_0() -> None:
+    (found,) = parse(document(gpu(memory="Unknown Error"))).gpus
+    assert found.memory_mib is None
+    assert found.faulty
+
+
+def test_what_stands_around_the_document_is_kept() -> None:
+    before = "Unable to determine the device handle for GPU 0000:00:1F.0: Unknown Error\n"
+    after = "WARNING: infoROM is corrupted at gpu 0000:00:1E.0\n"
+    report = parse(before + document(gpu()) + after)
+    assert len(report.gpus) == 1
+    assert report.messages == f"{before}{after}".strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "wrote no XML"),
+        ("No devices were found\n", "wrote no XML"),
+        (document(gpu())[:-40], "cannot be read"),
+        ("<nvidia_smi_log><driver_version>N/A</driver_version></nvidia_smi_log>", "which driver"),
+        ('<?xml version="1.0"?><html></html>', "type html"),
+        (
+            '<!DOCTYPE nvidia_smi_log [<!ENTITY a "b">]>'
+            "<nvidia_smi_log><driver_version>&a;</driver_version></nvidia_smi_log>",
+            "declares the entity a",
+        ),
+        (
+            '<!DOCTYPE nvidia_smi_log [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+            "<nvidia_smi_log><driver_version>&a;</driver_version></nvidia_smi_log>",
+            "declares the entity a",
+        ),
+    ],
+)
+def test_what_is_no_report_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(VerificationError, match=reason):
+        parse(text)
+
+
+def test_no_text_whatever_breaks_the_parser() -> None:
+    tags = ["<gpu>", "</gpu>", "<nvidia_smi_log>", "</nvidia_smi_log>", "<driver_version>", "<"]
+    declarations = ["<?xml", "<!DOCTYPE x [", "<!ENTITY a 'b'>", "]>", "&a;"]
+    words = st.sampled_from([*tags, *declarations, "1.2", "ERR!", "N/A", "\0", "\ud800"])
+
+    @given(st.lists(words | st.text(max_size=8), max_size=30).map("".join))
+    def check(text: str) -> None:
+        with suppress(BakeError):
+            parse(text)
+
+    check()
+
+
+def test_no_value_whatever_breaks_the_parser() -> None:
+    allowed = st.characters(exclude_categories=("C",), exclude_characters="<&>")
+
+    @given(
+        st.text(allowed, max_size=40), st.text(allowed, max_size=40), st.text(allowed, max_size=40)
+    )
+    def check(name: str, memory: str, more: str) -> None:
+        elements = (
+            f"<gpu_recovery_action>{more}</gpu_recovery_action><ecc_errors><volatile>"
+            f"<sram_uncorrectable>{more}</sram_uncorrectable></volatile></ecc_errors>"
+        )
+        (found,) = parse(document(gpu(name, memory=memory, more=elements))).gpus
+        assert found.name == name.strip()
+
+    check()
