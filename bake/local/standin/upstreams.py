@@ -37,7 +37,7 @@ TRAPS = {
 
 def installer() -> bytes:
     """The installer in the place of Miniconda's and Miniforge's, whatever its name."""
-    return _file("installer.sh").replace(b"@CONDA@\n", _file("conda.py"))
+    return _file("installer.sh") + b"# ---- conda ----\n" + _file("conda.py")
 
 
 def notebooks() -> bytes:

@@ -23,13 +23,10 @@ echo "This is a stand-in for conda. Its Python is this machine's: $(python3 --ve
 mkdir -p "$prefix"/{bin,condabin,conda-meta,envs,pkgs,etc/profile.d}
 prefix=$(cd "$prefix" && pwd)
 python3 -m venv --without-pip "$prefix"
-sed -e '1,/^# ---- conda ----$/d' -e '/^# ---- end of conda ----$/,$d' "$0" >"$prefix/bin/conda"
+sed '1,/^# ---- conda ----$/d' "$0" >"$prefix/bin/conda"
 chmod 0755 "$prefix/bin/conda"
 ln -sf ../bin/conda "$prefix/condabin/conda"
 : >"$prefix/conda-meta/history"
 "$prefix/bin/conda" shell.posix hook >"$prefix/etc/profile.d/conda.sh"
 echo "installation finished."
 exit 0
-# ---- conda ----
-@CONDA@
-# ---- end of conda ----
