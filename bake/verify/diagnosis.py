@@ -339,7 +339,7 @@ FRAMEWORK = (
         "the framework is a build without CUDA",
         "the CPU's wheel was installed in the place of the GPU's",
         "See the log of the framework's stage.",
-        r"Torch not compiled with CUDA enabled|USE_CUDA=1|not compiled with CUDA",
+        r"not compiled with CUDA|USE_CUDA=1|is not implemented for GPU",
     ),
     Known(
         "a GPU is busy or in exclusive mode",
