@@ -156,11 +156,12 @@ in_bashrc() {
 }
 
 # pip_install ARGUMENT…: into the environment, as its owner. The machine's own pip settings (a
-# company's certificate, say) stay in force.
+# company's certificate, say) stay in force. Bytecode is left to the first import: compiling what mostly
+# nobody imports takes a third of the time, and a fifth of the image.
 pip_install() {
     over_tls "$PYPI_MIRROR"
     as_login_user "$ENVIRONMENT_PREFIX/bin/python" -m pip install --index-url "$PYPI_MIRROR" \
-        --disable-pip-version-check --no-input --no-cache-dir --progress-bar off --no-warn-script-location "$@"
+        --disable-pip-version-check --no-input --no-cache-dir --no-compile --progress-bar off --no-warn-script-location "$@"
 }
 
 # install_framework PIP_OPTION…: FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
