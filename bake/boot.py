@@ -11,7 +11,7 @@ from bake.errors import ConnectError
 from bake.remote.connection import Connection, connect
 from bake.remote.keys import KeyPair
 
-TIMEOUT_S = 15 * 60
+BOOT_TIMEOUT_S = 15 * 60
 _CONSOLE_LINES = 20
 
 
@@ -28,7 +28,7 @@ def wait_until_reached(
     private_key: str,
     host_key: KeyPair,
     on_wait: Callable[[str], None],
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float = BOOT_TIMEOUT_S,
 ) -> Connection:
     """An SSH connection, as soon as the machine answers with the host key that it was given.
 

@@ -22,8 +22,9 @@ from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER, Run, new_run
 from bake.aws.undo import clean_up
 from bake.aws.user_data import user_data
-from bake.boot import wait_until_reached
+from bake.boot import BOOT_TIMEOUT_S, wait_until_reached
 from bake.console import Console
+from bake.interrupts import held_back
 from bake.payload import Payload
 from bake.plan import PREFIXES, Plan, Stage, make_plan
 from bake.recipe import MANAGER_STAGES, Recipe
@@ -46,6 +47,7 @@ class Workshop:
     builds: Path
     console: Console
     ssh_port: int = 22
+    boot_timeout_s: float = BOOT_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -195,13 +197,14 @@ def a_builder(workshop: Workshop, job: Job) -> Iterator[tuple[Machine, Connectio
                 port=workshop.ssh_port,
                 private_key=login.private_openssh,
                 host_key=host_key,
+                timeout_s=workshop.boot_timeout_s,
                 on_wait=step.update,
             )
             stack.enter_context(connection)
             step.done(str(connection))
         yield machine, connection
     finally:
-        with console.step("Removing the builder"):
+        with held_back(), console.step("Removing the builder"):
             stack.close()
 
 
@@ -230,7 +233,7 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
         stand_in=workshop.payload.name == "stand-in",
     )
     with workshop.console.step("Proof") as step:
-        # A login of its own, as a person's will be: this one's environment is from before the stages.
+        # A login of its own, as a person's will be: this one's is from before the stages.
         connection.close()
         connection.reconnect()
         proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))

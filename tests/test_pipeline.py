@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from invoke.exceptions import Exit
 from leftovers import held
 
-from bake import boot, pipeline
+from bake import pipeline
 from bake import recipe as recipes
 from bake.aws.session import connect
 from bake.command import running
@@ -115,12 +115,9 @@ def test_a_machine_with_another_host_key_is_refused(
     assert held() == {}
 
 
-def test_a_machine_that_never_answers_shows_its_console(
-    workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(boot, "TIMEOUT_S", 4)
+def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, recipe: Recipe) -> None:
     with pytest.raises(ConnectError) as failure:
-        pipeline.bake(replace(workshop, ssh_port=2222), recipe)
+        pipeline.bake(replace(workshop, ssh_port=2222, boot_timeout_s=4), recipe)
     details = "\n".join(failure.value.details)
     assert "Its console said:" in details
     assert "Cloud-init v." in details

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bake.errors import BakeError
+from bake.interrupts import held_back
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Leftover:
 def undo(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
     """One step of the cleaning up: its failure is written down, so that the next step runs too."""
     try:
-        yield
+        with held_back():
+            yield
     except Exception as error:
         reason = str(error)
         if isinstance(error, BakeError) and (error.code or error.reason):
