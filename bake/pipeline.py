@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -240,9 +240,12 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
         outcomes = Counter(check.outcome for check in proof.checks)
         said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
         step.done(f"{proof.verified}: {said}")
+    skipped = defaultdict(list)
     for check in proof.checks:
         if check.outcome == "skipped":
-            workshop.console.note(f"  skipped  {check}")
+            skipped[check.detail].append(check.name)
+    for why, names in skipped.items():
+        workshop.console.note(f"  skipped: {', '.join(names)} ({why})")
     return proof
 
 
