@@ -1,0 +1,329 @@
+"""What must not be in an image is found wherever it is planted, and never shown."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bake.errors import ConnectError, RemoteError, VerificationError
+from bake.verify import check_clean
+
+LETTERS = "aB3" * 40  # so that no scanner takes this file for a leak
+
+
+class Machine:
+    """A root file system in a folder, searched by the real program."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root.parent / "bin"
+        self.bin.mkdir()
+        self.output = ""
+        # For those who run the tests as an ordinary user: the folder is theirs.
+        (self.bin / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+        (self.bin / "sudo").chmod(0o755)
+
+    def plant(self, path: str, content: str | bytes = "x\n") -> Path:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return file
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        environment = {"PATH": f"{self.bin}:{os.environ['PATH']}"}
+        done: Any = subprocess.run(
+            ["sh", "-c", command], input=stdin, capture_output=True, env=environment
+        )
+        done.exit_status = done.returncode
+        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        self.output += done.stdout + done.stderr
+        return done
+
+    def findings(self, **how: Any) -> str:
+        with pytest.raises(VerificationError) as caught:
+            check_clean(self, root=str(self.root), **how)
+        return "\n".join([caught.value.message, *caught.value.details])
+
+    def passes(self, **how: Any) -> None:
+        checks = check_clean(self, root=str(self.root), **how)
+        assert "failed" not in {check.outcome for check in checks}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A sealed machine: with all that an image has, and nothing that it must not have."""
+    machine = Machine(tmp_path / "root")
+    for path in ("etc/machine-id", "var/log/auth.log", "var/lib/apt/lists/lock"):
+        machine.plant(path, "")
+    machine.plant("etc/ssh/sshd_config", "PermitRootLogin no\n")
+    machine.plant("home/ubuntu/.bashrc", "conda activate d2l\n")
+    machine.plant("home/ubuntu/d2l-en/chapter/nd.ipynb", '{"cells": ["print(1)"]}')
+    machine.plant("home/ubuntu/.ssh/authorized_keys", "")
+    machine.plant("opt/conda/envs/d2l/lib/python3.7/site-packages/mxnet/libmxnet.so", b"\x7fELF\0")
+    return machine
+
+
+def test_a_sealed_machine_passes_every_check(machine: Machine) -> None:
+    checks = check_clean(machine, root=str(machine.root))
+    assert {check.outcome for check in checks} == {"passed"}
+    assert len({check.name for check in checks}) == len(checks) > 10
+    assert all(check.detail == "none in 3 files" for check in checks)
+
+
+LEFT = {
+    "authorized keys": ["root/.ssh/authorized_keys", "home/ubuntu/.ssh/authorized_keys2"],
+    "host key": ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_rsa_key.pub"],
+    "machine id": ["etc/machine-id", "var/lib/dbus/machine-id"],
+    "cloud-init": [
+        "var/lib/cloud/instances/i-1/user-data.txt",
+        "var/lib/cloud/data/instance-id",
+        "var/lib/cloud/sem/config_scripts_per_once.once",
+    ],
+    "power-off timer": ["var/lib/cloud/scripts/per-boot/bake-power-off"],
+    "inputs of a stage": ["run/bake/run.cuda/inputs", "run/bake/run.cuda/lib.sh"],
+    "credentials": [
+        "root/.netrc",
+        "home/ubuntu/.aws/credentials",
+        "home/ubuntu/.git-credentials",
+        "home/ubuntu/.docker/config.json",
+        "home/ubuntu/.pypirc",
+        "home/ubuntu/.config/gh/hosts.yml",
+        "home/ubuntu/.ssh/id_ed25519",
+    ],
+    "history": [
+        "root/.bash_history",
+        "home/ubuntu/.python_history",
+        "home/ubuntu/.lesshst",
+        "home/ubuntu/.viminfo",
+        "home/ubuntu/.ssh/known_hosts",
+        "home/ubuntu/.ipython/profile_default/history.sqlite",
+    ],
+    "log": [
+        "var/log/auth.log",
+        "var/log/journal/0123/system.journal",
+        "var/log/cloud-init-output.log",
+        "var/log/.hidden",
+    ],
+    "cache": [
+        "var/lib/apt/lists/archive_dists_bionic_InRelease",
+        "var/cache/apt/archives/bash_5.deb",
+        "var/cache/apt/pkgcache.bin",
+        "home/ubuntu/.cache/pip/http/0/1",
+        "opt/conda/pkgs/python-3.7.conda",
+        "root/.cache/x",
+    ],
+    "temporary": ["tmp/pip-1/x.whl", "var/tmp/y", "tmp/.hidden/z"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [(kind, path) for kind, paths in LEFT.items() for path in paths]
+)
+def test_each_thing_that_is_left_is_found_by_its_place(
+    machine: Machine, kind: str, path: str
+) -> None:
+    machine.plant(path, "0123456789abcdef0123456789abcdef\n")
+    found = machine.findings()
+    assert f"{kind}: /{path}" in found
+    assert "0123456789abcdef0123456789abcdef" not in machine.output
+
+
+SECRETS = {
+    "AWS key": "AKIA" + "Q7ZX2BC3DE4FG5HI"[:16],
+    "AWS secret": "aws_secret_access_key = " + LETTERS[:40],
+    "GitHub token": "ghp_" + LETTERS[:36],
+    "GitHub token ": "github_pat_" + LETTERS[:82],
+    "GitLab token": "glpat-" + LETTERS[:20],
+    "PyPI token": "pypi-AgEIcHlwaS5vcmc" + LETTERS[:90],
+    "npm token": "npm_" + LETTERS[:36],
+    "Hugging Face token": "hf_" + LETTERS[:34],
+    "Slack token": "xoxb-" + "1234567890-" + LETTERS[:24],
+    "Anaconda token": "https://conda.anaconda.org/t/" + LETTERS[:20] + "/channel",
+    "private key": "-----BEGIN OPENSSH PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key ": "-----BEGIN RSA PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key  ": "-----BEGIN PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "password in a URL": "index-url = https://reader:hunter22@pypi.example.com/simple\n",
+}
+PLACES = [
+    "etc/pip.conf",
+    "root/notes.txt",
+    "home/ubuntu/work/.env",
+    "opt/tool/config.yml",
+    "usr/local/etc/settings.ini",
+    "opt/conda/envs/d2l/lib/python3.7/site-packages/mxnet/secret.py",
+]
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("path", PLACES)
+def test_each_secret_is_found_by_its_pattern_and_not_shown(
+    machine: Machine, kind: str, path: str
+) -> None:
+    secret = SECRETS[kind]
+    machine.plant(path, f"# settings\nvalue: {secret}\n")
+    found = machine.findings()
+    assert f"secrets by their pattern: /{path} ({kind.strip()})" in found
+    assert secret not in found
+    assert secret not in machine.output
+    assert LETTERS[:20] not in machine.output
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "aws_access_key_id = AKIAIOSFODNN7EXAMPLE",
+        "A token begins with ghp_ and a key with AKIA.",
+        "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
+        "-----BEGIN PUBLIC KEY-----\n" + LETTERS[:64],
+        "http://user:password@host.example.com/",
+        "https://example.com:8080/path@2x.png",
+        "sha256:" + hashlib.sha256(b"").hexdigest(),
+    ],
+)
+def test_what_only_looks_like_a_secret_is_none(machine: Machine, harmless: str) -> None:
+    machine.plant("home/ubuntu/README.md", harmless)
+    machine.passes()
+
+
+def test_a_key_that_a_package_brought_is_public_until_it_is_changed(machine: Machine) -> None:
+    packages = "opt/conda/envs/d2l/lib/python3.7/site-packages"
+    key = SECRETS["private key"].encode()
+    digest = hashlib.sha256(key).digest()
+    encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    # As pip, dpkg (a file, and a configuration file) and conda write it down.
+    machine.plant(f"{packages}/tornado/test.key", key)
+    machine.plant(
+        f"{packages}/tornado-6.dist-info/RECORD", f"tornado/test.key,sha256={encoded},{len(key)}\n"
+    )
+    machine.plant("opt/tool/test.pem", key)
+    md5 = hashlib.md5(key).hexdigest()
+    machine.plant("var/lib/dpkg/info/tool.md5sums", f"{md5}  opt/tool/test.pem\n")
+    machine.plant("etc/tool.pem", key)
+    machine.plant("var/lib/dpkg/status", f"Package: tool\nConffiles:\n /etc/tool.pem {md5}\n")
+    machine.plant("opt/conda/envs/d2l/lib/python3.7/test/keycert.pem", key)
+    paths = [{"_path": "lib/python3.7/test/keycert.pem", "sha256": digest.hex()}]
+    machine.plant(
+        "opt/conda/envs/d2l/conda-meta/python.json",
+        json.dumps({"paths_data": {"paths": paths}}),
+    )
+    machine.passes()
+    for path in (f"{packages}/tornado/test.key", "opt/tool/test.pem", "etc/tool.pem"):
+        file = machine.plant(path, key + b"changed\n")
+        assert f"/{path} (private key)" in machine.findings()
+        file.write_bytes(key)
+    machine.plant("opt/tool/other.pem", key)
+    assert "/opt/tool/other.pem (private key)" in machine.findings()
+
+
+def test_a_large_or_a_binary_file_is_not_searched(machine: Machine) -> None:
+    machine.plant("opt/model.txt", SECRETS["AWS key"] + "x" * (5 << 20))
+    machine.plant("opt/model.bin", b"\0" + SECRETS["AWS key"].encode())
+    machine.passes()
+
+
+def test_an_open_session_may_write_its_logs_and_nothing_else(machine: Machine) -> None:
+    machine.plant("var/log/auth.log", "Accepted publickey for ubuntu\n")
+    assert "log: /var/log/auth.log" in machine.findings()
+    machine.passes(allow_session=True)
+    machine.plant("var/log/dpkg.log", "install\n")
+    assert "log: /var/log/dpkg.log" in machine.findings(allow_session=True)
+    machine.plant("etc/ssh/ssh_host_rsa_key", "x\n")
+    assert "host key" in machine.findings(allow_session=True)
+
+
+def test_a_machine_that_was_booted_has_its_own_keys_but_nobody_elses(machine: Machine) -> None:
+    key = SECRETS["private key"]
+    machine.plant("etc/ssh/ssh_host_ed25519_key", key)
+    machine.plant("etc/machine-id", "f" * 32 + "\n")
+    machine.plant("home/ubuntu/.ssh/authorized_keys", "ssh-ed25519 mine\n")
+    machine.plant("var/lib/cloud/instances/i-1/user-data.txt", key)
+    machine.plant("var/log/syslog", "started\n")
+    machine.passes(booted=True, traces=["ssh-ed25519 builder"])
+    machine.plant("home/ubuntu/.ssh/authorized_keys", "ssh-ed25519 mine\nssh-ed25519 builder\n")
+    found = machine.findings(booted=True, traces=["ssh-ed25519 builder"])
+    assert "traces of the builder: /home/ubuntu/.ssh/authorized_keys" in found
+    machine.plant("home/ubuntu/.bash_history", "secret\n")
+    assert "history: /home/ubuntu/.bash_history" in machine.findings(booted=True)
+
+
+def test_a_trace_does_not_stand_on_the_command_line_which_sudo_logs(machine: Machine) -> None:
+    commands = []
+    run = machine.run
+
+    def listen(command: str, **more: Any) -> Any:
+        commands.append(command)
+        return run(command, **more)
+
+    machine.run = listen  # type: ignore[method-assign]
+    machine.passes(booted=True, traces=["0123456789abcdef"])
+    assert len(commands) == 1
+    assert "0123456789abcdef" not in commands[0]
+
+
+@pytest.mark.parametrize("name", [b'quo"te$(id)\n', b"\xff\xfe", "Übung".encode()])
+def test_any_file_name_is_told(machine: Machine, name: bytes) -> None:
+    folder = machine.plant("tmp/x/keep", "").parent
+    Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_text("x")  # noqa: PTH118
+    found = machine.findings()
+    assert "temporary: /tmp/x/" in found
+    found.encode()  # can be printed
+
+
+def test_many_files_are_counted_and_not_listed(machine: Machine) -> None:
+    for index in range(50):
+        machine.plant(f"tmp/{index:02}")
+    assert "/tmp/09 and 40 more" in machine.findings()
+
+
+def test_a_link_out_of_the_machine_is_not_followed(machine: Machine, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "key.txt").write_text(SECRETS["AWS key"])
+    (machine.root / "opt" / "link").symlink_to(outside)
+    (machine.root / "opt" / "file").symlink_to(outside / "key.txt")
+    machine.passes()
+
+
+CUT_OFF = {
+    "nothing": "",
+    "without its last line": '{"kind": "log", "path": "/var/log/x"}\n',
+    "in the middle": '{"kind": "log", "pa',
+    "something else": "sudo: a password is required\n",
+    "another document": "[]\n",
+}
+
+
+@pytest.mark.parametrize("output", CUT_OFF.values(), ids=CUT_OFF)
+def test_a_search_that_did_not_come_to_its_end_is_no_pass(machine: Machine, output: str) -> None:
+    def cut(command: str, **more: Any) -> Any:
+        done: Any = subprocess.CompletedProcess([], 1, output, "it broke")
+        done.exit_status = 1
+        return done
+
+    machine.run = cut  # type: ignore[method-assign]
+    with pytest.raises(VerificationError, match="did not come to its end"):
+        check_clean(machine)
+
+
+@pytest.mark.parametrize("error", [ConnectError("gone"), RemoteError("too long")])
+def test_a_machine_that_does_not_answer_is_no_pass(machine: Machine, error: RemoteError) -> None:
+    def broken(command: str, **more: Any) -> Any:
+        raise error
+
+    machine.run = broken  # type: ignore[method-assign]
+    with pytest.raises((ConnectError, VerificationError)):
+        check_clean(machine)
