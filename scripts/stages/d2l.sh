@@ -33,8 +33,10 @@ EOT
 # What is there is a user's to change: it is laid down once.
 work=$(as_login_user mktemp --directory)
 trap 'rm --recursive --force "$work"' EXIT
-if [[ -d $notebooks || -z $NOTEBOOKS_URL ]]; then
-    say "notebooks: ${NOTEBOOKS_URL:+there already}"
+if [[ -z $NOTEBOOKS_URL ]]; then
+    say "no notebooks are wanted"
+elif [[ -d $notebooks ]]; then
+    say "$notebooks is there already"
 elif [[ -n $NOTEBOOKS_COMMIT ]]; then
     over_tls "$NOTEBOOKS_URL"
     as_login_user git init --quiet "$work/notebooks"
