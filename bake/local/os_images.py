@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bake import folders
-from bake.errors import LocalCloudError
+from bake.errors import LocalCloudError, PreflightError
 from bake.local.control import Endpoint
 from bake.local.engine import Engine, find_engine
 
@@ -79,10 +79,10 @@ def provide(
     """The id of the base image in the local cloud, made when it is not there yet.
 
     `files` (absolute path → content) are put into a stand-in's root file system: what it has to
-    trust, say. Raises LocalCloudError: why it cannot be had, and what to do.
+    trust, say. PreflightError where there can be none of this OS here, LocalCloudError where making it fails.
     """
     if os_image.key != "debian-12" and not stand_in:
-        raise LocalCloudError(
+        raise PreflightError(
             f"The root file system of {os_image.key} cannot be made on this computer: "
             "it is published as cloud images only",
             hint="Add --stand-in for a rehearsal on a machine that is Debian underneath, "

@@ -1,0 +1,216 @@
+"""The main job, with stand-ins: bake, look at it with the AWS CLI, launch, use, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+from leftovers import held
+
+from bake.record import Record
+from bake.remote.connection import connect
+from bake.verify import check_clean
+
+pytestmark = [pytest.mark.machines, pytest.mark.timeout(600)]
+
+BIN = Path(sys.executable).parent
+
+
+def invoke(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [BIN / "invoke", *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == status, run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+    return run
+
+
+def aws(*words: str) -> Any:
+    """AWS's own command line, on what `invoke local.env` prints."""
+    script = f'eval "$({BIN}/invoke local.env)"; exec {BIN}/aws ec2 {shlex.join(words)}'
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """One bake of the default recipe by the command line; what `--json` said of it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("BAKE_HOME", str(local_home))
+        monkeypatch.setenv("BAKE_BUILDS", str(tmp_path_factory.mktemp("builds")))
+        run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
+        record = json.loads(run.stdout)
+        record["builds"] = os.environ["BAKE_BUILDS"]
+        yield record
+
+
+@pytest.fixture
+def machine(baked: dict[str, Any], local_cloud: Path) -> Iterator[list[str]]:
+    """The ssh command of a machine launched from the baked image."""
+    said = invoke("launch-from-ami", "--local", "--name", "mine", "--json")
+    yield json.loads(said.stdout)["ssh"]
+    invoke("terminate", "mine", "--local")
+
+
+def test_a_bake_leaves_the_image_its_record_and_nothing_else(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    left = held()
+    assert left.pop("images") == [baked["image_id"]]
+    assert left.pop("snapshots") == baked["snapshot_ids"]
+    assert left == {}
+    folder = Path(baked["builds"], baked["run"])
+    record = Record.model_validate_json((folder / "record.json").read_text())
+    assert record.verified == "cpu"
+    assert record.payload == "stand-in"
+    assert [stage.name for stage in record.stages][-1] == "seal"
+    assert record.inventory.pip["mxnet-cu101"] == "1.7.0"
+    assert {path.stem for path in folder.glob("*.log")} == {stage.name for stage in record.stages}
+
+
+def test_the_aws_cli_lists_the_image_and_its_snapshot_with_all_tags(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    (image,) = aws("describe-images", "--owners", "self")["Images"]
+    (snapshot,) = aws("describe-snapshots", "--owner-ids", "self", "--filters",
+                      "Name=tag-key,Values=bake:run")["Snapshots"]  # fmt: skip
+    tags = {tag["Key"]: tag["Value"] for tag in image["Tags"]}
+    assert {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]} == tags
+    assert tags["bake:verified"] == "cpu"
+    assert tags["bake:payload"] == "stand-in"
+    assert tags["bake:digest"] == baked["digest"]
+    assert tags["bake:recipe"] == "mxnet-cu101"
+    assert {key for key in tags if key.startswith("bake:stage:")} == {
+        f"bake:stage:{name}"
+        for name in ("base", "drivers", "cuda", "conda", "mxnet", "d2l", "seal")
+    }
+    assert image["ImdsSupport"] == "v2.0"
+    assert image["Public"] is False
+    assert image["Name"].startswith("bake/mxnet-cu101/")
+
+
+def test_a_launched_machine_has_everything_and_nothing_of_the_builder(machine: list[str]) -> None:
+    script = """
+        set -e
+        conda run -n d2l python -c "import mxnet; print(mxnet.__version__)"
+        nvcc --version
+        test -d d2l-en
+        conda run -n d2l jupyter kernelspec list
+    """
+    run = subprocess.run([*machine, script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "1.7.0" in run.stdout
+    assert "release 10.1" in run.stdout
+    assert run.stdout.rstrip().count("d2l") >= 1
+
+
+def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
+    local_cloud: Path, machine: list[str], baked: dict[str, Any]
+) -> None:
+    key = Path(machine[machine.index("-i") + 1])
+    user, host = machine[-1].split("@")
+    (known,) = [
+        line
+        for line in (Path(os.environ["BAKE_HOME"]) / "known_hosts").read_text().splitlines()
+        if line.split()[0] in " ".join(machine)
+    ]
+    with connect(
+        host,
+        port=int(os.environ["BAKE_SSH_PORT"]),
+        user=user,
+        private_key=key.read_text(),
+        host_key=" ".join(known.split()[1:]),
+        timeout_s=20,
+    ) as connection:
+        checks = check_clean(connection, booted=True, traces=[baked["run"]])
+    assert not [check for check in checks if check.outcome == "failed"]
+
+
+def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_cloud: Path) -> None:
+    assert "running" in invoke("machines", "--local").stderr
+    invoke("stop", "mine", "--local")
+    refused = invoke("connect", "mine", "--local", status=2)
+    assert "invoke start mine" in refused.stderr
+    invoke("start", "--local")
+    (found,) = json.loads(invoke("machines", "--local", "--json").stdout)
+    assert found["state"] == "running"
+    again = invoke("launch-from-ami", "--local", "--name", "mine", status=2)
+    assert "There is a machine named mine" in again.stderr
+
+
+def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
+    for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
+        run = invoke(*command)
+        longest = max(map(len, (run.stdout + run.stderr).splitlines()))
+        assert longest <= 80, run.stdout + run.stderr
+
+
+def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    # Without --local it is AWS's rule that holds, whatever the endpoint is.
+    refused = invoke("launch-from-ami", "--ami", baked["image_id"], status=2)
+    assert "bake:verified=gpu" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bake", "mxnet-cu102", "--local"], "mxnet-cu101"),
+        (["bake", "--cuda", "10.3"], "There is CUDA 10.0"),
+        (["bake", "--cuda", "10.1", "--instance-type", "p4d.24xlarge"], "A100"),
+        (["bake", "--cuda", "10.1", "--stand-in"], "Add --local"),
+        (["bake", "--cuda", "10.1", "--spot", "--no-spot"], "exclude each other"),
+        (["bake", "mxnet-cu101", "mxnet-cu112"], "One recipe at a time"),
+        (["bake", "--cuda", "10.1", "--local"], "--stand-in"),
+        (["launch-from-ami", "--local", "--ami", "ami-00000000000000000"], "no available image"),
+        (["terminate", "nobody", "--local"], "no machine nobody"),
+    ],
+)
+def test_a_wrong_request_exits_with_2_and_says_what_would_be_right(
+    words: list[str], says: str, local_cloud: Path
+) -> None:
+    before = held()
+    assert says in invoke(*words, status=2).stderr
+    assert held() == before
+
+
+def test_a_name_that_is_taken_is_found_before_anything_starts(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = held()
+    words = ["bake", "--cuda", "10.1", "--local", "--stand-in", "--name", baked["image_name"]]
+    refused = invoke(*words, status=2)
+    assert "is already named" in refused.stderr
+    assert held() == before
+
+
+def test_without_credentials_or_a_region_it_says_what_to_do(monkeypatch: Any) -> None:
+    no_region = invoke("bake", "--cuda", "10.1", status=2)
+    assert "--region" in no_region.stderr
+    no_credentials = invoke("bake", "--cuda", "10.1", "--region", "us-west-2", status=2)
+    assert "credentials" in no_credentials.stderr
+
+
+def test_help_and_list_answer_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys; import tasks; "
+        "heavy = {'boto3', 'fabric', 'pydantic', 'rich', 'paramiko', 'moto'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "--stand-in" in invoke("--help", "bake").stdout
