@@ -79,7 +79,8 @@ def provide(
     """The id of the base image in the local cloud, made when it is not there yet.
 
     `files` (absolute path → content) are put into a stand-in's root file system: what it has to
-    trust, say. PreflightError where there can be none of this OS here, LocalCloudError where making it fails.
+    trust, say. PreflightError where there can be none of this OS here, LocalCloudError when
+    making it fails.
     """
     if os_image.key != "debian-12" and not stand_in:
         raise PreflightError(
