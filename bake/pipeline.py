@@ -12,7 +12,7 @@ from typing import Any
 
 from bake import catalog
 from bake.aws.caller import caller_cidr
-from bake.aws.image import Image, create_image
+from bake.aws.image import Image, create_image, image_name
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
 from bake.aws.order import Order, builder
@@ -147,8 +147,8 @@ def prepare(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> J
         step.done(f"{ground.base_image.name}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))
-    default_name = f"bake/{recipe.name}/{run.started_at:%Y%m%d-%H%M%S}-{plan.digest[:8]}"
-    return Job(run, ground, plan, name or default_name, workshop.builds / run.id)
+    name = name or image_name(recipe.name, run.started_at, plan.digest)
+    return Job(run, ground, plan, name, workshop.builds / run.id)
 
 
 @contextmanager

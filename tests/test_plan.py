@@ -400,7 +400,8 @@ def test_notebooks_whose_archive_the_payload_knows_come_by_hash() -> None:
 
 def test_notebooks_are_never_fetched_unchecked() -> None:
     for name in RECIPES:
-        given_ = values(name)
+        given_ = values(name, d2l__notebooks=True)
+        assert given_["NOTEBOOKS_URL"]
         assert given_["NOTEBOOKS_SHA256"] or given_["NOTEBOOKS_COMMIT"]
         assert values(name, d2l__notebooks=False)["NOTEBOOKS_URL"] == ""
 

@@ -1,0 +1,78 @@
+"""Private keys are the owner's alone and never overwritten; hosts are known by instance id."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bake import key_store
+from bake.errors import RequestError
+from bake.remote import keys
+
+
+def test_a_private_key_is_readable_by_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+    path = key_store.key_path("123456789012", "us-east-1", "mine")
+    key_store.save_key(path, "first")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with pytest.raises(FileExistsError):
+        key_store.save_key(path, "second")
+    assert path.read_text() == "first"
+
+
+def test_keys_of_two_accounts_or_regions_do_not_meet() -> None:
+    paths = {
+        key_store.key_path(account, region, "mine")
+        for account in ("1", "2")
+        for region in ("us-east-1", "us-west-2")
+    }
+    assert len(paths) == 4
+
+
+def test_a_key_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pem"
+    path.write_text("key")
+    path.chmod(0o644)
+    with pytest.raises(RequestError) as refused:
+        key_store.check_key(path)
+    assert refused.value.hint == f"chmod 400 {path}"
+
+
+def test_the_public_half_is_what_ssh_keygen_says(tmp_path: Path) -> None:
+    pair = keys.generate()
+    path = tmp_path / "mine.pem"
+    key_store.save_key(path, pair.private_openssh)
+    said = subprocess.run(
+        ["ssh-keygen", "-y", "-f", path], capture_output=True, text=True, check=True
+    ).stdout
+    assert key_store.public_half(path).split()[:2] == said.split()[:2]
+
+
+def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pem"
+    path.write_text("no key")
+    with pytest.raises(RequestError, match="no private key"):
+        key_store.public_half(path)
+
+
+def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
+    public = keys.generate().public_openssh
+    path = key_store.know_host("i-1", public)
+    key_store.know_host("i-2", public)
+    key_store.forget_host("i-1")
+    assert [line.split()[0] for line in path.read_text().splitlines()] == ["i-2"]
+    key_store.forget_host("i-3")
+
+
+def test_the_ssh_command_accepts_the_machine_s_own_host_key_alone() -> None:
+    command = key_store.ssh_command(
+        instance_id="i-1", address="192.0.2.7", user="ubuntu", key=Path("k.pem"), port=2222
+    )
+    assert command[0] == "ssh"
+    assert command[-1] == "ubuntu@192.0.2.7"
+    assert "HostKeyAlias=i-1" in command
+    assert "StrictHostKeyChecking=yes" in command
+    assert command[command.index("-p") + 1] == "2222"
