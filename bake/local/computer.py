@@ -75,7 +75,7 @@ def pip_settings(configured: Mapping[str, str], *, has_own_certificates: bool) -
         lines.append(f"cert = {_MACHINE_BUNDLE}")
     for name in _PIP_NUMBERS + _PIP_ADDRESSES:
         # Most specific last, as pip reads them: global, user, site, environment.
-        places = [f"{place}.{name}" for place in ("global", "install", ":env:")]
+        places = [f"{place}.{name}" for place in ("global", "user", "site", "install", ":env:")]
         values = [configured[place] for place in places if place in configured]
         kept = [word for value in values[-1:] for word in value.split() if _travels(name, word)]
         if kept:
@@ -92,12 +92,7 @@ def _travels(name: str, value: str) -> bool:
 def _pip_config() -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = re.findall(r"^(\S+?)='(.*)'$", done.stdout, re.MULTILINE)
-    return {key.removeprefix(":env:.") if False else _dotted(key): value for key, value in found}
-
-
-def _dotted(key: str) -> str:
-    return key.replace(":env:.", ":env:.")
+    return dict(re.findall(r"^(\S+?)='(.*)'$", done.stdout, re.MULTILINE))
 
 
 def apt_settings(configured: str) -> str:

@@ -18,8 +18,9 @@ from bake import folders
 from bake.errors import LocalCloudError
 
 DEFAULT_PORT = 4747
-START_TIMEOUT_S = 60
-END_TIMEOUT_S = 60
+# Generous: the engine does one thing at a time, and may be in the middle of somebody's image.
+START_TIMEOUT_S = 300
+END_TIMEOUT_S = 300
 
 
 # Servers outlive the process that starts them; one that lives as long asks after them here.
@@ -92,12 +93,13 @@ def up(port: int = DEFAULT_PORT) -> Endpoint:
     _started.append(process)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        running = status()
-        if running:
-            return running
-        # 0: another process was first, and will answer.
-        if process.poll():
+        ended = process.poll()
+        if ended:
             raise _failure(failure, log)
+        running = status()
+        # 0: another one was first, and is the one that answers.
+        if running and (running.pid == process.pid or ended == 0):
+            return running
         time.sleep(0.05)
     raise LocalCloudError(
         f"The local cloud did not answer within {START_TIMEOUT_S} s", hint=f"Its log is {log}"
@@ -119,7 +121,7 @@ def down(*, erase: bool = False) -> bool:
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
         if not _is_served(_home()):
-            _started[:] = [process for process in _started if process.poll() is None]
+            status()  # asks after it, so that it does not stay behind as a zombie
             return True
         time.sleep(0.05)
     raise LocalCloudError(
@@ -130,12 +132,14 @@ def down(*, erase: bool = False) -> bool:
 def status() -> Endpoint | None:
     """The running local cloud of this home, if there is one."""
     home = _home()
+    _started[:] = [process for process in _started if process.poll() is None]
     if not _is_served(home):
         return None
     try:
         state = json.loads((home / "server.json").read_text())
+        os.kill(state["pid"], 0)
     except (OSError, ValueError):
-        return None  # it is starting, or ending
+        return None  # it is starting, or ending; the file may be of one that was killed
     wanted = state["wanted_port"]
     moved = not state["url"].endswith(f":{wanted}")
     return Endpoint(

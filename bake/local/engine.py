@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bake.errors import LocalCloudError
 
-COMMAND_TIMEOUT_S = 120
+COMMAND_TIMEOUT_S = 600
 
 # A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
 # sshd write audit records, and people ping.
@@ -132,7 +132,9 @@ class Engine:
         self.call("kill", "--signal", "KILL", name, check=False)
 
     def remove(self, name: str) -> None:
-        self.call("rm", "--force", "--volumes", name, check=False)
+        # Podman asks it to end first, and gives it ten seconds; Docker does not.
+        at_once = ("--time", "0") if self._podman else ()
+        self.call("rm", "--force", *at_once, "--volumes", name, check=False)
 
     def process_id(self, name: str) -> int:
         """The machine's process 1 as the computer numbers it; 0 when it does not run."""

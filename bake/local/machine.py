@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import socket
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +59,11 @@ class Seed:
 
 
 class Machine:
-    """One container and the folder of what it is given. Every method blocks; none is locked."""
+    """One container and the folder of what it is given.
+
+    Every method blocks until it is done. What changes the container takes its turn, and nothing
+    does after `remove`: so a server that ends leaves no machine that was just being started.
+    """
 
     def __init__(
         self,
@@ -75,9 +81,15 @@ class Machine:
         self.address = address
         self.port = port
         self.labels = labels
+        self._turn = threading.Lock()
+        self._removed = False
 
     def create(self, layer: str, seed: Seed, given: Mapping[Path, str]) -> None:
         """Boot it for the first time. `given`: files of this computer and where they are seen."""
+        with self._change():
+            self._create(layer, seed, given)
+
+    def _create(self, layer: str, seed: Seed, given: Mapping[Path, str]) -> None:
         seed.write(self.folder / "seed")
         arguments = self.engine.run_arguments(
             self.name,
@@ -92,25 +104,35 @@ class Machine:
         self.engine.call(*arguments)
 
     def boot(self) -> None:
-        self.engine.start(self.name)
+        with self._change():
+            self.engine.start(self.name)
 
     def power_off(self) -> None:
-        self.engine.stop(self.name, timeout_s=POWER_OFF_TIMEOUT_S)
+        with self._change():
+            self.engine.stop(self.name, timeout_s=POWER_OFF_TIMEOUT_S)
 
     def unplug(self) -> None:
+        """Also while it is being powered off."""
         self.engine.kill(self.name)
 
     def remove(self) -> None:
         """Remove it whatever state it is in, and everything that it was given."""
-        self.engine.remove(self.name)
-        for path in sorted(self.folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        with contextlib.suppress(FileNotFoundError):
-            self.folder.rmdir()
+        with self._turn:
+            self._removed = True
+            self.engine.remove(self.name)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def commit(self, reference: str) -> None:
         """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk."""
-        self.engine.commit(self.name, reference, labels=self.labels)
+        with self._change():
+            self.engine.commit(self.name, reference, labels=self.labels)
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._turn:
+            if self._removed:
+                raise LocalCloudError(f"{self.name} is removed")
+            yield
 
     def console(self) -> bytes:
         return self.engine.console(self.name)

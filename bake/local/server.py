@@ -48,6 +48,7 @@ log = logging.getLogger("bake.local")
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
+HOME_CHECK_S = 5
 
 
 def _listen(application: Application, port: int) -> BaseWSGIServer:
@@ -94,14 +95,16 @@ def serve(home: Path, port: int) -> None:
     with (home / "server.lock").open("w") as lock:
         if not _take(lock):
             return
+        (home / "server.json").unlink(missing_ok=True)  # of one that was killed
         site, application = build(home)
         server = _listen(application, port)
         threading.Thread(target=site.given, daemon=True).start()
+        threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
         state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
         state["ssh_port"] = site.ssh_port
-        (home / "server.json").write_text(json.dumps(state))
+        _write(home / "server.json", json.dumps(state))
         log.info("serving on %s with %s", state["url"], site.engine.note)
         server.serve_forever()
         (home / "server.json").unlink(missing_ok=True)
@@ -113,13 +116,29 @@ def serve(home: Path, port: int) -> None:
         os._exit(0)
 
 
+def _end_without(home: Path, application: Application) -> None:
+    """End, and take everything along, when somebody has deleted the home: nothing else could."""
+    while (home / "server.lock").exists():
+        time.sleep(HOME_CHECK_S)
+    with application.site.lock:
+        application.erase({})
+        os._exit(0)
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: others read it at any time."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def _take(lock: IO[str]) -> bool:
     """Whether this process is the one that serves. Others hold the lock for a moment to look."""
-    for _ in range(40):
+    for _ in range(20):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        time.sleep(0.05)
+        time.sleep(0.01)
     return False
 
 

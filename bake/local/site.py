@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bake.errors import LocalCloudError
 from bake.local.engine import Engine
 from bake.local.machine import Machine, free_address
+
+CLEAR_TIMEOUT_S = 30
 
 
 @dataclass
@@ -71,8 +76,14 @@ class Site:
         for machine in list(self.machines.values()):
             machine.remove()
         self.machines.clear()
-        for name in self.engine.containers(self.label):
-            self.engine.remove(name)
+        # One that was being started when its server was killed takes a moment to be removable.
+        deadline = time.monotonic() + CLEAR_TIMEOUT_S
+        while left := self.engine.containers(self.label):
+            for name in left:
+                self.engine.remove(name)
+            if time.monotonic() > deadline:
+                raise LocalCloudError(f"These machines cannot be removed: {', '.join(left)}")
+        shutil.rmtree(self.home / "machines", ignore_errors=True)
         self.engine.prune(self.label)
 
 

@@ -1,0 +1,156 @@
+"""Podman and Docker by their command lines, and finding out which way of calling them works."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bake.errors import LocalCloudError
+from bake.local import engine as engine_module
+from bake.local.engine import Engine, find_engine
+
+
+@pytest.fixture(autouse=True)
+def found_afresh() -> Iterator[None]:
+    find_engine.cache_clear()
+    yield
+    find_engine.cache_clear()
+
+
+def program(folder: Path, name: str, body: str) -> Path:
+    """A stand-in for an engine, which writes down what it was called with."""
+    path = folder / name
+    path.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n{body}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def calls(folder: Path) -> list[str]:
+    return (folder / "calls").read_text().splitlines()
+
+
+def arguments_of(engine: Engine) -> list[str]:
+    return engine.run_arguments(
+        "bake-c-i-1",
+        "localhost/bake-c/snapshot:snap-1",
+        hostname="ip-10-0-0-1",
+        address="127.1.2.3",
+        port=2222,
+        labels={"bake.cloud": "c"},
+        mounts={Path("/seed"): "/media/cidata"},
+        command=["/sbin/init"],
+    )
+
+
+def test_podman_machine_has_a_network_that_reaches_the_computers_loopback() -> None:
+    arguments = " ".join(arguments_of(Engine("/usr/bin/podman", limits=("--ulimit", "nofile=1:2"))))
+    assert "--network slirp4netns:allow_host_loopback=true --ulimit nofile=1:2" in arguments
+    assert "--publish 127.1.2.3:2222:22" in arguments
+    assert "--volume /seed:/media/cidata:ro" in arguments
+    assert "--cap-add SYS_BOOT" in arguments
+    assert arguments.endswith("localhost/bake-c/snapshot:snap-1 /sbin/init")
+
+
+def test_docker_machine_is_on_the_bridge_and_knows_the_computer_by_name() -> None:
+    docker = Engine("/usr/bin/docker")
+    arguments = arguments_of(docker)
+    assert "--network" not in arguments
+    assert "--add-host host.docker.internal:host-gateway" in " ".join(arguments)
+    # What only Podman takes.
+    assert "notmpcopyup" not in " ".join(arguments)
+    assert docker.computer_address == "host.docker.internal"
+
+
+@pytest.mark.parametrize(
+    ("name", "forgets", "removes"),
+    [
+        ("podman", "untag ref ref", "rm --force --time 0 --volumes m"),
+        ("docker", "rmi --force --no-prune ref", "rm --force --volumes m"),
+    ],
+)
+def test_layers_and_machines_are_removed_in_each_engines_words(
+    tmp_path: Path, name: str, forgets: str, removes: str
+) -> None:
+    engine = Engine(str(program(tmp_path, name, "true")))
+    engine.forget("ref")
+    engine.remove("m")
+    assert calls(tmp_path) == [forgets, removes]
+
+
+def test_layer_with_several_names_loses_only_the_one_that_is_forgotten() -> None:
+    engine = find_engine()
+    names = [f"localhost/bake-test-{os.getpid()}/{letter}:1" for letter in "ab"]
+    engine.call("import", "-", names[0], stdin=engine_module._tiny_root())
+    try:
+        engine.tag(names[0], names[1])
+        engine.forget(names[0])
+        assert not engine.has_image(names[0])
+        assert engine.has_image(names[1])
+        assert engine.references(names[1].rpartition(":")[0]) == [names[1]]
+    finally:
+        engine.call("rmi", "--force", names[1], check=False)
+
+
+def test_failed_command_says_what_the_engine_said(tmp_path: Path) -> None:
+    engine = Engine(str(program(tmp_path, "podman", "echo 'no such container' >&2; exit 125")))
+    with pytest.raises(LocalCloudError, match="podman start failed: no such container"):
+        engine.start("m")
+
+
+def test_no_engine_is_said_with_how_to_install_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LocalCloudError) as caught:
+        find_engine()
+    assert caught.value.details == ("podman: not installed", "docker: not installed")
+    assert "apt-get install podman" in caught.value.hint
+
+
+def test_limits_of_our_own_are_used_where_the_default_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = "echo 'crun: setrlimit: Operation not permitted' >&2; exit 126"
+    program(tmp_path, "podman", f'case "$*" in run*--ulimit*) ;; run*) {refuse} ;; esac')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("BAKE_ENGINE", "podman")
+    engine = find_engine()
+    assert engine.limits[0] == "--ulimit"
+    assert engine.note == "podman, its default runtime, own limits"
+
+
+def test_other_runtime_is_used_where_the_default_one_does_not_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = "echo 'crun: cgroups in hybrid mode not supported' >&2; exit 126"
+    program(tmp_path, "podman", f'case "$*" in *"runc run "*) ;; "run "*) {refuse} ;; esac')
+    program(tmp_path, "runc", "true")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("BAKE_ENGINE", "podman")
+    assert find_engine().global_arguments == ("--runtime", "runc")
+
+
+def test_engine_that_works_in_no_way_is_said_with_every_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(
+        tmp_path, "podman", "case $1 in import) ;; *) echo 'no user namespaces' >&2; exit 1; esac"
+    )
+    program(tmp_path, "docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(LocalCloudError) as caught:
+        find_engine()
+    said = "\n".join(caught.value.details)
+    assert "no user namespaces" in said
+    assert "Cannot connect to the Docker daemon" in said
+
+
+def test_program_that_is_tried_is_one_that_the_kernel_runs(tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(engine_module._tiny_root())
+    subprocess.run(["tar", "-xf", "root.tar"], cwd=tmp_path, check=True)
+    assert subprocess.run([str(tmp_path / "true")]).returncode == 0
