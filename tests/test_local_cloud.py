@@ -74,14 +74,14 @@ class Cloud:
         instance: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
         return instance
 
-    def wait_for(self, instance_id: str, state: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_for(self, instance_id: str, state: str, seconds: float = 120) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while self.instance(instance_id)["State"]["Name"] != state:
             assert time.monotonic() < deadline, self.instance(instance_id)
             time.sleep(0.1)
         return self.instance(instance_id)
 
-    def wait_for_ssh(self, instance_id: str, seconds: float = 30) -> None:
+    def wait_for_ssh(self, instance_id: str, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while True:
             (status,) = self.ec2.describe_instance_status(InstanceIds=[instance_id])[
@@ -92,7 +92,7 @@ class Cloud:
             assert time.monotonic() < deadline, self.console(instance_id)
             time.sleep(0.1)
 
-    def wait_for_image(self, image_id: str, seconds: float = 60) -> dict[str, Any]:
+    def wait_for_image(self, image_id: str, seconds: float = 120) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
             image: dict[str, Any]
@@ -469,6 +469,38 @@ def test_spot_machine_comes_with_its_request(cloud: Cloud) -> None:
     assert (request["State"], request["InstanceId"]) == ("active", instance_id)
     assert request["SpotPrice"] == "0.5"
     cloud.terminate(instance_id)
+
+
+def test_machine_is_what_its_launch_template_says(cloud: Cloud) -> None:
+    data = {
+        "ImageId": cloud.base,
+        "InstanceType": TINY,
+        "KeyName": "the-tests",
+        "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 20}}],
+        "InstanceMarketOptions": {"MarketType": "spot"},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+    }
+    cloud.ec2.create_launch_template(LaunchTemplateName="template", LaunchTemplateData=data)
+    instance_id = cloud.ec2.run_instances(
+        LaunchTemplate={"LaunchTemplateName": "template"}, MinCount=1, MaxCount=1
+    )["Instances"][0]["InstanceId"]
+    instance = cloud.instance(instance_id)
+    assert instance["InstanceType"] == TINY
+    assert instance["InstanceLifecycle"] == "spot"
+    (volume,) = cloud.ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}]
+    )["Volumes"]
+    assert volume["Size"] == 20
+    cloud.wait_for_ssh(instance_id)
+    cloud.terminate(instance_id)
+
+
+def test_spot_request_of_the_older_kind_starts_a_machine(cloud: Cloud) -> None:
+    (request,) = cloud.ec2.request_spot_instances(
+        LaunchSpecification={"ImageId": cloud.base, "InstanceType": TINY, "KeyName": "the-tests"}
+    )["SpotInstanceRequests"]
+    cloud.wait_for_ssh(request["InstanceId"])
+    cloud.terminate(request["InstanceId"])
 
 
 def test_group_of_a_machine_cannot_be_deleted_before_the_machine(cloud: Cloud) -> None:

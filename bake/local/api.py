@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 from moto.core.responses import ActionResult
+from moto.core.serialize import return_if_not_empty
 from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
@@ -25,6 +26,14 @@ CONSOLE_BYTES = 64 * 1024  # of the console's end, as much as GetConsoleOutput r
 
 class LocalEC2Response(EC2Response):  # type: ignore[misc]
     """One request."""
+
+    RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {
+        **EC2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER,
+        # Said only where there is something to say.
+        "Instance.StateReason": lambda reason: reason if reason and reason.code else None,
+        "Instance.HibernationOptions": return_if_not_empty,
+        "Association.PublicDnsName": lambda _: "",
+    }
 
     def call_action(self) -> Any:
         """An answer to every request: what is not there is an error of EC2's, not of HTTP's."""

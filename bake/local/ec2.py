@@ -130,38 +130,35 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """Raises what EC2 answers when an instance cannot be had; nothing has been made then."""
-        if options.get("launch_template") and not image_id:
-            image_id = self._get_template_from_args(options["launch_template"]).image_id
+        if options.get("launch_template"):
+            template = self._get_template_from_args(options["launch_template"]).data
+            image_id = image_id or template.get("ImageId")
+            options = _with_template(options, template)
         image = self.usable_image(image_id)
         if options.get("key_name"):
             self.describe_key_pairs(key_names=[options["key_name"]])
         self._check_capacity(image, count, options)
         requested = options.pop("block_device_mappings", [])
-        devices = image_mappings(requested, image.block_device_mappings)
-        root = self._root_device(image, devices)
-        if not (security_group_names or options.get("security_group_ids") or options.get("nics")):
+        root = self._root_device(image, image_mappings(requested, image.block_device_mappings))
+        asked_nics = options.get("nics") or []
+        if not (security_group_names or options.get("security_group_ids") or asked_nics):
             options["security_group_ids"] = [self._default_group(options.get("subnet_id"))]
         if image.imds_support == "v2.0":
-            asked = options.get("metadata_options") or {}
-            options["metadata_options"] = {
-                "HttpTokens": "required",
-                "HttpPutResponseHopLimit": 2,
-                **asked,
-            }
+            # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-IMDS-new-instances.html
+            defaults = {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
+            options["metadata_options"] = {**defaults, **(options.get("metadata_options") or {})}
         tags = options.get("tags", {})
         reservation = super().run_instances(
             image_id, count, user_data, security_group_names, block_device_mappings=[], **options
         )
         layer = self.site.layer(root["SnapshotId"])
         for instance in reservation.instances:
-            for nic, asked in itertools.zip_longest(instance.network_interfaces, options["nics"]):
-                nic.delete_on_termination = (asked or {}).get("DeleteOnTermination", True)
+            for nic, asked in itertools.zip_longest(instance.network_interfaces, asked_nics):
+                made_for_it = "NetworkInterfaceId" not in (asked or {})
+                nic.delete_on_termination = (asked or {}).get("DeleteOnTermination", made_for_it)
             self._attach_root(instance, image, root, tags.get("volume", {}))
-            if instance.lifecycle == "spot":
-                self._request_spot(
-                    instance,
-                    tags.get("spot-instances-request", {}),
-                )
+            if options.get("instance_market_options"):
+                self._request_spot(instance, tags.get("spot-instances-request", {}))
             instance.power_up(self.site, layer)
         image.last_launched_time = timestamp(now())
         return reservation
@@ -249,6 +246,26 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
 
     def attach_volume(self, *_: Any, **__: Any) -> Any:
         raise EC2ClientError("UnsupportedOperation", f"{NO_DATA_DISKS}.")
+
+
+# What RunInstances takes of a launch template, where the request itself says nothing.
+_OF_A_TEMPLATE = {
+    "key_name": "KeyName",
+    "nics": "NetworkInterfaces",
+    "block_device_mappings": "BlockDeviceMappings",
+    "metadata_options": "MetadataOptions",
+    "instance_initiated_shutdown_behavior": "InstanceInitiatedShutdownBehavior",
+}
+
+
+def _with_template(options: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+    taken = {option: template[name] for option, name in _OF_A_TEMPLATE.items() if name in template}
+    if market := template.get("InstanceMarketOptions"):
+        taken["instance_market_options"] = market["MarketType"]
+    said = {option: value for option, value in options.items() if value}
+    if options.get("is_instance_type_default") and "InstanceType" in template:
+        said |= {"instance_type": template["InstanceType"], "is_instance_type_default": False}
+    return {**options, **taken, **said}
 
 
 def install(site: Site) -> None:
