@@ -198,3 +198,35 @@ def test_images_and_keys_survive_a_restart_and_a_kill_and_machines_do_not(home: 
         assert control.down() is True
         assert find_engine().containers(label) == []
         again = control.up()
+
+
+@pytest.mark.machines
+def test_two_clouds_on_one_computer_leave_each_other_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debian = catalog.load().os_image("debian-12")
+    asked: dict[str, Any] = {"InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
+    endpoint = control.up()
+    base = os_images.provide(endpoint, debian, stand_in=False)
+    first = client(endpoint).run_instances(ImageId=base, **asked)["Instances"][0]["InstanceId"]
+    client(endpoint).get_waiter("instance_running").wait(
+        InstanceIds=[first], WaiterConfig={"Delay": 1}
+    )
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("BAKE_HOME", str(tmp_path / "other"))
+        other = control.up()
+        assert other.url != endpoint.url
+        assert client(other).describe_images()["Images"] == []
+        base_there = os_images.provide(other, debian, stand_in=False)
+        client(other).run_instances(ImageId=base_there, **asked)
+        assert control.down(erase=True) is True
+    instance = client(endpoint).describe_instances(InstanceIds=[first])["Reservations"][0][
+        "Instances"
+    ][0]
+    assert instance["State"]["Name"] == "running"
+    with socket.create_connection((instance["PublicIpAddress"], endpoint.ssh_port), timeout=10):
+        pass
+    again = client(endpoint).run_instances(ImageId=base, **asked)["Instances"][0]["InstanceId"]
+    client(endpoint).get_waiter("instance_running").wait(
+        InstanceIds=[again], WaiterConfig={"Delay": 1}
+    )

@@ -67,7 +67,7 @@ class LocalEC2Response(EC2Response):  # type: ignore[misc]
             if instance.lifecycle == "spot":
                 self.ec2_backend.spot_request_of(instance).ask_for(spot)
         if token:
-            tokens[token] = (fingerprint, result.result.id)
+            self.ec2_backend.client_tokens[token] = (fingerprint, result.result.id)
         return result
 
     def _same_again(self, token: str, fingerprint: str, first: str, reservation_id: str) -> Any:

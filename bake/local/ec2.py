@@ -130,6 +130,7 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """Raises what EC2 answers when an instance cannot be had; nothing has been made then."""
+        self._forget_long_gone()
         if options.get("launch_template"):
             template = self._get_template_from_args(options["launch_template"]).data
             image_id = image_id or template.get("ImageId")
@@ -162,6 +163,16 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
             instance.power_up(self.site, layer)
         image.last_launched_time = timestamp(now())
         return reservation
+
+    def _forget_long_gone(self) -> None:
+        for reservation in list(self.reservations.values()):
+            if all(instance.is_long_gone() for instance in reservation.instances):
+                del self.reservations[reservation.id]
+        self.client_tokens = {
+            token: (asked, reservation_id)
+            for token, (asked, reservation_id) in self.client_tokens.items()
+            if reservation_id in self.reservations
+        }
 
     def _default_group(self, subnet_id: str | None) -> str:
         vpc_id = self.get_subnet(subnet_id).vpc_id if subnet_id else self.default_vpc.id

@@ -10,6 +10,7 @@ import base64
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from moto.core.utils import utcnow
@@ -36,6 +37,9 @@ _BY_ITSELF = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown",
 
 SSH_TIMEOUT_S = 300
 
+# "Terminated instances remain visible after termination for a while": about an hour at EC2.
+TERMINATED_SHOWN = timedelta(hours=1)
+
 
 class LocalInstance(Instance):  # type: ignore[misc]
     """moto's instance, and the life of its machine."""
@@ -43,6 +47,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     site: Site
     machine: Machine
     spot_instance_request_id: str | None = None
+    terminated_at: datetime | None = None
 
     def power_up(self, site: Site, layer: str) -> None:
         """Start it for the first time."""
@@ -98,6 +103,9 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     def console(self) -> bytes:
         return self.machine.console()
+
+    def is_long_gone(self) -> bool:
+        return self.terminated_at is not None and utcnow() - self.terminated_at > TERMINATED_SHOWN
 
     # What the worker does --------------------------------------------------------------------
 
@@ -160,6 +168,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self.site.machines.pop(self.id, None)
             super().terminate()
             self._show("terminated", reason)
+            self.terminated_at = utcnow()
         self.site.workers.submit(self.site.engine.prune, self.site.label)
         self._worker.shutdown(wait=False)
 
