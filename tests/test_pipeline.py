@@ -59,6 +59,14 @@ def write(scripts: Path, name: str, body: str) -> None:
     (scripts / "stages" / f"{name}.sh").write_text(SCRIPT.format(needs="", body=body))
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(local_cloud: Path) -> Iterator[None]:
+    """After each of these tests, the cloud holds what it held before."""
+    before = held()
+    yield
+    assert held() == before
+
+
 @pytest.fixture
 def workshop(local_cloud: Path, scripts: Path, tmp_path: Path) -> Workshop:
     return Workshop(
@@ -79,7 +87,6 @@ def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
         pipeline.bake(workshop, recipe)
     assert "base ended with status 100" in failure.value.message
     assert failure.value.details[-1] == "E: Unable to locate package nvidia"
-    assert held() == {}
     (log,) = workshop.builds.glob("*/base.log")
     assert log.read_text() == "E: Unable to locate package nvidia\n"
 
@@ -102,7 +109,6 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
         pipeline.bake(workshop, recipe)
     (log,) = workshop.builds.glob("*/base.log")
     assert log.read_text().splitlines() == [f"line {number}" for number in range(1, 41)]
-    assert held() == {}
 
 
 def test_a_machine_with_another_host_key_is_refused(
@@ -112,7 +118,6 @@ def test_a_machine_with_another_host_key_is_refused(
     monkeypatch.setattr(pipeline, "user_data", lambda host_key, end: real(keys.generate(), end))
     with pytest.raises(HostKeyError):
         pipeline.bake(workshop, recipe)
-    assert held() == {}
 
 
 def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, recipe: Recipe) -> None:
@@ -121,7 +126,6 @@ def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, reci
     details = "\n".join(failure.value.details)
     assert "Its console said:" in details
     assert "Cloud-init v." in details
-    assert held() == {}
 
 
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
@@ -130,7 +134,6 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     with pytest.raises(BakeError, match="not") as failure:
         pipeline.bake(workshop, recipe)
     assert failure.value.details
-    assert held() == {}
 
 
 class InterruptedIn(Console):
@@ -159,4 +162,3 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
         pipeline.bake(replace(workshop, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
-    assert held() == {}
