@@ -23,6 +23,8 @@ from bake.errors import LocalCloudError
 
 COMMAND_TIMEOUT_S = 600
 
+UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
+
 # A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
 # sshd write audit records, and people ping.
 CAPABILITIES = ("SYS_BOOT", "AUDIT_WRITE", "NET_RAW")
@@ -150,9 +152,14 @@ class Engine:
         return done.stdout
 
     def commit(self, name: str, reference: str, *, labels: Mapping[str, str]) -> None:
-        """Keep the machine's disk as it is now. A running machine stands still meanwhile."""
-        changes = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
-        self.call("commit", *changes, name, reference, timeout_s=3600)
+        """Keep the machine's disk as it is now. A running machine stands still meanwhile.
+
+        Except where its cgroup cannot be frozen: cgroups of version 1, and no root.
+        """
+        options = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
+        if self._podman and (not self.rootless or UNIFIED_CGROUPS.exists()):
+            options.append("--pause")  # Docker does so by itself
+        self.call("commit", *options, name, reference, timeout_s=3600)
 
     def import_root(self, archive: Path, reference: str, *, label: str) -> None:
         change = f"--change=LABEL {label}"
