@@ -50,7 +50,11 @@ if ((${#kernel_packages[@]})); then
     ! command -v update-initramfs >/dev/null || update-initramfs -u -k "$kernel"
     modprobe --remove nouveau 2>/dev/null || true
     ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe nvidia
-    ((${#fabric_packages[@]} == 0)) || systemctl enable --now nvidia-fabricmanager
+    if ((${#fabric_packages[@]})); then
+        systemctl enable nvidia-fabricmanager
+        # It ends where there is no NVSwitch. Whether it is missed, the proof on the GPU tells (error 802).
+        systemctl start nvidia-fabricmanager || say "Fabric Manager does not start here: is there no NVSwitch?"
+    fi
 fi
 
 # Everything of that version, dependencies too. Modules that were built for one kernel hold that kernel.
