@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CUDA toolkit, pinned to one release, without the driver that NVIDIA bundles with it.
 # Needs:  drivers
-# Inputs: OS_ID CUDA_VERSION CUDA_SOURCE CUDA_PACKAGES CUDA_PINS NVIDIA_MIRROR NVIDIA_REPOSITORY
+# Inputs: CUDA_VERSION CUDA_SOURCE CUDA_PACKAGES CUDA_PINS NVIDIA_MIRROR NVIDIA_REPOSITORY
 #         NVIDIA_KEY_FINGERPRINT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
