@@ -230,3 +230,23 @@ def test_two_clouds_on_one_computer_leave_each_other_alone(
     client(endpoint).get_waiter("instance_running").wait(
         InstanceIds=[again], WaiterConfig={"Delay": 1}
     )
+
+
+@pytest.mark.machines
+def test_layers_of_a_cloud_whose_home_was_deleted_are_removed_by_the_next_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("BAKE_HOME", str(tmp_path / "other"))
+        other = control.up()
+        os_images.provide(other, catalog.load().os_image("debian-12"), stand_in=False)
+        repository = f"localhost/bake-{other.ask('status')['cloud_id']}/snapshot"
+        control.down()
+    engine = find_engine()
+    assert len(engine.references(repository)) == 1
+    shutil.rmtree(tmp_path / "other")
+    control.up()
+    deadline = time.monotonic() + 60
+    while engine.references(repository):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -143,9 +143,7 @@ class Application:
         for _, _, backend in ec2_backends.iter_backends():
             for books in (backend.amis, backend.snapshots, backend.key_pairs, backend.reservations):
                 books.clear()
-        for layer in self.site.engine.references(self.site.repository):
-            self.site.engine.forget(layer)
-        self.site.engine.prune(self.site.label)
+        self.site.erase_layers()
         return {}
 
 

@@ -35,13 +35,14 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from bake import folders
 from bake.errors import LocalCloudError
 from bake.local import capacity, computer, ec2
 from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
 from bake.local.application import Application
 from bake.local.engine import find_engine
 from bake.local.machine import ssh_port
-from bake.local.site import Site
+from bake.local.site import Site, register
 from bake.local.store import Store
 
 log = logging.getLogger("bake.local")
@@ -99,6 +100,7 @@ def serve(home: Path, port: int) -> None:
         site, application = build(home)
         server = _listen(application, port)
         threading.Thread(target=site.given, daemon=True).start()
+        site.workers.submit(register, site, folders.cache() / "clouds")
         threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

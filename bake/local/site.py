@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import threading
@@ -71,6 +72,11 @@ class Site:
         self.engine.forget(self.layer(snapshot_id))
         self.engine.prune(self.label)
 
+    def erase_layers(self) -> None:
+        for layer in self.engine.references(self.repository):
+            self.engine.forget(layer)
+        self.engine.prune(self.label)
+
     def clear_machines(self) -> None:
         """Remove every machine of this cloud, those of a server that was killed included."""
         for machine in list(self.machines.values()):
@@ -85,6 +91,23 @@ class Site:
                 raise LocalCloudError(f"These machines cannot be removed: {', '.join(left)}")
         shutil.rmtree(self.home / "machines", ignore_errors=True)
         self.engine.prune(self.label)
+
+
+def register(site: Site, clouds: Path) -> None:
+    """Note where this cloud's home is, and remove what is left of clouds whose home is gone.
+
+    Their layers are in the container engine's storage, where nobody would look for them.
+    """
+    clouds.mkdir(parents=True, exist_ok=True)
+    (clouds / site.cloud_id).write_text(str(site.home.resolve()))
+    for note in clouds.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another cloud was faster
+            home = Path(note.read_text())
+            if not home.exists():
+                orphan = Site(site.engine, home, site.ssh_port, site.given)
+                orphan.erase_layers()
+                orphan.clear_machines()
+                note.unlink()
 
 
 def cloud_id(home: Path) -> str:
