@@ -50,7 +50,7 @@ def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os_images.provide(endpoint, ubuntu, stand_in=True, files=standin.machine_files())
             yield home
         finally:
-            control.down()
+            control.down(erase=True)
             standin.down()
 
 

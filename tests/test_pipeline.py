@@ -16,6 +16,7 @@ from leftovers import held
 
 from bake import pipeline
 from bake import recipe as recipes
+from bake.aws.image import delete_image, find_image
 from bake.aws.session import connect
 from bake.command import running
 from bake.console import Console, Step
@@ -24,7 +25,9 @@ from bake.local.os_images import STAND_IN_OWNER
 from bake.payload import UPSTREAM
 from bake.pipeline import Workshop
 from bake.recipe import Recipe
+from bake.record import Inventory
 from bake.remote import keys
+from bake.verify import Proof
 
 pytestmark = pytest.mark.machines
 
@@ -136,29 +139,85 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     assert failure.value.details
 
 
-class InterruptedIn(Console):
-    """Presses Ctrl-C when a step begins."""
+def test_a_full_disk_is_said_with_what_to_change(workshop: Workshop, recipe: Recipe) -> None:
+    write(workshop.scripts, "base", "echo data > /dev/full")
+    with pytest.raises(StageError) as failure:
+        pipeline.bake(workshop, recipe)
+    assert "No space left on device" in failure.value.details[-1]
+    assert "disk_gb" in failure.value.hint
 
-    def __init__(self, phase: str) -> None:
+
+class InterruptedIn(Console):
+    """Presses Ctrl-C when a step begins, or when it says `word`."""
+
+    def __init__(self, phase: str, word: str = "") -> None:
         super().__init__()
         self.phase = phase
+        self.word = word
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         with super().step(title) as step:
-            if title == self.phase:
+            if title == self.phase and not self.word:
                 os.kill(os.getpid(), signal.SIGINT)
+            elif title == self.phase:
+                step.verbose = self.listen
             yield step
+
+    def listen(self, step: Step, line: str) -> None:
+        if self.word in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is proved on a machine and found on it has tests of its own; here it passes."""
+    monkeypatch.setattr(pipeline, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
+    monkeypatch.setattr(pipeline, "inventory", lambda *_: Inventory())
+    monkeypatch.setattr(pipeline, "check_clean", lambda *_, **__: ())
 
 
 @pytest.mark.parametrize(
-    "phase", ["Preflight", "Builder", "SSH", "base", "Proof", "Removing the builder"]
+    "phase",
+    [
+        ("Preflight",),
+        ("Builder",),
+        ("Builder", "pending"),
+        ("SSH",),
+        ("base",),
+        ("base", "here"),
+        ("Proof",),
+        ("seal",),
+        ("Nothing left on it",),
+        ("Image",),
+        ("Image", "stopping"),
+        ("Image", "pending"),
+        ("Removing the builder",),
+    ],
+    ids=" ".join,
 )
 def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
-    workshop: Workshop, recipe: Recipe, phase: str, capsys: pytest.CaptureFixture[str]
+    workshop: Workshop,
+    recipe: Recipe,
+    phase: tuple[str, ...],
+    proved: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    console = InterruptedIn(phase)
+    console = InterruptedIn(*phase)
+    if phase == ("Removing the builder",):
+        write(workshop.scripts, "base", "exit 1")  # an image that is finished would rightly stay
     with pytest.raises(Exit) as end, running(console):
         pipeline.bake(replace(workshop, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_image_is_kept_when_all_is_well(
+    workshop: Workshop, recipe: Recipe, proved: None
+) -> None:
+    record = pipeline.bake(workshop, recipe)
+    assert record.image_id in held()["images"]
+    assert (workshop.builds / record.run / "record.json").is_file()
+    image = find_image(workshop.cloud, record.image_id)
+    assert image is not None
+    delete_image(workshop.cloud, image)
