@@ -14,9 +14,12 @@ help: ## this list
 	@grep --extended-regexp '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed --regexp-extended 's/:.*## /\t/' | expand --tabs=14
 
 .PHONY: rehearsal
-rehearsal: .venv/local.stamp ## bake and check an image on this computer, from nothing
-	@scripts/setup/system-packages.sh rehearsal
+rehearsal: setup ## bake and check an image on this computer, from nothing
 	@$(BIN)/invoke bake --cuda 10.1 --local --stand-in
+
+.PHONY: setup
+setup: .venv/local.stamp ## the virtual environment and what the local cloud needs
+	@scripts/setup/system-packages.sh rehearsal
 
 .PHONY: test
 test: .venv/test.stamp ## the whole test suite, with the local cloud's real machines
