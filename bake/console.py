@@ -12,17 +12,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from bake.errors import BakeError
+
+_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FRAMES_A_SECOND = 8
 
 
 def duration(seconds: float) -> str:
@@ -48,7 +50,6 @@ class Step:
     verbose: Callable[[Step, str], None]
     line: str = ""
     summary: str = ""
-    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
     def update(self, line: str) -> None:
         self.line = line.strip()
@@ -58,17 +59,17 @@ class Step:
         self.summary = summary
 
     def __rich__(self) -> RenderableType:
-        indent = "  " * self.depth
-        elapsed = duration(time.monotonic() - self.started)
-        text = Text.assemble(f"{self.title}  ", (elapsed, "dim"), no_wrap=True, overflow="ellipsis")
-        if self.line:
-            text.append(f"  {self.line}", "dim")
-        grid = Table.grid()
-        grid.add_column(min_width=len(indent))
-        grid.add_column(min_width=1)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        grid.add_row(indent, self.spinner, Text.assemble(" ", text))
-        return grid
+        now = time.monotonic()
+        frame = _FRAMES[int((now - self.started) * _FRAMES_A_SECOND) % len(_FRAMES)]
+        text = Text.assemble(
+            "  " * self.depth,
+            (frame, "cyan"),
+            f" {self.title}  ",
+            (duration(now - self.started), "dim"),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        return text.append(f"  {self.line}", "dim") if self.line else text
 
 
 class Console:
@@ -115,7 +116,7 @@ class Console:
                     self._live = Live(
                         get_renderable=self._render_running,
                         console=self._err,
-                        refresh_per_second=8,
+                        refresh_per_second=_FRAMES_A_SECOND,
                         transient=True,
                     )
                     self._live.start()
@@ -152,7 +153,7 @@ class Console:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self._print(Text(text))
+            self._print(Text(text), wrap=True)
 
     def warn(self, text: str) -> None:
         self._print(Text.assemble(("! ", "yellow"), text))
@@ -203,6 +204,7 @@ class Console:
             }
             self.result({key: value for key, value in document.items() if value})
 
-    def _print(self, text: Text) -> None:
+    def _print(self, text: Text, *, wrap: bool = False) -> None:
+        # Not wrapped as a rule: a command must be in one piece when it is pasted.
         with self._lock:
-            self._err.print(text)
+            self._err.print(text, soft_wrap=not wrap)
