@@ -234,7 +234,12 @@ def plan(
         console.table(
             ["stage", "needs", "digest", "what it does"],
             [
-                [stage.name, " ".join(stage.needs), stage.digest[:8], stage.script.description]
+                [
+                    stage.name,
+                    "all others" if "*" in stage.script.needs else " ".join(stage.needs),
+                    stage.digest[:8],
+                    stage.script.description.partition(". ")[0].rstrip("."),
+                ]
                 for stage in job.plan.stages
             ],
             empty="No stages.",
@@ -493,7 +498,11 @@ def status(_context: Any, json: bool = False) -> None:
         told = endpoint.ask("status")
         console.result(
             {"running": True, "url": endpoint.url, **told},
-            *(f"{key:16}{value}" for key, value in {"url": endpoint.url, **told}.items()),
+            f"EC2's API   {endpoint.url}",
+            f"engine      {told['engine']} ({told['engine_note']})",
+            f"machines    {told['machines']}, SSH on port {endpoint.ssh_port}",
+            f"images      {told['images']}",
+            f"memory      {told['memory_mib']} MiB",
         )
 
 
