@@ -42,7 +42,9 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
             _state.interrupted = True
             raise KeyboardInterrupt(name)
 
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    # What is ignored stays ignored: that is what `nohup` means.
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

@@ -94,6 +94,13 @@ def test_a_signal_interrupts_and_a_second_one_does_not_break_the_cleaning_up(
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+def test_a_signal_that_is_ignored_stays_ignored_as_nohup_means() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with running(Console()):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
 def test_a_failure_says_what_happened_why_and_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
