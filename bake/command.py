@@ -99,6 +99,11 @@ def running(console: Any) -> Iterator[None]:
     except BakeError as error:
         console.failure(error)
         raise Exit(code=error.exit_code) from None
-    except KeyboardInterrupt:
-        console.warn("Interrupted; what was started has been removed.")
+    except KeyboardInterrupt as interrupt:
+        # What could not be removed is noted on the exception (bake.aws.undo).
+        left = getattr(interrupt, "__notes__", ())
+        for note in left:
+            console.warn(note)
+        rest = "the rest of " if left else ""
+        console.warn(f"Interrupted; {rest}what was started has been removed.")
         raise Exit(code=INTERRUPTED) from None

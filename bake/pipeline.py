@@ -24,6 +24,7 @@ from bake.aws.undo import clean_up
 from bake.aws.user_data import user_data
 from bake.boot import BOOT_TIMEOUT_S, wait_until_reached
 from bake.console import Console
+from bake.errors import RequestError
 from bake.interrupts import held_back
 from bake.payload import Payload
 from bake.plan import PREFIXES, Plan, Stage, make_plan
@@ -92,6 +93,7 @@ def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Reco
     BakeError after everything that was started has been removed.
     """
     job = prepare(workshop, recipe, name=name)
+    make_folder(job.folder)
     *installing, sealing = job.plan.stages
     with clean_up(workshop.cloud.leftovers) as stack:
         machine, connection = stack.enter_context(a_builder(workshop, job))
@@ -127,6 +129,8 @@ def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Reco
     )
     path = record.write(job.folder)
     workshop.console.note(f"The record is {path}")
+    for leftover in workshop.cloud.leftovers:
+        workshop.console.warn(str(leftover))
     return record
 
 
@@ -149,6 +153,17 @@ def prepare(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> J
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)
     return Job(run, ground, plan, name, workshop.builds / run.id)
+
+
+def make_folder(folder: Path) -> None:
+    """For the logs and the record; RequestError now rather than in the middle of the bake."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RequestError(
+            f"The logs cannot be written to {folder}: {error.strerror}",
+            hint="Choose another place: BAKE_BUILDS=FOLDER",
+        ) from None
 
 
 @contextmanager

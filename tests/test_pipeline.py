@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,19 @@ from leftovers import held
 
 from bake import pipeline
 from bake import recipe as recipes
+from bake.aws import key_pair
 from bake.aws.image import delete_image, find_image
 from bake.aws.session import connect
 from bake.command import running
 from bake.console import Console, Step
-from bake.errors import BakeError, ConnectError, HostKeyError, StageError
+from bake.errors import (
+    BakeError,
+    CloudError,
+    ConnectError,
+    HostKeyError,
+    RequestError,
+    StageError,
+)
 from bake.local.os_images import STAND_IN_OWNER
 from bake.payload import UPSTREAM
 from bake.pipeline import Workshop
@@ -210,6 +219,49 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
         pipeline.bake(replace(workshop, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(
+    workshop: Workshop, recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RequestError, match="logs cannot be written") as refused:
+        pipeline.bake(replace(workshop, builds=tmp_path / "file"), recipe)
+    assert "BAKE_BUILDS" in refused.value.hint
+
+
+@pytest.mark.parametrize("end", ["failure", "interrupt", "success"])
+def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
+    workshop: Workshop,
+    recipe: Recipe,
+    proved: None,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(cloud: object, name: str) -> None:
+        raise CloudError("ec2:DeleteKeyPair was refused", code="UnauthorizedOperation")
+
+    console = InterruptedIn("base" if end == "interrupt" else "")
+    if end == "failure":
+        write(workshop.scripts, "base", "exit 1")
+    record = None
+    with monkeypatch.context() as broken:
+        broken.setattr(key_pair, "delete_key_pair", refuse)
+        try:
+            with running(console):
+                record = pipeline.bake(replace(workshop, console=console), recipe)
+        except Exit:
+            assert end != "success"
+    said = capsys.readouterr().err
+    (name,) = held()["key pairs"][-1:]
+    workshop.cloud.ec2("DeleteKeyPair", KeyName=name)
+    assert f"left behind: key pair {name} (UnauthorizedOperation)" in said
+    assert re.search(f"aws ec2 delete-key-pair .*--key-name {name}", said)
+    if record:
+        image = find_image(workshop.cloud, record.image_id)
+        assert image is not None
+        delete_image(workshop.cloud, image)
 
 
 def test_the_image_is_kept_when_all_is_well(
