@@ -17,7 +17,7 @@ from bake.command import Command, running
 if TYPE_CHECKING:
     from bake.aws.session import Cloud
     from bake.console import Console
-    from bake.pipeline import Workshop
+    from bake.job import Workshop
     from bake.recipe import Recipe
 
 ROOT = Path(__file__).parent
@@ -103,7 +103,7 @@ def _workshop(
 ) -> Workshop:
     from bake import catalog, folders, payload
     from bake.errors import RequestError
-    from bake.pipeline import Workshop
+    from bake.job import Workshop
 
     if stand_in and not local:
         raise RequestError(
@@ -216,10 +216,10 @@ def plan(
             no_spot=no_spot,
             local=local,
         )
-        from bake import pipeline
+        from bake.job import prepare
 
         workshop = _workshop(console, chosen, local=local, stand_in=stand_in, region=region)
-        job = pipeline.prepare(workshop, chosen)
+        job = prepare(workshop, chosen)
         first, *others = job.ground.placements
         console.result(
             job.document(),

@@ -3,87 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from datetime import UTC, datetime
 
 from bake import catalog
-from bake.aws.caller import caller_cidr
-from bake.aws.image import Image, create_image, image_name
-from bake.aws.key_pair import key_pair
+from bake.aws.image import Image, create_image
 from bake.aws.machine import Machine
-from bake.aws.order import Order, builder
-from bake.aws.preflight import Ground, preflight
-from bake.aws.security_group import security_group
-from bake.aws.session import Cloud
-from bake.aws.tags import LOGIN_USER, Run, new_run
+from bake.aws.tags import LOGIN_USER
 from bake.aws.undo import clean_up
-from bake.aws.user_data import user_data
-from bake.boot import BOOT_TIMEOUT_S, wait_until_reached
-from bake.console import Console
-from bake.errors import RequestError
-from bake.interrupts import held_back
-from bake.payload import Payload
-from bake.plan import PREFIXES, Plan, Stage, make_plan
-from bake.recipe import MANAGER_STAGES, Recipe
+from bake.builder import a_builder
+from bake.job import Job, Workshop, make_folder, prepare
+from bake.plan import Stage
+from bake.recipe import Recipe
 from bake.record import CheckRecord, Record, StageRecord, inventory
-from bake.remote import keys
 from bake.remote.connection import Connection
 from bake.remote.runner import run_stage
 from bake.verify import Check, Proof, check_clean, expect, prove
 
 STAGE_TIMEOUT_S = 3 * 3600
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """Where a bake happens: the cloud, where downloads come from, and our own folders."""
-
-    cloud: Cloud
-    payload: Payload
-    scripts: Path
-    builds: Path
-    console: Console
-    ssh_port: int = 22
-    boot_timeout_s: float = BOOT_TIMEOUT_S
-
-
-@dataclass(frozen=True)
-class Job:
-    """One bake: who it is, what it stands on, what it will do, and where its logs go."""
-
-    run: Run
-    ground: Ground
-    plan: Plan
-    image_name: str
-    folder: Path
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.plan.recipe
-
-    def document(self) -> dict[str, Any]:
-        """For `plan --json`."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "base_image": asdict(self.ground.base_image),
-            "placements": [asdict(placement) for placement in self.ground.placements],
-            "warnings": [str(warning) for warning in self.ground.warnings],
-            "payload": self.plan.payload.name,
-            "digest": self.plan.digest,
-            "stages": [
-                {"name": stage.name, "needs": stage.needs, "digest": stage.digest}
-                for stage in self.plan.stages
-            ],
-        }
-
-    @property
-    def environment_prefix(self) -> str:
-        python = self.recipe.python
-        return f"{PREFIXES[MANAGER_STAGES[python.manager]]}/{python.environment}"
 
 
 def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Record:
@@ -132,95 +69,6 @@ def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Reco
     for leftover in workshop.cloud.leftovers:
         workshop.console.warn(str(leftover))
     return record
-
-
-def prepare(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Job:
-    """Everything that can be known before anything is started."""
-    cloud, console = workshop.cloud, workshop.console
-    lifetime = timedelta(hours=recipe.builder.timeout_hours)
-    run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags)
-    with console.step("Preflight") as step:
-        ground = preflight(cloud, recipe, image_name=name, owner=workshop.payload.image_owner)
-        plan = make_plan(
-            recipe,
-            catalog=catalog.load(),
-            payload=workshop.payload,
-            base_image_id=ground.base_image.image_id,
-            scripts=workshop.scripts,
-        )
-        step.done(f"{ground.base_image.name}, {len(plan.stages)} stages")
-    for warning in ground.warnings:
-        console.warn(str(warning))
-    name = name or image_name(recipe.name, run.started_at, plan.digest)
-    return Job(run, ground, plan, name, workshop.builds / run.id)
-
-
-def make_folder(folder: Path) -> None:
-    """For the logs and the record; RequestError now rather than in the middle of the bake."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RequestError(
-            f"The logs cannot be written to {folder}: {error.strerror}",
-            hint="Choose another place: BAKE_BUILDS=FOLDER",
-        ) from None
-
-
-@contextmanager
-def a_builder(workshop: Workshop, job: Job) -> Iterator[tuple[Machine, Connection]]:
-    """The run's machine, reached; it and all that belongs to it are gone afterwards."""
-    cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
-    base = ground.base_image
-    login, host_key = keys.generate(), keys.generate()
-    user = catalog.load().os_image(job.recipe.base).ssh_user
-    cidr = caller_cidr()
-    stack = ExitStack()
-    try:
-        with console.step("Builder") as step:
-            key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-            group = security_group(
-                cloud,
-                run,
-                vpc_id=ground.placements[0].vpc_id,
-                cidr=cidr,
-                port=workshop.ssh_port,
-            )
-            order = Order(
-                image_id=base.image_id,
-                root_device_name=base.root_device_name,
-                disk_gb=job.recipe.builder.disk_gb,
-                key_name=key_name,
-                security_group_id=stack.enter_context(group),
-                user_data=user_data(host_key, run.expires_at),
-                tags=run.temporary() | {LOGIN_USER: user},
-            )
-            machine = stack.enter_context(
-                builder(
-                    cloud,
-                    run,
-                    order,
-                    ground.placements,
-                    on_state=step.update,
-                    on_refusal=lambda place, error: console.warn(f"{place}: {error.code}"),
-                )
-            )
-            step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")
-        with console.step("SSH") as step:
-            connection = wait_until_reached(
-                cloud,
-                machine,
-                port=workshop.ssh_port,
-                private_key=login.private_openssh,
-                host_key=host_key,
-                timeout_s=workshop.boot_timeout_s,
-                on_wait=step.update,
-            )
-            stack.enter_context(connection)
-            step.done(str(connection))
-        yield machine, connection
-    finally:
-        with held_back(), console.step("Removing the builder"):
-            stack.close()
 
 
 def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) -> StageRecord:

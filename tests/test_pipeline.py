@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from invoke.exceptions import Exit
 from leftovers import held
 
-from bake import pipeline
+from bake import builder, pipeline
 from bake import recipe as recipes
 from bake.aws import key_pair
 from bake.aws.image import delete_image, find_image
@@ -30,9 +30,9 @@ from bake.errors import (
     RequestError,
     StageError,
 )
+from bake.job import Workshop
 from bake.local.os_images import STAND_IN_OWNER
 from bake.payload import UPSTREAM
-from bake.pipeline import Workshop
 from bake.recipe import Recipe
 from bake.record import Inventory
 from bake.remote import keys
@@ -126,8 +126,8 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
 def test_a_machine_with_another_host_key_is_refused(
     workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.user_data
-    monkeypatch.setattr(pipeline, "user_data", lambda host_key, end: real(keys.generate(), end))
+    real = builder.user_data
+    monkeypatch.setattr(builder, "user_data", lambda host_key, end: real(keys.generate(), end))
     with pytest.raises(HostKeyError):
         pipeline.bake(workshop, recipe)
 
