@@ -64,6 +64,17 @@ def _cloud(console: Console, *, local: bool, region: str | None) -> Cloud:
     return connect(region)
 
 
+def _invoke() -> str:
+    """What a person types for `invoke` here: the virtual environment may not be activated."""
+    import shutil
+    import sys
+
+    found, running = shutil.which("invoke"), Path(sys.argv[0])
+    if found and running.exists() and Path(found).samefile(running):
+        return "invoke"
+    return os.path.relpath(running)
+
+
 def _ssh_port() -> int:
     return int(os.environ.get("BAKE_SSH_PORT") or 22)
 
@@ -186,7 +197,7 @@ def bake(
             "",
             f"Image    {record.image_id}  {record.image_name}",
             f"Proved   {record.verified}" + (", with stand-ins" if stand_in else ""),
-            f"Launch   invoke launch-from-ami {there} --ami {record.image_id}",
+            f"Launch   {_invoke()} launch-from-ami {there} --ami {record.image_id}",
         )
 
 
@@ -328,9 +339,9 @@ def launch_from_ami(
             "",
             f"Image    {image.image_id}  {image.name}",
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
-            f"Shell    invoke connect {launched.machine.name}{flag}   which is",
+            f"Shell    {_invoke()} connect {launched.machine.name}{flag}   which is",
             shlex.join(launched.ssh),
-            f"End it   invoke terminate {launched.machine.name}{flag}",
+            f"End it   {_invoke()} terminate {launched.machine.name}{flag}",
         )
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606

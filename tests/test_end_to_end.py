@@ -149,6 +149,15 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     assert "There is a machine named mine" in again.stderr
 
 
+def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_activated(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    said = invoke("launch-from-ami", "--local", "--name", "pasted").stderr
+    (line,) = [line for line in said.splitlines() if line.startswith("End it")]
+    pasted = line.removeprefix("End it").strip()
+    subprocess.run(pasted, shell=True, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
+
+
 def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
     for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
         run = invoke(*command)
