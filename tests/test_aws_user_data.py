@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -59,16 +58,6 @@ def test_a_machine_that_stays_has_no_timer() -> None:
 def test_more_than_ec2_takes_is_refused_here() -> None:
     with pytest.raises(RequestError, match=str(LONGEST)):
         user_data(Key(public_openssh="k" * LONGEST), END)
-
-
-@pytest.mark.skipif(not shutil.which("cloud-init"), reason="cloud-init is not installed")
-def test_cloud_init_finds_it_valid(tmp_path: Path) -> None:
-    path = tmp_path / "user-data"
-    path.write_text(user_data(Key(), END))
-    answer = subprocess.run(
-        ["cloud-init", "schema", "--config-file", path], capture_output=True, text=True
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_the_timers_script_is_sound_shell() -> None:

@@ -148,6 +148,16 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     assert failure.value.details
 
 
+def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    write(workshop.scripts, "base", "cloud-init schema --system && exit 7")
+    with pytest.raises(StageError, match="status 7"):
+        pipeline.bake(workshop, recipe)
+    (log,) = workshop.builds.glob("*/base.log")
+    assert "Valid cloud-config: system userdata" in log.read_text()
+
+
 def test_a_full_disk_is_said_with_what_to_change(workshop: Workshop, recipe: Recipe) -> None:
     write(workshop.scripts, "base", "echo data > /dev/full")
     with pytest.raises(StageError) as failure:
