@@ -16,8 +16,8 @@ from bake.boot import BOOT_TIMEOUT_S
 from bake.console import Console
 from bake.errors import RequestError
 from bake.payload import Payload
-from bake.plan import PREFIXES, Plan, make_plan
-from bake.recipe import MANAGER_STAGES, Recipe
+from bake.plan import Plan, make_plan
+from bake.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ class Job:
                 for stage in self.plan.stages
             ],
         }
-
-    @property
-    def environment_prefix(self) -> str:
-        python = self.recipe.python
-        return f"{PREFIXES[MANAGER_STAGES[python.manager]]}/{python.environment}"
 
 
 def prepare(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Job:

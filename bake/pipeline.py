@@ -11,9 +11,10 @@ from bake.aws.image import Image, create_image
 from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER
 from bake.aws.undo import clean_up
+from bake.boot import login_user
 from bake.builder import a_builder
 from bake.job import Job, Workshop, make_folder, prepare
-from bake.plan import Stage
+from bake.plan import Stage, environment_prefix
 from bake.recipe import Recipe
 from bake.record import CheckRecord, Record, StageRecord, inventory
 from bake.remote.connection import Connection
@@ -37,7 +38,7 @@ def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Reco
         with workshop.console.step("Stages"):
             stages = [run_one(workshop, job, connection, stage) for stage in installing]
         proof = prove_it(workshop, job, machine, connection)
-        found = inventory(connection, job.environment_prefix)
+        found = inventory(connection, environment_prefix(job.recipe))
         # Nothing runs on the machine after this, so that nothing of it gets into the image.
         stages.append(run_one(workshop, job, connection, sealing))
         clean = check_it_is_clean(workshop, connection)
@@ -118,7 +119,6 @@ def check_it_is_clean(workshop: Workshop, connection: Connection) -> tuple[Check
 
 
 def take_image(workshop: Workshop, job: Job, machine: Machine, proof: Proof) -> Image:
-    user = catalog.load().os_image(job.recipe.base).ssh_user
     with workshop.console.step("Image") as step:
         image = create_image(
             workshop.cloud,
@@ -132,7 +132,7 @@ def take_image(workshop: Workshop, job: Job, machine: Machine, proof: Proof) -> 
                 verified=proof.verified,
                 payload=workshop.payload.name,
             )
-            | {LOGIN_USER: user},
+            | {LOGIN_USER: login_user(machine.tags)},
             on_progress=step.update,
         )
         step.done(f"{image.image_id} {image.name}")

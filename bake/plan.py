@@ -97,7 +97,6 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         raise ValueError("Catalog.check comes first")
     machines = [catalog.instance_type(name) for name in recipe.builder.instance_types]
     switched = any(machine.fabric_manager for machine in machines)
-    prefix = PREFIXES[MANAGER_STAGES[recipe.python.manager]]
     d2l = catalog.d2l[recipe.d2l.version]
     return {
         "LOGIN_USER": os_image.ssh_user,
@@ -122,7 +121,7 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         "CONDA_PACKAGES": " ".join(recipe.packages.conda),
         "PYTHON_VERSION": recipe.python.version,
         "ENVIRONMENT": recipe.python.environment,
-        "ENVIRONMENT_PREFIX": f"{prefix}/{recipe.python.environment}",
+        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
         "PYPI_MIRROR": mirrors["pypi"],
         "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}".rstrip("/"),
         "FRAMEWORK": build.name,
@@ -133,6 +132,11 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
         **_notebooks(recipe, catalog, payload),
     }
+
+
+def environment_prefix(recipe: Recipe) -> str:
+    """The folder of the recipe's Python environment on the machine."""
+    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"
 
 
 def stage_digest(

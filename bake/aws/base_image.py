@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from bake.aws.session import Cloud
 from bake.aws.tags import aws_moment, moment
+from bake.catalog import OsImage
 from bake.errors import Finding, PreflightError
-
-
-class OsImage(Protocol):
-    """What the catalog knows of an operating system's images."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def name_pattern(self) -> str: ...
-    @property
-    def architecture(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from bake import folders
+from bake.catalog import OsImage
 from bake.errors import LocalCloudError, PreflightError
 from bake.local.control import Endpoint
 from bake.local.engine import Engine, find_engine
@@ -43,21 +43,6 @@ STAND_IN_OWNER = "000000000001"
 ROOT_LABEL = "bake.root=yes"
 
 BUILD_TIMEOUT_S = 1800
-
-
-class OsImage(Protocol):
-    """What is asked of the catalog's."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def owner(self) -> str: ...
-    @property
-    def name_pattern(self) -> str: ...
-    @property
-    def ssh_user(self) -> str: ...
-    @property
-    def size_gb(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def expect(
     A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
     looked at. A recipe that leaves its GPU policy open requires a GPU.
     """
-    from bake.plan import PREFIXES
+    from bake.plan import environment_prefix
     from bake.recipe import MANAGER_STAGES
 
     machine = catalog.instance_type(instance_type)
@@ -67,7 +67,7 @@ def expect(
         framework_version=recipe.framework.version,
         conda=manager == "conda",
         environment=recipe.python.environment,
-        environment_prefix=f"{PREFIXES[manager]}/{recipe.python.environment}",
+        environment_prefix=environment_prefix(recipe),
         python=None if stand_in else recipe.python.version,
         d2l=recipe.d2l.version if with_d2l else None,
         notebooks=recipe.d2l.notebooks and with_d2l,
