@@ -9,7 +9,9 @@ BakeError                     exit 1: the work failed
 ├── CloudError                an API call was refused, or a resource went bad
 │   ├── CapacityError         no machine to be had in any zone or of any type asked for
 │   ├── MachineError          an instance ended, or never became reachable
-│   └── ImageError            an image or a snapshot failed
+│   ├── ImageError            an image or a snapshot failed
+│   ├── CheckpointError       a checkpoint failed, or is gone: another start point is needed
+│   └── LeaseError            another run has taken this bake over
 ├── RemoteError               SSH
 │   ├── ConnectError          no connection could be made, or it was lost for good
 │   ├── HostKeyError          the machine showed a host key that is not ours
@@ -103,6 +105,14 @@ class MachineError(CloudError):
 
 
 class ImageError(CloudError):
+    pass
+
+
+class CheckpointError(CloudError):
+    pass
+
+
+class LeaseError(CloudError):
     pass
 
 

@@ -1,8 +1,15 @@
-"""INT, TERM and HUP become one KeyboardInterrupt, which never breaks the cleaning up."""
+"""Stopping what runs: INT, TERM and HUP as one interrupt, and the work of other threads called off.
+
+The main thread is interrupted wherever it is. A thread of a task group is called off where it waits
+(`pause`, `check`), never between a call to the cloud and its answer. Cleaning up (`held_back`) is
+neither interrupted nor called off.
+"""
 
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +18,83 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Cancelled(BaseException):
+    """This thread's work was called off; what it has started is removed on the way out."""
+
+
+class Scope:
+    """What can be called off together: the threads that work in it, and the scopes below it."""
+
+    def __init__(self, parent: Scope | None = None) -> None:
+        self._cancelled = threading.Event()
+        self._below: list[Scope] = []
+        self._above = parent
+        if parent is not None:
+            parent._below.append(self)
+            if parent.cancelled:
+                self.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        for scope in list(self._below):
+            scope.cancel()
+
+    def forget(self) -> None:
+        """Nobody works in it any more."""
+        if self._above is not None:
+            self._above._below.remove(self)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait that long, or until it is called off; whether it is."""
+        return self._cancelled.wait(seconds)
+
+
+class _Here(threading.local):
+    """Of one thread."""
+
+    scope: Scope | None = None
+    holding: int = 0
+
+
 @dataclass
 class _State:
-    """Of this process, as signals are. `waiting` is the name of one that came while held back."""
+    """Of the main thread, where signals arrive. `waiting` names one that came while held back."""
 
     interrupted: bool = False
-    holding: int = 0
     waiting: str = ""
 
 
+_here = _Here()
 _state = _State()
+
+
+def scope() -> Scope | None:
+    """The one in which this thread works; None outside of task groups."""
+    return _here.scope
+
+
+def enter(scope: Scope) -> None:
+    """From here on, this thread works in that scope."""
+    _here.scope = scope
+
+
+def check() -> None:
+    """Cancelled if this thread's work was called off, unless it is cleaning up."""
+    if _here.scope is not None and _here.scope.cancelled and not _here.holding:
+        raise Cancelled
+
+
+def pause(seconds: float) -> None:
+    """Sleep; Cancelled as soon as this thread's work is called off, unless it is cleaning up."""
+    if _here.scope is None or _here.holding:
+        time.sleep(seconds)
+    else:
+        _here.scope.wait(seconds)
+        check()
 
 
 @contextmanager
@@ -33,10 +107,10 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
     _state = _State()
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        if _state.interrupted or _state.holding:
+        if _state.interrupted or _here.holding:
             on_late("Still cleaning up; nothing is left running when this ends.")
         name = signal.Signals(number).name
-        if _state.holding:
+        if _here.holding:
             _state.waiting = name
         elif not _state.interrupted:
             _state.interrupted = True
@@ -55,11 +129,12 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
 @contextmanager
 def held_back() -> Iterator[None]:
     """Within this context an interrupt waits for its end: what is removed here, is removed."""
-    _state.holding += 1
+    _here.holding += 1
     try:
         yield
     finally:
-        _state.holding -= 1
-        if _state.waiting and not _state.holding and not _state.interrupted:
+        _here.holding -= 1
+        main = threading.current_thread() is threading.main_thread()
+        if main and _state.waiting and not _here.holding and not _state.interrupted:
             _state.interrupted = True
             raise KeyboardInterrupt(_state.waiting)

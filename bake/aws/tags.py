@@ -17,6 +17,9 @@ DIGEST = "bake:digest"
 STAGE = "bake:stage:"
 VERIFIED = "bake:verified"
 PAYLOAD = "bake:payload"
+CHECKPOINT = "bake:checkpoint"  # on a snapshot of a builder: the digest of all that it contains
+SECONDS = "bake:seconds"  # how long each step took, like `base=12.1 drivers=70.3`
+PLAN = "bake:plan:"  # and a number: what the plan's digest is over, in pieces (see explain.py)
 LOGIN_USER = "bake:login-user"  # whom to log in as: an image does not say it otherwise
 NAME = "Name"
 

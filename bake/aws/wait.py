@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bake import interrupts
 from bake.aws.refusal import PASSING
 from bake.errors import CloudError
 
@@ -23,7 +24,7 @@ class Clock:
     """The passing of time; tests put their own in its place."""
 
     now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = interrupts.pause
 
 
 def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
