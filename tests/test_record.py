@@ -97,9 +97,19 @@ def test_the_inventory_of_this_computer_is_what_its_package_managers_say() -> No
     assert found.conda == {}
 
 
-def test_an_environment_that_is_not_there_is_an_error() -> None:
+def test_where_there_is_no_environment_nothing_is_in_it() -> None:
+    found = inventory(Here(), "/nowhere")
+    assert (found.python, found.pip, found.conda) == ("", {}, {})
+    assert found.dpkg["bash"]
+
+
+def test_an_environment_whose_pip_does_not_answer_is_an_error(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
     with pytest.raises(RemoteError):
-        inventory(Here(), "/nowhere")
+        inventory(Here(), str(tmp_path))
 
 
 def test_a_package_that_was_removed_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from test_verify_tensors import expectation, figures, with_mxnet
 
 from bake import catalog, recipe
 from bake.errors import ConnectError, RemoteError, VerificationError
-from bake.verify import Check, Expectation, expect, hardware, prove
+from bake.recipe import Recipe
+from bake.verify import Check, Expectation, accepted, expect, hardware, prove
 from bake.verify.gpu import is_model
 from bake.verify.software import cuda_runtime
 
@@ -467,6 +468,93 @@ def test_gpu_is_never_said_of_checks_that_were_left_out(
     assert prove(machine, machine.expectation()).verified == "no"
 
 
+# ---- recipes that install less ----
+
+
+def recipe_of(*stages: str, gpu: Any = None) -> Recipe:
+    book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    return book.model_copy(update={"stages": (*stages, "seal"), "gpu": gpu})
+
+
+def expected(*stages: str, gpu: Any = None) -> Expectation:
+    return expect(recipe_of(*stages, gpu=gpu), "g4dn.xlarge", catalog.load())
+
+
+def test_a_driver_and_a_toolkit_are_proved_and_nothing_else_is_asked_for(machine: Machine) -> None:
+    proof = prove(machine, expected("base", "drivers", "cuda"))
+    passed = {check.name for check in proof.checks if check.outcome == "passed"}
+    skipped = {check.detail for check in proof.checks if check.outcome == "skipped"}
+    assert proof.verified == "gpu"
+    assert passed >= {"GPU present", "nvidia-smi", "driver", "kernel log", "nvcc", "CUDA libraries"}
+    assert {"the recipe installs no Python", "the recipe installs no framework"} <= skipped
+    assert not any("python" in command for command in machine.commands)
+
+
+@pytest.mark.parametrize("fault", ["an old driver", "no devices", "another nvcc", "memory errors"])
+def test_what_is_installed_is_still_refused_when_it_is_wrong(machine: Machine, fault: str) -> None:
+    change, reason = FAULTS[fault]
+    change(machine)
+    with pytest.raises(VerificationError) as caught:
+        prove(machine, expected("base", "drivers", "cuda"))
+    assert any(reason in detail for detail in caught.value.details)
+
+
+def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) -> None:
+    machine.probe = NO_GPU
+    with pytest.raises(VerificationError, match="GPU present"):
+        prove(machine, expected("base", "drivers", gpu="required"))
+    with pytest.raises(VerificationError, match="GPU present"):
+        prove(machine, expected("base", "drivers"))
+    proof = prove(machine, expected("base", "drivers", "cuda", gpu="if-present"))
+    assert proof.verified == "cpu"
+    assert [check.name for check in proof.checks if check.outcome == "passed"] == [
+        "nvcc",
+        "CUDA libraries",
+    ]
+    assert prove(machine, expected("base", "drivers", gpu="if-present")).verified == "no"
+
+
+def test_of_stages_of_ones_own_nothing_is_proved_and_the_proof_says_so(machine: Machine) -> None:
+    told: list[Check] = []
+    proof = prove(machine, expected("base", "ours", gpu="required"), on_check=told.append)
+    assert proof.verified == "no"
+    assert [(check.outcome, check.detail) for check in proof.checks] == [
+        ("skipped", "the recipe's stages install nothing to prove")
+    ]
+    assert tuple(told) == proof.checks
+    assert machine.commands == []
+
+
+def test_a_framework_without_a_driver_is_proved_where_it_computes(machine: Machine) -> None:
+    machine.probe, machine.tensors = NO_GPU, figures(0)
+    wanted = replace(machine.expectation(), gpu=None, cuda_release=None)
+    proof = prove(machine, wanted)
+    assert proof.verified == "cpu"
+    assert proof.checks[0].detail == "the recipe installs no driver"
+    machine.tensors = figures(0, error=0.3)
+    with pytest.raises(VerificationError, match="tensors"):
+        prove(machine, wanted)
+    machine.tensors = figures(1)  # it finds a GPU, of which nothing else is known
+    assert prove(machine, wanted).verified == "no"
+
+
+@pytest.mark.parametrize(
+    ("stages", "gpu", "proofs"),
+    [
+        (("base", "drivers", "cuda", "conda", "mxnet", "d2l"), None, {"gpu"}),
+        (("base", "drivers", "cuda", "conda", "mxnet", "d2l"), "if-present", {"gpu", "cpu"}),
+        (("base", "drivers", "cuda"), "required", {"gpu"}),
+        (("base", "drivers"), "if-present", {"gpu", "no"}),
+        (("base", "conda", "mxnet"), "required", {"cpu"}),
+        (("base", "ours"), "required", {"no"}),
+    ],
+)
+def test_an_image_is_what_a_recipe_asks_for_by_its_proof(
+    stages: tuple[str, ...], gpu: Any, proofs: set[str]
+) -> None:
+    assert accepted(recipe_of(*stages, gpu=gpu)) == proofs
+
+
 # ---- what is expected ----
 
 NAMES = {
@@ -499,6 +587,8 @@ def test_the_recipes_of_the_project_say_what_is_expected() -> None:
         for name in each.builder.instance_types:
             wanted = expect(each, name, facts)
             assert wanted.gpu == (each.gpu or "required")
+            assert wanted.framework == each.framework.name
+            assert wanted.environment == each.python.environment
             assert wanted.gpu_model in facts.gpus
             assert wanted.gpu_count is not None
             assert wanted.gpu_count >= 1

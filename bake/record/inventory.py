@@ -50,11 +50,12 @@ _TIMEOUT_S = 300
 def inventory(shell: Shell, environment_prefix: str) -> Inventory:
     """Ask the machine; RemoteError when dpkg or the environment's pip cannot answer.
 
+    Where there is no environment, nothing is in it: that one was promised is for the proof to say.
     Versions only: no path, no URL and no setting of the machine is in it.
     """
     python = shlex.quote(f"{environment_prefix}/bin/python")
     prefix = shlex.quote(environment_prefix)
-    pip = f"{python} -m pip list --format json --disable-pip-version-check"
+    pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
     conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
     dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
     return Inventory(

@@ -2,7 +2,7 @@
 
 from bake.verify.check import Check
 from bake.verify.clean import check_clean
-from bake.verify.expectation import Expectation, expect
+from bake.verify.expectation import Expectation, accepted, expect
 from bake.verify.proof import Proof, prove
 
-__all__ = ["Check", "Expectation", "Proof", "check_clean", "expect", "prove"]
+__all__ = ["Check", "Expectation", "Proof", "accepted", "check_clean", "expect", "prove"]

@@ -132,9 +132,11 @@ def check_driver(report: Report, hardware: Hardware, expectation: Expectation) -
     module = hardware.module_version or report.driver_version
     faults = []
     if numbers(module) < numbers(expectation.min_driver):
+        release = expectation.cuda_release
+        toolkit = f"CUDA {release}" if release else "the recipe's CUDA"
         faults.append(
             Diagnosis(
-                f"driver {module} is too old for CUDA {expectation.cuda_release}",
+                f"driver {module} is too old for {toolkit}",
                 f"it needs {expectation.min_driver} or newer",
                 "Choose a newer driver branch in the recipe.",
             )

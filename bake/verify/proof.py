@@ -19,6 +19,8 @@ from bake.verify.tensors import Tensors
 
 OnCheck = Callable[[Check], None]
 
+NO_DRIVER = "the recipe installs no driver"
+
 # With many GPUs and no persistence daemon, the driver is loaded anew for each call.
 _NVIDIA_SMI_TIMEOUT_S = 180
 # The driver's own lines: as root where that is allowed, since kernels may keep them from others.
@@ -30,7 +32,8 @@ _DMESG = (
 
 @dataclass(frozen=True)
 class Proof:
-    """`verified` says what was proved: "gpu" is said only when every check passed on real GPUs."""
+    """`verified` says where all that the stages promise was proved: "gpu" only on real GPUs, "cpu"
+    on a machine without one, and "no" where nothing was, or less than was promised."""
 
     verified: Literal["gpu", "cpu", "no"]
     checks: tuple[Check, ...]
@@ -42,7 +45,13 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
     """Run every check; VerificationError names all that failed, each with what to do.
 
     `on_check` is told of each check when it has ended. A broken connection raises ConnectError.
+    Where there is nothing to prove, one check says so, and the machine is not asked.
     """
+    if not expectation.anything:
+        nothing = Check("proof", "skipped", "the recipe's stages install nothing to prove", 0.0)
+        if on_check:
+            on_check(nothing)
+        return Proof("no", (nothing,))
     examination = _Examination(shell, expectation)
     checks = []
     for name, look in examination.checks():
@@ -76,7 +85,8 @@ def _run(name: str, look: Callable[[], str]) -> Check:
 
 
 # Without these, nothing was proved of a GPU. The kernel's log may be closed to the login user.
-GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver", "tensors"}
+GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver"}
+TENSORS = "tensors"  # and without this one, if there is a framework
 
 
 class _Examination:
@@ -105,19 +115,22 @@ class _Examination:
             ("d2l", lambda: software.check_d2l(shell, expectation)),
             ("Jupyter", lambda: software.check_jupyter(shell, expectation)),
             ("notebooks", lambda: software.check_notebooks(shell, expectation)),
-            ("tensors", self.compute),
+            (TENSORS, self.compute),
         ]
 
     def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
         """What follows from checks of which none has failed."""
         passed = {check.name for check in checks if check.outcome == "passed"}
-        if self.tensors is None or "tensors" not in passed:
+        if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
-        if self.tensors.on_gpu:
-            return "gpu" if passed >= GPU_CHECKS else "no"
-        return "cpu"
+        if passed >= GPU_CHECKS:
+            return "gpu" if self.tensors is None or self.tensors.on_gpu else "no"
+        on_gpu = passed & GPU_CHECKS or (self.tensors is not None and self.tensors.on_gpu)
+        return "cpu" if passed and not on_gpu else "no"
 
     def present(self) -> str:
+        if self.expectation.gpu is None:
+            raise Skipped(NO_DRIVER)
         self.hardware = found = hardware.look(self.shell)
         if found.gpus:
             return ", ".join(found.gpus)
@@ -169,6 +182,10 @@ class _Examination:
         return gpu.check_kernel_log(log)
 
     def compute(self) -> str:
+        if self.expectation.gpu is None:
+            # A GPU that no stage brings a driver for is not promised: it computes where it can.
+            self.tensors = tensors.compute(self.shell, self.expectation)
+            return tensors.judge(self.tensors, gpus=self.tensors.gpus)
         gpus = 0
         if self.hardware and self.hardware.gpus:
             gpus = len(self._need_a_report().gpus)
@@ -178,6 +195,8 @@ class _Examination:
         return tensors.judge(self.tensors, gpus=gpus)
 
     def _need_a_gpu(self) -> Hardware:
+        if self.expectation.gpu is None:
+            raise Skipped(NO_DRIVER)
         if self.hardware is None or not self.hardware.gpus:
             raise Skipped("there is no GPU")
         return self.hardware

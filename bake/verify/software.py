@@ -12,6 +12,7 @@ from bake.verify.expectation import Expectation
 from bake.verify.shell import Answer, Shell
 
 NOTEBOOKS = "d2l-en"
+NO_FRAMEWORK = "the recipe installs no framework"
 _MODULES = {"mxnet": "mxnet", "pytorch": "torch"}
 # The first import of a framework reads gigabytes from a disk that is still being filled from S3.
 _IMPORT_TIMEOUT_S = 600
@@ -73,6 +74,8 @@ def check_cuda_libraries(shell: Shell, expectation: Expectation) -> str:
 
 def check_python(shell: Shell, expectation: Expectation) -> str:
     """The environment's Python, started as a user would."""
+    if expectation.environment is None:
+        raise Skipped("the recipe installs no Python")
     code = "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix)"
     answer = _python(shell, expectation, code)
     version, _, prefix = answer.stdout.strip().partition(" ")
@@ -91,6 +94,8 @@ def check_python(shell: Shell, expectation: Expectation) -> str:
 
 def check_import(shell: Shell, expectation: Expectation) -> str:
     """That the framework imports; what it is worth, the tensors say."""
+    if expectation.framework is None:
+        raise Skipped(NO_FRAMEWORK)
     module = _MODULES[expectation.framework]
     answer = _python(shell, expectation, f"import {module}; print({module}.__version__)")
     version = _release(answer.stdout.strip().split("\n")[-1])
@@ -102,7 +107,7 @@ def check_import(shell: Shell, expectation: Expectation) -> str:
 
 
 def check_d2l(shell: Shell, expectation: Expectation) -> str:
-    if expectation.d2l is None:
+    if expectation.framework is None or expectation.d2l is None:
         raise Skipped("the recipe has no stage d2l")
     module = _MODULES[expectation.framework]
     code = f"from d2l import {module}; import d2l; print(d2l.__version__)"
@@ -153,7 +158,7 @@ def check_notebooks(shell: Shell, expectation: Expectation) -> str:
 
 
 def _starter(expectation: Expectation) -> list[str]:
-    if expectation.conda:
+    if expectation.conda and expectation.environment:
         return ["conda", "run", "-n", expectation.environment, "python"]
     return [expectation.python_path]
 

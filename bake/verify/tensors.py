@@ -13,10 +13,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bake.verify.check import Failed, ask
+from bake.verify.check import Failed, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 from bake.verify.shell import Shell, script
+from bake.verify.software import NO_FRAMEWORK
 
 # In float32, and with odd sizes, whose edges a kernel treats otherwise. The first is the book's
 # own. A convolution is cuDNN's, whose parts are only loaded by the first one.
@@ -101,6 +102,8 @@ class Tensors(_Model):
 
 def compute(shell: Shell, expectation: Expectation) -> Tensors:
     """Run the program in the environment; Failed when it says nothing that can be read."""
+    if expectation.framework is None:
+        raise Skipped(NO_FRAMEWORK)
     arguments = ["-", expectation.framework, json.dumps(OPERATIONS)]
     command = shlex.join([expectation.python_path, *arguments])
     answer = ask(shell, command, stdin=script("tensor.py"), timeout_s=_TIMEOUT_S)
