@@ -14,7 +14,11 @@ from bake.errors import Finding, PreflightError
 
 @dataclass(frozen=True)
 class BaseImage:
-    """`boot_mode` is None where the image does not say; EC2 then takes the architecture's own."""
+    """`boot_mode` is None where the image does not say; EC2 then takes the architecture's own.
+
+    `sriov` ("simple") and `tpm` ("v2.0") are EC2's words, None where the image has no such support.
+    An image's UEFI variables only its owner may read; Ubuntu's and Debian's bring none.
+    """
 
     image_id: str
     name: str
@@ -25,6 +29,8 @@ class BaseImage:
     deprecated: bool
     boot_mode: str | None
     ena: bool | None
+    sriov: str | None = None
+    tpm: str | None = None
 
 
 def find_base_image(cloud: Cloud, os_image: OsImage, owner: str | None = None) -> BaseImage:
@@ -83,4 +89,6 @@ def _base_image(image: dict[str, Any]) -> BaseImage:
         deprecated=deprecated_at is not None and deprecated_at <= datetime.now(UTC),
         boot_mode=image.get("BootMode"),
         ena=image.get("EnaSupport"),
+        sriov=image.get("SriovNetSupport"),
+        tpm=image.get("TpmSupport"),
     )

@@ -13,6 +13,7 @@ from bake.aws.session import Cloud
 from bake.aws.snapshot import delete_snapshot, snapshots_of_image
 from bake.aws.tags import (
     DIGEST,
+    EXPIRES,
     PAYLOAD,
     RECIPE,
     RUN,
@@ -86,9 +87,12 @@ def image_name(recipe: str, started_at: datetime, digest: str) -> str:
 
 
 def images(cloud: Cloud, recipe: str | None = None) -> list[Image]:
-    """This account's images that carry our tags, in whatever state, the newest first."""
+    """This account's images that carry our tags, in whatever state, the newest first.
+
+    Those that a run registers of a checkpoint, for its own use, are none: they expire.
+    """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    found = map(_image, _own(cloud, filters))
+    found = [image for image in map(_image, _own(cloud, filters)) if EXPIRES not in image.tags]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 
 
@@ -101,6 +105,11 @@ def find_image(cloud: Cloud, image_id: str) -> Image | None:
             return None
         raise
     return next(map(_image, answer["Images"]), None)
+
+
+def find_image_by_name(cloud: Cloud, name: str, run_id: str) -> Image | None:
+    """The image of this name that this run has made; None where EC2 does not list it (yet)."""
+    return next(map(_image, _own(cloud, {"name": name, f"tag:{RUN}": run_id})), None)
 
 
 def create_image(
@@ -182,6 +191,17 @@ def wait_until_available(
     return image
 
 
+def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
+    """Its snapshots stay. None where EC2 does not know the image (any more, or yet)."""
+    try:
+        cloud.ec2("DeregisterImage", ImageId=image_id)
+    except CloudError as error:
+        if error.code in _NOT_FOUND:
+            return None
+        raise
+    return True
+
+
 def delete_image(cloud: Cloud, image: Image) -> None:
     """Deregister it and delete its snapshots. ImageError names what AWS would not remove."""
     leftovers: list[Leftover] = []
@@ -205,7 +225,8 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
         )["ImageId"]
     except CloudError as error:
         # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
-        mine = _by_name(cloud, name, tags) if error.code == "InvalidAMIName.Duplicate" else None
+        taken = error.code == "InvalidAMIName.Duplicate"
+        mine = find_image_by_name(cloud, name, tags[RUN]) if taken else None
         if mine is None:
             raise
         return mine.image_id
@@ -234,7 +255,7 @@ def _undo(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
             "--query 'Images[].ImageId' --output text)"
         )
         with undo(cloud.leftovers, f"image {name}", _command(cloud, which)):
-            image = _by_name(cloud, name, tags)
+            image = find_image_by_name(cloud, name, tags[RUN])
             image_id = image.image_id if image else ""
     if image_id:
         _remove(cloud, cloud.leftovers, image_id, tags, patience_s=_KNOWN_S)
@@ -250,15 +271,6 @@ def _remove(
 ) -> None:
     """`patience_s`: how long to look for what EC2 may not list yet."""
 
-    def deregister() -> bool | None:
-        try:
-            cloud.ec2("DeregisterImage", ImageId=image_id)
-        except CloudError as error:
-            if error.code in _NOT_FOUND:
-                return None
-            raise
-        return True
-
     def snapshot_ids() -> set[str] | None:
         tagged = {snapshot["SnapshotId"] for snapshot in snapshots_of_image(cloud, tags)}
         return tagged | listed or None
@@ -267,7 +279,7 @@ def _remove(
     with undo(leftovers, f"image {image_id} and its snapshots", _command(cloud, image_id)):
         image = find_image(cloud, image_id)
         listed = set(image.snapshot_ids) if image else set()
-        wait(deregister)
+        wait(partial(deregister_image, cloud, image_id))
         for snapshot_id in wait(snapshot_ids) or ():
             command = f"aws ec2 delete-snapshot --region {cloud.region} --snapshot-id {snapshot_id}"
             with undo(leftovers, f"snapshot {snapshot_id}", command):
@@ -279,10 +291,6 @@ def _command(cloud: Cloud, image_id: str) -> str:
         f"aws ec2 deregister-image --region {cloud.region} --delete-associated-snapshots "
         f"--image-id {image_id}"
     )
-
-
-def _by_name(cloud: Cloud, name: str, tags: Mapping[str, str]) -> Image | None:
-    return next(map(_image, _own(cloud, {"name": name, f"tag:{RUN}": tags[RUN]})), None)
 
 
 def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ class Machine:
     """An instance as EC2 describes it; `address` is its public one, None while it has none.
 
     `reason` and `reason_code` are AWS's own for the last change of state, where it gives them.
+    `root_volume_id` is "" while there is none yet.
     """
 
     instance_id: str
@@ -46,6 +47,7 @@ class Machine:
     reason_code: str
     reason: str
     tags: Tags
+    root_volume_id: str = ""
 
     @property
     def run_id(self) -> str:
@@ -254,6 +256,11 @@ def _instances(cloud: Cloud, **params: Any) -> Iterator[dict[str, Any]]:
 
 def _machine(instance: dict[str, Any]) -> Machine:
     tags = read(instance.get("Tags"))
+    volumes = {
+        mapping["DeviceName"]: mapping["Ebs"]["VolumeId"]
+        for mapping in instance.get("BlockDeviceMappings", [])
+        if "Ebs" in mapping
+    }
     # StateReason is absent while nothing has happened; the transition's text is the fallback.
     reason = instance.get("StateReason", {})
     return Machine(
@@ -270,4 +277,5 @@ def _machine(instance: dict[str, Any]) -> Machine:
         reason_code=reason.get("Code", ""),
         reason=reason.get("Message") or instance.get("StateTransitionReason", ""),
         tags=tags,
+        root_volume_id=volumes.get(instance.get("RootDeviceName", ""), ""),
     )

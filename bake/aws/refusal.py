@@ -25,6 +25,10 @@ _QUOTA = (
     "Ask for more in the Service Quotas console (EC2, 'Running On-Demand …' or 'All … Spot'), "
     "or end machines that you no longer need (`invoke machines`)"
 )
+_SNAPSHOTS_PENDING = (
+    "Too many snapshots are pending: wait until they are completed, or ask for more in the "
+    "Service Quotas console (EBS, 'Concurrent snapshots per …')"
+)
 _REGION = "Give --region, set AWS_DEFAULT_REGION, or put `region = …` into the profile"
 _NETWORK = "Look at the network, the region's name, HTTPS_PROXY and AWS_ENDPOINT_URL"
 _CONFIG = "Look at ~/.aws/config and ~/.aws/credentials"
@@ -57,6 +61,14 @@ HINTS = {
     "InvalidKeyPair.Duplicate": "Choose another name, or delete that key pair first",
     "InvalidParameterValue": "AWS does not accept one of the values: its answer names it",
     "IncorrectInstanceState": "The machine's state does not allow it: see `invoke machines`",
+    "IncorrectState": "The resource's state does not allow it (yet): repeat the command later",
+    "InvalidSnapshot.NotFound": "The snapshot is gone: somebody, or something, has deleted it",
+    "InvalidSnapshot.InUse": "An image uses it: remove that first, `invoke images` lists yours",
+    "SnapshotCreationPerVolumeRateExceeded": "EBS takes a snapshot of a volume every 15 seconds",
+    "ConcurrentSnapshotLimitExceeded": _SNAPSHOTS_PENDING,
+    "PendingSnapshotLimitExceeded": _SNAPSHOTS_PENDING,
+    "SnapshotLimitExceeded": "Delete snapshots that nobody needs, or ask for more in the Service "
+    "Quotas console (EBS, 'Snapshots per Region')",
     "DependencyViolation": "Something still uses it: remove that first",
     "SecurityGroupLimitExceeded": "Delete security groups that nothing uses",
     "RequestLimitExceeded": f"Too many requests at once in this account. {_AGAIN}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -122,6 +123,29 @@ def specifications(tags: Mapping[str, str], *resource_types: str) -> list[dict[s
 def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
     """AWS's list of keys and values as a mapping."""
     return {pair["Key"]: pair["Value"] for pair in pairs or ()}
+
+
+def written_seconds(seconds: Mapping[str, float]) -> str:
+    """The value of `bake:seconds`; what EC2's limit leaves no room for is left out."""
+    text = ""
+    for name, value in seconds.items():
+        longer = f"{text} {name}={value:.1f}".strip()
+        text = longer if len(longer) <= LONGEST_VALUE else text
+    return text
+
+
+def read_seconds(text: str) -> dict[str, float]:
+    """What `written_seconds` wrote, in its order; what a hand has made of it is left out."""
+    seconds = {}
+    for entry in text.split():
+        name, _, value = entry.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            continue
+        if name and math.isfinite(number) and number >= 0:
+            seconds[name] = number
+    return seconds
 
 
 def rfc3339(moment: datetime) -> str:
