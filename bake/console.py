@@ -1,11 +1,13 @@
-"""What people see: steps with their time, a live line of what runs, tables, results, failures.
+"""What people see: steps with their time, live lines of what runs, tables, results, failures.
 
 Nothing else prints. People's text goes to stderr; with `json` one document goes to stdout and
-nothing else does.
+nothing else does. Threads may share a console; many bakes share one through its `named` views.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json as json_library
 import sys
 import threading
@@ -22,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bake.errors import BakeError
+from bake.interrupts import Cancelled
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_A_SECOND = 8
@@ -40,16 +43,89 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+class _Screen:
+    """What all views of a console share: the terminal, what runs, and one lock for both.
+
+    Rich's own refreshing would take the locks in another order than we do, and its printing from
+    several threads tears the live lines: so all that it does, it does under this lock.
+    """
+
+    def __init__(self) -> None:
+        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.lock = threading.RLock()
+        self.here = _Here()
+        self.numbers = itertools.count()
+        self.width = 0
+        self._running: list[Step] = []
+        self._live: Live | None = None
+
+    def begin(self, step: Step, *, live: bool) -> None:
+        with self.lock:
+            self._running.append(step)
+            if live and self._live is None:
+                self._live = Live(self, console=self.err, auto_refresh=False, transient=True)
+                self._live.start()
+                threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
+
+    def end(self, step: Step) -> None:
+        with self.lock:
+            self._running.remove(step)
+            if not self._running and self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def _refresh(self, live: Live) -> None:
+        while True:
+            time.sleep(1 / _FRAMES_A_SECOND)
+            with self.lock:
+                if self._live is not live:
+                    return
+                live.refresh()
+
+    def __rich__(self) -> RenderableType:
+        running = sorted(self._running, key=lambda step: (step.work.number, step.place))
+        room = max(self.err.height - 1, 2)
+        if len(running) > room:
+            running, rest = running[: room - 1], len(running) - room + 1
+            return Group(*running, Text(f"… and {rest} more", "dim"))
+        return Group(*running)
+
+
+@dataclass
+class _Work:
+    """What one recipe's steps have in common. `unwinding`: it has failed, and is cleaning up."""
+
+    screen: _Screen
+    name: str = ""
+    unwinding: bool = False
+
+    def __post_init__(self) -> None:
+        self.number = next(self.screen.numbers)
+        self.screen.width = max(self.screen.width, len(self.name))
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name:<{self.screen.width}} │ " if self.name else ""
+
+
 @dataclass
 class Step:
-    """One running step. `update` changes its live line; `done` sets what its last line says."""
+    """One running step. `update` changes its live line; `done` sets what its last line says.
+
+    `place` is its number below those of the steps that it is in.
+    """
 
     title: str
     started: float
-    depth: int
+    place: tuple[int, ...]
+    work: _Work
     verbose: Callable[[Step, str], None]
     line: str = ""
     summary: str = ""
+
+    @property
+    def indent(self) -> str:
+        return "  " * (len(self.place) - 1)
 
     def update(self, line: str) -> None:
         self.line = line.strip()
@@ -62,7 +138,8 @@ class Step:
         now = time.monotonic()
         frame = _FRAMES[int((now - self.started) * _FRAMES_A_SECOND) % len(_FRAMES)]
         text = Text.assemble(
-            "  " * self.depth,
+            (self.work.prefix, "dim"),
+            self.indent,
             (frame, "cyan"),
             f" {self.title}  ",
             (duration(now - self.started), "dim"),
@@ -70,6 +147,12 @@ class Step:
             overflow="ellipsis",
         )
         return text.append(f"  {self.line}", "dim") if self.line else text
+
+
+class _Here(threading.local):
+    """Of one thread: the innermost step that it is in."""
+
+    step: Step | None = None
 
 
 class Console:
@@ -83,67 +166,75 @@ class Console:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._running: list[Step] = []
-        self._live: Live | None = None
-        self._lock = threading.RLock()
-        self._unwinding = False
+        self._screen = _Screen()
+        self._work = _Work(self._screen)
+        self._above: Step | None = None
+
+    # Views ---------------------------------------------------------------------------------
+
+    def named(self, name: str) -> Console:
+        """The same console for one recipe of several: its lines begin with the name.
+
+        Its failure dims no other one's lines. A second view of the same name starts anew.
+        """
+        view = copy.copy(self)
+        view._work = _Work(self._screen, name)
+        return view
+
+    def within(self, step: Step) -> Console:
+        """The same console for another thread, whose steps are parts of this one."""
+        view = copy.copy(self)
+        view._above = step
+        return view
 
     # Steps ---------------------------------------------------------------------------------
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """A step that is timed, and marked as failed when an exception leaves it."""
-        depth = sum(step.title != title for step in self._running)
-        step = Step(title, time.monotonic(), min(depth, 1), self._verbose_line)
+        """A step that is timed. It is marked as failed when an exception leaves it, and as
+        stopped when it was interrupted or called off."""
+        here = self._screen.here
+        before = here.step
+        above = before or self._above
+        place = (*(above.place if above else ()), next(self._screen.numbers))
+        step = Step(title, time.monotonic(), place, self._work, self._verbose_line)
         self._begin(step)
+        here.step = step
         try:
             yield step
-        except BaseException:
-            self._end(step, "✘", "red")
+        except BaseException as error:
+            if isinstance(error, Cancelled | KeyboardInterrupt):
+                step.done("stopped")
+                self._end(step, "■", "yellow")
+            else:
+                self._end(step, "✘", "red")
             # From here on it is cleaning up: dimmed, so that the culprit stays visible.
-            self._unwinding = True
+            self._work.unwinding = True
             raise
-        self._end(step, "✔", "dim" if self._unwinding else "green")
+        else:
+            self._end(step, "✔", "dim" if self._work.unwinding else "green")
+        finally:
+            here.step = before
 
     def _begin(self, step: Step) -> None:
-        with self._lock:
-            self._running.append(step)
-            if self.quiet:
-                return
-            if self._err.is_terminal:
-                if self._live is None:
-                    self._live = Live(
-                        get_renderable=self._render_running,
-                        console=self._err,
-                        refresh_per_second=_FRAMES_A_SECOND,
-                        transient=True,
-                    )
-                    self._live.start()
-            else:
-                self._print(Text(f"{'  ' * step.depth}· {step.title} …"))
+        on_terminal = self._screen.err.is_terminal
+        self._screen.begin(step, live=on_terminal and not self.quiet)
+        if not on_terminal and not self.quiet:
+            self._print(Text(f"{step.indent}· {step.title} …"))
 
     def _end(self, step: Step, mark: str, style: str) -> None:
-        with self._lock:
-            self._running.remove(step)
-            if not self._running and self._live is not None:
-                self._live.stop()
-                self._live = None
+        with self._screen.lock:
+            self._screen.end(step)
             if self.quiet:
                 return
             elapsed = duration(time.monotonic() - step.started)
-            line = Text.assemble(
-                "  " * step.depth, (mark, style), " ", step.title, "  ", (elapsed, "dim")
-            )
+            words = f" {step.title}  "
+            line = Text.assemble(step.indent, (mark, style), words, (elapsed, "dim"))
             if step.summary:
                 line.append(f"  {step.summary}")
-            if self._unwinding:
+            if self._work.unwinding:
                 line.stylize("dim")
             self._print(line)
-
-    def _render_running(self) -> RenderableType:
-        with self._lock:
-            return Group(*self._running)
 
     def _verbose_line(self, step: Step, line: str) -> None:
         if self.verbose and not self.quiet:
@@ -171,7 +262,8 @@ class Console:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         # Not soft-wrapped: a table folds its own cells to the width that there is.
-        self._err.print(table, soft_wrap=False)
+        with self._screen.lock:
+            self._screen.err.print(table, soft_wrap=False)
 
     def result(self, document: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
         """The answer of a command: `lines` for people, `document` for `--json`."""
@@ -183,7 +275,7 @@ class Console:
             self._print(Text(line))
 
     def failure(self, error: BakeError) -> None:
-        """What happened, where, and what to do next."""
+        """What happened, where, and what to do next. One of several recipes' is no document."""
         self._print(Text.assemble(("✘ ", "red"), (error.message, "bold")))
         if error.code or error.reason:
             said = ": ".join(part for part in (error.code, error.reason) if part)
@@ -193,7 +285,7 @@ class Console:
                 self._print(Text(f"  {line}"))
         if error.hint:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))
-        if self.json:
+        if self.json and not self._work.name:
             document = {
                 "error": type(error).__name__,
                 "message": error.message,
@@ -206,5 +298,9 @@ class Console:
 
     def _print(self, text: Text, *, wrap: bool = False) -> None:
         # Not wrapped as a rule: a command must be in one piece when it is pasted.
-        with self._lock:
-            self._err.print(text, soft_wrap=not wrap)
+        prefix = self._work.prefix
+        if prefix:
+            lines = text.split("\n", allow_blank=True)
+            text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
+        with self._screen.lock:
+            self._screen.err.print(text, soft_wrap=not wrap or bool(prefix))

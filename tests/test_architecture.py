@@ -48,7 +48,7 @@ def read_table() -> dict[str, set[str]]:
                 case "all below":
                     allowed = everything - set(ABOVE)
                 case "nothing of ours":
-                    allowed = {"errors"}
+                    allowed = {"errors", "interrupts"}  # which import nothing at all
                 case _ if last.startswith("anything but "):
                     allowed = everything - {"tasks"} - set(last[len("anything but ") :].split(", "))
                 case _:
