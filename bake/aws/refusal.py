@@ -73,10 +73,22 @@ HINTS = {
     "SecurityGroupLimitExceeded": "Delete security groups that nothing uses",
     "RequestLimitExceeded": f"Too many requests at once in this account. {_AGAIN}",
     "Throttling": f"Too many requests at once in this account. {_AGAIN}",
+    "ThrottlingException": f"Too many requests at once in this account. {_AGAIN}",
+    "TooManyUpdates": f"Somebody else is changing it at this moment. {_AGAIN}",
+    "ParameterAlreadyExists": "Somebody else has made that parameter: repeat the command",
+    "ParameterNotFound": "Somebody has deleted that parameter: repeat the command",
+    "ParameterLimitExceeded": (
+        "The account holds as many parameters as AWS allows (10,000): delete what nothing uses. "
+        "Those of ours are below /bake/"
+    ),
+    "ParameterMaxVersionLimitExceeded": (
+        "Take the label off the parameter's oldest version, or delete the parameter"
+    ),
     "Unavailable": _AGAIN,
     "ServiceUnavailable": _AGAIN,
     "InternalError": _AGAIN,
     "InternalFailure": _AGAIN,
+    "InternalServerError": _AGAIN,
 }
 
 # What goes wrong before AWS answers. The first match wins: a subclass stands before its parent.
@@ -101,8 +113,11 @@ _UNSENT: dict[type[Exception], str] = {
 PASSING = {
     "RequestLimitExceeded",
     "Throttling",
+    "ThrottlingException",
+    "TooManyUpdates",
     "InternalError",
     "InternalFailure",
+    "InternalServerError",
     "Unavailable",
     "ServiceUnavailable",
     "ConnectionClosedError",
@@ -113,6 +128,11 @@ PASSING = {
 }
 
 DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether AWS has said no, so that what was asked for cannot have happened."""
+    return isinstance(error, CloudError) and error.code not in PASSING
 
 
 def refusal(error: ClientError | BotoCoreError, action: str) -> CloudError:

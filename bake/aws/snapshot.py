@@ -1,17 +1,76 @@
-"""Snapshots of ours, found by their tags."""
+"""Snapshots of ours: taking one of a disk in use, finding them by their tags, removing them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+
+from bake.aws.refusal import PASSING, is_refusal
 from bake.aws.session import Cloud
-from bake.aws.tags import DIGEST, RUN
-from bake.aws.wait import MINUTE, wait_until
+from bake.aws.tags import DIGEST, RUN, Tags, specifications
+from bake.aws.undo import undo
+from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError
 
 # EC2 takes a while to notice that an image no longer uses its snapshot.
 _DELETE_S = 5 * MINUTE
+# How long a new snapshot may be unknown to some of EC2's servers.
+_KNOWN_S = 15.0
+# "Wait at least 15 seconds between concurrent volume snapshots": EC2's "Error codes" page.
+_TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
+_BETWEEN_S = 15.0
+_TRIES = 4
+
+BAKE_AGAIN = "Bake again: it starts from another checkpoint, or from the base image"
+
+
+def create_snapshot(
+    cloud: Cloud, volume_id: str, *, description: str, tags: Tags, known_by: str
+) -> dict[str, Any]:
+    """A snapshot of the volume as it is during this call, as EC2 describes it: pending as a rule.
+
+    CreateSnapshot takes no ClientToken, so boto is not to repeat it: a call whose answer was lost
+    is looked for, by the run's tag and `known_by`, and made again where it had no effect. When
+    this raises there is no snapshot: one that was cut off could show the disk in use again.
+    """
+    request = {
+        "VolumeId": volume_id,
+        "Description": description,
+        "TagSpecifications": specifications(tags, "snapshot"),
+    }
+    lost = False  # an answer: the call may have taken effect
+
+    def take() -> dict[str, Any]:
+        nonlocal lost
+        if lost and (made := _made(cloud, volume_id, tags, known_by)):
+            return made[0]
+        try:
+            return cloud.ec2_at_once("CreateSnapshot", **request)
+        except BaseException as error:
+            lost = lost or not is_refusal(error)
+            raise
+
+    patiently = Retrying(
+        retry=retry_if_exception(_passes),
+        stop=stop_after_attempt(_TRIES),
+        wait=wait_fixed(_BETWEEN_S),
+        sleep=cloud.clock.sleep,
+        reraise=True,
+    )
+    try:
+        return patiently(take)
+    except BaseException:
+        if lost:
+            _undo(cloud, volume_id, tags, known_by)
+        raise
+
+
+def deletion(cloud: Cloud, which: str) -> str:
+    """The command that does it."""
+    return f"aws ec2 delete-snapshot --region {cloud.region} --snapshot-id {which}"
 
 
 def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -38,3 +97,26 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
 
     what = f"snapshot {snapshot_id} is in use by an image"
     wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, CloudError) and error.code in PASSING | {_TOO_SOON}
+
+
+def _made(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> list[dict[str, Any]] | None:
+    wanted = {"volume-id": volume_id, **{f"tag:{key}": tags[key] for key in (RUN, known_by)}}
+    filters = [{"Name": key, "Values": [value]} for key, value in wanted.items()]
+    found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+    return list(found) or None
+
+
+def _undo(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> None:
+    which = (
+        f"$(aws ec2 describe-snapshots --region {cloud.region} --owner-ids self --filters "
+        f"Name=tag:{RUN},Values={tags[RUN]} Name=tag:{known_by},Values={tags[known_by]} "
+        "--query 'Snapshots[].SnapshotId' --output text)"
+    )
+    look = partial(_made, cloud, volume_id, tags, known_by)
+    with undo(cloud.leftovers, f"snapshot of {volume_id}", deletion(cloud, which)):
+        for snapshot in poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) or ():
+            delete_snapshot(cloud, snapshot["SnapshotId"])

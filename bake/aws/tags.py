@@ -125,20 +125,20 @@ def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
     return {pair["Key"]: pair["Value"] for pair in pairs or ()}
 
 
-def written_seconds(seconds: Mapping[str, float]) -> str:
-    """The value of `bake:seconds`; what EC2's limit leaves no room for is left out."""
-    text = ""
-    for name, value in seconds.items():
-        longer = f"{text} {name}={value:.1f}".strip()
-        text = longer if len(longer) <= LONGEST_VALUE else text
+def write_seconds(seconds: Mapping[str, float]) -> str:
+    """The value of `bake:seconds`; the shortest are left out where all do not fit."""
+    words = {name: f"{name}={value:.1f}" for name, value in seconds.items()}
+    longest_last = sorted(seconds, key=lambda name: seconds[name])
+    while len(text := " ".join(words.values())) > LONGEST_VALUE:
+        del words[longest_last.pop(0)]
     return text
 
 
 def read_seconds(text: str) -> dict[str, float]:
-    """What `written_seconds` wrote, in its order; what a hand has made of it is left out."""
+    """What `write_seconds` wrote, in its order; what a hand has made of it is left out."""
     seconds = {}
-    for entry in text.split():
-        name, _, value = entry.partition("=")
+    for word in text.split():
+        name, _, value = word.rpartition("=")
         try:
             number = float(value)
         except ValueError:

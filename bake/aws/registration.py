@@ -1,0 +1,134 @@
+"""An image of a snapshot of ours, registered for as long as it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from bake.aws.base_image import BaseImage
+from bake.aws.image import Image, deregister_image, find_image, find_image_by_name
+from bake.aws.refusal import is_refusal
+from bake.aws.session import Cloud
+from bake.aws.snapshot import BAKE_AGAIN
+from bake.aws.tags import RUN, Run, specifications
+from bake.aws.undo import undo
+from bake.aws.wait import MINUTE, poll, wait_until
+from bake.errors import CheckpointError, CloudError
+
+# Nothing is copied: it takes seconds.
+_REGISTERED_S = 15 * MINUTE
+# How long a new image may be unknown to some of EC2's servers.
+_KNOWN_S = 15.0
+_COMING = {"pending", "transient"}
+
+
+@contextmanager
+def registered_image(
+    cloud: Cloud, run: Run, snapshot_id: str, base_image: BaseImage
+) -> Iterator[str]:
+    """The image's id; its flags are the base image's. CheckpointError when the snapshot is no good.
+
+    A machine that was started from it goes on when it is deregistered.
+    """
+    # The same for a repeated request, another for the next snapshot that this run tries.
+    name = f"bake-{run.id}/{snapshot_id}"
+    image_id = ""
+    try:
+        image_id = _register(cloud, run, name, snapshot_id, base_image)
+        _wait_until_registered(cloud, image_id)
+    except BaseException as error:
+        if image_id or not is_refusal(error):
+            _deregister(cloud, run, name, image_id)
+        raise
+    try:
+        yield image_id
+    finally:
+        _deregister(cloud, run, name, image_id)
+
+
+def _register(cloud: Cloud, run: Run, name: str, snapshot_id: str, base_image: BaseImage) -> str:
+    request = _request(run, name, snapshot_id, base_image)
+    try:
+        image_id: str = cloud.ec2("RegisterImage", **request)["ImageId"]
+    except CloudError as error:
+        # RegisterImage takes no ClientToken: a request that boto repeats may meet its own work.
+        if error.code == "InvalidAMIName.Duplicate" and (mine := _find(cloud, run, name)):
+            return mine.image_id
+        if error.code.startswith(("InvalidSnapshot", "IncorrectState")):
+            raise CheckpointError(
+                f"The checkpoint {snapshot_id} cannot be used",
+                hint=BAKE_AGAIN,
+                code=error.code,
+                reason=error.reason,
+            ) from None
+        raise
+    return image_id
+
+
+def _request(run: Run, name: str, snapshot_id: str, base_image: BaseImage) -> dict[str, Any]:
+    """What RegisterImage is asked for: all that the base image is, with the snapshot's disk."""
+    flags = {
+        "BootMode": base_image.boot_mode,
+        "EnaSupport": base_image.ena,
+        "SriovNetSupport": base_image.sriov,
+        "TpmSupport": base_image.tpm,
+    }
+    # Nothing of encryption may be said here: the snapshot is encrypted, so its volumes are.
+    disk = {"SnapshotId": snapshot_id, "VolumeType": "gp3", "DeleteOnTermination": True}
+    return {
+        "Name": name,
+        "Description": f"{snapshot_id}, while a machine is started from it",
+        "Architecture": base_image.architecture,
+        "VirtualizationType": "hvm",
+        "RootDeviceName": base_image.root_device_name,
+        "BlockDeviceMappings": [{"DeviceName": base_image.root_device_name, "Ebs": disk}],
+        "ImdsSupport": "v2.0",
+        "TagSpecifications": specifications(run.temporary(), "image"),
+        **{flag: value for flag, value in flags.items() if value},
+    }
+
+
+def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
+    def probe() -> Image | None:
+        image = find_image(cloud, image_id)
+        if image and image.state not in _COMING | {"available"}:
+            raise CheckpointError(
+                f"The image {image_id} of a checkpoint went to {image.state}",
+                hint=BAKE_AGAIN,
+                code=image.reason_code,
+                reason=image.reason,
+            )
+        return image if image and image.state == "available" else None
+
+    return wait_until(
+        probe,
+        what=f"The image {image_id} of a checkpoint is being registered",
+        timeout_s=_REGISTERED_S,
+        clock=cloud.clock,
+        failure=CheckpointError,
+        hint=BAKE_AGAIN,
+    )
+
+
+def _deregister(cloud: Cloud, run: Run, name: str, image_id: str) -> None:
+    """Without an id by its name: a call that was cut off may have taken effect."""
+    which = image_id or (
+        f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
+        f"Name=name,Values={name} Name=tag:{RUN},Values={run.id} "
+        "--query 'Images[].ImageId' --output text)"
+    )
+    command = f"aws ec2 deregister-image --region {cloud.region} --image-id {which}"
+    with undo(cloud.leftovers, f"image {image_id or name}", command):
+        if not image_id:
+            image = _find(cloud, run, name)
+            image_id = image.image_id if image else ""
+        if image_id:
+            deregister = partial(deregister_image, cloud, image_id)
+            poll(deregister, timeout_s=_KNOWN_S, clock=cloud.clock)
+
+
+def _find(cloud: Cloud, run: Run, name: str) -> Image | None:
+    look = partial(find_image_by_name, cloud, name, run.id)
+    return poll(look, timeout_s=_KNOWN_S, clock=cloud.clock)
