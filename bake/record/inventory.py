@@ -6,9 +6,12 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from bake.task_group import together
 
 
 class Answer(Protocol):
@@ -58,22 +61,41 @@ def inventory(shell: Shell, environment_prefix: str) -> Inventory:
     pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
     conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
     dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
+    said = _said(
+        shell,
+        {"dpkg": dpkg, "pip": pip},
+        {
+            "os": ". /etc/os-release && echo $PRETTY_NAME",
+            "kernel": "uname --kernel-release",
+            "driver": "cat /sys/module/nvidia/version",
+            "cuda": "nvcc --version",
+            "python": f"{python} -c 'import platform; print(platform.python_version())'",
+            "conda": conda,
+        },
+    )
     return Inventory(
-        os=_said(shell, ". /etc/os-release && echo $PRETTY_NAME"),
-        kernel=_said(shell, "uname --kernel-release"),
-        driver=_said(shell, "cat /sys/module/nvidia/version"),
-        cuda=_release(_said(shell, "nvcc --version")),
-        python=_said(shell, f"{python} -c 'import platform; print(platform.python_version())'"),
-        dpkg=_dpkg(shell.run(dpkg, timeout_s=_TIMEOUT_S).stdout),
-        pip=_packages(shell.run(pip, timeout_s=_TIMEOUT_S).stdout),
-        conda=_packages(_said(shell, conda)),
+        os=said["os"],
+        kernel=said["kernel"],
+        driver=said["driver"],
+        cuda=_release(said["cuda"]),
+        python=said["python"],
+        dpkg=_dpkg(said["dpkg"]),
+        pip=_packages(said["pip"]),
+        conda=_packages(said["conda"]),
     )
 
 
-def _said(shell: Shell, command: str) -> str:
-    """What a command says; nothing when the machine does not have it."""
-    answer = shell.run(command, check=False, timeout_s=_TIMEOUT_S)
-    return answer.stdout.strip() if answer.exit_status == 0 else ""
+def _said(shell: Shell, needed: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, str]:
+    """What each command says, all asked at once: every answer is a journey, and pip's and conda's
+    take a second. An optional one says nothing when the machine does not have it."""
+    said: dict[str, str] = {}
+
+    def ask(name: str, command: str) -> None:
+        answer = shell.run(command, check=name in needed, timeout_s=_TIMEOUT_S)
+        said[name] = answer.stdout.strip() if answer.exit_status == 0 else ""
+
+    together(*(partial(ask, name, command) for name, command in {**needed, **optional}.items()))
+    return said
 
 
 def _release(nvcc: str) -> str:
