@@ -31,6 +31,11 @@ soak: .venv/test.stamp ## the long tests: the real payload, gigabytes
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/pytest -m soak --timeout 7200 -rA
 
+.PHONY: bench
+bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; BENCH="line --rounds 1" for less
+	@scripts/setup/system-packages.sh test
+	@$(BIN)/python -m benchmarks $(BENCH)
+
 .PHONY: lint
 lint: .venv/test.stamp ## ruff, mypy, shellcheck and shfmt (they are tests, too)
 	@$(BIN)/pytest tests/test_lint.py

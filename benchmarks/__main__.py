@@ -1,0 +1,113 @@
+"""`make bench`: `bake` beside Packer, doing the same work on the same local cloud.
+
+    make bench BENCH="[SCENARIO…] [--rounds N] [--seconds S] [--json]"
+
+Each is started as its user starts it, one after the other, round by round; what is measured is the
+whole command and, by EC2's own word, how long its machines were there. Exit status 1: a goal was
+missed, by the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.cloud import a_local_cloud
+from benchmarks.scenarios import SCENARIOS, Bench, Round, Scenario
+from benchmarks.tools import Broken
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    people = Console(stderr=True)
+    if not shutil.which("packer"):
+        people.print("Packer is not here: `make bench` installs it from Debian")
+        return 2
+    _scrub()
+    chosen = [each for each in SCENARIOS if each.name in (options.scenarios or _names())]
+    results: dict[Scenario, list[Round]] = {scenario: [] for scenario in chosen}
+    with tempfile.TemporaryDirectory(prefix="bake-bench-") as name:
+        folder = Path(name)
+        os.environ["HOME"] = name
+        with a_local_cloud(folder / "state", dict(options.profile)) as cloud:
+            bench = Bench(
+                cloud,
+                folder / "project",
+                seconds=options.seconds,
+                megabytes=options.megabytes,
+                jobs=options.jobs,
+                recipes=options.recipes,
+            )
+            try:
+                for number in range(options.rounds):
+                    for scenario in chosen:
+                        edition = f"{time.time_ns()}"
+                        measured = scenario.run(bench, edition)
+                        results[scenario].append(measured)
+                        said = ", ".join(f"{who} {m.wall_s:.1f} s" for who, m in measured.items())
+                        people.print(f"round {number + 1}, {scenario.name}: {said}")
+            except Broken as error:
+                people.print(str(error), markup=False)
+                return 1
+    people.print()
+    report.show(results, people)
+    if options.markdown:
+        print(report.markdown(results))
+    if options.json:
+        print(json.dumps(report.document(results, vars(options)), indent=2))
+    return 1 if any(report.faults(each, rounds) for each, rounds in results.items()) else 0
+
+
+def _names() -> list[str]:
+    return [scenario.name for scenario in SCENARIOS]
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "; ".join(f"{scenario.name}: {scenario.about}" for scenario in SCENARIOS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", epilog=about)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(_names()))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="length of a stage")
+    parser.add_argument("--megabytes", type=float, default=20, help="what a stage writes")
+    parser.add_argument("--recipes", type=int, default=12, help="in the scenario many")
+    parser.add_argument("--jobs", type=int, default=4, help="machines at a time, on both sides")
+    parser.add_argument(
+        "--profile",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="environment of the local cloud",
+    )
+    parser.add_argument("--json", action="store_true", help="all figures, on standard output")
+    parser.add_argument("--markdown", action="store_true", help="the table, on standard output")
+    return parser
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _scrub() -> None:
+    """Nobody's credentials, settings or keys."""
+    os.environ.setdefault("BAKE_CACHE", str(Path.home() / ".cache" / "bake"))
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "BAKE_", "PKR_", "PACKER_")) and name not in (
+            "AWS_CA_BUNDLE",
+            "BAKE_CACHE",
+        ):
+            del os.environ[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""A local cloud of the benchmark's own, and the books that are kept of its machines."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from bake import catalog
+from bake.local import control, os_images
+from benchmarks.work import BASE
+
+_GONE = {"terminated"}
+
+
+class LocalCloud:
+    def __init__(self, endpoint: control.Endpoint, base_image_id: str) -> None:
+        self.url, self.ssh_port, self.base_image_id = endpoint.url, endpoint.ssh_port, base_image_id
+        self.environment = control.environment(endpoint)
+        self.region = self.environment["AWS_DEFAULT_REGION"]
+        access = {name.lower(): self.environment[name] for name in _CREDENTIALS}
+        self.ec2 = boto3.client("ec2", endpoint_url=self.url, region_name=self.region, **access)
+
+    def instances(self) -> dict[str, str]:
+        """Id → state, of all that are or have been."""
+        pages = self.ec2.get_paginator("describe_instances").paginate()
+        return {
+            instance["InstanceId"]: instance["State"]["Name"]
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        }
+
+    def sweep(self) -> None:
+        """Forget every image and snapshot but the base image's: the next one starts cold."""
+        for image in self.ec2.describe_images(Owners=["self"])["Images"]:
+            self.ec2.deregister_image(ImageId=image["ImageId"])
+        for snapshot in self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]:
+            self.ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+
+    @contextmanager
+    def books(self) -> Iterator[Books]:
+        """What the machines that are started meanwhile have cost, up to the last one's end."""
+        books = Books(self)
+        thread = threading.Thread(target=books.keep, daemon=True)
+        thread.start()
+        try:
+            yield books
+        finally:
+            books.closing.set()
+            thread.join()
+        if books.failure:
+            raise books.failure
+
+
+class Books:
+    """`machine_seconds` is from RunInstances to `terminated`, over all machines, to a tenth."""
+
+    PERIOD_S = 0.1
+    PATIENCE_S = 120
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._cloud = cloud
+        self._before = set(cloud.instances())
+        self._since: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+        self.closing = threading.Event()
+        self.failure: Exception | None = None
+
+    @property
+    def machines(self) -> int:
+        return len(self._since)
+
+    @property
+    def machine_seconds(self) -> float:
+        return sum(self._until[name] - since for name, since in self._since.items())
+
+    def keep(self) -> None:
+        try:
+            closed_at: float | None = None
+            while True:
+                # Read first: what has ended by then is in the answer that follows.
+                if closed_at is None and self.closing.is_set():
+                    closed_at = time.monotonic()
+                self._look()
+                if closed_at is not None:
+                    if self._since.keys() == self._until.keys():
+                        return
+                    if time.monotonic() - closed_at > self.PATIENCE_S:
+                        raise TimeoutError("A machine was left running")
+                self.closing.wait(self.PERIOD_S) if closed_at is None else time.sleep(self.PERIOD_S)
+        except Exception as error:
+            self.failure = error
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for instance_id, state in self._cloud.instances().items():
+            if instance_id in self._before:
+                continue
+            self._since.setdefault(instance_id, now)
+            if state in _GONE:
+                self._until.setdefault(instance_id, now)
+
+
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+@contextmanager
+def a_local_cloud(home: Path, profile: dict[str, str]) -> Iterator[LocalCloud]:
+    """Started in `home` with `profile` in its environment, and erased afterwards."""
+    changed: dict[str, Any] = {"BAKE_HOME": str(home), **profile}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        endpoint = control.up()
+        try:
+            image = os_images.provide(endpoint, catalog.load().os_image(BASE), stand_in=False)
+            yield LocalCloud(endpoint, image)
+        finally:
+            control.down(erase=True)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
