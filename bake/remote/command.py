@@ -11,12 +11,17 @@ from types import TracebackType
 
 import paramiko
 
+from bake import interrupts
 from bake.errors import ConnectError
 
 # What paramiko raises when a connection is, or becomes, unusable.
 BROKEN: tuple[type[Exception], ...] = (paramiko.SSHException, EOFError, OSError)
 
 _CHUNK = 256 * 1024
+# Well below the two megabytes that sshd takes of a command's stdin before anybody reads it.
+_SENT_AT_ONCE = 64 * 1024
+# A wait may last no longer before it is asked whether it was called off.
+SLICE_S = 0.25
 
 
 class OverdueError(Exception):
@@ -26,23 +31,28 @@ class OverdueError(Exception):
 class Command:
     """A command under way. `chunks` reads it, `exit_status` is its end, `close` gives it up.
 
-    stdin is fed by a thread of its own, so that a command that answers before it has read all
-    of it does not block both sides.
+    stdin that is long is fed by a thread of its own, so that a command that answers before it has
+    read all of it does not block both sides. Waiting ends with Cancelled when this thread's work
+    is called off; the command runs on.
     """
 
     def __init__(
         self, channel: paramiko.Channel, command: str, stdin: bytes, *, hold_stdin: bool = False
     ) -> None:
         self._channel = channel
-        self._feeder = threading.Thread(
-            target=self._feed, args=(stdin, hold_stdin), name="ssh-stdin", daemon=True
-        )
+        self._feeder: threading.Thread | None = None
         try:
             channel.exec_command(command)
         except BROKEN as error:
             channel.close()
             raise ConnectError(f"the connection broke as a command was started: {error}") from error
-        self._feeder.start()
+        if len(stdin) <= _SENT_AT_ONCE:
+            self._feed(stdin, hold_stdin)
+        else:
+            self._feeder = threading.Thread(
+                target=self._feed, args=(stdin, hold_stdin), name="ssh-stdin", daemon=True
+            )
+            self._feeder.start()
 
     def _feed(self, stdin: bytes, hold: bool) -> None:
         # The command may end without reading it all; that the connection broke, `chunks` sees.
@@ -53,8 +63,12 @@ class Command:
 
     def write(self, data: bytes) -> None:
         """Send more stdin, where it was held open; a broken connection is seen by `chunks`."""
-        self._feeder.join()
+        self._wait_until_fed()
         self._feed(data, hold=False)
+
+    def _wait_until_fed(self) -> None:
+        if self._feeder is not None:
+            self._feeder.join()
 
     def chunks(self, *, deadline: float | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Yield what arrives as (stdout, stderr), until both have ended.
@@ -66,6 +80,7 @@ class Command:
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         while True:
+            interrupts.check()
             # Asked before reading: what arrives between the two is then read in the next round.
             ended = channel.eof_received or channel.closed
             stdout = channel.recv(_CHUNK) if channel.recv_ready() else b""
@@ -75,7 +90,7 @@ class Command:
             elif ended:
                 return
             else:
-                poll.poll(_remaining(deadline, unit=1000))
+                poll.poll(_slice_s(deadline) * 1000)
 
     def exit_status(self, *, deadline: float | None = None) -> int:
         """The exit status, once `chunks` has ended; -1 when a signal ended the command.
@@ -84,8 +99,8 @@ class Command:
         then nothing is known about the command.
         """
         channel = self._channel
-        if not channel.status_event.wait(_remaining(deadline)):
-            raise OverdueError
+        while not channel.status_event.wait(_slice_s(deadline)):
+            interrupts.check()
         status: int = channel.recv_exit_status()
         transport = channel.get_transport()
         if not channel.eof_received or (status == -1 and not transport.is_active()):
@@ -96,7 +111,7 @@ class Command:
     def close(self) -> None:
         with contextlib.suppress(*BROKEN):
             self._channel.close()
-        self._feeder.join()
+        self._wait_until_fed()
 
     def __enter__(self) -> Command:
         return self
@@ -110,10 +125,10 @@ class Command:
         self.close()
 
 
-def _remaining(deadline: float | None, *, unit: int = 1) -> float | None:
+def _slice_s(deadline: float | None) -> float:
     if deadline is None:
-        return None
+        return SLICE_S
     left = deadline - time.monotonic()
     if left <= 0:
         raise OverdueError
-    return left * unit
+    return min(left, SLICE_S)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shlex
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -15,8 +16,9 @@ import fabric
 import paramiko
 import tenacity
 
+from bake import interrupts
 from bake.errors import ConnectError, RemoteError
-from bake.remote.command import BROKEN, Command, OverdueError
+from bake.remote.command import BROKEN, SLICE_S, Command, OverdueError
 from bake.remote.endpoint import Endpoint, reason
 
 # cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
@@ -49,8 +51,9 @@ def connect(
 
     HostKeyError at once for another key. A refused login is tried again for REFUSED_FOR_S, all
     else until `timeout_s` is over; then ConnectError with the last reason, which `on_wait` is
-    told after each try. A connection that gives no sign of life for `silence_s` is closed.
-    No agent, no key file and no SSH configuration of this computer is looked at.
+    told after each try. Cancelled, between two tries, when this thread's work is called off.
+    A connection that gives no sign of life for `silence_s` is closed. No agent, no key file
+    and no SSH configuration of this computer is looked at.
     """
     endpoint = Endpoint(
         host,
@@ -165,13 +168,23 @@ class Connection:
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         """Make a new connection where the last one is broken. Raises like `connect`."""
-        with self._lock:
+        with self._turn():
             if self.alive:
                 return
             self._close()
             self._fabric = self._wait_until_open(
                 self._timeout_s if timeout_s is None else timeout_s, on_wait
             )
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Another thread may be waiting for the machine, for minutes."""
+        while not self._lock.acquire(timeout=SLICE_S):
+            interrupts.check()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:
@@ -210,6 +223,7 @@ class Connection:
 
         def attempt() -> fabric.Connection:
             nonlocal refused_at
+            interrupts.check()
             left_s = timeout_s - (time.monotonic() - began)
             try:
                 return self._endpoint.open(
@@ -230,6 +244,7 @@ class Connection:
                 retry=tenacity.retry_if_exception_type(BROKEN),
                 stop=tenacity.stop_after_delay(timeout_s),
                 wait=tenacity.wait_exponential(multiplier=0.1, max=2),
+                sleep=interrupts.pause,
                 before_sleep=tell,
                 reraise=True,
             )(attempt)

@@ -12,7 +12,7 @@ import fabric
 import paramiko
 
 from bake.errors import HostKeyError
-from bake.remote.heartbeat import Heartbeat
+from bake.remote.heartbeat import Line
 
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -37,7 +37,7 @@ class Endpoint:
 
         Raises paramiko's own exceptions, except for HostKeyError.
         """
-        sock = socket.create_connection((self.host, self.port), timeout_s)
+        sock = Line(socket.create_connection((self.host, self.port), timeout_s))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened = fabric.Connection(
             self.host,
@@ -67,7 +67,7 @@ class Endpoint:
             if _is_host_key_refusal(error):
                 raise self._host_key_error(error) from error
             raise
-        Heartbeat(opened.transport, self.silence_s).start()
+        sock.watch(opened.transport, self.silence_s)
         return opened
 
     def _host_key_error(self, error: BaseException) -> HostKeyError:

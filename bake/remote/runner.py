@@ -17,8 +17,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from bake import interrupts
 from bake.errors import ConnectError, RemoteError, StageError
-from bake.remote.command import OverdueError
+from bake.remote.command import Command, OverdueError
 from bake.remote.connection import Connection
 from bake.remote.failure import stage_failure, start_failure
 from bake.remote.inputs import inputs_file
@@ -68,7 +69,8 @@ def run_stage(
 
     StageError: the status is not 0, the time is over, the machine was rebooted, an input cannot be
     given. ConnectError: the machine was out of reach for OUT_OF_REACH_S. Any exception on this side
-    (Ctrl-C, a full disk) ends the stage on the machine, if the connection stands.
+    (Ctrl-C, its work called off, a full disk) ends the stage on the machine, if the connection
+    stands.
     """
     began = time.monotonic()
     for part in (run_id, name):
@@ -129,7 +131,7 @@ def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) ->
                 hint="It may have been ended, or interrupted by the market; its stage may run on.",
                 details=output.last_lines,
             )
-        time.sleep(pause_s)
+        interrupts.pause(pause_s)
         pause_s = min(pause_s * 2, 10.0)
 
 
@@ -162,11 +164,15 @@ class _Follower:
             )
         try:
             with connection.start(command, stdin, hold_stdin=True) as running:
-                for stdout, stderr in running.chunks(deadline=deadline):
-                    output.write(stdout)
-                    self._listen(stderr)
-                    if self._complete:
-                        running.write(b"read\n")
+                try:
+                    for stdout, stderr in running.chunks(deadline=deadline):
+                        output.write(stdout)
+                        self._listen(stderr)
+                        if self._complete:
+                            running.write(b"read\n")
+                except BaseException:
+                    self._let_it_start(running)
+                    raise
                 status = running.exit_status(deadline=deadline)
         except ConnectError:
             status = -1
@@ -194,6 +200,15 @@ class _Follower:
                 case words:
                     self._complaints.append(" ".join(words))
 
+    def _let_it_start(self, running: Command) -> None:
+        """What is still being started could not be stopped: it would run on, with nobody there."""
+        if not (self._started or self.reached):
+            with interrupts.held_back(), contextlib.suppress(OverdueError):
+                for _, stderr in running.chunks(deadline=time.monotonic() + _STOP_S):
+                    self._listen(stderr)
+                    if self.reached:
+                        return
+
     def _give_up_if_hopeless(self, status: int) -> None:
         name = self._stage.name
         match self._verdict:
@@ -217,7 +232,7 @@ class _Follower:
 def _stop(connection: Connection, stage: _Stage) -> None:
     """End the stage's processes; silent, because an error or a Ctrl-C is already on its way."""
     if connection.alive:
-        with contextlib.suppress(RemoteError):
+        with interrupts.held_back(), contextlib.suppress(RemoteError):
             connection.run(_remote(connection, "stop", stage.folder), timeout_s=_STOP_S)
 
 
