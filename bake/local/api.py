@@ -154,6 +154,7 @@ class LocalEC2Response(EC2Response):  # type: ignore[misc]
             tpm_support=self._get_param("TpmSupport"),
             imds_support=self._get_param("ImdsSupport"),
             ena_support=self._get_bool_param("EnaSupport", False),
+            sriov_net_support=self._get_param("SriovNetSupport"),
             virtualization_type=self._get_param("VirtualizationType"),
         )
         return ActionResult({"ImageId": image.id})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from bake.local.store import Store
 SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "iam")
 
 
+# How long an answer waits for a machine to stand still.
+MOMENT_TIMEOUT_S = 30
+
 # What a client on this computer calls it; any other name is a web page's trick.
 _OUR_NAMES = ("127.0.0.1", "localhost")
 
@@ -46,6 +51,8 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
+        body = request.get_data()
+        environ["wsgi.input"] = io.BytesIO(body)
         responder: Any
         # A web page in this computer's browser can send requests to loopback too.
         if "Origin" in request.headers or request.host.partition(":")[0] not in _OUR_NAMES:
@@ -54,9 +61,14 @@ class Application:
             responder = Response("not in the local cloud", 404)
         else:
             responder = self._own_door if request.path in self._doors else self._api
+        time.sleep(self.site.delays.api_s)
         with self.site.lock:
             answer: Iterable[bytes] = responder(environ, start_response)
-            self.store.keep()
+            if not _only_looks(request, body):
+                self.store.keep()
+            moments, self.site.moments = self.site.moments, []
+        for moment in moments:
+            moment.wait(MOMENT_TIMEOUT_S)
         return answer
 
     def _own_door(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -81,6 +93,7 @@ class Application:
             "images": sum(len(backend.amis) for backend in backends),
             "machines": len(self.site.machines),
             "memory_mib": _peak_memory_mib(),
+            "delays": self.site.delays.name,
         }
 
     def add_os_image(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +158,13 @@ class Application:
                 books.clear()
         self.site.erase_layers()
         return {}
+
+
+def _only_looks(request: Request, body: bytes) -> bool:
+    """Whether nothing has to be written down after this request. Most ask how things are."""
+    query = re.search(rb"(?:^|&)Action=(\w+)", body)
+    action = query[1].decode() if query else request.headers.get("X-Amz-Target", "").split(".")[-1]
+    return action.startswith(("Describe", "Get", "List"))
 
 
 def _service(name: str) -> Any:

@@ -35,6 +35,7 @@ class Endpoint:
     ssh_port: int
     pid: int
     note: str = ""
+    profile: str = ""  # of EC2's delays that it imitates; empty: none
 
     def ask(self, path: str, document: Any = None) -> dict[str, Any]:
         """Its owner's door: GET, or POST with a document.
@@ -70,10 +71,23 @@ def log_path() -> Path:
     return _home() / "server.log"
 
 
-def up(port: int = DEFAULT_PORT) -> Endpoint:
-    """Start it, or find it running. Raises LocalCloudError: why it cannot run here, what to do."""
+def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> Endpoint:
+    """Start it, or find it running. Raises LocalCloudError: why it cannot run here, what to do.
+
+    `profile`: a name of `profiles/` or a TOML file, as in BAKE_LOCAL_PROFILE. LocalCloudError when
+    it is said here and the cloud runs with another.
+    """
     home = _home()
+    wanted = os.environ.get("BAKE_LOCAL_PROFILE", "") if profile is None else profile
+    if Path(wanted).suffix:
+        wanted = str(Path(wanted).resolve())
     running = status()
+    if running and profile is not None and running.profile != wanted:
+        raise LocalCloudError(
+            f"The local cloud runs with {_described(running.profile)}, "
+            f"not with {_described(wanted)}",
+            hint="invoke local.down, then again",
+        )
     if running:
         return running
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -81,6 +95,7 @@ def up(port: int = DEFAULT_PORT) -> Endpoint:
     failure.unlink(missing_ok=True)
     log = log_path()
     command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
+    command += ["--profile", wanted]
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -146,8 +161,13 @@ def status() -> Endpoint | None:
         url=state["url"],
         ssh_port=state["ssh_port"],
         pid=state["pid"],
+        profile=state.get("profile", ""),
         note=f"port {wanted} is taken: the local cloud is at {state['url']}" if moved else "",
     )
+
+
+def _described(profile: str) -> str:
+    return f"the delays of {profile}" if profile else "no delays"
 
 
 def environment(endpoint: Endpoint) -> dict[str, str]:

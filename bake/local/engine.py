@@ -16,13 +16,15 @@ import struct
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bake.errors import LocalCloudError
 
 COMMAND_TIMEOUT_S = 600
 
+_UPPER = "{{.GraphDriver.Data.UpperDir}}"
+_DEPTH = "{{len .RootFS.Layers}}"
 UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 
 # A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
@@ -43,6 +45,8 @@ class Engine:
     limits: tuple[str, ...] = ()
     rootless: bool = False
     note: str = ""
+    # Whether what a machine has written, and a layer, is a directory that we may read and make.
+    layers_are_folders: bool = False
 
     @property
     def _podman(self) -> bool:
@@ -99,20 +103,12 @@ class Engine:
         labels: Mapping[str, str],
         mounts: Mapping[Path, str],
         command: Sequence[str],
+        start: bool = True,
     ) -> list[str]:
-        """The arguments that start a machine: everything that makes a container one is here."""
+        """The arguments that make a machine: everything that makes a container one is here."""
         temporary = "rw,exec,mode=755,notmpcopyup" if self._podman else "rw,exec,mode=755"
-        arguments = [
-            "run",
-            "--detach",
-            "--pull",
-            "never",
-            "--tty",
-            "--name",
-            name,
-            "--hostname",
-            hostname,
-        ]
+        arguments = ["run", "--detach"] if start else ["create"]
+        arguments += ["--pull", "never", "--tty", "--name", name, "--hostname", hostname]
         arguments += ["--stop-signal", "SIGPWR", "--tmpfs", f"/run:{temporary}"]
         arguments += ["--publish", f"{address}:{port}:22", *self.network_arguments, *self.limits]
         for capability in CAPABILITIES:
@@ -151,15 +147,56 @@ class Engine:
         done = self.call("logs", name, check=False)
         return done.stdout
 
-    def commit(self, name: str, reference: str, *, labels: Mapping[str, str]) -> None:
-        """Keep the machine's disk as it is now. A running machine stands still meanwhile.
+    def pause(self, name: str) -> bool:
+        """Whether the machine stands still now; one that is off cannot be paused.
 
-        Except where its cgroup cannot be frozen: cgroups of version 1, and no root.
+        Nor can one whose cgroup cannot be frozen: cgroups of version 1, and no root.
+        """
+        if self._podman and self.rootless and not UNIFIED_CGROUPS.exists():
+            return False
+        return self.call("pause", name, check=False).returncode == 0
+
+    def unpause(self, name: str) -> None:
+        self.call("unpause", name)
+
+    def create(self, name: str, image: str) -> None:
+        """A container that is never started."""
+        self.call("create", "--pull", "never", "--network", "none", "--name", name, image, "true")
+
+    def commit(
+        self, name: str, reference: str, *, labels: Mapping[str, str], squash: bool = False
+    ) -> None:
+        """Keep the machine's disk as a layer; `squash`: the layers beneath it become one with it.
+
+        What a running machine writes meanwhile may be in it: see `pause`.
         """
         options = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
-        if self._podman and (not self.rootless or UNIFIED_CGROUPS.exists()):
-            options.append("--pause")  # Docker does so by itself
+        if squash and self._podman:
+            options.append("--squash")  # Docker cannot
+        options.append("--pause=false")
         self.call("commit", *options, name, reference, timeout_s=3600)
+
+    def image_of(self, name: str) -> str:
+        """The image that a machine was started from, also when that has lost its names."""
+        return self._look(name, "{{.Image}}")
+
+    def depth(self, name: str) -> int:
+        """How many layers a machine stands on."""
+        image = self.image_of(name)
+        return int(self.call("image", "inspect", "--format", _DEPTH, image).stdout)
+
+    def written_folder(self, name: str) -> Path:
+        """Where what a machine has written is: overlayfs' upper directory."""
+        return Path(self._look(name, _UPPER))
+
+    def layer_folder(self, reference: str) -> Path:
+        """Where the topmost layer of an image is."""
+        found = self.call("image", "inspect", "--format", _UPPER, reference).stdout
+        return Path(found.decode().strip())
+
+    def _look(self, name: str, template: str) -> str:
+        found = self.call("container", "inspect", "--format", template, name).stdout
+        return found.decode().strip()
 
     def import_root(self, archive: Path, reference: str, *, label: str) -> None:
         change = f"--change=LABEL {label}"
@@ -211,9 +248,21 @@ def find_engine() -> Engine:
         for engine in _ways_to_call(program):
             problem = _try_out(engine)
             if not problem:
-                return engine
+                return replace(engine, layers_are_folders=_layers_are_folders(engine))
             said.append(f"{engine.note}: {problem}")
     raise LocalCloudError("No container engine works here", hint=_INSTALL, details=said)
+
+
+def _layers_are_folders(engine: Engine) -> bool:
+    """Whether Podman's storage is overlayfs, used in the plain way, and ours to write to.
+
+    "Native Overlay Diff" is what Podman itself asks before it takes a directory for the difference.
+    """
+    if not engine._podman or engine.rootless:
+        return False
+    template = '{{.Store.GraphDriverName}} {{index .Store.GraphStatus "Native Overlay Diff"}}'
+    told = engine.call("info", "--format", template, check=False).stdout
+    return told.decode().split() == ["overlay", "true"]
 
 
 def _ways_to_call(program: str) -> list[Engine]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.core import TaggedEC2Resource
 
@@ -43,13 +44,14 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
     state_message: str = ""
     encrypted: bool = False
     kms_key_id: str | None = None
-    start_time: datetime = field(default_factory=now)
+    start_time: datetime = field(default_factory=utcnow)
     completion_time: datetime | None = None
     storage_tier: str = "standard"
 
     def __post_init__(self) -> None:
         self.create_volume_permission_groups: set[str] = set()
         self.create_volume_permission_userids: set[str] = set()
+        self.takes_s = 0.0
 
     @property
     def snapshot_id(self) -> str:
@@ -57,7 +59,11 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
 
     @property
     def progress(self) -> str:
-        return "100%" if self.status == "completed" else "0%"
+        """Of the time that it takes, as far as it is known."""
+        if self.status == "completed" or not self.takes_s:
+            return "100%" if self.status == "completed" else "0%"
+        passed = (utcnow() - self.start_time).total_seconds()
+        return f"{min(99, int(100 * passed / self.takes_s))}%"
 
     @property
     def volume(self) -> LocalSnapshot:
@@ -102,6 +108,7 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
     tpm_support: str | None = None
     ena_support: bool = True
     virtualization_type: str = "hvm"
+    sriov_net_support: str | None = "simple"
     source_instance_id: str | None = None
     source_image_id: str | None = None
     source_image_region: str | None = None
@@ -111,8 +118,6 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
     root_device_type = "ebs"
     image_type = "machine"
     hypervisor = "xen"
-    sriov_net_support = "simple"
-    sriov = "simple"
     platform = None
     platform_details = "Linux/UNIX"
     usage_operation = "RunInstances"
@@ -122,6 +127,11 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
     @property
     def image_location(self) -> str:
         return f"{self.owner_id}/{self.name}"
+
+    @property
+    def sriov(self) -> str | None:
+        """moto's name for it, in DescribeImageAttribute."""
+        return self.sriov_net_support
 
     @property
     def is_public(self) -> bool:

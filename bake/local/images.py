@@ -138,7 +138,7 @@ class Images(Snapshots):
         image = self.new_image(
             name or "",
             description=description or "",
-            state="available",
+            state="pending",
             root_device_name=root_name,
             block_device_mappings=[{"DeviceName": root_name, "Ebs": root}],
             architecture=options.get("architecture") or "x86_64",
@@ -146,9 +146,13 @@ class Images(Snapshots):
             tpm_support=options.get("tpm_support"),
             imds_support=options.get("imds_support"),
             ena_support=bool(options.get("ena_support")),
+            sriov_net_support=options.get("sriov_net_support"),
             virtualization_type=options.get("virtualization_type") or "hvm",
         )
         image.add_tags(dict(options.get("tags", {}).get("image", {})))
+        self.site.delays.after(
+            self.site.delays.register_image_s, lambda: self._conclude("", [image])
+        )
         return image
 
     def copy_image(

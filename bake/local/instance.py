@@ -7,8 +7,11 @@ in which it was asked for. So a snapshot that was asked for before a termination
 from __future__ import annotations
 
 import base64
+import functools
 import logging
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
@@ -56,6 +59,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=self.id)
         self._boots = 0
         self._reachable = False
+        self._called_off = threading.Event()
         self._show("pending")
         self._worker.submit(self._create, layer)
 
@@ -66,6 +70,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         previous = self._previous()
         if self.state == "stopped":
             self.launch_time = utcnow()
+            self._called_off.clear()
             self._show("pending")
             self._worker.submit(self._boot, self.machine.boot)
         elif self.state not in ("pending", "running"):
@@ -79,6 +84,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._refuse("stopped")
         if self.state in ("pending", "running"):
             self._show("stopping", _BY_USER)
+            self._called_off.set()
             self._worker.submit(self._stop, force)
         elif self.state == "stopping" and force:
             self.machine.unplug()
@@ -91,10 +97,11 @@ class LocalInstance(Instance):  # type: ignore[misc]
         previous = self._previous()
         if self.state not in ("shutting-down", "terminated"):
             self._show("shutting-down", _BY_USER)
+            self._called_off.set()
             self._worker.submit(self._terminate, _BY_USER)
         return previous
 
-    def keep_disk(self, work: Any, *, reboot: bool) -> None:
+    def keep_disk(self, work: Callable[[], None], *, reboot: bool) -> None:
         """Have `work` read the disk, at rest when `reboot` and the machine is running."""
         if reboot and self.state == "running":
             self._worker.submit(self._power_cycle, work)
@@ -102,7 +109,8 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._worker.submit(work)
 
     def console(self) -> bytes:
-        return self.machine.console()
+        with self.site.others_first():
+            return self.machine.console()
 
     def is_long_gone(self) -> bool:
         return self.terminated_at is not None and utcnow() - self.terminated_at > TERMINATED_SHOWN
@@ -118,24 +126,44 @@ class LocalInstance(Instance):  # type: ignore[misc]
             public_key=key.public_key.strip() if key else "",
             user_data=user_data,
         )
-        self._boot(lambda: self.machine.create(layer, seed, self.site.given()))
+        create = functools.partial(self.machine.create, layer, seed, self.site.given())
+        if self.site.delays.boot_s:
+            self._boot(self.machine.boot, lambda: create(boot=False))
+        else:
+            self._boot(create)
 
-    def _boot(self, start: Any) -> None:
+    def _boot(self, start: Callable[[], None], prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` while it is pending, and `start` when it would answer soon on EC2."""
         try:
-            start()
+            prepare()
+            if self.state == "pending":
+                self._called_off.wait(self._left(self.site.delays.pending_s))
+            if self.site.delays.boot_s:
+                self._show_running()
+                self._called_off.wait(self.site.delays.boot_s)
+            if self.state != "shutting-down":
+                start()
         except Exception as error:
             log.exception("%s does not start", self.id)
             self._terminate(("Server.InternalError", f"Server error on launch: {error}", ""))
             return
         self._boots += 1
-        with self.site.lock:
-            if self.state == "pending":
-                self._show("running")
+        self._show_running()
         threading.Thread(target=self._watch, args=(self._boots,), daemon=True).start()
         threading.Thread(target=self._greet, args=(self._boots,), daemon=True).start()
 
+    def _show_running(self) -> None:
+        with self.site.lock:
+            if self.state == "pending":
+                self._show("running")
+
+    def _left(self, delay_s: float) -> float:
+        """How much of the delay is left, when it began with the state that is shown."""
+        return max(0.0, self._shown_at + delay_s - time.monotonic())
+
     def _stop(self, force: bool) -> None:
         self._switch_off(force)
+        time.sleep(self._left(self.site.delays.stop_s))
         with self.site.lock:
             if self.state == "stopping":
                 self._show("stopped", _BY_USER)
@@ -164,12 +192,14 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self.machine.remove()
         except (LocalCloudError, OSError):
             log.exception("%s is not removed", self.id)
+        if self.state == "shutting-down":
+            time.sleep(self._left(self.site.delays.terminate_s))
         with self.site.lock:
             self.site.machines.pop(self.id, None)
             super().terminate()
             self._show("terminated", reason)
             self.terminated_at = utcnow()
-        self.site.workers.submit(self.site.engine.prune, self.site.label)
+        self.site.prune()
         self._worker.shutdown(wait=False)
 
     # What the machine does by itself ---------------------------------------------------------
@@ -218,6 +248,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     def _show(self, state: str, reason: tuple[str, str, str] | None = None) -> None:
         self._state.name, self._state.code = state, _CODES[state]
+        self._shown_at = time.monotonic()
         code, message, transition = reason or ("", "", "")
         self.state_reason = StateReason(f"{code}: {message}" if code else "", code)
         self._reason = f"{transition} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if transition else ""

@@ -16,18 +16,23 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bake.errors import LocalCloudError
 from bake.local.engine import Engine
+from bake.local.layer import Disk
 
 # reboot(2) in a process namespace ends it with a signal: SIGHUP for a restart, SIGINT for a halt
 # or a power-off (man 2 reboot, "Behavior inside PID namespaces").
 _REBOOTED, _POWERED_OFF = 128 + 1, 128 + 2
 
 POWER_OFF_TIMEOUT_S = 30
+
+# More at the same time end no sooner: they take turns at the engine's locks and the processors,
+# and everything else on the computer waits for them.
+_starting = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 
 
 class Ending(enum.Enum):
@@ -81,15 +86,18 @@ class Machine:
         self.address = address
         self.port = port
         self.labels = labels
+        self._disk = Disk(engine, name, labels)
         self._turn = threading.Lock()
         self._removed = False
 
-    def create(self, layer: str, seed: Seed, given: Mapping[Path, str]) -> None:
-        """Boot it for the first time. `given`: files of this computer and where they are seen."""
-        with self._change():
-            self._create(layer, seed, given)
+    def create(
+        self, layer: str, seed: Seed, given: Mapping[Path, str], *, boot: bool = True
+    ) -> None:
+        """Make it, and boot it. `given`: files of this computer and where they are seen."""
+        with self._change(), _starting:
+            self._create(layer, seed, given, boot)
 
-    def _create(self, layer: str, seed: Seed, given: Mapping[Path, str]) -> None:
+    def _create(self, layer: str, seed: Seed, given: Mapping[Path, str], boot: bool) -> None:
         seed.write(self.folder / "seed")
         arguments = self.engine.run_arguments(
             self.name,
@@ -100,11 +108,12 @@ class Machine:
             labels=self.labels,
             mounts={self.folder / "seed": "/media/cidata", **given},
             command=["/sbin/init"],
+            start=boot,
         )
         self.engine.call(*arguments)
 
     def boot(self) -> None:
-        with self._change():
+        with self._change(), _starting:
             self.engine.start(self.name)
 
     def power_off(self) -> None:
@@ -117,15 +126,18 @@ class Machine:
 
     def remove(self) -> None:
         """Remove it whatever state it is in, and everything that it was given."""
-        with self._turn:
+        with self._turn, _starting:
             self._removed = True
             self.engine.remove(self.name)
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def commit(self, reference: str) -> None:
-        """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk."""
+    def commit(self, reference: str, on_moment: Callable[[], None]) -> int:
+        """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk.
+
+        `on_moment` is called when nothing can change the layer any more. The bytes copied.
+        """
         with self._change():
-            self.engine.commit(self.name, reference, labels=self.labels)
+            return self._disk.keep(reference, on_moment)
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:

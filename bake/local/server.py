@@ -40,6 +40,7 @@ from bake.errors import LocalCloudError
 from bake.local import capacity, computer, ec2
 from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
 from bake.local.application import Application
+from bake.local.delays import NONE, Delays, load
 from bake.local.engine import find_engine
 from bake.local.machine import ssh_port
 from bake.local.site import Site, register
@@ -73,11 +74,11 @@ def _listen(application: Application, port: int) -> BaseWSGIServer:
     raise LocalCloudError(f"All ports from {port} to {port + PORTS_TRIED - 1} are taken")
 
 
-def build(home: Path) -> tuple[Site, Application]:
+def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
     """The site as it was left, without its machines, and the application that serves it."""
     engine = find_engine()
     settings = functools.cache(lambda: computer.write_settings(home / "computer"))
-    site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings)
+    site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings, delays=delays)
     ec2.install(site)
     servicequotas_backends.backend = capacity.LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
@@ -90,14 +91,14 @@ def build(home: Path) -> tuple[Site, Application]:
     return site, Application(site, store)
 
 
-def serve(home: Path, port: int) -> None:
+def serve(home: Path, port: int, delays: Delays = NONE) -> None:
     """Serve until SIGTERM or SIGINT. Returns at once when another process serves this home."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (home / "server.lock").open("w") as lock:
         if not _take(lock):
             return
         (home / "server.json").unlink(missing_ok=True)  # of one that was killed
-        site, application = build(home)
+        site, application = build(home, delays)
         server = _listen(application, port)
         threading.Thread(target=site.given, daemon=True).start()
         site.workers.submit(register, site, folders.cache() / "clouds")
@@ -105,7 +106,7 @@ def serve(home: Path, port: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
         state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
-        state["ssh_port"] = site.ssh_port
+        state |= {"ssh_port": site.ssh_port, "profile": delays.name}
         _write(home / "server.json", json.dumps(state))
         log.info("serving on %s with %s", state["url"], site.engine.note)
         server.serve_forever()
@@ -148,10 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--profile", default="")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
-        serve(arguments.home, arguments.port)
+        serve(arguments.home, arguments.port, load(arguments.profile))
     except LocalCloudError as error:
         # control.py shows it to the person who wanted the cloud.
         failure = {"message": error.message, "hint": error.hint, "details": error.details}

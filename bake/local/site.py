@@ -7,12 +7,13 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bake.errors import LocalCloudError
+from bake.local.delays import NONE, Delays
 from bake.local.engine import Engine
 from bake.local.machine import Machine, free_address
 
@@ -32,6 +33,10 @@ class Site:
     machines: dict[str, Machine] = field(default_factory=dict)
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "layers"))
     on_change: Callable[[], None] = lambda: None
+    delays: Delays = NONE
+    # What the answer to the request that has the lock has to wait for, once it has let it go.
+    moments: list[threading.Event] = field(default_factory=list)
+    _prune_waits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1))
 
     @property
     def cloud_id(self) -> str:
@@ -67,9 +72,27 @@ class Site:
         self.machines[instance_id] = machine
         return machine
 
+    @contextlib.contextmanager
+    def others_first(self) -> Iterator[None]:
+        """Let other requests be served meanwhile. For a request that has changed nothing yet."""
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
+
     def forget_layer(self, snapshot_id: str) -> None:
         """Remove a snapshot's data, as far as no machine and no other snapshot stands on it."""
         self.engine.forget(self.layer(snapshot_id))
+        self.prune()
+
+    def prune(self) -> None:
+        """Have layers removed that nothing stands on; once, however many ask before it begins."""
+        if self._prune_waits.acquire(blocking=False):
+            self.workers.submit(self._prune)
+
+    def _prune(self) -> None:
+        self._prune_waits.release()
         self.engine.prune(self.label)
 
     def erase_layers(self) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidSnapshotIdError
 from moto.ec2.utils import generic_filter, random_snapshot_id
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from bake.local.instance import LocalInstance
 
 log = logging.getLogger(__name__)
+
+MOST_PENDING = 5  # snapshots of one volume
 
 NO_DATA_DISKS = "The machines of the local cloud have one disk, their root device"
 
@@ -52,9 +57,27 @@ class Snapshots:
             raise EC2ClientError(
                 "IncorrectState", f"The local cloud keeps no data of {volume_id}: it is detached"
             )
+        self._check_rate(volume_id)
         snapshot = self._new_snapshot(volume, description or "")
         self._keep_disk(instance, snapshot, None, reboot=False)
         return snapshot
+
+    def _check_rate(self, volume_id: str) -> None:
+        """https://repost.aws/knowledge-center/ebs-snapshot-stuck"""
+        interval = timedelta(seconds=self.site.delays.snapshot_interval_s)
+        others = [s for s in self.snapshots.values() if s.volume_id == volume_id]
+        if sum(other.status == "pending" for other in others) >= MOST_PENDING:
+            raise EC2ClientError(
+                "ConcurrentSnapshotLimitExceeded",
+                f"Maximum allowed in-progress snapshots for a single volume exceeded: {volume_id}",
+            )
+        for other in others:
+            if other.start_time > utcnow() - interval:
+                raise EC2ClientError(
+                    "SnapshotCreationPerVolumeRateExceeded",
+                    "The maximum per volume CreateSnapshot request rate has been exceeded. "
+                    "Use an increasing or variable sleep interval between requests.",
+                )
 
     def copy_snapshot(
         self, source_snapshot_id: str, source_region: str, description: str, kms_key_id: str | None
@@ -131,8 +154,21 @@ class Snapshots:
         reboot: bool,
     ) -> None:
         layer = self.site.layer(snapshot.id)
-        work = self._finishing(
-            snapshot, [image] if image else [], lambda: instance.machine.commit(layer)
+        moment = threading.Event()
+        if not reboot:
+            # What is written after the answer is not in the snapshot.
+            self.site.moments.append(moment)
+
+        def work() -> None:
+            try:
+                finish()
+            finally:
+                moment.set()
+
+        finish = self._finishing(
+            snapshot,
+            [image] if image else [],
+            lambda: instance.machine.commit(layer, moment.set),
         )
         instance.keep_disk(work, reboot=reboot)
 
@@ -159,31 +195,43 @@ class Snapshots:
         )
         self.snapshots[snapshot.id] = snapshot
         layer, copy = self.site.layer(source.id), self.site.layer(snapshot.id)
-        work = self._finishing(snapshot, images, lambda: self.site.engine.tag(layer, copy))
-        self.site.workers.submit(work)
+
+        def tag() -> int:
+            self.site.engine.tag(layer, copy)
+            return 0
+
+        self.site.workers.submit(self._finishing(snapshot, images, tag))
         return snapshot
 
     def _finishing(
-        self, snapshot: LocalSnapshot, images: Sequence[LocalImage], make: Callable[[], None]
+        self, snapshot: LocalSnapshot, images: Sequence[LocalImage], make: Callable[[], int]
     ) -> Callable[[], None]:
-        """`make`, and then the states that say how it went."""
+        """`make`, which says how many bytes it copied, and then the states of how it went."""
+        delays = self.site.delays
 
         def work() -> None:
             try:
-                make()
-                problem = ""
+                copied = make()
             except Exception as error:
                 log.exception("%s cannot be made", snapshot.id)
-                problem = str(error)
-            with self.site.lock:
-                pending: list[LocalSnapshot | LocalImage] = [snapshot, *images]
-                for resource in pending:
-                    if problem:
-                        resource.fail(problem)
-                    else:
-                        resource.succeed()
-                if snapshot.id not in self.snapshots:  # deleted meanwhile
-                    self.site.workers.submit(self.site.forget_layer, snapshot.id)
-                self.site.on_change()
+                self._conclude(str(error), [snapshot, *images])
+                return
+            snapshot.takes_s = delays.snapshot_s + delays.snapshot_s_per_gb * copied / 1e9
+            left = snapshot.takes_s - (utcnow() - snapshot.start_time).total_seconds()
+            delays.after(left, lambda: self._conclude("", [snapshot]))
+            delays.after(left + delays.create_image_s, lambda: self._conclude("", images))
 
         return work
+
+    def _conclude(self, problem: str, resources: Sequence[LocalSnapshot | LocalImage]) -> None:
+        """The state that says how it went: empty, or what the problem is."""
+        with self.site.lock:
+            for resource in resources:
+                if problem:
+                    resource.fail(problem)
+                else:
+                    resource.succeed()
+                is_snapshot = isinstance(resource, LocalSnapshot)
+                if is_snapshot and resource.id not in self.snapshots:  # deleted meanwhile
+                    self.site.workers.submit(self.site.forget_layer, resource.id)
+            self.site.on_change()
