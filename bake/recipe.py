@@ -110,6 +110,19 @@ class Packages(_Table):
     pip: Annotated[tuple[PipPackage, ...], Distinct] = ()
 
 
+class Checkpoints(_Table):
+    """When a bake keeps its machine's disk for later ones. No part of any digest.
+
+    `after` None: after every wave of stages.
+    """
+
+    after: Annotated[tuple[Name, ...], Distinct] | None = Field(
+        None, description="a list of the recipe's stages"
+    )
+    keep: int = Field(8, strict=True, ge=0, le=100, description="a whole number, 0 to 100")
+    max_age_days: float = Field(30, strict=True, gt=0, le=3650, description="a number of days")
+
+
 def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
     if stages[-1] != SEAL:
         raise refusal(f"the last stage is not {SEAL}", "An image is sealed before it is taken")
@@ -135,6 +148,7 @@ class Recipe(_Table):
     framework: Framework
     d2l: D2l
     packages: Packages = Packages()
+    checkpoints: Checkpoints = Checkpoints()
     mirrors: Mirrors = {}
     tags: Tags = {}
 
@@ -149,6 +163,18 @@ class Recipe(_Table):
                 if stage in group and stage != right:
                     message = f"the recipe has {right}, and its stage is {stage}"
                     raise refusal(message, f"Write {right}", below=f"stages[{index}]")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_are_of_its_stages(self) -> Self:
+        before_seal = [stage for stage in self.stages if stage != SEAL]
+        for index, stage in enumerate(self.checkpoints.after or ()):
+            if stage not in before_seal:
+                message = f"a sealed disk is no start for others: {stage}"
+                if stage != SEAL:
+                    message = f"the recipe has no stage {stage}"
+                hint = nearest(stage, before_seal)
+                raise refusal(message, hint, below=f"checkpoints.after[{index}]")
         return self
 
 
@@ -247,6 +273,8 @@ def override(
         document["framework"] = {"name": framework, "version": version}
         own = recipe.framework.name
         document["stages"] = [framework if s == own else s for s in recipe.stages]
+        if after := recipe.checkpoints.after:
+            document["checkpoints"]["after"] = [framework if s == own else s for s in after]
     if region is not None:
         document["region"] = region
     if instance_type is not None:

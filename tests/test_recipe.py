@@ -71,6 +71,9 @@ def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: P
     assert recipe.d2l.notebooks
     assert recipe.gpu is None
     assert not recipe.default
+    assert recipe.checkpoints.after is None
+    assert recipe.checkpoints.keep == 8
+    assert recipe.checkpoints.max_age_days == 30
 
 
 def test_the_recipes_that_come_along_are_valid_and_complete() -> None:
@@ -253,6 +256,48 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(RecipeError, match="cannot be read"):
         recipes.load(tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "says"),
+    [
+        ("after = ['base', 'mxnt']", "checkpoints.after[1]", "Did you mean mxnet?"),
+        ("after = ['venv']", "checkpoints.after[0]", "no stage venv"),
+        ("after = ['seal']", "checkpoints.after[0]", "a sealed disk is no start"),
+        ("after = ['base', 'base']", "checkpoints.after", "more than once: base"),
+        ("after = 'base'", "checkpoints.after", "a list of the recipe's stages"),
+        ("keep = 101", "checkpoints.keep", "less than or equal to 100"),
+        ("keep = -1", "checkpoints.keep", "greater than or equal to 0"),
+        ("keep = 2.5", "checkpoints.keep", "a whole number, 0 to 100"),
+        ("max_age_days = 0", "checkpoints.max_age_days", "greater than 0"),
+        ("max_age_days = inf", "checkpoints.max_age_days", "less than or equal to 3650"),
+        ("max_age_days = nan", "checkpoints.max_age_days", "a number of days"),
+        ("kep = 3", "checkpoints.kep", "Did you mean keep?"),
+    ],
+)
+def test_a_fault_of_the_checkpoints_says_what_would_be_right(
+    tmp_path: Path, line: str, place: str, says: str
+) -> None:
+    found = findings(f"{GOOD}[checkpoints]\n{line}\n", tmp_path)
+    assert list(found) == [place]
+    assert says in found[place]
+
+
+def test_checkpoints_are_taken_after_some_stages_or_none(tmp_path: Path) -> None:
+    text = f"{GOOD}[checkpoints]\nafter = ['cuda', 'mxnet']\nkeep = 0\nmax_age_days = 0.5\n"
+    checkpoints = recipes.load(write(tmp_path, text)).checkpoints
+    assert (checkpoints.after, checkpoints.keep) == (("cuda", "mxnet"), 0)
+    assert checkpoints.max_age_days == 0.5
+    none = recipes.load(write(tmp_path, f"{GOOD}[checkpoints]\nafter = []\n"))
+    assert none.checkpoints.after == ()
+
+
+def test_another_framework_s_checkpoint_is_after_its_own_stage(tmp_path: Path) -> None:
+    text = f"{GOOD}[checkpoints]\nafter = ['conda', 'mxnet']\n"
+    recipe = recipes.load(write(tmp_path, text))
+    changed = recipes.override(recipe, framework="pytorch", cuda="11.8")
+    assert changed.checkpoints.after == ("conda", "pytorch")
+    assert changed.checkpoints.keep == 8
 
 
 JSON = st.recursive(
