@@ -7,17 +7,19 @@ only place that starts the local cloud; from there on it is a cloud like any oth
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, task
 
-from bake.command import Command, running
+from bake.command import Command, raise_for, running
 
 if TYPE_CHECKING:
     from bake.aws.session import Cloud
     from bake.console import Console
     from bake.job import Workshop
+    from bake.pipeline import Outcome
     from bake.recipe import Recipe
 
 ROOT = Path(__file__).parent
@@ -26,7 +28,7 @@ SCRIPTS = ROOT / "scripts"
 
 COMMAND = {"klass": Command, "auto_shortflags": False}
 RECIPE = {
-    "recipe": "a recipe of manifests/ (default: by --cuda and --framework; see invoke recipes)",
+    "recipe": "recipes of manifests/ (default: one, by --cuda and --framework; see invoke recipes)",
     "cuda": "CUDA version, like 10.1",
     "framework": "mxnet or pytorch",
     "instance_type": "an EC2 instance type instead of the recipe's",
@@ -67,7 +69,6 @@ def _cloud(console: Console, *, local: bool, region: str | None) -> Cloud:
 def _invoke() -> str:
     """What a person types for `invoke` here: the virtual environment may not be activated."""
     import shutil
-    import sys
 
     found, running = shutil.which("invoke"), Path(sys.argv[0])
     if found and running.exists() and Path(found).samefile(running):
@@ -79,38 +80,55 @@ def _ssh_port() -> int:
     return int(os.environ.get("BAKE_SSH_PORT") or 22)
 
 
-def _recipe(
+def _recipes(
     names: tuple[str, ...],
     *,
-    cuda: str | None,
-    framework: str | None,
-    instance_type: str | None,
-    spot: bool,
-    no_spot: bool,
+    everything: bool = False,
+    cuda: str | None = None,
+    framework: str | None = None,
+    instance_type: str | None = None,
+    spot: bool = False,
+    no_spot: bool = False,
     local: bool,
-) -> Recipe:
+) -> list[Recipe]:
+    """Those that are meant, each as it shall be baked. Whatever cannot work is refused here."""
     from bake import catalog
     from bake import recipe as recipes
     from bake.errors import RequestError
     from bake.plan import refuse_what_cannot_work
 
-    if len(names) > 1:
-        raise RequestError(f"One recipe at a time, not {', '.join(names)}")
     if spot and no_spot:
         raise RequestError("--spot and --no-spot exclude each other", hint="Give one of them")
-    chosen = recipes.choose(
-        MANIFESTS, name=names[0] if names else None, cuda=cuda, framework=framework
-    )
+    if everything and (names or cuda or framework):
+        raise RequestError("--all means all recipes", hint="Leave out the names, or --all")
+    if len(names) > 1 and (cuda or framework):
+        raise RequestError("--cuda and --framework are for one recipe", hint="Leave them out")
     market = True if spot else False if no_spot else None
-    chosen = recipes.override(chosen, instance_type=instance_type, spot=market)
-    refuse_what_cannot_work(chosen, catalog.load())
-    # A GPU is what an image on AWS is for; a computer of one's own need not have one.
-    policy = chosen.gpu or ("if-present" if local else "required")
-    return chosen.model_copy(update={"gpu": policy})
+    if everything:
+        chosen = recipes.all_recipes(MANIFESTS)
+    else:
+        chosen = [
+            recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
+            for name in dict.fromkeys(names or (None,))
+        ]
+    ready = []
+    for recipe in chosen:
+        changed = recipes.override(recipe, instance_type=instance_type, spot=market)
+        refuse_what_cannot_work(changed, catalog.load())
+        # A GPU is what an image on AWS is for; a computer of one's own need not have one.
+        policy = changed.gpu or ("if-present" if local else "required")
+        ready.append(changed.model_copy(update={"gpu": policy}))
+    return ready
 
 
 def _workshop(
-    console: Console, recipe: Recipe, *, local: bool, stand_in: bool, region: str | None
+    console: Console,
+    recipe: Recipe,
+    clouds: dict[str | None, Cloud],
+    *,
+    local: bool,
+    stand_in: bool,
+    region: str | None,
 ) -> Workshop:
     from bake import catalog, folders, payload
     from bake.errors import RequestError
@@ -122,7 +140,10 @@ def _workshop(
             hint="Add --local, or leave out --stand-in",
         )
     downloads = payload.UPSTREAM
-    cloud = _cloud(console, local=local, region=region or recipe.region)
+    cloud = clouds.get(region or recipe.region)
+    if cloud is None:
+        cloud = _cloud(console, local=local, region=region or recipe.region)
+        clouds[region or recipe.region] = cloud
     if local:
         from bake.local import control, os_images, standin
 
@@ -150,17 +171,49 @@ def _workshop(
     )
 
 
+def _orders(
+    console: Console, recipes: list[Recipe], *, local: bool, stand_in: bool, region: str | None
+) -> tuple[list[tuple[Workshop, Recipe]], list[Outcome]]:
+    """Each recipe with where it is baked; and those for which there is no such place."""
+    from bake.errors import BakeError
+    from bake.pipeline import Outcome
+
+    orders, refused = [], []
+    clouds: dict[str | None, Cloud] = {}
+    for recipe in recipes:
+        mine = console.named(recipe.name) if len(recipes) > 1 else console
+        try:
+            workshop = _workshop(
+                mine, recipe, clouds, local=local, stand_in=stand_in, region=region
+            )
+            orders.append((workshop, recipe))
+        except BakeError as error:
+            if len(recipes) == 1:
+                raise
+            refused.append(Outcome(recipe.name, "failed", 0, error=error))
+    return orders, refused
+
+
 # Baking ------------------------------------------------------------------------------------------
 
 
 @task(
     positional=["recipe"],
-    help={**RECIPE, "name": "the image's name (default: bake/RECIPE/DATE-DIGEST)"},
+    help={
+        **RECIPE,
+        "all": "every recipe of manifests/",
+        "name": "the image's name (default: bake/RECIPE/DATE-DIGEST)",
+        "jobs": "with several recipes: how many machines at a time",
+        "fresh": "as if nothing were there: no image, no checkpoint",
+        "keep_on_failure": "leave the machine up when the bake fails, and say how to reach it",
+        "shell_on_failure": "open a shell on the machine when the bake fails",
+    },
     **COMMAND,
 )
 def bake(
     _context: Any,
     recipe: Any = None,
+    all: bool = False,
     cuda: str | None = None,
     framework: str | None = None,
     region: str | None = None,
@@ -168,17 +221,22 @@ def bake(
     spot: bool = False,
     no_spot: bool = False,
     name: str | None = None,
+    jobs: int = 4,
+    fresh: bool = False,
+    keep_on_failure: bool = False,
+    shell_on_failure: bool = False,
     local: bool = False,
     stand_in: bool = False,
     json: bool = False,
     quiet: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Bake a recipe into a verified machine image."""
+    """Bake recipes into verified machine images; what is there already is not baked again."""
     console = _console(json, quiet, verbose)
     with running(console):
-        chosen = _recipe(
+        chosen = _recipes(
             recipe,
+            everything=all,
             cuda=cuda,
             framework=framework,
             instance_type=instance_type,
@@ -186,22 +244,30 @@ def bake(
             no_spot=no_spot,
             local=local,
         )
-        from bake import pipeline
+        from bake import listing, pipeline
+        from bake.builder import OnFailure
 
-        console.note(f"{chosen.name}: {chosen.description}")
-        workshop = _workshop(console, chosen, local=local, stand_in=stand_in, region=region)
-        record = pipeline.bake(workshop, chosen, name=name)
-        there = "--local" if local else f"--region {workshop.cloud.region}"
-        console.result(
-            record.model_dump(mode="json"),
-            "",
-            f"Image    {record.image_id}  {record.image_name}",
-            f"Proved   {record.verified}" + (", with stand-ins" if stand_in else ""),
-            f"Launch   {_invoke()} launch-from-ami {there} --ami {record.image_id}",
+        options = pipeline.Options(
+            name=name,
+            fresh=fresh,
+            on_failure=OnFailure(keep=keep_on_failure, shell=shell_on_failure),
+            machines=jobs,
         )
+        options.check(len(chosen), interactive=sys.stdin.isatty())
+        orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
+        if len(chosen) > 1:
+            outcomes = pipeline.bake_all(orders, options, refused)
+            listing.show_outcomes(console, outcomes)
+            raise_for(outcomes)
+            return
+        ((workshop, only),) = orders
+        console.note(f"{only.name}: {only.description}")
+        outcome = pipeline.bake(workshop, only, options)
+        there = "--local" if local else f"--region {workshop.cloud.region}"
+        listing.show_outcome(console, outcome, f"{_invoke()} launch-from-ami {there}")
 
 
-@task(positional=["recipe"], help=RECIPE, **COMMAND)
+@task(positional=["recipe"], help={**RECIPE, "fresh": "as if nothing were there"}, **COMMAND)
 def plan(
     _context: Any,
     recipe: Any = None,
@@ -211,14 +277,15 @@ def plan(
     instance_type: str | None = None,
     spot: bool = False,
     no_spot: bool = False,
+    fresh: bool = False,
     local: bool = False,
     stand_in: bool = False,
     json: bool = False,
 ) -> None:
-    """Show what a bake would do; nothing is started or changed."""
+    """Show what a bake would do, why, and what it takes; nothing is started or changed."""
     console = _console(json)
     with running(console):
-        chosen = _recipe(
+        chosen = _recipes(
             recipe,
             cuda=cuda,
             framework=framework,
@@ -227,34 +294,30 @@ def plan(
             no_spot=no_spot,
             local=local,
         )
-        from bake.job import prepare
+        from bake import preview
 
-        workshop = _workshop(console, chosen, local=local, stand_in=stand_in, region=region)
-        job = prepare(workshop, chosen)
-        first, *others = job.ground.placements
-        console.result(
-            job.document(),
-            "",
-            f"Recipe   {chosen.name}: {chosen.description}",
-            f"Base     {job.ground.base_image.image_id} {job.ground.base_image.name}",
-            f"Machine  {first}, {chosen.builder.disk_gb} GB",
-            f"         or one of {len(others)} other places, in that order" if others else "",
-            f"Digest   {job.plan.digest}",
-            "",
-        )
-        console.table(
-            ["stage", "needs", "digest", "what it does"],
-            [
-                [
-                    stage.name,
-                    "all others" if "*" in stage.script.needs else " ".join(stage.needs),
-                    stage.digest[:8],
-                    stage.script.description.partition(". ")[0].rstrip("."),
-                ]
-                for stage in job.plan.stages
-            ],
-            empty="No stages.",
-        )
+        orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
+        preview.show(console, [preview.look(*order, fresh=fresh) for order in orders])
+        raise_for(refused)
+
+
+@task(help={"recipe": "only this recipe's"}, **COMMAND)
+def checkpoints(
+    _context: Any,
+    recipe: str | None = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """List the checkpoints from which bakes can start, and what they cost."""
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.aws.checkpoint import checkpoints as find_checkpoints
+        from bake.aws.price import snapshot_price
+
+        cloud = _cloud(console, local=local, region=region)
+        listing.show_checkpoints(console, find_checkpoints(cloud, recipe), snapshot_price(cloud))
 
 
 @task(**COMMAND)
@@ -466,15 +529,15 @@ def connect(
 # The local cloud ---------------------------------------------------------------------------------
 
 
-@task(**COMMAND)
-def up(_context: Any, json: bool = False) -> None:
+@task(help={"like_ec2": "with EC2's delays (BAKE_LOCAL_PROFILE: those of a file)"}, **COMMAND)
+def up(_context: Any, like_ec2: bool = False, json: bool = False) -> None:
     """Start the local cloud (every command with --local does so by itself)."""
     console = _console(json)
     with running(console):
         from bake.local import control
 
         with console.step("Local cloud"):
-            endpoint = control.up()
+            endpoint = control.up(profile="ec2" if like_ec2 else None)
         console.result(
             {"url": endpoint.url, "ssh_port": endpoint.ssh_port},
             f"EC2's API is at {endpoint.url}",
@@ -536,6 +599,16 @@ def env(_context: Any, json: bool = False) -> None:
 
 
 namespace = Collection(
-    bake, plan, recipes, launch_from_ami, images, machines, start, stop, terminate, connect
+    bake,
+    plan,
+    recipes,
+    checkpoints,
+    launch_from_ami,
+    images,
+    machines,
+    start,
+    stop,
+    terminate,
+    connect,
 )
 namespace.add_collection(Collection("local", up, down, status, env))

@@ -2,63 +2,66 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from bake import catalog
 from bake.aws.caller import caller_cidr
+from bake.aws.checkpoint import Checkpoint
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
-from bake.aws.order import Order, builder
-from bake.aws.security_group import security_group
-from bake.aws.tags import LOGIN_USER
+from bake.aws.order import Order, remove_machine, run_machine
+from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
-from bake.boot import wait_until_reached
+from bake.boot import login_user, wait_until_reached
+from bake.errors import StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
+from bake.key_store import forget_host, forget_key, key_path, know_host, save_key, ssh_command
 from bake.remote import keys
 from bake.remote.connection import Connection
+from bake.checkpoints import StartPoints, start_image
+
+
+@dataclass(frozen=True)
+class Builder:
+    """`start` is the checkpoint that it was started from; None: the base image."""
+
+    machine: Machine
+    connection: Connection
+    start: Checkpoint | None
+
+
+@dataclass(frozen=True)
+class OnFailure:
+    """What happens to the machine when a stage or the proof fails: left up, or looked at first."""
+
+    keep: bool = False
+    shell: bool = False
 
 
 @contextmanager
-def a_builder(workshop: Workshop, job: Job) -> Iterator[tuple[Machine, Connection]]:
-    """The run's machine, reached; it and all that belongs to it are gone afterwards."""
-    cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
-    base = ground.base_image
+def a_builder(
+    workshop: Workshop, job: Job, points: StartPoints, on_failure: OnFailure
+) -> Iterator[Builder]:
+    """The run's machine, reached; it and all that belongs to it are gone afterwards.
+
+    Unless a stage or the proof fails and it is to be kept: then it stays until its own timer ends
+    it, and how to reach it is said.
+    """
+    cloud, console, run = workshop.cloud, workshop.console, job.run
     login, host_key = keys.generate(), keys.generate()
-    user = catalog.load().os_image(job.recipe.base).ssh_user
-    cidr = caller_cidr()
-    stack = ExitStack()
+    stack, kept = ExitStack(), ExitStack()
+    stack.push(kept)
+    machine: Machine | None = None
     try:
-        with console.step("Builder") as step:
+        with start_image(workshop, job, points) as (image_id, start):
             key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-            group = security_group(
-                cloud,
-                run,
-                vpc_id=ground.placements[0].vpc_id,
-                cidr=cidr,
-                port=workshop.ssh_port,
-            )
-            order = Order(
-                image_id=base.image_id,
-                root_device_name=base.root_device_name,
-                disk_gb=job.recipe.builder.disk_gb,
-                key_name=key_name,
-                security_group_id=stack.enter_context(group),
-                user_data=user_data(host_key, run.expires_at),
-                tags=run.temporary() | {LOGIN_USER: user},
-            )
-            machine = stack.enter_context(
-                builder(
-                    cloud,
-                    run,
-                    order,
-                    ground.placements,
-                    on_state=step.update,
-                    on_refusal=lambda place, error: console.warn(f"{place}: {error.code}"),
-                )
-            )
-            step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")
+            machine = _start(workshop, job, image_id, key_name, host_key, kept)
         with console.step("SSH") as step:
             connection = wait_until_reached(
                 cloud,
@@ -71,7 +74,92 @@ def a_builder(workshop: Workshop, job: Job) -> Iterator[tuple[Machine, Connectio
             )
             stack.enter_context(connection)
             step.done(str(connection))
-        yield machine, connection
+        yield Builder(machine, connection, start)
+    except (StageError, VerificationError):
+        if machine and (on_failure.keep or on_failure.shell):
+            _look(workshop, job, machine, login, host_key, on_failure)
+            if on_failure.keep:
+                kept.pop_all()
+        raise
     finally:
         with held_back(), console.step("Removing the builder"):
             stack.close()
+
+
+def _start(
+    workshop: Workshop,
+    job: Job,
+    image_id: str,
+    key_name: str,
+    host_key: keys.KeyPair,
+    stack: ExitStack,
+) -> Machine:
+    """A running machine; its removal, and its group's, are on the stack."""
+    cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
+    cidr = caller_cidr()
+    with console.step("Builder") as step:
+        group_id = create_security_group(
+            cloud,
+            run,
+            run.temporary(),
+            vpc_id=ground.placements[0].vpc_id,
+            cidr=cidr,
+            port=workshop.ssh_port,
+        )
+        stack.callback(remove_security_groups, cloud, run.id, {group_id})
+        order = Order(
+            image_id=image_id,
+            root_device_name=ground.base_image.root_device_name,
+            disk_gb=job.recipe.builder.disk_gb,
+            key_name=key_name,
+            security_group_id=group_id,
+            user_data=user_data(host_key, run.expires_at),
+            tags=run.temporary() | {LOGIN_USER: catalog.load().os_image(job.recipe.base).ssh_user},
+        )
+        machine = run_machine(
+            cloud,
+            run,
+            order,
+            ground.placements,
+            on_state=step.update,
+            on_refusal=lambda place, error: console.warn(f"{place}: {error.code}"),
+        )
+        stack.callback(remove_machine, cloud, run, machine.instance_id)
+        step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")
+    return machine
+
+
+def _look(
+    workshop: Workshop,
+    job: Job,
+    machine: Machine,
+    login: keys.KeyPair,
+    host_key: keys.KeyPair,
+    on_failure: OnFailure,
+) -> None:
+    """How to reach the machine that failed; with `shell`, a shell on it, here and now."""
+    cloud, console = workshop.cloud, workshop.console
+    key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
+    save_key(key, login.private_openssh)
+    know_host(machine.instance_id, host_key.public_openssh)
+    command = ssh_command(
+        instance_id=machine.instance_id,
+        address=machine.address or "",
+        user=login_user(machine.tags),
+        key=key,
+        port=workshop.ssh_port,
+    )
+    console.warn(f"The bake failed. Its machine is {machine.instance_id}; this reaches it:")
+    console.result({}, shlex.join(command))
+    if on_failure.shell:
+        console.note("A shell on it; when you leave it, the bake goes on with its end.")
+        subprocess.call(command)
+    if on_failure.keep:
+        ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
+        console.warn(
+            f"It stays, and costs, until it ends by itself at {ends}, "
+            f"or until: invoke terminate {machine.instance_id}"
+        )
+    else:
+        forget_key(key)
+        forget_host(machine.instance_id)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,3 +107,10 @@ def running(console: Any) -> Iterator[None]:
         rest = "the rest of " if left else ""
         console.warn(f"Interrupted; {rest}what was started has been removed.")
         raise Exit(code=INTERRUPTED) from None
+
+
+def raise_for(outcomes: Sequence[Any]) -> None:
+    """The exit code of several bakes: 1 where one failed, 2 where all were wrong requests."""
+    codes = [outcome.error.exit_code if outcome.error else 0 for outcome in outcomes]
+    if any(codes):
+        raise Exit(code=min(codes) or 1)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from bake import catalog
-from bake.aws.image import image_name
+from bake.aws.base_image import BaseImage, find_base_image
+from bake.aws.image import Image, delete_image, image_name, images, wait_until_available
 from bake.aws.preflight import Ground, preflight
 from bake.aws.session import Cloud
 from bake.aws.tags import Run, new_run
 from bake.boot import BOOT_TIMEOUT_S
 from bake.console import Console
-from bake.errors import RequestError
+from bake.errors import CloudError, ImageError, PreflightError, RequestError
 from bake.payload import Payload
 from bake.plan import Plan, make_plan
 from bake.recipe import Recipe
+
+DRIVERS = "drivers"
 
 
 @dataclass(frozen=True)
@@ -32,56 +36,111 @@ class Workshop:
     ssh_port: int = 22
     boot_timeout_s: float = BOOT_TIMEOUT_S
 
+    def for_one(self, name: str) -> Workshop:
+        """For one of several bakes: its words carry its name, its leftovers are its own."""
+        return replace(self, cloud=self.cloud.apart(), console=self.console.named(name))
+
 
 @dataclass(frozen=True)
 class Job:
-    """One bake: who it is, what it stands on, what it will do, and where its logs go."""
+    """One bake: who it is, what it stands on, what it will do, and where its logs go.
+
+    `image` is what is there of it already. When it is available nothing has to be done, and nobody
+    has asked where a machine is to be had.
+    """
 
     run: Run
     ground: Ground
     plan: Plan
     image_name: str
     folder: Path
+    image: Image | None = None
 
     @property
     def recipe(self) -> Recipe:
         return self.plan.recipe
 
-    def document(self) -> dict[str, Any]:
-        """For `plan --json`."""
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "base_image": asdict(self.ground.base_image),
-            "placements": [asdict(placement) for placement in self.ground.placements],
-            "warnings": [str(warning) for warning in self.ground.warnings],
-            "payload": self.plan.payload.name,
-            "digest": self.plan.digest,
-            "stages": [
-                {"name": stage.name, "needs": stage.needs, "digest": stage.digest}
-                for stage in self.plan.stages
-            ],
-        }
+    @property
+    def there(self) -> bool:
+        """Whether nothing has to be done."""
+        return self.image is not None and self.image.state == "available"
 
 
-def prepare(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Job:
-    """Everything that can be known before anything is started."""
+def prepare(
+    workshop: Workshop, recipe: Recipe, *, name: str | None = None, fresh: bool = False
+) -> Job:
+    """Everything that can be known before anything is started.
+
+    `name` is the image's; `fresh`: as if nothing were there yet.
+    """
     cloud, console = workshop.cloud, workshop.console
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags)
+    owner = workshop.payload.image_owner
     with console.step("Preflight") as step:
-        ground = preflight(cloud, recipe, image_name=name, owner=workshop.payload.image_owner)
-        plan = make_plan(
-            recipe,
-            catalog=catalog.load(),
-            payload=workshop.payload,
-            base_image_id=ground.base_image.image_id,
-            scripts=workshop.scripts,
-        )
+        image = None
+        if not fresh:
+            # Before all that only a machine needs: an image that is there needs no quota.
+            with suppress(PreflightError):
+                os_image = catalog.load().os_image(recipe.base)
+                base_image = find_base_image(cloud, os_image, owner)
+                plan = _plan(workshop, recipe, base_image)
+                image = finished_image(cloud, plan)
+        if image is not None and image.state == "available":
+            ground = Ground(base_image, ())
+        else:
+            ground = preflight(cloud, recipe, image_name=name, owner=owner)
+            plan = _plan(workshop, recipe, ground.base_image)
         step.done(f"{ground.base_image.name}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)
-    return Job(run, ground, plan, name, workshop.builds / run.id)
+    return Job(run, ground, plan, name, workshop.builds / run.id, image)
+
+
+def _plan(workshop: Workshop, recipe: Recipe, base_image: BaseImage) -> Plan:
+    return make_plan(
+        recipe,
+        catalog=catalog.load(),
+        payload=workshop.payload,
+        base_image_id=base_image.image_id,
+        scripts=workshop.scripts,
+    )
+
+
+def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
+    """The image that this plan makes, available or pending, if it is there already."""
+    candidates = [
+        image
+        for image in images(cloud, plan.recipe.name)
+        if image.digest == plan.digest and _proved_enough(image, plan.recipe)
+    ]
+    by_state: Mapping[str, Image] = {image.state: image for image in reversed(candidates)}
+    return by_state.get("available") or by_state.get("pending")
+
+
+def _proved_enough(image: Image, recipe: Recipe) -> bool:
+    return image.verified == "gpu" or recipe.gpu != "required" or DRIVERS not in recipe.stages
+
+
+def take_up(workshop: Workshop, image: Image) -> Image | None:
+    """A finished image as soon as it is available; None where it has come to nothing.
+
+    It may be pending: of another run that bakes now, or of one that was killed.
+    """
+    if image.state == "available":
+        return image
+    with workshop.console.step("Image") as step:
+        step.update(f"{image.image_id} of run {image.run_id} is pending")
+        try:
+            image = wait_until_available(workshop.cloud, image.image_id, on_progress=step.update)
+        except ImageError as error:
+            workshop.console.warn(f"{error.message}: baking it again")
+            with suppress(CloudError):
+                delete_image(workshop.cloud, image)
+            return None
+        step.done(image.image_id)
+    return image
 
 
 def make_folder(folder: Path) -> None:

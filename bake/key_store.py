@@ -32,6 +32,11 @@ def save_key(path: Path, private_openssh: str) -> None:
         file.write(private_openssh)
 
 
+def forget_key(path: Path) -> None:
+    """Removes a private key whose machine is gone."""
+    path.unlink(missing_ok=True)
+
+
 def public_half(path: Path) -> str:
     """The public key, in OpenSSH's format, of a private key file. RequestError when it is none."""
     try:

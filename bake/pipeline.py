@@ -1,49 +1,230 @@
-"""The story of a bake: a recipe becomes a verified image, and nothing else stays behind."""
+"""The story of a bake: recipes become verified images, nothing is done twice, and nothing is left.
+
+One bake: an image that is there is the answer; else the right to bake it, a machine from the best
+start point, the stages in waves, the proof, the seal, the image. Many bakes: the same at once, each
+in a thread, with what they share done once.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Literal
 
-from bake import catalog
-from bake.aws.image import Image, create_image
-from bake.aws.machine import Machine
-from bake.aws.tags import LOGIN_USER
+from bake.aws.checkpoint import checkpoints, prune
+from bake.aws.image import Image
+from bake.aws.lease import lease
 from bake.aws.undo import clean_up
-from bake.boot import login_user
-from bake.builder import a_builder
-from bake.job import Job, Workshop, make_folder, prepare
-from bake.plan import Stage, environment_prefix
+from bake.builder import Builder, OnFailure, a_builder
+from bake.errors import BakeError, CloudError, RequestError
+from bake.finish import check_it_is_clean, prove_it, take_image
+from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
+from bake.plan import environment_prefix
 from bake.recipe import Recipe
 from bake.record import CheckRecord, Record, StageRecord, inventory
-from bake.remote.connection import Connection
-from bake.remote.runner import run_stage
-from bake.verify import Check, Proof, check_clean, expect, prove
+from bake.sharing import Floor
+from bake.checkpoints import StartPoints
+from bake.task_group import TaskGroup
+from bake.waves import run_one, run_stages
 
-STAGE_TIMEOUT_S = 3 * 3600
+
+@dataclass(frozen=True)
+class Options:
+    """How to bake. `name` is the image's; `fresh`: as if nothing were there yet."""
+
+    name: str | None = None
+    fresh: bool = False
+    on_failure: OnFailure = field(default_factory=OnFailure)
+    machines: int = 4  # at a time
+
+    def check(self, recipes: int, *, interactive: bool) -> None:
+        """RequestError where they do not go together; `recipes` is how many are to be baked."""
+        if self.machines < 1:
+            raise RequestError(f"--jobs {self.machines}: at least one machine is needed")
+        if recipes > 1 and self.name:
+            raise RequestError("--name is for one image", hint="Leave it out, or name one recipe")
+        if self.on_failure.shell and (recipes > 1 or not interactive):
+            raise RequestError(
+                "--shell-on-failure is for one recipe, in a terminal", hint="Use --keep-on-failure"
+            )
 
 
-def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Record:
-    """Bakes the recipe; the record says what the image is and how it came to be.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one recipe. `record` is there when it was baked now, `error` when it failed."""
 
-    `name` is the image's. Raises a RequestError before anything was started, and any other
-    BakeError after everything that was started has been removed.
+    recipe: str
+    status: Literal["baked", "there already", "failed"]
+    seconds: float
+    image: Image | None = None
+    record: Record | None = None
+    error: BakeError | None = None
+
+
+def bake(workshop: Workshop, recipe: Recipe, options: Options | None = None) -> Outcome:
+    """Bakes one recipe. Raises a RequestError before anything was started, and any other BakeError
+    after everything that was started has been removed."""
+    began = monotonic()
+    options = options or Options()
+    job = prepare(workshop, recipe, name=options.name, fresh=options.fresh)
+    (outcome,) = _bake_jobs([(workshop, job)], options, began)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome
+
+
+def bake_all(
+    orders: Sequence[tuple[Workshop, Recipe]], options: Options, refused: Sequence[Outcome] = ()
+) -> list[Outcome]:
+    """Bakes them all, `machines` at a time; one recipe's failure does not stop the others.
+
+    `refused` are those of recipes that could not even be asked for; they come back with the rest.
     """
-    job = prepare(workshop, recipe, name=name)
+    began = monotonic()
+    names = Counter(recipe.name for _, recipe in orders)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise RequestError(f"Two recipes are named {twice[0]}", hint="Give each a name of its own")
+    failed = list(refused)
+    jobs: list[tuple[Workshop, Job]] = []
+    with TaskGroup[str, Job | BakeError]() as group:
+        workshops = {recipe.name: shared.for_one(recipe.name) for shared, recipe in orders}
+        for _, recipe in orders:
+            work = partial(_prepare, workshops[recipe.name], recipe, fresh=options.fresh)
+            group.start(recipe.name, work)
+        while group.running:
+            name, found = group.next()
+            if isinstance(found, Job):
+                jobs.append((workshops[name], found))
+            else:
+                failed.append(Outcome(name, "failed", monotonic() - began, error=found))
+    order = list(names)
+    jobs.sort(key=lambda each: (each[1].recipe.builder.disk_gb, order.index(each[1].recipe.name)))
+    outcomes = failed + _bake_jobs(jobs, options, began)
+    return sorted(outcomes, key=lambda outcome: outcome.recipe)
+
+
+def _prepare(workshop: Workshop, recipe: Recipe, *, fresh: bool) -> Job | BakeError:
+    try:
+        return prepare(workshop, recipe, fresh=fresh)
+    except BakeError as error:
+        workshop.console.failure(error)
+        return error
+
+
+def _bake_jobs(
+    jobs: Sequence[tuple[Workshop, Job]], options: Options, began: float
+) -> list[Outcome]:
+    """Each in a thread; the main one waits, and hears of interrupts."""
+    floor = Floor(options.machines)
+    points: dict[str, StartPoints] = {}
+    for workshop, job in jobs:
+        region = workshop.cloud.region
+        if job.there:
+            continue
+        if region not in points:
+            points[region] = StartPoints(() if options.fresh else checkpoints(workshop.cloud))
+        floor.add(job.recipe.name, job.plan, partial(points[region].digests, job.plan))
+    try:
+        with TaskGroup[str, Outcome]() as group:
+            for workshop, job in jobs:
+                known = points.get(workshop.cloud.region, StartPoints())
+                work = partial(_outcome, workshop, job, options, floor, known, began)
+                group.start(job.recipe.name, work)
+            outcomes = [group.next()[1] for _ in jobs]
+        for workshop, job in jobs:
+            if not job.there:
+                _forget_old_checkpoints(workshop, job)
+    except BaseException as error:
+        for workshop, _ in jobs:
+            for leftover in workshop.cloud.leftovers:
+                error.add_note(str(leftover))
+        raise
+    return outcomes
+
+
+def _outcome(
+    workshop: Workshop,
+    job: Job,
+    options: Options,
+    floor: Floor,
+    points: StartPoints,
+    began: float,
+) -> Outcome:
+    recipe = job.recipe.name
+    try:
+        made = _take_or_make(workshop, job, options, floor, points)
+    except BakeError as error:
+        return Outcome(recipe, "failed", monotonic() - began, error=error)
+    finally:
+        floor.leave(recipe)
+    if isinstance(made, Image):
+        return Outcome(recipe, "there already", monotonic() - began, image=made)
+    record, image = made
+    return Outcome(recipe, "baked", monotonic() - began, image=image, record=record)
+
+
+def _take_or_make(
+    workshop: Workshop, job: Job, options: Options, floor: Floor, points: StartPoints
+) -> Image | tuple[Record, Image]:
+    """The image, if it is there, or as soon as another run has it; else it is baked here."""
+    cloud, console = workshop.cloud, workshop.console
+
+    def there() -> Image | None:
+        found = None if options.fresh else finished_image(cloud, job.plan)
+        return take_up(workshop, found) if found else None
+
+    if job.image and job.there:
+        image = job.image
+        console.note(f"Nothing to do: {image.image_id} is what the recipe makes now")
+        return image
     make_folder(job.folder)
-    *installing, sealing = job.plan.stages
-    with clean_up(workshop.cloud.leftovers) as stack:
-        machine, connection = stack.enter_context(a_builder(workshop, job))
-        with workshop.console.step("Stages"):
-            stages = [run_one(workshop, job, connection, stage) for stage in installing]
-        proof = prove_it(workshop, job, machine, connection)
-        found = inventory(connection, environment_prefix(job.recipe))
-        # Nothing runs on the machine after this, so that nothing of it gets into the image.
-        stages.append(run_one(workshop, job, connection, sealing))
-        clean = check_it_is_clean(workshop, connection)
-        connection.close()
-        image = take_image(workshop, job, machine, proof)
+    with clean_up(cloud.leftovers) as stack:
+        with console.step("Turn") as step:
+            right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=step.update)
+            held = stack.enter_context(right)
+            if isinstance(held, Image):
+                step.done(f"another run has baked {held.image_id}")
+                return held
+            floor.wait_for_turn(job.recipe.name, on_wait=step.update)
+        builder = stack.enter_context(a_builder(workshop, job, points, options.on_failure))
+        return _make(workshop, job, builder, floor, points, held.check)
+
+
+def _make(
+    workshop: Workshop,
+    job: Job,
+    builder: Builder,
+    floor: Floor,
+    points: StartPoints,
+    still_ours: Callable[[], None],
+) -> tuple[Record, Image]:
+    """From a machine that was started to an image that is proved, and what is on record of it."""
+    machine, connection = builder.machine, builder.connection
+    done = _held_by(builder, job)
+    floor.started(job.recipe.name, frozenset(record.digest for record in done))
+    with workshop.console.step("Stages") as step:
+        stages = run_stages(
+            replace(workshop, console=workshop.console.within(step)),
+            job,
+            machine,
+            connection,
+            done,
+            floor=floor,
+            points=points,
+            still_ours=still_ours,
+        )
+    proof = prove_it(workshop, job, machine, connection)
+    found = inventory(connection, environment_prefix(job.recipe))
+    # Nothing runs on the machine after this, so that nothing of it gets into the image.
+    stages.append(run_one(workshop, job, connection, job.plan.stages[-1]))
+    clean = check_it_is_clean(workshop, connection)
+    connection.close()
+    still_ours()
+    image = take_image(workshop, job, machine, stages, proof)
     record = Record(
         run=job.run.id,
         recipe=job.recipe.name,
@@ -67,73 +248,32 @@ def bake(workshop: Workshop, recipe: Recipe, *, name: str | None = None) -> Reco
     )
     path = record.write(job.folder)
     workshop.console.note(f"The record is {path}")
+    return record, image
+
+
+def _held_by(builder: Builder, job: Job) -> list[StageRecord]:
+    """The stages that the start point holds."""
+    start = builder.start
+    if start is None:
+        return []
+    return [
+        StageRecord(
+            name=stage.name,
+            digest=stage.digest,
+            seconds=start.seconds.get(stage.name, 0.0),
+            checkpoint=start.snapshot_id,
+        )
+        for stage in job.plan.stages
+        if stage.name in start.stages
+    ]
+
+
+def _forget_old_checkpoints(workshop: Workshop, job: Job) -> None:
+    settings = job.recipe.checkpoints
+    keep = 0 if settings.after == () else settings.keep
+    try:
+        prune(workshop.cloud, job.recipe.name, keep=keep)
+    except CloudError as error:
+        workshop.console.warn(f"Old checkpoints are still there: {error.message} ({error.code})")
     for leftover in workshop.cloud.leftovers:
         workshop.console.warn(str(leftover))
-    return record
-
-
-def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) -> StageRecord:
-    with workshop.console.step(stage.name) as step:
-        seconds = run_stage(
-            connection,
-            stage.name,
-            script=stage.script.body,
-            lib=job.plan.lib,
-            inputs=stage.inputs,
-            log=job.folder / f"{stage.name}.log",
-            on_line=step.update,
-            timeout_s=STAGE_TIMEOUT_S,
-            run_id=job.run.id,
-        )
-    return StageRecord(name=stage.name, digest=stage.digest, seconds=seconds)
-
-
-def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connection) -> Proof:
-    """VerificationError unless the machine is and does what the recipe promises."""
-    expectation = expect(
-        job.recipe,
-        machine.instance_type,
-        catalog.load(),
-        stand_in=workshop.payload.name == "stand-in",
-    )
-    with workshop.console.step("Proof") as step:
-        # A login of its own, as a person's will be: this one's is from before the stages.
-        connection.close()
-        connection.reconnect()
-        proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
-        outcomes = Counter(check.outcome for check in proof.checks)
-        said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-        step.done(f"{proof.verified}: {said}")
-    skipped = defaultdict(list)
-    for check in proof.checks:
-        if check.outcome == "skipped":
-            skipped[check.detail].append(check.name)
-    for why, names in skipped.items():
-        workshop.console.note(f"  skipped: {', '.join(names)} ({why})")
-    return proof
-
-
-def check_it_is_clean(workshop: Workshop, connection: Connection) -> tuple[Check, ...]:
-    with workshop.console.step("Nothing left on it"):
-        return check_clean(connection, allow_session=True)
-
-
-def take_image(workshop: Workshop, job: Job, machine: Machine, proof: Proof) -> Image:
-    with workshop.console.step("Image") as step:
-        image = create_image(
-            workshop.cloud,
-            machine,
-            name=job.image_name,
-            description=job.recipe.description,
-            tags=job.run.finished(
-                name=job.image_name,
-                digest=job.plan.digest,
-                stages={stage.name: stage.digest for stage in job.plan.stages},
-                verified=proof.verified,
-                payload=workshop.payload.name,
-            )
-            | {LOGIN_USER: login_user(machine.tags)},
-            on_progress=step.update,
-        )
-        step.done(f"{image.image_id} {image.name}")
-    return image

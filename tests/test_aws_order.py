@@ -11,8 +11,8 @@ from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
-from bake.aws.order import builder, run_machine
-from bake.aws.security_group import create_security_group, security_group
+from bake.aws.order import remove_machine, run_machine
+from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.undo import clean_up
 from bake.errors import CapacityError, CloudError, MachineError
 
@@ -30,12 +30,13 @@ def bake(aws: Aws, work: Callable[[Machine], Any], *placements: Any, **order: An
     placements = placements or (aws.placement(),)
     with clean_up(aws.cloud.leftovers) as stack:
         key_name = stack.enter_context(key_pair(aws.cloud, aws.run, public_key()))
-        group_id = stack.enter_context(
-            security_group(aws.cloud, aws.run, vpc_id=placements[0].vpc_id, cidr=MINE)
+        group_id = create_security_group(
+            aws.cloud, aws.run, aws.run.temporary(), vpc_id=placements[0].vpc_id, cidr=MINE
         )
-        machine = stack.enter_context(
-            builder(aws.cloud, aws.run, aws.order(key_name, group_id, **order), placements)
-        )
+        stack.callback(remove_security_groups, aws.cloud, aws.run.id, {group_id})
+        request = aws.order(key_name, group_id, **order)
+        machine = run_machine(aws.cloud, aws.run, request, placements)
+        stack.callback(remove_machine, aws.cloud, aws.run, machine.instance_id)
         work(machine)
 
 

@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from invoke.exceptions import Exit
 from leftovers import held
 
-from bake import builder, pipeline
+from bake import builder, finish, pipeline
 from bake import recipe as recipes
 from bake.aws import key_pair
 from bake.aws.image import delete_image, find_image
@@ -54,7 +54,9 @@ source "${{BAKE_LIB:?}}"
 def recipe() -> Recipe:
     """The default recipe with two stages."""
     whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
-    return whole.model_copy(update={"stages": ("base", "seal"), "gpu": "if-present"})
+    none = whole.checkpoints.model_copy(update={"after": ()})
+    changed = {"stages": ("base", "seal"), "gpu": "if-present", "checkpoints": none}
+    return whole.model_copy(update=changed)
 
 
 @pytest.fixture
@@ -143,6 +145,8 @@ def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, reci
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     workshop: Workshop, recipe: Recipe
 ) -> None:
+    write(workshop.scripts, "mxnet", "echo nothing is installed")
+    recipe = recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
     with pytest.raises(BakeError, match="not") as failure:
         pipeline.bake(workshop, recipe)
     assert failure.value.details
@@ -191,9 +195,9 @@ class InterruptedIn(Console):
 @pytest.fixture
 def proved(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proved on a machine and found on it has tests of its own; here it passes."""
-    monkeypatch.setattr(pipeline, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
+    monkeypatch.setattr(finish, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
     monkeypatch.setattr(pipeline, "inventory", lambda *_: Inventory())
-    monkeypatch.setattr(pipeline, "check_clean", lambda *_, **__: ())
+    monkeypatch.setattr(finish, "check_clean", lambda *_, **__: ())
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
         broken.setattr(key_pair, "delete_key_pair", refuse)
         try:
             with running(console):
-                record = pipeline.bake(replace(workshop, console=console), recipe)
+                record = pipeline.bake(replace(workshop, console=console), recipe).record
         except Exit:
             assert end != "success"
     said = capsys.readouterr().err
@@ -277,7 +281,8 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
 def test_the_image_is_kept_when_all_is_well(
     workshop: Workshop, recipe: Recipe, proved: None
 ) -> None:
-    record = pipeline.bake(workshop, recipe)
+    record = pipeline.bake(workshop, recipe).record
+    assert record is not None
     assert record.image_id in held()["images"]
     assert (workshop.builds / record.run / "record.json").is_file()
     image = find_image(workshop.cloud, record.image_id)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,24 +42,6 @@ class Order:
     stays: bool = False
 
 
-@contextmanager
-def builder(
-    cloud: Cloud,
-    run: Run,
-    order: Order,
-    placements: Sequence[Placement],
-    *,
-    on_state: OnState = lambda state: None,
-    on_refusal: OnRefusal = lambda placement, error: None,
-) -> Iterator[Machine]:
-    """The run's machine, running; terminated afterwards, and waited for until it is."""
-    machine = run_machine(cloud, run, order, placements, on_state=on_state, on_refusal=on_refusal)
-    try:
-        yield machine
-    finally:
-        _remove(cloud, run, machine.instance_id)
-
-
 def run_machine(
     cloud: Cloud,
     run: Run,
@@ -84,7 +65,7 @@ def run_machine(
         return wait_until_running(cloud, instance_id, on_state=on_state)
     except BaseException:
         # Also without an id: a call that was cut off may have taken effect.
-        _remove(cloud, run, instance_id)
+        remove_machine(cloud, run, instance_id)
         raise
 
 
@@ -153,7 +134,8 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
     }
 
 
-def _remove(cloud: Cloud, run: Run, instance_id: str) -> None:
+def remove_machine(cloud: Cloud, run: Run, instance_id: str = "") -> None:
+    """Terminate it and wait until it is; without an id, whatever that run has. Never raises."""
     ids = instance_id or (
         f"$(aws ec2 describe-instances --region {cloud.region} --filters "
         f"Name=tag:{RUN},Values={run.id} "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 from bake.aws.session import Cloud
 from bake.aws.tags import RUN, Run, Tags, specifications
@@ -13,20 +12,6 @@ from bake.errors import CloudError
 
 # A group stays in use until the machine's network interface is gone, a while after the machine.
 _DELETE_S = 10 * MINUTE
-
-
-@contextmanager
-def security_group(
-    cloud: Cloud, run: Run, *, vpc_id: str, cidr: str, port: int = 22
-) -> Iterator[str]:
-    """The id of a group of the run's own, gone afterwards."""
-    group_id = create_security_group(
-        cloud, run, run.temporary(), vpc_id=vpc_id, cidr=cidr, port=port
-    )
-    try:
-        yield group_id
-    finally:
-        remove_security_groups(cloud, run.id, {group_id})
 
 
 def create_security_group(

@@ -18,9 +18,15 @@ class _Table(BaseModel):
 
 
 class StageRecord(_Table):
+    """A stage that the image contains. `checkpoint` is the one that it came from; None: it ran.
+
+    `seconds` are those of the time when it ran.
+    """
+
     name: str
     digest: str
     seconds: float
+    checkpoint: str | None = None
 
 
 class CheckRecord(_Table):

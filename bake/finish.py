@@ -1,0 +1,72 @@
+"""The end of a bake: everything is on the machine; it is proved, sealed, and made an image."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from bake import catalog, explain
+from bake.aws.image import Image, create_image
+from bake.aws.machine import Machine
+from bake.aws.tags import LOGIN_USER, PLAN, SECONDS, write_seconds
+from bake.boot import login_user
+from bake.job import Job, Workshop
+from bake.record import StageRecord
+from bake.remote.connection import Connection
+from bake.verify import Check, Proof, check_clean, expect, prove
+
+
+def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connection) -> Proof:
+    """VerificationError unless the machine is and does what the recipe promises."""
+    expectation = expect(
+        job.recipe,
+        machine.instance_type,
+        catalog.load(),
+        stand_in=workshop.payload.name == "stand-in",
+    )
+    with workshop.console.step("Proof") as step:
+        # A login of its own, as a person's will be: this one's is from before the stages.
+        connection.close()
+        connection.reconnect()
+        proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
+        outcomes = Counter(check.outcome for check in proof.checks)
+        said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        step.done(f"{proof.verified}: {said}")
+    skipped = defaultdict(list)
+    for check in proof.checks:
+        if check.outcome == "skipped":
+            skipped[check.detail].append(check.name)
+    for why, names in skipped.items():
+        workshop.console.note(f"  skipped: {', '.join(names)} ({why})")
+    return proof
+
+
+def check_it_is_clean(workshop: Workshop, connection: Connection) -> tuple[Check, ...]:
+    with workshop.console.step("Nothing left on it"):
+        return check_clean(connection, allow_session=True)
+
+
+def take_image(
+    workshop: Workshop, job: Job, machine: Machine, stages: Sequence[StageRecord], proof: Proof
+) -> Image:
+    tags = job.run.finished(
+        name=job.image_name,
+        digest=job.plan.digest,
+        stages={stage.name: stage.digest for stage in stages},
+        verified=proof.verified,
+        payload=workshop.payload.name,
+    )
+    base_name = job.ground.base_image.name
+    about = explain.describe(job.plan, key=PLAN, base_image_name=base_name)
+    seconds = write_seconds({stage.name: stage.seconds for stage in stages})
+    with workshop.console.step("Image") as step:
+        image = create_image(
+            workshop.cloud,
+            machine,
+            name=job.image_name,
+            description=job.recipe.description,
+            tags=tags | about | {SECONDS: seconds, LOGIN_USER: login_user(machine.tags)},
+            on_progress=step.update,
+        )
+        step.done(f"{image.image_id} {image.name}")
+    return image

@@ -1,0 +1,103 @@
+"""Running the stages of a plan: at the same time where they do not need each other.
+
+A checkpoint is taken only when no stage runs. Where one is due, none is started until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from bake.aws.machine import Machine
+from bake.errors import StageError
+from bake.job import Job, Workshop
+from bake.plan import Stage
+from bake.record import StageRecord
+from bake.remote.connection import Connection
+from bake.remote.runner import run_stage
+from bake.sharing import Floor, Step
+from bake.checkpoints import StartPoints, take_checkpoint
+from bake.task_group import TaskGroup
+
+STAGE_TIMEOUT_S = 3 * 3600
+
+
+def run_stages(
+    workshop: Workshop,
+    job: Job,
+    machine: Machine,
+    connection: Connection,
+    done: list[StageRecord],
+    *,
+    floor: Floor,
+    points: StartPoints,
+    still_ours: Callable[[], None],
+) -> list[StageRecord]:
+    """Every stage but the last one, which seals; `done` are those that the start point holds.
+
+    StageError of the first one that fails; the others are stopped by then, and their logs kept.
+    `still_ours` raises when another run has taken over.
+    """
+    name, installing = job.recipe.name, job.plan.stages[:-1]
+    records = {record.name: record for record in done}
+    unsaved: list[str] = []
+
+    def save() -> None:
+        take_checkpoint(workshop, job, machine, connection, list(records.values()), points)
+        unsaved.clear()
+        floor.saved(name)
+
+    with TaskGroup[str, StageRecord]() as group:
+        while True:
+            still_ours()
+            due = _is_due(job.recipe.checkpoints.after, unsaved)
+            if due and not group.running:
+                save()
+                continue
+            begun = records.keys() | group.running
+            ready = [s for s in installing if s.name not in begun and records.keys() >= {*s.needs}]
+            busy = bool(group.running)
+            step = Step() if due else floor.next_step(name, ready, busy=busy)
+            if step.checkpoint:
+                save()
+                continue
+            for stage in step.stages:
+                group.start(
+                    stage.name, partial(_run_shared, workshop, job, connection, stage, floor)
+                )
+            if not group.running:
+                break
+            ended, records[ended] = group.next()
+            unsaved.append(ended)
+    return [records[stage.name] for stage in installing]
+
+
+def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) -> StageRecord:
+    with workshop.console.step(stage.name) as step:
+        seconds = run_stage(
+            connection,
+            stage.name,
+            script=stage.script.body,
+            lib=job.plan.lib,
+            inputs=stage.inputs,
+            log=job.folder / f"{stage.name}.log",
+            on_line=step.update,
+            timeout_s=STAGE_TIMEOUT_S,
+            run_id=job.run.id,
+        )
+    return StageRecord(name=stage.name, digest=stage.digest, seconds=seconds)
+
+
+def _run_shared(
+    workshop: Workshop, job: Job, connection: Connection, stage: Stage, floor: Floor
+) -> StageRecord:
+    try:
+        return run_one(workshop, job, connection, stage)
+    except StageError as error:
+        floor.failed(job.recipe.name, stage, error)
+        raise
+
+
+def _is_due(after: tuple[str, ...] | None, unsaved: list[str]) -> bool:
+    """`after` None: after every wave."""
+    return bool(unsaved) if after is None else not set(unsaved).isdisjoint(after)
