@@ -18,7 +18,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
-from bake.local import capacity
+from bake.local import capacity, price
 from bake.local.ec2 import LocalEC2Backend
 from bake.local.image import LocalImage, LocalSnapshot
 from bake.local.site import Site
@@ -59,6 +59,8 @@ class Application:
             responder = Response("not for web pages", 403)
         elif request.path.startswith("/moto-api"):
             responder = Response("not in the local cloud", 404)
+        elif request.headers.get("X-Amz-Target", "").startswith(price.TARGET):
+            responder = price.answer
         else:
             responder = self._own_door if request.path in self._doors else self._api
         time.sleep(self.site.delays.api_s)
