@@ -144,7 +144,9 @@ class Aws:
     ) -> None:
         """AWS's answer to the call is this error, as bytes that botocore parses."""
         body = (
-            f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            json.dumps({"__type": code, "message": message})
+            if _service(operation) == "ssm"
+            else f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error>"
             "</Errors><RequestID>r</RequestID></Response>"
         )
         self._fault(operation, lambda request: _answer(status, body), "before-send", **more)
@@ -161,7 +163,7 @@ class Aws:
         """The call takes effect, the connection is lost, and boto asks again by itself."""
 
         def act(request: Any) -> None:
-            _moto(_STUBBER, f"before-send.ec2.{operation}", request)
+            _moto(_STUBBER, f"before-send.{_service(operation)}.{operation}", request)
             raise ConnectionClosedError(endpoint_url=request.url)
 
         self._fault(operation, act, "before-send", times=1)
@@ -181,8 +183,9 @@ class Aws:
     # Where botocore sends and receives
 
     def listen(self, session: boto3.Session) -> None:
-        session.events.register("before-parameter-build.ec2", self._built)
-        session.events.register("after-call.ec2", self._answered)
+        for service in ("ec2", "ssm"):
+            session.events.register(f"before-parameter-build.{service}", self._built)
+            session.events.register(f"after-call.{service}", self._answered)
 
     def _built(self, params: Params, model: Any, **_: Any) -> None:
         self.calls.append((model.name, dict(params)))
@@ -243,6 +246,10 @@ def aws_in_process() -> Iterator[Aws]:
 
 # One for all: reading EC2's model takes longer than most tests.
 _LOADER = botocore.loaders.create_loader()
+
+
+def _service(operation: str) -> str:
+    return "ssm" if "Parameter" in operation else "ec2"
 
 
 def public_key() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from moto import mock_aws
 
 from bake.aws.refusal import HINTS, refusal
 from bake.aws.session import connect
+from bake.aws.undo import Leftover
 from bake.errors import AccessError, CloudError, RequestError
+from bake.task_group import together
 
 
 @pytest.fixture
@@ -219,6 +223,67 @@ def test_the_nearer_of_two_hints_is_given() -> None:
     assert "HTTPS_PROXY" in refusal(proxy, "ec2:RunInstances").hint
     tls = boto.SSLError(endpoint_url="https://ec2", error="self-signed")
     assert "AWS_CA_BUNDLE" in refusal(tls, "ec2:RunInstances").hint
+
+
+def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) -> None:
+    other = aws.cloud.apart()
+    other.leftovers.append(Leftover("image", "aws …", "no"))
+    assert aws.cloud.leftovers == []
+    assert (other.account_id, other.region) == (aws.cloud.account_id, aws.cloud.region)
+    assert other.clock is aws.cloud.clock
+
+
+def test_many_bakes_of_one_process_share_their_clients_and_no_connection_is_thrown_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = threading.Barrier(50)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if "GetCallerIdentity" in asked:
+                body = (
+                    "<R><GetCallerIdentityResult><Account>1</Account></GetCallerIdentityResult></R>"
+                )
+            else:
+                here.wait(30)
+                body = "<R><vpcSet/></R>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 100
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        cloud = connect("us-east-1")
+        made: list[str] = []
+        make = cloud.session.client
+
+        def client(name: str, **more: Any) -> Any:
+            made.append(name)
+            return make(name, **more)
+
+        def bake() -> None:
+            cloud.apart().ec2("DescribeVpcs")
+
+        monkeypatch.setattr(cloud.session, "client", client)
+        # Each call is answered when all fifty have come.
+        together(*[bake] * 50)
+        server.shutdown()
+    assert made == ["ec2"]
+    assert "pool is full" not in caplog.text
 
 
 def answer(status: int, body: str) -> AWSResponse:

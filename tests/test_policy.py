@@ -8,10 +8,16 @@ import re
 import botocore.session
 from conftest import REPOSITORY
 
-# Asked for by EC2 itself when another call has tags, and on an account's first spot machine.
-IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole"}
+# Asked for by AWS itself when another call has tags, and on an account's first spot machine.
+IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}
 # IAM's name of a service, and botocore's.
-SERVICES = {"ec2": "ec2", "servicequotas": "service-quotas", "sts": "sts"}
+SERVICES = {
+    "ec2": "ec2",
+    "pricing": "pricing",
+    "servicequotas": "service-quotas",
+    "ssm": "ssm",
+    "sts": "sts",
+}
 
 
 def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
@@ -29,3 +35,13 @@ def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
         actions = statement["Action"]
         allowed.update([actions] if isinstance(actions, str) else actions)
     assert allowed - IMPLIED == called
+
+
+def test_parameters_outside_of_ours_are_out_of_reach() -> None:
+    policy = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
+    reached = {
+        statement["Resource"]
+        for statement in policy["Statement"]
+        if any(action.startswith("ssm:") for action in statement["Action"])
+    }
+    assert reached == {"arn:aws:ssm:*:*:parameter/bake/*"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import boto3
@@ -17,12 +18,33 @@ from bake.aws.undo import Leftover
 from bake.aws.wait import Clock
 from bake.errors import AccessError, CloudError
 
-_BASE = Config(connect_timeout=10, read_timeout=60, user_agent_extra=f"bake/{__version__}")
+# Many bakes of one process share their clients: a thread of each may be in a call.
+_BASE = Config(
+    connect_timeout=10,
+    read_timeout=60,
+    user_agent_extra=f"bake/{__version__}",
+    max_pool_connections=50,
+)
 _PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
 # EC2 answers "no capacity" with status 500, which boto takes for a passing fault and asks again,
 # for minutes. The next zone is the better answer, so nothing is retried here (machine.py does
 # it for what does pass).
 _AT_ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+# A lease has to be renewed in time: an attempt that hangs is given up early, and made again.
+_PROMPT = _BASE.merge(
+    Config(
+        connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4}
+    )
+)
+# The Price List API answers in three regions only, for all. A bake goes on without its answer.
+_PRICING = _BASE.merge(
+    Config(
+        region_name="us-east-1",
+        connect_timeout=5,
+        read_timeout=20,
+        retries={"mode": "standard", "total_max_attempts": 2},
+    )
+)
 
 Answer = dict[str, Any]
 
@@ -40,16 +62,30 @@ class Cloud:
         self.account_id = account_id
         self.clock = clock or Clock()
         self.leftovers: list[Leftover] = []
+        self._clients: dict[tuple[str, Config], Any] = {}
+        self._making = threading.Lock()
+
+    def apart(self) -> Cloud:
+        """The same account for another bake of this process, with leftovers of its own."""
+        other = copy.copy(self)
+        other.leftovers = []
+        return other
 
     def ec2(self, operation: str, **params: Any) -> Answer:
-        return _call(self._ec2, operation, params)
+        return _call(self._client("ec2", _PATIENT), operation, params)
 
     def ec2_at_once(self, operation: str, **params: Any) -> Answer:
         """The same without boto's retries, for the calls that must fail fast."""
-        return _call(self._ec2_at_once, operation, params)
+        return _call(self._client("ec2", _AT_ONCE), operation, params)
 
     def quotas(self, operation: str, **params: Any) -> Answer:
-        return _call(self._quotas, operation, params)
+        return _call(self._client("service-quotas", _PATIENT), operation, params)
+
+    def ssm(self, operation: str, **params: Any) -> Answer:
+        return _call(self._client("ssm", _PROMPT), operation, params)
+
+    def pricing(self, operation: str, **params: Any) -> Answer:
+        return _call(self._client("pricing", _PRICING), operation, params)
 
     def pages(self, operation: str, key: str, **params: Any) -> Iterator[Answer]:
         """Every item under `key` of an EC2 call, over all of its pages."""
@@ -61,17 +97,13 @@ class Cloud:
                 return
             token = {"NextToken": answer["NextToken"]}
 
-    @cached_property
-    def _ec2(self) -> Any:
-        return self.session.client("ec2", config=_PATIENT)
-
-    @cached_property
-    def _ec2_at_once(self) -> Any:
-        return self.session.client("ec2", config=_AT_ONCE)
-
-    @cached_property
-    def _quotas(self) -> Any:
-        return self.session.client("service-quotas", config=_PATIENT)
+    def _client(self, service: str, config: Config) -> Any:
+        # A client is for many threads; making one is not (boto3's guide, "Multithreading").
+        with self._making:
+            key = service, config
+            if key not in self._clients:
+                self._clients[key] = self.session.client(service, config=config)
+            return self._clients[key]
 
 
 def connect(

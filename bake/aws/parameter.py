@@ -1,0 +1,87 @@
+"""Parameters of SSM's Parameter Store: small notes that other runs find; one of many creates one.
+
+Creating and overwriting are kept apart: only the first call says who was first, and only it can
+give tags (PutParameter refuses them together with `Overwrite`).
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from bake.aws.session import Cloud
+from bake.aws.tags import Tags
+
+# A standard parameter's value (PutParameter, `Value`). More would have to be an advanced one,
+# which costs money.
+MOST_CHARACTERS = 4096
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """`version` is 1 at first, and one higher with each overwriting."""
+
+    name: str
+    version: int
+    value: str
+
+
+def create(cloud: Cloud, name: str, value: str, tags: Tags) -> None:
+    """CloudError with ParameterAlreadyExists when there is one: only one of many can create it."""
+    pairs = [{"Key": key, "Value": text} for key, text in tags.items() if _is_allowed(key + text)]
+    cloud.ssm("PutParameter", Name=name, Value=value, Type="String", Tier="Standard", Tags=pairs)
+
+
+def overwrite(cloud: Cloud, name: str, value: str) -> None:
+    """Refused when there is none: without a type, SSM cannot create it by mistake."""
+    cloud.ssm("PutParameter", Name=name, Value=value, Tier="Standard", Overwrite=True)
+
+
+def read(cloud: Cloud, name: str) -> Parameter:
+    """CloudError with ParameterNotFound when there is none."""
+    return _parameter(cloud.ssm("GetParameter", Name=name)["Parameter"])
+
+
+def below(cloud: Cloud, path: str) -> list[Parameter]:
+    """Those right under a path. Each change shows after a moment, as everywhere at AWS."""
+    found: list[Parameter] = []
+    token: dict[str, str] = {}
+    while True:
+        answer = cloud.ssm("GetParametersByPath", Path=path, **token)
+        found += map(_parameter, answer["Parameters"])
+        if not answer.get("NextToken"):
+            return found
+        token = {"NextToken": answer["NextToken"]}
+
+
+def delete(cloud: Cloud, name: str) -> None:
+    """CloudError with ParameterNotFound when there is none.
+
+    AWS wants 30 s to pass before the name is used again (DeleteParameter).
+    """
+    cloud.ssm("DeleteParameter", Name=name)
+
+
+def encode(document: dict[str, Any]) -> str:
+    """As JSON in ASCII; two opening braces in a row are SSM's own notation, and refused."""
+    return json.dumps(document, separators=(",", ":")).replace("{{", "{\\u007b")
+
+
+def decode(value: str) -> dict[str, Any]:
+    """What `encode` wrote; nothing where a hand has made something else of it."""
+    try:
+        document = json.loads(value)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _parameter(answer: dict[str, Any]) -> Parameter:
+    return Parameter(answer["Name"], answer["Version"], answer["Value"])
+
+
+def _is_allowed(text: str) -> bool:
+    """Whether SSM takes it in a tag (botocore's model, TagKey and TagValue): less than EC2 does."""
+    return all(unicodedata.category(char)[0] in "LNZ" or char in "_.:/=+-@" for char in text)
