@@ -294,11 +294,73 @@ def plan(
             no_spot=no_spot,
             local=local,
         )
-        from bake import preview
+        from functools import partial
+
+        from bake import listing, pipeline
+        from bake.preview import preview
 
         orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
-        preview.show(console, [preview.look(*order, fresh=fresh) for order in orders])
+        if len(chosen) == 1:
+            previews = [preview(*orders[0], fresh=fresh)]
+        else:
+            found, failed = pipeline.for_each(orders, partial(preview, fresh=fresh))
+            previews, refused = [each for _, each in found], refused + failed
+        listing.show_plans(console, previews)
+        listing.show_failures(console, refused)
         raise_for(refused)
+
+
+@task(
+    positional=["recipe"],
+    help={
+        "recipe": "recipes of manifests/ (default: all of them)",
+        "matrix": "only print the groups that have something to do, as a matrix for GitHub Actions",
+        "jobs": "how many machines at a time",
+        "give_up_after": "failures in a row, after which a recipe is not tried any more",
+        "retry": "try those too that were given up",
+        "summary": "a file for the summary, in Markdown (also written to $GITHUB_STEP_SUMMARY)",
+        "stand_in": RECIPE["stand_in"],
+    },
+    **COMMAND,
+)
+def rebuild(
+    _context: Any,
+    recipe: Any = None,
+    matrix: bool = False,
+    jobs: int = 4,
+    give_up_after: int = 3,
+    retry: bool = False,
+    region: str | None = None,
+    summary: str | None = None,
+    local: bool = False,
+    stand_in: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Bake what has changed since the last image of each recipe, and nothing else."""
+    console = _console(json, quiet, verbose)
+    with running(console):
+        from bake import listing, pipeline, schedule
+        from bake import rebuild as rebuilding
+
+        chosen = _recipes(recipe, everything=not recipe, local=local)
+        options = pipeline.Options(machines=jobs)
+        options.check(len(chosen), interactive=False)
+        limit = None if retry else give_up_after
+        orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
+        candidates, unknown = schedule.look(orders)
+        if matrix:
+            # The one thing for a program to read, and so for stdout.
+            print(schedule.matrix(candidates, refused + unknown, limit=limit))
+            return
+        reports = schedule.rebuild(candidates, refused + unknown, options, limit=limit)
+        text = rebuilding.summary(reports)
+        rebuilding.write_summary(text, os.environ)
+        if summary:
+            Path(summary).write_text(f"{text}\n")
+        listing.show_reports(console, reports)
+        raise_for(reports)
 
 
 @task(help={"recipe": "only this recipe's"}, **COMMAND)
@@ -312,12 +374,15 @@ def checkpoints(
     """List the checkpoints from which bakes can start, and what they cost."""
     console = _console(json)
     with running(console):
+        from datetime import UTC, datetime
+
         from bake import listing
         from bake.aws.checkpoint import checkpoints as find_checkpoints
         from bake.aws.price import snapshot_price
 
         cloud = _cloud(console, local=local, region=region)
-        listing.show_checkpoints(console, find_checkpoints(cloud, recipe), snapshot_price(cloud))
+        found = find_checkpoints(cloud, recipe)
+        listing.show_checkpoints(console, found, snapshot_price(cloud), datetime.now(UTC))
 
 
 @task(**COMMAND)

@@ -18,13 +18,13 @@ from bake.aws.security_group import create_security_group, remove_security_group
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
 from bake.boot import login_user, wait_until_reached
+from bake.checkpoints import StartPoints, start_image
 from bake.errors import StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
 from bake.key_store import forget_host, forget_key, key_path, know_host, save_key, ssh_command
 from bake.remote import keys
 from bake.remote.connection import Connection
-from bake.checkpoints import StartPoints, start_image
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _look(
         port=workshop.ssh_port,
     )
     console.warn(f"The bake failed. Its machine is {machine.instance_id}; this reaches it:")
-    console.result({}, shlex.join(command))
+    console.print(shlex.join(command))
     if on_failure.shell:
         console.note("A shell on it; when you leave it, the bake goes on with its end.")
         subprocess.call(command)

@@ -271,7 +271,11 @@ class Console:
             sys.stdout.write(json_library.dumps(document, indent=2, default=str) + "\n")
             sys.stdout.flush()
             return
-        for line in lines:
+        self.print(*lines)
+
+    def print(self, *lines: str) -> None:
+        """Lines for people, as they are: not wrapped, so that they can be pasted."""
+        for line in lines if not self.json else ():
             self._print(Text(line))
 
     def failure(self, error: BakeError) -> None:

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import Literal
+from typing import Literal, TypeVar
 
 from bake.aws.checkpoint import checkpoints, prune
 from bake.aws.image import Image
 from bake.aws.lease import lease
 from bake.aws.undo import clean_up
 from bake.builder import Builder, OnFailure, a_builder
+from bake.checkpoints import StartPoints
 from bake.errors import BakeError, CloudError, RequestError
 from bake.finish import check_it_is_clean, prove_it, take_image
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
@@ -27,9 +28,11 @@ from bake.plan import environment_prefix
 from bake.recipe import Recipe
 from bake.record import CheckRecord, Record, StageRecord, inventory
 from bake.sharing import Floor
-from bake.checkpoints import StartPoints
 from bake.task_group import TaskGroup
 from bake.waves import run_one, run_stages
+
+T = TypeVar("T")
+Order = tuple[Workshop, Recipe]
 
 
 @dataclass(frozen=True)
@@ -71,54 +74,69 @@ def bake(workshop: Workshop, recipe: Recipe, options: Options | None = None) -> 
     began = monotonic()
     options = options or Options()
     job = prepare(workshop, recipe, name=options.name, fresh=options.fresh)
-    (outcome,) = _bake_jobs([(workshop, job)], options, began)
+    (outcome,) = bake_jobs([(workshop, job)], options, began)
     if outcome.error is not None:
         raise outcome.error
     return outcome
 
 
 def bake_all(
-    orders: Sequence[tuple[Workshop, Recipe]], options: Options, refused: Sequence[Outcome] = ()
+    orders: Sequence[Order], options: Options, refused: Sequence[Outcome] = ()
 ) -> list[Outcome]:
     """Bakes them all, `machines` at a time; one recipe's failure does not stop the others.
 
     `refused` are those of recipes that could not even be asked for; they come back with the rest.
     """
     began = monotonic()
-    names = Counter(recipe.name for _, recipe in orders)
-    if twice := [name for name, count in names.items() if count > 1]:
+    prepared, failed = for_each(orders, partial(prepare, fresh=options.fresh))
+    return sorted(
+        [*refused, *failed, *bake_jobs(prepared, options, began)],
+        key=lambda outcome: outcome.recipe,
+    )
+
+
+def for_each(
+    orders: Sequence[Order], work: Callable[[Workshop, Recipe], T]
+) -> tuple[list[tuple[Workshop, T]], list[Outcome]]:
+    """What `work` gives for each, asked for all at the same time; and those that it refused.
+
+    The workshops that come back are each for one recipe. RequestError for two of one name.
+    """
+    names = [recipe.name for _, recipe in orders]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise RequestError(f"Two recipes are named {twice[0]}", hint="Give each a name of its own")
-    failed = list(refused)
-    jobs: list[tuple[Workshop, Job]] = []
-    with TaskGroup[str, Job | BakeError]() as group:
-        workshops = {recipe.name: shared.for_one(recipe.name) for shared, recipe in orders}
+    mine = {recipe.name: workshop.for_one(recipe.name) for workshop, recipe in orders}
+    answers: dict[str, T | BakeError] = {}
+    with TaskGroup[str, T | BakeError]() as group:
         for _, recipe in orders:
-            work = partial(_prepare, workshops[recipe.name], recipe, fresh=options.fresh)
-            group.start(recipe.name, work)
+            group.start(recipe.name, partial(_unless_refused, work, mine[recipe.name], recipe))
         while group.running:
-            name, found = group.next()
-            if isinstance(found, Job):
-                jobs.append((workshops[name], found))
-            else:
-                failed.append(Outcome(name, "failed", monotonic() - began, error=found))
-    order = list(names)
-    jobs.sort(key=lambda each: (each[1].recipe.builder.disk_gb, order.index(each[1].recipe.name)))
-    outcomes = failed + _bake_jobs(jobs, options, began)
-    return sorted(outcomes, key=lambda outcome: outcome.recipe)
+            name, answer = group.next()
+            answers[name] = answer
+    good = [(mine[n], a) for n in names if not isinstance(a := answers[n], BakeError)]
+    bad = [
+        Outcome(n, "failed", 0, error=a) for n in names if isinstance(a := answers[n], BakeError)
+    ]
+    return good, bad
 
 
-def _prepare(workshop: Workshop, recipe: Recipe, *, fresh: bool) -> Job | BakeError:
+def _unless_refused(
+    work: Callable[[Workshop, Recipe], T], workshop: Workshop, recipe: Recipe
+) -> T | BakeError:
     try:
-        return prepare(workshop, recipe, fresh=fresh)
+        return work(workshop, recipe)
     except BakeError as error:
-        workshop.console.failure(error)
         return error
 
 
-def _bake_jobs(
+def bake_jobs(
     jobs: Sequence[tuple[Workshop, Job]], options: Options, began: float
 ) -> list[Outcome]:
-    """Each in a thread; the main one waits, and hears of interrupts."""
+    """Each in a thread; the main one waits, and hears of interrupts.
+
+    Those with the smallest disks begin: a checkpoint is a start for larger disks, not for smaller.
+    """
+    jobs = sorted(jobs, key=lambda each: each[1].recipe.builder.disk_gb)
     floor = Floor(options.machines)
     points: dict[str, StartPoints] = {}
     for workshop, job in jobs:

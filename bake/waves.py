@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bake.aws.machine import Machine
+from bake.checkpoints import StartPoints, take_checkpoint
 from bake.errors import StageError
 from bake.job import Job, Workshop
 from bake.plan import Stage
@@ -16,7 +17,6 @@ from bake.record import StageRecord
 from bake.remote.connection import Connection
 from bake.remote.runner import run_stage
 from bake.sharing import Floor, Step
-from bake.checkpoints import StartPoints, take_checkpoint
 from bake.task_group import TaskGroup
 
 STAGE_TIMEOUT_S = 3 * 3600

@@ -21,7 +21,7 @@ LIBRARIES = {
     "paramiko": {"remote"},
     "moto": {"local"},
 }
-ABOVE = ("tasks", "pipeline", "launch")
+ABOVE = ("tasks", "schedule", "pipeline", "launch")
 
 
 def place(path: Path) -> str:

@@ -1,0 +1,120 @@
+"""The story of a scheduled rebuild: what has changed is baked, what keeps failing is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from bake import catalog
+from bake.aws.failures import Failures, failures, forget_failures, note_failure
+from bake.errors import BakeError, CloudError
+from bake.forecast import money
+from bake.job import Workshop
+from bake.pipeline import Options, Order, Outcome, bake_jobs, for_each
+from bake.plan import make_plan
+from bake.preview import Preview, preview
+from bake.rebuild import Report, due, given_up, groups, report
+from bake.rebuild import matrix as as_matrix
+from bake.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe before its rebuild. `identity` says what it asks for, whatever the base image."""
+
+    workshop: Workshop
+    preview: Preview
+    failures: Failures
+    identity: str
+
+    @property
+    def name(self) -> str:
+        return self.preview.plan.recipe.name
+
+    def is_due(self, limit: int | None) -> bool:
+        return self.preview.job.there or due(self.failures, limit, self.identity)
+
+
+def look(orders: Sequence[Order]) -> tuple[list[Candidate], list[Outcome]]:
+    """What there would be to do for each; and those of which even that cannot be said."""
+    found, refused = for_each(orders, _candidate)
+    return [candidate for _, candidate in found], refused
+
+
+def rebuild(
+    candidates: Sequence[Candidate],
+    refused: Sequence[Outcome],
+    options: Options,
+    *,
+    limit: int | None,
+) -> list[Report]:
+    """Bakes what has changed, and notes what fails. A recipe is given up after `limit` failures in
+    a row, until it asks for something else; None: never."""
+    began = monotonic()
+    tried = [candidate for candidate in candidates if candidate.is_due(limit)]
+    reports = [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
+    reports += [report(outcome) for outcome in refused]
+    outcomes = bake_jobs([(c.workshop, c.preview.job) for c in tried], options, began)
+    by_name = {outcome.recipe: outcome for outcome in outcomes}
+    for candidate in tried:
+        outcome = by_name[candidate.name]
+        _note(candidate, outcome)
+        cost = _cost(candidate.preview, outcome)
+        reports.append(report(outcome, why=candidate.preview.why, cost=cost))
+    return sorted(reports, key=lambda each: each.recipe)
+
+
+def matrix(
+    candidates: Sequence[Candidate], refused: Sequence[Outcome], *, limit: int | None
+) -> str:
+    """The groups that have something to do, for GitHub Actions. What cannot even be looked at is a
+    group of its own, so that its job fails and says why."""
+    to_run = {
+        candidate.name: candidate.preview.to_run
+        for candidate in candidates
+        if candidate.is_due(limit) and not candidate.preview.job.there
+    }
+    return as_matrix(groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused}))
+
+
+def _candidate(workshop: Workshop, recipe: Recipe) -> Candidate:
+    plan = make_plan(
+        recipe,
+        catalog=catalog.load(),
+        payload=workshop.payload,
+        base_image_id="",
+        scripts=workshop.scripts,
+    )
+    found = preview(workshop, recipe)
+    return Candidate(workshop, found, failures(workshop.cloud, recipe.name), plan.digest)
+
+
+def _note(candidate: Candidate, outcome: Outcome) -> None:
+    cloud, job = candidate.workshop.cloud, candidate.preview.job
+    try:
+        if outcome.error is not None:
+            note_failure(cloud, job.run, candidate.identity, _said(outcome.error))
+        elif candidate.failures.count:
+            forget_failures(cloud, candidate.name)
+    except CloudError as error:
+        candidate.workshop.console.warn(f"The failures could not be noted: {error.message}")
+
+
+def _said(error: BakeError) -> str:
+    return ": ".join(part for part in (error.message, error.code, error.reason) if part)
+
+
+def _cost(preview: Preview, outcome: Outcome) -> str:
+    """Of the machine, by the clock and the list; its snapshots cost as long as they are kept."""
+    record = outcome.record
+    if record is None:
+        return ""
+    usd = [
+        price
+        for place, price in preview.usd_per_hour.items()
+        if price is not None
+        and (place.instance_type, place.zone) == (record.instance_type, record.zone)
+    ]
+    hours = (record.ended_at - record.started_at).total_seconds() / 3600
+    return money(usd[0] * hours, usd[0] * hours) if usd else ""
