@@ -73,8 +73,8 @@ _state = _State()
 
 
 def scope() -> Scope | None:
-    """The one in which this thread works; None outside of task groups."""
-    return _here.scope
+    """The one in which this thread works; None outside of task groups, and while cleaning up."""
+    return None if _here.holding else _here.scope
 
 
 def enter(scope: Scope) -> None:

@@ -35,8 +35,9 @@ class TaskGroup(Generic[K, T]):
 
     def start(self, key: K, work: Callable[[], T]) -> None:
         thread = threading.Thread(target=self._run, args=(key, work), name=str(key))
-        self._threads[key] = thread
-        thread.start()
+        with interrupts.held_back():  # a thread that runs is one that is joined
+            thread.start()
+            self._threads[key] = thread
 
     def next(self) -> tuple[K, T]:
         """Wait for the next piece to end: which one, and what came of it. Raises what it raised."""

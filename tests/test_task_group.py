@@ -1,0 +1,257 @@
+"""Work in threads: it ends together, is called off where it waits, and cleans up undisturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bake import interrupts
+from bake.interrupts import Cancelled, Scope, held_back, one_interrupt, pause
+from bake.task_group import TaskGroup, together
+
+
+class Piece:
+    """Waits until it is called off, and cleans up for a while after that."""
+
+    def __init__(self, wait: Callable[[], None] = lambda: pause(60)) -> None:
+        self.begun = threading.Event()
+        self.said: list[str] = []
+        self._wait = wait
+
+    def __call__(self) -> None:
+        try:
+            self.begun.set()
+            self._wait()
+        except Cancelled:
+            self.said.append("called off")
+            raise
+        finally:
+            with held_back():
+                pause(0.2)
+                interrupts.check()
+                self.said.append("cleaned up")
+
+
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+def test_pieces_are_told_of_in_the_order_in_which_they_end() -> None:
+    gates = {key: threading.Event() for key in "abc"}
+
+    def piece(key: str) -> Callable[[], str]:
+        def work() -> str:
+            assert gates[key].wait(10)
+            return key * 2
+
+        return work
+
+    with TaskGroup[str, str]() as group:
+        for key in gates:
+            group.start(key, piece(key))
+        for key in "cab":
+            assert key in group.running
+            gates[key].set()
+            assert group.next() == (key, key * 2)
+        assert group.running == frozenset()
+
+
+def test_a_group_that_is_left_waits_for_its_pieces_and_raises_what_they_raise() -> None:
+    done = threading.Event()
+    with TaskGroup[int, None]() as group:
+        group.start(1, lambda: done.set() if not done.wait(0.2) else None)
+    assert done.is_set()
+    piece = Piece()
+    with pytest.raises(ZeroDivisionError), TaskGroup[int, None]() as group:
+        group.start(1, piece)
+        group.start(2, fail)
+    assert piece.said == ["called off", "cleaned up"]
+
+
+def test_a_failure_calls_off_the_others_and_waits_until_they_have_cleaned_up() -> None:
+    pieces = [Piece() for _ in range(3)]
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError), TaskGroup[int, None]() as group:
+        for number, piece in enumerate(pieces):
+            group.start(number, piece)
+        for piece in pieces:
+            assert piece.begun.wait(10)
+        group.start(3, fail)
+        group.next()
+    assert [piece.said for piece in pieces] == [["called off", "cleaned up"]] * 3
+    assert time.monotonic() - began < 5
+
+
+def test_what_a_piece_raises_when_it_is_called_off_does_not_hide_why() -> None:
+    def stumble() -> None:
+        try:
+            pause(60)
+        except Cancelled:
+            raise ValueError from None
+
+    with pytest.raises(ZeroDivisionError):
+        together(stumble, fail)
+
+
+def test_a_piece_that_never_waits_is_called_off_where_it_asks() -> None:
+    def busy() -> None:
+        while True:
+            interrupts.check()
+
+    with pytest.raises(ZeroDivisionError):
+        together(busy, fail)
+
+
+def test_work_outside_of_groups_is_never_called_off() -> None:
+    with pytest.raises(ZeroDivisionError):
+        together(Piece(), fail)
+    assert interrupts.scope() is None
+    pause(0)
+    interrupts.check()
+
+
+def test_the_failure_of_a_group_ends_the_groups_in_its_pieces() -> None:
+    inner = [Piece(), Piece()]
+
+    def fail_once_they_run() -> None:
+        assert all(piece.begun.wait(10) for piece in inner)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        together(lambda: together(*inner), fail_once_they_run)
+    assert [piece.said for piece in inner] == [["called off", "cleaned up"]] * 2
+
+
+def test_a_failure_within_a_piece_stays_within_when_it_is_caught_there() -> None:
+    def recover() -> str:
+        with pytest.raises(ZeroDivisionError):
+            together(Piece(), fail)
+        pause(0)
+        return "recovered"
+
+    with TaskGroup[str, str]() as group:
+        group.start("a", recover)
+        assert group.next() == ("a", "recovered")
+
+
+def test_a_group_that_cleans_up_is_not_called_off() -> None:
+    removed = []
+
+    def remove(what: str) -> None:
+        pause(0.1)
+        interrupts.check()
+        removed.append(what)
+
+    def work() -> None:
+        try:
+            pause(60)
+        finally:
+            with held_back():
+                together(lambda: remove("machine"), lambda: remove("key"))
+
+    with pytest.raises(ZeroDivisionError):
+        together(work, fail)
+    assert sorted(removed) == ["key", "machine"]
+
+
+def test_a_group_made_where_all_was_called_off_already_does_no_work() -> None:
+    scope = Scope()
+    scope.cancel()
+    below = Scope(scope)
+    assert below.cancelled
+    assert below.wait(60)
+    below.forget()
+    scope.cancel()
+
+
+def test_a_scope_that_is_forgotten_is_not_kept_by_the_one_above() -> None:
+    above = Scope()
+    below = Scope(above)
+    below.forget()
+    above.cancel()
+    assert not below.cancelled
+
+
+def test_a_thread_that_cannot_be_started_leaves_no_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    piece = Piece()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(RuntimeError, match="can't start"), TaskGroup[int, None]() as group:
+        group.start(1, piece)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        group.start(2, piece)
+    assert piece.said == ["called off", "cleaned up"]
+
+
+def press_ctrl_c_once(begun: threading.Event) -> None:
+    assert begun.wait(10)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_calls_off_all_pieces_and_they_clean_up() -> None:
+    pieces = [Piece(), Piece()]
+    with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
+        for number, piece in enumerate(pieces):
+            group.start(number, piece)
+        presser = threading.Thread(target=press_ctrl_c_once, args=(pieces[1].begun,))
+        presser.start()
+        group.next()
+    presser.join()
+    assert [piece.said[-1] for piece in pieces] == ["cleaned up"] * 2
+
+
+def test_a_second_ctrl_c_does_not_break_the_cleaning_up_of_the_pieces() -> None:
+    late: list[str] = []
+    cleaning = threading.Event()
+
+    def work() -> None:
+        try:
+            pause(60)
+        finally:
+            cleaning.set()
+            with held_back():
+                pause(0.5)
+                late.append("cleaned up")
+
+    presser = threading.Thread(target=press_ctrl_c_once, args=(cleaning,))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        one_interrupt(late.append),
+        TaskGroup[int, None]() as group,
+    ):
+        group.start(1, work)
+        presser.start()
+        os.kill(os.getpid(), signal.SIGINT)
+        group.next()
+    presser.join()
+    assert late == ["Still cleaning up; nothing is left running when this ends.", "cleaned up"]
+
+
+def test_an_interrupt_that_comes_while_a_piece_is_started_still_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    piece = Piece()
+    start = threading.Thread.start
+
+    def start_and_be_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
+        group.start(1, piece)
+    assert piece.said == ["called off", "cleaned up"]
