@@ -6,7 +6,8 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sshd import Machine, Proxy, free_port, sshd
 
 from bake.errors import ConnectError, HostKeyError, RemoteError
 from bake.remote import connection, keys
+from bake.task_group import together
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,99 @@ def test_a_silent_command_on_a_sound_connection_is_waited_for(
     with machine.connect(port=proxy.port, silence_s=0.4) as ssh:
         assert ssh.run("sleep 2; echo done").stdout == "done\n"
     assert proxy.connections == 1
+
+
+def test_of_several_connections_the_one_that_has_gone_silent_is_closed_in_time(
+    machine: Machine, proxy: Proxy
+) -> None:
+    with ExitStack() as stack:
+        sound = [stack.enter_context(machine.connect(silence_s=1.0)) for _ in range(5)]
+        stalled = stack.enter_context(machine.connect(port=proxy.port, silence_s=1.0))
+        filling = stalled.start("cat >/dev/null", b"x" * (64 << 20))  # blocks where nobody reads
+        proxy.cut("stall")
+        began = time.monotonic()
+        while stalled.alive:
+            assert time.monotonic() - began < 2.5
+            time.sleep(0.01)
+        assert time.monotonic() - began > 0.5
+        filling.close()
+        heartbeats = [thread for thread in threading.enumerate() if "heart" in thread.name]
+        assert len(heartbeats) == 1
+        time.sleep(2)
+        assert all(connection.alive for connection in sound)
+
+
+def test_a_connection_that_only_sends_is_not_taken_for_silent(
+    machine: Machine, proxy: Proxy
+) -> None:
+    with machine.connect(port=proxy.port, silence_s=0.5) as ssh:
+        running = ssh.start("cat >/dev/null", hold_stdin=True)
+        for _ in range(40):
+            running._channel.sendall(b"x")
+            time.sleep(0.05)
+        running.write(b"")
+        assert list(running.chunks()) == []
+        assert running.exit_status() == 0
+    assert proxy.connections == 1
+
+
+def test_keys_that_are_exchanged_anew_do_not_break_the_connection(machine: Machine) -> None:
+    with machine.connect(silence_s=0.2) as ssh:
+        assert ssh._fabric is not None
+        for _ in range(5):
+            ssh._fabric.transport.renegotiate_keys()
+            assert ssh.run("sleep 0.3; echo fine").stdout == "fine\n"
+
+
+# Called off
+
+
+def call_off(work: Callable[[], object], after_s: float) -> float:
+    """The seconds that the work took to end once it was called off."""
+    ended_at: list[float] = []
+
+    def piece() -> None:
+        try:
+            work()
+        finally:
+            ended_at.append(time.monotonic())
+
+    def fail() -> None:
+        time.sleep(after_s)
+        raise ZeroDivisionError
+
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        together(piece, fail)
+    return ended_at[0] - began - after_s
+
+
+def test_a_command_is_not_waited_for_when_its_work_is_called_off(
+    machine: Machine, ssh: connection.Connection
+) -> None:
+    assert 0 <= call_off(lambda: ssh.run("sleep 60"), 0.3) < 1
+    assert 0 <= call_off(lambda: ssh.run("while :; do echo more; done"), 0.3) < 1
+    assert ssh.run("echo fine").stdout == "fine\n"
+
+
+def test_a_machine_is_not_waited_for_when_the_work_is_called_off(machine: Machine) -> None:
+    port = free_port()
+    assert 0 <= call_off(lambda: machine.connect(port=port, timeout_s=60), 2.5) < 1
+
+
+def ask(ssh: connection.Connection) -> None:
+    assert ssh.run("echo fine").stdout == "fine\n"
+
+
+def test_threads_that_wait_for_one_new_connection_are_called_off_together(
+    machine: Machine, proxy: Proxy
+) -> None:
+    with machine.connect(port=proxy.port) as ssh:
+        proxy.refuse = True
+        proxy.cut("drop")
+        while ssh.alive:
+            time.sleep(0.01)
+        assert 0 <= call_off(lambda: together(*[lambda: ask(ssh)] * 3), 1.0) < 1.5
 
 
 def test_threads_that_lose_a_connection_make_one_new_one(machine: Machine, proxy: Proxy) -> None:

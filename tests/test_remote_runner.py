@@ -19,6 +19,7 @@ from sshd import CUTS, Machine, Proxy, sshd
 from bake.errors import ConnectError, StageError
 from bake.remote import keys, runner
 from bake.remote.connection import Connection
+from bake.task_group import TaskGroup, together
 
 LIB = b'greet() { echo "hello from the library"; }\n'
 
@@ -216,6 +217,92 @@ def test_stages_at_the_same_time_share_a_connection(ssh: Connection, tmp_path: P
     for run in runs:
         shutil.rmtree(run.folder, ignore_errors=True)
     assert said == {number: b"%d\n" % number * 3 for number in range(5)}
+
+
+def test_two_stages_at_the_same_time_both_come_whole_and_in_order(
+    ssh: Connection, run: Run, tmp_path: Path
+) -> None:
+    other = Run(tmp_path / "other")
+    other.run_id, other.folder = run.run_id, run.folder
+    count = "for i in $(seq 2000); do echo {0} $i; ((i % 400)) || sleep 0.05; done"
+    with TaskGroup[str, bytes]() as group:
+        group.start("cuda", lambda: run.stage(ssh, count.format("cuda"), name="cuda"))
+        group.start("conda", lambda: other.stage(ssh, count.format("conda"), name="conda"))
+        said = dict(group.next() for _ in range(2))
+    for name, made in (("cuda", run), ("conda", other)):
+        assert said[name] == b"".join(b"%s %d\n" % (name.encode(), i) for i in range(1, 2001))
+        assert made.lines == said[name].decode().splitlines()
+    assert run.left_on_the_machine() == []
+
+
+def test_a_stage_that_fails_ends_the_other_on_the_machine_and_both_logs_are_kept(
+    ssh: Connection, run: Run, tmp_path: Path
+) -> None:
+    other = Run(tmp_path / "other")
+    other.run_id, other.folder = run.run_id, run.folder
+    begun = threading.Event()
+    long = f"sleep 60 & echo $! >{tmp_path}/pid; echo begun; wait"
+    with (
+        pytest.raises(StageError, match="stage conda ended with status 3"),
+        TaskGroup[str, bytes]() as group,
+    ):
+        group.start("cuda", lambda: run.stage(ssh, long, on_line=lambda _: begun.set()))
+        assert begun.wait(10)
+        group.start("conda", lambda: other.stage(ssh, "echo why; exit 3", name="conda"))
+        group.next()
+    wait_until(lambda: is_gone(tmp_path / "pid"), timeout_s=2)
+    took = time.time() - other.log.stat().st_mtime  # since conda's last word
+    print(f"ended after {took:.2f} s")
+    assert took < 4  # half a second where the computer has nothing else to do
+    assert run.log.read_bytes() == b"begun\n"
+    assert other.log.read_bytes() == b"why\n"
+    assert run.left_on_the_machine() == []
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_stage_that_is_called_off_as_it_starts_does_not_run_on(
+    machine: Machine, ssh: Connection, run: Run, after_s: float
+) -> None:
+    def fail() -> None:
+        time.sleep(after_s)
+        raise ZeroDivisionError
+
+    def work() -> None:
+        run.stage(ssh, f"{marker} & wait")
+
+    marker = f"sleep 61.{uuid.uuid4().int % 10**9}"
+    with pytest.raises(ZeroDivisionError):
+        together(work, fail)
+    time.sleep(0.3)  # what was under way would have begun by now
+    running = subprocess.run(["pgrep", "--full", marker], capture_output=True, text=True)
+    assert running.stdout == ""
+    assert run.left_on_the_machine() == []
+
+
+def test_a_stage_out_of_reach_is_not_waited_for_when_it_is_called_off(
+    machine: Machine, proxy: Proxy, run: Run
+) -> None:
+    lost = threading.Event()
+
+    def vanish(line: str) -> None:
+        if line == "line 10":
+            proxy.refuse = True
+            proxy.cut("drop")
+            lost.set()
+
+    def fail() -> None:
+        assert lost.wait(10)
+        time.sleep(0.5)
+        raise ZeroDivisionError
+
+    began = time.monotonic()
+    with machine.connect(port=proxy.port) as lossy, pytest.raises(ZeroDivisionError):
+
+        def work() -> None:
+            run.stage(lossy, SLOW, on_line=vanish)
+
+        together(work, fail)
+    assert time.monotonic() - began < 5
 
 
 # How it fails

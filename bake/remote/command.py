@@ -56,8 +56,10 @@ class Command:
 
     def _feed(self, stdin: bytes, hold: bool) -> None:
         # The command may end without reading it all; that the connection broke, `chunks` sees.
+        # In pieces, because paramiko copies the rest of what it is given for each packet.
         with contextlib.suppress(*BROKEN):
-            self._channel.sendall(stdin)
+            for begin in range(0, len(stdin), _CHUNK):
+                self._channel.sendall(stdin[begin : begin + _CHUNK])
             if not hold:
                 self._channel.shutdown_write()
 

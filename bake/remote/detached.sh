@@ -117,8 +117,8 @@ stop() {
     local dir=$1 pid
     [[ -d $dir ]] || return 0
     while ! flock --nonblock --shared "$dir/lock" true; do
-        if pid=$(readlink "$dir/pid"); then
-            kill -TERM -- "-$pid" 2>/dev/null || true
+        # A stage that has just been started is no group yet, and is asked again.
+        if pid=$(readlink "$dir/pid") && kill -TERM -- "-$pid" 2>/dev/null; then
             kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process hears nothing else
             flock --wait 5 --shared "$dir/lock" true || kill -KILL -- "-$pid" 2>/dev/null || true
         fi
