@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -171,6 +172,14 @@ def test_what_is_asked_once_is_known(cloud: Cloud, pricing: Stubber) -> None:
     for _ in range(2):
         found = on_demand(cloud, ["g4dn.xlarge", "g4dn.2xlarge", "g4dn.xlarge"])
         assert found == {"g4dn.xlarge": 0.587, "g4dn.2xlarge": 0.839}
+
+
+def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None:
+    pricing.add_response("get_products", answer(machine("0.5870000000")))
+    clouds = [cloud.apart() for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda each: on_demand(each, ["g4dn.xlarge"]), clouds))
+    assert found == [{"g4dn.xlarge": 0.587}] * 8
 
 
 def test_other_ways_to_have_the_machine_are_passed_over(cloud: Cloud, pricing: Stubber) -> None:

@@ -2,13 +2,14 @@
 
 On-demand machines, volumes and snapshots by the Price List API, whose products are JSON documents:
 https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/reading-service-price-list-file-for-services.html
-Spot machines by EC2's own history of prices. Each is asked once for each `Cloud`.
+Spot machines by EC2's own history of prices. Each is asked once, for all bakes of one process.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,13 +32,14 @@ _VOLUME = re.compile(r"(.+-)?EBS:VolumeUsage\.gp3")
 
 @dataclass
 class _Known:
-    """What was asked in one `Cloud`."""
+    """What one session was told; its lock is held while AWS is asked, so that nobody asks twice."""
 
+    lock: threading.Lock = field(default_factory=threading.Lock)
     answers: dict[Hashable, Price] = field(default_factory=dict)
     refusals: dict[str, CloudError] = field(default_factory=dict)
 
 
-_known: WeakKeyDictionary[Cloud, _Known] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 
 def prices(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Price]:
@@ -76,12 +78,13 @@ def spot(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Price
     """USD per hour, now, of a spot machine of this type in this zone."""
     wanted = list(placements)
     known = _of(cloud)
-    types = sorted({p.instance_type for p in wanted if _spot_key(p) not in known.answers})
-    if types:
-        newest = _asked(known, "ec2", lambda: _spot_history(cloud, types)) or {}
-        zones = {(p.instance_type, p.zone) for p in wanted}
-        known.answers.update({("spot", *key): newest.get(key) for key in zones | newest.keys()})
-    return {place: known.answers[_spot_key(place)] for place in wanted}
+    with known.lock:
+        new = {(p.instance_type, p.zone) for p in wanted if _spot_key(p) not in known.answers}
+        if new:
+            types = sorted({instance_type for instance_type, _ in new})
+            newest = _asked(known, "ec2", lambda: _spot_history(cloud, types)) or {}
+            known.answers.update({("spot", *key): newest.get(key) for key in new | newest.keys()})
+        return {place: known.answers[_spot_key(place)] for place in wanted}
 
 
 def snapshot_price(cloud: Cloud) -> Price:
@@ -114,19 +117,20 @@ def _product(
 ) -> Price:
     """The price per `unit` of the one product of EC2 in this region with these attributes."""
     known, key = _of(cloud), frozenset(terms.items())
-    if key not in known.answers:
-        found = _asked(
-            known,
-            "pricing",
-            lambda: [
-                usd
-                for document in _products(cloud, {"regionCode": cloud.region, **terms})
-                if wanted(document.get("product", {}).get("attributes", {}))
-                for usd in _on_demand_usd(document, unit)
-            ],
-        )
-        known.answers[key] = max(found, default=None) if found is not None else None
-    return known.answers[key]
+    with known.lock:
+        if key not in known.answers:
+            found = _asked(
+                known,
+                "pricing",
+                lambda: [
+                    usd
+                    for document in _products(cloud, {"regionCode": cloud.region, **terms})
+                    if wanted(document.get("product", {}).get("attributes", {}))
+                    for usd in _on_demand_usd(document, unit)
+                ],
+            )
+            known.answers[key] = max(found or (), default=None)
+        return known.answers[key]
 
 
 def _products(cloud: Cloud, terms: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -188,4 +192,4 @@ def _asked(known: _Known, service: str, ask: Callable[[], T]) -> T | None:
 
 
 def _of(cloud: Cloud) -> _Known:
-    return _known.setdefault(cloud, _Known())
+    return _known.setdefault(cloud.session, _Known())
