@@ -18,6 +18,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from bake import catalog, folders
 from bake.errors import LocalCloudError, PreflightError
@@ -34,9 +35,9 @@ def home() -> Iterator[Path]:
         control.down(erase=True)
 
 
-def client(endpoint: Endpoint) -> Any:
+def client(endpoint: Endpoint, service: str = "ec2") -> Any:
     return boto3.client(
-        "ec2",
+        service,
         endpoint_url=endpoint.url,
         region_name="us-east-1",
         aws_access_key_id="local",
@@ -198,6 +199,38 @@ def test_images_and_keys_survive_a_restart_and_a_kill_and_machines_do_not(home: 
         assert control.down() is True
         assert find_engine().containers(label) == []
         again = control.up()
+
+
+def test_parameters_survive_a_restart_and_a_kill_until_they_are_erased(home: Path) -> None:
+    endpoint = control.up()
+    tags = [{"Key": "bake:run", "Value": "r"}]
+    ssm = client(endpoint, "ssm")
+    ssm.put_parameter(Name="/bake/a/1", Value="first", Type="String", Tags=tags)
+    ssm.put_parameter(Name="/bake/a/1", Value="second", Overwrite=True)
+    ssm.put_parameter(Name="/bake/a/2", Value="secret", Type="SecureString")
+    ssm.put_parameter(Name="/bake/a/3", Value="gone", Type="String")
+    ssm.delete_parameter(Name="/bake/a/3")
+    ssm.get_parameters_by_path(Path="/aws/service/global-infrastructure/regions")
+    before = ssm.get_parameters_by_path(Path="/bake/a", WithDecryption=True)["Parameters"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        os.kill(endpoint.pid, number)
+        while control.status():
+            time.sleep(0.05)
+        endpoint = control.up()
+        ssm = client(endpoint, "ssm")
+        assert (
+            ssm.get_parameters_by_path(Path="/bake/a", WithDecryption=True)["Parameters"] == before
+        )
+        of_it = {"ResourceType": "Parameter", "ResourceId": "/bake/a/1"}
+        assert ssm.list_tags_for_resource(**of_it)["TagList"] == tags
+        with pytest.raises(ClientError, match="ParameterAlreadyExists"):
+            ssm.put_parameter(Name="/bake/a/1", Value="another", Type="String")
+    assert [(one["Version"], one["Value"]) for one in before] == [(2, "second"), (1, "secret")]
+    kept = (home / "store.json").read_text()
+    assert "/aws/service" not in kept
+    control.down(erase=True)
+    ssm = client(control.up(), "ssm")
+    assert ssm.get_parameters_by_path(Path="/bake/a")["Parameters"] == []
 
 
 @pytest.mark.machines

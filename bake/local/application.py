@@ -15,6 +15,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.utils import random_ami_id, random_snapshot_id
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.ssm.models import ssm_backends
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
@@ -153,11 +154,14 @@ class Application:
         return dict(capacity.quota_values)
 
     def erase(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Remove every machine, image, snapshot and key pair, and every layer."""
+        """Remove every machine, image, snapshot, key pair and parameter, and every layer."""
         self.site.clear_machines()
         for _, _, backend in ec2_backends.iter_backends():
             for books in (backend.amis, backend.snapshots, backend.key_pairs, backend.reservations):
                 books.clear()
+        for _, _, parameters in ssm_backends.iter_backends():
+            parameters._parameters.clear()
+            parameters._resource_tags.clear()
         self.site.erase_layers()
         return {}
 

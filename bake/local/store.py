@@ -1,4 +1,4 @@
-"""What survives a restart of the local cloud: images, snapshots and key pairs, with their tags.
+"""What survives a restart: images, snapshots, key pairs and parameters, with their tags.
 
 One JSON file, written whole whenever what it says has changed.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.key_pairs import KeyPair
+from moto.ssm.models import Parameter, SimpleSystemManagerBackend, ssm_backends
 
 from bake.local.ec2 import LocalEC2Backend
 from bake.local.image import LocalImage, LocalSnapshot, document, restore
@@ -38,7 +39,12 @@ class Store:
         regions = {
             backend.region_name: _region(backend) for _, _, backend in ec2_backends.iter_backends()
         }
-        text = json.dumps({"version": VERSION, "regions": regions}, indent=1)
+        parameters = {
+            backend.region_name: _parameters(backend)
+            for _, _, backend in ssm_backends.iter_backends()
+        }
+        document = {"version": VERSION, "regions": regions, "parameters": parameters}
+        text = json.dumps(document, indent=1)
         if text == self._kept:
             return
         new = self.path.with_suffix(".new")
@@ -52,9 +58,11 @@ class Store:
 
         What was pending when the server ended has failed, as it would at AWS.
         """
-        regions = json.loads(self.path.read_text())["regions"] if self.path.exists() else {}
-        for name, region in regions.items():
+        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
+        for name, region in kept.get("regions", {}).items():
             _restore_region(ec2_backends[DEFAULT_ACCOUNT_ID][name], region)
+        for name, parameters in kept.get("parameters", {}).items():
+            _restore_parameters(ssm_backends[DEFAULT_ACCOUNT_ID][name], parameters)
         snapshots: dict[str, LocalSnapshot] = {
             self.site.layer(snapshot.id): snapshot
             for _, _, backend in ec2_backends.iter_backends()
@@ -112,3 +120,40 @@ def _restore_region(backend: LocalEC2Backend, region: dict[str, Any]) -> None:
         key.create_time = datetime.fromisoformat(values["create_time"])
         key.add_tags(values["tags"])
         backend.key_pairs[key.key_name] = key
+
+
+def _parameters(backend: SimpleSystemManagerBackend) -> list[dict[str, Any]]:
+    """Each in its latest version, without its history."""
+    return [
+        {
+            "name": name,
+            "value": versions[-1].value,
+            "parameter_type": versions[-1].parameter_type,
+            "description": versions[-1].description,
+            "allowed_pattern": versions[-1].allowed_pattern,
+            "keyid": versions[-1].keyid,
+            "version": versions[-1].version,
+            "data_type": versions[-1].data_type,
+            "tier": versions[-1].tier,
+            "last_modified_date": versions[-1].last_modified_date.isoformat(),
+            "tags": dict(backend._resource_tags["Parameter"].get(name, {})),
+        }
+        for name, versions in backend._parameters.items()
+        # moto leaves an empty list behind where one was only asked for, and has AWS's own.
+        if versions and not name.startswith("/aws/")
+    ]
+
+
+def _restore_parameters(
+    backend: SimpleSystemManagerBackend, parameters: list[dict[str, Any]]
+) -> None:
+    for values in parameters:
+        tags = values.pop("tags")
+        changed_at = datetime.fromisoformat(values.pop("last_modified_date"))
+        parameter = Parameter(
+            account_id=backend.account_id, last_modified_date=changed_at, **values
+        )
+        if parameter.parameter_type == "SecureString":
+            parameter.value = values["value"]  # which was encrypted when it was made
+        backend._parameters[parameter.name] = [parameter]
+        backend.add_tags_to_resource("Parameter", parameter.name, tags)
