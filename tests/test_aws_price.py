@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -176,6 +177,8 @@ def test_what_is_asked_once_is_known(cloud: Cloud, pricing: Stubber) -> None:
 
 def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None:
     pricing.add_response("get_products", answer(machine("0.5870000000")))
+    events = cloud._client("pricing", sessions._PRICING).meta.events
+    events.register("before-parameter-build", lambda **_: time.sleep(0.05))
     clouds = [cloud.apart() for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda each: on_demand(each, ["g4dn.xlarge"]), clouds))
