@@ -590,6 +590,83 @@ def test_running_machine_goes_on_while_its_snapshot_is_taken(cloud: Cloud, machi
         cloud.ec2.describe_snapshots(SnapshotIds=[snapshot_id])
 
 
+def test_snapshot_of_a_running_machine_is_registered_booted_and_removed(cloud: Cloud) -> None:
+    first = cloud.run(cloud.base)
+    cloud.wait_for_ssh(first)
+    cloud.ssh(first, "echo before | sudo tee /opt/before; sudo shutdown -P +60; sudo touch /tmp/t")
+    (volume,) = cloud.ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [first]}]
+    )["Volumes"]
+    tags = [{"Key": "stage", "Value": "cuda"}]
+    specification = [{"ResourceType": "snapshot", "Tags": tags}]
+    with refused("InvalidParameterValue"):
+        cloud.ec2.create_snapshot(
+            VolumeId=volume["VolumeId"],
+            TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
+        )
+    snapshot_id = cloud.ec2.create_snapshot(
+        VolumeId=volume["VolumeId"], TagSpecifications=specification
+    )["SnapshotId"]
+    cloud.ssh(first, "sudo touch /opt/after")
+    (base,) = cloud.ec2.describe_images(ImageIds=[cloud.base])["Images"]
+    disk = {"DeviceName": base["RootDeviceName"], "Ebs": {"SnapshotId": snapshot_id}}
+    asked = {
+        "RootDeviceName": base["RootDeviceName"],
+        "Architecture": base["Architecture"],
+        "VirtualizationType": "hvm",
+        "EnaSupport": True,
+        "ImdsSupport": "v2.0",
+        "TpmSupport": "v2.0",
+        "BootMode": "uefi",
+        "TagSpecifications": [{"ResourceType": "image", "Tags": tags}],
+    }
+    missing = {**disk, "Ebs": {"SnapshotId": "snap-0123456789abcdef0"}}
+    with refused("InvalidSnapshot.NotFound"):
+        cloud.ec2.register_image(Name="test/missing", BlockDeviceMappings=[missing], **asked)
+    deadline = time.monotonic() + 60
+    while (
+        cloud.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"][0]["State"]
+        != "completed"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    image_id = cloud.ec2.register_image(
+        Name="test/checkpoint", BlockDeviceMappings=[disk], **asked
+    )["ImageId"]
+    (image,) = cloud.ec2.describe_images(ImageIds=[image_id])["Images"]
+    assert (image["State"], image["Tags"], image["EnaSupport"]) == ("available", tags, True)
+    assert (image["TpmSupport"], image["ImdsSupport"], image["BootMode"]) == (
+        *("v2.0", "v2.0", "uefi"),
+    )
+    assert "SriovNetSupport" not in image  # it was not asked for
+    with refused("InvalidSnapshot.InUse"):
+        cloud.ec2.delete_snapshot(SnapshotId=snapshot_id)
+
+    larger = {**disk, "Ebs": {"VolumeSize": volume["Size"] + 10}}
+    second = cloud.run(image_id, BlockDeviceMappings=[larger])
+    cloud.wait_for(second, "running")
+    cloud.ec2.deregister_image(ImageId=image_id)
+    cloud.ec2.delete_snapshot(SnapshotId=snapshot_id)
+    cloud.terminate(first)
+    cloud.wait_for_ssh(second)
+    (root,) = cloud.ec2.describe_volumes(
+        Filters=[{"Name": "attachment.instance-id", "Values": [second]}]
+    )["Volumes"]
+    assert root["Size"] == volume["Size"] + 10
+    # A machine of its own: another instance to cloud-init, nothing of what the first was running.
+    said = cloud.ssh(
+        second,
+        "ls /opt /tmp; cat /var/lib/cloud/data/instance-id; cat /run/shutdown.pid || true",
+    )
+    assert said.split() == ["/opt:", "before", "/tmp:", second]
+    again = cloud.ec2.create_snapshot(VolumeId=root["VolumeId"])["SnapshotId"]
+    cloud.terminate(second)
+    while cloud.ec2.describe_snapshots(SnapshotIds=[again])["Snapshots"][0]["State"] == "pending":
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.1)
+    cloud.ec2.delete_snapshot(SnapshotId=again)
+
+
 def test_snapshot_of_an_image_is_kept_as_long_as_the_image(
     cloud: Cloud, image: dict[str, Any]
 ) -> None:

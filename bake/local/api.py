@@ -252,6 +252,10 @@ class LocalEC2Response(SpotPrices, EC2Response):  # type: ignore[misc]
 
     # Snapshots -------------------------------------------------------------------------------
 
+    def create_snapshot(self) -> ActionResult:
+        self._tags_for("snapshot")  # moto takes those of anything
+        return super().create_snapshot()
+
     def describe_snapshots(self) -> ActionResult:
         snapshots = self.ec2_backend.describe_snapshots(
             snapshot_ids=self._get_param("SnapshotIds", []),
