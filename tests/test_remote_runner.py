@@ -12,12 +12,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sshd import CUTS, Machine, Proxy, sshd
 
+from bake import interrupts
 from bake.errors import ConnectError, StageError
 from bake.remote import keys, runner
+from bake.remote.command import Command
 from bake.remote.connection import Connection
 from bake.task_group import TaskGroup, together
 
@@ -259,21 +262,38 @@ def test_a_stage_that_fails_ends_the_other_on_the_machine_and_both_logs_are_kept
     assert run.left_on_the_machine() == []
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2])
 def test_a_stage_that_is_called_off_as_it_starts_does_not_run_on(
-    machine: Machine, ssh: Connection, run: Run, after_s: float
+    ssh: Connection, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What would stop it comes to the machine while it still takes in the stage's files."""
+    sent = threading.Event()
+    start = Connection.start
+
+    def start_and_be_called_off(
+        self: Connection, command: str, *arguments: Any, **more: Any
+    ) -> Command:
+        if " bake start " not in command:
+            return start(self, command, *arguments, **more)
+        command = command.replace("start() {", "start() {\n    sleep 0.5")
+        started = start(self, command, *arguments, **more)
+        sent.set()
+        scope = interrupts.scope()
+        assert scope is not None
+        assert scope.wait(10)
+        return started
+
     def fail() -> None:
-        time.sleep(after_s)
+        assert sent.wait(10)
         raise ZeroDivisionError
 
     def work() -> None:
         run.stage(ssh, f"{marker} & wait")
 
     marker = f"sleep 61.{uuid.uuid4().int % 10**9}"
+    monkeypatch.setattr(Connection, "start", start_and_be_called_off)
     with pytest.raises(ZeroDivisionError):
         together(work, fail)
-    time.sleep(0.3)  # what was under way would have begun by now
+    time.sleep(1)  # what was under way would have begun by now
     running = subprocess.run(["pgrep", "--full", marker], capture_output=True, text=True)
     assert running.stdout == ""
     assert run.left_on_the_machine() == []
