@@ -6,19 +6,19 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import awscli
 import pytest
 import yaml
+from awscli.clidriver import create_clidriver
 from conftest import REPOSITORY
 from moto.server import ThreadedMotoServer
 
 TEXT = (REPOSITORY / "docs" / "ci.md").read_text()
 POLICY = REPOSITORY / "docs" / "iam-policy.json"
-AWS = Path(sys.executable).parent / "aws"
 
 
 def blocks(language: str) -> list[str]:
@@ -58,19 +58,21 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-def test_aws_takes_the_commands(folder: Path, endpoint: str) -> None:
+def test_aws_takes_the_commands(
+    folder: Path,
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Its CLI checks the parameters against the API's model, and moto the policies' grammar."""
+    monkeypatch.setenv("AWS_DATA_PATH", str(Path(awscli.__file__).parent / "data"))
+    monkeypatch.chdir(folder)
     made = set()
     for command in COMMANDS:
         if "create-role --role-name bake-rebuild " in command and "bake-rebuild" in made:
             continue  # the other way's role of the same name
-        run = subprocess.run(
-            [AWS, "--endpoint-url", endpoint, *shlex.split(command)[1:]],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, command + run.stderr
+        words = [*shlex.split(command)[1:], "--endpoint-url", endpoint]
+        assert create_clidriver().main(words) == 0, command + capsys.readouterr().err
         made.update(re.findall(r"--(?:role-)?name ([\w-]+)", command))
     assert {"bake-rebuild", "bake-rebuild-scheduler"} <= made
 
