@@ -666,6 +666,7 @@ def env(_context: Any, json: bool = False) -> None:
 namespace = Collection(
     bake,
     plan,
+    rebuild,
     recipes,
     checkpoints,
     launch_from_ami,

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 from bake import catalog
 from bake.aws.caller import caller_cidr
@@ -29,11 +30,15 @@ from bake.remote.connection import Connection
 
 @dataclass(frozen=True)
 class Builder:
-    """`start` is the checkpoint that it was started from; None: the base image."""
+    """`start` is the checkpoint that it was started from; None: the base image.
+
+    `seconds` is how long it took until it answered.
+    """
 
     machine: Machine
     connection: Connection
     start: Checkpoint | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def a_builder(
     stack, kept = ExitStack(), ExitStack()
     stack.push(kept)
     machine: Machine | None = None
+    began = monotonic()
     try:
         with start_image(workshop, job, points) as (image_id, start):
             key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
@@ -74,7 +80,7 @@ def a_builder(
             )
             stack.enter_context(connection)
             step.done(str(connection))
-        yield Builder(machine, connection, start)
+        yield Builder(machine, connection, start, monotonic() - began)
     except (StageError, VerificationError):
         if machine and (on_failure.keep or on_failure.shell):
             _look(workshop, job, machine, login, host_key, on_failure)

@@ -16,6 +16,7 @@ from bake.aws.checkpoint import (
     wait_until_completed,
 )
 from bake.aws.machine import Machine
+from bake.aws.snapshot import TOO_SOON
 from bake.errors import CheckpointError, CloudError, RemoteError
 from bake.job import Job, Workshop
 from bake.plan import Plan
@@ -84,8 +85,13 @@ def take_checkpoint(
     connection: Connection,
     stages: Sequence[StageRecord],
     points: StartPoints,
-) -> None:
-    """A checkpoint of the machine, which stands still meanwhile. The bake can do without."""
+    *,
+    wait_for_turn: bool,
+) -> bool:
+    """A checkpoint of the machine, which stands still meanwhile. The bake can do without.
+
+    False: EC2 wants a pause after the last one (BETWEEN_S), and it was not to be waited for.
+    """
     max_age = timedelta(days=job.recipe.checkpoints.max_age_days)
     made = None
     try:
@@ -98,11 +104,17 @@ def take_checkpoint(
                     stages={stage.name: stage.digest for stage in stages},
                     seconds={stage.name: stage.seconds for stage in stages},
                     expires_at=datetime.now(UTC) + max_age,
+                    wait_for_turn=wait_for_turn,
                 )
             step.done(made.snapshot_id)
-    except (CloudError, RemoteError) as error:
+    except BaseException as error:
         if made is not None:  # the machine did not stand still to the end
             delete_checkpoint(workshop.cloud, made)
+        if not isinstance(error, CloudError | RemoteError):
+            raise
+        if error.code == TOO_SOON and not wait_for_turn:
+            return False
         workshop.console.warn(f"No checkpoint: {error.message}. The bake goes on without it")
     else:
         points.add(made)
+    return True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bake import catalog, explain
 from bake.aws.image import Image, create_image
 from bake.aws.machine import Machine
-from bake.aws.tags import LOGIN_USER, PLAN, SECONDS, write_seconds
+from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.boot import login_user
 from bake.job import Job, Workshop
 from bake.record import StageRecord
@@ -47,8 +47,14 @@ def check_it_is_clean(workshop: Workshop, connection: Connection) -> tuple[Check
 
 
 def take_image(
-    workshop: Workshop, job: Job, machine: Machine, stages: Sequence[StageRecord], proof: Proof
+    workshop: Workshop,
+    job: Job,
+    machine: Machine,
+    stages: Sequence[StageRecord],
+    proof: Proof,
+    seconds: Mapping[str, float],
 ) -> Image:
+    """`seconds` are those of the bake's other steps."""
     tags = job.run.finished(
         name=job.image_name,
         digest=job.plan.digest,
@@ -56,16 +62,20 @@ def take_image(
         verified=proof.verified,
         payload=workshop.payload.name,
     )
-    base_name = job.ground.base_image.name
-    about = explain.describe(job.plan, key=PLAN, base_image_name=base_name)
-    seconds = write_seconds({stage.name: stage.seconds for stage in stages})
+    tags |= {
+        LOGIN_USER: login_user(machine.tags),
+        SECONDS: write_seconds({**seconds, **{s.name: s.seconds for s in stages}}),
+    }
+    tags |= explain.describe(
+        job.plan, base_image_name=job.ground.base_image.name, room=MOST_TAGS - len(tags)
+    )
     with workshop.console.step("Image") as step:
         image = create_image(
             workshop.cloud,
             machine,
             name=job.image_name,
             description=job.recipe.description,
-            tags=tags | about | {SECONDS: seconds, LOGIN_USER: login_user(machine.tags)},
+            tags=tags,
             on_progress=step.update,
         )
         step.done(f"{image.image_id} {image.name}")

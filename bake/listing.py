@@ -103,13 +103,12 @@ def show_reports(console: Console, reports: Sequence[Report]) -> None:
                 console.named(each.recipe).warn(why)
     console.result([report_document(each) for each in reports], "")
     console.table(
-        ["recipe", "what", "image", "proved", "time", "cost"],
+        ["recipe", "what", "image", "time", "cost"],
         [
             [
                 each.recipe,
                 each.status,
                 each.image_id or "-",
-                each.proved or "-",
                 duration(each.seconds) if each.seconds is not None else "-",
                 each.cost or "-",
             ]
@@ -279,7 +278,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
         console.print("", f"{state:<8} {image.image_id}  {image.name}")
         return
     first, *others = ground.placements
-    more = f"         or one of {len(others)} other places, in that order"
+    more = f"         or, in that order, at other places: {len(others)}"
     disk = f"{plan.recipe.builder.disk_gb} GB"
     console.print(
         "",

@@ -23,6 +23,7 @@ from bake.builder import Builder, OnFailure, a_builder
 from bake.checkpoints import StartPoints
 from bake.errors import BakeError, CloudError, RequestError
 from bake.finish import check_it_is_clean, prove_it, take_image
+from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
 from bake.recipe import Recipe
@@ -235,14 +236,16 @@ def _make(
             points=points,
             still_ours=still_ours,
         )
+    began = monotonic()
     proof = prove_it(workshop, job, machine, connection)
+    seconds = {BUILDER: builder.seconds, PROOF: monotonic() - began}
     found = inventory(connection, environment_prefix(job.recipe))
     # Nothing runs on the machine after this, so that nothing of it gets into the image.
     stages.append(run_one(workshop, job, connection, job.plan.stages[-1]))
     clean = check_it_is_clean(workshop, connection)
     connection.close()
     still_ours()
-    image = take_image(workshop, job, machine, stages, proof)
+    image = take_image(workshop, job, machine, stages, proof, seconds)
     record = Record(
         run=job.run.id,
         recipe=job.recipe.name,

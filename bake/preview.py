@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bake.aws.checkpoint import checkpoints
 from bake.aws.image import Image, images
 from bake.aws.market import Placement
 from bake.aws.price import prices, refusals, volume_price
+from bake.aws.session import Cloud
+from bake.aws.snapshot import copying_seconds
 from bake.aws.tags import PLAN, SECONDS, STAGE, read_seconds
 from bake.checkpoints import StartPoints
 from bake.explain import Reason, State, changes_of_the_image, reasons
-from bake.forecast import Forecast, Past, forecast
+from bake.forecast import IMAGE, Forecast, Past, forecast
 from bake.job import Job, Workshop, prepare
 from bake.plan import Plan
 from bake.recipe import Recipe
+
+_LATEST = 20
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,6 @@ def preview(
     usd_per_hour = prices(cloud, job.ground.placements)
     for refusal in refusals(cloud):
         workshop.console.warn(f"Prices are not known: {refusal.message} ({refusal.code})")
-    told = [
-        Past(
-            recipe=image.recipe,
-            stages={k.removeprefix(STAGE): v for k, v in image.tags.items() if k.startswith(STAGE)},
-            seconds=read_seconds(image.tags.get(SECONDS, "")),
-        )
-        for image in earlier
-    ]
     return Preview(
         job=job,
         start=start.snapshot_id if start else "",
@@ -97,12 +93,33 @@ def preview(
         forecast=forecast(
             plan,
             [name for name, state in states.items() if state == "to run"],
-            [*told, *kept],
+            [*_past(cloud, earlier), *kept],
             usd_per_hour.values(),
             usd_per_gb_month=volume_price(cloud),
             stopped_for_image=recipe.builder.market == "on-demand",
         ),
     )
+
+
+def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
+    """How long things took. An image does not say how long it took itself; its snapshot does."""
+    latest = [snapshot for image in earlier[:_LATEST] for snapshot in image.snapshot_ids]
+    copying = copying_seconds(cloud, latest)
+
+    def seconds(image: Image) -> dict[str, float]:
+        known = read_seconds(image.tags.get(SECONDS, ""))
+        if copied := [copying[s] for s in image.snapshot_ids if s in copying]:
+            known[IMAGE] = max(copied)
+        return known
+
+    return [
+        Past(
+            recipe=image.recipe,
+            stages={k.removeprefix(STAGE): v for k, v in image.tags.items() if k.startswith(STAGE)},
+            seconds=seconds(image),
+        )
+        for image in earlier
+    ]
 
 
 def _last(earlier: list[Image], workshop: Workshop, recipe: Recipe) -> Image | None:

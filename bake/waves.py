@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 from bake.aws.machine import Machine
+from bake.aws.snapshot import BETWEEN_S
 from bake.checkpoints import StartPoints, take_checkpoint
 from bake.errors import StageError
 from bake.job import Job, Workshop
@@ -41,25 +43,32 @@ def run_stages(
     name, installing = job.recipe.name, job.plan.stages[:-1]
     records = {record.name: record for record in done}
     unsaved: list[str] = []
+    not_before = 0.0
 
-    def save() -> None:
-        take_checkpoint(workshop, job, machine, connection, list(records.values()), points)
-        unsaved.clear()
-        floor.saved(name)
+    def save(*, wait_for_turn: bool) -> None:
+        nonlocal not_before
+        kept = list(records.values())
+        if take_checkpoint(
+            workshop, job, machine, connection, kept, points, wait_for_turn=wait_for_turn
+        ):
+            unsaved.clear()
+            floor.saved(name)
+        else:
+            not_before = monotonic() + BETWEEN_S
 
     with TaskGroup[str, StageRecord]() as group:
         while True:
             still_ours()
-            due = _is_due(job.recipe.checkpoints.after, unsaved)
+            due = _is_due(job.recipe.checkpoints.after, unsaved) and monotonic() >= not_before
             if due and not group.running:
-                save()
+                save(wait_for_turn=False)
                 continue
             begun = records.keys() | group.running
             ready = [s for s in installing if s.name not in begun and records.keys() >= {*s.needs}]
             busy = bool(group.running)
             step = Step() if due else floor.next_step(name, ready, busy=busy)
             if step.checkpoint:
-                save()
+                save(wait_for_turn=True)
                 continue
             for stage in step.stages:
                 group.start(

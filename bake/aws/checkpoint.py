@@ -135,6 +135,7 @@ def create_checkpoint(
     stages: Mapping[str, str],
     seconds: Mapping[str, float],
     expires_at: datetime,
+    wait_for_turn: bool = True,
 ) -> Checkpoint:
     """A snapshot of the machine's disk as it is during this call, pending as a rule.
 
@@ -154,6 +155,7 @@ def create_checkpoint(
         description=f"A checkpoint of {run.recipe}",
         tags=tags,
         known_by=CHECKPOINT,
+        wait_for_turn=wait_for_turn,
     )
     return _checkpoint(snapshot, tags)
 

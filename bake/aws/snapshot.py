@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,21 +20,28 @@ _DELETE_S = 5 * MINUTE
 # How long a new snapshot may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
 # "Wait at least 15 seconds between concurrent volume snapshots": EC2's "Error codes" page.
-_TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
-_BETWEEN_S = 15.0
+TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
+BETWEEN_S = 15.0
 _TRIES = 4
 
 BAKE_AGAIN = "Bake again: it starts from another checkpoint, or from the base image"
 
 
 def create_snapshot(
-    cloud: Cloud, volume_id: str, *, description: str, tags: Tags, known_by: str
+    cloud: Cloud,
+    volume_id: str,
+    *,
+    description: str,
+    tags: Tags,
+    known_by: str,
+    wait_for_turn: bool = True,
 ) -> dict[str, Any]:
     """A snapshot of the volume as it is during this call, as EC2 describes it: pending as a rule.
 
     CreateSnapshot takes no ClientToken, so boto is not to repeat it: a call whose answer was lost
     is looked for, by the run's tag and `known_by`, and made again where it had no effect. When
     this raises there is no snapshot: one that was cut off could show the disk in use again.
+    Without `wait_for_turn`, CloudError with TOO_SOON where the volume's last one was a moment ago.
     """
     request = {
         "VolumeId": volume_id,
@@ -54,9 +61,9 @@ def create_snapshot(
             raise
 
     patiently = Retrying(
-        retry=retry_if_exception(_passes),
+        retry=retry_if_exception(lambda error: _passes(error, wait_for_turn)),
         stop=stop_after_attempt(_TRIES),
-        wait=wait_fixed(_BETWEEN_S),
+        wait=wait_fixed(BETWEEN_S),
         sleep=cloud.clock.sleep,
         reraise=True,
     )
@@ -82,6 +89,17 @@ def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[s
     return cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
 
 
+def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, float]:
+    """How long EBS took to copy each; one that is not completed, or gone, is left out."""
+    filters = [{"Name": "snapshot-id", "Values": list(snapshot_ids)}]
+    found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+    return {
+        snapshot["SnapshotId"]: (snapshot["CompletionTime"] - snapshot["StartTime"]).total_seconds()
+        for snapshot in (found if snapshot_ids else ())
+        if "CompletionTime" in snapshot
+    }
+
+
 def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
     """Delete it as soon as no image uses it; no error when it is gone already."""
 
@@ -99,8 +117,9 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
     wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
 
 
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, CloudError) and error.code in PASSING | {_TOO_SOON}
+def _passes(error: BaseException, wait_for_turn: bool) -> bool:
+    passing = PASSING | {TOO_SOON} if wait_for_turn else PASSING
+    return isinstance(error, CloudError) and error.code in passing
 
 
 def _made(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> list[dict[str, Any]] | None:
