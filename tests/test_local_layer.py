@@ -127,7 +127,7 @@ def test_layer_outlives_the_one_that_it_shares_with(start: Start) -> None:
 def test_layer_is_of_the_moment_from_which_the_machine_stands_still(start: Start) -> None:
     disk, name = start(command="while :; do echo line >> /opt/log; done")
     inside(name, "head -c 50M /dev/urandom > /opt/big")
-    log = find_engine().written_folder(name) / "opt" / "log"
+    log = find_engine().written_by(name)[0] / "opt" / "log"
     sizes: list[int] = []
     disk.keep(reference("moment"), lambda: sizes.append(log.stat().st_size))
     kept = find_engine().layer_folder(reference("moment")) / "opt" / "log"
@@ -177,7 +177,7 @@ def test_failure_leaves_the_machine_running_and_nothing_behind(
     with pytest.raises(OSError, match="No space"):
         disk.keep(reference("never"), nothing)
     assert inside(name, "echo goes on") == "goes on\n"
-    written = find_engine().written_folder(name)
+    written, _ = find_engine().written_by(name)
     assert not list(written.parent.glob("bake-*"))
     assert not find_engine().has_image(reference("never"))
 
@@ -195,6 +195,6 @@ def test_machine_of_an_engine_without_folders_stands_still_for_a_commit(tmp_path
 
     disk.keep("ref", moment)
     assert [line.split()[0] for line in calls.read_text().splitlines()] == [
-        *("pause", "inspect", "moment", "commit", "unpause"),
+        *("pause", "moment", "commit", "unpause"),
     ]
     assert "commit --change=LABEL a=b --pause=false m ref" in calls.read_text()

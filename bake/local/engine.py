@@ -185,9 +185,10 @@ class Engine:
         image = self.image_of(name)
         return int(self.call("image", "inspect", "--format", _DEPTH, image).stdout)
 
-    def written_folder(self, name: str) -> Path:
-        """Where what a machine has written is: overlayfs' upper directory."""
-        return Path(self._look(name, _UPPER))
+    def written_by(self, name: str) -> tuple[Path, int]:
+        """Where what a machine has written is, overlayfs' upper directory; and its process 1."""
+        folder, process_id = self._look(name, f"{_UPPER}\n{{{{.State.Pid}}}}").splitlines()
+        return Path(folder), int(process_id)
 
     def layer_folder(self, reference: str) -> Path:
         """Where the topmost layer of an image is."""

@@ -59,10 +59,10 @@ class Disk:
                 on_moment()
                 self.engine.commit(self.name, reference, labels=self.labels)
             return 0
-        written = self.engine.written_folder(self.name)
+        written, process_id = self.engine.written_by(self.name)
         copy = written.with_name(f"bake-{uuid.uuid4().hex}")
         try:
-            with self._standing_still() as process_id:
+            with self._standing_still():
                 on_moment()
                 copying = _Copying(self._last, before_ns=time.time_ns() - _TICK_NS)
                 copying.folder(str(written), str(copy), "")
@@ -75,11 +75,10 @@ class Disk:
         return copying.copied_bytes
 
     @contextlib.contextmanager
-    def _standing_still(self) -> Iterator[int]:
-        """The machine's process 1; 0 when it is off, and stands still anyway."""
+    def _standing_still(self) -> Iterator[None]:
         paused = self.engine.pause(self.name)
         try:
-            yield self.engine.process_id(self.name) if paused else 0
+            yield
         finally:
             if paused:
                 self.engine.unpause(self.name)
@@ -90,7 +89,7 @@ class Disk:
         marker = f"bake-{uuid.uuid4().hex}"  # no two layers are one, as equal ones would be
         self.engine.create(helper, self.engine.image_of(self.name))
         try:
-            written = self.engine.written_folder(helper)
+            written, _ = self.engine.written_by(helper)
             if deep := self.engine.depth(self.name) >= MAX_DEPTH:
                 written.rmdir()
                 copy.rename(written)
@@ -206,7 +205,10 @@ def _writes_into_mapped_files(process_id: int) -> bool:
     """
     if not process_id:
         return False
-    machine = os.readlink(f"/proc/{process_id}/ns/pid")
+    try:
+        machine = os.readlink(f"/proc/{process_id}/ns/pid")
+    except OSError:
+        return True  # it has started anew since, and nobody has looked
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if os.readlink(process / "ns" / "pid") == machine:
