@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bake.interrupts import one_interrupt
 from benchmarks import report
 from benchmarks.cloud import a_local_cloud
 from benchmarks.scenarios import SCENARIOS, Bench, Round, Scenario
@@ -38,7 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bake-bench-") as name:
         folder = Path(name)
         os.environ["HOME"] = name
-        with a_local_cloud(folder / "state", dict(options.profile)) as cloud:
+        with one_interrupt(), a_local_cloud(folder / "state", options.like_ec2) as cloud:
             bench = Bench(
                 cloud,
                 folder / "project",
@@ -81,21 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipes", type=int, default=12, help="in the scenario many")
     parser.add_argument("--jobs", type=int, default=4, help="machines at a time, on both sides")
     parser.add_argument(
-        "--profile",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="environment of the local cloud",
+        "--like-ec2",
+        type=float,
+        metavar="SCALE",
+        help="with EC2's delays (bake/local/profiles/ec2.toml), times SCALE: 1 is as there",
     )
     parser.add_argument("--json", action="store_true", help="all figures, on standard output")
     parser.add_argument("--markdown", action="store_true", help="the table, on standard output")
     return parser
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, _, value = text.partition("=")
-    return name, value
 
 
 def _scrub() -> None:

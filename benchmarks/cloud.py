@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import boto3
 
 from bake import catalog
+from bake.interrupts import held_back
 from bake.local import control, os_images
+from bake.local.delays import PROFILES
 from benchmarks.work import BASE
 
 _GONE = {"terminated"}
@@ -112,18 +114,22 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @contextmanager
-def a_local_cloud(home: Path, profile: dict[str, str]) -> Iterator[LocalCloud]:
-    """Started in `home` with `profile` in its environment, and erased afterwards."""
-    changed: dict[str, Any] = {"BAKE_HOME": str(home), **profile}
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
+def a_local_cloud(home: Path, like_ec2: float | None) -> Iterator[LocalCloud]:
+    """Started in `home`, and erased afterwards; with EC2's delays times `like_ec2`, if given."""
+    os.environ["BAKE_HOME"] = str(home)
     try:
-        endpoint = control.up()
-        try:
-            image = os_images.provide(endpoint, catalog.load().os_image(BASE), stand_in=False)
-            yield LocalCloud(endpoint, image)
-        finally:
-            control.down(erase=True)
+        endpoint = control.up(profile=_profile(home, like_ec2) if like_ec2 else "")
+        image = os_images.provide(endpoint, catalog.load().os_image(BASE), stand_in=False)
+        yield LocalCloud(endpoint, image)
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        with held_back():
+            control.down(erase=True)
+
+
+def _profile(home: Path, scale: float) -> str:
+    delays = tomllib.loads((PROFILES / "ec2.toml").read_text())
+    delays["scale"] = delays.get("scale", 1) * scale
+    path = home / "ec2.toml"
+    home.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name} = {value}\n" for name, value in delays.items()))
+    return str(path)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -121,7 +122,7 @@ def computer() -> dict[str, str]:
     model = next(
         (
             line.partition(":")[2].strip()
-            for line in open("/proc/cpuinfo", encoding="utf-8")  # noqa: PTH123, SIM115
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
             if line.startswith("model name")
         ),
         platform.machine(),
