@@ -159,9 +159,11 @@ class Engine:
     def unpause(self, name: str) -> None:
         self.call("unpause", name)
 
-    def create(self, name: str, image: str) -> None:
+    def create(self, name: str, image: str, *, labels: Mapping[str, str]) -> None:
         """A container that is never started."""
-        self.call("create", "--pull", "never", "--network", "none", "--name", name, image, "true")
+        arguments = ["create", "--pull", "never", "--network", "none", "--name", name]
+        arguments += [f"--label={key}={value}" for key, value in labels.items()]
+        self.call(*arguments, image, "true")
 
     def commit(
         self, name: str, reference: str, *, labels: Mapping[str, str], squash: bool = False

@@ -87,7 +87,8 @@ class Disk:
         """An image of what the machine was started from and, upon that, the copy; where it is."""
         helper = f"{self.name}-layer"
         marker = f"bake-{uuid.uuid4().hex}"  # no two layers are one, as equal ones would be
-        self.engine.create(helper, self.engine.image_of(self.name))
+        image = self.engine.image_of(self.name)
+        self.engine.create(helper, image, labels=self.labels)
         try:
             written, _ = self.engine.written_by(helper)
             if deep := self.engine.depth(self.name) >= MAX_DEPTH:
