@@ -168,6 +168,7 @@ def _workshop(
         builds=folders.builds(),
         console=console,
         ssh_port=_ssh_port(),
+        here="--local" if local else f"--region {cloud.region}",
     )
 
 
@@ -263,8 +264,7 @@ def bake(
         ((workshop, only),) = orders
         console.note(f"{only.name}: {only.description}")
         outcome = pipeline.bake(workshop, only, options)
-        there = "--local" if local else f"--region {workshop.cloud.region}"
-        listing.show_outcome(console, outcome, f"{_invoke()} launch-from-ami {there}")
+        listing.show_outcome(console, outcome, f"{_invoke()} launch-from-ami {workshop.here}")
 
 
 @task(positional=["recipe"], help={**RECIPE, "fresh": "as if nothing were there"}, **COMMAND)
@@ -351,6 +351,10 @@ def rebuild(
         orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
         candidates, unknown = schedule.look(orders)
         if matrix:
+            given_up = schedule.given_up_of(candidates, limit)
+            if given_up:
+                rebuilding.write_summary(rebuilding.summary(given_up), os.environ)
+                listing.show_reports(console, given_up)
             # The one thing for a program to read, and so for stdout.
             print(schedule.matrix(candidates, refused + unknown, limit=limit))
             return
@@ -562,7 +566,7 @@ def _change(
     with running(console):
         from bake import launch, listing
         from bake.aws import machine as machines
-        from bake.key_store import forget_host
+        from bake.key_store import forget_host, forget_key, key_path
 
         cloud = _cloud(console, local=local, region=region)
         changed = []
@@ -572,6 +576,8 @@ def _change(
                 getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
             if verb == "terminate":
                 forget_host(found.instance_id)
+                if found.key_name == f"bake-{found.run_id}":  # a builder's that was kept
+                    forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
             changed.append(machines.find_machine(cloud, found.instance_id) or found)
         console.result([listing.machine_document(each) for each in changed])
 

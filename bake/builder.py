@@ -164,7 +164,7 @@ def _look(
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
         console.warn(
             f"It stays, and costs, until it ends by itself at {ends}, "
-            f"or until: invoke terminate {machine.instance_id}"
+            f"or until: invoke terminate {machine.instance_id} {workshop.here}".rstrip()
         )
     else:
         forget_key(key)

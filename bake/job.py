@@ -26,7 +26,10 @@ DRIVERS = "drivers"
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where a bake happens: the cloud, where downloads come from, and our own folders."""
+    """Where a bake happens: the cloud, where downloads come from, and our own folders.
+
+    `here` is what a command needs to mean the same cloud, like `--region us-west-2`.
+    """
 
     cloud: Cloud
     payload: Payload
@@ -35,6 +38,7 @@ class Workshop:
     console: Console
     ssh_port: int = 22
     boot_timeout_s: float = BOOT_TIMEOUT_S
+    here: str = ""
 
     def for_one(self, name: str) -> Workshop:
         """For one of several bakes: its words carry its name, its leftovers are its own."""

@@ -42,6 +42,11 @@ def look(orders: Sequence[Order]) -> tuple[list[Candidate], list[Outcome]]:
     return [candidate for _, candidate in found], refused
 
 
+def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[Report]:
+    """Those that are not tried any more."""
+    return [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
+
+
 def rebuild(
     candidates: Sequence[Candidate],
     refused: Sequence[Outcome],
@@ -53,7 +58,7 @@ def rebuild(
     a row, until it asks for something else; None: never."""
     began = monotonic()
     tried = [candidate for candidate in candidates if candidate.is_due(limit)]
-    reports = [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
+    reports = given_up_of(candidates, limit)
     reports += [report(outcome) for outcome in refused]
     outcomes = bake_jobs([(c.workshop, c.preview.job) for c in tried], options, began)
     by_name = {outcome.recipe: outcome for outcome in outcomes}

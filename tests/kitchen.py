@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from conftest import REPOSITORY
 
@@ -36,7 +37,12 @@ SCRIPT = """\
 # Needs:  {needs}
 set -o errexit -o nounset -o pipefail
 # ask WORD: tells the witness, and goes on when it answers; fails when it says so.
-ask() {{ exec 3<>/dev/tcp/{address}/{port}; echo "$1" >&3; read -r answer <&3; [[ $answer == yes ]]; }}
+ask() {{
+    exec 3<>/dev/tcp/{address}/{port}
+    echo "$1" >&3
+    read -r answer <&3
+    [[ $answer == yes ]]
+}}
 ask '{name} begins'
 mkdir --parents /opt/stages
 echo '{name}' >/opt/stages/{name}
@@ -128,7 +134,7 @@ class Kitchen:
         values = {"stages": [*stages, "seal"], **changes}
         (self.folder / f"{name}.json").write_text(json.dumps(values))
 
-    def bake(self, *names: str, **options: object) -> list[pipeline.Outcome]:
+    def bake(self, *names: str, **options: Any) -> list[pipeline.Outcome]:
         """In this process. One recipe: raises what went wrong."""
         return bake(self.folder, names, **options)
 
@@ -170,7 +176,7 @@ def load(folder: Path, name: str) -> Recipe:
 
 
 def bake(
-    folder: Path, names: Sequence[str], *, console: Console | None = None, **options: object
+    folder: Path, names: Sequence[str], *, console: Console | None = None, **options: Any
 ) -> list[pipeline.Outcome]:
     workshop = Workshop(
         cloud=connect(),
@@ -180,7 +186,7 @@ def bake(
         console=console or Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
-    chosen = pipeline.Options(**options)  # type: ignore[arg-type]
+    chosen = pipeline.Options(**options)
     found = [load(folder, name) for name in names]
     if len(found) == 1:
         return [pipeline.bake(workshop, found[0], chosen)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import boto3
 import pytest
+from conftest import REPOSITORY
 from kitchen import Kitchen, Witness
 from leftovers import held
 
-from bake.aws.checkpoint import checkpoints
+from bake.aws.checkpoint import Checkpoint, checkpoints
 from bake.aws.image import find_image
-from bake.aws.session import connect
+from bake.aws.session import Cloud, connect
 from bake.builder import OnFailure
 from bake.errors import RequestError, StageError
 from bake.local import control
@@ -65,12 +67,14 @@ def test_what_is_baked_is_not_baked_again(kitchen: Kitchen, witness: Witness) ->
     before = machines_ever()
     [second] = kitchen.bake("one")
     assert (first.status, second.status) == ("baked", "there already")
-    assert first.image and second.image
+    assert first.image
+    assert second.image
     assert second.image.image_id == first.image.image_id
     assert machines_ever() == before
     assert witness.began() == ["a"]
     [third] = kitchen.bake("one", fresh=True)
-    assert third.image and third.image.image_id != first.image.image_id
+    assert third.image
+    assert third.image.image_id != first.image.image_id
     assert witness.began() == ["a", "a"]
 
 
@@ -252,10 +256,9 @@ def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
     with pytest.raises(StageError):
         kitchen.bake("one")
     witness.refused.clear()
-    real = pipeline.checkpoints
 
-    def and_then_it_is_deleted(*arguments: object) -> object:
-        found = real(*arguments)  # type: ignore[arg-type]
+    def and_then_it_is_deleted(cloud: Cloud) -> list[Checkpoint]:
+        found = checkpoints(cloud)
         for checkpoint in found:
             boto3.client("ec2").delete_snapshot(SnapshotId=checkpoint.snapshot_id)
         return found
@@ -337,7 +340,9 @@ def test_a_machine_that_is_kept_on_failure_can_be_reached_and_ended(
     assert len(kept["machines"]) == len(before.get("machines", [])) + 1
     assert "key pairs" not in kept
     ended = said[said.index("invoke terminate i-") :].split()[2]
-    subprocess.run(["invoke", "terminate", ended], check=True, capture_output=True)
+    invoke = Path(sys.executable).parent / "invoke"
+    subprocess.run([invoke, "terminate", ended], cwd=REPOSITORY, check=True, capture_output=True)
+    assert not Path(shlex.split(ssh)[2]).exists(), "the key of a machine that is gone"
     assert held() == before
 
 

@@ -1,4 +1,4 @@
-"""Many bakes at once: each stage runs once, as far as one disk can hold it; nobody waits for ever."""
+"""Many bakes at once: each stage runs once, as far as one disk can hold it, and all of them end."""
 
 from __future__ import annotations
 
