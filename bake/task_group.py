@@ -74,9 +74,9 @@ class TaskGroup(Generic[K, T]):
             self._scope.forget()
 
 
-def together(*work: Callable[[], None]) -> None:
+def together(*work: Callable[[], object]) -> None:
     """Do all of it at the same time; the first failure calls off the rest, and comes out."""
-    with TaskGroup[int, None]() as group:
+    with TaskGroup[int, object]() as group:
         for number, piece in enumerate(work):
             group.start(number, piece)
         while group.running:

@@ -50,24 +50,35 @@ version_of() {
 
 # ---- apt ----
 
-# Boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold these locks. apt waits for dpkg's
-# lock by itself from 1.9.11 on (Ubuntu 18.04 has 1.6), and for the lists' lock in no version.
-apt_get() {
+# Stages run at the same time, and of them one at a time uses apt. Boot-time jobs (apt-daily,
+# unattended-upgrades, cloud-init) hold apt's own locks: it waits for dpkg's by itself from 1.9.11 on
+# (Ubuntu 18.04 has 1.6), and for the lists' in no version.
+alone_with_apt() {
     local -r locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
-    timeout 900 python3 -c 'import fcntl, sys
+    (
+        flock --timeout 3600 9 || fail "another stage has been using apt for more than an hour"
+        timeout 900 python3 -c 'import fcntl, sys
 for path in sys.argv[1:]: fcntl.lockf(open(path, "a"), fcntl.LOCK_EX)' "${locks[@]}" ||
-        fail "apt or dpkg is held by another process for more than 15 minutes"
+            fail "apt or dpkg is held by another process for more than 15 minutes"
+        "$@" 9>&- # a service that a package starts must not keep the lock
+    ) 9>/run/bake-apt.lock
+}
+
+call_apt_get() {
     apt-get --yes --quiet --no-install-recommends \
         --option DPkg::Lock::Timeout=900 --option Acquire::Retries=5 --option APT::Update::Error-Mode=any \
         --option Dpkg::Use-Pty=0 --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold \
         --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync for each file: stopping the machine flushes all
 }
 
-# apt_install PACKAGE[=VERSION]…: after finishing what an interrupted run may have left half configured.
-apt_install() {
-    dpkg --configure --pending --force-confdef --force-confold
-    apt_get install "$@"
+configure_and_install() {
+    dpkg --configure --pending --force-confdef --force-confold && call_apt_get install "$@"
 }
+
+apt_get() { alone_with_apt call_apt_get "$@"; }
+
+# apt_install PACKAGE[=VERSION]…: after finishing what an interrupted run may have left half configured.
+apt_install() { alone_with_apt configure_and_install "$@"; }
 
 # write_file PATH: from stdin; a file that is already right keeps its time.
 write_file() {

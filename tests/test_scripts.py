@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,7 @@ from bake.local.standin import upstreams
 from bake.payload import Payload
 from bake.plan import variables
 from bake.stage import read_script
+from bake.task_group import together
 
 pytestmark = pytest.mark.machines
 
@@ -442,6 +444,12 @@ def test_a_held_lock_is_waited_for(fresh: Machine) -> None:
     fresh.read("until test -e /run/held; do sleep 0.05; done")
     fresh.bake("base")
     assert fresh.run("test -e /run/held").returncode == 1, "base did not wait"
+
+
+def test_stages_that_run_at_the_same_time_use_apt_one_after_the_other(fresh: Machine) -> None:
+    fresh.bake("base")
+    use = f"set -e; . {LIB}; apt_get update; apt_get install --reinstall unzip; apt_install unzip"
+    together(*[partial(fresh.read, use)] * 4)
 
 
 def test_a_package_that_was_left_half_configured_is_finished(fresh: Machine) -> None:
