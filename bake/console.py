@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,26 @@ class Console:
     def _verbose_line(self, step: Step, line: str) -> None:
         if self.verbose and not self.quiet:
             self._print(Text.assemble((f"  {step.title} │ ", "dim"), line.rstrip()))
+
+    @contextmanager
+    def waiting(self) -> Iterator[Callable[[str], None]]:
+        """What to tell when something has to be waited for, and for what; silent when nothing has.
+
+        What is said again is shown once.
+        """
+        said: list[str] = []
+        with ExitStack() as stack:
+            step: Step | None = None
+
+            def wait(text: str) -> None:
+                nonlocal step
+                step = step or stack.enter_context(self.step("Waiting"))
+                if text not in said[-1:]:
+                    said.append(text)
+                    self.note(f"  waiting {text}")
+                    step.update(text)
+
+            yield wait
 
     # Words ---------------------------------------------------------------------------------
 

@@ -202,13 +202,13 @@ def _take_or_make(
         return image
     make_folder(job.folder)
     with clean_up(cloud.leftovers) as stack:
-        with console.step("Turn") as step:
-            right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=step.update)
+        with console.waiting() as wait:
+            right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=wait)
             held = stack.enter_context(right)
             if isinstance(held, Image):
-                step.done(f"another run has baked {held.image_id}")
+                console.note(f"Another run has baked it: {held.image_id}")
                 return held
-            floor.wait_for_turn(job.recipe.name, on_wait=step.update)
+            floor.wait_for_turn(job.recipe.name, on_wait=wait)
         builder = stack.enter_context(a_builder(workshop, job, points, options.on_failure))
         return _make(workshop, job, builder, floor, points, held.check)
 

@@ -320,3 +320,18 @@ def test_many_threads_on_one_terminal_neither_hang_nor_tear_lines(
         assert sorted(line.strip() for line in notes) == sorted(
             f"recipe-{n} │ note {number}" for n in range(8) for number in range(20)
         )
+
+
+def test_a_wait_is_shown_only_where_there_is_one_and_each_reason_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console()
+    with console.waiting():
+        pass
+    assert capsys.readouterr().err == ""
+    with console.waiting() as wait:
+        for reason in ("for run a", "for run a", "for a machine"):
+            wait(reason)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["· Waiting …", "  waiting for run a", "  waiting for a machine"]
+    assert lines[3].startswith("✔ Waiting")
