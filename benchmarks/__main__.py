@@ -56,6 +56,8 @@ def main() -> int:
                         results[scenario].append(measured)
                         said = ", ".join(f"{who} {m.wall_s:.1f} s" for who, m in measured.items())
                         people.print(f"round {number + 1}, {scenario.name}: {said}")
+            except KeyboardInterrupt:
+                return 130
             except Broken as error:
                 people.print(str(error), markup=False)
                 return 1
