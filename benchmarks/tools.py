@@ -34,9 +34,7 @@ def bake(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: in
 
 
 def packer(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: int) -> float:
-    """Seconds of `packer build`. A poll a second is the shortest that it can be told, and what it
-    waits for AWS otherwise is two; that an SSH port which does not answer yet is tried again after
-    five seconds cannot be set."""
+    """Seconds of `packer build`, which asks AWS for states every second instead of every two."""
     template = folder / "packer.json"
     template.write_text(json.dumps(_template(cloud, folder, recipes), indent=1))
     command = ["packer", "build", "-color=false", f"-parallel-builds={jobs}", str(template)]
