@@ -45,7 +45,7 @@ def fail() -> None:
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # another test's may have ended meanwhile
 
 
 def test_pieces_are_told_of_in_the_order_in_which_they_end() -> None:
