@@ -20,8 +20,7 @@ from bake.errors import CloudError, ImageError, PreflightError, RequestError
 from bake.payload import Payload
 from bake.plan import Plan, make_plan
 from bake.recipe import Recipe
-
-DRIVERS = "drivers"
+from bake.verify import accepted
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,10 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
     candidates = [
         image
         for image in images(cloud, plan.recipe.name)
-        if image.digest == plan.digest and _proved_enough(image, plan.recipe)
+        if image.digest == plan.digest and image.verified in accepted(plan.recipe)
     ]
     by_state: Mapping[str, Image] = {image.state: image for image in reversed(candidates)}
     return by_state.get("available") or by_state.get("pending")
-
-
-def _proved_enough(image: Image, recipe: Recipe) -> bool:
-    return image.verified == "gpu" or recipe.gpu != "required" or DRIVERS not in recipe.stages
 
 
 def take_up(workshop: Workshop, image: Image) -> Image | None:

@@ -37,7 +37,7 @@ def test_what_is_there_already_is_not_waited_for(time: Time) -> None:
 def test_the_pauses_begin_short_and_stay_a_small_part_of_the_whole(time: Time) -> None:
     assert poll(lambda: None, timeout_s=6 * HOUR, clock=time.clock) is None
     assert time.passed == 6 * HOUR
-    assert time.pauses[0] == 0.5
+    assert time.pauses[0] == 0.2
     assert max(time.pauses) < 0.06 * 6 * HOUR
     assert len(time.pauses) < 200
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bake.aws.machine import Machine, stop
 from bake.aws.session import Cloud
-from bake.aws.snapshot import delete_snapshot, snapshots_of_image
+from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
 from bake.aws.tags import (
     DIGEST,
     EXPIRES,
@@ -215,14 +215,14 @@ def delete_image(cloud: Cloud, image: Image) -> None:
 
 
 def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: Tags) -> str:
+    request = {
+        "InstanceId": instance_id,
+        "Name": name,
+        "Description": description,
+        "TagSpecifications": specifications(tags, "image", "snapshot"),
+    }
     try:
-        image_id: str = cloud.ec2(
-            "CreateImage",
-            InstanceId=instance_id,
-            Name=name,
-            Description=description,
-            TagSpecifications=specifications(tags, "image", "snapshot"),
-        )["ImageId"]
+        image_id: str = after_a_pause(cloud, lambda: cloud.ec2("CreateImage", **request))["ImageId"]
     except CloudError as error:
         # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
         taken = error.code == "InvalidAMIName.Duplicate"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -60,19 +60,28 @@ def create_snapshot(
             lost = lost or not is_refusal(error)
             raise
 
+    try:
+        return after_a_pause(cloud, take, PASSING | ({TOO_SOON} if wait_for_turn else set()))
+    except BaseException:
+        if lost:
+            _undo(cloud, volume_id, tags, known_by)
+        raise
+
+
+def after_a_pause(
+    cloud: Cloud, take: Callable[[], dict[str, Any]], codes: Collection[str] = (TOO_SOON,)
+) -> dict[str, Any]:
+    """What `take` gives; asked again where EC2 wants a pause since the volume's last snapshot."""
     patiently = Retrying(
-        retry=retry_if_exception(lambda error: _passes(error, wait_for_turn)),
+        retry=retry_if_exception(
+            lambda error: isinstance(error, CloudError) and error.code in codes
+        ),
         stop=stop_after_attempt(_TRIES),
         wait=wait_fixed(BETWEEN_S),
         sleep=cloud.clock.sleep,
         reraise=True,
     )
-    try:
-        return patiently(take)
-    except BaseException:
-        if lost:
-            _undo(cloud, volume_id, tags, known_by)
-        raise
+    return patiently(take)
 
 
 def deletion(cloud: Cloud, which: str) -> str:
@@ -115,11 +124,6 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
 
     what = f"snapshot {snapshot_id} is in use by an image"
     wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
-
-
-def _passes(error: BaseException, wait_for_turn: bool) -> bool:
-    passing = PASSING | {TOO_SOON} if wait_for_turn else PASSING
-    return isinstance(error, CloudError) and error.code in passing
 
 
 def _made(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> list[dict[str, Any]] | None:

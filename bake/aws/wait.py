@@ -30,13 +30,12 @@ class Clock:
 def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
     """Ask `probe` until it answers something other than None; None after `timeout_s`.
 
-    The pauses grow from half a second, so that a cloud on this computer is not waited for, to a
-    twentieth of the time that it has taken so far, so that AWS is not hammered for hours. A state
-    that cannot become good is for `probe` to raise, with AWS's own reason. An outage is none: a
-    network that is away for minutes must not cost an image that took an hour.
+    A pause is a fifth of the time that it has taken so far, up to 15 s, and a twentieth later:
+    short at first, so that a cloud on this computer is not waited for, and AWS is not hammered for
+    hours. A state that cannot become good is for `probe` to raise, with AWS's own reason. An
+    outage is none: a network that is away for minutes must not cost an image that took an hour.
     """
     start = answered_at = clock.now()
-    pause = 0.5
     while True:
         try:
             if (answer := probe()) is not None:
@@ -48,8 +47,8 @@ def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T 
         elapsed = clock.now() - start
         if elapsed >= timeout_s:
             return None
+        pause = max(0.2, min(elapsed / 5, 15), elapsed / 20)
         clock.sleep(min(pause, timeout_s - elapsed))
-        pause = min(pause * 1.2, max(15, elapsed / 20))
 
 
 def wait_until(
