@@ -180,7 +180,7 @@ def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) ->
 def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=4)
-    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=26)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=29)
     assert take(aws, machine).state == "available"
     assert sum(aws.slept) > 60
 
