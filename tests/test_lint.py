@@ -12,7 +12,8 @@ from conftest import REPOSITORY
 BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = [
     str(path.relative_to(REPOSITORY))
-    for path in sorted([*REPOSITORY.glob("scripts/**/*.sh"), *REPOSITORY.glob("bake/**/*.sh")])
+    for folder in ("bake", "benchmarks", "scripts")
+    for path in sorted(REPOSITORY.glob(f"{folder}/**/*.sh"))
 ]
 SHELL_SCRIPTS.append(".ci/run")
 
