@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Literal
 
 from bake import catalog, explain
 from bake.aws.image import Image, create_image
@@ -11,7 +14,7 @@ from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.boot import login_user
 from bake.job import Job, Workshop
-from bake.record import StageRecord
+from bake.record import CheckRecord, Inventory, Record, StageRecord
 from bake.remote.connection import Connection
 from bake.verify import Check, Proof, check_clean, expect, prove
 
@@ -80,3 +83,40 @@ def take_image(
         )
         step.done(f"{image.image_id} {image.name}")
     return image
+
+
+def write_record(
+    workshop: Workshop,
+    job: Job,
+    machine: Machine,
+    image: Image,
+    verified: Literal["gpu", "cpu", "no"],
+    stages: Sequence[StageRecord],
+    checks: Sequence[Check],
+    found: Inventory,
+) -> Record:
+    """What is known of the image, written beside the run's logs."""
+    record = Record(
+        run=job.run.id,
+        recipe=job.recipe.name,
+        digest=job.plan.digest,
+        payload=workshop.payload.name,
+        verified=verified,
+        region=workshop.cloud.region,
+        image_id=image.image_id,
+        image_name=image.name,
+        snapshot_ids=image.snapshot_ids,
+        base_image_id=job.ground.base_image.image_id,
+        base_image_name=job.ground.base_image.name,
+        instance_type=machine.instance_type,
+        zone=machine.zone,
+        market=machine.market,
+        started_at=job.run.started_at,
+        ended_at=datetime.now(UTC),
+        stages=tuple(stages),
+        checks=tuple(CheckRecord(**asdict(check)) for check in checks),
+        inventory=found,
+    )
+    path = record.write(job.folder)
+    workshop.console.note(f"The record is {path}")
+    return record

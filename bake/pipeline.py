@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Literal, TypeVar
@@ -22,12 +21,12 @@ from bake.aws.undo import clean_up
 from bake.builder import Builder, OnFailure, a_builder
 from bake.checkpoints import StartPoints
 from bake.errors import BakeError, CloudError, RequestError
-from bake.finish import check_it_is_clean, prove_it, take_image
+from bake.finish import check_it_is_clean, prove_it, take_image, write_record
 from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
 from bake.recipe import Recipe
-from bake.record import CheckRecord, Record, StageRecord, inventory
+from bake.record import Record, StageRecord, inventory
 from bake.sharing import Floor
 from bake.task_group import TaskGroup
 from bake.waves import run_one, run_stages
@@ -200,7 +199,6 @@ def _take_or_make(
         image = job.image
         console.note(f"Nothing to do: {image.image_id} is what the recipe makes now")
         return image
-    make_folder(job.folder)
     with clean_up(cloud.leftovers) as stack:
         with console.waiting() as wait:
             right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=wait)
@@ -209,6 +207,7 @@ def _take_or_make(
                 console.note(f"Another run has baked it: {held.image_id}")
                 return held
             floor.wait_for_turn(job.recipe.name, on_wait=wait)
+        make_folder(job.folder)
         builder = stack.enter_context(a_builder(workshop, job, points, options.on_failure))
         return _make(workshop, job, builder, floor, points, held.check)
 
@@ -246,29 +245,8 @@ def _make(
     connection.close()
     still_ours()
     image = take_image(workshop, job, machine, stages, proof, seconds)
-    record = Record(
-        run=job.run.id,
-        recipe=job.recipe.name,
-        digest=job.plan.digest,
-        payload=workshop.payload.name,
-        verified=proof.verified,
-        region=workshop.cloud.region,
-        image_id=image.image_id,
-        image_name=image.name,
-        snapshot_ids=image.snapshot_ids,
-        base_image_id=job.ground.base_image.image_id,
-        base_image_name=job.ground.base_image.name,
-        instance_type=machine.instance_type,
-        zone=machine.zone,
-        market=machine.market,
-        started_at=job.run.started_at,
-        ended_at=datetime.now(UTC),
-        stages=tuple(stages),
-        checks=tuple(CheckRecord(**asdict(check)) for check in (*proof.checks, *clean)),
-        inventory=found,
-    )
-    path = record.write(job.folder)
-    workshop.console.note(f"The record is {path}")
+    checks = (*proof.checks, *clean)
+    record = write_record(workshop, job, machine, image, proof.verified, stages, checks, found)
     return record, image
 
 
