@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,29 @@ def test_layer_with_several_names_loses_only_the_one_that_is_forgotten() -> None
         assert engine.references(names[1].rpartition(":")[0]) == [names[1]]
     finally:
         engine.call("rmi", "--force", names[1], check=False)
+
+
+def test_no_layer_is_pruned_while_others_are_made_or_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Podman would take what has no name yet, also of another cloud's machine."""
+    monkeypatch.setenv("BAKE_CACHE", str(tmp_path / "cache"))
+    slow = f'echo "$1 $2 begins" >>{tmp_path}/said; sleep 0.5; echo "$1 $2 ends" >>{tmp_path}/said'
+    engine = Engine(str(program(tmp_path, "podman", slow)))
+    works: list[Callable[[], object]] = [
+        lambda: engine.has_image("ref"),
+        lambda: engine.tag("ref", "other"),
+        lambda: engine.prune("label"),
+    ]
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said[:2] == ["image inspect begins", "tag ref begins"]
+    assert said[-2:] == ["image prune begins", "image prune ends"]
 
 
 def test_failed_command_says_what_the_engine_said(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ be above what this user may set.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import io
 import os
@@ -15,13 +17,17 @@ import shutil
 import struct
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bake import folders
 from bake.errors import LocalCloudError
 
 COMMAND_TIMEOUT_S = 600
+
+# Podman's commands that make, look up or remove layers.
+_OF_LAYERS = {"commit", "create", "image", "images", "import", "run", "tag", "untag"}
 
 _UPPER = "{{.GraphDriver.Data.UpperDir}}"
 _DEPTH = "{{len .RootFS.Layers}}"
@@ -80,9 +86,10 @@ class Engine:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run one command. Raises LocalCloudError with what the engine said."""
         try:
-            done = subprocess.run(
-                self.command(*arguments), input=stdin, capture_output=True, timeout=timeout_s
-            )
+            with self._undisturbed(arguments):
+                done = subprocess.run(
+                    self.command(*arguments), input=stdin, capture_output=True, timeout=timeout_s
+                )
         except subprocess.TimeoutExpired as error:
             raise LocalCloudError(
                 f"{self.program} {arguments[0]} did not end in {timeout_s:g} s"
@@ -91,6 +98,21 @@ class Engine:
             said = done.stderr.decode(errors="replace").strip()
             raise LocalCloudError(f"{self.program} {arguments[0]} failed: {said}")
         return done
+
+    @contextlib.contextmanager
+    def _undisturbed(self, arguments: Sequence[str]) -> Iterator[None]:
+        """Keeps Podman's `image prune` and what makes or looks at layers apart, in all processes.
+
+        Podman names a layer a moment after it has made it, and `prune` takes what has no name; and
+        who looks at one layer fails over another that is taken meanwhile.
+        """
+        if not self._podman or arguments[0] not in _OF_LAYERS:
+            yield
+            return
+        folders.cache().mkdir(parents=True, exist_ok=True)
+        with (folders.cache() / "layers.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if "prune" in arguments else fcntl.LOCK_SH)
+            yield
 
     def run_arguments(
         self,
