@@ -111,9 +111,11 @@ def _recipes(
             recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
             for name in dict.fromkeys(names or (None,))
         ]
+    # Without a name they have chosen the recipe; with one, they change it.
+    change = {"cuda": cuda, "framework": framework} if names else {}
     ready = []
     for recipe in chosen:
-        changed = recipes.override(recipe, instance_type=instance_type, spot=market)
+        changed = recipes.override(recipe, instance_type=instance_type, spot=market, **change)
         refuse_what_cannot_work(changed, catalog.load())
         # A GPU is what an image on AWS is for; a computer of one's own need not have one.
         policy = changed.gpu or ("if-present" if local else "required")
@@ -181,8 +183,10 @@ def _orders(
 
     orders, refused = [], []
     clouds: dict[str | None, Cloud] = {}
-    for recipe in recipes:
-        mine = console.named(recipe.name) if len(recipes) > 1 else console
+    # All of them first: what they write is as wide as the longest name.
+    several = len(recipes) > 1
+    consoles = [console.named(recipe.name) if several else console for recipe in recipes]
+    for recipe, mine in zip(recipes, consoles, strict=True):
         try:
             workshop = _workshop(
                 mine, recipe, clouds, local=local, stand_in=stand_in, region=region
@@ -267,10 +271,15 @@ def bake(
         listing.show_outcome(console, outcome, f"{_invoke()} launch-from-ami {workshop.here}")
 
 
-@task(positional=["recipe"], help={**RECIPE, "fresh": "as if nothing were there"}, **COMMAND)
+@task(
+    positional=["recipe"],
+    help={**RECIPE, "all": "every recipe of manifests/", "fresh": "as if nothing were there"},
+    **COMMAND,
+)
 def plan(
     _context: Any,
     recipe: Any = None,
+    all: bool = False,
     cuda: str | None = None,
     framework: str | None = None,
     region: str | None = None,
@@ -287,6 +296,7 @@ def plan(
     with running(console):
         chosen = _recipes(
             recipe,
+            everything=all,
             cuda=cuda,
             framework=framework,
             instance_type=instance_type,
@@ -348,6 +358,7 @@ def rebuild(
         options = pipeline.Options(machines=jobs)
         options.check(len(chosen), interactive=False)
         limit = None if retry else give_up_after
+        schedule.check(limit, summary)
         orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
         candidates, unknown = schedule.look(orders)
         if matrix:
@@ -386,7 +397,7 @@ def checkpoints(
 
         cloud = _cloud(console, local=local, region=region)
         found = find_checkpoints(cloud, recipe)
-        listing.show_checkpoints(console, found, snapshot_price(cloud), datetime.now(UTC))
+        listing.show_checkpoints(console, found, snapshot_price(cloud), datetime.now(UTC), recipe)
 
 
 @task(**COMMAND)

@@ -20,7 +20,7 @@ from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
 from bake.boot import login_user, wait_until_reached
 from bake.checkpoints import StartPoints, start_image
-from bake.errors import StageError, VerificationError
+from bake.errors import BakeError, StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
 from bake.key_store import forget_host, forget_key, key_path, know_host, save_key, ssh_command
@@ -63,7 +63,7 @@ def a_builder(
     stack, kept = ExitStack(), ExitStack()
     stack.push(kept)
     machine: Machine | None = None
-    began = monotonic()
+    began, title = monotonic(), "Removing the builder"
     try:
         with start_image(workshop, job, points) as (image_id, start):
             key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
@@ -81,14 +81,15 @@ def a_builder(
             stack.enter_context(connection)
             step.done(str(connection))
         yield Builder(machine, connection, start, monotonic() - began)
-    except (StageError, VerificationError):
+    except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
-            _look(workshop, job, machine, login, host_key, on_failure)
+            _look(workshop, job, machine, login, host_key, on_failure, error)
             if on_failure.keep:
                 kept.pop_all()
+                title = "Leaving the builder up"
         raise
     finally:
-        with held_back(), console.step("Removing the builder"):
+        with held_back(), console.step(title):
             stack.close()
 
 
@@ -142,8 +143,9 @@ def _look(
     login: keys.KeyPair,
     host_key: keys.KeyPair,
     on_failure: OnFailure,
+    error: BakeError,
 ) -> None:
-    """How to reach the machine that failed; with `shell`, a shell on it, here and now."""
+    """A shell on the machine that failed, here and now; or the error says how to reach it."""
     cloud, console = workshop.cloud, workshop.console
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
     save_key(key, login.private_openssh)
@@ -155,16 +157,17 @@ def _look(
         key=key,
         port=workshop.ssh_port,
     )
-    console.warn(f"The bake failed. Its machine is {machine.instance_id}; this reaches it:")
-    console.print(shlex.join(command))
     if on_failure.shell:
-        console.note("A shell on it; when you leave it, the bake goes on with its end.")
+        console.failure(error)
+        console.note(f"A shell on {machine.instance_id}; when you leave it, the bake ends.")
         subprocess.call(command)
     if on_failure.keep:
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
-        console.warn(
-            f"It stays, and costs, until it ends by itself at {ends}, "
-            f"or until: invoke terminate {machine.instance_id} {workshop.here}".rstrip()
+        error.details += (
+            f"Its machine stays, and costs, until {ends}. It is reached, and ended, by:",
+            f"invoke connect {machine.instance_id} {workshop.here}".rstrip(),
+            f"invoke terminate {machine.instance_id} {workshop.here}".rstrip(),
+            shlex.join(command),
         )
     else:
         forget_key(key)

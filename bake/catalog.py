@@ -48,7 +48,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return f"There is {', '.join(known)}" if known else ""
+    there = "There is" if len(known) == 1 else "There are"
+    return f"{there} {', '.join(known)}" if known else ""
 
 
 def runs_on(code: Iterable[str], capability: str) -> bool:

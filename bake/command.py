@@ -14,6 +14,7 @@ from invoke.parser import Argument
 from invoke.parser.parser import ParseMachine
 from invoke.tasks import Task
 
+WRONG = 2
 INTERRUPTED = 130
 
 EVERYWHERE = {
@@ -43,11 +44,25 @@ class Names(Argument):  # type: ignore[misc]
 
     @value.setter
     def value(self, word: str) -> None:
+        if word.startswith("-"):
+            option = f"There is no option {word} here; invoke --help COMMAND lists those there are"
+            raise Exit(option, code=WRONG)
         self.words.append(word)
 
     @property
     def got_value(self) -> bool:
         return bool(self.words)
+
+
+class WholeNumber(Argument):  # type: ignore[misc]
+    """An option that says what it takes, where Invoke's own lets Python's error out."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        try:
+            super().set_value(value, cast)
+        except ValueError:
+            said = f"--{self.name.replace('_', '-')} takes a whole number, not {value}"
+            raise Exit(said, code=WRONG) from None
 
 
 def _complete_names(complete_context: Callable[[ParseMachine], None]) -> Callable[..., None]:
@@ -73,10 +88,15 @@ class Command(Task):  # type: ignore[misc]
         explained = dict(self.help)
         arguments: list[Argument] = super().get_arguments(ignore_unknown_help=ignore_unknown_help)
         self.help = explained  # Invoke takes out what it has read; it must be there the next time
-        return [
-            Names(argument.name, argument.help) if argument.name in self.positional else argument
-            for argument in arguments
-        ]
+        return [self._ours(argument) for argument in arguments]
+
+    def _ours(self, argument: Argument) -> Argument:
+        if argument.name in self.positional:
+            return Names(argument.name, argument.help)
+        if argument.kind is int:
+            same = {"default": argument.default, "help": argument.help, "kind": int}
+            return WholeNumber(names=argument.names, attr_name=argument.attr_name, **same)
+        return argument
 
     def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
         options: dict[str, Any] = super().arg_opts(name, default, taken_names)

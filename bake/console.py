@@ -323,8 +323,10 @@ class Console:
     def _print(self, text: Text, *, wrap: bool = False) -> None:
         # Not wrapped as a rule: a command must be in one piece when it is pasted.
         prefix = self._work.prefix
-        if prefix:
-            lines = text.split("\n", allow_blank=True)
-            text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
         with self._screen.lock:
-            self._screen.err.print(text, soft_wrap=not wrap or bool(prefix))
+            err = self._screen.err
+            if prefix:
+                room = max(err.width - len(prefix), 20)
+                lines = text.wrap(err, room) if wrap else text.split("\n", allow_blank=True)
+                text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
+            err.print(text, soft_wrap=not wrap or bool(prefix))

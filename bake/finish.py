@@ -81,7 +81,7 @@ def take_image(
             tags=tags,
             on_progress=step.update,
         )
-        step.done(f"{image.image_id} {image.name}")
+        step.done(image.image_id)
     return image
 
 

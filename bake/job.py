@@ -94,7 +94,7 @@ def prepare(
         else:
             ground = preflight(cloud, recipe, image_name=name, owner=owner)
             plan = _plan(workshop, recipe, ground.base_image)
-        step.done(f"{ground.base_image.name}, {len(plan.stages)} stages")
+        step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)

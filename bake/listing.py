@@ -156,6 +156,7 @@ def show_checkpoints(
     checkpoints: Sequence[Checkpoint],
     usd_per_gb_month: float | None,
     now: datetime,
+    recipe: str | None = None,
 ) -> None:
     """`usd_per_gb_month` is what a snapshot costs; None where that is not known."""
     # Folded here, at blanks and hyphens, so that the ids stay in one piece on 80 columns.
@@ -172,7 +173,8 @@ def show_checkpoints(
             ]
             for checkpoint in checkpoints
         ],
-        empty="You have no checkpoints here. A bake makes them, and removes them in time",
+        empty=f"You have no checkpoints {f'of {recipe} ' if recipe else ''}here. "
+        "A bake makes them, and removes them in time",
     )
     if console.json:
         console.result([checkpoint_document(c, usd_per_gb_month) for c in checkpoints])

@@ -47,7 +47,8 @@ class Options:
     def check(self, recipes: int, *, interactive: bool) -> None:
         """RequestError where they do not go together; `recipes` is how many are to be baked."""
         if self.machines < 1:
-            raise RequestError(f"--jobs {self.machines}: at least one machine is needed")
+            message = f"--jobs {self.machines}: at least one machine is needed"
+            raise RequestError(message, hint="Give a number from 1 on, or leave it out")
         if recipes > 1 and self.name:
             raise RequestError("--name is for one image", hint="Leave it out, or name one recipe")
         if self.on_failure.shell and (recipes > 1 or not interactive):
@@ -154,8 +155,7 @@ def bake_jobs(
                 group.start(job.recipe.name, work)
             outcomes = [group.next()[1] for _ in jobs]
         for workshop, job in jobs:
-            if not job.there:
-                _forget_old_checkpoints(workshop, job)
+            _forget_old_checkpoints(workshop, job)
     except BaseException as error:
         for workshop, _ in jobs:
             for leftover in workshop.cloud.leftovers:
@@ -176,6 +176,9 @@ def _outcome(
     try:
         made = _take_or_make(workshop, job, options, floor, points)
     except BakeError as error:
+        if start := points.best(job.plan):
+            held = ", ".join(start.stages)
+            error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
         return Outcome(recipe, "failed", monotonic() - began, error=error)
     finally:
         floor.leave(recipe)
@@ -203,10 +206,11 @@ def _take_or_make(
         with console.waiting() as wait:
             right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=wait)
             held = stack.enter_context(right)
-            if isinstance(held, Image):
-                console.note(f"Another run has baked it: {held.image_id}")
-                return held
-            floor.wait_for_turn(job.recipe.name, on_wait=wait)
+            if not isinstance(held, Image):
+                floor.wait_for_turn(job.recipe.name, on_wait=wait)
+        if isinstance(held, Image):
+            console.note(f"Another run has baked it: {held.image_id}")
+            return held
         make_folder(job.folder)
         builder = stack.enter_context(a_builder(workshop, job, points, options.on_failure))
         return _make(workshop, job, builder, floor, points, held.check)

@@ -139,7 +139,8 @@ def given_up(recipe: str, failures: Failures) -> Report:
     """A recipe that is not tried, and what became of it the last times."""
     since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
     again = "Change the recipe, or try it all the same: invoke rebuild --retry"
-    times = f"{failures.count} failures in a row{since}"
+    failed = "1 failure" if failures.count == 1 else f"{failures.count} failures in a row"
+    times = f"{failed}{since}"
     why = (times, *([f"the last one: {failures.reason}"] if failures.reason else []), again)
     return Report(recipe, "not tried", why=why)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 from bake import catalog
 from bake.aws.failures import Failures, failures, forget_failures, note_failure
-from bake.errors import BakeError, CloudError
+from bake.errors import BakeError, CloudError, RequestError
 from bake.forecast import money
 from bake.job import Workshop
 from bake.pipeline import Options, Order, Outcome, bake_jobs, for_each
@@ -40,6 +41,17 @@ def look(orders: Sequence[Order]) -> tuple[list[Candidate], list[Outcome]]:
     """What there would be to do for each; and those of which even that cannot be said."""
     found, refused = for_each(orders, _candidate)
     return [candidate for _, candidate in found], refused
+
+
+def check(limit: int | None, summary: str | None) -> None:
+    """RequestError now rather than after hours."""
+    if limit is not None and limit < 1:
+        raise RequestError(
+            f"--give-up-after {limit}: after no failure at all, nothing would ever be tried",
+            hint="Give a number from 1 on, or --retry to try everything",
+        )
+    if summary and not Path(summary).absolute().parent.is_dir():
+        raise RequestError(f"The summary cannot be written to {summary}: no such folder")
 
 
 def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[Report]:

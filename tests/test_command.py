@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 from invoke import Collection, task
 from invoke.exceptions import Exit
 from invoke.parser import Parser
@@ -128,3 +132,36 @@ def test_with_json_a_failure_is_one_document_on_stdout(capsys: pytest.CaptureFix
     document = json.loads(capsys.readouterr().out)
     assert document["error"] == "RecipeError"
     assert document["details"] == ['cuda.version: 10.1 is a number. Write "10.1"']
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bake", "--jobs", "many"], "--jobs takes a whole number, not many"),
+        (["rebuild", "--give-up-after", "x"], "--give-up-after takes a whole number, not x"),
+        (["bake", "--cudda"], "There is no option --cudda here"),
+        (["bake", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
+        (["rebuild", "--give-up-after", "0"], "nothing would ever be tried"),
+        (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),
+        (["bake", "--all", "mxnet-cu101"], "--all means all recipes"),
+        (["bake", "mxnet-cu100", "mxnet-cu101", "--name", "x"], "--name is for one image"),
+        (["bake", "mxnet-cu100", "mxnet-cu101", "--cuda", "11.2"], "are for one recipe"),
+        (["bake", "--cuda", "10.1", "--shell-on-failure"], "is for one recipe, in a terminal"),
+        (["bake", "mxnet-cu101", "--cuda", "11.2"], "mxnet 1.7.0 has no wheel for CUDA 11.2"),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_asked(
+    words: list[str], says: str
+) -> None:
+    invoke = Path(sys.executable).parent / "invoke"
+    run = subprocess.run(
+        [invoke, *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert run.returncode == 2, run.stderr
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
