@@ -140,7 +140,7 @@ def test_with_json_a_failure_is_one_document_on_stdout(capsys: pytest.CaptureFix
         (["bake", "--jobs", "many"], "--jobs takes a whole number, not many"),
         (["rebuild", "--give-up-after", "x"], "--give-up-after takes a whole number, not x"),
         (["bake", "--cudda"], "There is no option --cudda here"),
-        (["bake", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
+        (["bake", "mxnet-cu101", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
         (["rebuild", "--give-up-after", "0"], "nothing would ever be tried"),
         (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),
         (["bake", "--all", "mxnet-cu101"], "--all means all recipes"),
