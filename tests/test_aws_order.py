@@ -230,6 +230,13 @@ def test_each_placement_has_its_own_token_and_a_repeated_request_the_same(aws: A
     assert first != second == again
 
 
+def test_a_machine_is_asked_for_until_those_of_many_others_were(aws: Aws) -> None:
+    aws.refuse("RunInstances", "RequestLimitExceeded", status=503, times=12)
+    bake(aws, nothing)
+    assert aws.sent.count("RunInstances") == 13
+    assert sum(aws.slept) > 60
+
+
 def test_a_group_that_is_not_everywhere_known_yet_is_asked_for_again(aws: Aws) -> None:
     aws.refuse("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound", times=2)
     aws.refuse("RunInstances", "InvalidGroup.NotFound", times=2)

@@ -22,6 +22,9 @@ OnRefusal = Callable[[Placement, CloudError], None]
 # Asked again with the same token, and so never done twice. The two that are not found were made
 # a moment ago by this run, and are not everywhere known yet.
 _ASK_AGAIN = PASSING | {"InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
+# Five minutes: EC2 lets few requests at a time pass for each operation (Developer Guide, "Request
+# throttling"), and fifty bakes may ask at once.
+_TRIES = 18
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
     request = _request(run, order, placement)
     patiently = Retrying(
         retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in _ASK_AGAIN),
-        stop=stop_after_attempt(6),
+        stop=stop_after_attempt(_TRIES),
         wait=wait_exponential_jitter(initial=1, max=20),
         sleep=cloud.clock.sleep,
         reraise=True,
