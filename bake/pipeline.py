@@ -201,6 +201,8 @@ def _take_or_make(
     if job.image and job.there:
         image = job.image
         console.note(f"Nothing to do: {image.image_id} is what the recipe makes now")
+        if options.name and options.name != image.name:
+            console.warn(f"It keeps its name, {image.name}; --fresh makes another image")
         return image
     with clean_up(cloud.leftovers) as stack:
         with console.waiting() as wait:

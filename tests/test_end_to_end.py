@@ -15,6 +15,8 @@ import pytest
 from conftest import REPOSITORY
 from leftovers import held
 
+from bake.aws import session
+from bake.aws.checkpoint import checkpoints
 from bake.record import Record
 from bake.remote.connection import connect
 from bake.verify import check_clean
@@ -50,7 +52,9 @@ def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         monkeypatch.setenv("BAKE_HOME", str(local_home))
         monkeypatch.setenv("BAKE_BUILDS", str(tmp_path_factory.mktemp("builds")))
         run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
-        record = json.loads(run.stdout)
+        outcome = json.loads(run.stdout)
+        assert outcome["status"] == "baked"
+        record: dict[str, Any] = outcome["record"]
         record["builds"] = os.environ["BAKE_BUILDS"]
         yield record
 
@@ -68,7 +72,9 @@ def test_a_bake_leaves_the_image_its_record_and_nothing_else(
 ) -> None:
     left = held()
     assert left.pop("images") == [baked["image_id"]]
-    assert left.pop("snapshots") == baked["snapshot_ids"]
+    kept = [checkpoint.snapshot_id for checkpoint in checkpoints(session.connect(), "mxnet-cu101")]
+    assert len(kept) == 4, "one after each wave of stages"
+    assert {*left.pop("snapshots")} == {*baked["snapshot_ids"], *kept}
     assert left == {}
     folder = Path(baked["builds"], baked["run"])
     record = Record.model_validate_json((folder / "record.json").read_text())
@@ -84,7 +90,7 @@ def test_the_aws_cli_lists_the_image_and_its_snapshot_with_all_tags(
 ) -> None:
     (image,) = aws("describe-images", "--owners", "self")["Images"]
     (snapshot,) = aws("describe-snapshots", "--owner-ids", "self", "--filters",
-                      "Name=tag-key,Values=bake:run")["Snapshots"]  # fmt: skip
+                      "Name=tag-key,Values=bake:digest")["Snapshots"]  # fmt: skip
     tags = {tag["Key"]: tag["Value"] for tag in image["Tags"]}
     assert {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]} == tags
     assert tags["bake:verified"] == "cpu"
@@ -181,7 +187,7 @@ def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
         (["bake", "--cuda", "10.1", "--instance-type", "p4d.24xlarge"], "A100"),
         (["bake", "--cuda", "10.1", "--stand-in"], "Add --local"),
         (["bake", "--cuda", "10.1", "--spot", "--no-spot"], "exclude each other"),
-        (["bake", "mxnet-cu101", "mxnet-cu112"], "One recipe at a time"),
+        (["bake", "mxnet-cu101", "mxnet-cu112", "--name", "x"], "--name is for one image"),
         (["bake", "--cuda", "10.1", "--local"], "--stand-in"),
         (["launch-from-ami", "--local", "--ami", "ami-00000000000000000"], "no available image"),
         (["terminate", "nobody", "--local"], "no machine nobody"),
@@ -199,7 +205,8 @@ def test_a_name_that_is_taken_is_found_before_anything_starts(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     before = held()
-    words = ["bake", "--cuda", "10.1", "--local", "--stand-in", "--name", baked["image_name"]]
+    words = ["bake", "--cuda", "10.1", "--local", "--stand-in", "--name"]
+    words += [baked["image_name"], "--fresh"]
     refused = invoke(*words, status=2)
     assert "is already named" in refused.stderr
     assert held() == before

@@ -30,7 +30,7 @@ def invoke(*words: str) -> str:
 def test_cuda_11_8_and_mxnet_of_debian_and_pypi_work_on_a_machine_from_the_image(
     local_cloud: Path,
 ) -> None:
-    record = json.loads(invoke("bake", "mxnet-cu118-debian12"))
+    record = json.loads(invoke("bake", "mxnet-cu118-debian12"))["record"]
     assert record["payload"] == "upstream"
     assert record["verified"] in ("cpu", "gpu")
     for stage in record["stages"]:
