@@ -45,7 +45,9 @@ list_filled() {
     fi
 }
 
-# Who would write again what is taken away here is stopped first; the journal goes on in memory.
+# Who would write again what is taken away here is stopped first; the journal goes on in memory. The
+# boot may not even have ended: a machine from a checkpoint answers before, and has little else to do.
+[[ ! -e /run/cloud-init/status.json ]] || timeout 300 cloud-init status --wait >/dev/null || true
 if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
     for unit in apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service syslog.socket rsyslog.service; do
         systemctl stop "$unit" 2>/dev/null || true
@@ -57,12 +59,17 @@ apt_get clean
 ! command -v cloud-init >/dev/null || cloud-init clean --logs
 
 find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' -o -name '*.journal*' \) -delete
-mapfile -t files < <(list_filled)
-((${#files[@]} == 0)) || truncate --size 0 "${files[@]}"
-mapfile -t traces < <(list_traces)
-((${#traces[@]} == 0)) || rm --recursive --force --one-file-system "${traces[@]}"
-in_container || sync # a container's would wait for everything that its host has to write
-
-mapfile -t left < <(list_traces && list_filled)
+removed=0 emptied=0
+for pause in 0 1 2; do # who writes a last line while this goes on (init, of its logins) is waited for
+    sleep "$pause"
+    mapfile -t files < <(list_filled)
+    ((${#files[@]} == 0)) || truncate --size 0 "${files[@]}"
+    mapfile -t traces < <(list_traces)
+    ((${#traces[@]} == 0)) || rm --recursive --force --one-file-system "${traces[@]}"
+    removed=$((removed + ${#traces[@]})) emptied=$((emptied + ${#files[@]}))
+    in_container || sync # a container's would wait for everything that its host has to write
+    mapfile -t left < <(list_traces && list_filled)
+    ((${#left[@]} > 0)) || break
+done
 ((${#left[@]} == 0)) || fail "still there: ${left[*]}"
-say "sealed: ${#traces[@]} traces removed, ${#files[@]} files emptied"
+say "sealed: $removed traces removed, $emptied files emptied"
