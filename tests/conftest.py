@@ -6,8 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from kitchen import Kitchen, Witness
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -80,3 +84,34 @@ def local_cloud(local_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in control.environment(endpoint).items():
         monkeypatch.setenv(name, value)
     return local_home
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    from kitchen import Witness
+
+    witness = Witness()
+    yield witness
+    witness.close()
+
+
+@pytest.fixture
+def kitchen(local_cloud: Path, tmp_path: Path, witness: Witness) -> Iterator[Kitchen]:
+    """A kitchen whose images and checkpoints are gone afterwards; nothing else may be left."""
+    import boto3
+    from kitchen import Kitchen
+    from leftovers import held
+
+    from bake.local import control
+
+    endpoint = control.status()
+    assert endpoint is not None
+    before = held()
+    yield Kitchen(tmp_path / "kitchen", witness, endpoint.ask("status")["computer_address"])
+    after = held()
+    ec2 = boto3.client("ec2")
+    for image_id in {*after.pop("images", [])} - {*before.get("images", [])}:
+        ec2.deregister_image(ImageId=image_id)
+    for snapshot_id in {*after.pop("snapshots", [])} - {*before.get("snapshots", [])}:
+        ec2.delete_snapshot(SnapshotId=snapshot_id)
+    assert after == {k: v for k, v in before.items() if k not in ("images", "snapshots")}

@@ -17,14 +17,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import boto3
 from conftest import REPOSITORY
 
 from bake import pipeline
 from bake import recipe as recipes
-from bake.aws.session import connect
+from bake.aws.session import Cloud, connect
 from bake.console import Console
 from bake.job import Workshop
 from bake.local.os_images import STAND_IN_OWNER
@@ -35,6 +37,7 @@ SCRIPT = """\
 #!/usr/bin/env bash
 # A stage of a test.
 # Needs:  {needs}
+# Inputs: {inputs}
 set -o errexit -o nounset -o pipefail
 # ask WORD: tells the witness, and goes on when it answers; fails when it says so.
 ask() {{
@@ -49,6 +52,12 @@ echo '{name}' >/opt/stages/{name}
 {body}
 ask '{name} ends'
 """
+
+
+def machines_ever() -> set[str]:
+    """Ids of all machines that were ever started; terminated ones are shown for an hour."""
+    pages = boto3.client("ec2").get_paginator("describe_instances").paginate()
+    return {i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]}
 
 
 class Witness:
@@ -118,10 +127,15 @@ class Kitchen:
         for real in ("lib.sh", "stages/seal.sh"):
             shutil.copy(REPOSITORY / "scripts" / real, self.scripts / real)
 
-    def stage(self, name: str, needs: str = "", body: str = "") -> None:
+    def stage(self, name: str, needs: str = "", body: str = "", inputs: str = "") -> None:
         """Writes its script; `body` is what it does between its beginning and its end."""
         text = SCRIPT.format(
-            name=name, needs=needs, body=body, address=self.address, port=self.witness.port
+            name=name,
+            needs=needs,
+            inputs=inputs,
+            body=body,
+            address=self.address,
+            port=self.witness.port,
         )
         (self.scripts / "stages" / f"{name}.sh").write_text(text)
 
@@ -134,9 +148,18 @@ class Kitchen:
         values = {"stages": [*stages, "seal"], **changes}
         (self.folder / f"{name}.json").write_text(json.dumps(values))
 
+    def orders(self, *names: str) -> list[pipeline.Order]:
+        """For who bakes them in another way, or looks at them."""
+        return orders(self.folder, names, cloud=self.cloud)
+
     def bake(self, *names: str, **options: Any) -> list[pipeline.Outcome]:
         """In this process. One recipe: raises what went wrong."""
-        return bake(self.folder, names, **options)
+        return bake(self.folder, names, cloud=self.cloud, **options)
+
+    @cached_property
+    def cloud(self) -> Cloud:
+        """One for all that a test does: making clients takes a third of a second."""
+        return connect()
 
     @contextmanager
     def baking(self, *names: str) -> Iterator[subprocess.Popen[str]]:
@@ -163,6 +186,7 @@ def load(folder: Path, name: str) -> Recipe:
     if "after" in checkpoints:
         checkpoints["after"] = tuple(checkpoints["after"])
     builder = values.pop("builder", {})
+    packages = {kind: tuple(named) for kind, named in values.pop("packages", {}).items()}
     return whole.model_copy(
         update={
             "name": name,
@@ -170,27 +194,43 @@ def load(folder: Path, name: str) -> Recipe:
             "stages": tuple(values.pop("stages")),
             "checkpoints": whole.checkpoints.model_copy(update=checkpoints),
             "builder": whole.builder.model_copy(update=builder),
+            "packages": whole.packages.model_copy(update=packages),
             **values,
         }
     )
 
 
-def bake(
-    folder: Path, names: Sequence[str], *, console: Console | None = None, **options: Any
-) -> list[pipeline.Outcome]:
+def orders(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    console: Console | None = None,
+    cloud: Cloud | None = None,
+) -> list[pipeline.Order]:
     workshop = Workshop(
-        cloud=connect(),
+        cloud=cloud or connect(),
         payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
         scripts=folder / "scripts",
         builds=folder / "builds",
         console=console or Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
+    return [(workshop, load(folder, name)) for name in names]
+
+
+def bake(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    console: Console | None = None,
+    cloud: Cloud | None = None,
+    **options: Any,
+) -> list[pipeline.Outcome]:
     chosen = pipeline.Options(**options)
-    found = [load(folder, name) for name in names]
+    found = orders(folder, names, console=console, cloud=cloud)
     if len(found) == 1:
-        return [pipeline.bake(workshop, found[0], chosen)]
-    return pipeline.bake_all([(workshop, recipe) for recipe in found], chosen)
+        return [pipeline.bake(*found[0], chosen)]
+    return pipeline.bake_all(found, chosen)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 from conftest import REPOSITORY
-from kitchen import Kitchen, Witness
+from kitchen import Kitchen, Witness, machines_ever
 from leftovers import held
 
 from bake.aws.checkpoint import Checkpoint, checkpoints
@@ -22,38 +21,8 @@ from bake.aws.image import find_image
 from bake.aws.session import Cloud, connect
 from bake.builder import OnFailure
 from bake.errors import RequestError, StageError
-from bake.local import control
 
 pytestmark = pytest.mark.machines
-
-
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    witness = Witness()
-    yield witness
-    witness.close()
-
-
-@pytest.fixture
-def kitchen(local_cloud: Path, tmp_path: Path, witness: Witness) -> Iterator[Kitchen]:
-    """A kitchen whose images and checkpoints are gone afterwards; nothing else may be left."""
-    endpoint = control.status()
-    assert endpoint is not None
-    before = held()
-    yield Kitchen(tmp_path / "kitchen", witness, endpoint.ask("status")["computer_address"])
-    after = held()
-    ec2 = boto3.client("ec2")
-    for image_id in {*after.pop("images", [])} - {*before.get("images", [])}:
-        ec2.deregister_image(ImageId=image_id)
-    for snapshot_id in {*after.pop("snapshots", [])} - {*before.get("snapshots", [])}:
-        ec2.delete_snapshot(SnapshotId=snapshot_id)
-    assert after == {k: v for k, v in before.items() if k not in ("images", "snapshots")}
-
-
-def machines_ever() -> set[str]:
-    """Ids of all machines that were ever started; terminated ones are shown for an hour."""
-    pages = boto3.client("ec2").get_paginator("describe_instances").paginate()
-    return {i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]}
 
 
 def snapshots() -> list[str]:
@@ -323,15 +292,15 @@ def test_only_a_few_checkpoints_are_kept_and_none_where_none_are_wanted(
 
 
 def test_a_machine_that_is_kept_on_failure_can_be_reached_and_ended(
-    kitchen: Kitchen, witness: Witness, capsys: pytest.CaptureFixture[str]
+    kitchen: Kitchen, witness: Witness
 ) -> None:
     kitchen.stage("bad", body="exit 5")
     kitchen.recipe("one", "bad")
     before = held()
-    with pytest.raises(StageError):
+    with pytest.raises(StageError) as failed:
         kitchen.bake("one", on_failure=OnFailure(keep=True))
-    said = capsys.readouterr().err
-    [ssh] = [line for line in said.splitlines() if line.startswith("ssh ")]
+    said = failed.value.details
+    [ssh] = [line for line in said if line.startswith("ssh ")]
     shown = subprocess.run(
         [*shlex.split(ssh), "cat /opt/stages/bad"], capture_output=True, text=True, timeout=30
     )
@@ -339,9 +308,11 @@ def test_a_machine_that_is_kept_on_failure_can_be_reached_and_ended(
     kept = held()
     assert len(kept["machines"]) == len(before.get("machines", [])) + 1
     assert "key pairs" not in kept
-    ended = said[said.index("invoke terminate i-") :].split()[2]
+    [terminate] = [line for line in said if line.startswith("invoke terminate i-")]
     invoke = Path(sys.executable).parent / "invoke"
-    subprocess.run([invoke, "terminate", ended], cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(
+        [invoke, *terminate.split()[1:]], cwd=REPOSITORY, check=True, capture_output=True
+    )
     assert not Path(shlex.split(ssh)[2]).exists(), "the key of a machine that is gone"
     assert held() == before
 
