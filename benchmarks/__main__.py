@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bake.interrupts import one_interrupt
 from benchmarks import report
-from benchmarks.cloud import a_local_cloud
+from benchmarks.cloud import a_local_cloud, scrub
 from benchmarks.scenarios import SCENARIOS, Bench, Round, Scenario
 from benchmarks.tools import Broken
 
@@ -33,7 +33,7 @@ def main() -> int:
     if not shutil.which("packer"):
         people.print("Packer is not here: `make bench` installs it from Debian")
         return 2
-    _scrub()
+    scrub()
     chosen = [each for each in SCENARIOS if each.name in (options.scenarios or _names())]
     results: dict[Scenario, list[Round]] = {scenario: [] for scenario in chosen}
     with tempfile.TemporaryDirectory(prefix="bake-bench-") as name:
@@ -92,17 +92,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="all figures, on standard output")
     parser.add_argument("--markdown", action="store_true", help="the table, on standard output")
     return parser
-
-
-def _scrub() -> None:
-    """Nobody's credentials, settings or keys."""
-    os.environ.setdefault("BAKE_CACHE", str(Path.home() / ".cache" / "bake"))
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "BAKE_", "PKR_", "PACKER_")) and name not in (
-            "AWS_CA_BUNDLE",
-            "BAKE_CACHE",
-        ):
-            del os.environ[name]
 
 
 if __name__ == "__main__":

@@ -113,6 +113,17 @@ class Books:
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
+def scrub() -> None:
+    """Nobody's credentials, settings or keys."""
+    os.environ.setdefault("BAKE_CACHE", str(Path.home() / ".cache" / "bake"))
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "BAKE_", "PKR_", "PACKER_")) and name not in (
+            "AWS_CA_BUNDLE",
+            "BAKE_CACHE",
+        ):
+            del os.environ[name]
+
+
 @contextmanager
 def a_local_cloud(home: Path, like_ec2: float | None) -> Iterator[LocalCloud]:
     """Started in `home`, and erased afterwards; with EC2's delays times `like_ec2`, if given."""
