@@ -10,6 +10,8 @@ import pytest
 from conftest import REPOSITORY
 
 from bake import catalog, recipe
+from bake.aws.checkpoint import checkpoints
+from bake.aws.session import connect
 from bake.local import control, os_images
 from bake.plan import refuse_what_cannot_work
 from bake.stage import read_script
@@ -121,3 +123,5 @@ def test_bake_and_packer_do_the_same_work_on_machines_that_are_counted(
         assert "sealed: " in said
     for image_id in images.values():
         bench.cloud.ec2.deregister_image(ImageId=image_id, DeleteAssociatedSnapshots=True)
+    for checkpoint in checkpoints(connect(), "line"):
+        bench.cloud.ec2.delete_snapshot(SnapshotId=checkpoint.snapshot_id)

@@ -71,16 +71,24 @@ def test_a_bake_that_was_killed_in_its_third_stage_goes_on_there(
     kitchen.line("a", "b", "c")
     kitchen.recipe("one", "a", "b", "c")
     witness.held.add("c begins")
+    before = held()
     with kitchen.baking("one") as process:
         witness.wait_for("c begins")
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-    orphans = held()
+    orphans = newly_held(before)
     witness.held.clear()
     [outcome] = kitchen.bake("one")
     assert outcome.status == "baked"
     assert witness.began() == ["a", "b", "c", "c"]
     clean_up_after_a_killed_run(orphans)
+
+
+def newly_held(before: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {
+        kind: [name for name in names if name not in before.get(kind, [])]
+        for kind, names in held().items()
+    }
 
 
 def clean_up_after_a_killed_run(orphans: dict[str, list[str]]) -> None:
@@ -201,9 +209,10 @@ def test_when_the_first_of_two_dies_the_other_takes_over(
     kitchen.line("a", "b")
     kitchen.recipe("one", "a", "b")
     witness.held.add("b begins")
+    before = held()
     with kitchen.baking("one") as first:
         witness.wait_for("b begins")
-        orphans = held()
+        orphans = newly_held(before)
         with kitchen.baking("one") as second:
             first.send_signal(signal.SIGKILL)
             first.wait(10)
