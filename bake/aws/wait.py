@@ -30,10 +30,11 @@ class Clock:
 def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
     """Ask `probe` until it answers something other than None; None after `timeout_s`.
 
-    A pause is a fifth of the time that it has taken so far, up to 15 s, and a twentieth later:
-    short at first, so that a cloud on this computer is not waited for, and AWS is not hammered for
-    hours. A state that cannot become good is for `probe` to raise, with AWS's own reason. An
-    outage is none: a network that is away for minutes must not cost an image that took an hour.
+    A pause is a tenth of the time that it has taken so far, up to two seconds, and a thirtieth
+    later: short at first, so that nothing is waited for long after it is there, and AWS is not
+    hammered for hours. A state that cannot become good is for `probe` to raise, with AWS's own
+    reason. An outage is none: a network that is away for minutes must not cost an image that took
+    an hour.
     """
     start = answered_at = clock.now()
     while True:
@@ -47,7 +48,7 @@ def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T 
         elapsed = clock.now() - start
         if elapsed >= timeout_s:
             return None
-        pause = max(0.2, min(elapsed / 5, 15), elapsed / 20)
+        pause = max(0.2, min(elapsed / 10, 2), elapsed / 30)
         clock.sleep(min(pause, timeout_s - elapsed))
 
 
