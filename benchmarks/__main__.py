@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,10 @@ def main() -> int:
         return 2
     scrub()
     chosen = [each for each in SCENARIOS if each.name in (options.scenarios or _names())]
+    if options.like_ec2:  # both wait for EC2 most of the time: the goal is to be no slower
+        chosen = [
+            replace(each, wall=1.0, machine_seconds=each.machine_seconds and 1.0) for each in chosen
+        ]
     results: dict[Scenario, list[Round]] = {scenario: [] for scenario in chosen}
     with tempfile.TemporaryDirectory(prefix="bake-bench-") as name:
         folder = Path(name)
