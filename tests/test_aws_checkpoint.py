@@ -317,7 +317,7 @@ def test_seconds_fit_into_one_tag(aws: Aws) -> None:
 
 def test_a_pending_checkpoint_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     taken = replace(take(aws), state="pending")
-    aws.alter("DescribeSnapshots", answer_with(State="pending", Progress="42%"), times=60)
+    aws.alter("DescribeSnapshots", answer_with(State="pending", Progress="42%"), times=140)
     told: list[str] = []
     assert wait_until_completed(aws.cloud, taken, on_progress=told.append).state == "completed"
     assert told[0] == "pending, 42%"
