@@ -169,7 +169,7 @@ def test_a_living_holder_is_waited_for_calmly_and_for_long(aws: Aws) -> None:
         assert ours.generation == 2  # a name that was not deleted a moment ago
         assert other.now > 1000 + 2 * 3600
     assert max(other.slept) == 15
-    assert len(other.slept) < 2 * 3600 / 15 + 30
+    assert len(other.slept) < 2 * 3600 / 15 + 120
     assert names(aws.cloud) == []
 
 
