@@ -11,7 +11,7 @@ from bake.aws.market import Placement
 from bake.aws.price import prices, refusals, volume_price
 from bake.aws.session import Cloud
 from bake.aws.snapshot import copying_seconds
-from bake.aws.tags import PLAN, SECONDS, STAGE, read_seconds
+from bake.aws.tags import SECONDS, STAGE, read_seconds
 from bake.checkpoints import StartPoints
 from bake.explain import Reason, State, changes_of_the_image, reasons
 from bake.forecast import IMAGE, Forecast, Past, forecast
@@ -83,12 +83,10 @@ def preview(
             plan,
             states,
             last.tags if last else None,
-            plan_key=PLAN,
-            stage_key=STAGE,
             base_image_name=base_name,
             fresh=fresh,
         ),
-        changes=changes_of_the_image(plan, last.tags if last else None, plan_key=PLAN),
+        changes=changes_of_the_image(plan, last.tags if last else None),
         usd_per_hour=usd_per_hour,
         forecast=forecast(
             plan,

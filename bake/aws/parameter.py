@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from bake.aws.session import Cloud
+from bake.aws.session import Cloud, pages
 from bake.aws.tags import Tags
 
 # A standard parameter's value (PutParameter, `Value`). More would have to be an advanced one,
@@ -46,14 +46,10 @@ def read(cloud: Cloud, name: str) -> Parameter:
 
 def below(cloud: Cloud, path: str) -> list[Parameter]:
     """Those right under a path. Each change shows after a moment, as everywhere at AWS."""
-    found: list[Parameter] = []
-    token: dict[str, str] = {}
-    while True:
-        answer = cloud.ssm("GetParametersByPath", Path=path, **token)
-        found += map(_parameter, answer["Parameters"])
-        if not answer.get("NextToken"):
-            return found
-        token = {"NextToken": answer["NextToken"]}
+    return [
+        _parameter(each)
+        for each in pages(cloud.ssm, "GetParametersByPath", "Parameters", Path=path)
+    ]
 
 
 def delete(cloud: Cloud, name: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from bake.aws.market import Placement
-from bake.aws.session import Cloud
+from bake.aws.session import Cloud, pages
 from bake.errors import CloudError
 
 T = TypeVar("T")
@@ -134,23 +134,12 @@ def _product(
 
 
 def _products(cloud: Cloud, terms: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    token: dict[str, str] = {}
-    while True:
-        answer = cloud.pricing(
-            "GetProducts",
-            ServiceCode="AmazonEC2",
-            FormatVersion="aws_v1",
-            Filters=[
-                {"Type": "TERM_MATCH", "Field": name, "Value": value}
-                for name, value in terms.items()
-            ],
-            **token,
-        )
-        for text in answer.get("PriceList", []):
-            yield json.loads(text)
-        if not answer.get("NextToken"):
-            return
-        token = {"NextToken": answer["NextToken"]}
+    filters = [
+        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in terms.items()
+    ]
+    request = {"ServiceCode": "AmazonEC2", "FormatVersion": "aws_v1", "Filters": filters}
+    for text in pages(cloud.pricing, "GetProducts", "PriceList", **request):
+        yield json.loads(text)
 
 
 def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:

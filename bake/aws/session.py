@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -89,13 +89,7 @@ class Cloud:
 
     def pages(self, operation: str, key: str, **params: Any) -> Iterator[Answer]:
         """Every item under `key` of an EC2 call, over all of its pages."""
-        token: dict[str, str] = {}
-        while True:
-            answer = self.ec2(operation, **params, **token)
-            yield from answer.get(key, [])
-            if not answer.get("NextToken"):
-                return
-            token = {"NextToken": answer["NextToken"]}
+        return pages(self.ec2, operation, key, **params)
 
     def _client(self, service: str, config: Config) -> Any:
         # A client is for many threads; making one is not (boto3's guide, "Multithreading").
@@ -127,6 +121,17 @@ def connect(
     except (ClientError, BotoCoreError) as error:
         raise _no_access(refusal(error, "sts:GetCallerIdentity")) from None
     return Cloud(session, identity["Account"], clock=clock)
+
+
+def pages(ask: Callable[..., Answer], operation: str, key: str, **params: Any) -> Iterator[Any]:
+    """Every item under `key` of a call, over all of its pages; `ask` is a method of `Cloud`."""
+    token: dict[str, str] = {}
+    while True:
+        answer = ask(operation, **params, **token)
+        yield from answer.get(key, [])
+        if not answer.get("NextToken"):
+            return
+        token = {"NextToken": answer["NextToken"]}
 
 
 def _no_access(error: CloudError) -> AccessError:
