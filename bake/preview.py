@@ -11,7 +11,7 @@ from bake.aws.market import Placement
 from bake.aws.price import prices, refusals, volume_price
 from bake.aws.session import Cloud
 from bake.aws.snapshot import copying_seconds
-from bake.aws.tags import SECONDS, STAGE, read_seconds
+from bake.aws.tags import SECONDS, read_seconds, read_stages
 from bake.checkpoints import StartPoints
 from bake.explain import Reason, State, changes_of_the_image, reasons
 from bake.forecast import IMAGE, Forecast, Past, forecast
@@ -113,7 +113,7 @@ def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
     return [
         Past(
             recipe=image.recipe,
-            stages={k.removeprefix(STAGE): v for k, v in image.tags.items() if k.startswith(STAGE)},
+            stages=read_stages(image.tags),
             seconds=seconds(image),
         )
         for image in earlier

@@ -31,6 +31,7 @@ from bake.aws.tags import (
     moment,
     read,
     read_seconds,
+    read_stages,
     rfc3339,
     write_seconds,
 )
@@ -267,7 +268,7 @@ def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 def _checkpoint(snapshot: dict[str, Any], tags: Tags | None = None) -> Checkpoint:
     tags = tags or read(snapshot.get("Tags"))
-    stages = {k.removeprefix(STAGE): v for k, v in tags.items() if k.startswith(STAGE)}
+    stages = read_stages(tags)
     return Checkpoint(
         snapshot_id=snapshot["SnapshotId"],
         state=snapshot["State"],

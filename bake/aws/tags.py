@@ -125,6 +125,11 @@ def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
     return {pair["Key"]: pair["Value"] for pair in pairs or ()}
 
 
+def read_stages(tags: Mapping[str, str]) -> dict[str, str]:
+    """What an image or a checkpoint contains: stage to digest."""
+    return {key.removeprefix(STAGE): tags[key] for key in tags if key.startswith(STAGE)}
+
+
 def write_seconds(seconds: Mapping[str, float]) -> str:
     """The value of `bake:seconds`; the shortest are left out where all do not fit."""
     words = {name: f"{name}={value:.1f}" for name, value in seconds.items()}
