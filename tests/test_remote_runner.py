@@ -199,6 +199,23 @@ def test_an_empty_stage_costs_little(ssh: Connection, run: Run) -> None:
     assert min(took) < 1.5  # a fifth of a second where the computer has nothing else to do
 
 
+def test_a_stage_takes_one_channel_and_its_machine_is_asked_once_for_its_boot(
+    machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    start = Connection.start
+
+    def note(self: Connection, command: str, *arguments: Any, **more: Any) -> Command:
+        commands.append(command)
+        return start(self, command, *arguments, **more)
+
+    monkeypatch.setattr(Connection, "start", note)
+    with machine.connect() as ssh:
+        for _ in range(3):
+            run.stage(ssh, "echo said")
+    assert [" bake start " in command for command in commands] == [False, True, True, True]
+
+
 def test_the_same_stage_can_run_again_once_it_was_read(ssh: Connection, run: Run) -> None:
     for _ in range(2):
         run.stage(ssh, "echo once >>@counter")
@@ -534,8 +551,7 @@ def test_a_start_whose_answer_was_lost_is_not_repeated(
             proxy.cut("stall")
             return command
 
-        boot_id = ssh.boot_id()
-        monkeypatch.setattr(Connection, "boot_id", lambda _: boot_id)
+        ssh.boot_id()
         monkeypatch.setattr(Connection, "start", lose_the_answer)
         assert run.stage(ssh, SLOW) == SLOW_SAYS
     assert (run.times_run, proxy.cuts) == (1, 1)
@@ -600,7 +616,7 @@ def test_a_rebooted_machine_is_not_waited_for_and_nothing_starts_again(
     monkeypatch.setattr(Connection, "boot_id", lambda _: "of the boot before")
     with (
         machine.connect(port=proxy.port) as ssh,
-        pytest.raises(StageError, match="was rebooted during stage cuda"),
+        pytest.raises(StageError, match="was rebooted before stage cuda had ended"),
     ):
         run.stage(ssh, SLOW)
     assert run.times_run == 0

@@ -80,6 +80,7 @@ class Connection:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._fabric: fabric.Connection | None = None
+        self._boot_id = ""
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -91,8 +92,14 @@ class Connection:
         return self._fabric is not None and self._fabric.is_connected
 
     def boot_id(self) -> str:
-        """The kernel's id of the machine's present boot: another one after a reboot."""
-        return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+        """The kernel's id of the boot at which this was first asked: a connection is to one boot.
+
+        After a reboot the machine has another, which this does not tell: connect anew.
+        """
+        self._boot_id = (
+            self._boot_id or self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+        )
+        return self._boot_id
 
     def run(
         self,

@@ -107,15 +107,13 @@ def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) ->
     """OverdueError when the stage runs on long after the machine should have ended it."""
     deadline = time.monotonic() + stage.limit_s + _OVERTIME_S
     reached_at, pause_s = time.monotonic(), 0.1
-    boot_id = ""
     started = False
     while True:
         reason = "it does not hand over the stage's output"
         follower: _Follower | None = None
         try:
             connection.reconnect(timeout_s=max(0.0, reached_at + OUT_OF_REACH_S - time.monotonic()))
-            boot_id = boot_id or connection.boot_id()
-            follower = _Follower(stage, boot_id, output, started=started)
+            follower = _Follower(stage, connection.boot_id(), output, started=started)
             end = follower.follow(connection, deadline)
             if end is not None:
                 return end
@@ -213,7 +211,7 @@ class _Follower:
         name = self._stage.name
         match self._verdict:
             case "rebooted":
-                raise StageError(f"the machine was rebooted during stage {name}")
+                raise StageError(f"the machine was rebooted before stage {name} had ended")
             case "gone":
                 raise StageError(
                     f"stage {name} has left no trace on the machine",
