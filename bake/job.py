@@ -81,19 +81,19 @@ def prepare(
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags)
     owner = workshop.payload.image_owner
     with console.step("Preflight") as step:
-        image = None
-        if not fresh:
+        image = base_image = plan = None
+        with suppress(PreflightError):  # said below, with all else that is missing
+            os_image = catalog.load().os_image(recipe.base)
+            base_image = find_base_image(cloud, os_image, owner)
+            plan = _plan(workshop, recipe, base_image)
+        if plan is not None and not fresh:
             # Before all that only a machine needs: an image that is there needs no quota.
-            with suppress(PreflightError):
-                os_image = catalog.load().os_image(recipe.base)
-                base_image = find_base_image(cloud, os_image, owner)
-                plan = _plan(workshop, recipe, base_image)
-                image = finished_image(cloud, plan)
-        if image is not None and image.state == "available":
+            image = finished_image(cloud, plan)
+        if base_image and image and image.state == "available":
             ground = Ground(base_image, ())
         else:
-            ground = preflight(cloud, recipe, image_name=name, owner=owner)
-            plan = _plan(workshop, recipe, ground.base_image)
+            ground = preflight(cloud, recipe, base_image, image_name=name, owner=owner)
+        plan = plan or _plan(workshop, recipe, ground.base_image)
         step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bake import interrupts
 from bake.interrupts import Scope
@@ -74,10 +74,13 @@ class TaskGroup(Generic[K, T]):
             self._scope.forget()
 
 
-def together(*work: Callable[[], object]) -> None:
-    """Do all of it at the same time; the first failure calls off the rest, and comes out."""
-    with TaskGroup[int, object]() as group:
+def together(*work: Callable[[], Any]) -> list[Any]:
+    """Do all of it at the same time: what came of each, in the order in which it was given.
+
+    The first failure calls off the rest, and comes out.
+    """
+    with TaskGroup[int, Any]() as group:
         for number, piece in enumerate(work):
             group.start(number, piece)
-        while group.running:
-            group.next()
+        ended = dict(group.next() for _ in work)
+    return [ended[number] for number in range(len(work))]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
 from bake.aws.wait import HOUR, MINUTE, Clock, duration, poll, wait_until
 from bake.errors import CloudError, ImageError
+from bake.task_group import together
 
 
 @dataclass
@@ -39,7 +42,28 @@ def test_the_pauses_begin_short_and_stay_a_small_part_of_the_whole(time: Time) -
     assert time.passed == 6 * HOUR
     assert time.pauses[0] == 0.2
     assert max(time.pauses) < 0.06 * 6 * HOUR
-    assert len(time.pauses) < 250
+    assert len(time.pauses) < 300
+
+
+def test_fifty_that_wait_at_once_ask_no_oftener_than_ec2_lets_them() -> None:
+    times, asked = [Time() for _ in range(50)], [0] * 50
+    in_step = threading.Barrier(50)
+
+    def wait(number: int) -> None:
+        def probe() -> None:
+            in_step.wait(20)
+            asked[number] += 1
+
+        def sleep(seconds: float) -> None:
+            times[number].sleep(seconds)
+
+        poll(probe, timeout_s=10, clock=Clock(lambda: times[number].passed, sleep))
+
+    together(*(partial(wait, number) for number in range(50)))
+    # Non-mutating calls: 100 at once, 20 more each second (Developer Guide, "Request throttling").
+    assert 50 < sum(asked) <= 100 + 20 * 10
+    assert poll(lambda: None, timeout_s=1, clock=times[0].clock) is None
+    assert times[0].pauses[-1] < 0.3, "alone again"
 
 
 def test_a_limit_of_nothing_asks_once(time: Time) -> None:

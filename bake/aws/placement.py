@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any, Protocol
 
 from bake.aws.market import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.session import Cloud
 from bake.errors import CloudError, Finding, PreflightError
+from bake.task_group import together
 
 _PLACE = "builder.instance_types"
 
@@ -64,15 +65,21 @@ def find_placements(
 
     A type that cannot be had is a finding; the others stand. `image` None: its fit is not asked.
     """
-    subnets, problem = _subnets(cloud, subnet_id)
+    types: dict[str, dict[str, Any]]
+    zones: defaultdict[str, set[str]]
+    quotas: dict[str, Quota | CloudError]
+    (subnets, problem), types, zones, quotas = together(
+        partial(_subnets, cloud, subnet_id),
+        partial(_types, cloud, instance_types),
+        partial(_zones, cloud, instance_types),
+        partial(_quotas, cloud, instance_types, market),
+    )
     findings = [problem] if problem else []
-    types, zones = _types(cloud, instance_types), _zones(cloud, instance_types)
-    quota = cache(lambda code: read_quota(cloud, code, market))  # many types share one
     found: list[Placement] = []
     for name in instance_types:
         problem = _unfit(cloud, name, types.get(name), zones[name], image, market)
         if not problem:
-            free, problem = _within_quota(cloud, types[name], market, quota)
+            free, problem = _within_quota(cloud, types[name], market, quotas)
             there = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
             if free and subnets and not there:
                 problem = _elsewhere(name, zones[name], subnets)
@@ -159,17 +166,32 @@ def _unfit(
     return None
 
 
+def _quotas(cloud: Cloud, names: Sequence[str], market: Market) -> dict[str, Quota | CloudError]:
+    """By code, of which many types share one; why it could not be read, where it could not."""
+
+    def read(code: str) -> Quota | CloudError:
+        try:
+            return read_quota(cloud, code, market)
+        except CloudError as error:
+            return error
+
+    codes = sorted({code for name in names if (code := quota_code(name, market))})
+    return dict(zip(codes, together(*(partial(read, code) for code in codes)), strict=True))
+
+
 def _within_quota(
-    cloud: Cloud, info: dict[str, Any], market: Market, read: Callable[[str], Quota]
+    cloud: Cloud,
+    info: dict[str, Any],
+    market: Market,
+    quotas: Mapping[str, Quota | CloudError],
 ) -> tuple[bool, Finding | None]:
     name, vcpus = info["InstanceType"], info["VCpuInfo"]["DefaultVCpus"]
     code = quota_code(name, market)
     if code is None:
         return True, None
-    try:
-        quota = read(code)
-    except CloudError as error:
-        message = f"the vCPU quota {code} for {name} could not be read ({error.code})"
+    quota = quotas[code]
+    if isinstance(quota, CloudError):
+        message = f"the vCPU quota {code} for {name} could not be read ({quota.code})"
         return True, Finding("quota", message, "Not needed: when it is too small, the start fails")
     if quota.free >= vcpus:
         return True, None

@@ -35,6 +35,7 @@ class Ground:
 def preflight(
     cloud: Cloud,
     recipe: Recipe,
+    base_image: BaseImage | None = None,
     *,
     image_name: str | None = None,
     owner: str | None = None,
@@ -42,13 +43,15 @@ def preflight(
 ) -> Ground:
     """The base image and the placements for this recipe's builder.
 
-    `owner` takes the place of the base image's in the catalog. PreflightError holds all
-    findings at once; a question that AWS refuses to answer is one of them.
+    `base_image` is asked for where it is not known yet; `owner` takes the place of its owner in the
+    catalog. PreflightError holds all findings at once, refusals of AWS to answer among them.
     """
     findings: list[Finding] = []
     nothing = Found((), ())
     os_image = catalog.load().os_image(recipe.base)
-    base_image = _ask(findings, "base", lambda: find_base_image(cloud, os_image, owner), None)
+    base_image = base_image or _ask(
+        findings, "base", lambda: find_base_image(cloud, os_image, owner), None
+    )
     found = _ask(
         findings,
         "builder",

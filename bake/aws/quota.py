@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from bake import catalog
 from bake.aws.market import Market
 from bake.aws.session import Cloud
 from bake.errors import CloudError
+from bake.task_group import together
 
 # AWS documentation, "Amazon EC2 On-Demand Instance quotas" and "Spot Instance quotas":
 # Standard (A, C, D, H, I, M, R, T, Z). Not inf, dl, hpc …: those have quotas of their own.
@@ -40,13 +42,12 @@ def quota_code(instance_type: str, market: Market) -> str | None:
 
 def read_quota(cloud: Cloud, code: str, market: Market) -> Quota:
     """CloudError when it may not be read: it is a separate permission and service."""
-    found = cloud.quotas("GetServiceQuota", ServiceCode="ec2", QuotaCode=code)["Quota"]
-    return Quota(
-        code=code,
-        name=found.get("QuotaName", code),
-        vcpus=int(found["Value"]),
-        used=_used(cloud, code, market),
+    answer, used = together(
+        partial(cloud.quotas, "GetServiceQuota", ServiceCode="ec2", QuotaCode=code),
+        partial(_used, cloud, code, market),
     )
+    found = answer["Quota"]
+    return Quota(code=code, name=found.get("QuotaName", code), vcpus=int(found["Value"]), used=used)
 
 
 def how_to_raise(cloud: Cloud, code: str, vcpus: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ MINUTE = 60.0
 HOUR = 60 * MINUTE
 
 _OUTAGE_S = 5 * MINUTE
+_SHORTEST_S = 0.2
+_LONG_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,45 @@ class Clock:
     sleep: Callable[[float], None] = interrupts.pause
 
 
+class _Waiting:
+    """How many wait now; EC2's limits are on an account's requests, not on a machine's."""
+
+    ALONE = 4  # that many need not mind each other
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lock = threading.Lock()
+
+    @property
+    def crowd(self) -> float:
+        return max(1.0, self._count / self.ALONE)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._count -= 1
+
+
+_WAITING = _Waiting()
+
+
 def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
     """Ask `probe` until it answers something other than None; None after `timeout_s`.
 
-    A pause is a tenth of the time that it has taken so far, up to two seconds, and a thirtieth
+    A pause is a twentieth of the time that it has taken so far, up to two seconds, and a thirtieth
     later: short at first, so that nothing is waited for long after it is there, and AWS is not
-    hammered for hours. A state that cannot become good is for `probe` to raise, with AWS's own
-    reason. An outage is none: a network that is away for minutes must not cost an image that took
-    an hour.
+    hammered for hours. Many that wait in one process ask in turns: their pauses grow with their
+    number. A state that cannot become good is for `probe` to raise, with AWS's own reason. An
+    outage is none: a network that is away for minutes must not cost an image that took an hour.
     """
+    with _WAITING:
+        return _poll(probe, timeout_s, clock)
+
+
+def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | None:
     start = answered_at = clock.now()
     while True:
         try:
@@ -48,8 +81,8 @@ def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T 
         elapsed = clock.now() - start
         if elapsed >= timeout_s:
             return None
-        pause = max(0.2, min(elapsed / 10, 2), elapsed / 30)
-        clock.sleep(min(pause, timeout_s - elapsed))
+        brief = min(max(_SHORTEST_S, elapsed / 20) * _WAITING.crowd, _LONG_S)
+        clock.sleep(min(max(brief, elapsed / 30), timeout_s - elapsed))
 
 
 def wait_until(
