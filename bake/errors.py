@@ -7,8 +7,10 @@ BakeError                     exit 1: the work failed
 │   ├── PreflightError        the cloud cannot serve this request as it stands
 │   └── AccessError           no credentials, no region, an expired token
 ├── CloudError                an API call was refused, or a resource went bad
+│   ├── NoAnswerError         AWS did not answer: what was asked of it may have happened
 │   ├── CapacityError         no machine to be had in any zone or of any type asked for
 │   ├── MachineError          an instance ended, or never became reachable
+│   │   └── LostError         it was interrupted, stopped or ended by somebody: another one can go on
 │   ├── ImageError            an image or a snapshot failed
 │   ├── CheckpointError       a checkpoint failed, or is gone: another start point is needed
 │   └── LeaseError            another run has taken this bake over
@@ -96,11 +98,19 @@ class CloudError(BakeError):
     pass
 
 
+class NoAnswerError(CloudError):
+    pass
+
+
 class CapacityError(CloudError):
     pass
 
 
 class MachineError(CloudError):
+    pass
+
+
+class LostError(MachineError):
     pass
 
 

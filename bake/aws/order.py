@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
 from bake.aws.market import Placement, first_with_room
-from bake.aws.refusal import PASSING
+from bake.aws.patience import patiently
+from bake.aws.refusal import PASSING, is_refusal
 from bake.aws.session import Cloud
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.aws.undo import undo
+from bake.aws.wait import poll
 from bake.errors import CloudError
 
 OnRefusal = Callable[[Placement, CloudError], None]
@@ -22,6 +23,8 @@ OnRefusal = Callable[[Placement, CloudError], None]
 # Asked again with the same token, and so never done twice. The two that are not found were made
 # a moment ago by this run, and are not everywhere known yet.
 _ASK_AGAIN = PASSING | {"InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
+# How long a new instance may be missing where EC2 lists a run's.
+_LISTED_S = 30.0
 # Five minutes: EC2 lets few requests at a time pass for each operation (Developer Guide, "Request
 # throttling"), and fifty bakes may ask at once.
 _TRIES = 18
@@ -32,7 +35,8 @@ class Order:
     """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
 
     `stays` is what sets a launched machine apart from a builder: when it is powered off from
-    inside it is stopped and keeps its disk, where a builder ends and leaves nothing.
+    inside it is stopped and keeps its disk, where a builder ends and leaves nothing. `number` is which
+    of the run's machines it is: a token that has been used gives the machine of then, ended or not.
     """
 
     image_id: str
@@ -43,6 +47,7 @@ class Order:
     user_data: str
     tags: Tags
     stays: bool = False
+    number: int = 1
 
 
 def run_machine(
@@ -66,22 +71,16 @@ def run_machine(
             on_refusal=on_refusal,
         )
         return wait_until_running(cloud, instance_id, on_state=on_state)
-    except BaseException:
+    except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
-        remove_machine(cloud, run, instance_id)
+        remove_machine(cloud, run, instance_id, patience_s=0 if is_refusal(error) else _LISTED_S)
         raise
 
 
 def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
     request = _request(run, order, placement)
-    patiently = Retrying(
-        retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in _ASK_AGAIN),
-        stop=stop_after_attempt(_TRIES),
-        wait=wait_exponential_jitter(initial=1, max=20),
-        sleep=cloud.clock.sleep,
-        reraise=True,
-    )
-    answer = patiently(cloud.ec2_at_once, "RunInstances", **request)
+    ask = partial(cloud.ec2_at_once, "RunInstances", **request)
+    answer = patiently(ask, cloud.clock, codes=_ASK_AGAIN, tries=_TRIES)
     instance_id: str = answer["Instances"][0]["InstanceId"]
     return instance_id
 
@@ -102,7 +101,7 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
         "MinCount": 1,
         "MaxCount": 1,
         # At most 64 characters. The same for a repeated request, another for another placement.
-        "ClientToken": hashlib.sha256(f"{run.id} {placement}".encode()).hexdigest(),
+        "ClientToken": _token(run, order, placement),
         "KeyName": order.key_name,
         "UserData": order.user_data,
         "InstanceInitiatedShutdownBehavior": at_shutdown,
@@ -137,8 +136,15 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
     }
 
 
-def remove_machine(cloud: Cloud, run: Run, instance_id: str = "") -> None:
-    """Terminate it and wait until it is; without an id, whatever that run has. Never raises."""
+def _token(run: Run, order: Order, placement: Placement) -> str:
+    return hashlib.sha256(f"{run.id} {order.number} {placement}".encode()).hexdigest()
+
+
+def remove_machine(cloud: Cloud, run: Run, instance_id: str = "", *, patience_s: float = 0) -> None:
+    """Terminate it and wait until it is; without an id, whatever that run has. Never raises.
+
+    `patience_s`: how long to look for what EC2 may not list yet.
+    """
     ids = instance_id or (
         f"$(aws ec2 describe-instances --region {cloud.region} --filters "
         f"Name=tag:{RUN},Values={run.id} "
@@ -146,5 +152,10 @@ def remove_machine(cloud: Cloud, run: Run, instance_id: str = "") -> None:
     )
     command = f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {ids}"
     with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
-        listed = [] if instance_id else machines_of(cloud, run.id)
-        end(cloud, [instance_id] if instance_id else [machine.instance_id for machine in listed])
+        found = [instance_id] if instance_id else None
+        look = partial(_ids_of, cloud, run)
+        end(cloud, found or poll(look, timeout_s=patience_s, clock=cloud.clock) or [])
+
+
+def _ids_of(cloud: Cloud, run: Run) -> list[str] | None:
+    return [machine.instance_id for machine in machines_of(cloud, run.id)] or None

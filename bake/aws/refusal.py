@@ -5,17 +5,22 @@ The codes are those of EC2's "Error codes" page and of the services' own models 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from bake.errors import CloudError
+from bake.errors import CloudError, NoAnswerError
 
 _CREDENTIALS = (
     "Give credentials: `aws configure`, or `aws sso login --profile NAME` and AWS_PROFILE=NAME, "
     "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. `aws sts get-caller-identity` tests them"
 )
 _RENEW = "Sign in again (`aws sso login`), or get a new session token, and repeat the command"
-_CLOCK = "Set this computer's clock (`timedatectl set-ntp true`): AWS compares it with its own"
+_SET_CLOCK = "Set it (`timedatectl set-ntp true`) and repeat the command"
+_CLOCK = f"This computer's clock is not AWS's. {_SET_CLOCK}"
 _AGAIN = "AWS is busy or has a fault of its own: repeat the command in a few minutes"
 _CAPACITY = (
     "AWS has no such machine free there now: name more instance types in the recipe "
@@ -42,6 +47,7 @@ HINTS = {
     "ExpiredTokenException": f"The credentials have expired. {_RENEW}",
     "RequestExpired": f"The credentials have expired, or the clock is wrong. {_RENEW}. {_CLOCK}",
     "RequestTimeTooSkewed": _CLOCK,
+    "InvalidSignatureException": f"The secret key is not the access key's own. {_CREDENTIALS}",
     "OptInRequired": "Switch the region on for this account, or subscribe to the image",
     "PendingVerification": "AWS is verifying the account for this region: wait up to four hours",
     "Blocked": "AWS has blocked the account: open a case with AWS Support",
@@ -107,7 +113,31 @@ _UNSENT: dict[type[Exception], str] = {
     boto.ProxyConnectionError: "Look at HTTPS_PROXY and NO_PROXY",
     boto.ConnectionError: _NETWORK,
     boto.HTTPClientError: _NETWORK,
+    boto.IncompleteReadError: _NETWORK,
+    ResponseParserError: f"Something between here and AWS has answered in its place. {_NETWORK}",
 }
+
+# The request was on its way. (Whoever lacks credentials, a region or a name has sent none.)
+_SENT = (
+    boto.ConnectionError,
+    boto.HTTPClientError,
+    boto.IncompleteReadError,
+    ResponseParserError,
+)
+
+# How AWS refuses a signature, and with it one whose time is too far from its own: the answer does
+# not always say which. EC2 says AuthFailure or RequestExpired, STS and SSM the others.
+_SIGNATURE = {
+    "AuthFailure",
+    "InvalidSignatureException",
+    "RequestExpired",
+    "RequestInTheFuture",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
+# "In most cases, a request must reach AWS within five minutes of the time stamp" (IAM User Guide,
+# "AWS Signature Version 4 for API requests").
+_SKEW_S = 4 * 60
 
 # What passes by itself: AWS is busy, or the network was away. boto has asked again before.
 PASSING = {
@@ -120,6 +150,11 @@ PASSING = {
     "InternalServerError",
     "Unavailable",
     "ServiceUnavailable",
+    # boto's codes for an answer that is not the service's own: of what stands before it.
+    "500",
+    "502",
+    "503",
+    "504",
     "ConnectionClosedError",
     "ConnectTimeoutError",
     "EndpointConnectionError",
@@ -132,21 +167,25 @@ DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 
 def is_refusal(error: BaseException) -> bool:
     """Whether AWS has said no, so that what was asked for cannot have happened."""
-    return isinstance(error, CloudError) and error.code not in PASSING
+    if not isinstance(error, CloudError) or isinstance(error, NoAnswerError):
+        return False
+    return error.code not in PASSING
 
 
-def refusal(error: ClientError | BotoCoreError, action: str) -> CloudError:
+def refusal(error: ClientError | BotoCoreError | ResponseParserError, action: str) -> CloudError:
     """The error of one call; `action` is its IAM name, like ec2:RunInstances."""
     if isinstance(error, ClientError):
         answer = error.response.get("Error", {})
         code = answer.get("Code", "Unknown")
         return CloudError(
             f"AWS refused {action}",
-            hint=_denied(action) if code in DENIED else HINTS.get(code, ""),
+            hint=_skewed(error, code)
+            or (_denied(action) if code in DENIED else HINTS.get(code, "")),
             code=code,
             reason=answer.get("Message", ""),
         )
-    return CloudError(
+    kind = NoAnswerError if isinstance(error, _SENT) else CloudError
+    return kind(
         f"{action} could not be asked of AWS",
         hint=next((hint for kind, hint in _UNSENT.items() if isinstance(error, kind)), ""),
         code=type(error).__name__,
@@ -160,3 +199,18 @@ def _denied(action: str) -> str:
         "needed. Where the answer holds an encoded message, `aws sts "
         "decode-authorization-message --encoded-message …` says which policy refused it"
     )
+
+
+def _skewed(error: ClientError, code: str) -> str:
+    """What to do about this computer's clock, where it is that which AWS refuses."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if code not in _SIGNATURE or "date" not in headers:
+        return ""
+    try:
+        ahead = (datetime.now(UTC) - parsedate_to_datetime(headers["date"])).total_seconds()
+    except (TypeError, ValueError):  # no time, or one without a zone
+        return ""
+    if abs(ahead) < _SKEW_S:
+        return ""
+    minutes = f"{abs(ahead) / 60:.0f} minutes {'ahead of' if ahead > 0 else 'behind'}"
+    return f"This computer's clock is {minutes} AWS's, which is why. {_SET_CLOCK}"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
+from bake.aws.refusal import is_refusal
 from bake.aws.session import Cloud
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.aws.undo import undo
-from bake.aws.wait import MINUTE, wait_until
+from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError
 
 # A group stays in use until the machine's network interface is gone, a while after the machine.
 _DELETE_S = 10 * MINUTE
+# How long a new group may be unknown to some of EC2's servers.
+_KNOWN_S = 15.0
 
 
 def create_security_group(
@@ -23,9 +27,10 @@ def create_security_group(
         group_id = _create(cloud, run, tags, vpc_id)
         made.add(group_id)
         _let_in(cloud, group_id, cidr, port)
-    except BaseException:
+    except BaseException as error:
         # Also when the first call was cut off: it may have taken effect.
-        remove_security_groups(cloud, run.id, made)
+        if made or not is_refusal(error):
+            remove_security_groups(cloud, run.id, made, patience_s=_KNOWN_S)
         raise
     return group_id
 
@@ -41,15 +46,19 @@ def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str) -> str:
         )["GroupId"]
     except CloudError as error:
         # No ClientToken here: a request that boto repeats may meet its own work.
-        mine = _groups_of(cloud, run.id) if error.code == "InvalidGroup.Duplicate" else []
-        if not mine:
+        if error.code != "InvalidGroup.Duplicate" or not (mine := _look(cloud, run.id, _KNOWN_S)):
             raise
         return mine[0]
     return group_id
 
 
-def remove_security_groups(cloud: Cloud, run_id: str, known: Collection[str] = ()) -> None:
-    """`known`, or else all groups of that run, each as soon as nothing uses it; never raises."""
+def remove_security_groups(
+    cloud: Cloud, run_id: str, known: Collection[str] = (), *, patience_s: float = 0
+) -> None:
+    """`known`, or else all groups of that run, each as soon as nothing uses it; never raises.
+
+    `patience_s`: how long to look for what EC2 may not list yet.
+    """
     region = f"--region {cloud.region}"
     ids = " ".join(known) or (
         f"$(aws ec2 describe-security-groups {region} --filters Name=tag:{RUN},Values={run_id} "
@@ -57,14 +66,19 @@ def remove_security_groups(cloud: Cloud, run_id: str, known: Collection[str] = (
     )
     command = f"aws ec2 delete-security-group {region} --group-id {ids}"
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
-        for group_id in known or _groups_of(cloud, run_id):
+        for group_id in known or _look(cloud, run_id, patience_s):
             _delete(cloud, group_id)
 
 
-def _groups_of(cloud: Cloud, run_id: str) -> list[str]:
+def _look(cloud: Cloud, run_id: str, patience_s: float) -> list[str]:
+    look = partial(_groups_of, cloud, run_id)
+    return poll(look, timeout_s=patience_s, clock=cloud.clock) or []
+
+
+def _groups_of(cloud: Cloud, run_id: str) -> list[str] | None:
     mine = [{"Name": f"tag:{RUN}", "Values": [run_id]}]
     groups = cloud.pages("DescribeSecurityGroups", "SecurityGroups", Filters=mine)
-    return [group["GroupId"] for group in groups]
+    return [group["GroupId"] for group in groups] or None
 
 
 def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
@@ -93,6 +107,8 @@ def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
 
 
 def _delete(cloud: Cloud, group_id: str) -> None:
+    began = cloud.clock.now()
+
     def probe() -> bool | None:
         try:
             cloud.ec2("DeleteSecurityGroup", GroupId=group_id)
@@ -101,6 +117,8 @@ def _delete(cloud: Cloud, group_id: str) -> None:
                 return None
             if error.code != "InvalidGroup.NotFound":
                 raise
+            # Gone; or made a moment ago, and not everywhere known yet.
+            return None if cloud.clock.now() - began < _KNOWN_S else True
         return True
 
     what = f"security group {group_id} is still in use"

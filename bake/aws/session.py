@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import boto3
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+from botocore.parsers import ResponseParserError
 
 from bake import __version__
+from bake.aws.patience import patiently
 from bake.aws.refusal import refusal
 from bake.aws.undo import Leftover
 from bake.aws.wait import Clock
@@ -25,10 +28,15 @@ _BASE = Config(
     user_agent_extra=f"bake/{__version__}",
     max_pool_connections=50,
 )
-_PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
+# "Standard" is the mode that AWS recommends, and 3 attempts its own number ("adaptive" would slow
+# every operation of a client down where one is throttled). What boto repeats is over in a second or
+# two, or is given up early when much fails, so `Cloud.ec2` goes on from there (patience.py).
+_PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
+# Who cannot even say who he is hears of it within seconds: nothing has been started.
+_FIRST = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
 # EC2 answers "no capacity" with status 500, which boto takes for a passing fault and asks again,
-# for minutes. The next zone is the better answer, so nothing is retried here (machine.py does
-# it for what does pass).
+# in vain. The next zone is the better answer, so nothing is retried here (order.py does it for
+# what does pass).
 _AT_ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 # A lease has to be renewed in time: an attempt that hangs is given up early, and made again.
 _PROMPT = _BASE.merge(
@@ -72,10 +80,12 @@ class Cloud:
         return other
 
     def ec2(self, operation: str, **params: Any) -> Answer:
-        return _call(self._client("ec2", _PATIENT), operation, params)
+        """Asked again for a minute and a half where AWS is busy, or not to be reached."""
+        ask = partial(_call, self._client("ec2", _PATIENT), operation, params)
+        return patiently(ask, self.clock)
 
     def ec2_at_once(self, operation: str, **params: Any) -> Answer:
-        """The same without boto's retries, for the calls that must fail fast."""
+        """The same, asked once."""
         return _call(self._client("ec2", _AT_ONCE), operation, params)
 
     def quotas(self, operation: str, **params: Any) -> Answer:
@@ -115,7 +125,7 @@ def connect(
         session = session or boto3.Session(region_name=region)
         if not session.region_name:
             raise NoRegionError()
-        identity = _call(session.client("sts", config=_PATIENT), "GetCallerIdentity", {})
+        identity = _call(session.client("sts", config=_FIRST), "GetCallerIdentity", {})
     except CloudError as error:
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
@@ -142,7 +152,7 @@ def _call(client: Any, operation: str, params: Answer) -> Answer:
     try:
         # boto3's methods are in snake case; what AWS, IAM and the errors say is not.
         answer: Answer = getattr(client, xform_name(operation))(**params)
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
         service = client.meta.service_model.signing_name
         raise refusal(error, f"{service}:{operation}") from None
     return answer
