@@ -276,6 +276,17 @@ def test_the_newest_come_first_and_other_recipes_are_left_out(aws: Aws) -> None:
     assert other.snapshot_id in {c.snapshot_id for c in checkpoints(aws.cloud)}
 
 
+def test_of_two_of_one_moment_the_fuller_one_is_kept(aws: Aws) -> None:
+    machine = a_machine(aws)
+    less = take(aws, machine, stages=dict(list(STAGES.items())[:1]))
+    more = take(aws, machine)
+    snapshots = ec2_backends[ACCOUNT][REGION].snapshots
+    moment = snapshots[less.snapshot_id].start_time
+    snapshots[more.snapshot_id].start_time = moment
+    prune(aws.cloud, aws.run.recipe, keep=1)
+    assert [one.snapshot_id for one in checkpoints(aws.cloud)] == [more.snapshot_id]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -317,7 +328,7 @@ def test_seconds_fit_into_one_tag(aws: Aws) -> None:
 
 def test_a_pending_checkpoint_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     taken = replace(take(aws), state="pending")
-    aws.alter("DescribeSnapshots", answer_with(State="pending", Progress="42%"), times=140)
+    aws.alter("DescribeSnapshots", answer_with(State="pending", Progress="42%"), times=220)
     told: list[str] = []
     assert wait_until_completed(aws.cloud, taken, on_progress=told.append).state == "completed"
     assert told[0] == "pending, 42%"

@@ -113,7 +113,7 @@ def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
 
 def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     machine = a_builder(aws)
-    aws.alter("DescribeImages", set_state("pending"), times=190)
+    aws.alter("DescribeImages", set_state("pending"), times=300)
     aws.alter("DescribeSnapshots", lambda answer: answer["Snapshots"][0].update(Progress="42%"))
     told: list[str] = []
     take(aws, machine, on_progress=told.append)
@@ -180,7 +180,7 @@ def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) ->
 def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=4)
-    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=60)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=120)
     assert take(aws, machine).state == "available"
     assert sum(aws.slept) > 60
 

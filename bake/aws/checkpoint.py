@@ -122,10 +122,10 @@ def best(
 
 
 def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:
-    """This account's, in whatever state, the newest first."""
+    """This account's, in whatever state, the newest first; of one moment, the fuller first."""
     wanted = {"tag-key": CHECKPOINT} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     found = map(_checkpoint, _own(cloud, wanted))
-    return sorted(found, key=lambda checkpoint: checkpoint.started_at, reverse=True)
+    return sorted(found, key=lambda each: (each.started_at, len(each.stages)), reverse=True)
 
 
 def create_checkpoint(
