@@ -113,7 +113,7 @@ def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
 
 def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     machine = a_builder(aws)
-    aws.alter("DescribeImages", set_state("pending"), times=300)
+    aws.alter("DescribeImages", set_state("pending"), times=240)
     aws.alter("DescribeSnapshots", lambda answer: answer["Snapshots"][0].update(Progress="42%"))
     told: list[str] = []
     take(aws, machine, on_progress=told.append)
