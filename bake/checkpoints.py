@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from bake.aws.checkpoint import (
     Checkpoint,
@@ -31,13 +31,14 @@ class StartPoints:
     For several threads.
     """
 
-    def __init__(self, found: Sequence[Checkpoint] = ()) -> None:
+    def __init__(self, now: Callable[[], datetime], found: Sequence[Checkpoint] = ()) -> None:
+        self._now = now  # the cloud's time
         self._lock = threading.Lock()
         self._known = list(found)
 
     def best(self, plan: Plan) -> Checkpoint | None:
         with self._lock:
-            return best(self._known, plan, plan.recipe.builder.disk_gb)
+            return best(self._known, plan, plan.recipe.builder.disk_gb, now=self._now())
 
     def digests(self, plan: Plan) -> frozenset[str]:
         """Of the stages that need not run."""
@@ -103,7 +104,7 @@ def take_checkpoint(
                     machine,
                     stages={stage.name: stage.digest for stage in stages},
                     seconds={stage.name: stage.seconds for stage in stages},
-                    expires_at=datetime.now(UTC) + max_age,
+                    expires_at=workshop.cloud.now() + max_age,
                     wait_for_turn=wait_for_turn,
                 )
             step.done(made.snapshot_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Literal
 
 from bake import catalog, explain
@@ -112,7 +111,7 @@ def write_record(
         zone=machine.zone,
         market=machine.market,
         started_at=job.run.started_at,
-        ended_at=datetime.now(UTC),
+        ended_at=workshop.cloud.now(),
         stages=tuple(stages),
         checks=tuple(CheckRecord(**asdict(check)) for check in checks),
         inventory=found,

@@ -78,7 +78,7 @@ def prepare(
     """
     cloud, console = workshop.cloud, workshop.console
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
-    run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags)
+    run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags, now=cloud.now())
     owner = workshop.payload.image_owner
     with console.step("Preflight") as step:
         image = base_image = plan = None

@@ -53,7 +53,7 @@ def launch(
 
     `key` is the name of a key pair, `name` the machine's; both are found or made when None.
     """
-    run = new_run(image.recipe)
+    run = new_run(image.recipe, now=cloud.now())
     name = _free_name(cloud, name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
     where = placements(cloud, instance_types, market=market, image=image)
     cidr = caller_cidr()

@@ -141,16 +141,16 @@ def bake_jobs(
     floor = Floor(options.machines)
     points: dict[str, StartPoints] = {}
     for workshop, job in jobs:
-        region = workshop.cloud.region
+        cloud, region = workshop.cloud, workshop.cloud.region
         if job.there:
             continue
         if region not in points:
-            points[region] = StartPoints(() if options.fresh else checkpoints(workshop.cloud))
+            points[region] = StartPoints(cloud.now, () if options.fresh else checkpoints(cloud))
         floor.add(job.recipe.name, job.plan, partial(points[region].digests, job.plan))
     try:
         with TaskGroup[str, Outcome]() as group:
             for workshop, job in jobs:
-                known = points.get(workshop.cloud.region, StartPoints())
+                known = points.get(workshop.cloud.region, StartPoints(workshop.cloud.now))
                 work = partial(_outcome, workshop, job, options, floor, known, began)
                 group.start(job.recipe.name, work)
             outcomes = [group.next()[1] for _ in jobs]

@@ -63,7 +63,7 @@ def preview(
     plan, base_name = job.plan, job.ground.base_image.name
     earlier = images(cloud)
     kept = checkpoints(cloud)
-    start = None if job.image or fresh else StartPoints(kept).best(plan)
+    start = None if job.image or fresh else StartPoints(cloud.now, kept).best(plan)
     last = _last(earlier, workshop, recipe)
     states: dict[str, State] = {
         stage.name: "done"

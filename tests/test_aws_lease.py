@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -226,7 +226,7 @@ def test_a_process_of_this_computer_that_has_ended_is_not_waited_for(
 def test_only_a_process_of_this_boot_and_namespace_is_known_to_have_ended(
     change: Callable[..., list[str]], ended: bool
 ) -> None:
-    process = holder.this_process(a_run()).process
+    process = holder.this_process(a_run(), datetime.now(UTC)).process
     assert holder._has_ended(" ".join(change(*process.split(" ")))) is ended
 
 
@@ -258,7 +258,7 @@ def test_who_was_overtaken_learns_it_while_working_and_when_leaving(aws: Aws) ->
     held = lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01)
     with pytest.raises(LeaseError), held as ours:
         assert isinstance(ours, Lease)
-        note = holder.this_process(a_run()).note(0)
+        note = holder.this_process(a_run(), datetime.now(UTC)).note(0)
         parameter.create(aws.cloud, f"{PATH}/2", note, {})
         until = time.monotonic() + 10
         with pytest.raises(LeaseError):
@@ -530,7 +530,7 @@ def test_a_slow_holder_whose_renewal_crosses_the_takeover_learns_it_at_once(aws:
 
 HOLD = """
 import sys, time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from bake.aws import holder
 from bake.aws.lease import Lease, lease
 from bake.aws.session import connect

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from bake.aws.session import Cloud
@@ -69,10 +69,10 @@ def find_base_image(cloud: Cloud, os_image: OsImage, owner: str | None = None) -
                 )
             ],
         )
-    return _base_image(newest)
+    return _base_image(newest, cloud.now())
 
 
-def _base_image(image: dict[str, Any]) -> BaseImage:
+def _base_image(image: dict[str, Any], now: datetime) -> BaseImage:
     root = next(
         mapping
         for mapping in image["BlockDeviceMappings"]
@@ -86,7 +86,7 @@ def _base_image(image: dict[str, Any]) -> BaseImage:
         root_device_name=image["RootDeviceName"],
         size_gb=root["Ebs"]["VolumeSize"],
         created_at=aws_moment(image["CreationDate"]),
-        deprecated=deprecated_at is not None and deprecated_at <= datetime.now(UTC),
+        deprecated=deprecated_at is not None and deprecated_at <= now,
         boot_mode=image.get("BootMode"),
         ena=image.get("EnaSupport"),
         sriov=image.get("SriovNetSupport"),

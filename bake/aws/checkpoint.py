@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bake.aws.base_image import BaseImage
@@ -83,7 +83,7 @@ def contents_digest(stages: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime | None = None) -> bool:
+def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime) -> bool:
     """Whether all that it holds is a part of this plan that can stand alone. Pure.
 
     The size of the recipe's disk is `best`'s to look at.
@@ -93,7 +93,7 @@ def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime | None = None) -
     return (
         checkpoint.sound
         and checkpoint.state in _USABLE
-        and not checkpoint.has_expired(now or datetime.now(UTC))
+        and not checkpoint.has_expired(now)
         and bool(held)
         and all(name in stages and stages[name].digest == digest for name, digest in held.items())
         and all(set(stages[name].needs) <= held.keys() for name in held)
@@ -101,7 +101,7 @@ def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime | None = None) -
 
 
 def best(
-    checkpoints: Iterable[Checkpoint], plan: Plan, disk_gb: int, *, now: datetime | None = None
+    checkpoints: Iterable[Checkpoint], plan: Plan, disk_gb: int, *, now: datetime
 ) -> Checkpoint | None:
     """The one that saves most of this plan's time, and None where none is usable. Pure.
 
@@ -220,7 +220,7 @@ def prune(
     EC2 will not delete is a Leftover.
     """
     there = checkpoints(cloud, recipe_name)
-    now = now or datetime.now(UTC)
+    now = now or cloud.now()
     good = [c for c in there if c.state != "error" and not c.has_expired(now)]
     kept = {checkpoint.snapshot_id for checkpoint in good[:keep]}
     return [c for c in there if c.snapshot_id not in kept and delete_checkpoint(cloud, c)]

@@ -6,7 +6,7 @@ A recipe that asks for something else than when it failed has not failed yet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from bake.aws import parameter
 from bake.aws.session import Cloud
@@ -48,7 +48,7 @@ def note_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Failures
     """
     before = failures(cloud, run.recipe)
     same = before.identity == identity
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = cloud.now().replace(microsecond=0)
     since = before.since if same and before.since else now
     after = Failures(before.count + 1 if same else 1, identity, since, reason, run.id)
     while len(note := _note(after)) > parameter.MOST_CHARACTERS:

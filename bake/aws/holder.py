@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from bake.aws import parameter
@@ -15,7 +15,7 @@ from bake.aws.tags import Run, rfc3339
 
 @dataclass(frozen=True)
 class Holder:
-    """`token` is of one attempt to get a lease; `since` is by the holder's own clock."""
+    """`token` is of one attempt to get a lease."""
 
     token: str
     run: str
@@ -40,13 +40,13 @@ class Holder:
         return parameter.encode({**asdict(self), "renewals": renewals})
 
 
-def this_process(run: Run) -> Holder:
+def this_process(run: Run, now: datetime) -> Holder:
     return Holder(
         token=secrets.token_hex(8),
         run=run.id,
         recipe=run.recipe,
         host=platform.node(),
-        since=rfc3339(datetime.now(UTC)),
+        since=rfc3339(now),
         process=_this_process(),
     )
 

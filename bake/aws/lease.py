@@ -80,7 +80,7 @@ class Lease:
         self._cloud = cloud
         self._tags = run.temporary()
         self._takeover_s = takeover_s
-        self._holder = holder.this_process(run)
+        self._holder = holder.this_process(run, cloud.now())
         self._renewals = 0
         self._seen: dict[Parameter, float] = {}  # since when each is as it is
         self._highest = 0

@@ -12,7 +12,6 @@ import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -116,7 +115,7 @@ def _product(
     cloud: Cloud, unit: str, wanted: Callable[[Mapping[str, str]], bool], **terms: str
 ) -> Price:
     """The price per `unit` of the one product of EC2 in this region with these attributes."""
-    known, key = _of(cloud), frozenset(terms.items())
+    known, key = _of(cloud), (cloud.region, *sorted(terms.items()))
     with known.lock:
         if key not in known.answers:
             found = _asked(
@@ -157,7 +156,7 @@ def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float
         "SpotPriceHistory",
         InstanceTypes=types,
         ProductDescriptions=[_LINUX],
-        StartTime=datetime.now(UTC),
+        StartTime=cloud.now(),
     )
     return {
         (entry["InstanceType"], entry["AvailabilityZone"]): float(entry["SpotPrice"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from botocore.parsers import ResponseParserError
 
 from bake import __version__
+from bake.aws.cloud_time import CloudTime
 from bake.aws.patience import patiently
 from bake.aws.refusal import refusal
 from bake.aws.undo import Leftover
@@ -64,12 +66,20 @@ class Cloud:
     `leftovers` gathers what could not be removed (see undo.py).
     """
 
-    def __init__(self, session: boto3.Session, account_id: str, *, clock: Clock | None = None):
+    def __init__(
+        self,
+        session: boto3.Session,
+        account_id: str,
+        *,
+        clock: Clock | None = None,
+        time: CloudTime | None = None,
+    ):
         self.session = session
         self.region: str = session.region_name
         self.account_id = account_id
         self.clock = clock or Clock()
         self.leftovers: list[Leftover] = []
+        self._time = time or CloudTime()
         self._clients: dict[tuple[str, Config], Any] = {}
         self._making = threading.Lock()
 
@@ -78,6 +88,20 @@ class Cloud:
         other = copy.copy(self)
         other.leftovers = []
         return other
+
+    def elsewhere(self, region: str) -> Cloud:
+        """The same account in another region, with leftovers of its own."""
+        other = self.apart()
+        other.region = region
+        other._clients = {}
+        return other
+
+    def now(self) -> datetime:
+        """AWS's time, by its own answers; this computer's clock may be wrong.
+
+        For every time that is written into a tag, or compared with one or with a time of AWS's.
+        """
+        return self._time.now()
 
     def ec2(self, operation: str, **params: Any) -> Answer:
         """Asked again for a minute and a half where AWS is busy, or not to be reached."""
@@ -106,8 +130,14 @@ class Cloud:
         with self._making:
             key = service, config
             if key not in self._clients:
-                self._clients[key] = self.session.client(service, config=config)
+                region = config.region_name or self.region
+                self._clients[key] = self.session.client(service, region_name=region, config=config)
             return self._clients[key]
+
+
+def enabled_regions(cloud: Cloud) -> list[str]:
+    """Those that this account may use, by name."""
+    return sorted(region["RegionName"] for region in cloud.ec2("DescribeRegions")["Regions"])
 
 
 def connect(
@@ -125,12 +155,14 @@ def connect(
         session = session or boto3.Session(region_name=region)
         if not session.region_name:
             raise NoRegionError()
+        time = CloudTime()
+        session.events.register("after-call", time.hear)
         identity = _call(session.client("sts", config=_FIRST), "GetCallerIdentity", {})
     except CloudError as error:
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(refusal(error, "sts:GetCallerIdentity")) from None
-    return Cloud(session, identity["Account"], clock=clock)
+    return Cloud(session, identity["Account"], clock=clock, time=time)
 
 
 def pages(ask: Callable[..., Answer], operation: str, key: str, **params: Any) -> Iterator[Any]:
