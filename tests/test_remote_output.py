@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bake.redaction import Redactor
 from bake.remote.output import Output
 
 
@@ -69,3 +70,15 @@ def test_only_the_last_lines_are_kept() -> None:
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b"  \n", b"\x1b[0m\n"])
 def test_blank_lines_are_not_shown(blank: bytes) -> None:
     assert shown(b"a\n" + blank + b"b\n")[0] == ["a", "b"]
+
+
+def test_a_secret_is_neither_in_the_log_nor_shown_however_it_arrives() -> None:
+    log, live = io.BytesIO(), list[str]()
+    output = Output(log, live.append, Redactor(["first-half\nsecond-half"]))
+    for piece in (b"a first-", b"half\nsecon", b"d-half b\nc second", b"-half\rd first-ha"):
+        output.write(piece)
+    output.finish()
+    assert log.getvalue() == b"a *** b\nc ***\rd ***"
+    assert live == ["a *** b", "c ***", "d ***"]
+    assert output.last_lines == ("a *** b", "d ***")
+    assert output.size == len("a first-half\nsecond-half b\nc second-half\rd first-ha")

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 
 from bake.errors import StageError
-
-LONGEST_B = 128 * 1024  # Linux' MAX_ARG_STRLEN: of "NAME=value" and the zero byte that ends it
-
-_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-# Set by us; computed, protected or obeyed by bash; obeyed by the loader and by the C library.
-_TAKEN = re.compile(
-    r"PATH|HOME|LANG|BAKE_LIB|IFS|PWD|OLDPWD|SHLVL|UID|EUID|PPID|RANDOM|SRANDOM|SECONDS|LINENO"
-    r"|GROUPS|DIRSTACK|FUNCNAME|PIPESTATUS|SHELLOPTS|OPTIND|OPTARG|OPTERR|HISTCMD|PS4|ENV|TMOUT|CDPATH"
-    r"|GLOBIGNORE|EXECIGNORE|FIGNORE|CHILD_MAX|POSIXLY_CORRECT"
-    r"|(?:BASH|EPOCH|COMP_|LD_|LC_|GLIBC_|MALLOC_)\w*"
-)
+from bake.variable import LONGEST_B, is_free
 
 
 def inputs_file(stage: str, inputs: Mapping[str, str]) -> bytes:
@@ -29,7 +18,7 @@ def inputs_file(stage: str, inputs: Mapping[str, str]) -> bytes:
 
 
 def _assignment(stage: str, name: str, value: str) -> bytes:
-    if not _NAME.fullmatch(name) or _TAKEN.fullmatch(name):
+    if not is_free(name):
         raise StageError(
             f"stage {stage} cannot have an input named {name!r}",
             hint="Names are capitals, digits and underscores, and none that the shell itself uses.",

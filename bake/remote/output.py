@@ -1,4 +1,7 @@
-"""A stage's output as it arrives: its bytes into the log, readable lines to whoever watches."""
+"""A stage's output as it arrives: its bytes into the log, readable lines to whoever watches.
+
+What the redactor takes out is in neither.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
+
+from bake.redaction import Redactor
 
 _KEPT_LINES = 20
 _LONGEST_LINE = 4096  # of what has no line ends: shown in pieces
@@ -19,14 +24,20 @@ _UNPRINTABLE = re.compile(
 
 
 class Output:
-    """Takes the bytes in any pieces. `size` counts them; `last_lines` are for an error message.
+    """Takes the bytes in any pieces. `size` counts them as they came; `last_lines` are for an error.
 
     A carriage return ends a line for `on_line` (a progress bar moves) but not in `last_lines`,
     where only a bar's last state is left, as on a terminal.
     """
 
-    def __init__(self, log: BinaryIO, on_line: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        log: BinaryIO,
+        on_line: Callable[[str], None] | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
         self.size = 0
+        self._redactor = redactor or Redactor()
         self._log = log
         self._on_line = on_line
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -35,18 +46,22 @@ class Output:
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def write(self, data: bytes) -> None:
-        self._log.write(data)
-        self._log.flush()
         self.size += len(data)
-        self._split(self._decoder.decode(data))
+        self._pass_on(self._redactor.feed(data))
 
     def finish(self) -> None:
         """No more will come: the last line may lack its end."""
+        self._pass_on(self._redactor.finish())
         self._split(self._decoder.decode(b"", final=True) + "\n")
 
     @property
     def last_lines(self) -> tuple[str, ...]:
         return tuple(self._lines)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._log.write(data)
+        self._log.flush()
+        self._split(self._decoder.decode(data))
 
     def _split(self, text: str) -> None:
         *ended, rest = _ENDED.split(self._open_line + text)

@@ -11,7 +11,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bake import interrupts
 from bake.errors import ConnectError, RemoteError, StageError
+from bake.redaction import Redactor
 from bake.remote.command import Command, OverdueError
 from bake.remote.connection import Connection
 from bake.remote.failure import stage_failure, start_failure
@@ -60,12 +61,14 @@ def run_stage(
     on_line: Callable[[str], None] | None = None,
     timeout_s: float,
     run_id: str = "adhoc",
+    secrets: Iterable[str] = (),
 ) -> float:
     """Run a stage to its end, as root, and return its seconds.
 
     The machine knows it by `run_id` and `name`: where it already runs there, or has ended unread
     (its client was killed), that one is followed, from its beginning. `on_line` gets each line,
-    without escape sequences; `log` gets the exact bytes.
+    without escape sequences; `log` gets the exact bytes. Where one of `secrets` is printed, in any
+    form in which programs print, *** stands in both instead.
 
     StageError: the status is not 0, the time is over, the machine was rebooted, an input cannot be
     given. ConnectError: the machine was out of reach for OUT_OF_REACH_S. Any exception on this side
@@ -84,7 +87,7 @@ def run_stage(
     )
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
-        output = Output(file, on_line)
+        output = Output(file, on_line, Redactor(secrets))
         try:
             end = _follow_to_the_end(connection, stage, output)
         except OverdueError:
