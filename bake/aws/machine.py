@@ -13,7 +13,7 @@ from bake.aws.security_group import remove_security_groups
 from bake.aws.session import Cloud
 from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, Tags, moment, read
 from bake.aws.wait import MINUTE, poll, wait_until
-from bake.errors import CloudError, MachineError
+from bake.errors import CloudError, LostError, MachineError
 
 OnState = Callable[[str], None]
 
@@ -24,6 +24,18 @@ _END_S = 30 * MINUTE
 _KNOWN_S = 2 * MINUTE
 _ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 _NOT_FOUND = {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"}
+# Codes of what another machine may well be spared (API reference, "StateReason"); the rest, like
+# a limit of the account or a snapshot that is gone, would meet it just the same.
+_ANOTHER_MAY_DO = {
+    "Server.InsufficientInstanceCapacity",
+    "Server.InternalError",
+    "Server.ScheduledStop",
+    "Server.SpotInstanceShutdown",
+    "Server.SpotInstanceTermination",
+    "Client.UserInitiatedShutdown",
+}
+# States in which a machine does nothing more for us, whoever has asked for them.
+GONE = frozenset({"stopping", "stopped", "shutting-down", "terminated"})
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,28 @@ def find_machine(cloud: Cloud, instance_id: str) -> Machine | None:
         if error.code in _NOT_FOUND:
             return None
         raise
+
+
+def loss(
+    cloud: Cloud, machine: Machine, states: Collection[str] = GONE, *, doing: str = ""
+) -> LostError | None:
+    """AWS's word that a machine which was running is lost; None while it is not, or not known."""
+    try:
+        now = find_machine(cloud, machine.instance_id)
+    except CloudError:  # boto has asked several times; the next look may tell
+        return None
+    return _lost(now, doing) if now and now.state in states else None
+
+
+def _lost(machine: Machine, doing: str = "") -> LostError:
+    return LostError(
+        f"{machine.instance_id} ({machine.instance_type} in {machine.zone}, {machine.market}) is "
+        f"lost: it went to {machine.state}{f' while {doing}' if doing else ''}",
+        hint="AWS's reason says who ended it. Run the same command again: it goes on from the last "
+        "checkpoint",
+        code=machine.reason_code,
+        reason=machine.reason,
+    )
 
 
 def start(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
@@ -213,6 +247,8 @@ def _wait_until(
             return None
         on_state(machine.state)
         if machine.state in never:
+            if machine.reason_code in _ANOTHER_MAY_DO:
+                raise _lost(machine, doing)
             raise MachineError(
                 f"{instance_id} ({machine.instance_type} in {machine.zone}) went to "
                 f"{machine.state} while {doing}",
