@@ -145,12 +145,23 @@ def _around(times: Sequence[float], factors: Range) -> Range:
 
 
 def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: int) -> float:
-    """Stages that do not need each other run at the same time."""
-    ready: dict[str, float] = {}
-    for stage in stages:
-        start = max((ready.get(need, 0.0) for need in stage.needs), default=0.0)
-        ready[stage.name] = start + seconds[stage.name][end]
-    return max(ready.values())
+    """Stages that do not need each other run at the same time; one that reboots runs alone."""
+    waiting, ends, now = list(stages), dict[str, float](), 0.0
+    names = {stage.name for stage in waiting}
+    while waiting:
+        running = [ended for ended in ends.values() if ended > now]
+        done = {name for name, ended in ends.items() if ended <= now}
+        ready = [stage for stage in waiting if done >= names.intersection(stage.needs)]
+        alone = [stage for stage in ready if stage.reboots and not running][:1]
+        begun = alone or [stage for stage in ready if not stage.reboots]
+        for stage in begun:
+            ends[stage.name] = now + seconds[stage.name][end]
+            waiting.remove(stage)
+        if alone:
+            now = ends[alone[0].name]
+        elif not begun:
+            now = min(running)
+    return max(ends.values())
 
 
 def _based_on(count: int, guessed: list[str]) -> str:

@@ -35,6 +35,10 @@ class Stage:
     def name(self) -> str:
         return self.script.name
 
+    @property
+    def reboots(self) -> bool:
+        return self.script.reboots
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,9 +63,13 @@ def make_plan(
     if findings := [finding for script in chosen for finding in _inputs(script, given)]:
         message = "the stages' inputs do not agree with what is given"
         raise RecipeError(message, findings=findings)
+    ordered = _in_order(chosen, needs)
+    if ordered[-1].reboots:
+        message = f"the stage {ordered[-1].name} is the last one, and cannot reboot"
+        raise RecipeError(message, hint="After it the machine has no keys by which it is reached")
     lib = (scripts / "lib.sh").read_bytes()
     stages: dict[str, Stage] = {}
-    for script in _in_order(chosen, needs):
+    for script in ordered:
         inputs = {name: given[name] for name in script.inputs}
         below = [stages[need].digest for need in needs[script.name]]
         digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base_image_id)

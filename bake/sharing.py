@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bake import interrupts
 from bake.errors import StageError
@@ -94,10 +94,16 @@ class Floor:
             self._changed.notify_all()
 
     def next_step(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Step:
-        """What to do with the stages that could start now; `busy`: some are running already."""
+        """What to do with the stages that could start now; `busy`: some are running already.
+
+        One that reboots runs alone: it is started as soon as none is running.
+        """
         with self._changed:
             me = self._running[name]
             step = self._next_step(me, ready, busy=busy)
+            alone = tuple(stage for stage in step.stages if stage.reboots and not busy)[:1]
+            quiet = tuple(stage for stage in step.stages if not stage.reboots)
+            step = replace(step, stages=alone or quiet)
             me.contents |= {stage.digest for stage in step.stages}
             self._changed.notify_all()
             return step

@@ -7,10 +7,13 @@ A header is read, not only written:
     # Needs:  conda|venv
     # Inputs: LOGIN_USER ENVIRONMENT_PREFIX
     #         PYPI_MIRROR
+    # Reboots: no
 
 `Needs` are names of other stages: `a|b` means those of them that the recipe has (at least one), `*`
 every other stage. `Inputs` are the environment variables that it is given; a field goes on in
-the next line with two blanks. `BAKE_LIB`, the path of lib.sh, is given to all and declared by none.
+the next line with two blanks. `Reboots: yes`: it runs alone, when its script has ended well the
+machine is rebooted, and when that answers again the stage is done. `BAKE_LIB`, the path of lib.sh,
+is given to all and declared by none.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from bake.errors import Finding, RecipeError
 
-FIELDS = ("Needs", "Inputs")
+FIELDS = ("Needs", "Inputs", "Reboots")
 EVERY_OTHER = "*"
 ALWAYS_GIVEN = "BAKE_LIB"
 
@@ -40,6 +43,7 @@ class Script:
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     body: bytes
+    reboots: bool = False
 
     def used(self) -> frozenset[str]:
         """The upper-case variables that the body reads, comments apart; its own ones among them."""
@@ -56,7 +60,8 @@ def read_script(path: Path) -> Script:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the stage script {path} cannot be read: {error}") from error
     description, values, findings = _header(path.name, lines)
-    needs, inputs = (tuple(values.get(field, "").split()) for field in FIELDS)
+    needs, inputs = (tuple(values.get(field, "").split()) for field in ("Needs", "Inputs"))
+    reboots = values.get("Reboots", "no").strip()
     place = f"{path.name}: header"
     if not _NAME.fullmatch(path.stem):
         findings.append(Finding(path.name, "a stage's name has small letters, digits and hyphens"))
@@ -74,9 +79,12 @@ def read_script(path: Path) -> Script:
     ]
     if ALWAYS_GIVEN in inputs:
         findings.append(Finding(place, f"{ALWAYS_GIVEN} is given to every stage", "Leave it out"))
+    if reboots not in ("yes", "no"):
+        message = f"Reboots: {reboots or 'nothing'} is neither yes nor no"
+        findings.append(Finding(place, message, "Write Reboots: yes, or leave it out"))
     if findings:
         raise RecipeError(f"the stage script {path} has a bad header", findings=findings)
-    return Script(path.stem, description, needs, inputs, body)
+    return Script(path.stem, description, needs, inputs, body, reboots == "yes")
 
 
 def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Finding]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,24 @@ def test_stages_that_do_not_need_each_other_run_at_the_same_time() -> None:
     assert whole.seconds_high == pytest.approx(steps[1] + 1.2 * longest)
     assert whole.stages["cuda"] == pytest.approx((255, 360))
     assert whole.based_on == "earlier bakes"
+
+
+@pytest.mark.parametrize(
+    ("reboots", "longest"),
+    [
+        # As soon as nothing runs, before conda: what needs it can then run beside that.
+        ("drivers", 60 + 100 + 300 + 10),
+        # conda runs until 110, drivers until 160, and cuda waits for mxnet, which runs until 360.
+        ("cuda", 60 + 50 + 200 + 300 + 10),
+    ],
+)
+def test_a_stage_that_reboots_runs_alone(reboots: str, longest: float) -> None:
+    stages = [
+        replace(stage, script=replace(stage.script, reboots=stage.name == reboots))
+        for stage in PLAN.stages
+    ]
+    found = expected(plan=replace(PLAN, stages=tuple(stages)))
+    assert found.seconds_low == pytest.approx(0.7 * 390 + 0.85 * longest)
 
 
 def test_what_need_not_run_takes_no_time() -> None:

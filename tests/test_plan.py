@@ -291,6 +291,21 @@ def test_bad_headers_of_several_scripts_come_at_once(scripts: Path) -> None:
     assert "lower is no variable" in found
 
 
+def test_a_stage_that_reboots_now_is_another_stage(scripts: Path) -> None:
+    before = plan(scripts)
+    script = scripts / "stages" / "mxnet.sh"
+    script.write_text(script.read_text().replace("# Needs:", "# Reboots: yes\n# Needs:"))
+    after = plan(scripts)
+    assert different(before, after) == {"mxnet", "d2l", "seal"}
+    assert [stage.name for stage in after.stages if stage.script.reboots] == ["mxnet"]
+
+
+def test_the_stage_that_seals_cannot_reboot(scripts: Path) -> None:
+    script = scripts / "stages" / "seal.sh"
+    script.write_text(script.read_text().replace("# Needs:", "# Reboots: yes\n# Needs:"))
+    assert "seal is the last one, and cannot reboot" in refused(scripts)
+
+
 def test_variables_are_only_for_what_can_work() -> None:
     with pytest.raises(ValueError, match="check comes first"):
         values("mxnet-cu101", base="debian-12")

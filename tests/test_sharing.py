@@ -20,8 +20,8 @@ from bake.sharing import Digests, Floor
 from bake.task_group import TaskGroup
 
 
-def stage(digest: str, *needs: str) -> Any:
-    return SimpleNamespace(name=digest, digest=digest, needs=needs)
+def stage(digest: str, *needs: str, reboots: bool = False) -> Any:
+    return SimpleNamespace(name=digest, digest=digest, needs=needs, reboots=reboots)
 
 
 def plan(*stages: Any, disk_gb: int = 64) -> Any:
@@ -104,6 +104,7 @@ class Rehearsal:
                     self.checkpoints.add(done)
                 floor.saved(name)
                 continue
+            assert len(step.stages) <= 1 or not any(each.reboots for each in step.stages)
             for each in step.stages:
                 if each.digest in self.breaks:
                     error = StageError(f"{each.name} is broken")
@@ -189,6 +190,16 @@ def test_unrelated_bakes_do_not_wait_for_each_other_but_for_machines() -> None:
     assert rehearsal.most_at_once <= 3
 
 
+def test_a_stage_that_reboots_is_started_alone_and_as_soon_as_none_runs() -> None:
+    loud, quiet = stage("loud", reboots=True), stage("quiet")
+    floor = Floor(machines=1)
+    floor.add("a", plan(loud, quiet), frozenset)
+    floor.wait_for_turn("a")
+    assert floor.next_step("a", [quiet, loud], busy=True).stages == (quiet,)
+    assert floor.next_step("a", [loud], busy=True).stages == ()
+    assert floor.next_step("a", [quiet, loud], busy=False).stages == (loud,)
+
+
 def test_who_waits_is_called_off_at_once() -> None:
     floor = Floor(1)
     floor.add("first", line("a"), frozenset)
@@ -233,12 +244,15 @@ def test_a_bake_that_is_lost_is_followed_by_the_next_one() -> None:
 
 @st.composite
 def many_plans(draw: st.DrawFn) -> dict[str, Any]:
-    """Stages with needs among those before them; each plan takes some, and all that they need."""
+    """Stages with needs among those before them, some of which reboot; each plan takes some, and
+    all that they need."""
     names = [f"s{n}" for n in range(draw(st.integers(1, 7)))]
     needs = {
         name: draw(st.sets(st.sampled_from(names[:index]), max_size=2)) if index else set()
         for index, name in enumerate(names)
     }
+
+    reboot = draw(st.sets(st.sampled_from(names)))
 
     def closed(chosen: set[str]) -> list[str]:
         for name in reversed(names):
@@ -249,7 +263,7 @@ def many_plans(draw: st.DrawFn) -> dict[str, Any]:
     return {
         f"r{n}": plan(
             *(
-                stage(name, *sorted(needs[name]))
+                stage(name, *sorted(needs[name]), reboots=name in reboot)
                 for name in closed(draw(st.sets(st.sampled_from(names), min_size=1)))
             ),
             disk_gb=draw(st.sampled_from([50, 100])),

@@ -61,6 +61,13 @@ def test_the_stages_that_come_along_have_good_headers(path: Path) -> None:
     assert script.inputs
 
 
+@pytest.mark.parametrize(
+    ("line", "reboots"), [("# Reboots: yes\n", True), ("# Reboots: no\n", False), ("", False)]
+)
+def test_a_stage_says_whether_it_reboots(tmp_path: Path, line: str, reboots: bool) -> None:
+    assert read(tmp_path, GOOD.replace("# Needs:", f"{line}# Needs:")).reboots is reboots
+
+
 def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
     script = read(tmp_path, "#!/bin/sh\n# Does nothing.\n# Needs:\ntrue\n")
     assert (script.needs, script.inputs) == ((), ())
@@ -71,6 +78,14 @@ def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
     [
         ("# Needs:", "# Need:", "good.sh:4: unknown field Need. Did you mean Needs?"),
         ("# Inputs:", "# Input:", "Did you mean Inputs?"),
+        (
+            "# shellcheck",
+            "# Reboots: maybe\n",
+            "header: Reboots: maybe is neither yes nor no",
+        ),
+        ("# shellcheck", "# Reboots: yes no\n", "Reboots: yes no is neither yes nor no"),
+        ("# shellcheck", "# Reboots:\n", "Reboots: nothing is neither"),
+        ("# shellcheck", "# Reboot: yes\n", "Did you mean Reboots?"),
         ("# shellcheck", "# Needs: base\n# shellcheck", "Needs stands here a second time"),
         ("drivers", "Drivers", "Needs: Drivers names no stage"),
         ("drivers", "a||b", "Needs: a||b names no stage"),

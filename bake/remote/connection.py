@@ -94,12 +94,16 @@ class Connection:
     def boot_id(self) -> str:
         """The kernel's id of the boot at which this was first asked: a connection is to one boot.
 
-        After a reboot the machine has another, which this does not tell: connect anew.
+        After a reboot the machine has another, which this does not tell. See `rebooted`.
         """
         self._boot_id = (
             self._boot_id or self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
         )
         return self._boot_id
+
+    def rebooted(self, boot_id: str) -> None:
+        """It was meant to be, and this is its boot now."""
+        self._boot_id = boot_id
 
     def run(
         self,
