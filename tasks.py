@@ -521,6 +521,96 @@ def images(
         listing.show_images(console, found)
 
 
+@task(
+    positional=["image"],
+    help={
+        "image": "id, name or recipe of the image (default: the newest verified one)",
+        "to": "regions, with commas: us-west-2,eu-central-1",
+        "name": "the copies' name (default: the image's)",
+        "unverified": "also an image on which nothing was proved",
+    },
+    **COMMAND,
+)
+def copy(
+    _context: Any,
+    image: Any = None,
+    to: str | None = None,
+    name: str | None = None,
+    unverified: bool = False,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Copy an image to other regions; a copy that is there already is not made again."""
+    console = _console(json, quiet)
+    with running(console):
+        from bake import copies, launch, listing
+
+        cloud = _cloud(console, local=local, region=region)
+        wanted = copies.regions(to, cloud.region)
+        proved = ("gpu", "cpu", *(("no",) if unverified else ()))
+        chosen = launch.choose_image(cloud, _only(image, "image"), proved=proved)
+        outcomes = copies.copy_everywhere(
+            chosen,
+            cloud.region,
+            wanted,
+            lambda there: _cloud(console, local=local, region=there),
+            console,
+            name=name,
+        )
+        listing.show_copies(console, outcomes)
+        raise_for(outcomes)
+
+
+@task(
+    positional=["recipe"],
+    help={
+        "recipe": "only this recipe's images",
+        "keep": "how many of the newest verified images of each recipe stay",
+        "older_than": "only those that are that old: 30d, 12h, 2w",
+        "yes": "remove them; without it, they are only shown",
+    },
+    **COMMAND,
+)
+def prune(
+    _context: Any,
+    recipe: Any = None,
+    keep: int = 3,
+    older_than: str | None = None,
+    yes: bool = False,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """Remove old images that nothing uses, with their snapshots; shows them first."""
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.aws import retention
+        from bake.aws.price import snapshot_price
+
+        age = retention.read_age(older_than)
+        retention.check(keep)
+        cloud = _cloud(console, local=local, region=region)
+        verdicts = retention.judge(cloud, _only(recipe, "recipe"), keep=keep, older_than=age)
+        removals = None
+        if yes:
+            with console.step("Removing") as step:
+                removals = retention.remove(cloud, verdicts, on_image=step.update)
+        listing.show_verdicts(console, verdicts, removals, snapshot_price(cloud))
+        raise_for(removals or ())
+
+
+def _only(words: tuple[str, ...] | None, what: str) -> str | None:
+    """The one that was given, if any; RequestError for several."""
+    from bake.errors import RequestError
+
+    if words and len(words) > 1:
+        raise RequestError(f"One {what} at a time: {' '.join(words)}", hint=f"Name one {what}")
+    return words[0] if words else None
+
+
 @task(**COMMAND)
 def machines(
     _context: Any, region: str | None = None, local: bool = False, json: bool = False
@@ -688,6 +778,8 @@ namespace = Collection(
     checkpoints,
     launch_from_ami,
     images,
+    copy,
+    prune,
     machines,
     start,
     stop,

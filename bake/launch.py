@@ -120,7 +120,7 @@ def choose_image(cloud: Cloud, asked: str | None, *, proved: Sequence[str]) -> I
     enough = [image for image in wanted if image.verified in proved]
     if not enough:
         raise RequestError(
-            f"No image {asked or 'of ours'} is verified for the machine to be started "
+            f"No image {asked or 'of ours'} is verified as it has to be for this "
             f"(bake:verified={' or '.join(proved)})",
             details=[f"{image.image_id}  {image.name}: {image.verified}" for image in wanted],
             hint="Bake it on a machine with a GPU: that is where the proof can be made",

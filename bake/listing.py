@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.image import Image
 from bake.aws.machine import Machine
+from bake.aws.retention import Removal, Verdict
 from bake.console import Console, duration
 from bake.errors import BakeError
 from bake.forecast import span
 
 if TYPE_CHECKING:
+    from bake.copies import Copied
     from bake.pipeline import Outcome
     from bake.preview import Preview
     from bake.rebuild import Report
@@ -38,6 +40,89 @@ def show_images(console: Console, images: Sequence[Image]) -> None:
     )
     if console.json:
         console.result([image_document(image) for image in images])
+
+
+def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
+    """What came of each region; before that the failures, each whole."""
+    for each in outcomes:
+        if each.error is not None and not console.json:
+            (console.named(each.region) if len(outcomes) > 1 else console).failure(each.error)
+    console.result([copy_document(each) for each in outcomes], "")
+    console.table(
+        ["region", "what", "image", "time"],
+        [
+            [
+                each.region,
+                each.status,
+                each.image.image_id if each.image else "-",
+                duration(each.seconds),
+            ]
+            for each in outcomes
+        ],
+        empty="Nothing was asked for.",
+    )
+
+
+def copy_document(copied: Copied) -> dict[str, Any]:
+    return {
+        "region": copied.region,
+        "status": copied.status,
+        "seconds": round(copied.seconds, 1),
+        "image_id": copied.image.image_id if copied.image else None,
+        "image_name": copied.image.name if copied.image else None,
+        "error": _error_document(copied.error),
+    }
+
+
+def show_verdicts(
+    console: Console,
+    verdicts: Sequence[Verdict],
+    removals: Sequence[Removal] | None,
+    usd_per_gb_month: float | None,
+) -> None:
+    """What may go and what is kept; `removals` is None where nothing was to be removed yet."""
+    removed = {removal.image.image_id: removal for removal in removals or ()}
+    rows, documents = [], []
+    for verdict in verdicts:
+        image, removal = verdict.image, removed.get(verdict.image.image_id)
+        error = removal.error if removal else None
+        what = "kept" if verdict.why else "goes" if removals is None else "removed"
+        what = "not removed" if error else what
+        usd = None if usd_per_gb_month is None else image.size_gb * usd_per_gb_month
+        cost = "-" if verdict.why else "?" if usd is None else f"{usd:.2f}"
+        why = verdict.why or (error.message if error else "")
+        rows.append(
+            [
+                image.image_id,
+                "\n".join(wrap(image.recipe, 12)),
+                _days(datetime.now(UTC) - image.created_at),
+                what,
+                f"{image.size_gb}",
+                cost,
+                why or "-",
+            ]
+        )
+        documents.append(
+            image_document(image)
+            | {"what": what, "why": why or None, "usd_per_month_at_most": usd and round(usd, 2)}
+        )
+    going = [verdict.image.size_gb for verdict in verdicts if not verdict.why]
+    console.table(
+        ["image", "recipe", "age", "what", "GB", "USD/month", "why"],
+        rows,
+        empty="There are no finished images here.",
+    )
+    console.result(documents)
+    if going:
+        money = (
+            "" if usd_per_gb_month is None else f", ${sum(going) * usd_per_gb_month:.2f} a month"
+        )
+        console.note(
+            f"{len(going)} images, at most {sum(going)} GB{money}: EBS bills only the blocks that "
+            "hold something."
+        )
+        if removals is None:
+            console.note("Nothing was removed. To remove them, add --yes.")
 
 
 def show_machines(console: Console, machines: Sequence[Machine]) -> None:

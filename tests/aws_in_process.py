@@ -23,9 +23,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import botocore_stubber as _STUBBER
+from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
+from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws.market import Placement
 from bake.aws.order import Order
@@ -83,11 +85,19 @@ class Aws:
         """Everything in the account that was not there at first and can cost or be entered."""
         return self._everything() - self.at_first
 
-    def _everything(self) -> set[str]:
-        ec2 = ec2_backends[ACCOUNT][REGION]
+    def remains_in(self, region: str) -> set[str]:
+        """The same of another region, where nothing was at first."""
+        return self._everything(region)
+
+    def _everything(self, region: str = REGION) -> set[str]:
+        ec2 = ec2_backends[ACCOUNT][region]
         return {
             *(machine.id for machine in ec2.all_instances() if machine.state != "terminated"),
-            *(group.id for group in ec2.describe_security_groups()),
+            *(
+                g.id
+                for g in ec2.describe_security_groups()
+                if g.name != "default" or region == REGION
+            ),
             *ec2.key_pairs,
             *ec2.volumes,
             *ec2.amis,
@@ -96,6 +106,12 @@ class Aws:
         }
 
     # What is there
+
+    def elsewhere(self, region: str) -> Cloud:
+        """The same account in another region, with the same faults."""
+        session = _session(region)
+        self.listen(session)
+        return connect(session=session, clock=self.cloud.clock)
 
     def base_image(self, date: str = "20230607", **more: Any) -> str:
         backend = ec2_backends[ACCOUNT][REGION]
@@ -228,15 +244,14 @@ def aws_in_process() -> Iterator[Aws]:
         )
 
     aws: Aws | None = None
-    botocore_session = botocore.session.Session()
-    botocore_session.register_component("data_loader", _LOADER)
     with (
         mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
         mock.patch.object(AmiBackend, "create_image", _create_image),
+        mock.patch.object(AmisResponse, "copy_image", _copy_image),
         mock.patch.object(BotocoreStubber, "__call__", send),
         mock_aws(),
     ):
-        session = boto3.Session(region_name=REGION, botocore_session=botocore_session)
+        session = _session(REGION)
         cloud = connect(session=session, clock=Clock(now=lambda: time[0], sleep=sleep))
         aws = Aws(cloud, new_run("mxnet-cu101", lifetime=timedelta(hours=4)), slept)
         aws.listen(session)
@@ -246,6 +261,12 @@ def aws_in_process() -> Iterator[Aws]:
 
 # One for all: reading EC2's model takes longer than most tests.
 _LOADER = botocore.loaders.create_loader()
+
+
+def _session(region: str) -> boto3.Session:
+    botocore_session = botocore.session.Session()
+    botocore_session.register_component("data_loader", _LOADER)
+    return boto3.Session(region_name=region, botocore_session=botocore_session)
 
 
 def _service(operation: str) -> str:
@@ -275,6 +296,24 @@ def _create_image(
     for tag in of["snapshot"]:
         image.ebs_snapshot.add_tag(tag["Key"], tag["Value"])
     return image
+
+
+def _copy_image(self: Any) -> ActionResult:
+    """As EC2 has it, and moto not: once for each token, with the tags that were asked for."""
+    made = vars(self.ec2_backend).setdefault("copies", {})
+    token = self._get_param("ClientToken")
+    if token not in made:
+        image = self.ec2_backend.copy_image(
+            self._get_param("SourceImageId"),
+            self._get_param("SourceRegion"),
+            self._get_param("Name"),
+        )
+        made[token] = image
+        tags = self._parse_tag_specification()
+        image.add_tags(tags.get("image", {}))
+        image.ebs_snapshot.add_tags(tags.get("snapshot", {}))
+        image.ebs_snapshot.encrypted = self._get_bool_param("Encrypted", False)
+    return ActionResult({"ImageId": made[token].id})
 
 
 def _answer(status: int, body: str) -> AWSResponse:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from bake.aws.machine import Machine, stop
+from bake.aws.refusal import is_refusal
 from bake.aws.session import Cloud
 from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
 from bake.aws.tags import (
@@ -20,6 +21,7 @@ from bake.aws.tags import (
     VERIFIED,
     Tags,
     aws_moment,
+    moment,
     read,
     specifications,
 )
@@ -42,7 +44,9 @@ _NOT_FOUND = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
 class Image:
     """`size_gb` is the root volume's; `snapshot_ids` may be empty while the image is pending.
 
-    `reason` and `reason_code` are AWS's own for a state that is not a good one.
+    `reason` and `reason_code` are AWS's own for a state that is not a good one. `protected`: from
+    being deregistered. `launched_at` is when a machine was last started from it, which EC2 tells a
+    day later.
     """
 
     image_id: str
@@ -58,6 +62,11 @@ class Image:
     reason_code: str
     reason: str
     tags: Tags
+    encrypted: bool = False
+    public: bool = False
+    imdsv2: bool = False
+    protected: bool = False
+    launched_at: datetime | None = None
 
     @property
     def run_id(self) -> str:
@@ -94,6 +103,11 @@ def images(cloud: Cloud, recipe: str | None = None) -> list[Image]:
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     found = [image for image in map(_image, _own(cloud, filters)) if EXPIRES not in image.tags]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
+
+
+def own_images(cloud: Cloud) -> list[Image]:
+    """All that belong to this account, whoever has made them; also those that are disabled."""
+    return [_image(image) for image in _own(cloud, {}, IncludeDisabled=True)]
 
 
 def find_image(cloud: Cloud, image_id: str) -> Image | None:
@@ -133,18 +147,24 @@ def create_image(
     try:
         image_id = _create(cloud, machine.instance_id, name, description, tags)
         return wait_until_available(cloud, image_id, on_progress=on_progress)
-    except BaseException:
+    except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
-        _undo(cloud, image_id, name, tags)
+        if image_id or not is_refusal(error):
+            undo_image(cloud, image_id, name, tags)
         raise
 
 
 def wait_until_available(
-    cloud: Cloud, image_id: str, *, on_progress: OnProgress = lambda text: None
+    cloud: Cloud,
+    image_id: str,
+    *,
+    on_progress: OnProgress = lambda text: None,
+    again: str = "Bake again",
 ) -> Image:
     """Wait for a pending image, and make sure of what every image of ours is.
 
-    IMDSv2 is asked for here: CreateImage has no parameter for it, ModifyImageAttribute has.
+    IMDSv2 is asked for here: CreateImage has no parameter for it, ModifyImageAttribute has. `again`
+    is what to do about one that fails.
     """
 
     seen_at = cloud.clock.now()
@@ -156,7 +176,7 @@ def wait_until_available(
             if cloud.clock.now() - seen_at > _LOST_S:
                 raise ImageError(
                     f"The image {image_id} is gone",
-                    hint="Somebody, or something, has deregistered it: bake again",
+                    hint=f"Somebody, or something, has deregistered it. {again}",
                 )
             return None
         seen_at = cloud.clock.now()
@@ -165,11 +185,11 @@ def wait_until_available(
         if image.state not in _COMING:
             raise ImageError(
                 f"The image {image_id} went to {image.state}",
-                hint="Bake again; what there was of it is removed",
+                hint=f"{again}; what there was of it is removed",
                 code=image.reason_code,
                 reason=image.reason,
             )
-        on_progress(_progress(cloud, image))
+        on_progress(_progress(cloud, image, again))
         return None
 
     image = wait_until(
@@ -179,16 +199,43 @@ def wait_until_available(
         clock=cloud.clock,
         failure=ImageError,
     )
-    cloud.ec2("ModifyImageAttribute", ImageId=image_id, ImdsSupport={"Value": "v2.0"})
-    shared_with = cloud.ec2(
-        "DescribeImageAttribute", ImageId=image_id, Attribute="launchPermission"
-    ).get("LaunchPermissions")
-    if shared_with:
+    require_imdsv2(cloud, image_id)
+    if with_whom := shared_with(cloud, image_id):
         raise ImageError(
-            f"The image {image_id} is shared, and no image of ours may be: {shared_with}",
+            f"The image {image_id} is shared, and no image of ours may be: {with_whom}",
             hint="Something in this account shares new images by itself: find it and stop it",
         )
     return image
+
+
+def require_imdsv2(cloud: Cloud, image_id: str) -> None:
+    """Machines that are started from it answer to IMDSv2 alone."""
+    cloud.ec2("ModifyImageAttribute", ImageId=image_id, ImdsSupport={"Value": "v2.0"})
+
+
+def shared_with(cloud: Cloud, image_id: str) -> list[dict[str, str]]:
+    """Accounts, organizations and groups that may start machines from it."""
+    asked = {"ImageId": image_id, "Attribute": "launchPermission"}
+    return list(cloud.ec2("DescribeImageAttribute", **asked).get("LaunchPermissions", []))
+
+
+def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
+    """Remove one that is being made, with its snapshots; without an id, what has its name and run.
+
+    What could not be removed is a Leftover.
+    """
+    if not image_id:
+        which = (
+            f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
+            f"Name=name,Values={name} Name=tag:{RUN},Values={tags[RUN]} "
+            "--query 'Images[].ImageId' --output text)"
+        )
+        with undo(cloud.leftovers, f"image {name}", _command(cloud, which)):
+            look = partial(find_image_by_name, cloud, name, tags[RUN])
+            image = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock)
+            image_id = image.image_id if image else ""
+    if image_id:
+        _remove(cloud, cloud.leftovers, image_id, tags, patience_s=_KNOWN_S)
 
 
 def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
@@ -205,7 +252,8 @@ def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
 def delete_image(cloud: Cloud, image: Image) -> None:
     """Deregister it and delete its snapshots. ImageError names what AWS would not remove."""
     leftovers: list[Leftover] = []
-    _remove(cloud, leftovers, image.image_id, image.tags)
+    known = image.snapshot_ids if image.state == "available" else ()
+    _remove(cloud, leftovers, image.image_id, image.tags, known)
     if leftovers:
         raise ImageError(
             f"Not all of the image {image.image_id} could be removed",
@@ -225,40 +273,27 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
         image_id: str = after_a_pause(cloud, lambda: cloud.ec2("CreateImage", **request))["ImageId"]
     except CloudError as error:
         # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
+        look = partial(find_image_by_name, cloud, name, tags[RUN])
         taken = error.code == "InvalidAMIName.Duplicate"
-        mine = find_image_by_name(cloud, name, tags[RUN]) if taken else None
+        mine = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) if taken else None
         if mine is None:
             raise
         return mine.image_id
     return image_id
 
 
-def _progress(cloud: Cloud, image: Image) -> str:
+def _progress(cloud: Cloud, image: Image, again: str) -> str:
     """EC2 tells it of the snapshots alone; ImageError when one of them has failed."""
     done = []
     for snapshot in snapshots_of_image(cloud, image.tags):
         if snapshot["State"] == "error":
             raise ImageError(
                 f"The snapshot {snapshot['SnapshotId']} of the image {image.image_id} failed",
-                hint="Bake again; what there was of it is removed",
+                hint=f"{again}; what there was of it is removed",
                 reason=snapshot.get("StateMessage", ""),
             )
         done.append(snapshot.get("Progress") or "0%")
     return f"pending, snapshot {', '.join(done)}" if done else "pending"
-
-
-def _undo(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
-    if not image_id:
-        which = (
-            f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
-            f"Name=name,Values={name} Name=tag:{RUN},Values={tags[RUN]} "
-            "--query 'Images[].ImageId' --output text)"
-        )
-        with undo(cloud.leftovers, f"image {name}", _command(cloud, which)):
-            image = find_image_by_name(cloud, name, tags[RUN])
-            image_id = image.image_id if image else ""
-    if image_id:
-        _remove(cloud, cloud.leftovers, image_id, tags, patience_s=_KNOWN_S)
 
 
 def _remove(
@@ -266,12 +301,18 @@ def _remove(
     leftovers: list[Leftover],
     image_id: str,
     tags: Mapping[str, str],
+    known: Collection[str] = (),
     *,
     patience_s: float = 0,
 ) -> None:
-    """`patience_s`: how long to look for what EC2 may not list yet."""
+    """`known` are all of its snapshots; those that carry its tags, when it is empty.
+
+    `patience_s`: how long to look for what EC2 may not list yet.
+    """
 
     def snapshot_ids() -> set[str] | None:
+        if known:
+            return set(known)
         tagged = {snapshot["SnapshotId"] for snapshot in snapshots_of_image(cloud, tags)}
         return tagged | listed or None
 
@@ -293,13 +334,14 @@ def _command(cloud: Cloud, image_id: str) -> str:
     )
 
 
-def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _own(cloud: Cloud, filters: Mapping[str, str], **more: Any) -> Iterator[dict[str, Any]]:
     return cloud.pages(
         "DescribeImages",
         "Images",
         Owners=["self"],
         IncludeDeprecated=True,
         Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
+        **more,
     )
 
 
@@ -325,4 +367,9 @@ def _image(image: dict[str, Any]) -> Image:
         reason_code=reason.get("Code", ""),
         reason=reason.get("Message", ""),
         tags=read(image.get("Tags")),
+        encrypted=any(ebs.get("Encrypted") for _, ebs in volumes),
+        public=bool(image.get("Public")),
+        imdsv2=image.get("ImdsSupport") == "v2.0",
+        protected=image.get("DeregistrationProtection", "disabled") != "disabled",
+        launched_at=moment(image.get("LastLaunchedTime") or ""),
     )
