@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import get_args, get_origin
 
 import pydantic
 from pydantic import BaseModel
@@ -53,9 +54,12 @@ def _place(location: Iterable[int | str]) -> str:
 
 def _table(location: Iterable[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
     table = model
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         field = table.model_fields.get(str(part))
         kind = field.annotation if field else None
+        if get_origin(kind) is dict and next(parts, None) is not None:  # a table of tables
+            kind = get_args(kind)[1]
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return None
         table = kind

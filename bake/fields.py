@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from bake.catalog import VERSION, nearest
 from bake.payload import SIGNED, UPSTREAM
+from bake.variable import is_free
 
 # EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
 MAX_TAGS = 25
@@ -114,6 +115,27 @@ def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
     return mirrors
 
 
+def _secret_name(name: str) -> str:
+    if not is_free(name):
+        message = f"{name!r} cannot be the name of a secret"
+        hint = "Write capitals, digits and underscores, and no name that the shell itself uses"
+        raise refusal(message, hint)
+    return name
+
+
+def _place(pattern: str, what: str, example: str) -> AfterValidator:
+    """The refusal leaves the text out: somebody may have written the secret itself."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            hint = f"Write something like {example}; a secret itself has no place in a recipe"
+            raise refusal(f"is no {what}", hint)
+        return value
+
+    return AfterValidator(check)
+
+
 Distinct = AfterValidator(_distinct)
 Some = AfterValidator(_some)
 Printable = AfterValidator(_printable)
@@ -143,6 +165,25 @@ _Url = Annotated[
 ]
 _TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
 _TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
+
+SecretName = Annotated[str, AfterValidator(_secret_name)]
+VariableName = Annotated[
+    str, _place(r"[A-Za-z_]\w*", "name of an environment variable", "WANDB_API_KEY")
+]
+# A version or a label of it may follow (GetParameter, `Name`).
+ParameterName = Annotated[
+    str,
+    Field(max_length=2048),
+    _place(
+        r"(arn:[\w-]+:ssm:[\w-]+:\d{12}:parameter)?/?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?",
+        "name of an SSM parameter",
+        "/team/wandb-key",
+    ),
+]
+# CreateSecret, `Name`; or an ARN.
+SecretId = Annotated[
+    str, Field(max_length=2048), _place(r"[\w/+=.@:-]+", "name or ARN of a secret", "team/wandb")
+]
 
 Mirrors = Annotated[dict[_Mirror, _Url], AfterValidator(_over_tls)]
 Tags = Annotated[

@@ -60,7 +60,9 @@ def make_plan(
     given = variables(recipe, catalog, payload)
     chosen = _read(recipe, scripts)
     needs = _needs(recipe, chosen)
-    if findings := [finding for script in chosen for finding in _inputs(script, given)]:
+    findings = [finding for script in chosen for finding in _inputs(script, given)]
+    findings += _secrets(recipe, chosen, given)
+    if findings:
         message = "the stages' inputs do not agree with what is given"
         raise RecipeError(message, findings=findings)
     ordered = _in_order(chosen, needs)
@@ -245,6 +247,25 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
             yield Finding(place, f"nobody gives the input {name}", hint)
     for name in sorted(script.used() & set(given) - set(script.inputs)):
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
+
+
+def _secrets(recipe: Recipe, scripts: list[Script], given: Mapping[str, str]) -> Iterable[Finding]:
+    """A digest needs no secret: their names are in the scripts, and their values count for none."""
+    for script in scripts:
+        place = f"{script.name}.sh"
+        for name in script.secrets:
+            if name not in recipe.secrets:
+                hint = f'Say where its value is: {name} = {{ env = "{name}" }} under [secrets]'
+                yield Finding(place, f"the recipe gives no secret {name}", hint)
+        for name in sorted(script.used() & set(recipe.secrets) - set(script.secrets)):
+            yield Finding(place, f"reads {name} and does not declare it", "Add it to Secrets:")
+    taken = {name for script in scripts for name in script.secrets}
+    for name in recipe.secrets:
+        if name in given:
+            yield Finding(f"secrets.{name}", "an input of the stages has that name", "Use another")
+        elif name not in taken:
+            hint = f"Add it to a script's header, Secrets: {name}, or leave it out"
+            yield Finding(f"secrets.{name}", "no stage takes it", hint)
 
 
 def _in_order(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:

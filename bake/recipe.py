@@ -25,11 +25,15 @@ from bake.fields import (
     Environment,
     Mirrors,
     Name,
+    ParameterName,
     PipPackage,
     Printable,
     Region,
+    SecretId,
+    SecretName,
     Some,
     Tags,
+    VariableName,
     Version,
     known,
     matching,
@@ -40,6 +44,7 @@ SEAL = "seal"
 MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
 FRAMEWORK_STAGES = ("mxnet", "pytorch")
 DEFAULT_FRAMEWORK = "mxnet"
+SECRET_PLACES = ("env", "ssm", "secretsmanager")
 
 
 class _Table(BaseModel):
@@ -123,6 +128,28 @@ class Checkpoints(_Table):
     max_age_days: float = Field(30, strict=True, gt=0, le=3650, description="a number of days")
 
 
+class Secret(_Table):
+    """Where a secret's value is read when a bake starts: one of three places.
+
+    `key`: of the JSON object that Secrets Manager holds. The value itself is never in a recipe.
+    """
+
+    env: VariableName | None = None
+    ssm: ParameterName | None = None
+    secretsmanager: SecretId | None = None
+    key: str | None = Field(None, min_length=1, description="a key of the secret's JSON object")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        named = [place for place in SECRET_PLACES if getattr(self, place) is not None]
+        if len(named) != 1:
+            said = " and ".join(named) or "no place"
+            raise refusal(f"names {said}", f"Write one of {', '.join(SECRET_PLACES)}")
+        if self.key is not None and self.secretsmanager is None:
+            raise refusal("is for secretsmanager alone", "Leave it out", below="key")
+        return self
+
+
 def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
     if stages[-1] != SEAL:
         raise refusal(f"the last stage is not {SEAL}", "An image is sealed before it is taken")
@@ -151,6 +178,7 @@ class Recipe(_Table):
     checkpoints: Checkpoints = Checkpoints()
     mirrors: Mirrors = {}
     tags: Tags = {}
+    secrets: dict[SecretName, Secret] = {}
 
     @model_validator(mode="after")
     def _stages_are_this_recipe_s(self) -> Self:

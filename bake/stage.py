@@ -7,13 +7,14 @@ A header is read, not only written:
     # Needs:  conda|venv
     # Inputs: LOGIN_USER ENVIRONMENT_PREFIX
     #         PYPI_MIRROR
+    # Secrets: WANDB_API_KEY
     # Reboots: no
 
 `Needs` are names of other stages: `a|b` means those of them that the recipe has (at least one), `*`
-every other stage. `Inputs` are the environment variables that it is given; a field goes on in
-the next line with two blanks. `Reboots: yes`: it runs alone, when its script has ended well the
-machine is rebooted, and when that answers again the stage is done. `BAKE_LIB`, the path of lib.sh,
-is given to all and declared by none.
+every other stage. `Inputs` are the environment variables that it is given, `Secrets` those whose
+values the recipe has read elsewhere; a field goes on in the next line with two blanks. `Reboots:
+yes`: it runs alone, when its script has ended well the machine is rebooted, and when that answers
+again the stage is done. `BAKE_LIB`, the path of lib.sh, is given to all and declared by none.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.errors import Finding, RecipeError
+from bake.variable import is_free
 
-FIELDS = ("Needs", "Inputs", "Reboots")
+FIELDS = ("Needs", "Inputs", "Secrets", "Reboots")
 EVERY_OTHER = "*"
 ALWAYS_GIVEN = "BAKE_LIB"
 
@@ -44,6 +46,7 @@ class Script:
     inputs: tuple[str, ...]
     body: bytes
     reboots: bool = False
+    secrets: tuple[str, ...] = ()
 
     def used(self) -> frozenset[str]:
         """The upper-case variables that the body reads, comments apart; its own ones among them."""
@@ -60,7 +63,7 @@ def read_script(path: Path) -> Script:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the stage script {path} cannot be read: {error}") from error
     description, values, findings = _header(path.name, lines)
-    needs, inputs = (tuple(values.get(field, "").split()) for field in ("Needs", "Inputs"))
+    needs, inputs, secrets = (tuple(values.get(field, "").split()) for field in FIELDS[:3])
     reboots = values.get("Reboots", "no").strip()
     place = f"{path.name}: header"
     if not _NAME.fullmatch(path.stem):
@@ -77,6 +80,15 @@ def read_script(path: Path) -> Script:
         for name in inputs
         if not _INPUT.fullmatch(name)
     ]
+    findings += [
+        Finding(place, f"Secrets: {name} cannot be one", "Write names like WANDB_API_KEY")
+        for name in secrets
+        if not is_free(name)
+    ]
+    findings += [
+        Finding(place, f"{name} is both an input and a secret", "Declare it once")
+        for name in sorted({*inputs} & {*secrets})
+    ]
     if ALWAYS_GIVEN in inputs:
         findings.append(Finding(place, f"{ALWAYS_GIVEN} is given to every stage", "Leave it out"))
     if reboots not in ("yes", "no"):
@@ -84,7 +96,7 @@ def read_script(path: Path) -> Script:
         findings.append(Finding(place, message, "Write Reboots: yes, or leave it out"))
     if findings:
         raise RecipeError(f"the stage script {path} has a bad header", findings=findings)
-    return Script(path.stem, description, needs, inputs, body, reboots == "yes")
+    return Script(path.stem, description, needs, inputs, body, reboots == "yes", secrets)
 
 
 def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Finding]]:

@@ -431,3 +431,35 @@ def test_mirrors_of_the_recipe_replace_those_of_the_payload() -> None:
     given_ = values("mxnet-cu101", mirrors={"ubuntu": "http://mirror.example.org/ubuntu/"})
     assert given_["OS_MIRROR"] == "http://mirror.example.org/ubuntu"
     assert given_["OS_SECURITY_MIRROR"] == "http://mirror.example.org/ubuntu"
+
+
+# ---- secrets
+
+
+def test_a_stage_takes_the_secrets_that_it_declares_and_no_digest_knows_their_source(
+    scripts: Path,
+) -> None:
+    path = scripts / "stages" / "base.sh"
+    path.write_text(path.read_text().replace("# Inputs", "# Secrets: TOKEN\n# Inputs"))
+    recipe = RECIPES["mxnet-cu101"]
+    first = plan(scripts, changed(recipe, secrets={"TOKEN": {"env": "A"}}))
+    assert first.stages[0].script.secrets == ("TOKEN",)
+    assert "TOKEN" not in first.stages[0].inputs
+    second = plan(scripts, changed(recipe, secrets={"TOKEN": {"ssm": "/b"}}))
+    assert second.digest == first.digest
+
+
+def test_secrets_that_do_not_agree_with_the_stages_are_all_said_at_once(scripts: Path) -> None:
+    write(scripts, "conda", "base", "", 'echo "$READ"')
+    path = scripts / "stages" / "base.sh"
+    path.write_text(path.read_text().replace("# Inputs", "# Secrets: LACKS\n# Inputs"))
+    secrets = {name: {"env": "A"} for name in ("READ", "UNUSED", "LOGIN_USER")}
+    with pytest.raises(RecipeError) as caught:
+        plan(scripts, changed(RECIPES["mxnet-cu101"], secrets=secrets))
+    said = "\n".join(caught.value.details)
+    assert "base.sh: the recipe gives no secret LACKS" in said
+    assert 'LACKS = { env = "LACKS" } under [secrets]' in said
+    assert "conda.sh: reads READ and does not declare it. Add it to Secrets:" in said
+    assert "secrets.UNUSED: no stage takes it" in said
+    assert "secrets.LOGIN_USER: an input of the stages has that name" in said
+    assert len(caught.value.details) == 5  # READ is taken by none, either

@@ -445,3 +445,47 @@ def test_a_bad_override_is_refused(mxnet: Recipe, change: dict[str, Any], place:
     with pytest.raises(RecipeError) as caught:
         recipes.override(mxnet, **change)
     assert place in {finding.place for finding in caught.value.findings}
+
+
+# ---- secrets
+
+
+def test_a_secret_has_one_place(tmp_path: Path) -> None:
+    secrets = """
+[secrets]
+A = { env = "A_KEY" }
+B = { ssm = "/team/b:3" }
+C = { ssm = "arn:aws:ssm:us-west-2:123456789012:parameter/team/c" }
+D = { secretsmanager = "team/d", key = "password" }
+E = { secretsmanager = "arn:aws:secretsmanager:us-west-2:123456789012:secret:d-AbCdEf" }
+"""
+    recipe = recipes.load(write(tmp_path, GOOD + secrets))
+    assert recipe.secrets["D"].key == "password"
+    again = recipes.override(recipe, region="us-west-2")
+    assert again.secrets == recipe.secrets
+
+
+BAD_SECRETS = {
+    "a text": ('A = "hunter2!"', "secrets.A", "is no table. Write [secrets.A]"),
+    "no place": ("A = {}", "secrets.A", "names no place. Write one of env, ssm, secretsmanager"),
+    "two places": ('A = { env = "A", ssm = "/a" }', "secrets.A", "names env and ssm"),
+    "a key of none": ('A = { env = "A", key = "k" }', "secrets.A.key", "is for secretsmanager"),
+    "an unknown key": ('A = { environ = "A" }', "secrets.A.environ", "Did you mean env?"),
+    "a name of the shell": ('PATH = { env = "A" }', "secrets.PATH", "cannot be the name"),
+    "a small name": ('token = { env = "A" }', "secrets.token", "Write capitals"),
+    "a value for env": ('A = { env = "hunter2!" }', "secrets.A.env", "has no place in a recipe"),
+    "a value for ssm": ('A = { ssm = "hunter2!" }', "secrets.A.ssm", "is no name of an SSM"),
+    "a value for sm": ('A = { secretsmanager = "hunter2!" }', "secrets.A.secretsmanager", "is no"),
+    "a number": ("A = { env = 3 }", "secrets.A.env", "should be a valid string"),
+    "an empty key": ('A = { secretsmanager = "a", key = "" }', "secrets.A.key", "at least 1"),
+}
+
+
+def test_every_bad_secret_is_found_and_none_that_stands_there_is_shown(tmp_path: Path) -> None:
+    for table, place, says in BAD_SECRETS.values():
+        found = findings(f"{GOOD}[secrets]\n{table}\n", tmp_path)
+        assert says in found[place]
+        assert "hunter2" not in str(found)
+    numbered = (table.replace("A =", f"A{n} =") for n, (table, _, _) in
+                enumerate(BAD_SECRETS.values()))  # fmt: skip
+    assert len(findings(f"{GOOD}[secrets]\n" + "\n".join(numbered), tmp_path)) == len(BAD_SECRETS)

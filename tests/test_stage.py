@@ -127,3 +127,24 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
         assert stage.read_script(path).description
     except RecipeError as error:
         assert error.message  # noqa: PT017
+
+
+def test_a_secret_is_declared_apart_from_the_inputs(tmp_path: Path) -> None:
+    script = read(tmp_path, GOOD.replace("# shellcheck", "# Secrets: TOKEN OTHER\n# shellcheck"))
+    assert script.secrets == ("TOKEN", "OTHER")
+    assert read(tmp_path, GOOD).secrets == ()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "says"),
+    [
+        ("token", "token cannot be one"),
+        ("PATH", "PATH cannot be one"),
+        ("BAKE_LIB", "BAKE_LIB cannot be one"),
+        ("LOGIN_USER", "LOGIN_USER is both an input and a secret"),
+    ],
+)
+def test_what_cannot_be_a_secret_is_refused(tmp_path: Path, secrets: str, says: str) -> None:
+    assert says in refused(
+        tmp_path, GOOD.replace("# shellcheck", f"# Secrets: {secrets}\n# shellcheck")
+    )

@@ -24,7 +24,7 @@ _UNPRINTABLE = re.compile(
 
 
 class Output:
-    """Takes the bytes in any pieces. `size` counts them as they came; `last_lines` are for an error.
+    """Takes the bytes in any pieces. `size` counts what came; `last_lines` are for an error.
 
     A carriage return ends a line for `on_line` (a progress bar moves) but not in `last_lines`,
     where only a bar's last state is left, as on a terminal.
