@@ -88,39 +88,33 @@ def show_verdicts(
         error = removal.error if removal else None
         what = "kept" if verdict.why else "goes" if removals is None else "removed"
         what = "not removed" if error else what
-        usd = None if usd_per_gb_month is None else image.size_gb * usd_per_gb_month
-        cost = "-" if verdict.why else "?" if usd is None else f"{usd:.2f}"
         why = verdict.why or (error.message if error else "")
+        usd = None if usd_per_gb_month is None else round(image.size_gb * usd_per_gb_month, 2)
+        cost = "?" if usd is None else f"{usd:.2f}"
         rows.append(
             [
                 image.image_id,
                 "\n".join(wrap(image.recipe, 12)),
                 _days(datetime.now(UTC) - image.created_at),
-                what,
-                f"{image.size_gb}",
                 cost,
-                why or "-",
+                f"{what}: {why}" if why else what,
             ]
         )
         documents.append(
-            image_document(image)
-            | {"what": what, "why": why or None, "usd_per_month_at_most": usd and round(usd, 2)}
+            image_document(image) | {"what": what, "why": why, "usd_per_month_at_most": usd}
         )
     going = [verdict.image.size_gb for verdict in verdicts if not verdict.why]
     console.table(
-        ["image", "recipe", "age", "what", "GB", "USD/month", "why"],
+        ["image", "recipe", "age", "USD/month", "what"],
         rows,
         empty="There are no finished images here.",
     )
     console.result(documents)
     if going:
-        money = (
-            "" if usd_per_gb_month is None else f", ${sum(going) * usd_per_gb_month:.2f} a month"
-        )
-        console.note(
-            f"{len(going)} images, at most {sum(going)} GB{money}: EBS bills only the blocks that "
-            "hold something."
-        )
+        rate = usd_per_gb_month
+        money = "" if rate is None else f" and ${sum(going) * rate:.2f} a month"
+        which = f"{len(going)} image{'s' if len(going) > 1 else ''}"
+        console.note(f"{which}: at most {sum(going)} GB{money}. EBS bills only blocks in use.")
         if removals is None:
             console.note("Nothing was removed. To remove them, add --yes.")
 
@@ -367,9 +361,13 @@ def _show_plan(console: Console, preview: Preview) -> None:
     first, *others = ground.placements
     more = f"         or, in that order, at other places: {len(others)}"
     disk = f"{plan.recipe.builder.disk_gb} GB"
+    reboots = [
+        stage.name for stage in plan.stages if stage.reboots and stage.name in forecast.stages
+    ]
     console.print(
         "",
         f"Starts   from {preview.start or 'the base image'}",
+        *([f"Reboots  after {', '.join(reboots)}"] if reboots else []),
         f"Machine  {first}, {disk}, {_price(preview.usd_per_hour.get(first))}",
         *([more] if others else []),
         f"Takes    {forecast.time}",
@@ -395,6 +393,7 @@ def plan_document(preview: Preview) -> dict[str, Any]:
             {
                 "name": stage.name,
                 "needs": list(stage.needs),
+                "reboots": stage.reboots,
                 "digest": stage.digest,
                 **asdict(preview.reasons[stage.name]),
                 "seconds": forecast.stages.get(stage.name),

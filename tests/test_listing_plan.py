@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,12 +39,17 @@ ZONES = tuple(
 )
 
 
-def show(console: Console, *, usd: float | None = 0.526) -> None:
+def show(console: Console, *, usd: float | None = 0.526, reboots: Collection[str] = ()) -> None:
     """A plan with another cuda script and more packages than the last image's."""
     before = plan_of(BASE, base=UBUNTU.image_id)
     parts = changed(BASE, "cuda", body=b"another")
     inputs = {"FRAMEWORK_VERSION": "1.8.0", "PIP": "mxnet==1.8\nnumpy<2"}
     plan = plan_of(changed(parts, "mxnet", inputs=inputs), base=UBUNTU.image_id, disk_gb=96)
+    stages = [
+        replace(stage, script=replace(stage.script, reboots=stage.name in reboots))
+        for stage in plan.stages
+    ]
+    plan = replace(plan, stages=tuple(stages))
     digests = {stage.name: stage.digest for stage in before.stages}
     states: dict[str, State] = {
         stage.name: "from checkpoint" if stage.digest == digests[stage.name] else "to run"
@@ -87,6 +94,7 @@ def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
     assert "Starts   from snap-0a1b2c3d4e5f60718" in lines
     assert "Machine  g4dn.xlarge in us-west-2a (on-demand), 96 GB, $0.5260 an hour" in lines
     assert "Takes    about 7 to 26 min" in lines
+    assert "Reboots" not in rows
     assert "Costs    $0.04 to $0.10" in lines
     assert "         from earlier bakes, and a guess for the image" in lines
 
@@ -102,6 +110,16 @@ def test_a_plan_says_where_a_price_is_unknown_or_nothing(
     text = capsys.readouterr().err
     assert f"96 GB, {machine}\n" in text
     assert f"Costs    {costs}\n" in text
+
+
+def test_a_plan_says_after_which_of_the_stages_that_run_the_machine_is_rebooted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(Console(), reboots={"drivers", "cuda", "mxnet"})  # drivers is in the checkpoint
+    assert "Reboots  after cuda, mxnet\n" in capsys.readouterr().err
+    show(Console(json=True), reboots={"cuda"})
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["name"] for stage in stages if stage["reboots"]] == ["cuda"]
 
 
 def test_a_plan_as_a_document(capsys: pytest.CaptureFixture[str]) -> None:
