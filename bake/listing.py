@@ -80,12 +80,18 @@ def show_verdicts(
     removals: Sequence[Removal] | None,
     usd_per_gb_month: float | None,
 ) -> None:
-    """What may go and what is kept; `removals` is None where nothing was to be removed yet."""
+    """What may go and what is kept; before that, whole, what AWS would not remove.
+
+    `removals` is None where nothing was to be removed yet.
+    """
     removed = {removal.image.image_id: removal for removal in removals or ()}
+    for removal in removals or ():
+        if removal.error is not None and not console.json:
+            console.failure(removal.error)
     rows, documents = [], []
     for verdict in verdicts:
-        image, removal = verdict.image, removed.get(verdict.image.image_id)
-        error = removal.error if removal else None
+        image = verdict.image
+        error = removed[image.image_id].error if image.image_id in removed else None
         what = "kept" if verdict.why else "goes" if removals is None else "removed"
         what = "not removed" if error else what
         why = verdict.why or (error.message if error else "")

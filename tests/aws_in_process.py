@@ -107,11 +107,11 @@ class Aws:
 
     # What is there
 
-    def elsewhere(self, region: str) -> Cloud:
+    def elsewhere(self, region: str, clock: Clock | None = None) -> Cloud:
         """The same account in another region, with the same faults."""
         session = _session(region)
         self.listen(session)
-        return connect(session=session, clock=self.cloud.clock)
+        return connect(session=session, clock=clock or self.cloud.clock)
 
     def base_image(self, date: str = "20230607", **more: Any) -> str:
         backend = ec2_backends[ACCOUNT][REGION]

@@ -9,8 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bake.aws.checkpoint import Checkpoint
+from bake.aws.image import Image
+from bake.aws.retention import Removal, Verdict
 from bake.console import Console
-from bake.listing import show_checkpoints
+from bake.copies import Copied
+from bake.errors import CloudError, ImageError
+from bake.listing import show_checkpoints, show_copies, show_verdicts
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 ONE = Checkpoint(
@@ -84,3 +88,63 @@ def test_the_document_has_all_of_a_checkpoint(capsys: pytest.CaptureFixture[str]
     assert document["usd_per_month_at_most"] == 3.2
     show_checkpoints(Console(json=True), [ONE], None, NOW)
     assert json.loads(capsys.readouterr().out)[0]["usd_per_month_at_most"] is None
+
+
+IMAGE = Image(
+    image_id="ami-0123456789abcdef0",
+    name="bake/mxnet-cu118-debian12/20261121-063000-0123abcd",
+    state="available",
+    architecture="x86_64",
+    root_device_name="/dev/sda1",
+    boot_mode=None,
+    ena=True,
+    size_gb=64,
+    snapshot_ids=("snap-0123456789abcdef0",),
+    created_at=NOW - timedelta(days=60),
+    reason_code="",
+    reason="",
+    tags={"bake:recipe": "mxnet-cu118-debian12", "bake:verified": "gpu"},
+)
+KEPT = Verdict(replace(IMAGE, image_id="ami-00000000000000001"), "one of the 3 newest")
+
+
+def test_what_may_go_is_shown_with_what_it_frees_and_how_to_remove_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_verdicts(Console(), [KEPT, Verdict(IMAGE)], None, 0.05)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    text = " ".join(" ".join(lines).split())
+    assert "kept: one of the 3 newest" in text
+    assert "1 image: at most 64 GB and $3.20 a month" in text
+    assert text.endswith("Nothing was removed. To remove them, add --yes.")
+
+
+def test_what_was_not_removed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = Removal(IMAGE, ImageError("Not all of the image could be removed"))
+    show_verdicts(Console(), [Verdict(IMAGE)], [failed], None)
+    text = " ".join(capsys.readouterr().err.split())
+    assert "✘ Not all of the image could be removed" in text
+    assert "not removed: Not all of" in text
+    assert "--yes" not in text
+    show_verdicts(Console(), [Verdict(IMAGE)], [Removal(IMAGE)], None)
+    assert "removed" in capsys.readouterr().err
+
+
+def test_the_documents_of_what_may_go_and_of_copies(capsys: pytest.CaptureFixture[str]) -> None:
+    show_verdicts(Console(json=True), [KEPT, Verdict(IMAGE)], None, 0.05)
+    kept, goes = json.loads(capsys.readouterr().out)
+    assert (kept["what"], kept["why"]) == ("kept", "one of the 3 newest")
+    assert (goes["what"], goes["why"], goes["usd_per_month_at_most"]) == ("goes", "", 3.2)
+    failed = Copied("eu-central-1", "failed", 1.25, error=CloudError("No", hint="Ask again"))
+    outcomes = [Copied("us-west-2", "copied", 61, IMAGE), failed]
+    show_copies(Console(json=True), outcomes)
+    out = capsys.readouterr()
+    copied, failure = json.loads(out.out)
+    assert out.err == ""
+    assert (copied["region"], copied["image_id"]) == ("us-west-2", IMAGE.image_id)
+    assert (failure["status"], failure["error"]["hint"]) == ("failed", "Ask again")
+    show_copies(Console(), outcomes)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    assert any("Ask again" in line for line in lines)
