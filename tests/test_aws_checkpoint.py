@@ -42,6 +42,7 @@ from bake.aws.image import find_image, images
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine, end
 from bake.aws.order import Order, run_machine
+from bake.aws.patience import TRIES
 from bake.aws.placement import placements
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.session import connect
@@ -470,7 +471,7 @@ def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> No
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TIMEOUT])
 def test_a_registration_that_was_cut_off_leaves_no_image(aws: Aws, error: BaseException) -> None:
     base, taken = a_base_image(aws), take(aws)
-    aws.cut("RegisterImage", error, times=1)
+    aws.cut("RegisterImage", error, times=TRIES)
     aws.alter("DescribeImages", lambda answer: answer.update(Images=[]), times=4)
     with (
         pytest.raises((KeyboardInterrupt, CloudError)),

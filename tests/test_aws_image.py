@@ -13,6 +13,7 @@ from botocore.exceptions import ReadTimeoutError
 from bake.aws.image import create_image, delete_image, find_image, image_name, images
 from bake.aws.machine import Machine, find_machine
 from bake.aws.order import run_machine
+from bake.aws.patience import TRIES
 from bake.aws.security_group import create_security_group
 from bake.errors import CloudError, ImageError
 
@@ -161,7 +162,7 @@ def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
     aws: Aws, operation: str, error: Exception
 ) -> None:
     machine = a_builder(aws)
-    aws.cut(operation, error, times=1)
+    aws.cut(operation, error, times=TRIES)
     with pytest.raises((KeyboardInterrupt, CloudError)):
         take(aws, machine)
     assert "CreateImage" in aws.sent
@@ -180,7 +181,7 @@ def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) ->
 def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=4)
-    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=120)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=3 * TRIES)
     assert take(aws, machine).state == "available"
     assert sum(aws.slept) > 60
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from bake.aws.session import Cloud
 from bake.aws.tags import Run, Tags, read, specifications
 from bake.aws.undo import undo
+from bake.aws.wait import poll
 from bake.errors import CloudError
+
+# How long a new key pair may be unknown to some of EC2's servers.
+_KNOWN_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ def import_key_pair(cloud: Cloud, name: str, public_key: str, tags: Tags) -> Imp
         )
     except CloudError as error:
         # ImportKeyPair takes no ClientToken: a request that boto repeats may meet its own work.
-        mine = find_key_pair(cloud, name) if error.code == "InvalidKeyPair.Duplicate" else None
+        taken = error.code == "InvalidKeyPair.Duplicate"
+        look = partial(find_key_pair, cloud, name)
+        mine = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) if taken else None
         if mine is None or mine.tags != tags:
             raise
         return mine

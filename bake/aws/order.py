@@ -20,9 +20,10 @@ from bake.errors import CloudError
 
 OnRefusal = Callable[[Placement, CloudError], None]
 
-# Asked again with the same token, and so never done twice. The two that are not found were made
-# a moment ago by this run, and are not everywhere known yet.
-_ASK_AGAIN = PASSING | {"InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
+# Asked again with the same token, and so never done twice. What is not found was made a moment ago
+# by this run (the image, where it is of a checkpoint), and is not everywhere known yet.
+_NOT_KNOWN = {"InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
+_ASK_AGAIN = PASSING | _NOT_KNOWN
 # How long a new instance may be missing where EC2 lists a run's.
 _LISTED_S = 30.0
 # Five minutes: EC2 lets few requests at a time pass for each operation (Developer Guide, "Request

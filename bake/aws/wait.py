@@ -75,11 +75,15 @@ def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | 
             if (answer := probe()) is not None:
                 return answer
             answered_at = clock.now()
+            unanswered = None
         except CloudError as error:
             if error.code not in PASSING or clock.now() - answered_at >= _OUTAGE_S:
                 raise
+            unanswered = error
         elapsed = clock.now() - start
         if elapsed >= timeout_s:
+            if unanswered:  # nobody has said that it is not there
+                raise unanswered
             return None
         brief = min(max(_SHORTEST_S, elapsed / 20) * _WAITING.crowd, _LONG_S)
         clock.sleep(min(max(brief, elapsed / 30), timeout_s - elapsed))
