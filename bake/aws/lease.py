@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from bake.aws import holder, parameter
 from bake.aws.parameter import Parameter
+from bake.aws.patience import patiently
+from bake.aws.refusal import is_refusal
 from bake.aws.session import Cloud
 from bake.aws.tags import Run
 from bake.aws.undo import undo
@@ -31,6 +34,7 @@ TAKEOVER_S = 3 * MINUTE
 RENEW_S = 45.0
 _RETRY_S = 5.0
 _LONGEST_PAUSE_S = 15.0
+_SHOWN_S = 15.0
 
 
 @contextmanager
@@ -146,15 +150,22 @@ class Lease:
         command = f"aws ssm delete-parameter --region {self._cloud.region} --name {name}"
         with undo(self._cloud.leftovers, f"lease {name}", command), self._calls:
             self._released = True
-            if not self._claimed:
-                return
-            # Looked at first: the name may be another's by now.
-            mine, others, _ = self._look()
-            if mine:
-                for other in others:
-                    if _generation(other) < _generation(mine):
-                        self._delete(other)
-                self._delete(mine)
+            if self._claimed:
+                # What a call that was cut off has made is shown after a moment.
+                patience_s = 0 if self.generation else _SHOWN_S
+                give_back = partial(patiently, self._give_back, self._cloud.clock)
+                poll(give_back, timeout_s=patience_s, clock=self._cloud.clock)
+
+    def _give_back(self) -> bool | None:
+        """Looked at first: the name may be another's by now. None where ours is not there (yet)."""
+        mine, others, _ = self._look()
+        if mine is None:
+            return None
+        for other in others:
+            if _generation(other) < _generation(mine):
+                self._delete(other)
+        self._delete(mine)
+        return True
 
     def _claim(self) -> bool:
         """One look, and one try where nobody else lives; whether it is ours."""
@@ -166,6 +177,7 @@ class Lease:
             return False
         if not free or any(_generation(other) > _generation(mine) for other in others):
             self._delete(mine)
+            self._claimed = False
             self._holder = self._holder.again()  # what was deleted may still be shown for a moment
             return False
         self.generation = _generation(mine)
@@ -199,6 +211,7 @@ class Lease:
 
     def _create(self, generation: int) -> None:
         self._heard_at = self._cloud.clock.now()
+        claimed = self._claimed
         self._claimed = True  # also where the call is cut off: it may have taken effect
         note = self._holder.note(self._renewals)
         try:
@@ -206,6 +219,7 @@ class Lease:
         except CloudError as error:
             # Another was first, or boto has asked again and met its own work: a look will tell.
             if error.code != "ParameterAlreadyExists":
+                self._claimed = claimed or not is_refusal(error)
                 raise
 
     def _delete(self, one: Parameter) -> None:
