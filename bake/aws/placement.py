@@ -191,7 +191,8 @@ def _within_quota(
         return True, None
     quota = quotas[code]
     if isinstance(quota, CloudError):
-        message = f"the vCPU quota {code} for {name} could not be read ({quota.code})"
+        said = f"{quota.message}: {quota.code}"
+        message = f"the vCPU quota {code} for {name} could not be read ({said})"
         return True, Finding("quota", message, "Not needed: when it is too small, the start fails")
     if quota.free >= vcpus:
         return True, None

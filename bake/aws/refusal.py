@@ -48,6 +48,11 @@ HINTS = {
     "RequestExpired": f"The credentials have expired, or the clock is wrong. {_RENEW}. {_CLOCK}",
     "RequestTimeTooSkewed": _CLOCK,
     "InvalidSignatureException": f"The secret key is not the access key's own. {_CREDENTIALS}",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
+        "The account's first spot machine needs iam:CreateServiceLinkedRole, once: see "
+        "docs/iam-policy.json. Or somebody who may makes the role: aws iam "
+        "create-service-linked-role --aws-service-name spot.amazonaws.com"
+    ),
     "OptInRequired": "Switch the region on for this account, or subscribe to the image",
     "PendingVerification": "AWS is verifying the account for this region: wait up to four hours",
     "Blocked": "AWS has blocked the account: open a case with AWS Support",

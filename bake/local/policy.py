@@ -1,0 +1,80 @@
+"""IAM policies, as far as they are used here: does one of these documents allow this.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a request has to be allowed: an action on a resource, with condition keys."""
+
+    action: str
+    resource: str = "*"
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+def allows(documents: Iterable[Document], need: Need) -> bool:
+    """Whether a statement allows it, and none denies it."""
+    effects = {
+        statement["Effect"]
+        for document in documents
+        for statement in as_list(document["Statement"])
+        if _applies(statement, need)
+    }
+    return effects == {"Allow"}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Most elements of a policy may be one thing or a list of them."""
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _applies(statement: Document, need: Need) -> bool:
+    return (
+        _names(statement, "Action", need.action.lower(), str.lower)
+        and _names(statement, "Resource", need.resource, str)
+        and all(
+            _holds(operator, key, as_list(wanted), need.keys)
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, wanted in keys.items()
+        )
+    )
+
+
+def _names(statement: Document, element: str, value: str, form: Callable[[str], str]) -> bool:
+    if f"Not{element}" in statement:
+        return not any(_like(form(p), value) for p in as_list(statement[f"Not{element}"]))
+    return any(_like(form(pattern), value) for pattern in as_list(statement[element]))
+
+
+def _holds(operator: str, key: str, wanted: list[str], keys: Mapping[str, str]) -> bool:
+    plain = operator.removesuffix("IfExists")
+    if plain not in _OPERATORS:
+        raise NotImplementedError(f"a policy's condition {operator} is not known here")
+    if key not in keys:
+        return plain != operator or "Not" in plain
+    found = any(_OPERATORS[plain](pattern, keys[key]) for pattern in wanted)
+    return not found if "Not" in plain else found
+
+
+def _like(pattern: str, value: str) -> bool:
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(expression, value, re.DOTALL) is not None
+
+
+_OPERATORS: dict[str, Callable[[str, str], bool]] = {
+    "StringEquals": str.__eq__,
+    "StringNotEquals": str.__eq__,
+    "StringLike": _like,
+    "StringNotLike": _like,
+    "ArnLike": _like,
+}

@@ -1,0 +1,330 @@
+"""docs/iam-policy.json is exactly enough: a whole life is lived under it, and under less.
+
+moto looks at actions alone, so `bake/local/authorization.py` takes its place: resources and tags
+count as they do at AWS.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import boto3
+import botocore.session
+import pytest
+from aws_in_process import _LOADER, ACCOUNT, REGION, Aws, _answer, aws_in_process, public_key
+from conftest import REPOSITORY
+from moto.core.authorization import ActionAuthenticatorMixin
+from moto.ec2.models import ec2_backends
+from moto.ec2.responses.amis import AmisResponse
+from moto.iam.models import iam_backends
+from moto.ssm.models import ssm_backends
+from test_aws_checkpoint import _register_image
+
+from bake.aws import price
+from bake.aws.checkpoint import as_image, create_checkpoint, prune, wait_until_completed
+from bake.aws.failures import forget_failures, note_failure
+from bake.aws.image import create_image, delete_image
+from bake.aws.image_copy import copy_image
+from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
+from bake.aws.lease import Lease, lease
+from bake.aws.machine import console_output, start, stop, terminate
+from bake.aws.order import Order, remove_machine, run_machine
+from bake.aws.preflight import Ground, preflight
+from bake.aws.price import on_demand, refusals, spot
+from bake.aws.retention import Verdict, judge, kept_by_users, remove
+from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.session import Cloud, connect
+from bake.aws.tags import Run, new_run
+from bake.errors import BakeError
+from bake.local import authorization
+from bake.local.policy import Need, allows, as_list
+
+Policy = dict[str, Any]
+
+POLICY: Policy = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
+ACTIONS = sorted({action for each in POLICY["Statement"] for action in as_list(each["Action"])})
+GRANTS = [
+    (each["Sid"], action, resource)
+    for each in POLICY["Statement"]
+    for action in as_list(each["Action"])
+    for resource in as_list(each["Resource"])
+]
+OTHER_REGION = "us-west-2"
+DIGEST = "d" * 64
+STAGES = {"base": "b" * 64}
+
+
+@dataclass
+class Account:
+    """An account whose user has one policy; `needed` is what his calls had to be allowed."""
+
+    aws: Aws
+    iam: Any
+    policy: Policy = field(default_factory=dict)
+    needed: list[Need] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.iam.create_user(UserName="baker")
+        key = self.iam.create_access_key(UserName="baker")["AccessKey"]
+        self._clouds = {}
+        for region in (REGION, OTHER_REGION):
+            inner = botocore.session.Session()
+            inner.register_component("data_loader", _LOADER)
+            session = boto3.Session(
+                key["AccessKeyId"],
+                key["SecretAccessKey"],
+                region_name=region,
+                botocore_session=inner,
+            )
+            self._clouds[region] = connect(session=session, clock=self.aws.cloud.clock)
+
+    def begin(self, policy: Policy) -> None:
+        """Nothing is there but the base image, and this is what the user may do."""
+        for region in (REGION, OTHER_REGION):
+            ec2_backends[ACCOUNT][region].reset()
+            ssm_backends[ACCOUNT][region].reset()
+        self.aws.base_image()
+        iam_backends[ACCOUNT]["aws"].roles.clear()
+        price._known.clear()
+        self.policy, self.needed = policy, []
+        text = json.dumps(policy)
+        self.iam.put_user_policy(UserName="baker", PolicyName="bake", PolicyDocument=text)
+
+    def cloud(self, region: str = REGION) -> Cloud:
+        """As that user sees it."""
+        return self._clouds[region].apart()
+
+    def allows(self, documents: Any, need: Need) -> bool:
+        self.needed.append(need)
+        return allows(documents, need)
+
+    def send(self, whole: Callable[..., Any], stubber: Any, event_name: str, request: Any) -> Any:
+        """What the tests' EC2 answers in moto's place is authorized here."""
+        _, service, operation = event_name.split(".")
+        if service in ("service-quotas", "pricing"):
+            action = f"{service.replace('-', '')}:{operation}"
+            if not self.allows([self.policy], Need(action)):
+                denied = {"__type": "AccessDeniedException", "Message": f"no {action}"}
+                return _answer(400, json.dumps(denied))
+        if service == "pricing":
+            return _answer(200, json.dumps({"PriceList": []}))
+        return whole(stubber, event_name, request)
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    """One for all tests of this module: what takes the time is the making of clients."""
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        aws_in_process() as aws,
+        mock.patch.object(AmisResponse, "register_image", _register_image),
+    ):
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        account = Account(aws, aws.cloud.session.client("iam", region_name=REGION))
+        whole = aws.send
+        with (
+            mock.patch.object(aws, "send", lambda *a: account.send(whole, *a)),
+            mock.patch.object(authorization, "allows", account.allows),
+            mock.patch.object(
+                ActionAuthenticatorMixin,
+                "_authenticate_and_authorize_normal_action",
+                authorization.authorize,
+            ),
+        ):
+            yield account
+
+
+# A life ------------------------------------------------------------------------------------------
+
+
+def live(account: Account) -> None:
+    """All that is done to AWS, from the look around to the last removal; says what went wrong."""
+    cloud = account.cloud()
+    ground = preflight(cloud, a_recipe(), image_name="bake/mxnet-cu101/1")
+    on_demand(cloud, ["g4dn.xlarge"])
+    spot(cloud, ground.placements)
+    told = [str(each) for each in (*ground.warnings, *(f"{e}: {e.code}" for e in refusals(cloud)))]
+    if told:
+        raise AssertionError("\n".join(told))
+    run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
+    note_failure(cloud, run, "identity", "It failed before.")
+    with lease(cloud, run, DIGEST, found=lambda: None) as held:
+        assert isinstance(held, Lease)
+        image, checkpoint = bake(cloud, run, ground)
+        held.renew()
+    forget_failures(cloud, "mxnet-cu101")
+    later = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
+    with as_image(cloud, later, checkpoint, ground.base_image) as image_id:
+        resume(cloud, later, ground, image_id)
+    launch_and_end(cloud, ground, image.image_id)
+    there = account.cloud(OTHER_REGION)
+    delete_image(there, copy_image(there, image, REGION).image)
+    newer = judge(cloud, keep=1, now=datetime.now(UTC) + timedelta(days=90))
+    assert [(verdict.image.image_id, verdict.why) for verdict in newer] == [
+        (image.image_id, "the newest")
+    ]
+    assert kept_by_users(cloud, [image]) == {}
+    for removal in remove(cloud, [Verdict(image)]):
+        if removal.error:
+            raise removal.error
+    assert prune(cloud, "mxnet-cu101", keep=0)
+    left = [str(leftover) for leftover in (*cloud.leftovers, *there.leftovers)]
+    if left:
+        raise AssertionError("\n".join(left))
+
+
+def a_recipe() -> Any:
+    builder = SimpleNamespace(instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64)
+    return SimpleNamespace(base="ubuntu-18.04", builder=builder)
+
+
+def an_order(ground: Ground, key: str, group: str, run: Run, image_id: str = "") -> Order:
+    base = ground.base_image
+    image_id = image_id or base.image_id
+    return Order(image_id, base.root_device_name, 64, key, group, "#!", run.temporary())
+
+
+def bake(cloud: Cloud, run: Run, ground: Ground) -> Any:
+    vpc_id = ground.placements[0].vpc_id
+    with key_pair(cloud, run, public_key()) as key:
+        group = create_security_group(
+            cloud, run, run.temporary(), vpc_id=vpc_id, cidr="192.0.2.1/32"
+        )
+        try:
+            machine = run_machine(
+                cloud, run, an_order(ground, key, group, run), ground.placements[:1]
+            )
+            checkpoint = create_checkpoint(
+                cloud,
+                run,
+                machine,
+                stages=STAGES,
+                seconds={},
+                expires_at=run.expires_at or run.started_at,
+            )
+            tags = run.finished(
+                name="one", digest=DIGEST, stages=STAGES, verified="gpu", payload="upstream"
+            )
+            image = create_image(cloud, machine, name="one", description="An image", tags=tags)
+            remove_machine(cloud, run, machine.instance_id)
+        finally:
+            remove_security_groups(cloud, run.id, {group})
+    return image, wait_until_completed(cloud, checkpoint)
+
+
+def resume(cloud: Cloud, run: Run, ground: Ground, image_id: str) -> None:
+    """On the spot market, from a checkpoint, and lost: what there is of it is found by its tag."""
+    placement = ground.placements[0]
+    on_spot = type(placement)(**{**vars(placement), "market": "spot"})
+    with key_pair(cloud, run, public_key()) as key:
+        group = create_security_group(
+            cloud, run, run.temporary(), vpc_id=placement.vpc_id, cidr="192.0.2.1/32"
+        )
+        run_machine(cloud, run, an_order(ground, key, group, run, image_id), [on_spot])
+        remove_machine(cloud, run)
+        remove_security_groups(cloud, run.id)
+
+
+def launch_and_end(cloud: Cloud, ground: Ground, image_id: str) -> None:
+    run = new_run("mxnet-cu101")
+    tags = run.lasting("mine")
+    import_key_pair(cloud, "bake-me", public_key(), tags)
+    assert find_key_pair(cloud, "bake-me")
+    group = create_security_group(
+        cloud, run, tags, vpc_id=ground.placements[0].vpc_id, cidr="192.0.2.1/32"
+    )
+    order = Order(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
+    machine = run_machine(cloud, run, order, ground.placements[:1])
+    assert console_output(cloud, machine.instance_id), "no console: ec2:GetConsoleOutput"
+    stop(cloud, machine.instance_id)
+    start(cloud, machine.instance_id)
+    terminate(cloud, machine.instance_id)
+    delete_key_pair(cloud, "bake-me")
+
+
+# Under the policy, and under less ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def needed(account: Account) -> list[Need]:
+    """What one whole life had to be allowed."""
+    account.begin(POLICY)
+    live(account)
+    assert account.aws.remains() == set()
+    return account.needed
+
+
+def test_a_whole_life_is_allowed(needed: list[Need]) -> None:
+    assert all(allows([POLICY], need) for need in needed)
+    assert {need.action for need in needed} == set(ACTIONS)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_life_needs(account: Account, action: str) -> None:
+    account.begin(without(lambda _, named: named == action))
+    with pytest.raises((BakeError, AssertionError)) as caught:
+        live(account)
+    assert action in told(caught.value), told(caught.value)
+
+
+@pytest.mark.parametrize(("sid", "action", "resource"), GRANTS)
+def test_nothing_is_granted_that_a_life_does_not_need(
+    needed: list[Need], sid: str, action: str, resource: str
+) -> None:
+    """Each action on each resource of each statement, taken away alone."""
+    policy = copy.deepcopy(POLICY)
+    [statement] = [each for each in policy["Statement"] if each["Sid"] == sid]
+    others = [each for each in as_list(statement["Action"]) if each != action]
+    resources = [each for each in as_list(statement["Resource"]) if each != resource]
+    policy["Statement"].remove(statement)
+    policy["Statement"] += [
+        {**statement, "Action": others},
+        {**statement, "Action": action, "Resource": resources},
+    ]
+    refused = {need.action for need in needed if not allows([policy], need)}
+    assert refused == {action}
+
+
+@pytest.mark.parametrize(
+    "sid", [each["Sid"] for each in POLICY["Statement"] if "Condition" in each]
+)
+def test_a_condition_keeps_what_is_not_ours_out(needed: list[Need], sid: str) -> None:
+    """The same calls on what has no tag of ours, or gets none, are refused."""
+    [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
+    ours = [
+        need
+        for need in needed
+        if need.keys
+        and need.action in as_list(statement["Action"])
+        and allows([{"Statement": statement}], need)
+    ]
+    assert ours
+    for need in ours:
+        if need.action == "ec2:CopyImage" and ":image/" in need.resource:
+            continue  # CopyFromAnyImage: a copy's snapshot has to carry the tag
+        foreign = {k: v for k, v in need.keys.items() if not k.endswith("/bake:run")}
+        foreign = foreign if foreign != need.keys else {}
+        assert not allows([POLICY], Need(need.action, need.resource, foreign)), need
+
+
+def told(error: BaseException) -> str:
+    parts = [str(error)]
+    if isinstance(error, BakeError):
+        parts += [error.code, error.reason, error.hint, *error.details]
+    return "\n".join(parts)
+
+
+def without(drop: Callable[[Policy, str], bool]) -> Policy:
+    """The policy, less the actions that are to be dropped from a statement."""
+    policy = copy.deepcopy(POLICY)
+    for statement in policy["Statement"]:
+        statement["Action"] = [a for a in as_list(statement["Action"]) if not drop(statement, a)]
+    policy["Statement"] = [each for each in policy["Statement"] if each["Action"]]
+    return policy
