@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
-from bake.aws.machine import Machine, console_output, find_machine
+from bake.aws.machine import Machine, console_output, find_machine, loss
 from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER
 from bake.errors import ConnectError
@@ -12,6 +13,7 @@ from bake.remote.connection import Connection, connect
 from bake.remote.keys import KeyPair
 
 BOOT_TIMEOUT_S = 15 * 60
+_LOOK_S = 10.0
 _CONSOLE_LINES = 20
 
 
@@ -32,8 +34,19 @@ def wait_until_reached(
 ) -> Connection:
     """An SSH connection, as soon as the machine answers with the host key that it was given.
 
-    ConnectError holds the end of its console output, and what has become of it.
+    LostError as soon as AWS says that it is stopping or has ended. ConnectError holds the end of
+    its console output, and what has become of it.
     """
+    looked_at = time.monotonic()
+
+    def wait(text: str) -> None:
+        nonlocal looked_at
+        on_wait(text)
+        if time.monotonic() - looked_at >= _LOOK_S:
+            looked_at = time.monotonic()
+            if lost := loss(cloud, machine, doing="booting"):
+                raise lost
+
     try:
         return connect(
             machine.address or "",
@@ -42,7 +55,7 @@ def wait_until_reached(
             private_key=private_key,
             host_key=host_key.public_openssh,
             timeout_s=timeout_s,
-            on_wait=on_wait,
+            on_wait=wait,
         )
     except ConnectError as error:
         said = console_output(cloud, machine.instance_id).splitlines()[-_CONSOLE_LINES:]

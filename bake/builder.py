@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -14,7 +14,9 @@ from bake.aws.caller import caller_cidr
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
+from bake.aws.market import Placement
 from bake.aws.order import Order, remove_machine, run_machine
+from bake.aws.preflight import Ground
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
@@ -51,9 +53,11 @@ class OnFailure:
 
 @contextmanager
 def a_builder(
-    workshop: Workshop, job: Job, points: StartPoints, on_failure: OnFailure
+    workshop: Workshop, job: Job, points: StartPoints, on_failure: OnFailure, *, number: int = 1
 ) -> Iterator[Builder]:
     """The run's machine, reached; it and all that belongs to it are gone afterwards.
+
+    `number` is which of the run's machines it is, where others were lost.
 
     Unless a stage or the proof fails and it is to be kept: then it stays until its own timer ends
     it, and how to reach it is said.
@@ -67,7 +71,7 @@ def a_builder(
     try:
         with start_image(workshop, job, points) as (image_id, start):
             key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-            machine = _start(workshop, job, image_id, key_name, host_key, kept)
+            machine = _start(workshop, job, image_id, key_name, host_key, kept, number)
         with console.step("SSH") as step:
             connection = wait_until_reached(
                 cloud,
@@ -100,6 +104,7 @@ def _start(
     key_name: str,
     host_key: keys.KeyPair,
     stack: ExitStack,
+    number: int,
 ) -> Machine:
     """A running machine; its removal, and its group's, are on the stack."""
     cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
@@ -122,18 +127,27 @@ def _start(
             security_group_id=group_id,
             user_data=user_data(host_key, run.expires_at),
             tags=run.temporary() | {LOGIN_USER: catalog.load().os_image(job.recipe.base).ssh_user},
+            number=number,
         )
         machine = run_machine(
             cloud,
             run,
             order,
-            ground.placements,
+            _placements(ground, number),
             on_state=step.update,
             on_refusal=lambda place, error: console.warn(f"{place}: {error.code}"),
         )
         stack.callback(remove_machine, cloud, run, machine.instance_id)
         step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")
     return machine
+
+
+def _placements(ground: Ground, number: int) -> Sequence[Placement]:
+    """Where spot machines were taken away, the next one begins with the next placement."""
+    first = (number - 1) % len(ground.placements)
+    if ground.placements[0].market == "on-demand":
+        first = 0
+    return (*ground.placements[first:], *ground.placements[:first])
 
 
 def _look(

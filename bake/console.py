@@ -181,6 +181,10 @@ class Console:
         view._work = _Work(self._screen, name)
         return view
 
+    def goes_on(self) -> None:
+        """What failed is cleaned up, and something else is tried: nothing is dimmed any more."""
+        self._work.unwinding = False
+
     def within(self, step: Step) -> Console:
         """The same console for another thread, whose steps are parts of this one."""
         view = copy.copy(self)

@@ -20,19 +20,22 @@ from bake.aws.lease import lease
 from bake.aws.undo import clean_up
 from bake.builder import Builder, OnFailure, a_builder
 from bake.checkpoints import StartPoints
-from bake.errors import BakeError, CloudError, RequestError
+from bake.errors import BakeError, CloudError, LostError, RequestError
 from bake.finish import check_it_is_clean, prove_it, take_image, write_record
 from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
 from bake.recipe import Recipe
-from bake.record import Record, StageRecord, inventory
+from bake.record import Inventory, Record, StageRecord, inventory
 from bake.sharing import Floor
 from bake.task_group import TaskGroup
+from bake.verify import Check, Proof
+from bake.watch import Watch
 from bake.waves import run_one, run_stages
 
 T = TypeVar("T")
 Order = tuple[Workshop, Recipe]
+MACHINES = 3  # of one bake, one after the other: where they are lost, others take their place
 
 
 @dataclass(frozen=True)
@@ -214,8 +217,43 @@ def _take_or_make(
             console.note(f"Another run has baked it: {held.image_id}")
             return held
         make_folder(job.folder)
-        builder = stack.enter_context(a_builder(workshop, job, points, options.on_failure))
-        return _make(workshop, job, builder, floor, points, held.check)
+
+        def make_on(number: int) -> tuple[Record, Image]:
+            """On the run's machine of that number."""
+            with a_builder(workshop, job, points, options.on_failure, number=number) as builder:
+                return _make(workshop, job, builder, floor, points, held.check)
+
+        return _on_another_if_lost(workshop, job, make_on)
+
+
+def _on_another_if_lost(workshop: Workshop, job: Job, make_on: Callable[[int], T]) -> T:
+    """What `make_on` gives on the first machine that is not lost; MACHINES are tried.
+
+    LostError when none is left to be tried, or no time: the machines of a run end when its time is
+    over. Whatever else ends it, names those that were lost before.
+    """
+    tries: list[str] = []
+    while True:
+        try:
+            return make_on(len(tries) + 1)
+        except LostError as error:
+            said = ": ".join(filter(None, (error.message, error.code, error.reason)))
+            tries.append(f"machine {len(tries) + 1}: {said}")
+            if job.run.expires_at and workshop.cloud.now() >= job.run.expires_at:
+                error.hint = "The bake's time was over: raise builder.timeout_hours in the recipe"
+                error.details += tuple(tries[:-1])
+                raise
+            if len(tries) == MACHINES:
+                raise LostError(
+                    f"{MACHINES} machines were lost one after the other: the bake gives up",
+                    hint=error.hint,
+                    details=[*tries, *error.details],
+                ) from error
+            workshop.console.warn(f"{said}. The bake goes on, on another one")
+            workshop.console.goes_on()
+        except BakeError as error:
+            error.details += tuple(tries)
+            raise
 
 
 def _make(
@@ -226,31 +264,49 @@ def _make(
     points: StartPoints,
     still_ours: Callable[[], None],
 ) -> tuple[Record, Image]:
-    """From a machine that was started to an image that is proved, and what is on record of it."""
+    """From a machine that was started to an image that is proved, and what is on record of it.
+
+    LostError as soon as the machine is lost.
+    """
     machine, connection = builder.machine, builder.connection
+    watch = Watch(workshop.cloud, machine, connection, workshop.console)
     done = _held_by(builder, job)
     floor.started(job.recipe.name, frozenset(record.digest for record in done))
-    with workshop.console.step("Stages") as step:
-        stages = run_stages(
-            replace(workshop, console=workshop.console.within(step)),
-            job,
-            machine,
-            connection,
-            done,
-            floor=floor,
-            points=points,
-            still_ours=still_ours,
-        )
-    began = monotonic()
-    proof = prove_it(workshop, job, machine, connection)
-    seconds = {BUILDER: builder.seconds, PROOF: monotonic() - began}
-    found = inventory(connection, environment_prefix(job.recipe))
-    # Nothing runs on the machine after this, so that nothing of it gets into the image.
-    stages.append(run_one(workshop, job, connection, job.plan.stages[-1]))
-    clean = check_it_is_clean(workshop, connection)
+
+    def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, float]:
+        with workshop.console.step("Stages") as step:
+            stages = run_stages(
+                replace(workshop, console=workshop.console.within(step)),
+                job,
+                machine,
+                connection,
+                done,
+                floor=floor,
+                points=points,
+                watch=watch,
+                still_ours=still_ours,
+            )
+        began = monotonic()
+        proof = prove_it(workshop, job, machine, connection)
+        seconds = monotonic() - began
+        return stages, proof, inventory(connection, environment_prefix(job.recipe)), seconds
+
+    def seal() -> tuple[StageRecord, tuple[Check, ...]]:
+        sealed = run_one(workshop, job, connection, job.plan.stages[-1])
+        return sealed, check_it_is_clean(workshop, connection)
+
+    stages, proof, found, proof_s = watch.while_it_lives(install_and_prove, listening=True)
+    # Nothing else runs on the machine after this, so that nothing of it gets into the image.
+    sealed, clean = watch.while_it_lives(seal)
+    stages.append(sealed)
     connection.close()
     still_ours()
-    image = take_image(workshop, job, machine, stages, proof, seconds)
+    seconds = {BUILDER: builder.seconds, PROOF: proof_s}
+    try:
+        image = take_image(workshop, job, machine, stages, proof, seconds)
+    except BakeError as error:
+        watch.refuse_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
+        raise
     checks = (*proof.checks, *clean)
     record = write_record(workshop, job, machine, image, proof.verified, stages, checks, found)
     return record, image

@@ -5,6 +5,7 @@ A checkpoint is taken only when no stage runs. Where one is due, none is started
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -20,6 +21,7 @@ from bake.remote.connection import Connection
 from bake.remote.runner import run_stage
 from bake.sharing import Floor, Step
 from bake.task_group import TaskGroup
+from bake.watch import SAVE_S, Watch
 
 STAGE_TIMEOUT_S = 3 * 3600
 
@@ -33,14 +35,17 @@ def run_stages(
     *,
     floor: Floor,
     points: StartPoints,
+    watch: Watch,
     still_ours: Callable[[], None],
 ) -> list[StageRecord]:
     """Every stage but the last one, which seals; `done` are those that the start point holds.
 
     StageError of the first one that fails; the others are stopped by then, and their logs kept.
-    `still_ours` raises when another run has taken over.
+    `still_ours` raises when another run has taken over. LostError when the machine is: of one that
+    ends soon, what has ended is saved first, where all that runs there ends in time.
     """
     name, installing = job.recipe.name, job.plan.stages[:-1]
+    after = job.recipe.checkpoints.after
     records = {record.name: record for record in done}
     unsaved: list[str] = []
     not_before = 0.0
@@ -56,28 +61,36 @@ def run_stages(
         else:
             not_before = monotonic() + BETWEEN_S
 
+    watch.reserve_s = math.inf if after == () else SAVE_S
     with TaskGroup[str, StageRecord]() as group:
         while True:
             still_ours()
-            due = _is_due(job.recipe.checkpoints.after, unsaved) and monotonic() >= not_before
+            lost = watch.noticed
+            if lost and not group.running:
+                if unsaved and after != ():
+                    watch.reserve_s = 0
+                    save(wait_for_turn=True)
+                raise lost
+            due = _is_due(after, unsaved) and monotonic() >= not_before
             if due and not group.running:
                 save(wait_for_turn=False)
                 continue
             begun = records.keys() | group.running
             ready = [s for s in installing if s.name not in begun and records.keys() >= {*s.needs}]
             busy = bool(group.running)
-            step = Step() if due else floor.next_step(name, ready, busy=busy)
+            step = Step() if due or lost else floor.next_step(name, ready, busy=busy)
             if step.checkpoint:
                 save(wait_for_turn=True)
                 continue
             for stage in step.stages:
                 group.start(
-                    stage.name, partial(_run_shared, workshop, job, connection, stage, floor)
+                    stage.name, partial(_run_shared, workshop, job, connection, stage, floor, watch)
                 )
             if not group.running:
                 break
             ended, records[ended] = group.next()
             unsaved.append(ended)
+    watch.reserve_s = math.inf
     return [records[stage.name] for stage in installing]
 
 
@@ -98,11 +111,17 @@ def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) 
 
 
 def _run_shared(
-    workshop: Workshop, job: Job, connection: Connection, stage: Stage, floor: Floor
+    workshop: Workshop,
+    job: Job,
+    connection: Connection,
+    stage: Stage,
+    floor: Floor,
+    watch: Watch,
 ) -> StageRecord:
     try:
         return run_one(workshop, job, connection, stage)
     except StageError as error:
+        watch.refuse_if_lost(error)  # a shutdown kills stages: then it is not theirs
         floor.failed(job.recipe.name, stage, error)
         raise
 
