@@ -752,6 +752,27 @@ def status(_context: Any, json: bool = False) -> None:
         )
 
 
+@task(
+    positional=["machine"],
+    help={"machine": "its instance id", "after": "seconds from notice to end (on EC2: 120)"},
+    **COMMAND,
+)
+def interrupt(_context: Any, machine: Any = None, after: int = 120, json: bool = False) -> None:
+    """Take a spot machine of the local cloud away, as EC2's market does: notice, then its end."""
+    console = _console(json)
+    with running(console):
+        from bake.errors import RequestError
+        from bake.local import control
+
+        endpoint = control.status()
+        if endpoint is None or not machine:
+            missing = "a machine's id" if endpoint else "a local cloud that runs"
+            raise RequestError(f"There is no machine to interrupt: this needs {missing}")
+        for each in machine:
+            told = endpoint.ask("interrupt", {"instance_id": each, "after_s": after})
+            console.result({"machine": each, **told}, f"{each} is terminated at {told['time']}")
+
+
 @task(**COMMAND)
 def env(_context: Any, json: bool = False) -> None:
     """Print what makes any EC2 client use it: eval "$(invoke local.env)"."""
@@ -786,4 +807,4 @@ namespace = Collection(
     terminate,
     connect,
 )
-namespace.add_collection(Collection("local", up, down, status, env))
+namespace.add_collection(Collection("local", up, down, status, env, interrupt))

@@ -10,7 +10,7 @@ BakeError                     exit 1: the work failed
 │   ├── NoAnswerError         AWS did not answer: what was asked of it may have happened
 │   ├── CapacityError         no machine to be had in any zone or of any type asked for
 │   ├── MachineError          an instance ended, or never became reachable
-│   │   └── LostError         it was interrupted, stopped or ended by somebody: another one can go on
+│   │   └── LostError         it was interrupted, stopped or ended by somebody
 │   ├── ImageError            an image or a snapshot failed
 │   ├── CheckpointError       a checkpoint failed, or is gone: another start point is needed
 │   └── LeaseError            another run has taken this bake over

@@ -47,6 +47,7 @@ class Application:
             "/_bake/status": self.status,
             "/_bake/os-images": self.add_os_image,
             "/_bake/quotas": self.set_quotas,
+            "/_bake/interrupt": self.interrupt,
             "/_bake/erase": self.erase,
         }
 
@@ -152,6 +153,15 @@ class Application:
             raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
         capacity.quota_values.update(asked)
         return dict(capacity.quota_values)
+
+    def interrupt(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The spot market takes a machine away: notice at once, its end `after_s` later."""
+        which = asked["instance_id"]
+        for _, _, backend in ec2_backends.iter_backends():
+            for instance in backend.all_instances():
+                if instance.id == which:
+                    return {"time": f"{instance.interrupt(asked['after_s']):%Y-%m-%dT%H:%M:%SZ}"}
+        raise LocalCloudError(f"There is no instance {which}")
 
     def erase(self, _: dict[str, Any]) -> dict[str, Any]:
         """Remove every machine, image, snapshot, key pair and parameter, and every layer."""

@@ -86,8 +86,14 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
 
     @property
     def status(self) -> dict[str, Any]:
-        code = "fulfilled" if self.state == "active" else "instance-terminated-by-user"
-        return {"Code": code, "Message": "", "UpdateTime": self.create_time}
+        """https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-request-status.html"""
+        marked = self.instance.interrupted_at
+        if self.state == "active":
+            code = "marked-for-termination" if marked else "fulfilled"
+        else:
+            by_market = self.instance.state_reason.code.startswith("Server.Spot")
+            code = f"instance-terminated-{'no-capacity' if by_market else 'by-user'}"
+        return {"Code": code, "Message": "", "UpdateTime": marked or self.create_time}
 
     @property
     def launch_specification(self) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -21,6 +23,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from bake.errors import LocalCloudError
+from bake.local import metadata
 from bake.local.machine import Ending, Machine, Seed
 from bake.local.site import Site
 
@@ -36,6 +39,7 @@ _CODES = {
     "stopped": 80,
 }
 _BY_USER = ("Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated")
+_BY_MARKET = ("Server.SpotInstanceTermination", "Spot instance termination", "Service initiated")
 _BY_ITSELF = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown", "")
 
 SSH_TIMEOUT_S = 300
@@ -51,6 +55,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     machine: Machine
     spot_instance_request_id: str | None = None
     terminated_at: datetime | None = None
+    interrupted_at: datetime | None = None  # when the market takes it away, as soon as that is said
 
     def power_up(self, site: Site, layer: str) -> None:
         """Start it for the first time."""
@@ -101,6 +106,23 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._worker.submit(self._terminate, _BY_USER)
         return previous
 
+    def interrupt(self, after_s: float) -> datetime:
+        """What the spot market does: notice now, and its end then. Raises LocalCloudError."""
+        if self.lifecycle != "spot" or self.state != "running" or self.interrupted_at:
+            raise LocalCloudError(f"{self.id} is no spot machine that runs on")
+        self.interrupted_at = utcnow() + timedelta(seconds=after_s)
+        timer = threading.Timer(after_s, self._take_away)
+        timer.daemon = True
+        timer.start()
+        return self.interrupted_at
+
+    def _take_away(self) -> None:
+        with self.site.lock:
+            if self.state in ("pending", "running"):
+                self._show("shutting-down", _BY_MARKET)
+                self._called_off.set()
+                self._worker.submit(self._terminate, _BY_MARKET)
+
     def keep_disk(self, work: Callable[[], None], *, reboot: bool) -> None:
         """Have `work` read the disk, at rest when `reboot` and the machine is running."""
         if reboot and self.state == "running":
@@ -118,19 +140,21 @@ class LocalInstance(Instance):  # type: ignore[misc]
     # What the worker does --------------------------------------------------------------------
 
     def _create(self, layer: str) -> None:
-        user_data = base64.b64decode(str(self.user_data)) if self.user_data else b""
         key = self.ec2_backend.key_pairs.get(self.key_name)
         seed = Seed(
             instance_id=self.id,
             hostname=self.private_dns_name.split(".")[0],
             public_key=key.public_key.strip() if key else "",
-            user_data=user_data,
+            user_data=self._given_user_data(),
         )
         create = functools.partial(self.machine.create, layer, seed, self.site.given())
         if self.site.delays.boot_s:
             self._boot(self.machine.boot, lambda: create(boot=False))
         else:
             self._boot(create)
+
+    def _given_user_data(self) -> bytes:
+        return base64.b64decode(str(self.user_data)) if self.user_data else b""
 
     def _boot(self, start: Callable[[], None], prepare: Callable[[], None] = lambda: None) -> None:
         """`prepare` while it is pending, and `start` when it would answer soon on EC2."""
@@ -206,7 +230,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     def _watch(self, boot: int) -> None:
         try:
-            ending = self.machine.wait_until_ended()
+            ending = self.machine.wait_until_ended(self._with_metadata)
         except LocalCloudError:
             return  # it was removed
         with self.site.lock:
@@ -234,6 +258,39 @@ class LocalInstance(Instance):  # type: ignore[misc]
     def _greet(self, boot: int) -> None:
         if self.machine.answers(within_s=SSH_TIMEOUT_S) and boot == self._boots:
             self._reachable = True
+
+    # What the machine can ask ----------------------------------------------------------------
+
+    def _with_metadata(self, process_id: int) -> AbstractContextManager[None]:
+        if self.metadata_options.http_endpoint != "enabled":
+            return nullcontext()
+        return metadata.served(
+            process_id,
+            self._metadata,
+            tokens_required=lambda: self.metadata_options.http_tokens == "required",
+        )
+
+    def _metadata(self) -> dict[str, str]:
+        """Below /latest/, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html"""
+        items = {
+            "meta-data/ami-id": str(self.image_id),
+            "meta-data/instance-id": str(self.id),
+            "meta-data/instance-life-cycle": self.lifecycle or "on-demand",
+            "meta-data/instance-type": str(self.instance_type),
+            "meta-data/local-hostname": str(self.private_dns_name),
+            "meta-data/placement/availability-zone": str(self.placement.zone),
+            "meta-data/placement/region": str(self.ec2_backend.region_name),
+        }
+        if self.user_data:
+            items["user-data"] = self._given_user_data().decode(errors="replace")
+        if self.interrupted_at:
+            moment = f"{self.interrupted_at:%Y-%m-%dT%H:%M:%SZ}"
+            action = json.dumps({"action": "terminate", "time": moment})
+            items |= {
+                "meta-data/spot/instance-action": action,
+                "meta-data/spot/termination-time": moment,
+            }
+        return items
 
     # What the API shows ----------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ _REBOOTED, _POWERED_OFF = 128 + 1, 128 + 2
 
 POWER_OFF_TIMEOUT_S = 30
 
+Meanwhile = Callable[[int], contextlib.AbstractContextManager[object]]
+
 # More at the same time end no sooner: they take turns at the engine's locks and the processors,
 # and everything else on the computer waits for them.
 _starting = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
@@ -149,8 +151,11 @@ class Machine:
     def console(self) -> bytes:
         return self.engine.console(self.name)
 
-    def wait_until_ended(self) -> Ending:
-        """Wait, without polling and for as long as it takes, until the machine is off."""
+    def wait_until_ended(self, meanwhile: Meanwhile = contextlib.nullcontext) -> Ending:
+        """Wait, without polling and for as long as it takes, until the machine is off.
+
+        `meanwhile` is given the machine's process 1, and is left when that has ended.
+        """
         pid = self.engine.process_id(self.name)
         if pid:
             with contextlib.suppress(ProcessLookupError):
@@ -158,7 +163,8 @@ class Machine:
                 try:
                     poll = select.poll()
                     poll.register(descriptor, select.POLLIN)
-                    poll.poll()
+                    with meanwhile(pid):
+                        poll.poll()
                 finally:
                     os.close(descriptor)
         status = self.engine.wait(self.name)
