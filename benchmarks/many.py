@@ -1,10 +1,11 @@
 """How much one process takes of this computer that bakes many recipes at once.
 
-    python -m benchmarks.many [--recipes 50] [--machines 50] [--seconds 5] [--json]
+    python -m benchmarks.many [--recipes 50] [--machines 50] [--seconds 5] [--throttled 5] [--json]
 
 The recipes share two stages of three. They are baked on a local cloud of the benchmark's own, by
-one process that does nothing else; its memory, processor time, threads and calls are counted. Exit
-status 1: a bake failed, something was left, or more was taken than `LIMITS` allow.
+one process that does nothing else; its memory, processor time, threads and calls are counted. Of
+what it sends, `--throttled` percent are refused as by AWS when too many come at once. Exit status
+1: a bake failed, something was left, or more was taken than `LIMITS` allow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -21,10 +23,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from botocore.awsrequest import AWSResponse
 from rich.console import Console
 
 from bake.interrupts import one_interrupt
@@ -46,6 +50,8 @@ class Taken:
     threads: int = 0
     busiest: float = 0
     calls: Counter[str] = field(default_factory=Counter)
+    sent: int = 0  # requests: a call that boto repeats is several
+    throttled: int = 0  # of these
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -56,7 +62,37 @@ class Taken:
 # The process that bakes ---------------------------------------------------------------------------
 
 
-def bake(folder: Path, machines: int) -> None:
+class Throttle:
+    """Refuses that many percent of what is sent, where botocore sends it."""
+
+    def __init__(self, percent: float) -> None:
+        self.sent = self.refused = 0
+        self._percent = percent
+        self._dice = random.Random(1)  # noqa: S311
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Any, event_name: str, **_: Any) -> AWSResponse | None:
+        with self._lock:
+            self.sent += 1
+            if self._dice.uniform(0, 100) >= self._percent:
+                return None
+            self.refused += 1
+        if ".ec2." in event_name:
+            code, status = "RequestLimitExceeded", 503
+            error = f"<Error><Code>{code}</Code><Message>Request limit exceeded.</Message></Error>"
+            body = f"<Response><Errors>{error}</Errors><RequestID>none</RequestID></Response>"
+        else:
+            status = 400
+            body = json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"})
+        return AWSResponse(request.url, status, {}, _Body(body.encode()))
+
+
+class _Body(BytesIO):
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+def bake(folder: Path, machines: int, throttled: float) -> None:
     """Bakes what is in the folder; says on standard output what came of it and what was asked."""
     from bake import folders, pipeline, recipe
     from bake import payload as payloads
@@ -73,7 +109,9 @@ def bake(folder: Path, machines: int) -> None:
         with counted:
             calls[f"{model.service_model.service_id}:{model.name}"] += 1
 
+    throttle = Throttle(throttled)
     cloud.session.events.register("before-call", count)
+    cloud.session.events.register("before-send", throttle)
     workshop = Workshop(
         cloud=cloud,
         payload=payloads.UPSTREAM,
@@ -90,15 +128,16 @@ def bake(folder: Path, machines: int) -> None:
     for outcome in outcomes:
         if outcome.error:
             console.named(outcome.recipe).failure(outcome.error)
-    print(json.dumps({"calls": calls, "outcomes": Counter(each.status for each in outcomes)}))
+    said = {"calls": calls, "outcomes": Counter(each.status for each in outcomes)}
+    print(json.dumps({**said, "sent": throttle.sent, "throttled": throttle.refused}))
 
 
 # Who watches it -----------------------------------------------------------------------------------
 
 
-def measure(cloud: LocalCloud, folder: Path, machines: int) -> Taken:
+def measure(cloud: LocalCloud, folder: Path, machines: int, throttled: float) -> Taken:
     command = [sys.executable, "-m", "benchmarks.many", "--work", str(folder)]
-    command += ["--machines", str(machines)]
+    command += ["--machines", str(machines), "--throttled", str(throttled)]
     environment = {**os.environ, **cloud.environment, "BAKE_BUILDS": str(folder / "builds")}
     taken, began = Taken(), time.monotonic()
     with (folder / "bake.log").open("wb") as log:
@@ -115,6 +154,7 @@ def measure(cloud: LocalCloud, folder: Path, machines: int) -> Taken:
     if said:
         document = json.loads(said)
         taken.calls, taken.outcomes = Counter(document["calls"]), Counter(document["outcomes"])
+        taken.sent, taken.throttled = document["sent"], document["throttled"]
     return taken
 
 
@@ -185,12 +225,13 @@ def main() -> int:
     parser.add_argument("--machines", type=int, default=50, help="at a time")
     parser.add_argument("--seconds", type=float, default=5, help="length of each one's own stage")
     parser.add_argument("--like-ec2", type=float, metavar="SCALE", help="with EC2's delays")
+    parser.add_argument("--throttled", type=float, default=0, help="percent of what is sent")
     parser.add_argument("--json", action="store_true", help="all figures, on standard output")
     parser.add_argument("--log", type=Path, help="where what the bakes say is to be kept")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        bake(options.work, options.machines)
+        bake(options.work, options.machines, options.throttled)
         return 0
     scrub()
     people = Console(stderr=True)
@@ -200,7 +241,7 @@ def main() -> int:
         with one_interrupt(), a_local_cloud(folder / "state", options.like_ec2) as cloud:
             project = folder / "project"
             write(project, _recipes(options.recipes, options.seconds))
-            taken = measure(cloud, project, options.machines)
+            taken = measure(cloud, project, options.machines, options.throttled)
             wrong = faults(taken, options.recipes, _left(cloud))
             if options.log:
                 options.log.write_bytes((project / "bake.log").read_bytes())
@@ -208,7 +249,8 @@ def main() -> int:
         f"{options.recipes} recipes, {options.machines} machines at a time: "
         f"{taken.wall_s:.0f} s, {taken.memory_mib:.0f} MiB at the most, {taken.cpu_s:.0f} s of "
         f"processor time ({taken.cores:.2f} cores, {taken.busiest:.2f} in the busiest ten "
-        f"seconds), {taken.threads} threads, {taken.calls.total()} calls",
+        f"seconds), {taken.threads} threads, {taken.calls.total()} calls in {taken.sent} requests, "
+        f"of which {taken.throttled} were throttled",
         soft_wrap=True,
     )
     for name, count in taken.calls.most_common():
@@ -216,7 +258,7 @@ def main() -> int:
     for fault in wrong:
         people.print(f"✘ {fault}")
     if options.json:
-        print(json.dumps({**vars(taken), "cores": taken.cores, "faults": wrong}, indent=2))
+        print(json.dumps({**asdict(taken), "cores": taken.cores, "faults": wrong}, indent=2))
     return 1 if wrong else 0
 
 
