@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 # What a last checkpoint takes: EC2's 15 s since the one before, and the disk that is flushed.
 SAVE_S = 30.0
+# From the end of the connection to a machine that powers itself off, until EC2 says so.
+_SETTLES_S = 30.0
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 10.0
 
@@ -71,9 +73,14 @@ class Watch:
         """LostError where it is the machine that is at fault: what ends, fails in many ways."""
         if isinstance(error, LostError):
             return
-        if lost := loss(self._cloud, self._machine, states):
-            lost.details = (error.message, *error.details)
-            raise lost from error
+        settled_at = time.monotonic() + (_SETTLES_S if isinstance(error, ConnectError) else 0)
+        while True:
+            if lost := loss(self._cloud, self._machine, states):
+                lost.details = (error.message, *error.details)
+                raise lost from error
+            if time.monotonic() >= settled_at:
+                return
+            interrupts.pause(_LOOK_S * 2)
 
     def _look(self) -> NoReturn:
         pause_s = _LOOK_S

@@ -48,6 +48,18 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before  # another test's may have ended meanwhile
 
 
+def test_the_rest_is_called_off_when_what_was_wanted_is_there() -> None:
+    slow = Piece()
+    with TaskGroup[str, object]() as group:
+        group.start("slow", slow)
+        group.start("quick", lambda: "done")
+        assert group.next() == ("quick", "done")
+        assert slow.begun.wait(10)
+        group.call_off()
+        assert group.running == frozenset()
+        assert slow.said == ["called off", "cleaned up"]
+
+
 def test_pieces_are_told_of_in_the_order_in_which_they_end() -> None:
     gates = {key: threading.Event() for key in "abc"}
 
