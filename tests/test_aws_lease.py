@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -292,6 +293,24 @@ def test_an_interrupt_in_the_creating_call_leaves_nothing(aws: Aws, error: BaseE
     with pytest.raises(type(error)), lease(aws.cloud, a_run(), DIGEST, found=nothing):
         pytest.fail("not held")
     assert names(aws.cloud) == []
+
+
+def test_a_lease_that_is_not_shown_yet_is_given_back_all_the_same(aws: Aws) -> None:
+    aws.cut("PutParameter", KeyboardInterrupt(), times=1)
+    aws.alter("GetParametersByPath", lambda answer: answer.update(Parameters=[]), times=3)
+    with pytest.raises(KeyboardInterrupt), lease(aws.cloud, a_run(), DIGEST, found=nothing):
+        pytest.fail("not held")
+    assert names(aws.cloud) == []
+
+
+def test_a_lease_is_given_back_as_soon_as_aws_has_time_for_it(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lease(aws.cloud, a_run(), DIGEST, found=nothing):
+        monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+        aws.refuse("DeleteParameter", "ThrottlingException", times=9)
+    assert names(aws.cloud) == []
+    assert aws.cloud.leftovers == []
 
 
 def test_a_missing_permission_is_said_at_once(aws: Aws) -> None:

@@ -14,7 +14,7 @@ from bake.aws.machine import Machine
 from bake.aws.order import remove_machine, run_machine
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.undo import clean_up
-from bake.errors import CapacityError, CloudError, MachineError
+from bake.errors import CapacityError, CloudError, MachineError, NoAnswerError
 
 MINE = "203.0.113.7/32"
 
@@ -243,6 +243,32 @@ def test_a_group_that_is_not_everywhere_known_yet_is_asked_for_again(aws: Aws) -
     aws.refuse("DescribeInstances", "InvalidInstanceID.NotFound", times=2)
     bake(aws, nothing)
     assert aws.remains() == set()
+
+
+def test_a_machine_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+    aws.cut("RunInstances", ReadTimeoutError(endpoint_url="https://ec2"))
+    aws.alter("DescribeInstances", lambda answer: answer.update(Reservations=[]), times=3)
+    with pytest.raises(NoAnswerError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+def test_a_group_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+    aws.cut("CreateSecurityGroup", ReadTimeoutError(endpoint_url="https://ec2"))
+    aws.alter("DescribeSecurityGroups", lambda answer: answer.update(SecurityGroups=[]), times=3)
+    with pytest.raises(NoAnswerError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+
+
+def test_a_group_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+    aws.refuse("AuthorizeSecurityGroupIngress", "UnauthorizedOperation")
+    aws.refuse("DeleteSecurityGroup", "InvalidGroup.NotFound", times=3)
+    with pytest.raises(CloudError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
 
 
 def test_a_machine_that_ends_while_it_starts_shows_awss_reason(aws: Aws) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,13 @@ import pytest
 from aws_in_process import Aws, aws_in_process
 from botocore import exceptions as boto
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
-from bake.aws.refusal import HINTS, refusal
-from bake.aws.session import connect
+from bake.aws.refusal import HINTS, is_refusal, refusal
+from bake.aws.session import Cloud, connect
 from bake.aws.undo import Leftover
-from bake.errors import AccessError, CloudError, RequestError
+from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
 from bake.task_group import together
 
 
@@ -142,6 +146,57 @@ def test_a_token_that_expires_during_the_work_is_no_wrong_request(aws: Aws) -> N
     assert "aws sso login" in caught.value.hint
 
 
+# How AWS refuses a request whose time is not its own, service by service.
+SKEWED = [
+    ("sts", "SignatureDoesNotMatch", "Signature not yet current: 20261121T164500Z is still", 17),
+    ("ec2", "AuthFailure", "AWS was not able to validate the provided access credentials", 17),
+    ("ec2", "RequestExpired", "Request has expired.", -90),
+    ("ssm", "InvalidSignatureException", "Signature expired: 20261121T161100Z is now", -17),
+]
+
+
+@pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
+def test_a_clock_that_is_wrong_is_said_with_by_how_much(
+    service: str, code: str, message: str, minutes: int
+) -> None:
+    error = refused(service, code, message, date=datetime.now(UTC) - timedelta(minutes=minutes))
+    where = "ahead of" if minutes > 0 else "behind"
+    assert (error.code, error.reason) == (code, message)
+    assert f"clock is {abs(minutes)} minutes {where} AWS's" in error.hint
+    assert "timedatectl set-ntp true" in error.hint
+
+
+@pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
+def test_a_clock_that_is_right_is_not_blamed(
+    service: str, code: str, message: str, minutes: int
+) -> None:
+    a_moment_ago = datetime.now(UTC) - timedelta(minutes=2)
+    # The answer of something that stands before AWS may have no date.
+    date = a_moment_ago if minutes == 17 else None
+    assert refused(service, code, message, date=date).hint == HINTS[code]
+
+
+def refused(service: str, code: str, message: str, *, date: datetime | None) -> CloudError:
+    """What comes of a first call of that service that AWS answers with this, at that time."""
+    if service == "ssm":
+        body = json.dumps({"__type": code, "message": message})
+    else:
+        body = f"<Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        body = f"<Response>{body}</Response>" if service == "ec2" else body[8:-9]
+        body = f"<ErrorResponse>{body}</ErrorResponse>" if service == "sts" else body
+    session = boto3.Session("AKIA", "secret", region_name="us-east-1")
+    headers = {"Date": format_datetime(date, usegmt=True)} if date else {}
+    session.events.register(f"before-send.{service}", lambda **_: answer(403, body, headers))
+    with pytest.raises(CloudError if service != "sts" else AccessError) as caught:
+        {
+            "sts": lambda: connect(session=session),
+            "ec2": lambda: Cloud(session, "1").ec2("DescribeVpcs"),
+            "ssm": lambda: Cloud(session, "1").ssm("GetParameter", Name="/bake/x"),
+        }[service]()
+    assert isinstance(caught.value, CloudError | AccessError)
+    return caught.value  # type: ignore[return-value]
+
+
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
 def test_a_missing_permission_is_named(aws: Aws, code: str) -> None:
     aws.refuse("DescribeVpcs", code, "Encoded authorization failure message: abc")
@@ -186,6 +241,61 @@ def test_passing_faults_are_asked_again(aws: Aws, monkeypatch: pytest.MonkeyPatc
     aws.refuse("DescribeVpcs", "RequestLimitExceeded", status=503, times=2)
     assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
     assert aws.sent.count("DescribeVpcs") == 3
+
+
+def test_what_lasts_longer_than_boto_asks_again_is_sat_out(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "InternalError", status=500, times=9)
+    assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
+    assert aws.sent.count("DescribeVpcs") == 10
+    assert len(aws.slept) == 3
+
+
+def test_what_does_not_pass_is_given_up_after_a_minute_or_two(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "Unavailable", status=503)
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert caught.value.code == "Unavailable"
+    assert 60 < sum(aws.slept) < 120
+
+
+def test_an_answer_of_what_stands_before_aws_passes(aws: Aws) -> None:
+    pages = [answer(502, "<html>Bad Gateway</html>") for _ in range(4)]
+    aws.cloud.session.events.register(
+        "before-send.ec2.DescribeVpcs", lambda **_: pages.pop() if pages else None
+    )
+    aws.cloud._clients.clear()
+    assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
+    assert pages == []
+
+
+def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
+    page = "<html><title>Sign in to the hotel's network"
+    aws.cloud.session.events.register("before-send.ec2", lambda **_: answer(200, page))
+    aws.cloud._clients.clear()
+    with pytest.raises(NoAnswerError, match="ec2:DescribeVpcs could not be asked") as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert caught.value.code == "ResponseParserError"
+    assert "HTTPS_PROXY" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "said_no"),
+    [
+        (boto.ReadTimeoutError(endpoint_url="https://ec2"), False),
+        (boto.SSLError(endpoint_url="https://ec2", error="EOF"), False),
+        (boto.HTTPClientError(error="?"), False),
+        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), False),
+        (boto.NoCredentialsError(), True),
+        (boto.ParamValidationError(report="Colour"), True),
+        (ClientError({"Error": {"Code": "InternalError"}}, "RunInstances"), False),
+        (ClientError({"Error": {"Code": "503"}}, "RunInstances"), False),
+        (ClientError({"Error": {"Code": "VcpuLimitExceeded"}}, "RunInstances"), True),
+    ],
+)
+def test_only_who_has_been_told_no_knows_that_nothing_has_happened(
+    error: BotoCoreError | ClientError, said_no: bool
+) -> None:
+    assert is_refusal(refusal(error, "ec2:RunInstances")) is said_no
 
 
 def test_every_page_is_read(aws: Aws) -> None:
@@ -286,7 +396,7 @@ def test_many_bakes_of_one_process_share_their_clients_and_no_connection_is_thro
     assert "pool is full" not in caplog.text
 
 
-def answer(status: int, body: str) -> AWSResponse:
-    response = AWSResponse("https://sts.amazonaws.com", status, {}, None)
+def answer(status: int, body: str, headers: dict[str, str] | None = None) -> AWSResponse:
+    response = AWSResponse("https://aws.amazon.com", status, headers or {}, None)
     response._content = body.encode()
     return response

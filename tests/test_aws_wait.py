@@ -108,6 +108,15 @@ def test_a_refusal_is_not_waited_for(time: Time) -> None:
     assert time.pauses == []
 
 
+def test_what_could_not_be_asked_to_the_end_is_not_taken_for_no(time: Time) -> None:
+    def probe() -> None:
+        raise CloudError("unreachable", code="EndpointConnectionError")
+
+    for timeout_s in (0, MINUTE):
+        with pytest.raises(CloudError, match="unreachable"):
+            poll(probe, timeout_s=timeout_s, clock=time.clock)
+
+
 def test_durations_are_said_as_people_say_them() -> None:
     said = [duration(seconds) for seconds in (5, 90, 15 * MINUTE, 90 * MINUTE, 6 * HOUR)]
     assert said == ["5 s", "90 s", "15 min", "90 min", "6 h"]
