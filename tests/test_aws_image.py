@@ -265,6 +265,15 @@ def test_a_snapshot_still_in_use_is_tried_again(aws: Aws) -> None:
     assert aws.remains() == set()
 
 
+def test_a_snapshot_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("failed"))
+    aws.refuse("DeleteSnapshot", "InvalidSnapshot.NotFound", times=3)
+    with pytest.raises(ImageError):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
 def test_what_cannot_be_removed_is_named_and_the_cause_stays_the_error(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("failed"))

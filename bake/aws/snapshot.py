@@ -111,6 +111,7 @@ def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, fl
 
 def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
     """Delete it as soon as no image uses it; no error when it is gone already."""
+    began = cloud.clock.now()
 
     def probe() -> bool | None:
         try:
@@ -120,6 +121,8 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
                 return None
             if error.code != "InvalidSnapshot.NotFound":
                 raise
+            # Gone; or made a moment ago, and not everywhere known yet.
+            return None if cloud.clock.now() - began < _KNOWN_S else True
         return True
 
     what = f"snapshot {snapshot_id} is in use by an image"
