@@ -254,7 +254,7 @@ class Connection:
             return tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(BROKEN),
                 stop=tenacity.stop_after_delay(timeout_s),
-                wait=tenacity.wait_exponential(multiplier=0.1, max=0.5),
+                wait=tenacity.wait_exponential(multiplier=0.1, max=0.2),
                 sleep=interrupts.pause,
                 before_sleep=tell,
                 reraise=True,

@@ -14,6 +14,10 @@ import paramiko
 from bake.errors import HostKeyError
 from bake.remote.heartbeat import Line
 
+# A machine that boots answers nothing at first, and the kernel's own repetitions (after 1, 3 and
+# 7 s, tcp(7)) would find it long after it is there.
+_NO_ANSWER_S = 2.0
+
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -37,7 +41,7 @@ class Endpoint:
 
         Raises paramiko's own exceptions, except for HostKeyError.
         """
-        sock = Line(socket.create_connection((self.host, self.port), timeout_s))
+        sock = Line(socket.create_connection((self.host, self.port), min(timeout_s, _NO_ANSWER_S)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened = fabric.Connection(
             self.host,
