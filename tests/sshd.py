@@ -1,13 +1,13 @@
-"""A real OpenSSH server on loopback, and a proxy in front that breaks connections on purpose."""
+"""A real OpenSSH server on loopback, which can be restarted and killed."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +18,39 @@ import pytest
 
 from bake.remote import connection, keys
 
-CUTS = ("drop", "stall", "half-close towards the client", "half-close towards the machine")
+
+class Server:
+    """`program -D …`, and its sessions: a process each, which outlives it."""
+
+    def __init__(self, command: list[str | Path], log: Path) -> None:
+        self._command = command
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stderr=log)
+
+    def stop(self) -> None:
+        """As a restart of the service does: the sessions stay."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """All of it: the sessions too, without a word; what runs in them is left alone."""
+        assert self._process is not None
+        for pid in (self._process.pid, *_sessions(self._process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _sessions(parent: int) -> list[int]:
+    """The processes of sshd beneath this one."""
+    said = subprocess.run(["pgrep", "--parent", str(parent), "^sshd"], capture_output=True)
+    children = [int(child) for child in said.stdout.split()]
+    return [pid for child in children for pid in (child, *_sessions(child))]
 
 
 @dataclass(frozen=True)
@@ -29,6 +61,7 @@ class Machine:
     host_key: str
     login: keys.KeyPair
     authorized_keys: Path
+    server: Server
     user: str = getpass.getuser()
 
     def connect(self, **different: Any) -> connection.Connection:
@@ -66,96 +99,13 @@ def sshd(folder: Path, host_key: keys.KeyPair | None = None) -> Iterator[Machine
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # its privilege separation directory
-    with (folder / "sshd.log").open("wb") as log:
-        server = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log)
+    server = Server([program, "-D", "-e", "-f", config], folder / "sshd.log")
+    server.start()
     try:
-        yield Machine(port, host_key.public_openssh if host_key else "", login, authorized_keys)
+        public = host_key.public_openssh if host_key else ""
+        yield Machine(port, public, login, authorized_keys, server)
     finally:
-        server.terminate()
-        server.wait()
-
-
-class Proxy:
-    """Leads to a port, and cuts what it carries in one of the ways of CUTS."""
-
-    def __init__(self, target: int) -> None:
-        self.cuts = 0
-        self.connections = 0
-        self.target = target
-        self._lock = threading.Lock()
-        self._carried: list[tuple[socket.socket, socket.socket, threading.Event]] = []
-        self._done: list[tuple[socket.socket, socket.socket, threading.Event]] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.refuse = False
-        self._start(self._accept)
-
-    def cut(self, how: str) -> bool:
-        """Cut what is carried now; False when nothing is."""
-        with self._lock:
-            carried, self._carried = self._carried, []
-            self._done += carried
-        for client, machine, stalled in carried:
-            with suppress(OSError):
-                match how:
-                    case "drop":
-                        client.shutdown(socket.SHUT_RDWR)
-                        machine.shutdown(socket.SHUT_RDWR)
-                    case "stall":
-                        stalled.set()
-                    case "half-close towards the client":
-                        client.shutdown(socket.SHUT_WR)
-                    case "half-close towards the machine":
-                        machine.shutdown(socket.SHUT_WR)
-        self.cuts += len(carried)
-        return bool(carried)
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                try:
-                    if self.refuse:
-                        raise ConnectionRefusedError
-                    machine = socket.create_connection(("127.0.0.1", self.target))
-                except ConnectionRefusedError:
-                    client.close()
-                    continue
-                stalled = threading.Event()
-                with self._lock:
-                    self._carried.append((client, machine, stalled))
-                    self.connections += 1
-                self._start(self._carry, client, machine, stalled)
-                self._start(self._carry, machine, client, stalled)
-
-    def _carry(self, a: socket.socket, b: socket.socket, stalled: threading.Event) -> None:
-        with suppress(OSError):
-            while data := a.recv(16384):
-                if stalled.is_set():
-                    return  # what was under way is lost, and both ends stay open
-                b.sendall(data)
-            b.shutdown(socket.SHUT_WR)
-
-    def _start(self, target: Any, *arguments: Any) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def __enter__(self) -> Proxy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut("drop")
-        for client, machine, _ in self._done:
-            for sock in (client, machine):
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-                sock.close()
-        for thread in self._threads:
-            thread.join()
+        server.stop()
 
 
 def free_port() -> int:

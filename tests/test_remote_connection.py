@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sshd import Machine, Proxy, free_port, sshd
+from proxy import Proxy
+from sshd import Machine, free_port, sshd
 
 from bake.errors import ConnectError, HostKeyError, RemoteError
 from bake.remote import connection, keys
@@ -257,7 +258,7 @@ def test_of_several_connections_the_one_that_has_gone_silent_is_closed_in_time(
         sound = [stack.enter_context(machine.connect(silence_s=1.0)) for _ in range(5)]
         stalled = stack.enter_context(machine.connect(port=proxy.port, silence_s=1.0))
         filling = stalled.start("cat >/dev/null", b"x" * (64 << 20))  # blocks where nobody reads
-        proxy.cut("stall")
+        proxy.cut("freeze")
         began = time.monotonic()
         while stalled.alive:
             assert time.monotonic() - began < 2.5

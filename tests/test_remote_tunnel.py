@@ -8,7 +8,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from sshd import Machine, Proxy, free_port, sshd
+from proxy import Proxy
+from sshd import Machine, free_port, sshd
 
 from bake.errors import RemoteError
 from bake.remote import keys, tunnel
