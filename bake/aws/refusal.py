@@ -200,9 +200,10 @@ def refusal(error: ClientError | BotoCoreError | ResponseParserError, action: st
 
 def _denied(action: str) -> str:
     return (
-        f"The credentials lack the permission {action}; docs/iam-policy.json holds all that are "
-        "needed. Where the answer holds an encoded message, `aws sts "
-        "decode-authorization-message --encoded-message …` says which policy refused it"
+        f"The credentials lack the permission {action}. `invoke doctor` says which others, and "
+        "what to add; docs/iam-policy.json holds all that are needed. Where the answer holds an "
+        "encoded message, `aws sts decode-authorization-message --encoded-message …` says which "
+        "policy refused it"
     )
 
 
