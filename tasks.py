@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Collection, task
+from invoke.exceptions import Exit
 
 from bake.command import Command, raise_for, running
 
@@ -35,6 +36,7 @@ RECIPE = {
     "spot": "a spot machine",
     "no_spot": "an on-demand machine, whatever the recipe says",
     "stand_in": "with --local: small stand-ins for NVIDIA's, Anaconda's and Ubuntu's servers",
+    "no_lock": "install what there is now, and not what the recipe's lock says",
 }
 MACHINE = {"machine": "id or name of a machine (default: the only one)"}
 
@@ -131,8 +133,10 @@ def _workshop(
     local: bool,
     stand_in: bool,
     region: str | None,
+    no_lock: bool,
 ) -> Workshop:
     from bake import catalog, folders, payload
+    from bake import lock as locks
     from bake.errors import RequestError
     from bake.job import Workshop
 
@@ -142,6 +146,7 @@ def _workshop(
             hint="Add --local, or leave out --stand-in",
         )
     downloads = payload.UPSTREAM
+    lock = None if no_lock else locks.beside(MANIFESTS, recipe.name)
     cloud = clouds.get(region or recipe.region)
     if cloud is None:
         cloud = _cloud(console, local=local, region=region or recipe.region)
@@ -169,13 +174,20 @@ def _workshop(
         scripts=SCRIPTS,
         builds=folders.builds(),
         console=console,
+        lock=lock,
         ssh_port=_ssh_port(),
         here="--local" if local else f"--region {cloud.region}",
     )
 
 
 def _orders(
-    console: Console, recipes: list[Recipe], *, local: bool, stand_in: bool, region: str | None
+    console: Console,
+    recipes: list[Recipe],
+    *,
+    local: bool,
+    stand_in: bool,
+    region: str | None,
+    no_lock: bool = False,
 ) -> tuple[list[tuple[Workshop, Recipe]], list[Outcome]]:
     """Each recipe with where it is baked; and those for which there is no such place."""
     from bake.errors import BakeError
@@ -189,7 +201,13 @@ def _orders(
     for recipe, mine in zip(recipes, consoles, strict=True):
         try:
             workshop = _workshop(
-                mine, recipe, clouds, local=local, stand_in=stand_in, region=region
+                mine,
+                recipe,
+                clouds,
+                local=local,
+                stand_in=stand_in,
+                region=region,
+                no_lock=no_lock,
             )
             orders.append((workshop, recipe))
         except BakeError as error:
@@ -228,6 +246,7 @@ def bake(
     name: str | None = None,
     jobs: int = 4,
     fresh: bool = False,
+    no_lock: bool = False,
     keep_on_failure: bool = False,
     shell_on_failure: bool = False,
     local: bool = False,
@@ -259,7 +278,9 @@ def bake(
             machines=jobs,
         )
         options.check(len(chosen), interactive=sys.stdin.isatty())
-        orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
+        orders, refused = _orders(
+            console, chosen, local=local, stand_in=stand_in, region=region, no_lock=no_lock
+        )
         if len(chosen) > 1:
             outcomes = pipeline.bake_all(orders, options, refused)
             listing.show_outcomes(console, outcomes)
@@ -287,6 +308,7 @@ def plan(
     spot: bool = False,
     no_spot: bool = False,
     fresh: bool = False,
+    no_lock: bool = False,
     local: bool = False,
     stand_in: bool = False,
     json: bool = False,
@@ -309,7 +331,9 @@ def plan(
         from bake import listing, pipeline
         from bake.preview import preview
 
-        orders, refused = _orders(console, chosen, local=local, stand_in=stand_in, region=region)
+        orders, refused = _orders(
+            console, chosen, local=local, stand_in=stand_in, region=region, no_lock=no_lock
+        )
         if len(chosen) == 1:
             previews = [preview(*orders[0], fresh=fresh)]
         else:
@@ -376,6 +400,78 @@ def rebuild(
             Path(summary).write_text(f"{text}\n")
         listing.show_reports(console, reports)
         raise_for(reports)
+
+
+@task(
+    positional=["recipe"],
+    help={
+        "recipe": "recipes of manifests/ that were baked here",
+        "record": "the bake's record.json (default: that of the recipe's newest bake here)",
+        "stand_in": "of a bake with stand-ins",
+    },
+    **COMMAND,
+)
+def lock(
+    _context: Any,
+    recipe: Any = None,
+    record: str | None = None,
+    stand_in: bool = False,
+    json: bool = False,
+) -> None:
+    """Write manifests/RECIPE.lock: what a bake has installed is what every one installs."""
+    console = _console(json)
+    with running(console):
+        from bake import folders, listing
+        from bake import lock as locks
+        from bake import recipe as recipe_module
+        from bake.errors import RequestError
+
+        if not recipe or (record and len(recipe) > 1):
+            raise RequestError("Which recipe?", hint="Name one, or without --record several")
+        payload = "stand-in" if stand_in else "upstream"
+        written = []
+        for name in recipe:
+            recipe_module.find(name, MANIFESTS)
+            found = Path(record) if record else locks.newest_record(folders.builds(), name, payload)
+            path = MANIFESTS / f"{name}.lock"
+            made = locks.from_record(found, name, locks.earlier(path))
+            locks.write(made, path)
+            written.append((path, made))
+        listing.show_locks(console, written)
+
+
+@task(
+    positional=["recipe"],
+    help={"recipe": "what is to be baked (default: the recipe for CUDA 10.1)"},
+    **COMMAND,
+)
+def doctor(
+    _context: Any,
+    recipe: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what is missing here, and at AWS, before anything is started; nothing is changed."""
+    console = _console(json)
+    with running(console):
+        import json as json_library
+        from functools import partial
+
+        from bake import doctor as doctors
+
+        if local:
+            from bake.local.needs import needs
+
+            diagnosis = doctors.examine(None, needs())
+        else:
+            [chosen] = _recipes(recipe, cuda=None if recipe else "10.1", local=False)
+            policy = json_library.loads((ROOT / "docs" / "iam-policy.json").read_text())
+            connect = partial(_cloud, console, local=False, region=region or chosen.region)
+            diagnosis = doctors.examine(doctors.Wanted(chosen, policy, connect))
+        doctors.show(console, diagnosis)
+        if not diagnosis.well:
+            raise Exit(code=1)
 
 
 @task(help={"recipe": "only this recipe's"}, **COMMAND)
@@ -795,7 +891,9 @@ namespace = Collection(
     bake,
     plan,
     rebuild,
+    lock,
     recipes,
+    doctor,
     checkpoints,
     launch_from_ami,
     images,

@@ -242,7 +242,7 @@ def _hidden(stage: StageDescription) -> str:
 
 def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]:
     if isinstance(before, Hash) or isinstance(after, Hash):
-        old, new = _hashed(before), _hashed(after)
+        old, new = (_hashed(value) if value else "nothing" for value in (before, after))
         return [f"{name} changed ({old} → {new})"] if old != new else []
     if before == after:
         return []

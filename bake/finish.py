@@ -13,6 +13,7 @@ from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.boot import login_user
 from bake.job import Job, Workshop
+from bake.lock import asked
 from bake.record import CheckRecord, Inventory, Record, StageRecord
 from bake.remote.connection import Connection
 from bake.verify import Check, Proof, check_clean, expect, prove
@@ -98,6 +99,7 @@ def write_record(
     record = Record(
         run=job.run.id,
         recipe=job.recipe.name,
+        asked=asked(job.recipe),
         digest=job.plan.digest,
         payload=workshop.payload.name,
         verified=verified,

@@ -17,6 +17,7 @@ from bake.aws.tags import Run, new_run
 from bake.boot import BOOT_TIMEOUT_S
 from bake.console import Console
 from bake.errors import CloudError, ImageError, PreflightError, RequestError
+from bake.lock import Lock
 from bake.payload import Payload
 from bake.plan import Plan, make_plan
 from bake.recipe import Recipe
@@ -27,7 +28,8 @@ from bake.verify import accepted
 class Workshop:
     """Where a bake happens: the cloud, where downloads come from, and our own folders.
 
-    `here` is what a command needs to mean the same cloud, like `--region us-west-2`.
+    `here` is what a command needs to mean the same cloud, like `--region us-west-2`. `lock` is the
+    recipe's, where it is to be held to.
     """
 
     cloud: Cloud
@@ -35,6 +37,7 @@ class Workshop:
     scripts: Path
     builds: Path
     console: Console
+    lock: Lock | None = None
     ssh_port: int = 22
     boot_timeout_s: float = BOOT_TIMEOUT_S
     here: str = ""
@@ -80,11 +83,15 @@ def prepare(
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags, now=cloud.now())
     owner = workshop.payload.image_owner
+    locked = workshop.lock.base_image_in(cloud.region) if workshop.lock else ""
+    if workshop.lock:
+        stays = f"on {workshop.lock.base_image.name}, and no newer one"
+        console.note(f"Locked: what run {workshop.lock.run} has installed, {stays}")
     with console.step("Preflight") as step:
         image = base_image = plan = None
         with suppress(PreflightError):  # said below, with all else that is missing
             os_image = catalog.load().os_image(recipe.base)
-            base_image = find_base_image(cloud, os_image, owner)
+            base_image = find_base_image(cloud, os_image, owner, locked=locked)
             plan = _plan(workshop, recipe, base_image)
         if plan is not None and not fresh:
             # Before all that only a machine needs: an image that is there needs no quota.
@@ -92,7 +99,9 @@ def prepare(
         if base_image and image and image.state == "available":
             ground = Ground(base_image, ())
         else:
-            ground = preflight(cloud, recipe, base_image, image_name=name, owner=owner)
+            ground = preflight(
+                cloud, recipe, base_image, image_name=name, owner=owner, locked=locked
+            )
         plan = plan or _plan(workshop, recipe, ground.base_image)
         step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
     for warning in ground.warnings:
@@ -108,6 +117,7 @@ def _plan(workshop: Workshop, recipe: Recipe, base_image: BaseImage) -> Plan:
         payload=workshop.payload,
         base_image_id=base_image.image_id,
         scripts=workshop.scripts,
+        lock=workshop.lock,
     )
 
 

@@ -17,10 +17,15 @@ from bake.errors import BakeError
 from bake.forecast import span
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bake.copies import Copied
+    from bake.lock import Lock
     from bake.pipeline import Outcome
     from bake.preview import Preview
     from bake.rebuild import Report
+
+KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
 
 
 def show_images(console: Console, images: Sequence[Image]) -> None:
@@ -156,6 +161,16 @@ def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
         f"Proved   {_proved(image)}",
         f"Launch   {launch} --ami {image.image_id}",
     )
+
+
+def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
+    documents, lines = [], []
+    for path, lock in locks:
+        counts = {kind: sum(len(getattr(s, kind)) for s in lock.stages.values()) for kind in KINDS}
+        documents.append({"path": str(path), "run": lock.run, "payload": lock.payload, **counts})
+        said = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)
+        lines += [f"{path}: of run {lock.run} ({lock.payload})", f"  {said}"]
+    console.result(documents, *lines)
 
 
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -343,6 +358,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
         *(f"         {line}" for line in wrap(plan.recipe.description, 70)),
         f"Base     {ground.base_image.image_id}",
         f"         {ground.base_image.name}",
+        *([f"Locked   to what run {plan.lock.run} has installed"] if plan.lock else []),
         f"Digest   {plan.digest}",
         *(f"Image    {change}" for change in preview.changes),
         "",
@@ -390,6 +406,7 @@ def plan_document(preview: Preview) -> dict[str, Any]:
         "recipe": plan.recipe.model_dump(mode="json"),
         "payload": plan.payload.name,
         "digest": plan.digest,
+        "locked": plan.lock.run if plan.lock else None,
         "base_image": asdict(ground.base_image),
         "image": image_document(image) if image else None,
         "start": preview.start or ground.base_image.image_id,

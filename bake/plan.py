@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bake.catalog import Catalog, nearest
 from bake.errors import Finding, IncompatibleError, RecipeError
+from bake.lock import UNLOCKED, Lock, refuse_another
 from bake.payload import Payload, with_mirrors
 from bake.recipe import MANAGER_STAGES, Recipe
 from bake.stage import EVERY_OTHER, Script, read_script
@@ -42,7 +43,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """`stages` are in an order in which they can run; `lib` is the bytes of lib.sh."""
+    """`stages` are in an order in which they can run; `lib` is the bytes of lib.sh.
+
+    `lock` is what the stages are held to, None where they install what there is.
+    """
 
     recipe: Recipe
     payload: Payload
@@ -50,14 +54,24 @@ class Plan:
     stages: tuple[Stage, ...]
     lib: bytes
     digest: str
+    lock: Lock | None = None
 
 
 def make_plan(
-    recipe: Recipe, *, catalog: Catalog, payload: Payload, base_image_id: str, scripts: Path
+    recipe: Recipe,
+    *,
+    catalog: Catalog,
+    payload: Payload,
+    base_image_id: str,
+    scripts: Path,
+    lock: Lock | None = None,
 ) -> Plan:
-    """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit."""
+    """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit, or
+    a lock of something else."""
     refuse_what_cannot_work(recipe, catalog)
-    given = variables(recipe, catalog, payload)
+    if lock:
+        refuse_another(lock, recipe, payload)
+    given = variables(recipe, catalog, payload) | {"STAGE": ""}
     chosen = _read(recipe, scripts)
     needs = _needs(recipe, chosen)
     findings = [finding for script in chosen for finding in _inputs(script, given)]
@@ -72,7 +86,11 @@ def make_plan(
     lib = (scripts / "lib.sh").read_bytes()
     stages: dict[str, Stage] = {}
     for script in ordered:
-        inputs = {name: given[name] for name in script.inputs}
+        told = given | {"STAGE": script.name}
+        if lock:
+            not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
+            told |= lock.inputs(script.name, not_after, given)
+        inputs = {name: told[name] for name in script.inputs}
         below = [stages[need].digest for need in needs[script.name]]
         digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base_image_id)
         stages[script.name] = Stage(script, inputs, needs[script.name], digest)
@@ -83,7 +101,7 @@ def make_plan(
         disk_gb=recipe.builder.disk_gb,
         stages={name: stage.digest for name, stage in stages.items()},
     )
-    return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole)
+    return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
 
 
 def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
@@ -94,8 +112,9 @@ def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
 
 
 def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
-    """Every input that a stage may declare. Lists of packages are separated by blanks, lists of
-    requirements by newlines; the recipe must have passed `Catalog.check`."""
+    """Every input that a stage may declare, without a lock; but STAGE, which is its own name. Lists
+    of packages are separated by blanks, lists of requirements by newlines; the recipe must have
+    passed `Catalog.check`."""
     payload = with_mirrors(payload, recipe.mirrors)
     mirrors = payload.mirrors
     os_image = catalog.os_image(recipe.base)
@@ -141,6 +160,7 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         "D2L_REQUIREMENTS": "\n".join(d2l.requirements + build.numpy),
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
         **_notebooks(recipe, catalog, payload),
+        **UNLOCKED,
     }
 
 
@@ -237,6 +257,11 @@ def _needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
     if findings:
         raise RecipeError(f"stages of {recipe.name} miss others", findings=findings)
     return needs
+
+
+def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """What a stage needs, and what those need."""
+    return {*needs[name]}.union(*(_all_needs(need, needs) for need in needs[name]))
 
 
 def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:

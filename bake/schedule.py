@@ -102,6 +102,7 @@ def _candidate(workshop: Workshop, recipe: Recipe) -> Candidate:
         payload=workshop.payload,
         base_image_id="",
         scripts=workshop.scripts,
+        lock=workshop.lock,
     )
     found = preview(workshop, recipe)
     return Candidate(workshop, found, failures(workshop.cloud, recipe.name), plan.digest)

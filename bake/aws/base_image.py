@@ -33,15 +33,18 @@ class BaseImage:
     tpm: str | None = None
 
 
-def find_base_image(cloud: Cloud, os_image: OsImage, owner: str | None = None) -> BaseImage:
+def find_base_image(
+    cloud: Cloud, os_image: OsImage, owner: str | None = None, *, locked: str = ""
+) -> BaseImage:
     """The newest available one of that owner and name; `owner` takes the catalog's place.
 
+    `locked` is the id or the name of the only one that will do, as a lock has it.
     Deprecated images are asked for too: an Ubuntu whose standard support has ended is published
     only as such, and DescribeImages hides it otherwise. PreflightError when there is none.
     """
     owner = owner or os_image.owner
     wanted = {
-        "name": os_image.name_pattern,
+        "image-id" if locked.startswith("ami-") else "name": locked or os_image.name_pattern,
         "architecture": os_image.architecture,
         "state": "available",
         "root-device-type": "ebs",
@@ -55,6 +58,17 @@ def find_base_image(cloud: Cloud, os_image: OsImage, owner: str | None = None) -
         Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()],
     )
     newest = max(found, key=lambda image: image["CreationDate"], default=None)
+    if newest is None and locked:
+        raise PreflightError(
+            f"The base image of the lock is not in {cloud.region}, or not any more",
+            findings=[
+                Finding(
+                    "base",
+                    f"{locked} of owner {owner} is locked, and there is none",
+                    "Bake on the newest one (--no-lock), then lock that: invoke lock",
+                )
+            ],
+        )
     if newest is None:
         raise PreflightError(
             f"There is no base image for {os_image.key} in {cloud.region}",

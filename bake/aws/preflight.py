@@ -39,18 +39,20 @@ def preflight(
     *,
     image_name: str | None = None,
     owner: str | None = None,
+    locked: str = "",
     subnet_id: str | None = None,
 ) -> Ground:
     """The base image and the placements for this recipe's builder.
 
     `base_image` is asked for where it is not known yet; `owner` takes the place of its owner in the
-    catalog. PreflightError holds all findings at once, refusals of AWS to answer among them.
+    catalog, and `locked` is the only one that will do. PreflightError holds all findings at once,
+    refusals of AWS to answer among them.
     """
     findings: list[Finding] = []
     nothing = Found((), ())
     os_image = catalog.load().os_image(recipe.base)
     base_image = base_image or _ask(
-        findings, "base", lambda: find_base_image(cloud, os_image, owner), None
+        findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
     )
     found = _ask(
         findings,

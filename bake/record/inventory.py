@@ -11,6 +11,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bake.record import installed
+from bake.record.installed import Installed
 from bake.task_group import together
 
 
@@ -32,7 +34,8 @@ class Shell(Protocol):
 class Inventory(BaseModel):
     """Package → version. `conda` and `driver` are empty where there is none.
 
-    `driver` is the loaded kernel module's version, `cuda` nvcc's release.
+    `driver` is the loaded kernel module's version, `cuda` nvcc's release; `stages` is what each
+    of them added, by the files that it came in.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +48,7 @@ class Inventory(BaseModel):
     dpkg: Mapping[str, str] = {}
     pip: Mapping[str, str] = {}
     conda: Mapping[str, str] = {}
+    stages: Mapping[str, Installed] = {}
 
 
 _TIMEOUT_S = 300
@@ -54,7 +58,7 @@ def inventory(shell: Shell, environment_prefix: str) -> Inventory:
     """Ask the machine; RemoteError when dpkg or the environment's pip cannot answer.
 
     Where there is no environment, nothing is in it: that one was promised is for the proof to say.
-    Versions only: no path, no URL and no setting of the machine is in it.
+    Versions and the names of files only: no path and no setting of the machine is in it.
     """
     python = shlex.quote(f"{environment_prefix}/bin/python")
     prefix = shlex.quote(environment_prefix)
@@ -63,7 +67,7 @@ def inventory(shell: Shell, environment_prefix: str) -> Inventory:
     dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
     said = _said(
         shell,
-        {"dpkg": dpkg, "pip": pip},
+        {"dpkg": dpkg, "pip": pip, "stages": installed.COMMAND},
         {
             "os": ". /etc/os-release && echo $PRETTY_NAME",
             "kernel": "uname --kernel-release",
@@ -82,6 +86,7 @@ def inventory(shell: Shell, environment_prefix: str) -> Inventory:
         dpkg=_dpkg(said["dpkg"]),
         pip=_packages(said["pip"]),
         conda=_packages(said["conda"]),
+        stages=installed.parse(said["stages"]),
     )
 
 

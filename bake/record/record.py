@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class Record(_Table):
 
     run: str
     recipe: str
+    asked: Mapping[str, Any] = Field({}, description="what the recipe asked for: table.key → value")
     digest: str = Field(description="of the whole plan")
     payload: Literal["upstream", "stand-in"]
     verified: Literal["gpu", "cpu", "no"]

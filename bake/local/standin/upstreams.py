@@ -50,6 +50,17 @@ def notebooks() -> bytes:
     return buffer.getvalue()
 
 
+def conda_packages() -> Mapping[str, bytes]:
+    """All that the channel has: Pythons, each no more than its name."""
+    versions = [f"3.{minor}" for minor in range(6, 16)]
+    return {
+        f"python-{version}-stand_in.conda": json.dumps(
+            {"name": "python", "version": version}
+        ).encode()
+        for version in versions
+    }
+
+
 def file_names() -> Mapping[str, tuple[str, ...]]:
     """Paths of the files that are not in a package archive, by mirror."""
     found = catalog.load()
@@ -72,6 +83,8 @@ def write(root: Path, trust: Trust, extra_packages: Iterable[str]) -> None:
         data = notebooks() if mirror == "notebooks" else installer()
         for name in names:
             _write(root / mirror / name, data)
+    for name, data in conda_packages().items():
+        _write(root / "conda/conda-forge/linux-64" / name, data)
     with trust.signer() as sign:
         _write_operating_systems(root, sign, [Package(name, "0") for name in extra])
         _write_nvidia(root, sign, trust)

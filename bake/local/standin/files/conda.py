@@ -1,19 +1,21 @@
 #!/usr/bin/python3 -I
 """A stand-in for conda: its environments are real virtual environments of this machine's Python.
 
-It knows the commands that the stages and a person on the machine use. It has no packages of its
-own: `python=3.7` is recorded as asked for, and what runs is what `python --version` says.
+It knows the commands that the stages and a person on the machine use. Its channel has no package
+but Python: `python=3.7` is recorded as asked for, and what runs is what `python --version` says.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 VERSION = "conda 0.0 (stand-in)"
@@ -59,22 +61,58 @@ def existing_prefix(options: argparse.Namespace) -> Path:
 
 
 def create(options: argparse.Namespace) -> None:
-    prefix, python = prefix_of(options), MACHINE_PYTHON
+    prefix = prefix_of(options)
     if (prefix / "conda-meta").exists() and not options.yes:
         sys.exit(f"CondaValueError: {prefix} is there already")
-    for spec in options.words:
-        name, _, version = spec.partition("=")
-        if name == "python":
-            python = version.strip("=") or MACHINE_PYTHON
-        elif name != "pip":
-            sys.exit(f"PackagesNotFoundError: {spec}: a stand-in for conda has no packages")
-    print(f"stand-in: python={python} is recorded, and this machine's {MACHINE_PYTHON} runs")
+    records = explicit(Path(options.file)) if options.file else resolved(options)
+    for record in records:
+        print(f"stand-in: {record['name']} {record['version']} is recorded, {MACHINE_PYTHON} runs")
     subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
     (prefix / "conda-meta").mkdir(exist_ok=True)
     (prefix / "conda-meta" / "history").touch()
-    build = f"stand_in_runs_{MACHINE_PYTHON}"
-    record = {"name": "python", "version": python, "build_string": build, "channel": "stand-in"}
-    (prefix / "conda-meta" / f"python-{python}-{build}.json").write_text(json.dumps(record))
+    for record in records:
+        record.update(build_string=f"stand_in_runs_{MACHINE_PYTHON}", channel="stand-in")
+        file = prefix / "conda-meta" / "{name}-{version}-{build_string}.json".format(**record)
+        file.write_text(json.dumps(record))
+
+
+def resolved(options: argparse.Namespace) -> list[dict[str, str]]:
+    """The records of what is asked for by name: from the channel, where one is given."""
+    records = []
+    for spec in options.words:
+        name, _, version = spec.partition("=")
+        if name == "python":
+            version = version.strip("=") or "{}.{}".format(*sys.version_info[:2])
+            record = {"name": name, "version": version}
+            for channel in options.channel or []:
+                record = fetch(f"{channel}/linux-64/{name}-{version}-stand_in.conda")
+            records.append(record)
+        elif name != "pip":
+            sys.exit(f"PackagesNotFoundError: {spec}: a stand-in for conda has no packages")
+    return records
+
+
+def explicit(file: Path) -> list[dict[str, str]]:
+    """The records of what an explicit list names, as conda does: URL#SHA256, and nothing else."""
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    records, wrong = [], []
+    for line in lines[lines.index("@EXPLICIT") + 1 :]:
+        url, _, sha256 = line.partition("#")
+        records.append(fetch(url))
+        if records[-1]["sha256"] != sha256:
+            wrong.append(f"{url}: expected {sha256}, actual {records[-1]['sha256']}")
+    if wrong:
+        sys.exit("\n".join(["ChecksumMismatchError:", *wrong]))
+    return records
+
+
+def fetch(url: str) -> dict[str, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (it is our mirror's)
+            data = answer.read()
+    except OSError as error:
+        sys.exit(f"CondaHTTPError: {url}: {error}")
+    return {**json.loads(data), "url": url, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -178,6 +216,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("-p", "--prefix")
     parser.add_argument("-n", "--name")
     parser.add_argument("-c", "--channel", action="append")
+    parser.add_argument("--file")
     parser.add_argument("--set", nargs=2, action="append")
     parser.add_argument("--add", nargs=2, action="append")
     parser.add_argument("--show", nargs="*")
