@@ -6,14 +6,18 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
 from bake.errors import ConnectError, RemoteError, VerificationError
-from bake.verify import check_clean
+from bake.verify import check_clean, find_secrets
+from bake.verify.clean import GIVEN, what_must_not_be
 
 LETTERS = "aB3" * 40  # so that no scanner takes this file for a leak
 
@@ -78,13 +82,50 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_a_sealed_machine_passes_every_check(machine: Machine) -> None:
-    checks = check_clean(machine, root=str(machine.root), traces=["ssh-ed25519 builder"])
+    known = {"traces": ["ssh-ed25519 builder"], "secrets": {"TOKEN": "s3cret-0f-a-stage"}}
+    checks = check_clean(machine, root=str(machine.root), **known)
     assert {check.outcome for check in checks} == {"passed"}
     assert len({check.name for check in checks}) == len(checks) > 10
-    assert checks[-2].detail == "none in 3 files"
+    assert checks[-3].detail.endswith("files")
+
+
+def example(place: str, home: str) -> str:
+    """A path that a place of the list names."""
+    name = "y" if "**" in place else "x"  # a folder, or a file
+    path = re.sub(r"\[(.)[^]]*\]", r"\1", re.sub(r"\*\*$", ".a/b", place))
+    return path.replace("**", "a").replace("*", name).replace("~", home)
+
+
+def test_every_place_of_the_list_is_looked_at_in_every_home(machine: Machine) -> None:
+    machine.plant("etc/passwd", "git:x:7:7::/var/lib/git:/bin/sh\nme:x:1:1::/home/ubuntu:/bin/sh\n")
+    places = what_must_not_be()["places"]
+    planted = {
+        (kind, example(path, home))
+        for kind, place in places.items()
+        for path in place["paths"]
+        for home in (["root", "home/ubuntu", "var/lib/git"] if "~" in path else [""])
+    }
+    for _, path in planted:
+        machine.plant(path)
+    machine.findings()
+    lines = (json.loads(line) for line in machine.output.splitlines())
+    found = {(line["kind"], line["path"][1:]) for line in lines if "kind" in line}
+    assert planted - found == set()
+    assert {kind for kind, _ in found} == places.keys()
+    assert len(planted) > 300
 
 
 LEFT = {
+    "password": ["etc/shadow", "etc/shadow-", "var/backups/shadow.bak", "etc/gshadow-"],
+    "random seed": ["var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"],
+    "network state": [
+        "var/lib/dhcp/dhclient.ens5.leases",
+        "etc/udev/rules.d/70-persistent-net.rules",
+        "etc/netplan/50-cloud-init.yaml",
+    ],
+    "mail and jobs": ["var/mail/ubuntu", "var/spool/cron/crontabs/root"],
+    "core dump": ["core", "root/core.1234", "var/crash/_usr_bin_python3.1000.crash"],
+    "swap": ["swapfile", "swap.img"],
     "authorized keys": ["root/.ssh/authorized_keys", "home/ubuntu/.ssh/authorized_keys2"],
     "host key": ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_rsa_key.pub"],
     "machine id": ["etc/machine-id", "var/lib/dbus/machine-id"],
@@ -103,11 +144,17 @@ LEFT = {
         "home/ubuntu/.pypirc",
         "home/ubuntu/.config/gh/hosts.yml",
         "home/ubuntu/.ssh/id_ed25519",
+        "home/ubuntu/.kaggle/kaggle.json",
+        "root/.huggingface/token",
+        "etc/apt/auth.conf.d/90site.conf",
     ],
     "history": [
         "root/.bash_history",
         "home/ubuntu/.python_history",
         "home/ubuntu/.lesshst",
+        "home/ubuntu/.wget-hsts",
+        "home/ubuntu/.notes.txt.swp",
+        "root/.local/share/fish/fish_history",
         "home/ubuntu/.viminfo",
         "home/ubuntu/.ssh/known_hosts",
         "home/ubuntu/.ipython/profile_default/history.sqlite",
@@ -117,6 +164,9 @@ LEFT = {
         "var/log/journal/0123/system.journal",
         "var/log/cloud-init-output.log",
         "var/log/.hidden",
+        "var/log/wtmp",
+        "var/log/btmp",
+        "var/log/lastlog",
     ],
     "cache": [
         "var/lib/apt/lists/archive_dists_bionic_InRelease",
@@ -124,61 +174,118 @@ LEFT = {
         "var/cache/apt/pkgcache.bin",
         "home/ubuntu/.cache/pip/http/0/1",
         "opt/conda/pkgs/python-3.7.conda",
+        "home/ubuntu/.npm/_cacache/index-v5/a",
+        "root/.cache/uv/wheels/a",
         "root/.cache/x",
     ],
     "temporary": ["tmp/pip-1/x.whl", "var/tmp/y", "tmp/.hidden/z"],
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "path"), [(kind, path) for kind, paths in LEFT.items() for path in paths]
-)
-def test_each_thing_that_is_left_is_found_by_its_place(
-    machine: Machine, kind: str, path: str
+@pytest.mark.parametrize("kind", LEFT)
+def test_each_kind_that_is_left_is_found_by_its_places_alone(machine: Machine, kind: str) -> None:
+    for path in LEFT[kind]:
+        machine.plant(path, "root:$0123456789abcdef0123456789abcdef:\n")
+    with pytest.raises(VerificationError) as caught:
+        check_clean(machine, root=str(machine.root))
+    (said,) = caught.value.details
+    for path in LEFT[kind]:
+        assert f"/{path}" in said
+    assert said.startswith(f"{kind}: ")
+    assert "0123456789abcdef0123456789abcdef" not in machine.output + said
+
+
+def test_a_swap_file_is_found_wherever_fstab_has_it(
+    machine: Machine,
 ) -> None:
-    machine.plant(path, "0123456789abcdef0123456789abcdef\n")
-    found = machine.findings()
-    assert f"{kind}: /{path}" in found
-    assert "0123456789abcdef0123456789abcdef" not in machine.output
+    machine.plant("etc/fstab", "UUID=1 / ext4 defaults 0 1\n/var/local/more none swap sw 0 0\n")
+    machine.plant("var/local/more", b"\0\1")
+    assert "swap: /var/local/more" in machine.findings()
+
+
+def test_locked_passwords_are_none_and_a_login_without_any_is_one(machine: Machine) -> None:
+    locked = "root:*:1:0:::::\nubuntu:!:1:0:::::\nold:!!:1:0:::::\n"
+    machine.plant("etc/shadow", locked)
+    machine.plant("etc/gshadow", "root:*::\nusers::root:ubuntu\n")
+    machine.passes()
+    machine.plant("etc/shadow", locked + "guest::1:0:::::\n")
+    assert "password: /etc/shadow (guest)" in machine.findings()
+    machine.plant("etc/shadow", locked + "was:!$6$salt$hash:1:0:::::\n")
+    assert "password: /etc/shadow (was)" in machine.findings()
 
 
 SECRETS = {
     "AWS key": "AKIA" + "Q7ZX2BC3DE4FG5HI"[:16],
     "AWS secret": "aws_secret_access_key = " + LETTERS[:40],
+    "AWS session token": "AWS_SESSION_TOKEN=IQoJ" + LETTERS[:110],
     "GitHub token": "ghp_" + LETTERS[:36],
     "GitHub token ": "github_pat_" + LETTERS[:82],
     "GitLab token": "glpat-" + LETTERS[:20],
     "PyPI token": "pypi-AgEIcHlwaS5vcmc" + LETTERS[:90],
     "npm token": "npm_" + LETTERS[:36],
     "Hugging Face token": "hf_" + LETTERS[:34],
+    "NGC token": "nvapi-" + LETTERS[:64],
+    "W&B key": "WANDB_API_KEY=" + "0123456789abcdef" * 2 + "01234567",
+    "OpenAI key": "sk-proj-" + LETTERS[:40] + "T3BlbkFJ" + LETTERS[:40],
+    "Anthropic key": "sk-ant-" + "api03-" + LETTERS[:90],
+    "Google key": "AIza" + LETTERS[:35],
     "Slack token": "xoxb-" + "1234567890-" + LETTERS[:24],
+    "Slack webhook": "https://hooks.slack.com/" + "services/T0123ABCD/B0123ABCD/" + LETTERS[:24],
+    "Stripe key": "sk_live_" + LETTERS[:24],
+    "Docker token": "dckr_pat_" + LETTERS[:27],
+    "Databricks token": "dapi" + "0123456789abcdef" * 2,
     "Anaconda token": "https://conda.anaconda.org/t/" + LETTERS[:20] + "/channel",
     "private key": "-----BEGIN OPENSSH PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
     "private key ": "-----BEGIN RSA PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
     "private key  ": "-----BEGIN PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key   ": "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n" + LETTERS[:64] + "\n",
+    "private key    ": '"private_key": "-----BEGIN PRIVATE KEY-----\\n' + LETTERS[:64] + '\\n"',
+    "private key     ": "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n"
+    + LETTERS[:64],
     "password in a URL": "index-url = https://reader:hunter22@pypi.example.com/simple\n",
+    "password in a URL ": "deb https://aws:token-4f9a@apt.example.com stable main\n",
 }
-PLACES = [
+WHERE = [
     "etc/pip.conf",
+    "etc/apt/sources.list.d/site.list",
     "root/notes.txt",
     "home/ubuntu/work/.env",
     "opt/tool/config.yml",
     "usr/local/etc/settings.ini",
+    "srv/app/settings",
+    "data/set/README",
+    "var/www/html/app.js",
     "opt/conda/envs/d2l/lib/python3.7/site-packages/mxnet/secret.py",
 ]
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-@pytest.mark.parametrize("path", PLACES)
-def test_each_secret_is_found_by_its_pattern_and_not_shown(
-    machine: Machine, kind: str, path: str
-) -> None:
+def test_each_secret_is_found_by_its_pattern_and_not_shown(machine: Machine, kind: str) -> None:
     secret = SECRETS[kind]
-    machine.plant(path, f"# settings\nvalue: {secret}\n")
+    machine.plant("opt/tool/config.yml", f"# settings\nvalue: {secret}\n")
     found = machine.findings()
-    assert f"secrets by their pattern: /{path} ({kind.strip()})" in found
+    assert f"secrets by their pattern: /opt/tool/config.yml ({kind.strip()})" in found
     assert secret not in found
     assert secret not in machine.output
+    assert LETTERS[:20] not in machine.output
+
+
+def test_every_secret_is_found_wherever_people_and_tools_write(machine: Machine) -> None:
+    planted = set()
+    for number, (kind, secret) in enumerate(SECRETS.items()):
+        for place in WHERE:
+            machine.plant(f"{place}.{number}", f"value: {secret}\n")
+            planted.add((kind.strip(), f"/{place}.{number}"))
+    machine.findings()
+    lines = [json.loads(line) for line in machine.output.splitlines()]
+    assert {(line["kind"], line["path"]) for line in lines if "kind" in line} == planted
+    assert {kind for kind, _ in planted} == {p["kind"] for p in what_must_not_be()["patterns"]}
+
+
+def test_a_secret_in_a_file_s_name_is_not_shown(machine: Machine) -> None:
+    machine.plant(f"root/{SECRETS['GitHub token']}/note", SECRETS["AWS key"])
+    found = machine.findings()
+    assert "/root/***/note (AWS key)" in found
     assert LETTERS[:20] not in machine.output
 
 
@@ -189,7 +296,10 @@ def test_each_secret_is_found_by_its_pattern_and_not_shown(
         "A token begins with ghp_ and a key with AKIA.",
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
         "-----BEGIN PUBLIC KEY-----\n" + LETTERS[:64],
-        "http://user:password@host.example.com/",
+        "http://user:password@host.example.com/ ftp://me:passw0rd@host.example.com",
+        "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "https://hooks.slack.com/services/T00000000/B00000000/" + "X" * 24,
+        "hf_hub_download npm_config_registry ghp_token nvapi-key sk-ant-api",
         "https://example.com:8080/path@2x.png",
         "sha256:" + hashlib.sha256(b"").hexdigest(),
     ],
@@ -260,6 +370,70 @@ def test_a_machine_that_was_booted_has_its_own_keys_but_nobody_elses(machine: Ma
     assert "history: /home/ubuntu/.bash_history" in machine.findings(booted=True)
 
 
+@pytest.mark.parametrize("kind", [*LEFT, "private key"])
+def test_what_is_older_than_the_boot_came_with_the_image(machine: Machine, kind: str) -> None:
+    path = LEFT[kind][0] if kind in LEFT else "etc/ssh/ssh_host_rsa_key"
+    machine.plant(path, SECRETS["private key"] if kind not in LEFT else "root:$1:\n")
+    booted_later = time.time() + 60
+    assert f"/{path}" in machine.findings(booted=True, started_at=booted_later)
+
+
+def test_every_kind_is_looked_for_on_a_machine_that_was_booted(machine: Machine) -> None:
+    checks = check_clean(machine, root=str(machine.root), booted=True, traces=["x y z"])
+    assert {check.name for check in checks} >= {*what_must_not_be()["places"], "password"}
+    assert [check.name for check in checks if check.outcome != "passed"] == [GIVEN]
+
+
+SECRET = "s3cret-Value/0f+a-stage"
+DOCUMENT = json.dumps({"region": "us-west-2", "key": "K" + LETTERS[:60]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"export TOKEN={SECRET}\n".encode(),
+        b"\x7fELF\0" + SECRET.encode(),
+        base64.encodebytes(b"somebody:" + SECRET.encode() * 1),
+        f"https://x/?token={quote_plus(SECRET)}".encode(),
+        b"\0" * (40 << 20) + SECRET.encode(),
+        f'{{"auth": "K{LETTERS[:60]}"}}'.encode(),
+    ],
+    ids=["text", "binary", "base64", "URL", "long", "part"],
+)
+def test_a_stage_s_secret_is_found_in_whatever_was_written(
+    machine: Machine, content: bytes
+) -> None:
+    secrets = {"TOKEN": SECRET, "DOCUMENT": DOCUMENT}
+    machine.plant("usr/lib/old.so", content)
+    began = time.time()
+    machine.plant("usr/share/harmless", "us-west-2 is a region\n")
+    assert find_secrets(machine, secrets, since=began + 1, root=str(machine.root)) == ()
+    machine.plant("usr/lib/tool/state", content)
+    (found,) = find_secrets(
+        machine, secrets, since=began - 0.01, root=str(machine.root) + "/usr/lib/tool"
+    )
+    assert found in ("/state (TOKEN)", "/state (DOCUMENT)")
+    assert "given" not in found
+    said = machine.findings(secrets=secrets, started_at=began - 60)
+    assert f"{GIVEN}: /usr/lib/old.so" in said
+    for text in (SECRET, DOCUMENT, LETTERS[:40]):
+        assert text not in said + machine.output
+
+
+def test_a_stage_s_secret_is_found_in_the_name_of_a_file_and_in_a_link(machine: Machine) -> None:
+    name = SECRET.replace("/", "-")
+    machine.plant(f"usr/lib/{name}", "x")
+    (machine.root / "usr" / "lib" / "link").symlink_to(f"/nowhere/{name}")
+    found = find_secrets(machine, {"TOKEN": name}, since=0, root=str(machine.root))
+    assert sorted(found) == ["/usr/lib/(a file's name) (TOKEN)", "/usr/lib/link (TOKEN)"]
+    assert name not in machine.output
+
+
+def test_a_search_for_secrets_that_breaks_off_is_no_pass(machine: Machine) -> None:
+    with pytest.raises(VerificationError, match="did not come to its end"):
+        find_secrets(machine, {"TOKEN": SECRET}, since=0, root="/nowhere/at/all")
+
+
 def test_a_trace_does_not_stand_on_the_command_line_which_sudo_logs(machine: Machine) -> None:
     commands = []
     run = machine.run
@@ -269,9 +443,10 @@ def test_a_trace_does_not_stand_on_the_command_line_which_sudo_logs(machine: Mac
         return run(command, **more)
 
     machine.run = listen  # type: ignore[method-assign]
-    machine.passes(booted=True, traces=["0123456789abcdef"])
+    machine.passes(traces=["0123456789abcdef"], secrets={"TOKEN": "fedcba9876543210"})
     assert len(commands) == 1
     assert "0123456789abcdef" not in commands[0]
+    assert "fedcba9876543210" not in commands[0]
 
 
 @pytest.mark.parametrize("name", [b'quo"te$(id)\n', b"\xff\xfe", "Übung".encode()])

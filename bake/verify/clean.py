@@ -1,43 +1,48 @@
 """Whether anything is left on a machine that an image must not hold.
 
 Looked for independently of the stage that takes it away, by a program of its own that names files
-and never shows what is in them.
+and never shows what is in them. What it looks for stands in `scripts/checks/clean.toml`.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-import shlex
+import re
 import time
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
 
 from bake.errors import VerificationError
+from bake.redaction import Redactor, appearances, parts
 from bake.verify.check import Check, Failed, ask
 from bake.verify.diagnosis import unknown
 from bake.verify.shell import Shell, script
 
-KINDS = (
-    "authorized keys",
-    "host key",
-    "machine id",
-    "cloud-init",
-    "power-off timer",
-    "inputs of a stage",
-    "credentials",
-    "history",
-    "log",
-    "cache",
-    "temporary",
-)
+PASSWORDS = "password"
 SECRETS = "secrets by their pattern"
+GIVEN = "secrets of the recipe"
 TRACES = "traces of the builder"
 
 _SHOWN = 10
 _TIMEOUT_S = 1800
 # The first bytes of stdin are the program, the rest is what it reads: the command line, which sudo
-# logs, holds none of it.
-_LOADER = "import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))"
+# logs and `ps` shows, holds none of it.
+_COMMAND = (
+    '$([ "$(id -u)" = 0 ] || echo sudo -n) python3 -c '
+    "\"import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))\""
+)
+# A part of a secret that is found on a disk because it is that secret, and for no other reason.
+_DISTINCT = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/_=-]{20,}")
+
+
+@cache
+def what_must_not_be() -> Mapping[str, Any]:
+    """`places` by kind, and `patterns`, as in clean.toml."""
+    return tomllib.loads(script("clean.toml").decode())
 
 
 def check_clean(
@@ -46,30 +51,44 @@ def check_clean(
     allow_session: bool = False,
     booted: bool = False,
     traces: Iterable[str] = (),
+    secrets: Mapping[str, str] | None = None,
     root: str = "/",
+    started_at: float | None = None,
 ) -> tuple[Check, ...]:
     """Look for what must not be in an image, as root; VerificationError names every such file.
 
     `allow_session`: the logs that sshd and sudo write of an open session may be there. `booted`:
-    the machine was started from the image, and may have what every boot makes anew (host keys,
-    machine id, its user's keys, logs …). `traces` are texts of the machine that the image was
-    taken from, its public keys and its machine id say, which must be nowhere. `root`: for tests.
+    the machine was started from the image, for the first time, and may have what was made since
+    (host keys, machine id, its user's keys, logs …). `traces` are texts of the machine that the
+    image was taken from, its public keys and its machine id say, which must be nowhere; `secrets`
+    those of the recipe by name, which must be in no file that was written on this machine. `root`
+    and `started_at` (in seconds since the epoch): for tests.
     """
     start = time.monotonic()
-    traces = tuple(traces)
-    found, scanned = _look(shell, allow_session, booted, traces, root)
+    traces, secrets = tuple(traces), secrets or {}
+    order = {
+        **what_must_not_be(),
+        "root": root,
+        "session": allow_session,
+        "booted": booted,
+        "started_at": started_at,
+        "traces": traces,
+        "secrets": _marks(secrets),
+    }
+    found, scanned = _look(shell, order, secrets)
     seconds = time.monotonic() - start
     checks = []
-    for kind in (*KINDS, SECRETS, TRACES):
+    kinds = (*what_must_not_be()["places"], PASSWORDS)
+    for kind in (*kinds, SECRETS, GIVEN, TRACES):
         took = seconds if kind == SECRETS else 0.0  # one search, which takes its time to read files
         if paths := found.get(kind):
             checks.append(Check(kind, "failed", _shown(paths), took))
-        elif booted and kind in KINDS[:5]:
-            checks.append(Check(kind, "skipped", "a machine that was booted has its own", took))
+        elif kind == GIVEN and not secrets:
+            checks.append(Check(kind, "skipped", "it has none", took))
         elif kind == TRACES and not traces:
             checks.append(Check(kind, "skipped", "none is known", took))
         else:
-            detail = "none" if kind in KINDS else f"none in {scanned} files"
+            detail = "none" if kind in kinds else f"none in {scanned} files"
             checks.append(Check(kind, "passed", detail, took))
     if failed := [check for check in checks if check.outcome == "failed"]:
         raise VerificationError(
@@ -80,16 +99,44 @@ def check_clean(
     return tuple(checks)
 
 
+def find_secrets(
+    shell: Shell, secrets: Mapping[str, str], *, since: float, root: str = "/"
+) -> tuple[str, ...]:
+    """Files that were written since and hold one of these, as "PATH (NAME)".
+
+    Looked for in a file's first 64 MB and in its name; as the text is, and in the forms in which
+    programs write it. VerificationError when the search does not come to its end.
+    """
+    order = {
+        "places": {},
+        "patterns": [],
+        "root": root,
+        "only": True,
+        "secrets": _marks(secrets),
+        "since": since,
+    }
+    found, _ = _look(shell, order, secrets)
+    return tuple(found.get(GIVEN, ()))
+
+
+def _marks(secrets: Mapping[str, str]) -> dict[str, list[str]]:
+    """By what each is found on a disk: all of it, or a part that is nothing else."""
+    marks = {}
+    for name, value in secrets.items():
+        texts = {value, value.strip(), *filter(_DISTINCT.fullmatch, parts(value))}
+        forms = {form for text in texts for form in appearances(text)}
+        marks[name] = [base64.b64encode(form).decode() for form in sorted(forms)]
+    return marks
+
+
 def _look(
-    shell: Shell, allow_session: bool, booted: bool, traces: tuple[str, ...], root: str
+    shell: Shell, order: Mapping[str, Any], secrets: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], int]:
     program = script("clean.py")
-    command = ["python3", "-c", _LOADER % len(program), root]
-    command += ["--session"] * allow_session + ["--booted"] * booted
-    elevated = f'$([ "$(id -u)" = 0 ] || echo sudo -n) {shlex.join(command)}'
-    stdin = program + "\n".join(traces).encode()
+    stdin = program + json.dumps(order).encode()
+    redactor = Redactor(secrets.values())
     try:
-        answer = ask(shell, elevated, stdin=stdin, timeout_s=_TIMEOUT_S)
+        answer = ask(shell, _COMMAND % len(program), stdin=stdin, timeout_s=_TIMEOUT_S)
     except Failed as failure:
         raise VerificationError("the search for leftovers failed", details=[str(failure)]) from None
     try:
@@ -97,18 +144,27 @@ def _look(
         scanned = int(last["scanned"])
         found: dict[str, list[str]] = defaultdict(list)
         for line in lines:
-            kind = line["kind"]
-            if kind not in KINDS:
-                kind = TRACES if kind == "trace of the builder" else SECRETS
-            label = line["path"] if kind == line["kind"] else f"{line['path']} ({line['kind']})"
-            found[kind].append(str(label).encode(errors="backslashreplace").decode())
+            said, path = str(line["kind"]), str(line["path"])
+            path = redactor.redact(path.encode(errors="backslashreplace").decode())
+            kind, label = _sorted_into(said, path)
+            found[kind].append(label)
     except (ValueError, LookupError, TypeError):
         # Its output may be cut off anywhere: without the last line, nothing is known.
-        reason = unknown("the search", answer.stderr, answer.exit_status)
+        reason = unknown("the search", redactor.redact(answer.stderr), answer.exit_status)
         raise VerificationError(
             "the search for leftovers did not come to its end", details=[str(reason)]
         ) from None
     return found, scanned
+
+
+def _sorted_into(said: str, path: str) -> tuple[str, str]:
+    if said in what_must_not_be()["places"] or said == PASSWORDS:
+        return said, path
+    if said == "trace of the builder":
+        return TRACES, path
+    if said.startswith("secret "):
+        return GIVEN, f"{path} ({said.removeprefix('secret ')})"
+    return SECRETS, f"{path} ({said})"
 
 
 def _shown(paths: list[str]) -> str:

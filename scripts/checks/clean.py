@@ -1,217 +1,198 @@
 #!/usr/bin/env python3
 """Lists what an image must not hold: keys, identities, histories, logs, caches, secrets.
 
-    python3 clean.py ROOT [--booted] [--session]   < traces, one a line
+    python3 clean.py   < JSON
 
-Run as root by the system's Python, 3.6 or later; ROOT is "/" except in tests. It knows nothing of
-what the stage `seal` takes away: it looks for what may be there. Each line of its output is one
-JSON object, {"kind": …, "path": …}, and never holds a file's content; the last one, {"scanned": …},
-says how many files were read, and that it got to the end.
+Run as root by the system's Python, 3.6 or later. It knows nothing of what the stage `seal` takes
+away: it looks for what may be there. Each line of its output is one JSON object, {"kind": …,
+"path": …}, and never holds a file's content; the last one, {"scanned": …}, says how many files
+were read, and that it got to the end. The JSON on stdin:
 
---booted   the machine was booted from the image: what each boot makes anew is not listed
---session  a session is open: the logs that sshd and sudo write of it are not listed
-traces     texts of the machine that the image was taken from, which must be nowhere
+places    those of clean.toml, and
+patterns  its patterns
+root      "/" except in tests
+booted    the machine was booted from the image, for the first time: of what is made at a boot,
+          only that is listed which is older than this one, and so came with the image
+session   a session is open: the logs that sshd and sudo write of it are not listed
+traces    texts of the machine that the image was taken from, which must be nowhere
+secrets   {name: [text in base64, …]}: looked for in every file that was written since `since`
+since     seconds since the epoch; null: since the machine was started
+only      only the secrets are looked for
 """
 
+import base64
 import hashlib
 import json
 import os
 import re
 import stat
 import sys
-from base64 import urlsafe_b64encode
 from glob import glob
 
-LONGEST = 4 << 20  # no secret is looked for in a file that is longer, or that holds a zero byte
+LONGEST = 4 << 20  # no pattern is looked for in a file that is longer, or that holds a zero byte
+LONGEST_WRITTEN = 64 << 20  # of a file, so much is searched for a stage's secrets
 
-# What the machine itself makes at its first boot, or while it runs.
-OF_A_BOOT = {
-    "authorized keys",
-    "host key",
-    "machine id",
-    "cloud-init",
-    "power-off timer",
-    "log",
-    "cache",
-    "temporary",
-}
 OF_A_SESSION = tuple(
     "/var/log/" + name for name in ("auth.log", "syslog", "wtmp", "btmp", "lastlog", "journal/")
 )
 
-# Places whose every file is a finding; an empty file is none, except where it says so below.
-HOMES = ("root", "home/*")
-PLACES = {
-    "authorized keys": (
-        "~/.ssh/authorized_keys*",
-        "etc/ssh/authorized_keys*",
-        "etc/ssh/authorized_keys*/**",
-    ),
-    "host key": ("etc/ssh/ssh_host_*",),
-    "machine id": ("var/lib/dbus/machine-id", "var/lib/systemd/random-seed"),
-    "cloud-init": (
-        "var/lib/cloud/instances/**",
-        "var/lib/cloud/data/**",
-        "var/lib/cloud/sem/**",
-        "var/lib/cloud/seed/**",
-        "var/lib/cloud/handlers/**",
-    ),
-    "power-off timer": ("var/lib/cloud/scripts/**",),
-    "history": (
-        "~/.*history",
-        "~/.*_history*",
-        "~/.local/share/*history*",
-        "~/.ipython/**/history.sqlite*",
-        "~/.lesshst",
-        "~/.viminfo",
-        "~/.wget-hsts",
-        "~/.ssh/known_hosts*",
-    ),
-    "log": ("var/log/**", "~/.xsession-errors*", "var/crash/**", "var/spool/mail/**"),
-    "cache": (
-        "~/.cache/**",
-        "var/cache/apt/archives/*.deb",
-        "var/cache/apt/*.bin",
-        "var/lib/apt/lists/*",
-        "opt/conda/pkgs/*.conda",
-        "opt/conda/pkgs/*.tar.bz2",
-        "opt/conda/pkgs/cache/**",
-    ),
-    "temporary": ("tmp/**", "var/tmp/**"),
-    "inputs of a stage": ("run/bake/*/**",),
-    "credentials": (
-        "~/.netrc",
-        "~/.aws/**",
-        "~/.git-credentials",
-        "~/.docker/config.json",
-        "~/.pypirc",
-        "~/.npmrc",
-        "~/.kaggle/**",
-        "~/.config/gcloud/**",
-        "~/.config/gh/**",
-        "~/.config/rclone/**",
-        "~/.cache/huggingface/token",
-        "~/.huggingface/token",
-        "~/.boto",
-        "~/.s3cfg",
-        "~/.ssh/id_*",
-        "~/.gnupg/private-keys-v1.d/**",
-        "~/.gnupg/secring.gpg",
-    ),
-}
-
-# Where people, tools and stages write; the rest is the operating system's packages.
-SEARCHED = (
-    "etc",
-    "home",
-    "root",
-    "opt",
-    "srv",
-    "tmp",
-    "usr/local",
-    "var/backups",
-    "var/lib/cloud",
-    "var/log",
-    "var/mail",
-    "var/spool",
-    "var/tmp",
-    "var/www",
+# Where people, tools and stages write: all but the operating system's packages, and what is large
+# and somebody else's file system. Folders that stand beside these belong to a stage, too.
+SYSTEM = frozenset(
+    {"bin", "boot", "dev", "lib", "lib32", "lib64", "libx32", "lost+found", "proc", "run"}
+    | {"sbin", "snap", "sys", "usr", "var"}
 )
-# What is looked for, and what it begins with: most files hold none of that, and are done with fast.
-SECRETS = (
-    ("AWS key", (b"AKIA", b"ASIA"), rb"\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE)[A-Z0-9]{16}\b"),
-    (
-        "AWS secret",
-        (b"ecret_access_key", b"ECRET_ACCESS_KEY", b"ecretAccessKey"),
-        rb"(?i:secret_?access_?key)\W{1,5}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])",
-    ),
-    (
-        "GitHub token",
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_"),
-        rb"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{60})",
-    ),
-    ("GitLab token", (b"glpat-",), rb"\bglpat-[A-Za-z0-9_-]{20}"),
-    ("PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE[A-Za-z0-9_-]{50}"),
-    ("npm token", (b"npm_",), rb"\bnpm_[A-Za-z0-9]{36}\b"),
-    ("Hugging Face token", (b"hf_",), rb"\bhf_[A-Za-z0-9]{34}\b"),
-    ("Slack token", (b"xox",), rb"\bxox[abprs]-[0-9]{8,}-[A-Za-z0-9-]{10,}"),
-    ("Anaconda token", (b"/t/",), rb"conda\.(?:anaconda\.org|cloud)/t/[A-Za-z0-9-]{10,}"),
-    (
-        "private key",
-        (b"PRIVATE KEY-----",),
-        rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}",
-    ),
-    (
-        "password in a URL",
-        (b"://",),
-        rb"://[^\s/:@\"'<>{}$%]+:(?!pass|secret|token|x+@|\*)[^\s/:@\"'<>{}$%]+@[\w.-]+\.[a-z]",
-    ),
+SEARCHED = ("usr/local", "var")
+LEFT_OUT = (
+    "/var/cache/debconf",
+    "/var/lib/containerd",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/snapd",
 )
-SECRETS = tuple((kind, begins, re.compile(pattern)) for kind, begins, pattern in SECRETS)
 
 
-def secrets_in(content):
-    for kind, begins, pattern in SECRETS:
-        if any(begin in content for begin in begins) and pattern.search(content):
-            yield kind
+def main(order):
+    machine = Machine(order["root"].rstrip("/") or "/", order.get("started_at"))
+    patterns = [
+        (
+            each["kind"],
+            [begin.encode() for begin in each["begins"]],
+            re.compile(each["pattern"].encode()),
+        )
+        for each in order["patterns"]
+    ]
+    report = Report(patterns)
+    if not order.get("only"):
+        list_places(machine, report, order)
+        for path in machine.with_passwords():
+            report("password", path)
+        list_patterns(machine, report, order, patterns)
+    secrets = order.get("secrets") or {}
+    if secrets:
+        forms = {name: [base64.b64decode(form) for form in secrets[name]] for name in secrets}
+        list_written(machine, report, forms, order.get("since"))
+    print(json.dumps({"scanned": machine.scanned}))
 
 
-def main(root, booted, session, traces):
-    root = root.rstrip("/") or "/"
-    machine = Machine(root)
-    for kind, patterns in PLACES.items():
-        if booted and kind in OF_A_BOOT:
-            continue
-        for path in machine.files(patterns):
+def list_places(machine, report, order):
+    for kind, place in order["places"].items():
+        more = list(machine.swap_files()) if kind == "swap" else []
+        for path in machine.files(place["paths"] + more):
             inside = machine.inside(path)
-            if not (session and inside.startswith(OF_A_SESSION)):
+            if order.get("session") and inside.startswith(OF_A_SESSION):
+                continue
+            made_here = order.get("booted") and place.get("made_at_boot") and machine.is_new(path)
+            if not made_here:
                 report(kind, inside)
-    if not booted:
-        for path in machine.files(["etc/machine-id"]):
-            if machine.read(path).strip() not in (b"", b"uninitialized"):
-                report("machine id", machine.inside(path))
-    scanned = 0
+    for path in machine.files(["etc/machine-id"]):
+        made_here = order.get("booted") and machine.is_new(path)
+        if not made_here and machine.read(path).strip() not in (b"", b"uninitialized"):
+            report("machine id", machine.inside(path))
+
+
+def list_patterns(machine, report, order, patterns):
+    traces = [trace.encode() for trace in order.get("traces", ())]
+    suspects, recorded = [], []
     for path in machine.searched():
+        if path.endswith(".dist-info/RECORD"):
+            recorded.append(path)
         content = machine.read(path)
         if not content or b"\0" in content:
             continue
-        scanned += 1
-        own = booted and machine.inside(path).startswith(("/etc/ssh/ssh_host_", "/var/lib/cloud/"))
-        found = [] if own else list(secrets_in(content))
-        if found and not machine.is_from_a_package(path, content):
-            for kind in found:
-                report(kind, machine.inside(path))
+        machine.scanned += 1
+        inside = machine.inside(path)
+        found = [
+            kind
+            for kind, begins, pattern in patterns
+            if any(begin in content for begin in begins) and pattern.search(content)
+        ]
+        # Its own host key, and what its user has given it to start with.
+        own = order.get("booted") and inside.startswith(("/etc/ssh/ssh_host_", "/var/lib/cloud/"))
+        if found and not (own and machine.is_new(path)):
+            suspects.append((inside, hashes(content), found))
         if any(trace in content for trace in traces):
-            report("trace of the builder", machine.inside(path))
-    print(json.dumps({"scanned": scanned}))
+            report("trace of the builder", inside)
+    if suspects:
+        known = set(machine.package_sums(recorded))
+        for inside, sums, found in suspects:
+            # Whether a package brought it, and nobody has changed it since: then it is public.
+            if not any((inside, each) in known for each in sums):
+                for kind in found:
+                    report(kind, inside)
 
 
-def report(kind, path):
-    print(json.dumps({"kind": kind, "path": path}))
+def list_written(machine, report, secrets, since):
+    """Every file that was written since, whatever it is, and its name."""
+    for path in machine.written(machine.started_at if since is None else since):
+        machine.scanned += 1
+        name, inside = os.fsencode(path), machine.inside(path)
+        content = machine.target_or_content(path).translate(None, b"\r\n")
+        for secret, forms in secrets.items():
+            if any(form in name for form in forms):
+                report("secret " + secret, os.path.dirname(inside) + "/(a file's name)")
+            elif any(form in content for form in forms):
+                report("secret " + secret, inside)
+
+
+class Report:
+    """Prints what was found; a name may hold a secret, too."""
+
+    def __init__(self, patterns):
+        self.patterns = patterns
+
+    def __call__(self, kind, path):
+        raw = os.fsencode(path)
+        for _, _, pattern in self.patterns:
+            raw = pattern.sub(b"***", raw)
+        print(json.dumps({"kind": kind, "path": os.fsdecode(raw)}))
+
+
+def hashes(content):
+    sha256 = hashlib.sha256(content)
+    return (
+        hashlib.md5(content).hexdigest(),
+        sha256.hexdigest(),
+        base64.urlsafe_b64encode(sha256.digest()).rstrip(b"=").decode(),
+    )
 
 
 class Machine:
     """A root file system: its own files, not those of what is mounted into it."""
 
-    def __init__(self, root):
+    def __init__(self, root, started_at=None):
         self.root = root
         self.device = os.lstat(root).st_dev
-        self.sums = None
+        self.scanned = 0
+        self.started_at = started_at or start_of_process_1()
 
     def inside(self, path):
         return path if self.root == "/" else path[len(self.root) :]
 
+    def homes(self):
+        """Relative to the root, as passwd says, and those that it does not know."""
+        found = {"root", *(self.inside(path)[1:] for path in self.glob("home/*"))}
+        for line in self.lines(os.path.join(self.root, "etc/passwd")):
+            fields = line.split(":")
+            if len(fields) > 5:
+                found.add(fields[5].strip("/"))
+        return sorted(found)
+
+    def glob(self, relative):
+        return glob(os.path.join(self.root, relative), recursive=True)
+
     def files(self, patterns):
         """Files that are not empty, below every place that a pattern names."""
         found = set()
+        homes = self.homes()
         for pattern in patterns:
-            homes = HOMES if pattern.startswith("~/") else ("",)
-            for home in homes:
-                relative = os.path.join(home, pattern[2:] if home else pattern)
-                found.update(glob(os.path.join(self.root, relative), recursive=True))
-                if relative.endswith("/**"):  # glob leaves hidden ones out
-                    for folder in glob(os.path.join(self.root, relative[:-3])):
+            for home in homes if pattern.startswith("~/") else [""]:
+                relative = os.path.join(home, pattern[2:] if pattern.startswith("~/") else pattern)
+                if relative.endswith("/**"):
+                    for folder in self.glob(relative[:-3]):
                         found.update(self.below(folder))
+                else:
+                    found.update(self.glob(relative))
         return sorted(path for path in found if self.size(path) > 0)
 
     def below(self, folder):
@@ -225,7 +206,10 @@ class Machine:
     def is_own_folder(self, path):
         # A container's overlay gives folders the one device and files others': so only folders
         # are compared.
-        return os.lstat(path).st_dev == self.device
+        try:
+            return os.lstat(path).st_dev == self.device
+        except OSError:
+            return False  # gone meanwhile
 
     def size(self, path):
         """0 for what is no plain file, and for what is mounted on its own."""
@@ -237,13 +221,59 @@ class Machine:
             return 0
         return status.st_size
 
+    def is_new(self, path):
+        """Whether it was written since the machine was started. Nobody can set this time back."""
+        try:
+            return os.lstat(path).st_ctime >= self.started_at
+        except OSError:
+            return True
+
     def searched(self):
-        for place in SEARCHED:
-            folder = os.path.join(self.root, place)
-            if os.path.isdir(folder) and not os.path.islink(folder):
-                for path in self.below(folder):
+        top = sorted(os.listdir(self.root))
+        own = [name for name in top if name not in SYSTEM]
+        for place in (*own, *SEARCHED):
+            path = os.path.join(self.root, place)
+            if os.path.islink(path) or not (os.path.isdir(path) and self.is_own_folder(path)):
+                if 0 < self.size(path) <= LONGEST:
+                    yield path
+                continue
+            for parent, folders, names in os.walk(path):
+                folders[:] = [
+                    name
+                    for name in folders
+                    if self.inside(os.path.join(parent, name)) not in LEFT_OUT
+                    and self.is_own_folder(os.path.join(parent, name))
+                ]
+                for name in names:
+                    path = os.path.join(parent, name)
                     if 0 < self.size(path) <= LONGEST:
                         yield path
+
+    def written(self, since):
+        """Files and links; of what is in memory alone, nothing gets into an image."""
+        volatile = [os.path.join(self.root, name) for name in ("dev", "proc", "run", "sys")]
+        for name in os.listdir(self.root):
+            path = os.path.join(self.root, name)
+            if path in volatile or not self.is_own_folder(path):
+                continue
+            folder = os.path.isdir(path) and not os.path.islink(path)
+            for each in self.below(path) if folder else [path]:
+                try:
+                    status = os.lstat(each)
+                except OSError:
+                    continue
+                kind = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+                if kind and status.st_ctime >= since and each not in mounts():
+                    yield each
+
+    def target_or_content(self, path):
+        try:
+            if os.path.islink(path):
+                return os.fsencode(os.readlink(path))
+            with open(path, "rb") as stream:
+                return stream.read(LONGEST_WRITTEN)
+        except OSError:
+            return b""
 
     def read(self, path):
         """b"" for what is binary by its beginning: most of what is large."""
@@ -254,21 +284,25 @@ class Machine:
         except OSError:
             return b""
 
-    def is_from_a_package(self, path, content):
-        """Whether a package brought it, and nobody has changed it since: then it is public."""
-        if self.sums is None:
-            self.sums = set(self.package_sums())
-        inside = self.inside(path)
-        return any(
-            (inside, hashed) in self.sums
-            for hashed in (
-                hashlib.md5(content).hexdigest(),
-                hashlib.sha256(content).hexdigest(),
-                urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode(),
-            )
-        )
+    def with_passwords(self):
+        """Where a password's hash stands, or one can log in without any."""
+        for name in ("etc/shadow", "etc/shadow-", "var/backups/shadow.bak"):
+            for line in self.lines(os.path.join(self.root, name)):
+                fields = line.split(":")
+                if len(fields) > 2 and (not fields[1] or fields[1][0] not in "!*x" or "$" in line):
+                    yield "/%s (%s)" % (name, fields[0])
+        for name in ("etc/gshadow", "etc/gshadow-", "var/backups/gshadow.bak"):
+            for line in self.lines(os.path.join(self.root, name)):
+                if "$" in line:
+                    yield "/%s (%s)" % (name, line.split(":")[0])
 
-    def package_sums(self):
+    def swap_files(self):
+        for line in self.lines(os.path.join(self.root, "etc/fstab")):
+            words = line.split()
+            if len(words) > 2 and words[2] == "swap" and words[0].startswith("/"):
+                yield words[0].lstrip("/")
+
+    def package_sums(self, recorded):
         """(path, hash) as dpkg, conda and pip wrote them down."""
         info = os.path.join(self.root, "var/lib/dpkg/info")
         for path in glob(os.path.join(info, "*.md5sums")):
@@ -279,8 +313,8 @@ class Machine:
             words = line.split()
             if line.startswith(" /") and len(words) >= 2:  # a configuration file
                 yield words[0], words[1]
-        for folder in ("opt/conda", "opt/conda/envs/*"):
-            for path in glob(os.path.join(self.root, folder, "conda-meta/*.json")):
+        for folder in ("opt/*", "opt/*/envs/*", "root/*", "home/*/*", "home/*/*/envs/*"):
+            for path in self.glob(folder + "/conda-meta/*.json"):
                 prefix = self.inside(os.path.dirname(os.path.dirname(path)))
                 try:
                     with open(path, "rb") as stream:
@@ -290,16 +324,23 @@ class Machine:
                 for file in files:
                     hashed = file.get("sha256_in_prefix") or file.get("sha256")
                     yield prefix + "/" + file["_path"], hashed
-        for place in ("opt", "home", "root", "usr/local"):
-            for path in self.below(os.path.join(self.root, place)):
-                if path.endswith(".dist-info/RECORD"):
-                    packages = self.inside(os.path.dirname(os.path.dirname(path)))
-                    for line in self.lines(path):
-                        name, _, rest = line.partition(",sha256=")
-                        yield os.path.normpath(packages + "/" + name), rest.partition(",")[0]
+        for path in recorded:
+            packages = self.inside(os.path.dirname(os.path.dirname(path)))
+            for line in self.lines(path):
+                name, _, rest = line.partition(",sha256=")
+                yield os.path.normpath(packages + "/" + name), rest.partition(",")[0]
 
     def lines(self, path):
         return self.read(path).decode(errors="replace").splitlines()
+
+
+def start_of_process_1():
+    """When the machine was started, in seconds since the epoch: a container's own start, too."""
+    with open("/proc/1/stat") as stream:
+        ticks = int(stream.read().rpartition(")")[2].split()[19])
+    with open("/proc/stat") as stream:
+        (booted,) = [int(line.split()[1]) for line in stream if line.startswith("btime ")]
+    return booted + ticks / os.sysconf("SC_CLK_TCK") - 1
 
 
 def mounts(cache=[]):  # noqa: B006 (read once)
@@ -312,9 +353,4 @@ def mounts(cache=[]):  # noqa: B006 (read once)
 
 
 if __name__ == "__main__":
-    main(
-        sys.argv[1],
-        booted="--booted" in sys.argv,
-        session="--session" in sys.argv,
-        traces=[line for line in sys.stdin.buffer.read().splitlines() if line],
-    )
+    main(json.loads(sys.stdin.buffer.read().decode()))
