@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from kitchen import Kitchen, Witness
@@ -17,6 +18,10 @@ REPOSITORY = Path(__file__).parent.parent
 
 # Root file systems and wheels are slow to make and the same for everybody: the only thing shared.
 CACHE = Path(os.environ.get("BAKE_CACHE") or Path.home() / ".cache" / "bake")
+
+# A computer that does something else, too, is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 SCRUBBED = ("AWS_", "BAKE_", "GITHUB_", "SSH_", "XDG_")
 

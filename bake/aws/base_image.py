@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from bake.aws.answer import Answer
 from bake.aws.session import Cloud
-from bake.aws.tags import aws_moment, moment
+from bake.aws.tags import moment
 from bake.catalog import OsImage
 from bake.errors import Finding, PreflightError
 
@@ -86,20 +86,19 @@ def find_base_image(
     return _base_image(newest, cloud.now())
 
 
-def _base_image(image: dict[str, Any], now: datetime) -> BaseImage:
-    root = next(
-        mapping
-        for mapping in image["BlockDeviceMappings"]
-        if mapping["DeviceName"] == image["RootDeviceName"]
-    )
+def _base_image(image: Answer, now: datetime) -> BaseImage:
+    mappings = image["BlockDeviceMappings"]
+    roots = [m for m in mappings if m.get("DeviceName") == image["RootDeviceName"]]
+    if not roots:
+        raise image.illegible("BlockDeviceMappings")
     deprecated_at = moment(image.get("DeprecationTime", ""))
     return BaseImage(
         image_id=image["ImageId"],
         name=image["Name"],
         architecture=image["Architecture"],
         root_device_name=image["RootDeviceName"],
-        size_gb=root["Ebs"]["VolumeSize"],
-        created_at=aws_moment(image["CreationDate"]),
+        size_gb=roots[0]["Ebs"]["VolumeSize"],
+        created_at=image.moment("CreationDate"),
         deprecated=deprecated_at is not None and deprecated_at <= now,
         boot_mode=image.get("BootMode"),
         ena=image.get("EnaSupport"),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from bake.aws.answer import Answer
 from bake.aws.machine import Machine, stop
 from bake.aws.refusal import is_refusal
 from bake.aws.session import Cloud
@@ -20,7 +21,6 @@ from bake.aws.tags import (
     RUN,
     VERIFIED,
     Tags,
-    aws_moment,
     moment,
     read,
     specifications,
@@ -334,7 +334,7 @@ def _command(cloud: Cloud, image_id: str) -> str:
     )
 
 
-def _own(cloud: Cloud, filters: Mapping[str, str], **more: Any) -> Iterator[dict[str, Any]]:
+def _own(cloud: Cloud, filters: Mapping[str, str], **more: Any) -> Iterator[Answer]:
     return cloud.pages(
         "DescribeImages",
         "Images",
@@ -345,7 +345,7 @@ def _own(cloud: Cloud, filters: Mapping[str, str], **more: Any) -> Iterator[dict
     )
 
 
-def _image(image: dict[str, Any]) -> Image:
+def _image(image: Answer) -> Image:
     volumes = [
         (mapping["DeviceName"], mapping["Ebs"])
         for mapping in image.get("BlockDeviceMappings", [])
@@ -363,7 +363,7 @@ def _image(image: dict[str, Any]) -> Image:
         ena=image.get("EnaSupport"),
         size_gb=dict(volumes).get(root, {}).get("VolumeSize", 0),
         snapshot_ids=tuple(ebs["SnapshotId"] for _, ebs in volumes if ebs.get("SnapshotId")),
-        created_at=aws_moment(image["CreationDate"]),
+        created_at=image.moment("CreationDate"),
         reason_code=reason.get("Code", ""),
         reason=reason.get("Message", ""),
         tags=read(image.get("Tags")),

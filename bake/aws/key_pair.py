@@ -69,7 +69,7 @@ def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
         if error.code == "InvalidKeyPair.NotFound":
             return None
         raise
-    found = answer["KeyPairs"][0]
+    found = answer.the_first("KeyPairs")
     return ImportedKey(
         name=found["KeyName"],
         key_pair_id=found["KeyPairId"],

@@ -82,7 +82,7 @@ def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
     request = _request(run, order, placement)
     ask = partial(cloud.ec2_at_once, "RunInstances", **request)
     answer = patiently(ask, cloud.clock, codes=_ASK_AGAIN, tries=_TRIES)
-    instance_id: str = answer["Instances"][0]["InstanceId"]
+    instance_id: str = answer.the_first("Instances")["InstanceId"]
     return instance_id
 
 

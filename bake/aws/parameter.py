@@ -69,7 +69,7 @@ def decode(value: str) -> dict[str, Any]:
     """What `encode` wrote; nothing where a hand has made something else of it."""
     try:
         document = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

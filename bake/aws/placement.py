@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from bake.aws.answer import Answer
 from bake.aws.market import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.session import Cloud
@@ -109,7 +110,7 @@ def _zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
     return zones
 
 
-def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[dict[str, Any]], Finding | None]:
+def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Answer], Finding | None]:
     if subnet_id:
         try:
             return list(cloud.pages("DescribeSubnets", "Subnets", SubnetIds=[subnet_id])), None

@@ -38,6 +38,16 @@ class _Known:
     refusals: dict[str, CloudError] = field(default_factory=dict)
 
 
+# What reading a document of another form than AWS describes may end with.
+_ILLEGIBLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 _known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
 
 
@@ -176,7 +186,10 @@ def _asked(known: _Known, service: str, ask: Callable[[], T]) -> T | None:
         return ask()
     except CloudError as error:
         known.refusals[service] = error
-        return None
+    except _ILLEGIBLE as error:
+        reason = f"{type(error).__name__}: {error}"
+        known.refusals[service] = CloudError(f"{service}'s prices cannot be read", reason=reason)
+    return None
 
 
 def _of(cloud: Cloud) -> _Known:

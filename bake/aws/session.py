@@ -16,12 +16,15 @@ from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from botocore.parsers import ResponseParserError
 
 from bake import __version__
+from bake.aws.answer import Answer
 from bake.aws.cloud_time import CloudTime
 from bake.aws.patience import patiently
 from bake.aws.refusal import refusal
 from bake.aws.undo import Leftover
 from bake.aws.wait import Clock
 from bake.errors import AccessError, CloudError
+
+__all__ = ["Answer", "Cloud", "connect", "enabled_regions", "pages"]
 
 # Many bakes of one process share their clients: a thread of each may be in a call.
 _BASE = Config(
@@ -55,8 +58,6 @@ _PRICING = _BASE.merge(
         retries={"mode": "standard", "total_max_attempts": 2},
     )
 )
-
-Answer = dict[str, Any]
 
 
 class Cloud:
@@ -180,11 +181,11 @@ def _no_access(error: CloudError) -> AccessError:
     return AccessError("No access to AWS", hint=error.hint, code=error.code, reason=error.reason)
 
 
-def _call(client: Any, operation: str, params: Answer) -> Answer:
+def _call(client: Any, operation: str, params: dict[str, Any]) -> Answer:
+    action = f"{client.meta.service_model.signing_name}:{operation}"
     try:
         # boto3's methods are in snake case; what AWS, IAM and the errors say is not.
-        answer: Answer = getattr(client, xform_name(operation))(**params)
+        answer = getattr(client, xform_name(operation))(**params)
     except (ClientError, BotoCoreError, ResponseParserError) as error:
-        service = client.meta.service_model.signing_name
-        raise refusal(error, f"{service}:{operation}") from None
-    return answer
+        raise refusal(error, action) from None
+    return Answer(answer, action)

@@ -122,7 +122,7 @@ def specifications(tags: Mapping[str, str], *resource_types: str) -> list[dict[s
 
 def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
     """AWS's list of keys and values as a mapping."""
-    return {pair["Key"]: pair["Value"] for pair in pairs or ()}
+    return {pair["Key"]: pair.get("Value", "") for pair in pairs or () if "Key" in pair}
 
 
 def read_stages(tags: Mapping[str, str]) -> dict[str, str]:
@@ -161,8 +161,8 @@ def rfc3339(moment: datetime) -> str:
 def moment(text: str) -> datetime | None:
     """What `rfc3339` wrote; None where a hand has made something else of it."""
     try:
-        return aws_moment(text)
-    except ValueError:
+        return aws_moment(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # it may be one of another zone's year 0 or 10000
         return None
 
 
