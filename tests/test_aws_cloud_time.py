@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from aws_in_process import Aws, aws_in_process
 
@@ -67,19 +68,19 @@ def test_what_is_no_time_is_not_heard(said: str) -> None:
     assert timedelta() <= clock.now() - (datetime.now(UTC) + HOURS - SECOND) < 2 * SECOND
 
 
-def put_wrong(aws: Aws) -> Callable[[timedelta], None]:
+def put_wrong(session: boto3.Session) -> Callable[[timedelta], None]:
     """What sets how much later than here it is at AWS."""
     late = [timedelta()]
 
     def shift(http_response: Any, **_: Any) -> None:
         http_response.headers["Date"] = format_datetime(datetime.now(UTC) + late[0], usegmt=True)
 
-    aws.cloud.session.events.register_first("after-call", shift)
+    session.events.register_first("after-call", shift)
     return lambda wrong: late.__setitem__(0, wrong)
 
 
 def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aws: Aws) -> None:
-    put_wrong(aws)(HOURS)
+    put_wrong(aws.cloud.session)(HOURS)
     apart, elsewhere = aws.cloud.apart(), aws.cloud.elsewhere("eu-west-1")
     with pytest.raises(CloudError):
         elsewhere.ec2("DescribeImages", ImageIds=["ami-0123456789abcdef0"])

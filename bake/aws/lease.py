@@ -30,6 +30,7 @@ from bake.errors import CloudError, LeaseError
 
 T = TypeVar("T")
 
+PATH = "/bake/lease"
 TAKEOVER_S = 3 * MINUTE
 RENEW_S = 45.0
 _RETRY_S = 5.0
@@ -67,7 +68,11 @@ def lease(
 
 
 class Lease:
-    """One run's claim to a digest; `generation` is 0 until it has one."""
+    """One run's claim to a digest; `generation` is 0 until it has one.
+
+    `dead` are the runs that were taken for dead when this one took over: what they have left may
+    be removed, and nobody else will know that, since their parameters are gone.
+    """
 
     def __init__(
         self,
@@ -78,8 +83,9 @@ class Lease:
         takeover_s: float = TAKEOVER_S,
         renew_s: float = RENEW_S,
     ) -> None:
-        self.path = f"/bake/lease/{digest}"
+        self.path = f"{PATH}/{digest}"
         self.generation = 0
+        self.dead: frozenset[str] = frozenset()
         self.renew_s = renew_s
         self._cloud = cloud
         self._tags = run.temporary()
@@ -162,7 +168,7 @@ class Lease:
         if mine is None:
             return None
         for other in others:
-            if _generation(other) < _generation(mine):
+            if generation_of(other) < generation_of(mine):
                 self._delete(other)
         self._delete(mine)
         return True
@@ -175,12 +181,13 @@ class Lease:
             mine, others, free = self._look()
         if mine is None:
             return False
-        if not free or any(_generation(other) > _generation(mine) for other in others):
+        if not free or any(generation_of(other) > generation_of(mine) for other in others):
             self._delete(mine)
             self._claimed = False
             self._holder = self._holder.again()  # what was deleted may still be shown for a moment
             return False
-        self.generation = _generation(mine)
+        self.generation = generation_of(mine)
+        self.dead |= {holder.read(other.value).run for other in others} - {"", self._holder.run}
         for other in others:
             with suppress(CloudError):
                 self._delete(other)
@@ -188,7 +195,7 @@ class Lease:
 
     def _look_for_a_successor(self) -> Parameter | None:
         mine, others, _ = self._look()
-        if any(_generation(other) >= self.generation for other in others):
+        if any(generation_of(other) >= self.generation for other in others):
             self._taken_by = str(holder.read(others[-1].value))
         return mine
 
@@ -196,13 +203,13 @@ class Lease:
         """Ours; the others by generation; whether all of these may be taken for dead."""
         asked = self._cloud.clock.now()
         there = sorted(
-            filter(_generation, parameter.below(self._cloud, self.path)), key=_generation
+            filter(generation_of, parameter.below(self._cloud, self.path)), key=generation_of
         )
         now = self._cloud.clock.now()
         mine = [one for one in there if holder.read(one.value).token == self._holder.token]
         others = [one for one in there if one not in mine]
         self._seen = {other: self._seen.get(other, now) for other in others}
-        self._highest = max([self._highest, *map(_generation, there)])
+        self._highest = max([self._highest, *map(generation_of, there)])
         free = all(
             asked - since >= self._takeover_s or holder.read(other.value).has_ended()
             for other, since in self._seen.items()
@@ -230,7 +237,7 @@ class Lease:
                 raise
 
 
-def _generation(one: Parameter) -> int:
+def generation_of(one: Parameter) -> int:
     """0 for what has another name than we give."""
     last = one.name.rpartition("/")[2]
     return int(last) if last.isdecimal() else 0

@@ -166,14 +166,21 @@ def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda stat
 
 
 def end(
-    cloud: Cloud, instance_ids: Collection[str], *, on_state: OnState = lambda state: None
+    cloud: Cloud,
+    instance_ids: Collection[str],
+    *,
+    on_state: OnState = lambda state: None,
+    patience_s: float = _KNOWN_S,
 ) -> None:
-    """Terminate and wait until they are; one that EC2 does not know (any more) is done."""
+    """Terminate and wait until they are; one that EC2 does not know (any more) is done.
+
+    `patience_s`: how long one may be unknown that was started a moment ago.
+    """
 
     for instance_id in instance_ids:
         poll(
             partial(_ask_to_end, cloud, instance_id),
-            timeout_s=_KNOWN_S,
+            timeout_s=patience_s,
             clock=cloud.clock,
         )
     for instance_id in instance_ids:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bake.aws.session import Cloud, pages
@@ -21,11 +22,12 @@ MOST_CHARACTERS = 4096
 
 @dataclass(frozen=True)
 class Parameter:
-    """`version` is 1 at first, and one higher with each overwriting."""
+    """`version` is 1 at first, and one higher with each overwriting; `written_at` is AWS's time."""
 
     name: str
     version: int
     value: str
+    written_at: datetime
 
 
 def create(cloud: Cloud, name: str, value: str, tags: Tags) -> None:
@@ -44,11 +46,11 @@ def read(cloud: Cloud, name: str) -> Parameter:
     return _parameter(cloud.ssm("GetParameter", Name=name)["Parameter"])
 
 
-def below(cloud: Cloud, path: str) -> list[Parameter]:
-    """Those right under a path. Each change shows after a moment, as everywhere at AWS."""
+def below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter]:
+    """Those right under a path, or all. Each change shows after a moment, as everywhere at AWS."""
+    asked = {"Path": path, "Recursive": recursive}
     return [
-        _parameter(each)
-        for each in pages(cloud.ssm, "GetParametersByPath", "Parameters", Path=path)
+        _parameter(each) for each in pages(cloud.ssm, "GetParametersByPath", "Parameters", **asked)
     ]
 
 
@@ -75,7 +77,7 @@ def decode(value: str) -> dict[str, Any]:
 
 
 def _parameter(answer: dict[str, Any]) -> Parameter:
-    return Parameter(answer["Name"], answer["Version"], answer["Value"])
+    return Parameter(answer["Name"], answer["Version"], answer["Value"], answer["LastModifiedDate"])
 
 
 def _is_allowed(text: str) -> bool:

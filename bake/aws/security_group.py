@@ -67,7 +67,7 @@ def remove_security_groups(
     command = f"aws ec2 delete-security-group {region} --group-id {ids}"
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
         for group_id in known or _look(cloud, run_id, patience_s):
-            _delete(cloud, group_id)
+            delete_security_group(cloud, group_id)
 
 
 def _look(cloud: Cloud, run_id: str, patience_s: float) -> list[str]:
@@ -106,7 +106,11 @@ def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
     wait_until(probe, what=f"security group {group_id}", timeout_s=MINUTE, clock=cloud.clock)
 
 
-def _delete(cloud: Cloud, group_id: str) -> None:
+def delete_security_group(cloud: Cloud, group_id: str, *, patience_s: float = _KNOWN_S) -> None:
+    """Delete it as soon as nothing uses it; no error when it is gone already.
+
+    `patience_s`: how long one may be unknown that was made a moment ago.
+    """
     began = cloud.clock.now()
 
     def probe() -> bool | None:
@@ -118,7 +122,7 @@ def _delete(cloud: Cloud, group_id: str) -> None:
             if error.code != "InvalidGroup.NotFound":
                 raise
             # Gone; or made a moment ago, and not everywhere known yet.
-            return None if cloud.clock.now() - began < _KNOWN_S else True
+            return None if cloud.clock.now() - began < patience_s else True
         return True
 
     what = f"security group {group_id} is still in use"

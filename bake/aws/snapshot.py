@@ -109,8 +109,11 @@ def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, fl
     }
 
 
-def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
-    """Delete it as soon as no image uses it; no error when it is gone already."""
+def delete_snapshot(cloud: Cloud, snapshot_id: str, *, patience_s: float = _KNOWN_S) -> None:
+    """Delete it as soon as no image uses it; no error when it is gone already.
+
+    `patience_s`: how long one may be unknown that was made a moment ago.
+    """
     began = cloud.clock.now()
 
     def probe() -> bool | None:
@@ -122,7 +125,7 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str) -> None:
             if error.code != "InvalidSnapshot.NotFound":
                 raise
             # Gone; or made a moment ago, and not everywhere known yet.
-            return None if cloud.clock.now() - began < _KNOWN_S else True
+            return None if cloud.clock.now() - began < patience_s else True
         return True
 
     what = f"snapshot {snapshot_id} is in use by an image"

@@ -29,6 +29,9 @@ MOST_TAGS = 50
 LONGEST_KEY = 128
 LONGEST_VALUE = 256
 
+# What a run's id begins with.
+_ID = "%Y%m%d-%H%M%S"
+
 Tags = dict[str, str]
 
 
@@ -85,8 +88,16 @@ def new_run(
 ) -> Run:
     """A run that starts now; its id sorts by time and fits into names, paths and tokens."""
     started_at = now or datetime.now(UTC)
-    run_id = f"{started_at:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    run_id = f"{started_at.astimezone(UTC):{_ID}}-{secrets.token_hex(3)}"
     return Run(run_id, recipe, started_at, started_at + lifetime if lifetime else None, tags or {})
+
+
+def began(run_id: str) -> datetime | None:
+    """When the run of this id did; None where it is no id of ours."""
+    try:
+        return datetime.strptime(run_id.rpartition("-")[0], _ID).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:

@@ -25,9 +25,15 @@ class Leftover:
 @contextmanager
 def undo(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
     """One step of the cleaning up: its failure is written down, so that the next step runs too."""
+    with tried(leftovers, resource, command), held_back():
+        yield
+
+
+@contextmanager
+def tried(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
+    """The same for what may be interrupted, and begun again later."""
     try:
-        with held_back():
-            yield
+        yield
     except Exception as error:
         reason = str(error)
         if isinstance(error, BakeError) and (error.code or error.reason):
