@@ -7,27 +7,17 @@ count as they do at AWS.
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
-import boto3
-import botocore.session
 import pytest
-from aws_in_process import _LOADER, ACCOUNT, REGION, Aws, _answer, aws_in_process, public_key
-from conftest import REPOSITORY
-from moto.core.authorization import ActionAuthenticatorMixin
+from aws_in_process import ACCOUNT, REGION, public_key
+from iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without
 from moto.ec2.models import ec2_backends
-from moto.ec2.responses.amis import AmisResponse
-from moto.iam.models import iam_backends
-from moto.ssm.models import ssm_backends
-from test_aws_checkpoint import _register_image
 
-from bake.aws import price
 from bake.aws.checkpoint import as_image, create_checkpoint, prune, wait_until_completed
 from bake.aws.failures import forget_failures, note_failure
 from bake.aws.image import create_image, delete_image
@@ -38,107 +28,29 @@ from bake.aws.machine import console_output, start, stop, terminate
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
+from bake.aws.reap import find
+from bake.aws.reap import remove as remove_remains
 from bake.aws.retention import Verdict, judge, kept_by_users, remove
 from bake.aws.security_group import create_security_group, remove_security_groups
-from bake.aws.session import Cloud, connect
-from bake.aws.tags import Run, new_run
+from bake.aws.session import Cloud, enabled_regions
+from bake.aws.tags import Run, new_run, specifications
 from bake.errors import BakeError
-from bake.local import authorization
 from bake.local.policy import Need, allows, as_list
 
-Policy = dict[str, Any]
-
-POLICY: Policy = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
-ACTIONS = sorted({action for each in POLICY["Statement"] for action in as_list(each["Action"])})
 GRANTS = [
     (each["Sid"], action, resource)
     for each in POLICY["Statement"]
     for action in as_list(each["Action"])
     for resource in as_list(each["Resource"])
 ]
-OTHER_REGION = "us-west-2"
 DIGEST = "d" * 64
 STAGES = {"base": "b" * 64}
 
 
-@dataclass
-class Account:
-    """An account whose user has one policy; `needed` is what his calls had to be allowed."""
-
-    aws: Aws
-    iam: Any
-    policy: Policy = field(default_factory=dict)
-    needed: list[Need] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.iam.create_user(UserName="baker")
-        key = self.iam.create_access_key(UserName="baker")["AccessKey"]
-        self._clouds = {}
-        for region in (REGION, OTHER_REGION):
-            inner = botocore.session.Session()
-            inner.register_component("data_loader", _LOADER)
-            session = boto3.Session(
-                key["AccessKeyId"],
-                key["SecretAccessKey"],
-                region_name=region,
-                botocore_session=inner,
-            )
-            self._clouds[region] = connect(session=session, clock=self.aws.cloud.clock)
-
-    def begin(self, policy: Policy) -> None:
-        """Nothing is there but the base image, and this is what the user may do."""
-        for region in (REGION, OTHER_REGION):
-            ec2_backends[ACCOUNT][region].reset()
-            ssm_backends[ACCOUNT][region].reset()
-        self.aws.base_image()
-        iam_backends[ACCOUNT]["aws"].roles.clear()
-        price._known.clear()
-        self.policy, self.needed = policy, []
-        text = json.dumps(policy)
-        self.iam.put_user_policy(UserName="baker", PolicyName="bake", PolicyDocument=text)
-
-    def cloud(self, region: str = REGION) -> Cloud:
-        """As that user sees it."""
-        return self._clouds[region].apart()
-
-    def allows(self, documents: Any, need: Need) -> bool:
-        self.needed.append(need)
-        return allows(documents, need)
-
-    def send(self, whole: Callable[..., Any], stubber: Any, event_name: str, request: Any) -> Any:
-        """What the tests' EC2 answers in moto's place is authorized here."""
-        _, service, operation = event_name.split(".")
-        if service in ("service-quotas", "pricing"):
-            action = f"{service.replace('-', '')}:{operation}"
-            if not self.allows([self.policy], Need(action)):
-                denied = {"__type": "AccessDeniedException", "Message": f"no {action}"}
-                return _answer(400, json.dumps(denied))
-        if service == "pricing":
-            return _answer(200, json.dumps({"PriceList": []}))
-        return whole(stubber, event_name, request)
-
-
 @pytest.fixture(scope="module")
 def account() -> Iterator[Account]:
-    """One for all tests of this module: what takes the time is the making of clients."""
-    with (
-        pytest.MonkeyPatch.context() as monkeypatch,
-        aws_in_process() as aws,
-        mock.patch.object(AmisResponse, "register_image", _register_image),
-    ):
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        account = Account(aws, aws.cloud.session.client("iam", region_name=REGION))
-        whole = aws.send
-        with (
-            mock.patch.object(aws, "send", lambda *a: account.send(whole, *a)),
-            mock.patch.object(authorization, "allows", account.allows),
-            mock.patch.object(
-                ActionAuthenticatorMixin,
-                "_authenticate_and_authorize_normal_action",
-                authorization.authorize,
-            ),
-        ):
-            yield account
+    with an_account() as account:
+        yield account
 
 
 # A life ------------------------------------------------------------------------------------------
@@ -175,6 +87,7 @@ def live(account: Account) -> None:
         if removal.error:
             raise removal.error
     assert prune(cloud, "mxnet-cu101", keep=0)
+    reap(account, cloud)
     left = [str(leftover) for leftover in (*cloud.leftovers, *there.leftovers)]
     if left:
         raise AssertionError("\n".join(left))
@@ -249,6 +162,34 @@ def launch_and_end(cloud: Cloud, ground: Ground, image_id: str) -> None:
     delete_key_pair(cloud, "bake-me")
 
 
+def reap(account: Account, cloud: Cloud) -> None:
+    """What another run could not remove: what a builder has besides is removed above already."""
+    owner, long_ago = account.aws.cloud, account.aws.cloud.now() - timedelta(days=1)
+    run = new_run("mxnet-cu101", lifetime=timedelta(hours=4), now=long_ago)
+    tag = partial(specifications, run.temporary())
+    zone = f"{REGION}a"
+    owner.ec2("CreateVolume", AvailabilityZone=zone, Size=8, TagSpecifications=tag("volume"))
+    before = account.aws.remains()
+    machine = {"ImageId": account.aws.image_ids()[0], "InstanceType": "g4dn.xlarge"}
+    requests = owner.ec2(
+        "RequestSpotInstances",
+        LaunchSpecification=machine,
+        TagSpecifications=tag("spot-instances-request"),
+    )["SpotInstanceRequests"]
+    request = ec2_backends[ACCOUNT][REGION].spot_instance_requests[
+        requests[0]["SpotInstanceRequestId"]
+    ]
+    request.state = "open"
+    request.instance.terminate()  # moto starts one at once, EC2 when there is room
+    account.aws.at_first |= account.aws.remains() - before
+    assert REGION in enabled_regions(cloud)
+    removals = remove_remains(cloud, find(cloud))
+    left = [str(each.left) for each in removals if each.left]
+    if left:
+        raise AssertionError("\n".join(left))
+    assert {each.remains.kind for each in removals} == {"volume", "spot request"}
+
+
 # Under the policy, and under less ----------------------------------------------------------------
 
 
@@ -319,12 +260,3 @@ def told(error: BaseException) -> str:
     if isinstance(error, BakeError):
         parts += [error.code, error.reason, error.hint, *error.details]
     return "\n".join(parts)
-
-
-def without(drop: Callable[[Policy, str], bool]) -> Policy:
-    """The policy, less the actions that are to be dropped from a statement."""
-    policy = copy.deepcopy(POLICY)
-    for statement in policy["Statement"]:
-        statement["Action"] = [a for a in as_list(statement["Action"]) if not drop(statement, a)]
-    policy["Statement"] = [each for each in policy["Statement"] if each["Action"]]
-    return policy

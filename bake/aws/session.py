@@ -74,10 +74,12 @@ class Cloud:
         *,
         clock: Clock | None = None,
         time: CloudTime | None = None,
+        caller: str = "",
     ):
         self.session = session
         self.region: str = session.region_name
         self.account_id = account_id
+        self.caller = caller  # an ARN
         self.clock = clock or Clock()
         self.leftovers: list[Leftover] = []
         self._time = time or CloudTime()
@@ -118,6 +120,9 @@ class Cloud:
 
     def ssm(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("ssm", _PROMPT), operation, params)
+
+    def iam(self, operation: str, **params: Any) -> Answer:
+        return _call(self._client("iam", _PROMPT), operation, params)
 
     def pricing(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("pricing", _PRICING), operation, params)
@@ -163,7 +168,8 @@ def connect(
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(refusal(error, "sts:GetCallerIdentity")) from None
-    return Cloud(session, identity["Account"], clock=clock, time=time)
+    who = identity.get("Arn", "")
+    return Cloud(session, identity["Account"], clock=clock, time=time, caller=who)
 
 
 def pages(ask: Callable[..., Answer], operation: str, key: str, **params: Any) -> Iterator[Any]:
