@@ -605,5 +605,5 @@ def test_a_machine_on_which_nothing_can_be_written_says_so(ssh: Connection, run:
     run.folder.write_text("in the way")
     with pytest.raises(StageError, match="could not be started") as caught:
         run.stage(ssh, "true")
-    assert "File exists" in caught.value.details[0]
+    assert "Not a directory" in caught.value.details[0]
     run.folder.unlink()

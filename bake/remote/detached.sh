@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The machine's side of a stage: started once, followed by whoever comes, ended by itself or by its clock.
 #
-#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: the three files, then "read"
+#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: see take_in, then "read"
 #   attach DIR BOOT_ID OFFSET                                            stdin: "read"
 #   stop   DIR
 #
@@ -9,9 +9,10 @@
 # running, ended STATUS SIZE, rebooted, gone, another, incomplete. "read" says that all of it has
 # arrived, and the stage's folder goes. The text is given to `bash -c`: no file of it exists.
 #
-# In DIR: script, lib.sh, inputs (until the stage has ended); output; lock (held while the supervisor
-# lives, however it ends); and as symbolic links, which are made whole or not at all and need no
-# space on a full file system: identity, pid (of the stage's process group), status (and the size of its output).
+# In DIR: script, lib.sh, inputs (until the stage has ended); identity (a line: another one for other
+# files); output; lock (held until the stage has ended, or its supervisor was killed); and as symbolic
+# links, which are made whole or not at all and need no space on a full file system: pid (of the stage's
+# process group), status (and the size of its output).
 set -o errexit -o nounset -o pipefail
 umask 077
 
@@ -47,20 +48,13 @@ still_there() {
 }
 
 start() {
-    local dir=$1 limit_s=$2 sizes=("${@:3}") new identity
-    mkdir --parents "${dir%/*}"
-    new=$(mktemp --directory "$dir.XXXXXX")
-    # head, because a connection that breaks is just an end of file here; it takes no byte too many.
-    head --bytes="${sizes[0]}" >"$new/script" || true
-    head --bytes="${sizes[1]}" >"$new/lib.sh" || true
-    head --bytes="${sizes[2]}" >"$new/inputs" || true
-    if [[ "$(cd "$new" && stat --format=%s script lib.sh inputs | xargs)" != "${sizes[*]}" ]]; then
+    local dir=$1 limit_s=$2 sizes=("${@:3}") new="$1.$$.$RANDOM" identity
+    mkdir --parents "$new"
+    if ! take_in "$new" "${sizes[@]}"; then
         rm --recursive "$new"
         say incomplete
         return 1
     fi
-    identity=$(cd "$new" && sha256sum script lib.sh inputs | sha256sum)
-    ln --symbolic "${identity%% *}" "$new/identity"
     : >"$new/output"
 
     # The folder appears at once, with the lock held: who sees it free knows that the supervisor is dead.
@@ -69,10 +63,19 @@ start() {
     if mv --no-target-directory "$new" "$dir" 2>/dev/null; then
         setsid bash -c "$BASH_EXECUTION_STRING" bake supervise "$dir" "$limit_s" </dev/null >/dev/null 2>&1 &
     else
+        identity=$(<"$new/identity")
         rm --recursive "$new"
-        [[ $(readlink "$dir/identity") == "${identity%% *}" ]] || { say another && return 1; }
+        [[ $(<"$dir/identity") == "$identity" ]] || { say another && return 1; }
     fi
     exec 9>&-
+}
+
+take_in() {
+    local identity end
+    read -r identity && printf '%s\n' "$identity" >"$1/identity" || return 1
+    # head takes no byte too many. A connection that breaks is just an end of file here: hence the end.
+    head --bytes="$2" >"$1/script" && head --bytes="$3" >"$1/lib.sh" && head --bytes="$4" >"$1/inputs" &&
+        read -r end && [[ $end == "$identity" ]]
 }
 
 supervise() {
@@ -91,9 +94,11 @@ supervise() {
     ((SECONDS < limit_s)) || [[ $status != @(124|137) ]] || status=timeout
     # What it has left running in its group would write into the image, and into a log nobody reads.
     kill -KILL -- "-$pid" 2>/dev/null || true
-    rm --force "$dir/script" "$dir/lib.sh" "$dir/inputs"
+    cd "$dir" # which may be gone, and another one there, before the last line has run
     # A daemon that has left the group may go on writing: what counts is what was there by now.
-    ln --symbolic "$status $(stat --format=%s "$dir/output")" "$dir/status"
+    ln --symbolic "$status $(stat --format=%s output)" status
+    exec 9>&-
+    rm --force script lib.sh inputs
 }
 
 follow() {
@@ -102,7 +107,7 @@ follow() {
     say running
     # flock waits for the supervisor's end, tail for flock's, and then reads what is left.
     flock --shared lock true &
-    tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.05 --pid=$! output </dev/null
+    tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.02 --pid=$! output </dev/null
     if [[ -L status ]]; then
         say "ended $(readlink status)"
     else # the supervisor was killed: so is its stage

@@ -7,6 +7,7 @@ and following goes on, over a new connection, from the byte that was reached.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import re
 import shlex
@@ -42,6 +43,12 @@ class _Stage:
     folder: str
     files: tuple[bytes, bytes, bytes]  # script, lib.sh, inputs
     limit_s: int
+
+    @property
+    def identity(self) -> bytes:
+        """A line that is another one for other files."""
+        digests = b"".join(hashlib.sha256(file).digest() for file in self.files)
+        return hashlib.sha256(digests).hexdigest().encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class _Follower:
             command = _remote(connection, "attach", stage.folder, self._boot_id, output.size)
         else:
             # Said again when no answer came: over there, only the first one starts anything.
-            stdin = b"".join(stage.files)
+            stdin = b"".join((stage.identity, *stage.files, stage.identity))
             sizes = map(len, stage.files)
             command = _remote(
                 connection, "start", stage.folder, self._boot_id, output.size, stage.limit_s, *sizes
