@@ -27,6 +27,7 @@ pytestmark = pytest.mark.machines
 
 DEBIAN_OWNER = "136693071363"
 TINY = "t3.micro"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Cloud:
@@ -351,6 +352,7 @@ def test_reboot_keeps_the_disk_and_the_address_and_runs_boot_scripts(
     instance_id = cloud.run(cloud.base)
     cloud.wait_for_ssh(instance_id)
     address = cloud.instance(instance_id)["PublicIpAddress"]
+    boot_id = cloud.ssh(instance_id, f"cat {BOOT_ID}")
     script = "/var/lib/cloud/scripts/per-boot/count"
     cloud.ssh(
         instance_id,
@@ -362,11 +364,13 @@ def test_reboot_keeps_the_disk_and_the_address_and_runs_boot_scripts(
     else:
         cloud.ec2.reboot_instances(InstanceIds=[instance_id])
     deadline = time.monotonic() + 30
-    look = "cat /opt/boots && ls /tmp /run"
+    look = f"cat /opt/boots && ls /tmp /run && cat {BOOT_ID}"
     while not (said := _try_ssh(cloud, instance_id, look)).startswith("boot"):
         assert time.monotonic() < deadline
         time.sleep(0.3)
     assert "gone" not in said
+    boots = (boot_id.strip(), said.split()[-1], Path(BOOT_ID).read_text().strip())
+    assert len({*boots}) == 3, "each boot of the machine has an id, and the computer another one"
     assert cloud.instance(instance_id)["PublicIpAddress"] == address
     assert cloud.instance(instance_id)["State"]["Name"] == "running"
     cloud.terminate(instance_id)

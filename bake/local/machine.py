@@ -10,12 +10,14 @@ import contextlib
 import enum
 import hashlib
 import json
+import logging
 import os
 import select
 import shutil
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,16 @@ from bake.errors import LocalCloudError
 from bake.local.engine import Engine
 from bake.local.layer import Disk
 
+log = logging.getLogger(__name__)
+
 # reboot(2) in a process namespace ends it with a signal: SIGHUP for a restart, SIGINT for a halt
 # or a power-off (man 2 reboot, "Behavior inside PID namespaces").
 _REBOOTED, _POWERED_OFF = 128 + 1, 128 + 2
 
 POWER_OFF_TIMEOUT_S = 30
+
+_SEED = "/media/cidata"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 Meanwhile = Callable[[int], contextlib.AbstractContextManager[object]]
 
@@ -108,15 +115,26 @@ class Machine:
             address=self.address,
             port=self.port,
             labels=self.labels,
-            mounts={self.folder / "seed": "/media/cidata", **given},
+            mounts={self.folder / "seed": _SEED, **given},
             command=["/sbin/init"],
             start=boot,
         )
         self.engine.call(*arguments)
+        if boot:
+            self._give_boot_id()
 
     def boot(self) -> None:
         with self._change(), _starting:
             self.engine.start(self.name)
+            self._give_boot_id()
+
+    def _give_boot_id(self) -> None:
+        """One of its own: the kernel's tells when the computer was booted, and not this machine."""
+        (self.folder / "seed" / "boot-id").write_text(f"{uuid.uuid4()}\n")
+        try:
+            self.engine.mount_over(self.name, f"{_SEED}/boot-id", _BOOT_ID)
+        except LocalCloudError as error:
+            log.warning("%s: its boot id stays when it reboots: %s", self.name, error.message)
 
     def power_off(self) -> None:
         with self._change():
