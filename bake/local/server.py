@@ -37,7 +37,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake import folders
 from bake.errors import LocalCloudError
-from bake.local import capacity, computer, ec2
+from bake.local import authorization, capacity, computer, ec2
 from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
 from bake.local.application import Application
 from bake.local.delays import NONE, Delays, load
@@ -83,6 +83,7 @@ def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
     servicequotas_backends.backend = capacity.LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
     moto.servicequotas.urls.url_paths["{0}/$"] = LocalServiceQuotasResponse.dispatch
+    authorization.install()
     site.clear_machines()
     store = Store(home / "store.json", site)
     store.load()
