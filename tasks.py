@@ -496,6 +496,47 @@ def checkpoints(
         listing.show_checkpoints(console, found, snapshot_price(cloud), datetime.now(UTC), recipe)
 
 
+@task(
+    help={
+        "recipe": "only this recipe's",
+        "region": "AWS regions, with commas (default: your configuration's, and those of recipes)",
+        "all_regions": "every region that the account may use",
+        "yes": "remove it; without it, it is only shown",
+    },
+    **COMMAND,
+)
+def reap(
+    _context: Any,
+    recipe: str | None = None,
+    region: str | None = None,
+    all_regions: bool = False,
+    yes: bool = False,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Remove what killed runs have left behind, by its tags; shows it first."""
+    console = _console(json, quiet)
+    with running(console):
+        from bake import reaping
+        from bake import recipe as recipes
+        from bake.errors import RecipeError
+
+        first = region.replace(",", " ").split()[:1] if region else []
+        cloud = _cloud(console, local=local, region=first[0] if first else None)
+        try:
+            usual = [each.region for each in recipes.all_recipes(MANIFESTS) if each.region]
+        except RecipeError as error:
+            console.warn(f"{error.message}: the regions that recipes name are not looked at")
+            usual = []
+        regions = reaping.regions_of(cloud, region, all_regions, usual)
+        reaped = reaping.reap(cloud, regions, console, recipe=recipe, act=yes)
+        where = "--all-regions" if all_regions else f"--region {','.join(regions)}"
+        words = [_invoke(), "reap", where, f"--recipe {recipe}" if recipe else "", "--yes"]
+        reaping.show(console, reaped, " ".join(filter(None, [*words, "--local" if local else ""])))
+        raise_for(reaped)
+
+
 @task(**COMMAND)
 def recipes(_context: Any, json: bool = False) -> None:
     """List the recipes that there are."""
@@ -895,6 +936,7 @@ namespace = Collection(
     recipes,
     doctor,
     checkpoints,
+    reap,
     launch_from_ami,
     images,
     copy,

@@ -75,7 +75,7 @@ def copy_document(copied: Copied) -> dict[str, Any]:
         "seconds": round(copied.seconds, 1),
         "image_id": copied.image.image_id if copied.image else None,
         "image_name": copied.image.name if copied.image else None,
-        "error": _error_document(copied.error),
+        "error": error_document(copied.error),
     }
 
 
@@ -106,7 +106,7 @@ def show_verdicts(
             [
                 image.image_id,
                 "\n".join(wrap(image.recipe, 12)),
-                _days(datetime.now(UTC) - image.created_at),
+                in_short(datetime.now(UTC) - image.created_at),
                 cost,
                 f"{what}: {why}" if why else what,
             ]
@@ -220,10 +220,10 @@ def show_reports(console: Console, reports: Sequence[Report]) -> None:
 
 def report_document(report: Report) -> dict[str, Any]:
     values = {key: value for key, value in vars(report).items() if key != "error"}
-    return values | {"error": _error_document(report.error)}
+    return values | {"error": error_document(report.error)}
 
 
-def _error_document(error: BakeError | None) -> dict[str, Any] | None:
+def error_document(error: BakeError | None) -> dict[str, Any] | None:
     if error is None:
         return None
     return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -247,7 +247,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "verified": image.verified if image else None,
         "digest": image.digest if image else None,
         "record": outcome.record.document() if outcome.record else None,
-        "error": _error_document(outcome.error),
+        "error": error_document(outcome.error),
     }
 
 
@@ -267,7 +267,7 @@ def show_checkpoints(
                 checkpoint.snapshot_id,
                 "\n".join(wrap(checkpoint.recipe, 12)),
                 "\n".join(line for part in _contents(checkpoint) for line in wrap(part, 14)),
-                _days(now - checkpoint.started_at),
+                in_short(now - checkpoint.started_at),
                 _expires(checkpoint, now),
                 _cost(checkpoint, usd_per_gb_month),
             ]
@@ -319,7 +319,7 @@ def _contents(checkpoint: Checkpoint) -> tuple[str, str]:
 def _expires(checkpoint: Checkpoint, now: datetime) -> str:
     if checkpoint.expires_at is None:
         return "never"
-    return "now" if checkpoint.has_expired(now) else _days(checkpoint.expires_at - now)
+    return "now" if checkpoint.has_expired(now) else in_short(checkpoint.expires_at - now)
 
 
 def _cost(checkpoint: Checkpoint, usd_per_gb_month: float | None) -> str:
@@ -328,7 +328,7 @@ def _cost(checkpoint: Checkpoint, usd_per_gb_month: float | None) -> str:
     return f"{checkpoint.size_gb * usd_per_gb_month:.2f}"
 
 
-def _days(time: timedelta) -> str:
+def in_short(time: timedelta) -> str:
     """`3 min`, `5 h`, `12 d`: one number is enough for what lives for weeks."""
     minutes = max(0, round(time.total_seconds() / 60))
     if minutes < 120:

@@ -26,6 +26,7 @@ from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
 from bake.recipe import Recipe
+from bake.reaping import reap_own
 from bake.record import Inventory, Record, StageRecord, inventory
 from bake.sharing import Floor
 from bake.task_group import TaskGroup
@@ -217,6 +218,7 @@ def _take_or_make(
             console.note(f"Another run has baked it: {held.image_id}")
             return held
         make_folder(job.folder)
+        reap_own(workshop, job, held.dead)
 
         def make_on(number: int) -> tuple[Record, Image]:
             """On the run's machine of that number."""
