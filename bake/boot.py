@@ -1,14 +1,16 @@
-"""From a machine that AWS calls running to one that answers; if it does not, what it said."""
+"""From a machine that runs, or is to boot again, to one that answers; if not, what it said."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from bake.aws.machine import Machine, console_output, find_machine, loss
 from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER
 from bake.errors import ConnectError
+from bake.remote import reboot as remote
 from bake.remote.connection import Connection, connect
 from bake.remote.keys import KeyPair
 
@@ -47,7 +49,7 @@ def wait_until_reached(
             if lost := loss(cloud, machine, doing="booting"):
                 raise lost
 
-    try:
+    with _its_console(cloud, machine):
         return connect(
             machine.address or "",
             port=port,
@@ -57,6 +59,26 @@ def wait_until_reached(
             timeout_s=timeout_s,
             on_wait=wait,
         )
+
+
+def reboot(
+    cloud: Cloud,
+    machine: Machine,
+    connection: Connection,
+    *,
+    on_wait: Callable[[str], None],
+    timeout_s: float = BOOT_TIMEOUT_S,
+) -> None:
+    """Reboot it from within, until it answers again. ConnectError as for `wait_until_reached`."""
+    with _its_console(cloud, machine):
+        remote.reboot(connection, timeout_s=timeout_s, on_wait=on_wait)
+
+
+@contextmanager
+def _its_console(cloud: Cloud, machine: Machine) -> Iterator[None]:
+    """In the error, when it cannot be reached."""
+    try:
+        yield
     except ConnectError as error:
         said = console_output(cloud, machine.instance_id).splitlines()[-_CONSOLE_LINES:]
         now = find_machine(cloud, machine.instance_id)

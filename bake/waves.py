@@ -12,6 +12,7 @@ from time import monotonic
 
 from bake.aws.machine import Machine
 from bake.aws.snapshot import BETWEEN_S
+from bake.boot import reboot
 from bake.checkpoints import StartPoints, take_checkpoint
 from bake.errors import StageError
 from bake.job import Job, Workshop
@@ -77,15 +78,16 @@ def run_stages(
                 continue
             begun = records.keys() | group.running
             ready = [s for s in installing if s.name not in begun and records.keys() >= {*s.needs}]
+            if any(stage.reboots and stage.name in group.running for stage in installing):
+                ready = []
             busy = bool(group.running)
             step = Step() if due or lost else floor.next_step(name, ready, busy=busy)
             if step.checkpoint:
                 save(wait_for_turn=True)
                 continue
             for stage in step.stages:
-                group.start(
-                    stage.name, partial(_run_shared, workshop, job, connection, stage, floor, watch)
-                )
+                work = partial(_run_shared, workshop, job, machine, connection, stage, floor, watch)
+                group.start(stage.name, work)
             if not group.running:
                 break
             ended, records[ended] = group.next()
@@ -113,17 +115,36 @@ def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) 
 def _run_shared(
     workshop: Workshop,
     job: Job,
+    machine: Machine,
     connection: Connection,
     stage: Stage,
     floor: Floor,
     watch: Watch,
 ) -> StageRecord:
     try:
-        return run_one(workshop, job, connection, stage)
+        record = run_one(workshop, job, connection, stage)
     except StageError as error:
         watch.refuse_if_lost(error)  # a shutdown kills stages: then it is not theirs
         floor.failed(job.recipe.name, stage, error)
         raise
+    if stage.reboots:
+        seconds = record.seconds + _reboot(workshop, machine, connection)
+        return record.model_copy(update={"seconds": seconds})
+    return record
+
+
+def _reboot(workshop: Workshop, machine: Machine, connection: Connection) -> float:
+    """The machine is rebooted, and answers again; the seconds that it took."""
+    began = monotonic()
+    with workshop.console.step("Reboot") as step:
+        reboot(
+            workshop.cloud,
+            machine,
+            connection,
+            on_wait=step.update,
+            timeout_s=workshop.boot_timeout_s,
+        )
+    return monotonic() - began
 
 
 def _is_due(after: tuple[str, ...] | None, unsaved: list[str]) -> bool:

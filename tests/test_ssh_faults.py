@@ -23,8 +23,8 @@ import pytest
 from proxy import CUTS, Proxy
 from sshd import Machine, sshd
 
-from bake.errors import StageError
-from bake.remote import keys, runner
+from bake.errors import ConnectError, RemoteError, StageError
+from bake.remote import keys, runner, spot
 from bake.remote.connection import Connection
 from bake.task_group import together
 
@@ -219,3 +219,19 @@ def test_an_ssh_server_that_is_restarted_in_the_middle_of_a_stage_changes_nothin
         assert ssh.run("echo fine").stdout == "fine\n"
         with machine.connect(silence_s=SILENCE_S) as another:  # the same key, the same server
             assert another.boot_id() == ssh.boot_id()
+
+
+def test_who_listens_for_the_market_hears_of_a_shutdown_as_of_a_broken_connection(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that listening goes on after a reboot; a machine that cannot listen is not asked again."""
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    with machine.connect() as ssh:
+        monkeypatch.setattr(spot, "_machine_side", lambda: program)
+        with pytest.raises(ConnectError, match="has ended what listened"):
+            spot.wait_for_notice(ssh)
+        monkeypatch.setattr(spot, "_machine_side", lambda: "raise SystemExit('no such module')")
+        with pytest.raises(RemoteError, match="cannot listen") as caught:
+            spot.wait_for_notice(ssh)
+    assert not isinstance(caught.value, ConnectError)
+    assert caught.value.details == ("no such module",)

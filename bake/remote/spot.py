@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from bake.errors import RemoteError
+from bake.errors import ConnectError, RemoteError
 from bake.remote.connection import Connection
 
 
@@ -28,7 +28,8 @@ class Notice:
 def wait_for_notice(connection: Connection) -> Notice:
     """For as long as it takes; cancelled when this thread's work is called off.
 
-    ConnectError when the connection breaks, RemoteError when the machine cannot listen.
+    ConnectError when the connection breaks, or the machine shuts down; RemoteError when it cannot
+    listen.
     """
     command = shlex.join(["/usr/bin/python3", "-I", "-c", _machine_side()])
     stdout, stderr = bytearray(), bytearray()
@@ -36,7 +37,8 @@ def wait_for_notice(connection: Connection) -> Notice:
         for out, err in watcher.chunks():
             stdout += out
             stderr += err
-        watcher.exit_status()  # ConnectError when it did not end by itself
+        if watcher.exit_status() == -1:  # as everything that runs when the machine is rebooted
+            raise ConnectError(f"{connection} has ended what listened for the market's notice")
     try:
         said = json.loads(stdout)
         return Notice(str(said["action"]), str(said["time"]), float(said["left_s"]))
