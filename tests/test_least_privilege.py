@@ -18,23 +18,34 @@ from aws_in_process import ACCOUNT, REGION, public_key
 from iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without
 from moto.ec2.models import ec2_backends
 
-from bake.aws.checkpoint import as_image, create_checkpoint, prune, wait_until_completed
+from bake.aws.checkpoint import (
+    as_image,
+    create_checkpoint,
+    delete_checkpoint,
+    prune,
+    wait_until_completed,
+)
 from bake.aws.failures import forget_failures, note_failure
-from bake.aws.image import create_image, delete_image
+from bake.aws.image import create_image, delete_image, deregister_image
 from bake.aws.image_copy import copy_image
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
 from bake.aws.lease import Lease, lease
-from bake.aws.machine import console_output, start, stop, terminate
+from bake.aws.machine import console_output, end, start, stop, terminate
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
 from bake.aws.reap import find
 from bake.aws.reap import remove as remove_remains
 from bake.aws.retention import Verdict, judge, kept_by_users, remove
-from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.security_group import (
+    create_security_group,
+    delete_security_group,
+    remove_security_groups,
+)
 from bake.aws.session import Cloud, enabled_regions
+from bake.aws.snapshot import delete_snapshot
 from bake.aws.tags import Run, new_run, specifications
-from bake.errors import BakeError
+from bake.errors import BakeError, CloudError
 from bake.local.policy import Need, allows, as_list
 
 GRANTS = [
@@ -260,3 +271,45 @@ def told(error: BaseException) -> str:
     if isinstance(error, BakeError):
         parts += [error.code, error.reason, error.hint, *error.details]
     return "\n".join(parts)
+
+
+# What is gone has no tags: EC2 refuses then what it would else not find -------------------------
+
+
+def test_what_is_gone_is_gone_under_the_policy_too(account: Account) -> None:
+    account.begin(POLICY)
+    cloud, owner = account.cloud(), account.aws.cloud
+    ground = preflight(cloud, a_recipe())
+    run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
+    image, checkpoint = bake(cloud, run, ground)
+    delete_image(cloud, image)
+    owner.ec2("DeleteSnapshot", SnapshotId=checkpoint.snapshot_id)
+    assert not delete_checkpoint(cloud, checkpoint)
+    assert deregister_image(cloud, image.image_id) is None
+    delete_snapshot(cloud, checkpoint.snapshot_id, patience_s=0)
+    delete_security_group(cloud, "sg-0123456789abcdef0", patience_s=0)
+    delete_key_pair(cloud, "never-made")
+    account.aws.forget_instances()
+    end(cloud, ["i-0123456789abcdef0"])
+    assert cloud.leftovers == []
+    assert "ec2:DeleteKeyPair" in {need.action for need in account.needed}
+
+
+def test_what_is_there_and_not_ours_is_a_denial(account: Account) -> None:
+    account.begin(POLICY)
+    cloud, owner = account.cloud(), account.aws.cloud
+    owner.ec2("ImportKeyPair", KeyName="theirs", PublicKeyMaterial=public_key().encode())
+    with pytest.raises(CloudError) as caught:
+        delete_key_pair(cloud, "theirs")
+    assert caught.value.code == "UnauthorizedOperation"
+    assert find_key_pair(owner, "theirs")
+
+
+def test_a_machine_that_has_ended_and_lost_its_tags_has_ended(account: Account) -> None:
+    account.begin(POLICY)
+    cloud, owner = account.cloud(), account.aws.cloud
+    order = account.aws.order("k", "sg-1")
+    machine = run_machine(owner, account.aws.run, order, [account.aws.placement()])
+    end(owner, [machine.instance_id])
+    ec2_backends[ACCOUNT][REGION].tags.pop(machine.instance_id)
+    end(cloud, [machine.instance_id])

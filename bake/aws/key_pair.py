@@ -80,5 +80,9 @@ def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
 
 
 def delete_key_pair(cloud: Cloud, name: str) -> None:
-    """No error when there is none: DeleteKeyPair answers the same either way."""
-    cloud.ec2("DeleteKeyPair", KeyName=name)
+    """No error when there is none: DeleteKeyPair itself answers the same either way."""
+    try:
+        cloud.ec2("DeleteKeyPair", KeyName=name)
+    except CloudError as error:
+        if error.code != "InvalidKeyPair.NotFound":  # see gone.py
+            raise

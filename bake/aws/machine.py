@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from bake.aws.market import Market
+from bake.aws.refusal import DENIED
 from bake.aws.security_group import remove_security_groups
 from bake.aws.session import Cloud
 from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, Tags, moment, read
@@ -199,7 +200,10 @@ def _ask_to_end(cloud: Cloud, instance_id: str) -> bool | None:
     except CloudError as error:
         if error.code in _NOT_FOUND:
             return None
-        raise
+        # What has ended loses its tags before EC2 forgets it, and may not be ended again then.
+        machine = find_machine(cloud, instance_id) if error.code in DENIED else None
+        if machine is None or machine.state != "terminated":
+            raise
     return True
 
 

@@ -18,8 +18,9 @@ from botocore.parsers import ResponseParserError
 from bake import __version__
 from bake.aws.answer import Answer
 from bake.aws.cloud_time import CloudTime
+from bake.aws.gone import not_found
 from bake.aws.patience import patiently
-from bake.aws.refusal import refusal
+from bake.aws.refusal import DENIED, refusal
 from bake.aws.undo import Leftover
 from bake.aws.wait import Clock
 from bake.errors import AccessError, CloudError
@@ -109,7 +110,12 @@ class Cloud:
     def ec2(self, operation: str, **params: Any) -> Answer:
         """Asked again for a minute and a half where AWS is busy, or not to be reached."""
         ask = partial(_call, self._client("ec2", _PATIENT), operation, params)
-        return patiently(ask, self.clock)
+        try:
+            return patiently(ask, self.clock)
+        except CloudError as error:
+            if error.code in DENIED:
+                raise not_found(self.ec2, operation, params, error) from None
+            raise
 
     def ec2_at_once(self, operation: str, **params: Any) -> Answer:
         """The same, asked once."""
