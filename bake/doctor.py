@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -104,7 +104,8 @@ def _of_cloud(wanted: Wanted) -> tuple[list[Check], list[str]]:
         placement=ground.placements[0] if ground else None,
     )
     fine = [answer for answer in answers if answer.outcome == "allowed"]
-    checks.append(Check("permissions", "fine", f"{len(fine)} of {len(answers)} are known to be"))
+    known = f"{len(fine)} of {len(answers)} are known to be allowed"
+    checks.append(Check("permissions", "fine", known))
     checks += [
         Check(answer.action, answer.outcome, answer.how)
         for answer in answers
@@ -140,11 +141,7 @@ def _ground(cloud: Cloud, recipe: Recipe) -> tuple[list[Check], Ground | None]:
 def show(console: Console, diagnosis: Diagnosis) -> None:
     """A table, then what to do about each, and what to add to the policy."""
     checks = diagnosis.checks
-    console.table(
-        ["what", "is", "why"],
-        [[check.subject, check.outcome, check.detail] for check in checks],
-        empty="",
-    )
+    console.table(["what", "is", "why"], list(_rows(checks)), empty="")
     for advice in dict.fromkeys(check.advice for check in checks if check.advice):
         console.note(f"→ {advice}")
     added = {"Version": "2012-10-17", "Statement": list(diagnosis.statements)}
@@ -163,3 +160,20 @@ def show(console: Console, diagnosis: Diagnosis) -> None:
     }
     if console.json:
         console.result(document)
+
+
+def _rows(checks: Sequence[Check]) -> Iterator[list[str]]:
+    """One for each, but for permissions that could not be asked: they are many, for few reasons."""
+    unknown: dict[str, list[str]] = {}
+    for check in checks:
+        if _is_unknown(check):
+            unknown.setdefault(check.detail, []).append(check.subject)
+    for check in checks:
+        if not _is_unknown(check):
+            yield [check.subject, check.outcome, check.detail]
+        elif actions := unknown.pop(check.detail, None):
+            yield ["permissions", check.outcome, f"{check.detail}: {', '.join(actions)}"]
+
+
+def _is_unknown(check: Check) -> bool:
+    return check.outcome == "not asked" and ":" in check.subject

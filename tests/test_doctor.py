@@ -147,6 +147,30 @@ def test_without_anything_of_ours_less_can_be_asked_and_that_is_said(of_ours: Ac
     assert not {"ec2:ImportKeyPair", "ec2:CreateSecurityGroup", "ec2:CopyImage"} & unknown
 
 
+@pytest.mark.parametrize(
+    ("sids", "outcome"),
+    [
+        ((), "not asked"),
+        (("StartOnlyWhatCarriesOurTag",), "missing"),
+        (("StartFromAnyImageInAnySubnet",), "missing"),
+        (("StartBehindOurGroupsAlone",), "not asked"),
+    ],
+)
+def test_a_start_is_tried_without_a_group_of_ours_too(
+    of_ours: Account, sids: tuple[str, ...], outcome: str
+) -> None:
+    """It is refused for the network's own group in any case, and what else is refused shows."""
+    of_ours.begin(without(lambda each, _: each["Sid"] in sids))
+    assert "ec2:RunInstances" in outcomes(diagnosis(of_ours), outcome)
+
+
+def test_a_start_that_may_be_behind_any_group_is_known_to_be_allowed(of_ours: Account) -> None:
+    anything = {"Sid": "A", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}
+    of_ours.begin({**POLICY, "Statement": [*POLICY["Statement"], anything]})
+    found = diagnosis(of_ours)
+    assert "ec2:RunInstances" not in outcomes(found, "not asked") | outcomes(found, "missing")
+
+
 def test_tags_that_may_not_be_given_are_what_is_missing(of_ours: Account) -> None:
     of_ours.allow(without(lambda _, action: action == "ec2:CreateTags"))
     found = diagnosis(of_ours)

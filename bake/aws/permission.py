@@ -34,7 +34,7 @@ _PUBLIC_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCzZ4iFK9CtzuiLfV8zAVnR+lG3
 _DRY = {"DryRunOperation"}
 # The answer of who was let in, and has asked for what is not there.
 _NOT_THERE = {"ParameterNotFound", "NoSuchResourceException"}
-_NAMED = re.compile(r"not authorized to perform: (\S+)")
+_NAMED = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
 _AT_ONCE = 8
 
 
@@ -90,11 +90,14 @@ def permissions(
     """
     wanted = set(actions(policy))
     questions = _looks(cloud, wanted)
-    questions |= _dry_runs(cloud, _ours(cloud), image_id, placement)
+    ours = _ours(cloud)
+    questions |= _dry_runs(cloud, ours, image_id, placement)
     asked = [(action, ask) for action, ask in questions.items() if action in wanted]
     found: dict[str, Permission] = {}
     for batch in _batches(asked, _AT_ONCE):
-        for answers in together(*(partial(_answer, action, ask) for action, ask in batch)):
+        for answers in together(
+            *(partial(_answer, action, ask, ours.group) for action, ask in batch)
+        ):
             for answer in answers:
                 _note(found, answer)
     unknown = [a for a in sorted(wanted) if a not in found or found[a].outcome == "not asked"]
@@ -113,7 +116,7 @@ def _note(found: dict[str, Permission], answer: Permission) -> None:
         found[answer.action] = answer
 
 
-def _answer(action: str, ask: Callable[[], Any]) -> list[Permission]:
+def _answer(action: str, ask: Callable[[], Any], group: str) -> list[Permission]:
     """What one call says of its own action, or of another that it implies, as of tagging."""
     try:
         ask()
@@ -127,6 +130,10 @@ def _answer(action: str, ask: Callable[[], Any]) -> list[Permission]:
             return [Permission(action, "not asked", said or error.message)]
         named = _NAMED.search(error.reason)
         refused = named[1].rstrip(".,") if named else action
+        on = named[2] if named and named[2] else "security-group/"
+        if action == refused == "ec2:RunInstances" and not group and "security-group/" in on:
+            # EC2 takes the network's own group then, and that is one which the policy leaves out.
+            return [Permission(action, "not asked", "no group of ours to start one behind")]
         if refused == action:
             return [Permission(action, "missing", error.code)]
         waits = Permission(action, "not asked", f"{refused} is refused before it")
@@ -184,8 +191,9 @@ def _dry_runs(
             "SourceRegion": cloud.region,
             "TagSpecifications": tag("image", "snapshot"),
         }
-    if placement and image_id and ours.group:
-        interface = {"DeviceIndex": 0, "SubnetId": placement.subnet_id, "Groups": [ours.group]}
+    if placement and image_id:
+        interface = {"DeviceIndex": 0, "SubnetId": placement.subnet_id}
+        interface |= {"Groups": [ours.group]} if ours.group else {}
         calls["RunInstances"] = {
             "ImageId": image_id,
             "InstanceType": placement.instance_type,

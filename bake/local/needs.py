@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from bake.local import control
 from bake.local.engine import find_engine
@@ -15,8 +14,7 @@ def needs() -> Mapping[str, Callable[[], str]]:
 
 
 def _containers() -> str:
-    engine = find_engine()
-    return f"{Path(engine.program).name}, {engine.note}" if engine.note else engine.program
+    return find_engine().note
 
 
 def _cloud() -> str:
