@@ -38,6 +38,7 @@ SCRIPT = """\
 # A stage of a test.
 # Needs:  {needs}
 # Inputs: {inputs}
+# Reboots: {reboots}
 set -o errexit -o nounset -o pipefail
 # ask WORD: tells the witness, and goes on when it answers; fails when it says so.
 ask() {{
@@ -127,12 +128,15 @@ class Kitchen:
         for real in ("lib.sh", "stages/seal.sh"):
             shutil.copy(REPOSITORY / "scripts" / real, self.scripts / real)
 
-    def stage(self, name: str, needs: str = "", body: str = "", inputs: str = "") -> None:
+    def stage(
+        self, name: str, needs: str = "", body: str = "", inputs: str = "", *, reboots: bool = False
+    ) -> None:
         """Writes its script; `body` is what it does between its beginning and its end."""
         text = SCRIPT.format(
             name=name,
             needs=needs,
             inputs=inputs,
+            reboots="yes" if reboots else "no",
             body=body,
             address=self.address,
             port=self.witness.port,
