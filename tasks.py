@@ -485,15 +485,13 @@ def checkpoints(
     """List the checkpoints from which bakes can start, and what they cost."""
     console = _console(json)
     with running(console):
-        from datetime import UTC, datetime
-
         from bake import listing
         from bake.aws.checkpoint import checkpoints as find_checkpoints
         from bake.aws.price import snapshot_price
 
         cloud = _cloud(console, local=local, region=region)
         found = find_checkpoints(cloud, recipe)
-        listing.show_checkpoints(console, found, snapshot_price(cloud), datetime.now(UTC), recipe)
+        listing.show_checkpoints(console, found, snapshot_price(cloud), cloud.now(), recipe)
 
 
 @task(
@@ -654,8 +652,9 @@ def images(
         from bake import listing
         from bake.aws.image import images as find_images
 
-        found = find_images(_cloud(console, local=local, region=region), recipe)
-        listing.show_images(console, found)
+        cloud = _cloud(console, local=local, region=region)
+        found = find_images(cloud, recipe)
+        listing.show_images(console, found, cloud.now())
 
 
 @task(
@@ -758,7 +757,8 @@ def machines(
         from bake import listing
         from bake.aws.machine import machines as find_machines
 
-        listing.show_machines(console, find_machines(_cloud(console, local=local, region=region)))
+        cloud = _cloud(console, local=local, region=region)
+        listing.show_machines(console, find_machines(cloud), cloud.now())
 
 
 @task(positional=["machine"], help=MACHINE, **COMMAND)

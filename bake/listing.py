@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
 
 
-def show_images(console: Console, images: Sequence[Image]) -> None:
+def show_images(console: Console, images: Sequence[Image], now: datetime | None = None) -> None:
+    """`now` is AWS's time: their ages are by it."""
     console.table(
         ["image", "recipe", "proved", "disk", "age"],
         [
@@ -37,7 +38,7 @@ def show_images(console: Console, images: Sequence[Image]) -> None:
                 image.recipe,
                 _proved(image) if image.state == "available" else image.state,
                 f"{image.size_gb} GB",
-                _age(image.created_at),
+                _age(image.created_at, now),
             ]
             for image in images
         ],
@@ -130,7 +131,10 @@ def show_verdicts(
             console.note("Nothing was removed. To remove them, add --yes.")
 
 
-def show_machines(console: Console, machines: Sequence[Machine]) -> None:
+def show_machines(
+    console: Console, machines: Sequence[Machine], now: datetime | None = None
+) -> None:
+    """`now` is AWS's time: their ages are by it."""
     console.table(
         ["machine", "state", "type", "address", "since"],
         [
@@ -139,7 +143,7 @@ def show_machines(console: Console, machines: Sequence[Machine]) -> None:
                 machine.state,
                 machine.instance_type + (" spot" if machine.market == "spot" else ""),
                 machine.address or "-",
-                _age(machine.launched_at),
+                _age(machine.launched_at, now),
             ]
             for machine in machines
         ],
@@ -336,8 +340,8 @@ def in_short(time: timedelta) -> str:
     return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // (24 * 60)} d"
 
 
-def _age(moment: datetime) -> str:
-    return duration((datetime.now(UTC) - moment).total_seconds())
+def _age(moment: datetime, now: datetime | None) -> str:
+    return duration(((now or datetime.now(UTC)) - moment).total_seconds())
 
 
 def show_plans(console: Console, previews: Sequence[Preview]) -> None:
