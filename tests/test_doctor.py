@@ -299,3 +299,34 @@ def test_the_command_says_it_and_ends_with_1() -> None:
     document = json.loads(run.stdout)
     assert document["checks"][0]["subject"] == "credentials"
     assert document["checks"][0]["outcome"] == "missing"
+
+
+# What AWS says of a denial in its own code -------------------------------------------------------
+
+BLOB = "Encoded authorization failure message: 8sJ2k_x-9"
+
+
+def test_an_encoded_message_is_decoded_for_who_may(account: Account) -> None:
+    account.begin(without(lambda _, action: action == "ec2:RunInstances"))
+    told = {"explicitDeny": False, "context": {"action": "ec2:RunInstances", "resource": "arn:x"}}
+    account.aws.refuse("RunInstances", "UnauthorizedOperation", f"No. {BLOB}", times=1)
+
+    def decode(cloud: Cloud, operation: str, **params: Any) -> Any:
+        assert (operation, params) == ("DecodeAuthorizationMessage", {"EncodedMessage": BLOB[39:]})
+        return {"DecodedMessage": json.dumps(told)}
+
+    cloud = account.cloud()
+    with mock.patch.object(Cloud, "sts", decode), pytest.raises(CloudError) as caught:
+        cloud.ec2_at_once("RunInstances", MinCount=1, MaxCount=1)
+    assert caught.value.reason == "No. Decoded: no policy allows ec2:RunInstances on arn:x"
+    assert caught.value.message == "AWS refused ec2:RunInstances"
+
+
+def test_who_may_not_decode_it_sees_it_as_it_is(account: Account) -> None:
+    """The policy does not allow it, and a bake says what AWS said all the same."""
+    account.begin(POLICY)
+    account.aws.refuse("DescribeSubnets", "UnauthorizedOperation", f"No. {BLOB}", times=1)
+    with pytest.raises(CloudError) as caught:
+        account.cloud().ec2("DescribeSubnets")
+    assert caught.value.reason == f"No. {BLOB}"
+    assert account.needed[-1].action == "sts:DecodeAuthorizationMessage"

@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from bake import __version__
 from bake.aws.answer import Answer
 from bake.aws.cloud_time import CloudTime
+from bake.aws.denial import decoded
 from bake.aws.gone import not_found
 from bake.aws.patience import patiently
 from bake.aws.refusal import DENIED, refusal
@@ -114,18 +115,27 @@ class Cloud:
             return patiently(ask, self.clock)
         except CloudError as error:
             if error.code in DENIED:
-                raise not_found(self.ec2, operation, params, error) from None
+                found = not_found(self.ec2, operation, params, error)
+                raise decoded(self.sts, found) from None
             raise
 
     def ec2_at_once(self, operation: str, **params: Any) -> Answer:
         """The same, asked once."""
-        return _call(self._client("ec2", _AT_ONCE), operation, params)
+        try:
+            return _call(self._client("ec2", _AT_ONCE), operation, params)
+        except CloudError as error:
+            if error.code in DENIED:
+                raise decoded(self.sts, error) from None
+            raise
 
     def quotas(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("service-quotas", _PATIENT), operation, params)
 
     def ssm(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("ssm", _PROMPT), operation, params)
+
+    def sts(self, operation: str, **params: Any) -> Answer:
+        return _call(self._client("sts", _PROMPT), operation, params)
 
     def iam(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("iam", _PROMPT), operation, params)

@@ -1,0 +1,36 @@
+"""What EC2 says of a denial in a form that only AWS can read: asked of AWS, where the caller may.
+
+"Encoded authorization failure message" (DecodeAuthorizationMessage in STS's API reference). The
+permission for it is in no policy of ours: what it tells is more than who bakes needs to know.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from bake.errors import CloudError
+
+_ENCODED = re.compile(r"Encoded authorization failure message: (\S+)")
+
+
+def decoded(ask: Callable[..., Any], denied: CloudError) -> CloudError:
+    """The same error with AWS's reason in words; as it is, where that cannot be had.
+
+    `ask` calls an operation of STS.
+    """
+    encoded = _ENCODED.search(denied.reason)
+    if not encoded:
+        return denied
+    try:
+        answer = ask("DecodeAuthorizationMessage", EncodedMessage=encoded[1])
+        told = json.loads(answer["DecodedMessage"])
+        context = told["context"]
+        why = "a policy denies" if told["explicitDeny"] else "no policy allows"
+        said = f"{why} {context['action']} on {context['resource']}"
+    except (CloudError, KeyError, TypeError, ValueError):
+        return denied
+    reason = denied.reason.replace(encoded[0], f"Decoded: {said}")
+    return CloudError(denied.message, hint=denied.hint, code=denied.code, reason=reason)
