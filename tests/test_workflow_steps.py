@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from conftest import REPOSITORY
+from leftovers import held
 
 BIN = Path(sys.executable).parent
 WORKFLOW = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "rebuild.yml").read_text())
@@ -42,6 +44,7 @@ source "${{BAKE_LIB:?}}"
 # The local cloud in place of AWS, and what GitHub's own command line was asked to do.
 INVOKE = """#!/bin/bash
 [[ ${{1:-}} != rebuild ]] || set -- "$@" --local --stand-in
+[[ ${{1:-}} != reap ]] || set -- "$@" --local
 exec {bin}/invoke "$@"
 """
 GH = """#!/bin/bash
@@ -135,6 +138,7 @@ class Runner:
                 kept = self.checkout / "reports" / f"rebuild-{entry['group']}"
                 kept.mkdir(parents=True, exist_ok=True)
                 (self.checkout / "summary.md").rename(kept / "summary.md")
+        results["reap"] = "failure" if self.run_job("reap") else "success"
         if "failure" in results.values():
             results["report"] = "failure" if self.run_job("report") else "success"
         return results
@@ -163,30 +167,49 @@ def runner(local_cloud: Path, tmp_path: Path) -> Runner:
     return Runner(checkout, folder)
 
 
+ONE_FAILED = {"plan": "success", "bake": "failure", "reap": "success"}
+
+
+def leave_an_expired_group() -> str:
+    """What a run has left that was killed long ago."""
+    tags = [
+        {"Key": "bake:run", "Value": "20200101-000000-abcdef"},
+        {"Key": "bake:expires", "Value": "2020-01-01T04:00:00Z"},
+    ]
+    made = boto3.client("ec2").create_security_group(
+        GroupName="bake-20200101-000000-abcdef",
+        Description="left",
+        TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
+    )
+    return str(made["GroupId"])
+
+
 @pytest.mark.machines
 @pytest.mark.timeout(900)
 def test_the_workflow_bakes_what_has_changed_and_opens_one_issue_for_what_fails(
     runner: Runner,
 ) -> None:
+    expired = leave_an_expired_group()
     runner.add("tiny-good", "true")
     runner.add("tiny-bad", "echo 'no | such package' >&2; exit 7")
 
     first = runner.run()
-    assert first == {"plan": "success", "bake": "failure", "report": "success"}, runner.log
+    assert first == {**ONE_FAILED, "report": "success"}, runner.log
     bodies = (runner.folder / "bodies").read_text()
     assert "https://github.example/a/b/actions/runs/1" in bodies
+    assert expired not in held().get("groups", []), "reaped, though a bake has failed"
     assert "tiny-bad" in bodies.replace("&#45;", "-")
     assert "no | such package" in bodies
     assert len(list(runner.checkout.glob("builds/*/record.json"))) == 1
 
     # The good one is there now; the bad one is tried again, and told where it was told before.
     second = runner.run()
-    assert second == {"plan": "success", "bake": "failure", "report": "success"}, runner.log
+    assert second == {**ONE_FAILED, "report": "success"}, runner.log
     assert runner.contexts["needs.plan.outputs.matrix"].count("tiny-good") == 0
     asked = [line.split()[:2] for line in (runner.folder / "gh").read_text().splitlines()]
     assert asked.count(["issue", "create"]) == 1
     assert asked.count(["issue", "comment"]) == 1
 
     third = runner.run(recipes="tiny-good")
-    assert third == {"plan": "success", "bake": "skipped"}, runner.log
+    assert third == {"plan": "success", "bake": "skipped", "reap": "success"}, runner.log
     assert len(list(runner.checkout.glob("builds/*/record.json"))) == 1

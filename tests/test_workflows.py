@@ -103,8 +103,16 @@ def test_each_job_has_the_least_permissions() -> None:
     assert workflow["permissions"] == {}
     cloud = {"contents": "read", "id-token": "write"}
     permissions = {name: job["permissions"] for name, job in workflow["jobs"].items()}
-    assert permissions == {"plan": cloud, "bake": cloud, "report": {"issues": "write"}}
+    of_a_report = {"issues": "write"}
+    assert permissions == {"plan": cloud, "bake": cloud, "reap": cloud, "report": of_a_report}
     assert "secrets." not in REBUILD.read_text()
+
+
+def test_what_is_left_is_reaped_whatever_becomes_of_the_bakes_and_told_when_it_is_not() -> None:
+    jobs = read(REBUILD)["jobs"]
+    assert jobs["reap"]["needs"] == ["plan", "bake"]
+    assert jobs["reap"]["if"].startswith("always() && ")
+    assert "reap" in jobs["report"]["needs"]
 
 
 def test_a_bake_is_not_cut_off_by_the_next_one_nor_by_the_clock() -> None:
