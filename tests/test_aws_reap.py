@@ -165,6 +165,7 @@ def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
+    later(aws, minutes=2)
     remains = find(aws.cloud)
     assert kinds(remains) == [
         "spot request",
@@ -192,6 +193,7 @@ def test_machines_end_before_what_they_use_goes(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
+    later(aws, minutes=2)
     remains = find(aws.cloud)
     before = len(aws.calls)
     remove(aws.cloud, remains)
@@ -373,6 +375,11 @@ def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_know
     machine = a_builder(aws, run)
     image_id = an_image(aws, run, machine)
     aws.cloud.ec2("DeregisterImage", ImageId=image_id)
+    lease(aws, run, ended())
+    assert "snapshot" not in kinds(find(aws.cloud)), "its image may not be known everywhere yet"
+    later(aws, minutes=2)
+    assert "snapshot" in kinds(find(aws.cloud))
+    aws.cloud.ssm("DeleteParameter", Name=f"/bake/lease/{DIGEST}/1")
     later(aws, hours=23)
     assert find(aws.cloud) == []
     later(aws, hours=25)
@@ -459,6 +466,7 @@ def test_what_another_has_removed_meanwhile_is_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
+    later(aws, minutes=2)
     remains = find(aws.cloud)
     for number in range(2):
         if number:

@@ -49,6 +49,8 @@ _COMMANDS: dict[Kind, str] = {
 _FAILED = {"failed", "error", "invalid"}
 # A snapshot of an image carries no time. A day is longer than any run works on an image.
 _WITHOUT_IMAGE = timedelta(days=1)
+# How long a new image may be unknown to some of EC2's servers, where its snapshots are known.
+_UNKNOWN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def look(cloud: Cloud, recipe: str | None = None) -> list[Found]:
         *(partial(ask, look.operation, look.key, look.wanted) for look in _TEMPORARY),
     )
     return [
-        *_images_and_snapshots(cloud.region, there["Images"], there["Snapshots"]),
+        *_images_and_snapshots(cloud.region, there["Images"], there["Snapshots"], cloud.now()),
         *(
             _found(
                 cloud.region,
@@ -185,7 +187,7 @@ def look(cloud: Cloud, recipe: str | None = None) -> list[Found]:
 
 
 def _images_and_snapshots(
-    region: str, images: Sequence[Thing], snapshots: Sequence[Thing]
+    region: str, images: Sequence[Thing], snapshots: Sequence[Thing], now: datetime
 ) -> Iterator[Found]:
     """Images that failed, or that a run has registered of a checkpoint; checkpoints; snapshots that
     no image has. Of a pending image's snapshots only their tags say so."""
@@ -208,7 +210,7 @@ def _images_and_snapshots(
             yield replace(found, of_run=False, held_by=image["ImageId"] if image else "")
         elif image := image or by_contents.get(_contents(snapshot)):
             of_image[image["ImageId"]].append(snapshot)
-        elif DIGEST in tags:
+        elif DIGEST in tags and now - made_at > _UNKNOWN:
             found = make("snapshot", made_at=made_at, why="no image has it")
             yield replace(found, expires_at=made_at + _WITHOUT_IMAGE)
     for image in images:
