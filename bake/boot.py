@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from bake.aws.machine import Machine, console_output, find_machine, loss
 from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER
-from bake.errors import ConnectError
+from bake.errors import ConnectError, RequestError
 from bake.remote import reboot as remote
 from bake.remote.connection import Connection, connect
 from bake.remote.keys import KeyPair
@@ -20,8 +21,17 @@ _CONSOLE_LINES = 20
 
 
 def login_user(tags: Mapping[str, str]) -> str:
-    """Whom to log in as, by the tags of an image or a machine of ours."""
-    return tags.get(LOGIN_USER, "ubuntu")
+    """Whom to log in as, by the tags of an image or a machine of ours.
+
+    RequestError for what is no user's name: it goes to `ssh`, to which a word may be an option.
+    """
+    user = tags.get(LOGIN_USER, "ubuntu")
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+        raise RequestError(
+            f"The tag {LOGIN_USER} names no user: {user[:60]!r}",
+            hint="Somebody has changed it: set it right, for Ubuntu's images to ubuntu",
+        )
+    return user
 
 
 def wait_until_reached(

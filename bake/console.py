@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import itertools
 import json as json_library
+import os
+import re
 import sys
 import threading
 import time
@@ -41,6 +43,23 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+# What a terminal would obey, as signs that say so; a newline and a tab are only that. The last ones
+# turn the direction of writing.
+_SIGNS = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
+    **dict.fromkeys([127, *range(128, 160)], 0xFFFD),
+    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
+}
+
+
+def plain(text: str) -> str:
+    """Of the same length, and without anything that a terminal or GitHub's log would obey."""
+    text = text.translate(_SIGNS)
+    if os.environ.get("GITHUB_ACTIONS") == "true":  # there a line is a command that begins so
+        text = re.sub(r"(?m)^(\s*):(?=:)|#(?=#\[)", lambda found: f"{found[1] or ''}·", text)
+    return text
 
 
 class _Screen:
@@ -141,12 +160,12 @@ class Step:
             (self.work.prefix, "dim"),
             self.indent,
             (frame, "cyan"),
-            f" {self.title}  ",
+            f" {plain(self.title)}  ",
             (duration(now - self.started), "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )
-        return text.append(f"  {self.line}", "dim") if self.line else text
+        return text.append(f"  {plain(self.line)}", "dim") if self.line else text
 
 
 class _Here(threading.local):
@@ -284,7 +303,7 @@ class Console:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         # Not soft-wrapped: a table folds its own cells to the width that there is.
         with self._screen.lock:
             self._screen.err.print(table, soft_wrap=False)
@@ -327,6 +346,7 @@ class Console:
     def _print(self, text: Text, *, wrap: bool = False) -> None:
         # Not wrapped as a rule: a command must be in one piece when it is pasted.
         prefix = self._work.prefix
+        text.plain = plain(text.plain)
         with self._screen.lock:
             err = self._screen.err
             if prefix:

@@ -8,6 +8,7 @@ of them.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated
@@ -22,6 +23,11 @@ from bake.variable import is_free
 
 # EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
 MAX_TAGS = 25
+
+
+# Control characters, and ends of lines and paragraphs.
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
@@ -85,9 +91,21 @@ def _requirement(value: str) -> str:
 
 
 def _printable(value: str) -> str:
-    """One line: a newline would end an entry of a list of requirements, or a tag's line."""
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+    """One line: a newline would end an entry of a list of requirements, or a tag's line.
+
+    Nor what turns the direction of writing: what is read would not be what it is.
+    """
+    if any(unicodedata.category(c) in _UNSEEN or c in _TURNING for c in value):
         raise refusal(f"{value!r} has a control character", "Leave it out")
+    return value
+
+
+def _ascii(value: str) -> str:
+    if not value.isascii():
+        character = next(c for c in value if not c.isascii())
+        raise refusal(
+            f"has the character {character!r}", "EC2 takes letters without accents alone: ASCII"
+        )
     return value
 
 
@@ -139,6 +157,7 @@ def _place(pattern: str, what: str, example: str) -> AfterValidator:
 Distinct = AfterValidator(_distinct)
 Some = AfterValidator(_some)
 Printable = AfterValidator(_printable)
+Ascii = AfterValidator(_ascii)
 
 Version = Annotated[
     str, BeforeValidator(_no_number), matching(VERSION.pattern, "version", '"10.1"')
@@ -161,7 +180,9 @@ PipPackage = Annotated[str, Printable, AfterValidator(_requirement)]
 _Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
 # Without user and password: a mirror's URL stands in logs and in the image.
 _Url = Annotated[
-    str, matching(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi")
+    str,
+    Printable,
+    matching(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi"),
 ]
 _TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
 _TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]

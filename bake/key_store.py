@@ -7,8 +7,10 @@ start of the machine.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -17,11 +19,19 @@ from bake.errors import RequestError
 from bake.folders import home
 
 KNOWN_HOSTS = "known_hosts"
+_LONGEST_NAME = 200
 
 
 def key_path(account_id: str, region: str, name: str) -> Path:
-    """Where the private half is; key pairs at AWS belong to an account and a region."""
-    return home() / "keys" / f"{account_id}-{region}" / f"{name}.pem"
+    """Where the private half is; key pairs at AWS belong to an account and a region.
+
+    At AWS a name may hold any of ASCII's characters, and be longer than a file's: what a file's
+    name should not hold is written as in a URL.
+    """
+    file = quote(name, safe=" @+=,:()")
+    if len(file) > _LONGEST_NAME:
+        file = hashlib.sha256(name.encode()).hexdigest()
+    return home() / "keys" / f"{account_id}-{region}" / f"{file}.pem"
 
 
 def save_key(path: Path, private_openssh: str) -> None:

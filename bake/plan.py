@@ -20,6 +20,7 @@ from bake.lock import UNLOCKED, Lock, refuse_another
 from bake.payload import Payload, with_mirrors
 from bake.recipe import MANAGER_STAGES, Recipe
 from bake.stage import EVERY_OTHER, Script, read_script
+from bake.variable import LONGEST_B
 
 PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
 CHANNEL = "conda-forge"
@@ -270,6 +271,9 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
         if name not in given:
             hint = nearest(name, given)
             yield Finding(place, f"nobody gives the input {name}", hint)
+        elif (size := len(f"{name}={given[name]}".encode()) + 1) > LONGEST_B:
+            message = f"its input {name} is {size} bytes long, and Linux allows {LONGEST_B}"
+            yield Finding(place, message, "Name fewer packages, or shorter ones")
     for name in sorted(script.used() & set(given) - set(script.inputs)):
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
 

@@ -241,5 +241,7 @@ def _escaped(text: str) -> str:
 
 def _printable(text: str, longest: int) -> str:
     """Without the control characters that a terminal's output may have."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
+    plain = re.sub(
+        r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", text
+    )
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"

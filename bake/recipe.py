@@ -20,6 +20,7 @@ from bake.errors import Finding, RecipeError
 from bake.faults import findings
 from bake.fields import (
     AptPackage,
+    Ascii,
     CondaPackage,
     Distinct,
     Environment,
@@ -160,7 +161,7 @@ class Recipe(_Table):
     """What an image is made of. Frozen; `override` gives a changed copy, validated again."""
 
     name: Name
-    description: Annotated[str, Printable] = Field(
+    description: Annotated[str, Printable, Ascii] = Field(
         "", max_length=255, description="up to 255 characters, EC2's limit"
     )
     default: bool = Field(False, strict=True, description="true for what --cuda alone chooses")

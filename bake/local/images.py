@@ -48,6 +48,12 @@ class Images(Snapshots):
 
     def new_image(self, name: str, **values: Any) -> LocalImage:
         """An image of this account under a name that is free."""
+        if not values.get("description", "").isascii():
+            raise EC2ClientError(
+                "InvalidParameterValue",
+                "Value for parameter description is invalid. "
+                "Character sets beyond ASCII are not supported.",
+            )
         if not _IMAGE_NAME.fullmatch(name or ""):
             raise EC2ClientError(
                 "InvalidAMIName.Malformed",
