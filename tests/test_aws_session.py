@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -200,7 +201,8 @@ def refused(service: str, code: str, message: str, *, date: datetime | None) -> 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
 def test_a_missing_permission_is_named(aws: Aws, code: str) -> None:
     aws.refuse("DescribeVpcs", code, "Encoded authorization failure message: abc")
-    with pytest.raises(CloudError) as caught:
+    refused = CloudError("AWS refused sts:DecodeAuthorizationMessage", code="AccessDenied")
+    with mock.patch.object(Cloud, "sts", side_effect=refused), pytest.raises(CloudError) as caught:
         aws.cloud.ec2("DescribeVpcs")
     assert "ec2:DescribeVpcs" in caught.value.hint
     assert "decode-authorization-message" in caught.value.hint
