@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from conftest import REPOSITORY
 from kitchen import Kitchen
+from leftovers import held
 
 from bake.aws.checkpoint import checkpoints
 from bake.aws.session import connect
@@ -105,6 +109,35 @@ def test_keys_that_nobody_was_given_and_wrong_secrets_are_refused(
         wrong = boto3.Session(key, "wrong", region_name="us-east-1")
         with pytest.raises(ClientError, match="AuthFailure"):
             wrong.client("ec2").describe_images()
+
+
+@pytest.mark.parametrize("taken", ["", "ec2:ImportKeyPair"])
+def test_the_doctor_asks_a_cloud_and_changes_nothing(
+    local_cloud: Any, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    before = held()
+    with a_user(less(taken), monkeypatch):
+        said = doctor("--region", "us-east-1")
+    assert held() == before
+    missing = {each["subject"] for each in said["checks"] if each["outcome"] == "missing"}
+    # The base image is the distribution's own, and here there are stand-ins.
+    assert missing == {"base", taken} - {""}
+    assert "iam:CreateServiceLinkedRole" in {
+        each["subject"] for each in said["checks"] if each["outcome"] == "not asked"
+    }
+
+
+def test_the_doctor_says_what_the_local_cloud_needs(local_cloud: Any) -> None:
+    said = doctor("--local", status=0)
+    assert said["well"] is True
+    assert {each["subject"] for each in said["checks"]} == {"Python", "containers", "local cloud"}
+
+
+def doctor(*words: str, status: int = 1) -> Any:
+    command = [Path(sys.executable).parent / "invoke", "doctor", *words, "--json"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert run.returncode == status, run.stderr
+    return json.loads(run.stdout)
 
 
 def test_a_dry_run_is_answered_only_when_it_would_be_allowed(
