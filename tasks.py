@@ -515,7 +515,9 @@ def reap(
 ) -> None:
     """Remove what killed runs have left behind, by its tags; shows it first."""
     console = _console(json, quiet)
-    with running(console):
+    with running(console, interrupted="what is still there, the same command finds"):
+        import shlex
+
         from bake import reaping
         from bake import recipe as recipes
         from bake.errors import RecipeError
@@ -529,9 +531,10 @@ def reap(
             usual = []
         regions = reaping.regions_of(cloud, region, all_regions, usual)
         reaped = reaping.reap(cloud, regions, console, recipe=recipe, act=yes)
-        where = "--all-regions" if all_regions else f"--region {','.join(regions)}"
-        words = [_invoke(), "reap", where, f"--recipe {recipe}" if recipe else "", "--yes"]
-        reaping.show(console, reaped, " ".join(filter(None, [*words, "--local" if local else ""])))
+        where = ["--all-regions"] if all_regions else ["--region", ",".join(regions)]
+        which = ["--recipe", recipe] if recipe else []
+        words = [_invoke(), "reap", *where, *which, "--yes", *(["--local"] if local else [])]
+        reaping.show(console, reaped, shlex.join(words))
         raise_for(reaped)
 
 

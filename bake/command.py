@@ -105,10 +105,12 @@ class Command(Task):  # type: ignore[misc]
 
 
 @contextmanager
-def running(console: Any) -> Iterator[None]:
+def running(
+    console: Any, *, interrupted: str = "what was started has been removed"
+) -> Iterator[None]:
     """What a command does happens in here: failures become words and an exit code.
 
-    A traceback is left only for what is our own mistake.
+    A traceback is left only for what is our own mistake. `interrupted` says how things are then.
     """
     from bake.errors import BakeError
     from bake.interrupts import one_interrupt
@@ -125,7 +127,7 @@ def running(console: Any) -> Iterator[None]:
         for note in left:
             console.warn(note)
         rest = "the rest of " if left else ""
-        console.warn(f"Interrupted; {rest}what was started has been removed.")
+        console.warn(f"Interrupted; {rest}{interrupted}.")
         raise Exit(code=INTERRUPTED) from None
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from unittest import mock
 
-import boto3
 import pytest
-from aws_in_process import ACCOUNT, REGION, Aws, aws_in_process, public_key
+from aws_in_process import ACCOUNT, REGION, Aws, _session, aws_in_process, public_key
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.ec2.models import ec2_backends
@@ -41,12 +41,20 @@ ELSEWHERE = "another-computer pid:[1] 1 1"
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def aws() -> Iterator[Aws]:
+@contextmanager
+def an_account() -> Iterator[Aws]:
+    """One where it can be made `later`."""
     with (
         aws_in_process() as aws,
         mock.patch.object(AmisResponse, "register_image", _register_image),
     ):
+        aws.put_off = put_wrong(aws.cloud.session)  # type: ignore[attr-defined]
+        yield aws
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with an_account() as aws:
         yield aws
 
 
@@ -153,8 +161,7 @@ def kinds(remains: list[Remains]) -> list[str]:
 
 
 def later(aws: Aws, **more: float) -> None:
-    put_wrong(aws.cloud.session)(timedelta(**more))
-    aws.cloud._clients.clear()
+    aws.put_off(timedelta(**more))  # type: ignore[attr-defined]
     aws.cloud.ec2("DescribeVpcs")
 
 
@@ -285,7 +292,7 @@ def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) ->
 @pytest.mark.parametrize("wrong", [timedelta(hours=2), timedelta(hours=-2)])
 def test_a_clock_that_is_two_hours_wrong_here_changes_nothing(aws: Aws, wrong: timedelta) -> None:
     """Theirs was made by AWS's time, ours too: neither has expired, nor is one of them dead."""
-    session = boto3.Session(region_name=REGION)
+    session = _session(REGION)
     put_wrong(session)(wrong)
     aws.cloud = connect(session=session)
     aws.listen(session)

@@ -14,11 +14,12 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_in_process import Aws, aws_in_process
+from aws_in_process import Aws
 from conftest import REPOSITORY
+from invoke.exceptions import Exit
 from kitchen import Kitchen, Witness
 from leftovers import held
-from test_aws_reap import a_builder, a_run, ended, later, lease
+from test_aws_reap import a_builder, a_run, an_account, ended, later, lease
 
 from bake import reaping
 from bake.aws import parameter
@@ -28,6 +29,7 @@ from bake.aws.remains import KINDS, Remains
 from bake.aws.session import connect
 from bake.aws.tags import rfc3339, specifications
 from bake.aws.undo import Leftover
+from bake.command import raise_for, running
 from bake.console import Console
 from bake.errors import CloudError, RequestError
 
@@ -37,7 +39,7 @@ NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 
 @pytest.fixture
 def aws() -> Iterator[Aws]:
-    with aws_in_process() as aws:
+    with an_account() as aws:
         yield aws
 
 
@@ -111,6 +113,18 @@ def test_what_stays_is_named_with_its_command(capsys: pytest.CaptureFixture[str]
     [each] = document["remains"]
     assert (each["state"], each["command"]) == ("left", one.command)
     assert document["error"]["message"] == "Not all could be removed"
+    with pytest.raises(Exit) as ended:
+        raise_for([reaping.Reaped("eu-west-1", NOW), reaped])
+    assert ended.value.code == 1
+
+
+def test_an_interrupt_promises_nothing_that_was_not_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Exit) as ended, running(Console(), interrupted="the rest, the next finds"):
+        raise KeyboardInterrupt("SIGINT")
+    assert ended.value.code == 130
+    assert "Interrupted; the rest, the next finds." in capsys.readouterr().err
 
 
 # Regions ----------------------------------------------------------------------------------------
