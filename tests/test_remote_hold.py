@@ -302,3 +302,6 @@ def test_a_machine_that_loses_its_power_while_held_is_reached_by_the_same_keys(
         assert f"{builder.expires_at:%Y-%m-%dT%H:%M}" in new.run(f"sudo cat {timer}").stdout
         with hold(new):
             assert found(new, builder) == []
+    with pytest.raises(RemoteError, match="could not be held still") as caught, hold(ssh):
+        pass
+    assert caught.value.details == ("it was rebooted, and no stage said that it would",)

@@ -35,10 +35,12 @@ def hold(connection: Connection) -> Iterator[None]:
     RemoteError when the machine could not be held, and on leaving when it was not held to the end:
     the connection broke, or it took more than HELD_FOR_S. The machine has then put everything back
     by itself, and a snapshot taken meanwhile has to be deleted. An exception from within comes
-    out as it is, with everything back too.
+    out as it is, with everything back too. A machine that was rebooted since its stages ran is not
+    held: what they have written need not be on its disk.
     """
     sudo = [] if connection.user == "root" else ["sudo", "-n"]
-    command = [*sudo, "bash", "--norc", "-c", _machine_side(), "bake", str(HELD_FOR_S)]
+    told = [str(HELD_FOR_S), connection.boot_id()]
+    command = [*sudo, "bash", "--norc", "-c", _machine_side(), "bake", *told]
     with connection.start(shlex.join(command), hold_stdin=True) as machine:
         said = _Said(machine)
         try:

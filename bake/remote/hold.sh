@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The machine's side of a hold: what opens this machine, and what it could pass for itself with, is
-# off its disk and the disk is flushed, until stdin says "release". Its argument: how many seconds it waits
-# for that. The text is given to `bash -c`: no file of it exists.
+# off its disk and the disk is flushed, until stdin says "release". Its arguments: how many seconds it
+# waits for that, and the boot that it has to be. The text is given to `bash -c`: no file of it exists.
 #
 # stdout: "held", and "released" once everything is back. Whatever else happens (stdin ends, nobody
 # says anything for too long, a signal) everything is put back too, and the status is not 0.
@@ -17,11 +17,12 @@ cd /
 kept='' # the folder in memory, as long as something is in it
 
 main() {
-    local limit_s=$1 word=''
+    local limit_s=$1 boot_id=$2 word=''
     trap '' PIPE # who listened may be gone; what was taken away is put back all the same
     trap 'exit 1' HUP INT TERM
     trap put_back EXIT
     [[ $(stat --file-system --format=%T /run) == tmpfs ]] || fail "/run is not in memory"
+    [[ $(</proc/sys/kernel/random/boot_id) == "$boot_id" ]] || fail "it was rebooted, and no stage said that it would"
     wait_for_cloud_init
     exec 9>/run/bake-hold.lock
     flock --wait "$limit_s" 9 || fail "it is held already"
