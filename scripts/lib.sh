@@ -35,6 +35,7 @@ download() {
         fail "$url has the sha256 $actual, and not $expected: it was changed on its way, or upstream replaced it"
     fi
     mv "$file.part" "$file"
+    note files <<<"${url##*/} $expected"
 }
 
 # A container shares its host's kernel: it can hold a driver's libraries, never its module.
@@ -48,12 +49,38 @@ version_of() {
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed --quiet 's/^.i  *//p'
 }
 
+# ---- what was installed, and what is locked ----
+
+# What each stage installs is noted, for the bake's record and a lock made of it, and stays in the image.
+# With a lock, LOCKED_APT, LOCKED_CONDA and LOCKED_PIP are never empty: they begin with a comment.
+NOTES=/usr/share/bake
+
+# note KIND: lines `NAME WHAT…` from stdin; of two with one name the last one counts.
+note() {
+    local -r file=$NOTES/installed/${STAGE:?belongs to the Inputs of a stage that installs something}/$1
+    local lines
+    lines=$(cat <(cat "$file" 2>/dev/null) - |
+        awk 'NF { line[$1] = $0 } END { for (name in line) print line[name] }' | sort)
+    [[ -z $lines ]] || write_file "$file" <<<"$lines"
+}
+
+# no_differences: fails for those that stdin names, one in a line.
+no_differences() {
+    local lines
+    lines=$(sort)
+    [[ -n $lines ]] || return 0
+    printf '%s\n' "$lines" >&2
+    fail "that is not what the lock says. A bake with --no-lock installs what there is now; invoke lock then locks that"
+}
+
 # ---- apt ----
 
 # Stages run at the same time, and of them one at a time uses apt. Boot-time jobs (apt-daily,
 # unattended-upgrades, cloud-init) hold apt's own locks: it waits for dpkg's by itself from 1.9.11 on
 # (Ubuntu 18.04 has 1.6), and for the lists' in no version.
 alone_with_apt() {
+    [[ ! -d /run/systemd/system ]] || # else they upgrade what nobody asked for, in the middle of a bake
+        systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
     local -r locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
     (
         flock --timeout 3600 9 || fail "another stage has been using apt for more than an hour"
@@ -71,8 +98,73 @@ call_apt_get() {
         --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync for each file: stopping the machine flushes all
 }
 
+# installed_packages: lines `NAME VERSION`; a foreign architecture belongs to the name.
+installed_packages() {
+    # shellcheck disable=SC2016 # dpkg's own placeholders
+    dpkg-query --show --showformat '${db:Status-Abbrev} ${binary:Package} ${Version}\n' |
+        awk -v own=":$(dpkg --print-architecture)$" '$1 ~ /^.i/ { sub(own, "", $2); print $2, $3 }'
+}
+
 configure_and_install() {
-    dpkg --configure --pending --force-confdef --force-confold && call_apt_get install "$@"
+    local -r base=$NOTES/base-image/apt # before anything was installed
+    [[ -f $base ]] || installed_packages | write_file "$base" || return
+    dpkg --configure --pending --force-confdef --force-confold || return
+    if [[ -z ${LOCKED_APT?belongs to the Inputs of a stage that installs packages} ]]; then
+        call_apt_get install "$@" || return
+    else
+        install_locked_packages "$@" || return
+    fi
+    installed_packages | lines_not_in <(cat "$base" "$NOTES"/installed/*/apt 2>/dev/null) | note apt || return
+    [[ -z $LOCKED_APT ]] || differing_packages "$base" | no_differences
+}
+
+lines_not_in() { grep --invert-match --line-regexp --fixed-strings --file="$1" || true; }
+
+# install_locked_packages PACKAGE…: the lock's own for this stage (lines `STAGE NAME VERSION`). Those of stages
+# that may run beside it hold for what apt adds by itself. Of what is asked for, what is there stays as it is.
+install_locked_packages() {
+    local -r preferences=/run/bake-lock.pref
+    local package manual locked=() more=()
+    packages_not_to_be_had | no_differences || return
+    awk -v stage="$STAGE" 'NF == 3 && $1 != stage {
+        printf "Package: %s\nPin: version %s\nPin-Priority: 1001\n\n", $2, $3 }' <<<"$LOCKED_APT" >"$preferences"
+    mapfile -t locked < <(awk -v stage="$STAGE" '$1 == stage { print $2 "=" $3 }' <<<"$LOCKED_APT")
+    for package in "$@"; do
+        [[ " ${locked[*]%%=*} " == *" ${package%%=*} "* || -n $(version_of "${package%%=*}") ]] || more+=("$package")
+    done
+    manual=$(apt-mark showmanual)
+    call_apt_get --option Dir::Etc::Preferences="$preferences" --allow-downgrades install "${locked[@]}" "${more[@]}" || return
+    # What came along with others may go with them, as without a lock.
+    printf '%s\n' "${locked[@]%%=*}" | lines_not_in <(printf '%s\n' "$manual" "${@%%=*}") |
+        xargs --no-run-if-empty apt-mark auto >/dev/null
+}
+
+packages_not_to_be_had() {
+    local locked
+    mapfile -t locked < <(awk -v stage="$STAGE" '$1 == stage { print $2 }' <<<"$LOCKED_APT")
+    ((${#locked[@]})) || return 0
+    awk -v stage="$STAGE" '
+        kind == "there" { there[$1, $2] }
+        kind == "offered" && /Packages *$/ { gsub(/ /, ""); split($0, part, "|")
+            if (!((part[1], part[2]) in there)) { there[part[1], part[2]]
+                offers[part[1]] = offers[part[1]] " " part[2] } }
+        kind == "locked" && $1 == stage && !(($2, $3) in there) {
+            print $2 ": " $3 " is locked, and the archive has" ($2 in offers ? offers[$2] : " none") }
+    ' kind=there <(installed_packages) kind=offered <(apt-cache madison "${locked[@]}" 2>/dev/null) \
+        kind=locked <(printf '%s\n' "$LOCKED_APT")
+}
+
+# differing_packages BASE: of all that is not as it was in the base image, what is not in the lock as it is.
+differing_packages() {
+    awk -v stage="$STAGE" '
+        kind == "base" { base[$1] = $2 }
+        kind == "locked" { known[$2]; version[$2, $3]; if ($1 == stage) own[$2] = $3 }
+        kind == "now" && $1 in own && own[$1] != $2 { print $1 ": " own[$1] " is locked, and " $2 " is installed" }
+        kind == "now" && !($1 in own) && base[$1] != $2 && !(($1, $2) in version) {
+            print $1 ": " $2 " is installed, and " ($1 in known ? "another version" : "nothing of it") " is locked" }
+        kind == "now" { delete own[$1] }
+        END { for (name in own) print name ": " own[name] " is locked, and nothing of it is installed" }
+    ' kind=base "$1" kind=locked <(printf '%s\n' "$LOCKED_APT") kind=now <(installed_packages)
 }
 
 apt_get() { alone_with_apt call_apt_get "$@"; }
@@ -166,13 +258,106 @@ in_bashrc() {
     grep --quiet --line-regexp --fixed-strings "$1" "$file" || printf '%s\n' "$1" >>"$file"
 }
 
-# pip_install ARGUMENT…: into the environment, as its owner. The machine's own pip settings (a
-# company's certificate, say) stay in force. Bytecode is left to the first import: compiling what mostly
-# nobody imports takes a third of the time, and a fifth of the image.
-pip_install() {
+# call_pip ARGUMENT…: the environment's, as its owner. The machine's own pip settings (a company's
+# certificate, say) stay in force.
+call_pip() {
     over_tls "$PYPI_MIRROR"
-    as_login_user "$ENVIRONMENT_PREFIX/bin/python" -m pip install --index-url "$PYPI_MIRROR" \
-        --disable-pip-version-check --no-input --no-cache-dir --no-compile --progress-bar off --no-warn-script-location "$@"
+    as_login_user env "${pip_settings[@]}" "$ENVIRONMENT_PREFIX/bin/python" -m pip \
+        --disable-pip-version-check --no-input --no-cache-dir "$@"
+}
+pip_settings=(PIP_PROGRESS_BAR=off)
+
+# pip_install ARGUMENT…: or else the lock's, in which what is asked for has to be. Bytecode is left to the first
+# import: compiling what mostly nobody imports takes a third of the time, and a fifth of the image.
+pip_install() {
+    if [[ -z ${LOCKED_PIP?belongs to the Inputs of a stage that installs wheels} ]]; then
+        install_wheels "$@"
+    else
+        install_locked_wheels
+        call_pip install --no-index --no-deps "$@" || fail "the lock does not hold what the recipe asks for"
+    fi
+}
+
+install_wheels() {
+    local report
+    report=$(as_login_user mktemp)
+    call_pip install --index-url "$PYPI_MIRROR" --no-compile --no-warn-script-location --report "$report" "$@"
+    read_report <"$report" | note pip
+    rm "$report"
+}
+
+# read_report: lines `NAME VERSION SHA256 FILE` from pip's report of an installation. [pip, "Installation Report"]
+read_report() {
+    local -r program='
+import json, re, sys, urllib.parse
+for item in json.load(sys.stdin)["install"]:
+    name, info = re.sub("[-_.]+", "-", item["metadata"]["name"]).lower(), item["download_info"]
+    archive = info.get("archive_info", {})
+    sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").replace("sha256=", "")
+    file = urllib.parse.unquote(urllib.parse.urlsplit(info["url"]).path).rpartition("/")[2]
+    print(name, item["metadata"]["version"], sha256 or "-", info["url"] if item["is_direct"] else file)'
+    python3 -c "$program"
+}
+
+# upgrade_pip: old ones cannot tell what they install, themselves among it: so the wheel is fetched first.
+upgrade_pip() {
+    local folder wheels
+    if [[ -n $LOCKED_PIP ]]; then
+        pip_install pip
+        return
+    fi
+    folder=$(as_login_user mktemp --directory)
+    call_pip download --index-url "$PYPI_MIRROR" --no-deps --only-binary :all: --dest "$folder" pip
+    wheels=("$folder"/pip-*.whl)
+    call_pip install --no-index --no-compile --no-warn-script-location "${wheels[@]}"
+    sha256sum "${wheels[@]}" | sed --regexp-extended 's|^([0-9a-f]+) .*/(pip-([^-]+)-.*)|pip \3 \1 \2|' | note pip
+    rm --recursive --force "$folder"
+}
+
+# install_locked_wheels: LOCKED_PIP, which is a file of requirements with hashes. pip comes first: it may be an
+# old one, and cannot well replace itself beside others. The environment's constraints have no hashes; what
+# they ask for, the lock has.
+install_locked_wheels() {
+    local -r options=(--index-url "$PYPI_MIRROR" ${PYTORCH_MIRROR:+--extra-index-url "$PYTORCH_MIRROR"}
+        --require-hashes --no-deps --only-binary :all:)
+    local list report part more
+    local pip_settings=("${pip_settings[@]}" PIP_CONSTRAINT=/dev/null)
+    list=$(as_login_user mktemp) report=$(as_login_user mktemp)
+    for part in '^pip==' '^[^#]'; do
+        grep "$part" <<<"$LOCKED_PIP" >"$list" || continue
+        [[ $part == '^pip==' ]] && more=() || more=(--report "$report")
+        call_pip install --no-compile --no-warn-script-location "${more[@]}" "${options[@]}" --requirement "$list" || {
+            wheels_not_to_be_had "${options[@]}" <<<"$LOCKED_PIP" | no_differences
+            fail "pip cannot install what the lock says"
+        }
+    done
+    sed --quiet --regexp-extended 's/^pip==(\S+) --hash=sha256:(\S+) # (\S+)$/pip \1 \2 \3/p' <<<"$LOCKED_PIP" | note pip
+    [[ ! -s $report ]] || read_report <"$report" | note pip
+    rm "$list" "$report"
+}
+
+# wheels_not_to_be_had PIP_OPTION…: pip itself stops at the first one, so each is asked for by itself.
+wheels_not_to_be_had() {
+    local -r program='
+import concurrent.futures, re, subprocess, sys, tempfile
+def difference(line):
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/one.txt", "w") as file:
+            file.write(line)
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-cache-dir"]
+        command += ["download", "--dest", folder, "--requirement", file.name] + sys.argv[1:]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    wanted, _, sha256 = line.partition(" --hash=sha256:")
+    got, versions = (re.search(pattern, done.stdout) for pattern in ("Got +([0-9a-f]+)", "from versions: (.*)[)]"))
+    if done.returncode == 0:
+        return ""
+    if got:
+        return f"{wanted}: sha256 {sha256.split()[0]} is locked, and the index has {got[1]}"
+    found = f"the index has {versions[1]}" if versions else done.stdout.strip().splitlines()[-1]
+    return f"{wanted} is locked, and {found}"
+lines = [line.strip() for line in sys.stdin if line.strip() and not line.startswith("#")]
+print(*filter(None, concurrent.futures.ThreadPoolExecutor(8).map(difference, lines)), sep="\n")'
+    as_login_user env "${pip_settings[@]}" "$ENVIRONMENT_PREFIX/bin/python" -c "$program" "$@"
 }
 
 # install_framework PIP_OPTION…: FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
@@ -180,7 +365,7 @@ pip_install() {
 # `pip install pandas` brings a numpy that MXNet 1.x cannot import with (1.24 took np.bool away).
 install_framework() {
     local -r requirements=$ENVIRONMENT_PREFIX/constraints.txt
-    pip_install --upgrade pip
+    upgrade_pip
     write_file "$requirements" <<<"$FRAMEWORK_REQUIREMENTS"
     pip_install --requirement "$requirements" "$@"
     write_file "$ENVIRONMENT_PREFIX/pip.conf" <<<$'[install]\nconstraint = '"$requirements"

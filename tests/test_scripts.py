@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import io
 import shlex
-import subprocess
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from uuid import uuid4
 
 import pytest
-from conftest import CACHE, REPOSITORY
+from conftest import CACHE
+from stage_machines import LIB, SCRIPTS, Machine, find, machines
 
-from bake import catalog, recipe
-from bake.local import os_images, standin
-from bake.local.engine import Engine, find_engine
+from bake.local import standin
 from bake.local.standin import upstreams
 from bake.payload import Payload
-from bake.plan import variables
-from bake.stage import read_script
 from bake.task_group import together
 
 pytestmark = pytest.mark.machines
 
-SCRIPTS = REPOSITORY / "scripts"
-LIB = "/run/bake/lib.sh"
 UBUNTU, DEBIAN = "mxnet-cu101", "mxnet-cu118-debian12"
 PREFIX = "/opt/conda/envs/d2l"
 # What a login by `ssh host command` starts from: pam_env reads the file, and no profile is.
@@ -39,48 +30,6 @@ find /usr /opt /var/lib -path /var/lib/apt -prune -o -path /var/lib/dpkg -prune 
     -name __pycache__ -prune -o -type f -printf '%p %s %m %u\\n'
 find /etc /home /root /opt -path '*/lib/python*' -prune -o -type f -exec sha256sum {} +
 """
-
-
-@dataclass(frozen=True)
-class Machine:
-    engine: Engine
-    name: str
-    inputs: Mapping[str, str]
-
-    def run(
-        self, command: str, *, user: str = "root", stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[str]:
-        home = "/root" if user == "root" else f"/home/{user}"
-        arguments = ["exec", "--interactive", "--user", user, "--workdir", home, self.name]
-        arguments += ["env", "--ignore-environment", f"HOME={home}", f"USER={user}"]
-        arguments += ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "bash", "-c", command]
-        done = subprocess.run(self.engine.command(*arguments), input=stdin, capture_output=True)
-        out, err = done.stdout.decode(), done.stderr.decode()
-        return subprocess.CompletedProcess(command, done.returncode, out, err)
-
-    def read(self, command: str, *, user: str = "root") -> str:
-        done = self.run(command, user=user)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
-
-    def stage(self, name: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        """Run a stage with the inputs that it declares: the recipe's, some of them changed."""
-        script = read_script(SCRIPTS / "stages" / f"{name}.sh")
-        unknown = set(changed) - set(script.inputs)
-        assert not unknown, f"{name} has no inputs {unknown}"
-        given = {key: self.inputs[key] for key in script.inputs} | changed | {"BAKE_LIB": LIB}
-        exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in given.items())
-        self.run(f"mkdir -p /run/bake; cat > {LIB}", stdin=(SCRIPTS / "lib.sh").read_bytes())
-        return self.run(f"{exports}bash -s", stdin=script.body)
-
-    def bake(self, *names: str, **changed: str) -> str:
-        """The last lines of each of these stages, all of which must end well."""
-        last = []
-        for name in names:
-            done = self.stage(name, **changed)
-            assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-            last.append(done.stdout.splitlines()[-1])
-        return "\n".join(last)
 
 
 def notebook_archive() -> Iterator[bytes]:
@@ -99,41 +48,14 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def payloads(state: pytest.MonkeyPatch) -> dict[str, Payload]:
-    found = {name: recipe.find(name, REPOSITORY / "manifests") for name in (UBUNTU, DEBIAN)}
-    return {name: standin.up(entry) for name, entry in found.items()}
+    return {name: standin.up(find(name)) for name in (UBUNTU, DEBIAN)}
 
 
 @pytest.fixture(scope="module")
 def start(payloads: dict[str, Payload]) -> Iterator[Callable[[str], Machine]]:
     """Starts a fresh stand-in machine for a recipe."""
-    engine = find_engine()
-    with ExitStack() as undo:
-
-        def start(recipe_name: str) -> Machine:
-            wanted = recipe.find(recipe_name, REPOSITORY / "manifests")
-            image = catalog.load().os_image(wanted.base)
-            root = os_images._variant(
-                engine, os_images._debian(engine), image, True, standin.machine_files()
-            )
-            name = f"bake-test-scripts-{uuid4().hex[:8]}"
-            undo.callback(engine.remove, name)
-            undo.callback(engine.kill, name)  # it would be asked for ten seconds first
-            arguments = [
-                "run",
-                "--detach",
-                "--name",
-                name,
-                *engine.network_arguments,
-                *engine.limits,
-            ]
-            engine.call(*arguments, root.layer, "sleep", "infinity")
-            inputs = variables(wanted, catalog.load(), payloads[recipe_name])
-            machine = Machine(engine, name, inputs)
-            user = inputs["LOGIN_USER"]
-            machine.read(f"useradd --create-home --shell /bin/bash {user}; mkdir -p /etc/xdg/pip")
-            return machine
-
-        yield start
+    with machines() as start:
+        yield lambda name: start(find(name), payloads[name])
 
 
 @pytest.fixture(scope="module")
@@ -449,6 +371,7 @@ def test_a_held_lock_is_waited_for(fresh: Machine) -> None:
 def test_stages_that_run_at_the_same_time_use_apt_one_after_the_other(fresh: Machine) -> None:
     fresh.bake("base")
     use = f"set -e; . {LIB}; apt_get update; apt_get install --reinstall unzip; apt_install unzip"
+    use = f"export STAGE=base LOCKED_APT=; {use}"
     together(*[partial(fresh.read, use)] * 4)
 
 

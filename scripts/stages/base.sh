@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The operating system, refreshed, and what everything above it is built with.
 # Needs:
-# Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES
+# Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

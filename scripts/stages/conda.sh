@@ -2,7 +2,7 @@
 # Miniconda or Miniforge in /opt/conda, and the environment, ready for every kind of shell.
 # Needs:  base
 # Inputs: LOGIN_USER CONDA_INSTALLER CONDA_INSTALLER_SHA256 CONDA_INSTALLER_MIRROR CONDA_CHANNEL
-#         PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX CONDA_PACKAGES
+#         PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX CONDA_PACKAGES STAGE LOCKED_CONDA
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -27,11 +27,54 @@ if [[ $accept == yes ]] && conda tos --help >/dev/null 2>&1; then
     conda tos accept --override-channels --channel "$CONDA_CHANNEL"
 fi
 
+# environment_packages: lines `PATH SHA256`, the path as it is in the channel.
+environment_packages() {
+    local -r program='
+import json, pathlib, sys
+for record in sorted(pathlib.Path(sys.argv[1], "conda-meta").glob("*.json")):
+    found = json.loads(record.read_text())
+    print(found.get("url", record.name).replace(sys.argv[2] + "/", "", 1), found.get("sha256") or "-")'
+    python3 -c "$program" "$ENVIRONMENT_PREFIX" "$CONDA_CHANNEL"
+}
+
+# create_locked: from lines `PATH SHA256`. conda takes such a list without looking for anything else, and checks
+# it (by sha256 from 24.9.0 on, which is older than every installer that we know).
+create_locked() {
+    local list
+    list=$(as_login_user mktemp)
+    awk -v channel="$CONDA_CHANNEL" 'BEGIN { print "@EXPLICIT" } { print channel "/" $1 "#" $2 }' <<<"$1" >"$list"
+    conda create --yes --quiet --prefix "$ENVIRONMENT_PREFIX" --file "$list" || {
+        not_in_the_channel "$list" <<<"$1" | no_differences
+        fail "conda cannot install what the lock says"
+    }
+    rm "$list"
+}
+
+not_in_the_channel() {
+    local path sha256 found
+    while read -r path sha256; do
+        found=$( (fetch "$CONDA_CHANNEL/$path" "$1") 2>&1 && sha256sum "$1" | cut --delimiter ' ' --fields 1) || true
+        [[ $found == *' cannot be downloaded' ]] || found="the channel has $found"
+        [[ $found == *"$sha256" ]] || say "$path: sha256 $sha256 is locked, and ${found##*error: }"
+    done
+}
+
+pinned=$(grep --invert-match '^#' <<<"$LOCKED_CONDA" || true)
 if [[ ! -x $ENVIRONMENT_PREFIX/bin/python ]]; then
-    read -ra packages <<<"$CONDA_PACKAGES"
-    conda create --yes --quiet --prefix "$ENVIRONMENT_PREFIX" --override-channels --channel "$CONDA_CHANNEL" \
-        "python=$PYTHON_VERSION" pip "${packages[@]}"
+    if [[ -n $LOCKED_CONDA ]]; then
+        create_locked "$pinned"
+    else
+        read -ra packages <<<"$CONDA_PACKAGES"
+        conda create --yes --quiet --prefix "$ENVIRONMENT_PREFIX" --override-channels --channel "$CONDA_CHANNEL" \
+            "python=$PYTHON_VERSION" pip "${packages[@]}"
+    fi
     conda clean --all --yes --quiet >/dev/null
+fi
+environment_packages | note conda
+if [[ -n $LOCKED_CONDA ]]; then
+    comm -3 <(cut --delimiter ' ' --fields 1 <<<"$pinned" | sort) <(environment_packages | cut --delimiter ' ' --fields 1 | sort) |
+        awk -F '\t' '{ print $1 != "" ? $1 " is locked, and not installed" : $2 " is installed, and not locked" }' | no_differences
+    note conda <<<"$pinned"
 fi
 
 conda config --system --add channels "$CONDA_CHANNEL" 2>/dev/null

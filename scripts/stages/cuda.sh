@@ -2,7 +2,7 @@
 # CUDA toolkit, pinned to one release, without the driver that NVIDIA bundles with it.
 # Needs:  drivers
 # Inputs: CUDA_VERSION CUDA_SOURCE CUDA_PACKAGES CUDA_PINS NVIDIA_MIRROR NVIDIA_REPOSITORY
-#         NVIDIA_KEY_FINGERPRINT
+#         NVIDIA_KEY_FINGERPRINT STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

@@ -2,7 +2,7 @@
 # The d2l package, Jupyter with a kernel of the environment, and the book's notebooks.
 # Needs:  mxnet|pytorch
 # Inputs: LOGIN_USER ENVIRONMENT_PREFIX D2L_REQUIREMENTS NOTEBOOKS_URL NOTEBOOKS_SHA256
-#         NOTEBOOKS_COMMIT FRAMEWORK PIP_PACKAGES PYPI_MIRROR
+#         NOTEBOOKS_COMMIT FRAMEWORK PIP_PACKAGES PYPI_MIRROR STAGE LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -43,6 +43,7 @@ elif [[ -n $NOTEBOOKS_COMMIT ]]; then
     as_login_user git -C "$work/notebooks" fetch --quiet --depth 1 "$NOTEBOOKS_URL" "$NOTEBOOKS_COMMIT" ||
         fail "the notebooks cannot be fetched from $NOTEBOOKS_URL: [d2l] notebooks = false leaves them out"
     as_login_user git -C "$work/notebooks" -c advice.detachedHead=false checkout --quiet "$NOTEBOOKS_COMMIT"
+    note files <<<"${NOTEBOOKS_URL##*/} $NOTEBOOKS_COMMIT"
 else
     download "$NOTEBOOKS_URL" "$work/archive.zip" "$NOTEBOOKS_SHA256"
     as_login_user "$python" -m zipfile --extract "$work/archive.zip" "$work/notebooks"

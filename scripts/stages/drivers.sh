@@ -4,6 +4,7 @@
 # Needs:  base
 # Inputs: OS_ID DRIVER_BRANCH DRIVER_SOURCE DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES
 #         FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
+#         STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

@@ -2,6 +2,7 @@
 # MXNet: the wheel for this CUDA, with the pins that make it import and the libraries it expects.
 # Needs:  conda|venv
 # Inputs: LOGIN_USER ENVIRONMENT_PREFIX FRAMEWORK_VERSION FRAMEWORK_REQUIREMENTS PYPI_MIRROR
+#         STAGE LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

@@ -2,7 +2,7 @@
 # PyTorch: the build for this CUDA, which brings its own CUDA libraries along.
 # Needs:  conda|venv
 # Inputs: LOGIN_USER ENVIRONMENT_PREFIX FRAMEWORK_VERSION FRAMEWORK_REQUIREMENTS PYPI_MIRROR
-#         PYTORCH_MIRROR
+#         PYTORCH_MIRROR STAGE LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

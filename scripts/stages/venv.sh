@@ -2,6 +2,7 @@
 # A virtual environment of the operating system's own Python, ready for every kind of shell.
 # Needs:  base
 # Inputs: LOGIN_USER PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX PYPI_MIRROR
+#         STAGE LOCKED_APT LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -16,7 +17,7 @@ if [[ ! -x $ENVIRONMENT_PREFIX/bin/python ]]; then
     as_login_user python3 -m venv --prompt "$ENVIRONMENT" "$ENVIRONMENT_PREFIX"
 fi
 # Old ones (23.0 in Debian 12) search for ten minutes among the versions of d2l's dependencies.
-pip_install --upgrade pip
+upgrade_pip
 
 in_bashrc "source $ENVIRONMENT_PREFIX/bin/activate"
 
