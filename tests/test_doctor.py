@@ -34,7 +34,7 @@ from bake.aws.simulator import principal
 from bake.aws.tags import new_run, specifications
 from bake.console import Console
 from bake.doctor import Diagnosis, Wanted, examine, show
-from bake.errors import AccessError, CloudError, LocalCloudError
+from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
 from bake.local.policy import Need, allows
 
 RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
@@ -330,3 +330,13 @@ def test_who_may_not_decode_it_sees_it_as_it_is(account: Account) -> None:
         account.cloud().ec2("DescribeSubnets")
     assert caught.value.reason == f"No. {BLOB}"
     assert account.needed[-1].action == "sts:DecodeAuthorizationMessage"
+
+
+def test_a_bake_whose_first_question_is_denied_points_to_the_doctor(account: Account) -> None:
+    account.begin(without(lambda _, action: action == "ec2:DescribeImages"))
+    with pytest.raises(PreflightError) as caught:
+        preflight(account.cloud(), RECIPE)
+    assert any(
+        "ec2:DescribeImages" in str(each) and "invoke doctor" in str(each)
+        for each in caught.value.findings
+    )
