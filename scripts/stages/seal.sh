@@ -8,27 +8,39 @@ set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 shopt -s nullglob dotglob
 
-# list_traces: the paths that must not be in an image, as far as they exist now.
+# list_traces: the paths that must not be in an image, as far as they exist now. Credentials are not
+# among them: who has left some is told so, by the check that follows.
 list_traces() {
     local home
     local traces=(
         /etc/ssh/ssh_host_* /etc/ssh/ssh_known_hosts
-        /var/lib/dbus/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
+        /var/lib/dbus/machine-id /var/lib/amazon/ssm/*
+        /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /var/lib/urandom/random-seed
+        /boot/efi/loader/random-seed
         /var/lib/cloud/* /run/cloud-init/*
-        /var/lib/dhcp/*.lease* /var/lib/dhclient/*.lease* /run/systemd/netif/leases/* /var/lib/NetworkManager/*.lease
+        /var/lib/dhcp/*lease* /var/lib/dhclient/*lease* /var/lib/dhcpcd*/*lease*
+        /var/lib/NetworkManager/*lease* /var/lib/NetworkManager/secret_key /run/systemd/netif/leases/*
+        # cloud-init writes these at a first boot, for the network cards of that machine
+        /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init* /etc/udev/rules.d/70-persistent-net.rules
         /var/lib/apt/lists/* /var/lib/apt/periodic/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb
-        /var/lib/amazon/ssm/* /var/lib/ubuntu-advantage/private/*
-        /var/crash/* /var/spool/mail/* /var/mail/* /var/spool/cron/crontabs/*
+        /var/cache/apt/archives/partial/* /opt/conda/pkgs/cache /opt/conda/pkgs/*.conda /opt/conda/pkgs/*.tar.bz2
+        /var/crash/* /var/lib/systemd/coredump/* /var/lib/systemd/pstore/* /var/lib/apport/coredump/*
+        /var/spool/mail/* /var/mail/* /var/spool/cron/crontabs/* /var/spool/cron/atjobs/* /var/account/pacct*
         /tmp/* /var/tmp/*
     )
-    for home in /root /home/*; do
+    while IFS= read -r home; do
+        home=${home%/}
         traces+=(
-            "$home"/.ssh "$home"/.gnupg "$home"/.*_history "$home"/.lesshst "$home"/.viminfo "$home"/.wget-hsts
-            "$home"/.aws "$home"/.netrc "$home"/.git-credentials "$home"/.docker "$home"/.pypirc "$home"/.kaggle
-            "$home"/.config/gcloud "$home"/.config/gh "$home"/.config/pip "$home"/.pip
-            "$home"/.cache "$home"/.local/share/jupyter/runtime "$home"/.sudo_as_admin_successful
+            "$home"/.ssh/authorized_keys* "$home"/.ssh/known_hosts* "$home"/.gnupg/random_seed
+            "$home"/.*history "$home"/.*_history* "$home"/.*_hist "$home"/.*.sw[a-p] "$home"/.local/share/*history*
+            "$home"/.local/share/*/*history* "$home"/.local/share/jupyter/*.db "$home"/.local/share/jupyter/*secret*
+            "$home"/.local/share/jupyter/runtime "$home"/.local/share/nvim/shada "$home"/.local/state/*hist*
+            "$home"/.ipython/*/history.sqlite* "$home"/.ipython/*/db "$home"/.jupyter/lab/workspaces
+            "$home"/.lesshst "$home"/.vim/.netrwhist "$home"/.viminfo* "$home"/.wget-hsts
+            "$home"/.npm/_cacache "$home"/.npm/_logs "$home"/.nv/ComputeCache "$home"/.conda/pkgs
+            "$home"/.cache "$home"/.xsession-errors* "$home"/.sudo_as_admin_successful
         )
-    done
+    done < <({ cut --delimiter=: --fields=6 /etc/passwd && printf '%s\n' /root /home/*; } | sort --unique)
     local trace
     for trace in "${traces[@]}"; do
         # What runs this stage is not part of the machine, and goes by itself.
