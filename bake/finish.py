@@ -16,6 +16,7 @@ from bake.job import Job, Workshop
 from bake.lock import asked
 from bake.record import CheckRecord, Inventory, Record, StageRecord
 from bake.remote.connection import Connection
+from bake.secret import revealed
 from bake.verify import Check, Proof, check_clean, expect, prove
 
 
@@ -44,9 +45,9 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
     return proof
 
 
-def check_it_is_clean(workshop: Workshop, connection: Connection) -> tuple[Check, ...]:
+def check_it_is_clean(workshop: Workshop, job: Job, connection: Connection) -> tuple[Check, ...]:
     with workshop.console.step("Nothing left on it"):
-        return check_clean(connection, allow_session=True)
+        return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
 
 
 def take_image(

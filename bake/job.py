@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from bake.lock import Lock
 from bake.payload import Payload
 from bake.plan import Plan, make_plan
 from bake.recipe import Recipe
+from bake.secret import Secrets, read_secrets
 from bake.verify import accepted
 
 
@@ -52,7 +53,7 @@ class Job:
     """One bake: who it is, what it stands on, what it will do, and where its logs go.
 
     `image` is what is there of it already. When it is available nothing has to be done, and nobody
-    has asked where a machine is to be had.
+    has asked where a machine is to be had, nor read the secrets.
     """
 
     run: Run
@@ -61,6 +62,7 @@ class Job:
     image_name: str
     folder: Path
     image: Image | None = None
+    secrets: Secrets = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -96,18 +98,20 @@ def prepare(
         if plan is not None and not fresh:
             # Before all that only a machine needs: an image that is there needs no quota.
             image = finished_image(cloud, plan)
+        secrets: Secrets = {}
         if base_image and image and image.state == "available":
             ground = Ground(base_image, ())
         else:
             ground = preflight(
                 cloud, recipe, base_image, image_name=name, owner=owner, locked=locked
             )
+            secrets = read_secrets(cloud, recipe)
         plan = plan or _plan(workshop, recipe, ground.base_image)
         step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)
-    return Job(run, ground, plan, name, workshop.builds / run.id, image)
+    return Job(run, ground, plan, name, workshop.builds / run.id, image, secrets)
 
 
 def _plan(workshop: Workshop, recipe: Recipe, base_image: BaseImage) -> Plan:

@@ -295,7 +295,7 @@ def _make(
 
     def seal() -> tuple[StageRecord, tuple[Check, ...]]:
         sealed = run_one(workshop, job, connection, job.plan.stages[-1])
-        return sealed, check_it_is_clean(workshop, connection)
+        return sealed, check_it_is_clean(workshop, job, connection)
 
     stages, proof, found, proof_s = watch.while_it_lives(install_and_prove, listening=True)
     # Nothing else runs on the machine after this, so that nothing of it gets into the image.

@@ -20,8 +20,10 @@ from bake.plan import Stage
 from bake.record import StageRecord
 from bake.remote.connection import Connection
 from bake.remote.runner import run_stage
+from bake.secret import revealed
 from bake.sharing import Floor, Step
 from bake.task_group import TaskGroup
+from bake.verify import find_secrets
 from bake.watch import SAVE_S, Watch
 
 STAGE_TIMEOUT_S = 3 * 3600
@@ -97,18 +99,29 @@ def run_stages(
 
 
 def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) -> StageRecord:
+    """StageError when it fails, or leaves one of its secrets on the disk."""
+    secrets = revealed(job.secrets, stage.script.secrets)
+    began = int(connection.run("date +%s").stdout) - 1 if secrets else 0
     with workshop.console.step(stage.name) as step:
         seconds = run_stage(
             connection,
             stage.name,
             script=stage.script.body,
             lib=job.plan.lib,
-            inputs=stage.inputs,
+            inputs={**stage.inputs, **secrets},
             log=job.folder / f"{stage.name}.log",
             on_line=step.update,
             timeout_s=STAGE_TIMEOUT_S,
             run_id=job.run.id,
+            secrets=revealed(job.secrets).values(),
         )
+        # Before a checkpoint holds it: a later bake, from there, would not look again.
+        if secrets and (found := find_secrets(connection, secrets, since=began)):
+            raise StageError(
+                f"stage {stage.name} has left a secret on the disk",
+                hint="An image would hold it: keep it under /run, or remove the file in the stage.",
+                details=found,
+            )
     return StageRecord(name=stage.name, digest=stage.digest, seconds=seconds)
 
 

@@ -140,6 +140,9 @@ class Cloud:
     def iam(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("iam", _PROMPT), operation, params)
 
+    def secrets(self, operation: str, **params: Any) -> Answer:
+        return _call(self._client("secretsmanager", _PROMPT), operation, params)
+
     def pricing(self, operation: str, **params: Any) -> Answer:
         return _call(self._client("pricing", _PRICING), operation, params)
 

@@ -15,6 +15,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.utils import random_ami_id, random_snapshot_id
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.secretsmanager.models import secretsmanager_backends
 from moto.ssm.models import ssm_backends
 from werkzeug.wrappers import Request, Response
 
@@ -26,7 +27,7 @@ from bake.local.site import Site
 from bake.local.store import Store
 
 # The services whose answers mean something here. The rest of what moto can imitate is not offered.
-SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "iam")
+SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "secretsmanager", "iam")
 
 
 # How long an answer waits for a machine to stand still.
@@ -172,6 +173,8 @@ class Application:
         for _, _, parameters in ssm_backends.iter_backends():
             parameters._parameters.clear()
             parameters._resource_tags.clear()
+        for _, _, kept in secretsmanager_backends.iter_backends():
+            kept.secrets.clear()
         self.site.erase_layers()
         return {}
 

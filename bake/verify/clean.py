@@ -27,7 +27,7 @@ SECRETS = "secrets by their pattern"
 GIVEN = "secrets of the recipe"
 TRACES = "traces of the builder"
 
-_SHOWN = 10
+_SHOWN = 30
 _TIMEOUT_S = 1800
 # The first bytes of stdin are the program, the rest is what it reads: the command line, which sudo
 # logs and `ps` shows, holds none of it.

@@ -193,7 +193,12 @@ class Machine:
                         found.update(self.below(folder))
                 else:
                     found.update(self.glob(relative))
-        return sorted(path for path in found if self.size(path) > 0)
+        # By what it is, since /var/spool/mail is a link to /var/mail.
+        once = {}
+        for path in sorted(found):
+            if self.size(path) > 0:
+                once.setdefault(os.lstat(path).st_ino, path)
+        return sorted(once.values())
 
     def below(self, folder):
         for parent, folders, names in os.walk(folder):
