@@ -133,7 +133,7 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
     """
     try:
         record = read_record(path)
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise RequestError(f"{path} is no record of a bake: {error}") from error
     findings = list(_unlockable(record, recipe))
     if findings:

@@ -14,6 +14,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
+from bake import json_text
+
 SHORTEST = 8  # of what is looked for, in characters: anything shorter stands everywhere
 
 _STARS = b"***"
@@ -26,8 +28,8 @@ def parts(value: str) -> set[str]:
     """What may be printed of a secret: all of it, each line, and each text in it if it is JSON."""
     found = {value, *(line.strip() for line in value.splitlines())}
     try:
-        document = json.loads(value)
-    except (ValueError, RecursionError):
+        document = json_text.read(value)
+    except ValueError:
         document = None
     for text in _texts(document):
         found.update((text, *(line.strip() for line in text.splitlines())))
@@ -70,15 +72,15 @@ def appearances(text: str) -> set[bytes]:
 
 
 def _texts(document: object) -> Iterator[str]:
-    match document:
-        case str():
-            yield document
-        case list():
-            for each in document:
-                yield from _texts(each)
-        case dict():
-            for each in document.values():
-                yield from _texts(each)
+    waiting = [document]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case list() as several:
+                waiting += several
+            case dict() as named:
+                waiting += named.values()
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:

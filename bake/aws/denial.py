@@ -6,11 +6,11 @@ permission for it is in no policy of ours: what it tells is more than who bakes 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 
+from bake import json_text
 from bake.errors import CloudError
 
 _ENCODED = re.compile(r"Encoded authorization failure message: (\S+)")
@@ -26,7 +26,7 @@ def decoded(ask: Callable[..., Any], denied: CloudError) -> CloudError:
         return denied
     try:
         answer = ask("DecodeAuthorizationMessage", EncodedMessage=encoded[1])
-        told = json.loads(answer["DecodedMessage"])
+        told = json_text.read(answer["DecodedMessage"])
         context = told["context"]
         why = "a policy denies" if told["explicitDeny"] else "no policy allows"
         said = f"{why} {context['action']} on {context['resource']}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bake import json_text
 from bake.aws.session import Cloud, pages
 from bake.aws.tags import Tags
 
@@ -70,8 +71,8 @@ def encode(document: dict[str, Any]) -> str:
 def decode(value: str) -> dict[str, Any]:
     """What `encode` wrote; nothing where a hand has made something else of it."""
     try:
-        document = json.loads(value)
-    except (ValueError, RecursionError):
+        document = json_text.read(value)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -7,7 +7,6 @@ Spot machines by EC2's own history of prices. Each is asked once, for all bakes 
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from bake import json_text
 from bake.aws.market import Placement
 from bake.aws.session import Cloud, pages
 from bake.errors import CloudError
@@ -43,7 +43,6 @@ _ILLEGIBLE = (
     ArithmeticError,
     AttributeError,
     LookupError,
-    RecursionError,
     TypeError,
     ValueError,
 )
@@ -148,7 +147,7 @@ def _products(cloud: Cloud, terms: Mapping[str, str]) -> Iterator[dict[str, Any]
     ]
     request = {"ServiceCode": "AmazonEC2", "FormatVersion": "aws_v1", "Filters": filters}
     for text in pages(cloud.pricing, "GetProducts", "PriceList", **request):
-        yield json.loads(text)
+        yield json_text.read(text)
 
 
 def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:

@@ -50,7 +50,7 @@ def judge(
     now = now or cloud.now()
     available = [i for i in images(cloud, recipe) if i.state == "available" and i.recipe]
     why = kept_by_age(available, keep=keep, older_than=older_than, now=now)
-    why |= kept_by_itself(available, lately=older_than or UNUSED, now=now)
+    why = kept_by_itself(available, lately=older_than or UNUSED, now=now) | why
     why = kept_by_users(cloud, [i for i in available if i.image_id not in why]) | why
     return [Verdict(image, why.get(image.image_id, "")) for image in available]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from bake import json_text
+from bake.errors import RemoteError
 from bake.record import installed
 from bake.record.installed import Installed
 from bake.task_group import together
@@ -109,14 +110,21 @@ def _release(nvcc: str) -> str:
 
 
 def _dpkg(listing: str) -> dict[str, str]:
-    lines = (line.split("\t") for line in listing.splitlines())
-    return {name: version for state, name, version in lines if state.startswith(("ii", "hi"))}
+    """RemoteError when it is not what `dpkg-query` was asked for."""
+    try:
+        lines = [line.split("\t") for line in listing.splitlines()]
+        return {name: version for state, name, version in lines if state.startswith(("ii", "hi"))}
+    except ValueError:
+        raise RemoteError(
+            "The list of packages cannot be understood",
+            hint="`dpkg-query --show` on the machine: something writes into its output",
+        ) from None
 
 
 def _packages(listing: str) -> dict[str, str]:
     """pip's and conda's JSON; nothing when it is none (a stand-in's conda knows no JSON)."""
     try:
-        entries = json.loads(listing)
+        entries = json_text.read(listing)
         return {str(entry["name"]): str(entry["version"]) for entry in entries}
     except (ValueError, LookupError, TypeError):
         return {}

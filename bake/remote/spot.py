@@ -6,12 +6,12 @@ the connection that there is anyway. The machine's side is `spot_watcher.py`.
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from bake import json_text
 from bake.errors import ConnectError, RemoteError
 from bake.remote.connection import Connection
 
@@ -40,7 +40,7 @@ def wait_for_notice(connection: Connection) -> Notice:
         if watcher.exit_status() == -1:  # as everything that runs when the machine is rebooted
             raise ConnectError(f"{connection} has ended what listened for the market's notice")
     try:
-        said = json.loads(stdout)
+        said = json_text.read(stdout.decode(errors="replace"))
         return Notice(str(said["action"]), str(said["time"]), float(said["left_s"]))
     except (ValueError, TypeError, KeyError):
         raise RemoteError(

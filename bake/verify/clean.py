@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from bake import json_text
 from bake.errors import VerificationError
 from bake.redaction import Redactor, appearances, parts
 from bake.verify.check import Check, Failed, ask
@@ -140,7 +141,7 @@ def _look(
     except Failed as failure:
         raise VerificationError("the search for leftovers failed", details=[str(failure)]) from None
     try:
-        *lines, last = (json.loads(line) for line in answer.stdout.splitlines())
+        *lines, last = (json_text.read(line) for line in answer.stdout.splitlines())
         scanned = int(last["scanned"])
         found: dict[str, list[str]] = defaultdict(list)
         for line in lines:
