@@ -120,11 +120,11 @@ def _remove(cloud: Cloud, one: Remains, done: list[Removal]) -> None:
 
 
 @contextmanager
-def _or_gone(*codes: str) -> Iterator[None]:
+def _or_gone(code: str) -> Iterator[None]:
     try:
         yield
     except CloudError as error:
-        if error.code not in codes:
+        if error.code != code:
             raise
 
 
