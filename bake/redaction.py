@@ -14,8 +14,6 @@ import shlex
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-from bake import json_text
-
 SHORTEST = 8  # of what is looked for, in characters: anything shorter stands everywhere
 
 _STARS = b"***"
@@ -28,8 +26,8 @@ def parts(value: str) -> set[str]:
     """What may be printed of a secret: all of it, each line, and each text in it if it is JSON."""
     found = {value, *(line.strip() for line in value.splitlines())}
     try:
-        document = json_text.read(value)
-    except ValueError:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
         document = None
     for text in _texts(document):
         found.update((text, *(line.strip() for line in text.splitlines())))
@@ -84,8 +82,9 @@ def _texts(document: object) -> Iterator[str]:
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
-    yield base64.b64encode(raw)
-    yield base64.urlsafe_b64encode(raw)
+    for whole in (raw, raw + b"\n"):
+        yield base64.b64encode(whole)
+        yield base64.urlsafe_b64encode(whole)
     for shift in range(3):
         # Of what is encoded together with other bytes, only whole characters are the secret's own.
         encoded = base64.b64encode(bytes(shift) + raw)
