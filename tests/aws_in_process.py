@@ -161,7 +161,7 @@ class Aws:
         """AWS's answer to the call is this error, as bytes that botocore parses."""
         body = (
             json.dumps({"__type": code, "message": message})
-            if _service(operation) == "ssm"
+            if _service(operation) != "ec2"
             else f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error>"
             "</Errors><RequestID>r</RequestID></Response>"
         )
@@ -270,6 +270,8 @@ def _session(region: str) -> boto3.Session:
 
 
 def _service(operation: str) -> str:
+    if operation == "GetSecretValue":
+        return "secretsmanager"
     return "ssm" if "Parameter" in operation else "ec2"
 
 

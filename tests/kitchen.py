@@ -31,7 +31,7 @@ from bake.console import Console
 from bake.job import Workshop
 from bake.local.os_images import STAND_IN_OWNER
 from bake.payload import UPSTREAM
-from bake.recipe import Recipe
+from bake.recipe import Recipe, Secret
 
 SCRIPT = """\
 #!/usr/bin/env bash
@@ -39,6 +39,7 @@ SCRIPT = """\
 # Needs:  {needs}
 # Inputs: {inputs}
 # Reboots: {reboots}
+# Secrets: {secrets}
 set -o errexit -o nounset -o pipefail
 # ask WORD: tells the witness, and goes on when it answers; fails when it says so.
 ask() {{
@@ -129,7 +130,14 @@ class Kitchen:
             shutil.copy(REPOSITORY / "scripts" / real, self.scripts / real)
 
     def stage(
-        self, name: str, needs: str = "", body: str = "", inputs: str = "", *, reboots: bool = False
+        self,
+        name: str,
+        needs: str = "",
+        body: str = "",
+        inputs: str = "",
+        *,
+        reboots: bool = False,
+        secrets: str = "",
     ) -> None:
         """Writes its script; `body` is what it does between its beginning and its end."""
         text = SCRIPT.format(
@@ -137,6 +145,7 @@ class Kitchen:
             needs=needs,
             inputs=inputs,
             reboots="yes" if reboots else "no",
+            secrets=secrets,
             body=body,
             address=self.address,
             port=self.witness.port,
@@ -191,6 +200,7 @@ def load(folder: Path, name: str) -> Recipe:
         checkpoints["after"] = tuple(checkpoints["after"])
     builder = values.pop("builder", {})
     packages = {kind: tuple(named) for kind, named in values.pop("packages", {}).items()}
+    secrets = {key: Secret(**place) for key, place in values.pop("secrets", {}).items()}
     return whole.model_copy(
         update={
             "name": name,
@@ -199,6 +209,7 @@ def load(folder: Path, name: str) -> Recipe:
             "checkpoints": whole.checkpoints.model_copy(update=checkpoints),
             "builder": whole.builder.model_copy(update=builder),
             "packages": whole.packages.model_copy(update=packages),
+            "secrets": secrets,
             **values,
         }
     )

@@ -376,6 +376,25 @@ def test_usual_causes_are_named(ssh: Connection, run: Run, script: str, hint: st
     assert hint in caught.value.hint
 
 
+def test_an_error_and_its_log_hold_no_secret(ssh: Connection, run: Run) -> None:
+    with pytest.raises(StageError) as caught:
+        runner.run_stage(
+            ssh,
+            "cuda",
+            script=b'echo "a $TOKEN z"; base64 <<<"$TOKEN"; printf %s "${TOKEN:0:9}"; exit 3',
+            lib=LIB,
+            inputs={"TOKEN": "not-to-be-seen"},
+            log=run.log,
+            on_line=run.lines.append,
+            timeout_s=100,
+            run_id=run.run_id,
+            secrets=["not-to-be-seen"],
+        )
+    assert caught.value.details == ("a *** z", "***", "***")
+    assert run.log.read_text() == "a *** z\n***\n***"
+    assert "not-to" not in f"{caught.value} {caught.value.hint} {run.lines}"
+
+
 def test_a_stage_that_a_signal_ends_has_failed(ssh: Connection, run: Run) -> None:
     with pytest.raises(StageError, match=r"status 143 \(SIGTERM\)"):
         run.stage(ssh, "echo begun; kill -TERM $$; sleep 5")
