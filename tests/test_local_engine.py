@@ -84,6 +84,19 @@ def test_layers_and_machines_are_removed_in_each_engines_words(
     assert calls(tmp_path) == [forgets, removes]
 
 
+def test_machine_is_entered_from_outside_as_its_own_root(tmp_path: Path) -> None:
+    podman = str(program(tmp_path, "podman", "echo 1234"))
+    Engine(podman, rootless=True).mount_over("m", "/media/cidata/boot-id", "/proc/x")
+    mount = "mount --no-canonicalize --namespace 1234 --options bind,ro /media/cidata/boot-id"
+    assert calls(tmp_path)[-1] == f"unshare {mount} /proc/x"
+
+
+def test_machine_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
+    docker = Engine(str(program(tmp_path, "docker", "echo 0")))  # it does not run
+    with pytest.raises(LocalCloudError, match="mount: "):
+        docker.mount_over("m", "/media/cidata/boot-id", "/proc/x")
+
+
 def test_layer_with_several_names_loses_only_the_one_that_is_forgotten() -> None:
     engine = find_engine()
     names = [f"localhost/bake-test-{os.getpid()}/{letter}:1" for letter in "ab"]
