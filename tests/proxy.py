@@ -97,7 +97,7 @@ class Proxy:
         return await self._loop.create_server(lambda: _Wire(self).client, "127.0.0.1", 0)
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def __enter__(self) -> Proxy:
         return self
