@@ -118,10 +118,9 @@ def newest_record(builds: Path, recipe: str, payload: str) -> Path:
         if (record.recipe, record.payload) == (recipe, payload):
             found.append((record.started_at, path))
     if not found:
-        options = " --local --stand-in" if payload == "stand-in" else ""
         raise RequestError(
             f"A lock is made of a bake, and {builds} has none of {recipe} ({payload})",
-            hint=f"Bake it first: invoke bake {recipe} --no-lock --fresh{options}",
+            hint=f"Bake it first: {_bake_anew(recipe, payload)}",
         )
     return max(found)[1]
 
@@ -140,7 +139,7 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
         raise RequestError(
             f"No lock can be made of {path}",
             findings=findings,
-            hint=f"Another bake may do: invoke bake {recipe} --no-lock --fresh",
+            hint=f"Another bake may do: {_bake_anew(recipe, record.payload)}",
         )
     ids = {record.region: record.base_image_id}
     if earlier and earlier.base_image.name == record.base_image_name:
@@ -157,6 +156,11 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
             if stage.name in record.inventory.stages
         },
     )
+
+
+def _bake_anew(recipe: str, payload: str) -> str:
+    where = " --local --stand-in" if payload == "stand-in" else ""
+    return f"invoke bake {recipe} --no-lock --fresh{where}"
 
 
 def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
