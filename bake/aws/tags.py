@@ -166,7 +166,8 @@ def read_seconds(text: str) -> dict[str, float]:
 
 def rfc3339(moment: datetime) -> str:
     """In UTC and to the second, like 2026-11-21T06:30:00Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: it leaves out the zeros before the years that only a hand writes.
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def moment(text: str) -> datetime | None:
