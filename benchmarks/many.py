@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ def main() -> int:
     for fault in wrong:
         people.print(f"✘ {fault}")
     if options.json:
-        print(json.dumps({**asdict(taken), "cores": taken.cores, "faults": wrong}, indent=2))
+        print(json.dumps({**vars(taken), "cores": taken.cores, "faults": wrong}, indent=2))
     return 1 if wrong else 0
 
 

@@ -33,10 +33,10 @@ from bake.task_group import TaskGroup
 SPOT = {"market": "spot"}
 
 
-def machine_of(recipe: str) -> str:
-    """The one that is up for it now."""
+def machine_of(*recipes: str) -> str:
+    """The only one that is up for them now."""
     filters = [
-        {"Name": "tag:bake:recipe", "Values": [recipe]},
+        {"Name": "tag:bake:recipe", "Values": recipes},
         {"Name": "instance-state-name", "Values": ["running"]},
     ]
     found = boto3.client("ec2").describe_instances(Filters=filters)["Reservations"]
@@ -77,14 +77,16 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def lose_in(witness: Witness, word: str, lose: Callable[[str], None]) -> Callable[[], None]:
-    """Loses the machine of recipe one when the witness hears that word, which is held until it is
-    gone: so its stage does not end there."""
+def lose_in(
+    witness: Witness, word: str, lose: Callable[[str], None], *recipes: str
+) -> Callable[[], None]:
+    """Loses the machine of recipe one, or of these, when the witness hears that word, which is held
+    until it is gone: so its stage does not end there."""
     witness.held.add(word)
 
     def work() -> None:
         witness.wait_for(word)
-        lost = machine_of("one")
+        lost = machine_of(*(recipes or ("one",)))
         lose(lost)
         deadline = time.monotonic() + 60
         while described(lost)["State"]["Name"] == "running":
@@ -253,8 +255,8 @@ def test_who_waits_for_a_bake_goes_on_waiting_when_its_machine_is_lost(
     for name in ("x", "y"):
         kitchen.stage(name, "a")
     kitchen.recipe("one", "a", "x")
-    kitchen.recipe("two", "a", "y", builder={"disk_gb": 200})
-    with meanwhile(lose_in(witness, "a begins", terminate)):
+    kitchen.recipe("two", "a", "y")
+    with meanwhile(lose_in(witness, "a begins", terminate, "one", "two")):
         outcomes = kitchen.bake("one", "two", machines=2)
     assert [outcome.status for outcome in outcomes] == ["baked", "baked"]
     assert Counter(witness.began()) == {"a": 2, "x": 1, "y": 1}
