@@ -240,6 +240,13 @@ def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> No
     assert take(aws, machine).state == "available"
 
 
+@pytest.mark.parametrize("operation", ["ModifyImageAttribute", "DescribeImageAttribute"])
+def test_an_available_image_may_not_be_everywhere_known_yet(aws: Aws, operation: str) -> None:
+    machine = a_builder(aws)
+    aws.refuse(operation, "InvalidAMIID.NotFound", times=3)
+    assert take(aws, machine).state == "available"
+
+
 def test_snapshots_that_the_image_does_not_list_yet_are_found_by_their_tags(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("failed", BlockDeviceMappings=[]))

@@ -10,6 +10,7 @@ from typing import Any
 
 from bake.aws.answer import Answer
 from bake.aws.machine import Machine, stop
+from bake.aws.patience import patiently
 from bake.aws.refusal import is_refusal
 from bake.aws.session import Cloud
 from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
@@ -199,8 +200,10 @@ def wait_until_available(
         clock=cloud.clock,
         failure=ImageError,
     )
-    require_imdsv2(cloud, image_id)
-    if with_whom := shared_with(cloud, image_id):
+    # What one of EC2's servers knows to be available, another may not know yet.
+    known = partial(patiently, clock=cloud.clock, codes=_NOT_FOUND)
+    known(partial(require_imdsv2, cloud, image_id))
+    if with_whom := known(partial(shared_with, cloud, image_id)):
         raise ImageError(
             f"The image {image_id} is shared, and no image of ours may be: {with_whom}",
             hint="Something in this account shares new images by itself: find it and stop it",
