@@ -71,7 +71,7 @@ class Job:
     @property
     def there(self) -> bool:
         """Whether nothing has to be done."""
-        return self.image is not None and self.image.state == "available"
+        return self.image is not None and self.image.finished
 
 
 def prepare(
@@ -99,7 +99,7 @@ def prepare(
             # Before all that only a machine needs: an image that is there needs no quota.
             image = finished_image(cloud, plan)
         secrets: Secrets = {}
-        if base_image and image and image.state == "available":
+        if base_image and image and image.finished:
             ground = Ground(base_image, ())
         else:
             ground = preflight(
@@ -139,12 +139,12 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
 def take_up(workshop: Workshop, image: Image) -> Image | None:
     """A finished image as soon as it is available; None where it has come to nothing.
 
-    It may be pending: of another run that bakes now, or of one that was killed.
+    It may be of another run that bakes now, or of one that was killed before all was done to it.
     """
-    if image.state == "available":
+    if image.finished:
         return image
     with workshop.console.step("Image") as step:
-        step.update(f"{image.image_id} of run {image.run_id} is pending")
+        step.update(f"{image.image_id} of run {image.run_id} is {image.state}")
         try:
             image = wait_until_available(workshop.cloud, image.image_id, on_progress=step.update)
         except ImageError as error:

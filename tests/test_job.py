@@ -90,6 +90,25 @@ def test_a_pending_image_of_a_killed_run_is_waited_for(aws: Aws, workshop: Works
     assert aws.slept, "it was not waited for"
 
 
+def test_what_a_killed_run_had_still_to_do_to_its_image_is_done(
+    aws: Aws, workshop: Workshop
+) -> None:
+    done = baked(aws)
+    assert not replace(done, imdsv2=False).finished
+    asked = aws.sent.count("ModifyImageAttribute")
+    assert take_up(workshop, replace(done, imdsv2=False)) is not None
+    assert aws.sent.count("ModifyImageAttribute") == asked + 1
+
+    def as_it_is_then(answer: dict[str, Any]) -> None:  # moto forgets it
+        answer["Images"][0]["ImdsSupport"] = "v2.0"
+
+    aws.alter("DescribeImages", as_it_is_then)
+    found = finished_image(aws.cloud, PLAN)
+    assert found is not None
+    assert found.finished
+    assert take_up(workshop, found) is found
+
+
 def test_a_pending_image_that_fails_is_removed_and_baked_again(
     aws: Aws, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:

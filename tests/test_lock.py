@@ -653,3 +653,38 @@ def test_a_bake_is_locked_planned_the_same_and_baked_again(
     with pytest.raises(PreflightError) as caught:
         pipeline.bake(replace(workshop, lock=gone), recipe)
     assert "x of owner" in str(caught.value.findings)
+
+
+@pytest.mark.machines
+@pytest.mark.soak
+def test_the_default_recipe_is_baked_locked_and_baked_just_the_same(
+    local_cloud: Path, tmp_path: Path
+) -> None:
+    """All stages of a rehearsal, by the command line, in a checkout of its own."""
+    for part in ("tasks.py", "manifests", "scripts"):
+        source = REPOSITORY / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
+
+    def invoke(*words: str, status: int = 0) -> Any:
+        environment = os.environ | {"BAKE_BUILDS": str(tmp_path / "builds")}
+        command = [Path(sys.executable).parent / "invoke", *words, "--stand-in", "--json"]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == status, run.stderr
+        return json.loads(run.stdout) if run.stdout else run.stderr
+
+    free = invoke("bake", "mxnet-cu101", "--local")["record"]
+    [counts] = invoke("lock", "mxnet-cu101")
+    print({kind: counts[kind] for kind in ("apt", "conda", "pip", "files")})
+    first, second = (invoke("plan", "mxnet-cu101", "--local") for _ in range(2))
+    assert first["digest"] == second["digest"] != free["digest"]
+    assert first["locked"] == free["run"]
+    assert invoke("plan", "mxnet-cu101", "--local", "--no-lock")["digest"] == free["digest"]
+    locked = invoke("bake", "mxnet-cu101", "--local")["record"]
+    assert locked["digest"] == first["digest"]
+    assert locked["base_image_id"] == free["base_image_id"]
+    for kind in ("dpkg", "pip", "stages"):
+        assert locked["inventory"][kind] == free["inventory"][kind]
+    again = invoke("bake", "mxnet-cu101", "--local", "--fresh")
+    assert again["record"]["inventory"] == locked["inventory"]
+    refused = invoke("lock", "mxnet-cu112", status=2)
+    assert "has none of mxnet-cu112" in refused

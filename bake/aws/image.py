@@ -70,6 +70,11 @@ class Image:
     launched_at: datetime | None = None
 
     @property
+    def finished(self) -> bool:
+        """Nothing has to be done to it any more. Its run may have been killed just before that."""
+        return self.state == "available" and self.imdsv2
+
+    @property
     def run_id(self) -> str:
         return self.tags.get(RUN, "")
 

@@ -36,8 +36,8 @@ class Order:
     """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
 
     `stays` is what sets a launched machine apart from a builder: when it is powered off from
-    inside it is stopped and keeps its disk, where a builder ends and leaves nothing. `number` is which
-    of the run's machines it is: a token that has been used gives the machine of then, ended or not.
+    inside it is stopped and keeps its disk, where a builder ends and leaves nothing. `number` is
+    which of the run's machines it is: a token that was used gives the machine of then, ended or not.
     """
 
     image_id: str
