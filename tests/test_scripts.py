@@ -219,8 +219,9 @@ def test_seal_takes_out_what_belongs_to_one_machine(fresh: Machine) -> None:
         "/root/.ssh/authorized_keys": "ssh-ed25519 AAAA builder",
         "/home/ubuntu/.ssh/authorized_keys": "ssh-ed25519 AAAA builder",
         "/home/ubuntu/.bash_history": "export TOKEN=1",
-        "/home/ubuntu/.aws/credentials": "aws_secret_access_key = x",
-        "/root/.git-credentials": "https://me:secret@example.com",
+        "/root/.local/share/fish/fish_history": "export TOKEN=1",
+        "/var/lib/systemd/random-seed": "a seed",
+        "/etc/netplan/50-cloud-init.yaml": "macaddress: 00:11:22:33:44:55",
         "/etc/ssh/ssh_host_ed25519_key": "a private key",
         "/var/lib/cloud/scripts/per-boot/power-off": "#!/bin/sh",
         "/var/lib/cloud/instances/i-1/user-data.txt": "ssh_keys: secret",
@@ -230,12 +231,15 @@ def test_seal_takes_out_what_belongs_to_one_machine(fresh: Machine) -> None:
         "/var/tmp/left": "x",
     }
     emptied = {"/etc/machine-id": "0123456789abcdef", "/var/log/auth.log": "Accepted publickey"}
-    for path, text in {**planted, **emptied}.items():
+    # Who has left these is told so, by the check that follows.
+    kept = {"/home/ubuntu/.aws/credentials": "aws_secret_access_key = x", "/root/.netrc": "x"}
+    for path, text in {**planted, **emptied, **kept}.items():
         fresh.read(f"mkdir -p $(dirname {path}); echo {shlex.quote(text)} > {path}")
     assert "sealed" in fresh.bake("seal")
     left = [path for path in planted if fresh.run(f"test -e {path}").returncode == 0]
     assert not left
     assert not fresh.read(f"cat {' '.join(emptied)}")
+    assert fresh.read(f"cat {' '.join(kept)}")
     assert "sealed" in fresh.bake("seal")
     # The home itself, and what a person finds in it, stay.
     assert ".bashrc" in fresh.read("ls -A /home/ubuntu")
