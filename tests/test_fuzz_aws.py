@@ -187,5 +187,5 @@ def test_very_many_answers() -> None:
     """How many are read, and how many refused: both kinds there have to be."""
     print("\n| work | answers read | refused |\n|---|---|---|")
     for name, work in WORK.items():
-        read = sum(survives(work, seed) for seed in range(1000))
-        print(f"| {name} | {read} | {1000 - read} |")
+        read = sum(survives(work, seed) for seed in range(300))
+        print(f"| {name} | {read} | {300 - read} |")
