@@ -166,6 +166,31 @@ def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_
     subprocess.run(pasted, shell=True, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
 
 
+def test_an_image_is_copied_to_another_region_once_started_there_and_pruned(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    there = ["--local", "--region", "us-west-2"]
+    copy = ["copy", baked["image_id"], "--to", "us-west-2", "--local", "--json"]
+    (first,) = json.loads(invoke(*copy).stdout)
+    (second,) = json.loads(invoke(*copy).stdout)
+    assert (first["status"], second["status"]) == ("copied", "there already")
+    assert first["image_id"] == second["image_id"] != baked["image_id"]
+    said = invoke("launch-from-ami", *there, "--name", "there", "--json")
+    ssh = json.loads(said.stdout)["ssh"]
+    python = "/opt/conda/envs/d2l/bin/python"
+    run = subprocess.run(
+        [*ssh, python, "-c", "'import d2l, mxnet; print(mxnet.__version__)'"],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert run.stdout.strip() == "1.7.0", run.stderr
+    invoke("terminate", "there", *there)
+    (only,) = json.loads(invoke("prune", *there, "--keep", "1", "--yes", "--json").stdout)
+    assert (only["what"], only["why"]) == ("kept", "the newest")
+    session.connect("us-west-2").ec2(
+        "DeregisterImage", ImageId=first["image_id"], DeleteAssociatedSnapshots=True
+    )
+
+
 def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
     for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
         run = invoke(*command)
@@ -193,6 +218,9 @@ def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
         (["bake", "--cuda", "10.1", "--local"], "--stand-in"),
         (["launch-from-ami", "--local", "--ami", "ami-00000000000000000"], "no available image"),
         (["terminate", "nobody", "--local"], "no machine nobody"),
+        (["copy", "--local"], "--to us-west-2,eu-central-1"),
+        (["prune", "--local", "--keep", "0"], "Keep at least one"),
+        (["prune", "--local", "--older-than", "soon"], "12h, 30d, 2w"),
     ],
 )
 def test_a_wrong_request_exits_with_2_and_says_what_would_be_right(
