@@ -25,8 +25,8 @@ from bake.finish import check_it_is_clean, prove_it, take_image, write_record
 from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
-from bake.recipe import Recipe
 from bake.reaping import reap_own
+from bake.recipe import Recipe
 from bake.record import Inventory, Record, StageRecord, inventory
 from bake.sharing import Floor
 from bake.task_group import TaskGroup

@@ -37,7 +37,8 @@ class Order:
 
     `stays` is what sets a launched machine apart from a builder: when it is powered off from
     inside it is stopped and keeps its disk, where a builder ends and leaves nothing. `number` is
-    which of the run's machines it is: a token that was used gives the machine of then, ended or not.
+    which of the run's machines it is: a token that was used gives the machine of then, even if that
+    has ended.
     """
 
     image_id: str
