@@ -86,15 +86,17 @@ def machines() -> Iterator[Callable[[Recipe, Payload], Machine]]:
 
         def start(recipe: Recipe, payload: Payload) -> Machine:
             image = catalog.load().os_image(recipe.base)
-            root = os_images._variant(
-                engine, os_images._debian(engine), image, True, standin.machine_files()
-            )
             name = f"bake-test-scripts-{uuid4().hex[:8]}"
             undo.callback(engine.remove, name)
             undo.callback(engine.kill, name)  # it would be asked for ten seconds first
             arguments = ["run", "--detach", "--name", name]
             arguments += [*engine.network_arguments, *engine.limits]
-            engine.call(*arguments, root.layer, "sleep", "infinity")
+            # Whoever makes another variant forgets this one, until a machine has it.
+            with os_images._one_at_a_time():
+                root = os_images._variant(
+                    engine, os_images._debian(engine), image, True, standin.machine_files()
+                )
+                engine.call(*arguments, root.layer, "sleep", "infinity")
             inputs = variables(recipe, catalog.load(), payload)
             machine = Machine(engine, name, inputs)
             user = inputs["LOGIN_USER"]

@@ -228,7 +228,7 @@ def test_ctrl_c_calls_off_all_pieces_and_they_clean_up() -> None:
 
 def test_a_second_ctrl_c_does_not_break_the_cleaning_up_of_the_pieces() -> None:
     late: list[str] = []
-    cleaning = threading.Event()
+    cleaning, heard = threading.Event(), threading.Event()
 
     def work() -> None:
         try:
@@ -236,13 +236,17 @@ def test_a_second_ctrl_c_does_not_break_the_cleaning_up_of_the_pieces() -> None:
         finally:
             cleaning.set()
             with held_back():
-                pause(0.5)
+                assert heard.wait(20)
                 late.append("cleaned up")
+
+    def hear(text: str) -> None:
+        late.append(text)
+        heard.set()
 
     presser = threading.Thread(target=press_ctrl_c_once, args=(cleaning,))
     with (
         pytest.raises(KeyboardInterrupt),
-        one_interrupt(late.append),
+        one_interrupt(hear),
         TaskGroup[int, None]() as group,
     ):
         group.start(1, work)

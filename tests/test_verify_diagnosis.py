@@ -193,7 +193,7 @@ def test_no_pattern_takes_long_on_a_hostile_text() -> None:
         "The NVIDIA GPU (PCI ID: a) installed supported through the NVIDIA 1.x Legacy drivers"
         * 2000
     )
-    start = time.monotonic()
+    start = time.thread_time()
     for known in KNOWN:
         known.found_in(text)
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
