@@ -199,17 +199,22 @@ def test_when_the_first_of_two_dies_the_other_takes_over(
     assert "1 machine, 1 security group, 1 key pair" in said
 
 
-def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
-    kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bake import pipeline
-
+def bake_that_fails_in_its_second_stage(kitchen: Kitchen, witness: Witness) -> None:
+    """The first stage is in a checkpoint then."""
     kitchen.line("a", "b")
     kitchen.recipe("one", "a", "b")
     witness.refused.add("b ends")
     with pytest.raises(StageError):
         kitchen.bake("one")
     witness.refused.clear()
+
+
+def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
+    kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bake import pipeline
+
+    bake_that_fails_in_its_second_stage(kitchen, witness)
 
     def and_then_it_is_deleted(cloud: Cloud) -> list[Checkpoint]:
         found = checkpoints(cloud)
@@ -226,12 +231,7 @@ def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
 def test_a_checkpoint_whose_tags_a_hand_has_changed_is_not_used(
     kitchen: Kitchen, witness: Witness
 ) -> None:
-    kitchen.line("a", "b")
-    kitchen.recipe("one", "a", "b")
-    witness.refused.add("b ends")
-    with pytest.raises(StageError):
-        kitchen.bake("one")
-    witness.refused.clear()
+    bake_that_fails_in_its_second_stage(kitchen, witness)
     [checkpoint] = checkpoints(connect())
     lie = {"Key": "bake:stage:extra", "Value": "0" * 64}
     boto3.client("ec2").create_tags(Resources=[checkpoint.snapshot_id], Tags=[lie])
