@@ -28,7 +28,7 @@ INVOKE = Path(sys.executable).parent / "invoke"
 # From the run's beginning; a whole bake of these takes some seconds.
 LIFETIME_S = 75
 MUTATING = (
-    "PutParameter",
+    "RegisterImage",
     "RunInstances",
     "CreateSnapshot",
     "CreateImage",
@@ -54,11 +54,15 @@ class Ended:
 
 
 def order(kitchen: Kitchen, number: int) -> str:
-    """A recipe of two stages, which no other one shares, and whose machines end soon."""
+    """A recipe that starts from another's checkpoint, and has two stages that no other one shares.
+
+    Its machines end soon.
+    """
     name = f"end{number}"
-    kitchen.line(f"{name}a", f"{name}b")
+    kitchen.stage(f"{name}a", "ground")
+    kitchen.stage(f"{name}b", f"{name}a")
     builder = {"timeout_hours": LIFETIME_S / 3600}
-    kitchen.recipe(name, f"{name}a", f"{name}b", builder=builder)
+    kitchen.recipe(name, "ground", f"{name}a", f"{name}b", builder=builder)
     return name
 
 
@@ -80,7 +84,10 @@ def end_after(kitchen: Kitchen, which: signal.Signals, number: int) -> Ended:
 
 
 def all_requests(kitchen: Kitchen) -> list[str]:
-    """What a bake that nobody disturbs asks."""
+    """What a bake that nobody disturbs asks, once the checkpoint is there that all start from."""
+    kitchen.line("ground")
+    kitchen.recipe("ground", "ground")
+    kitchen.bake("ground")
     whole = end_after(kitchen, signal.SIGKILL, 0)
     assert whole.status == 0, whole.said
     return whole.said.partition("asked:")[2].split("\n")[0].split()
@@ -156,6 +163,7 @@ def test_killed_after_a_request_that_changes_something_it_is_reaped_and_taken_up
         assert unsound(before) == {}
         list(pool.map(lambda one: bakes_after_it(kitchen, witness, one), ended))
     assert unsound(before) == {}
+    assert witness.began().count("ground") == 1, "all others started from its checkpoint"
 
 
 @pytest.mark.soak
@@ -177,6 +185,7 @@ def test_killed_after_any_request_its_machines_end_it_is_reaped_and_taken_up(
         assert unsound(before) == {}
         list(pool.map(lambda one: bakes_after_it(kitchen, witness, one), killed))
     assert unsound(before) == {}
+    assert witness.began().count("ground") == 1, "all others started from its checkpoint"
     print(f"SIGKILL: {len(killed)} of {len(killed)} kill points survived")
 
 
