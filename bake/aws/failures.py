@@ -66,11 +66,7 @@ def note_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Failures
 
 def forget_failures(cloud: Cloud, recipe: str) -> None:
     """It works again; no error where nothing was noted."""
-    try:
-        parameter.delete(cloud, _name(recipe))
-    except CloudError as error:
-        if error.code != "ParameterNotFound":
-            raise
+    parameter.delete(cloud, _name(recipe))
 
 
 def _name(recipe: str) -> str:

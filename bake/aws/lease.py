@@ -169,8 +169,8 @@ class Lease:
             return None
         for other in others:
             if generation_of(other) < generation_of(mine):
-                self._delete(other)
-        self._delete(mine)
+                parameter.delete(self._cloud, other.name)
+        parameter.delete(self._cloud, mine.name)
         return True
 
     def _claim(self) -> bool:
@@ -182,7 +182,7 @@ class Lease:
         if mine is None:
             return False
         if not free or any(generation_of(other) > generation_of(mine) for other in others):
-            self._delete(mine)
+            parameter.delete(self._cloud, mine.name)
             self._claimed = False
             self._holder = self._holder.again()  # what was deleted may still be shown for a moment
             return False
@@ -190,7 +190,7 @@ class Lease:
         self.dead |= {holder.read(other.value).run for other in others} - {"", self._holder.run}
         for other in others:
             with suppress(CloudError):
-                self._delete(other)
+                parameter.delete(self._cloud, other.name)
         return True
 
     def _look_for_a_successor(self) -> Parameter | None:
@@ -227,13 +227,6 @@ class Lease:
             # Another was first, or boto has asked again and met its own work: a look will tell.
             if error.code != "ParameterAlreadyExists":
                 self._claimed = claimed or not is_refusal(error)
-                raise
-
-    def _delete(self, one: Parameter) -> None:
-        try:
-            parameter.delete(self._cloud, one.name)
-        except CloudError as error:
-            if error.code != "ParameterNotFound":
                 raise
 
 

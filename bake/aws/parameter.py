@@ -15,6 +15,7 @@ from typing import Any
 from bake import json_text
 from bake.aws.session import Cloud, pages
 from bake.aws.tags import Tags
+from bake.errors import CloudError
 
 # A standard parameter's value (PutParameter, `Value`). More would have to be an advanced one,
 # which costs money.
@@ -56,11 +57,15 @@ def below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter
 
 
 def delete(cloud: Cloud, name: str) -> None:
-    """CloudError with ParameterNotFound when there is none.
+    """No error when there is none (any more).
 
     AWS wants 30 s to pass before the name is used again (DeleteParameter).
     """
-    cloud.ssm("DeleteParameter", Name=name)
+    try:
+        cloud.ssm("DeleteParameter", Name=name)
+    except CloudError as error:
+        if error.code != "ParameterNotFound":
+            raise
 
 
 def encode(document: dict[str, Any]) -> str:

@@ -144,11 +144,6 @@ def _spot_request(cloud: Cloud, one: Remains) -> None:
         cloud.ec2("CancelSpotInstanceRequests", SpotInstanceRequestIds=[one.id])
 
 
-def _lease(cloud: Cloud, one: Remains) -> None:
-    with _or_gone("ParameterNotFound"):
-        parameter.delete(cloud, one.id)
-
-
 _REMOVE: dict[Kind, Callable[[Cloud, Remains], None]] = {
     "spot request": _spot_request,
     "image": _image,
@@ -158,5 +153,5 @@ _REMOVE: dict[Kind, Callable[[Cloud, Remains], None]] = {
     "key pair": lambda cloud, one: delete_key_pair(cloud, one.id),
     "checkpoint": lambda cloud, one: delete_snapshot(cloud, one.id, patience_s=0),
     "snapshot": lambda cloud, one: delete_snapshot(cloud, one.id, patience_s=0),
-    "lease": _lease,
+    "lease": lambda cloud, one: parameter.delete(cloud, one.id),
 }
