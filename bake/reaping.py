@@ -45,9 +45,7 @@ def reap_own(workshop: Workshop, job: Job, dead: frozenset[str]) -> None:
         remains = find(cloud, recipe=job.recipe.name, dead=dead, leases=False)
         if not remains:
             return
-        with console.step("Reaping") as step:
-            removals = remove(cloud, remains, on_kind=step.update)
-            step.done(_said(removal.remains for removal in removals if not removal.left))
+        removals = _remove(cloud, console, remains)
     except BakeError as error:
         console.warn(f"What dead runs have left is still there: {error.message} ({error.code})")
         return
@@ -97,9 +95,7 @@ def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> 
         usd = _usd_a_month(cloud, remains)
         if not act or not remains:
             return Reaped(cloud.region, cloud.now(), remains, usd, [] if act else None)
-        with console.step("Reaping") as step:
-            removals = remove(cloud, remains, on_kind=step.update)
-            step.done(_said(removal.remains for removal in removals if not removal.left))
+        removals = _remove(cloud, console, remains)
     except BakeError as error:
         return Reaped(cloud.region, cloud.now(), error=error)
     left = [str(removal.left) for removal in removals if removal.left]
@@ -109,6 +105,13 @@ def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> 
         details=left,
     )
     return Reaped(cloud.region, cloud.now(), remains, usd, removals, stays if left else None)
+
+
+def _remove(cloud: Cloud, console: Console, remains: Sequence[Remains]) -> list[Removal]:
+    with console.step("Reaping") as step:
+        removals = remove(cloud, remains, on_kind=step.update)
+        step.done(_said(removal.remains for removal in removals if not removal.left))
+    return removals
 
 
 def _usd_a_month(cloud: Cloud, remains: Sequence[Remains]) -> dict[Remains, float | None]:

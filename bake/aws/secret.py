@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from bake import json_text
 from bake.aws.session import Cloud
 from bake.errors import CloudError, RequestError
 
@@ -26,7 +25,7 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     if key is None:
         return value
     try:
-        document = json.loads(value)
+        document = json_text.read(value)
     except ValueError:
         document = None
     if not isinstance(document, dict):
