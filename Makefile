@@ -29,8 +29,9 @@ test: .venv/test.stamp ## the whole test suite, with the local cloud's real mach
 	@$(BIN)/pytest -n 3 --dist loadfile --reruns 1 -m 'not soak and not aws and not gpu'
 
 .PHONY: soak
-soak: .venv/test.stamp ## the long tests: the real payload, gigabytes
+soak: .venv/test.stamp ## the long tests: the real payload, gigabytes; new hostile input
 	@scripts/setup/system-packages.sh test
+	@$(BIN)/pytest -m 'not soak' --hypothesis-profile explore tests/test_fuzz_*.py
 	@$(BIN)/pytest -m soak --timeout 7200 -rA
 
 .PHONY: bench

@@ -387,6 +387,19 @@ def test_missing_notebooks_refuse_the_machine(machine: Machine) -> None:
     assert "there are no notebooks" in refusal(machine)
 
 
+@pytest.mark.parametrize(
+    ("count", "there"), [("9" * 5000, True), ("0" * 5000, False), ("²", False)]
+)
+def test_any_count_of_notebooks_is_read(machine: Machine, count: str, there: bool) -> None:
+    run = machine.run
+    said = f"printf '%s' {count}"
+    machine.run = lambda command, **more: run(said if "*.ipynb" in command else command, **more)  # type: ignore[method-assign]
+    if there:
+        assert prove(machine, machine.expectation()).verified == "gpu"
+    else:
+        assert "there are no notebooks" in refusal(machine)
+
+
 def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
     FAULTS["another nvcc"][0](machine)
     FAULTS["another d2l"][0](machine)

@@ -35,6 +35,7 @@ _STOP_S = 30.0
 _FOLDER = "/run/bake"  # memory: never part of an image
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_END = re.compile(r"(timeout|lost|[0-9]{1,3}) [0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class _Follower:
             match line.decode(errors="replace").split():
                 case ["bake:", "running"]:
                     self.reached = True
-                case ["bake:", "ended", status, size]:
+                case ["bake:", "ended", status, size] if _END.fullmatch(f"{status} {size}"):
                     self._end = _End(status, int(size))
                 case ["bake:", verdict]:
                     self._verdict = verdict
