@@ -599,11 +599,12 @@ def launch_from_ami(
 
         from bake import launch as launching
         from bake import listing
+        from bake.machine import selection
 
         cloud = _cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.
         proved = ("gpu", "cpu") if local else ("gpu",)
-        image = launching.choose_image(cloud, ami, proved=proved)
+        image = selection.choose_image(cloud, ami, proved=proved)
         launched = launching.launch(
             cloud,
             image,
@@ -684,12 +685,13 @@ def copy(
     """Copy an image to other regions; a copy that is there already is not made again."""
     console = _console(json, quiet)
     with running(console):
-        from bake import copies, launch, listing
+        from bake import copies, listing
+        from bake.machine import selection
 
         cloud = _cloud(console, local=local, region=region)
         wanted = copies.regions(to, cloud.region)
         proved = ("gpu", "cpu", *(("no",) if unverified else ()))
-        chosen = launch.choose_image(cloud, _only(image, "image"), proved=proved)
+        chosen = selection.choose_image(cloud, _only(image, "image"), proved=proved)
         outcomes = copies.copy_everywhere(
             chosen,
             cloud.region,
@@ -805,14 +807,15 @@ def _change(
 ) -> None:
     console = _console(json)
     with running(console):
-        from bake import launch, listing
+        from bake import listing
         from bake.aws import machine as machines
         from bake.key_store import forget_host, forget_key, key_path
+        from bake.machine import selection
 
         cloud = _cloud(console, local=local, region=region)
         changed = []
         for name in names or (None,):
-            found = launch.find_ours(cloud, name)
+            found = selection.find_ours(cloud, name)
             with console.step(f"{doing} {found.name or found.instance_id}") as step:
                 getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
             if verb == "terminate":
@@ -830,11 +833,11 @@ def connect(
     """Open a shell on a machine."""
     console = _console()
     with running(console):
-        from bake import launch
+        from bake.machine import reach, selection
 
         cloud = _cloud(console, local=local, region=region)
-        found = launch.find_ours(cloud, machine[0] if machine else None)
-        ssh = launch.reach(cloud, found, ssh_port=_ssh_port())
+        found = selection.find_ours(cloud, machine[0] if machine else None)
+        ssh = reach.reach(cloud, found, ssh_port=_ssh_port())
     os.execvp(ssh[0], ssh)  # noqa: S606
 
 

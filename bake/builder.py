@@ -25,7 +25,8 @@ from bake.checkpoints import StartPoints, start_image
 from bake.errors import BakeError, StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
-from bake.key_store import forget_host, forget_key, key_path, know_host, save_key, ssh_command
+from bake.key_store import forget_host, forget_key, key_path, know_host, save_key
+from bake.machine.reach import ssh_command
 from bake.remote import keys
 from bake.remote.connection import Connection
 

@@ -89,19 +89,3 @@ def forget_host(instance_id: str) -> None:
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if line.split(" ")[0] != instance_id))
-
-
-def ssh_command(
-    *, instance_id: str, address: str, user: str, key: Path, port: int = 22
-) -> list[str]:
-    """The `ssh` that reaches the machine, accepting its own host key alone."""
-    return [
-        "ssh",
-        *("-i", str(key)),
-        *("-o", f"UserKnownHostsFile={home() / KNOWN_HOSTS}"),
-        *("-o", f"HostKeyAlias={instance_id}"),
-        *("-o", "StrictHostKeyChecking=yes"),
-        *("-o", "IdentitiesOnly=yes"),
-        *(("-p", str(port)) if port != 22 else ()),
-        f"{user}@{address}",
-    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.aws.caller import caller_cidr
-from bake.aws.image import Image, find_image, images
+from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.machine import Machine, end, machines
 from bake.aws.market import Market
@@ -25,7 +25,8 @@ from bake.aws.user_data import user_data
 from bake.boot import login_user, wait_until_reached
 from bake.console import Console
 from bake.errors import RequestError
-from bake.key_store import check_key, key_path, know_host, public_half, save_key, ssh_command
+from bake.key_store import check_key, key_path, know_host, public_half, save_key
+from bake.machine.reach import reach
 from bake.remote import keys
 
 
@@ -97,37 +98,6 @@ def launch(
     return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
 
 
-def choose_image(cloud: Cloud, asked: str | None, *, proved: Sequence[str]) -> Image:
-    """The newest image that is what was asked for (an id, a name, a recipe; None: any of ours).
-
-    `proved` is what is enough to have been proved on it. RequestError when there is none, with
-    those that there are; also an image asked for by its id is refused when less was proved.
-    """
-    ours = [image for image in images(cloud) if image.state == "available"]
-    if asked is None:
-        wanted = ours
-    elif re.fullmatch(r"ami-[0-9a-f]+", asked):
-        found = find_image(cloud, asked)
-        wanted = [found] if found else []
-    else:
-        wanted = [image for image in ours if asked in (image.name, image.recipe)]
-    if not wanted:
-        raise RequestError(
-            f"There is no available image {asked or 'of ours'} in {cloud.region}",
-            details=[f"{image.image_id}  {image.name}" for image in ours],
-            hint="Bake one: invoke bake. Or look into another region: invoke images --region …",
-        )
-    enough = [image for image in wanted if image.verified in proved]
-    if not enough:
-        raise RequestError(
-            f"No image {asked or 'of ours'} is verified as it has to be for this "
-            f"(bake:verified={' or '.join(proved)})",
-            details=[f"{image.image_id}  {image.name}: {image.verified}" for image in wanted],
-            hint="Bake it on a machine with a GPU: that is where the proof can be made",
-        )
-    return enough[0]
-
-
 def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
     """The name of a key pair at AWS and the file of its private half here; made when there is none.
 
@@ -155,42 +125,6 @@ def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]
 def default_key_name() -> str:
     """One for each person and computer: private keys do not travel."""
     return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{getpass.getuser()}-{platform.node()}")[:255]
-
-
-def find_ours(cloud: Cloud, word: str | None) -> Machine:
-    """The machine of that id or name; without a word, the only one that there is."""
-    everything = machines(cloud)
-    found = [m for m in everything if word is None or word in (m.instance_id, m.name)]
-    if len(found) == 1:
-        return found[0]
-    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in everything]
-    if not found:
-        message = f"There is no machine {word}" if word else "There is no machine of ours"
-        raise RequestError(f"{message} in {cloud.region}", details=listed)
-    raise RequestError("Which machine?", details=listed, hint="Give its id or its name")
-
-
-def reach(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
-    """The ssh command for it, word by word; RequestError when it cannot be reached from here."""
-    if machine.address is None:
-        raise RequestError(
-            f"{machine.name} has no address: it is {machine.state}",
-            hint=f"invoke start {machine.name}" if machine.state == "stopped" else "",
-        )
-    key = key_path(cloud.account_id, cloud.region, machine.key_name or "")
-    if not key.is_file():
-        raise RequestError(
-            f"The private key of {machine.name} ({machine.key_name}) is not on this computer",
-            hint=f"It belongs at {key}",
-        )
-    check_key(key)
-    return ssh_command(
-        instance_id=machine.instance_id,
-        address=machine.address,
-        user=login_user(machine.tags),
-        key=key,
-        port=ssh_port,
-    )
 
 
 def _free_name(cloud: Cloud, name: str) -> str:

@@ -13,7 +13,7 @@ from answers import ImaginedCloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake import catalog, launch, listing
+from bake import catalog, listing
 from bake.aws import (
     base_image,
     checkpoint,
@@ -42,6 +42,7 @@ from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
 from bake.console import Console
 from bake.errors import BakeError
+from bake.machine import selection
 
 TYPES = ("g4dn.xlarge", "p3.2xlarge")
 PLACE = Placement("g4dn.xlarge", "us-east-1a", "subnet-1", "vpc-1", "on-demand")
@@ -128,7 +129,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "image": lambda cloud: image.find_image(cloud, "ami-1"),
     "image by name": lambda cloud: image.find_image_by_name(cloud, "n", "r"),
     "available": lambda cloud: image.wait_until_available(cloud, "ami-1"),
-    "launchable": lambda cloud: launch.choose_image(cloud, None, proved=("gpu",)),
+    "launchable": lambda cloud: selection.choose_image(cloud, None, proved=("gpu",)),
     "machine": machine.machines,
     "running": a_machine,
     "stop": lambda cloud: machine.stop(cloud, ID),

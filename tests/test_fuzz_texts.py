@@ -29,7 +29,8 @@ from bake.aws.user_data import user_data
 from bake.boot import login_user
 from bake.console import Console, plain
 from bake.errors import BakeError
-from bake.key_store import key_path, ssh_command
+from bake.key_store import key_path
+from bake.machine.reach import ssh_command
 from bake.record.inventory import inventory
 from bake.record.record import read as read_record
 from bake.remote import keys

@@ -10,6 +10,7 @@ import pytest
 
 from bake import key_store
 from bake.errors import RequestError
+from bake.machine.reach import ssh_command
 from bake.remote import keys
 
 
@@ -68,7 +69,7 @@ def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
 
 
 def test_the_ssh_command_accepts_the_machine_s_own_host_key_alone() -> None:
-    command = key_store.ssh_command(
+    command = ssh_command(
         instance_id="i-1", address="192.0.2.7", user="ubuntu", key=Path("k.pem"), port=2222
     )
     assert command[0] == "ssh"

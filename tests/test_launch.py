@@ -19,6 +19,7 @@ from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.console import Console
 from bake.errors import ConnectError, RequestError
 from bake.key_store import key_path, public_half, save_key
+from bake.machine import selection
 from bake.remote import keys
 
 GPU = ("gpu",)
@@ -59,9 +60,9 @@ OTHER = an_image("ami-0000000000000004", day=5, verified="gpu", recipe="pytorch-
 def there(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
     """The account's images, the newest first, as `images` gives them."""
     there = [NEW, PROVED, OTHER, OLD]
-    monkeypatch.setattr(launch, "images", lambda cloud: there)
+    monkeypatch.setattr(selection, "images", lambda cloud: there)
     by_id = {image.image_id: image for image in there}
-    monkeypatch.setattr(launch, "find_image", lambda cloud, image_id: by_id.get(image_id))
+    monkeypatch.setattr(selection, "find_image", lambda cloud, image_id: by_id.get(image_id))
     return there
 
 
@@ -79,14 +80,14 @@ def there(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
 def test_the_newest_image_on_which_enough_was_proved_is_taken(
     aws: Aws, there: list[Image], asked: str | None, proved: tuple[str, ...], taken: Image
 ) -> None:
-    assert launch.choose_image(aws.cloud, asked, proved=proved) == taken
+    assert selection.choose_image(aws.cloud, asked, proved=proved) == taken
 
 
 def test_an_image_on_which_less_was_proved_is_refused_even_by_its_id(
     aws: Aws, there: list[Image]
 ) -> None:
     with pytest.raises(RequestError, match="bake:verified=gpu") as refused:
-        launch.choose_image(aws.cloud, NEW.image_id, proved=GPU)
+        selection.choose_image(aws.cloud, NEW.image_id, proved=GPU)
     assert refused.value.details == (f"{NEW.image_id}  {NEW.name}: cpu",)
 
 
@@ -99,7 +100,7 @@ def test_without_such_an_image_those_that_there_are_are_listed(
     else:
         there[:] = [replace(PROVED, state="available")]
     with pytest.raises(RequestError, match="no available image") as refused:
-        launch.choose_image(aws.cloud, asked, proved=GPU)
+        selection.choose_image(aws.cloud, asked, proved=GPU)
     assert len(refused.value.details) == len(there)
     assert "invoke bake" in refused.value.hint
 
@@ -206,11 +207,11 @@ def test_which_machine_is_asked_where_there_are_several(
         tags={},
     )
     two = replace(one, instance_id="i-2", name="two")
-    monkeypatch.setattr(launch, "machines", lambda cloud: [one, two])
-    assert launch.find_ours(aws.cloud, "two") == two
-    assert launch.find_ours(aws.cloud, "i-1") == one
+    monkeypatch.setattr(selection, "machines", lambda cloud: [one, two])
+    assert selection.find_ours(aws.cloud, "two") == two
+    assert selection.find_ours(aws.cloud, "i-1") == one
     with pytest.raises(RequestError, match="Which machine") as refused:
-        launch.find_ours(aws.cloud, None)
+        selection.find_ours(aws.cloud, None)
     assert len(refused.value.details) == 2
     with pytest.raises(RequestError, match="no machine three"):
-        launch.find_ours(aws.cloud, "three")
+        selection.find_ours(aws.cloud, "three")

@@ -7,7 +7,7 @@ set -o errexit -o nounset -o pipefail
 # command:package of Debian
 needed=(
     python3:python3 ssh:openssh-client mmdebstrap:mmdebstrap gpg:gnupg dpkg-deb:dpkg
-    apt-ftparchive:apt-utils curl:curl
+    apt-ftparchive:apt-utils curl:curl rsync:rsync
 )
 if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
     needed+=(podman:podman runc:runc slirp4netns:slirp4netns)
@@ -16,7 +16,8 @@ if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
     fi
 fi
 if [[ ${1:-} == test ]]; then
-    needed+=(/usr/sbin/sshd:openssh-server packer:packer rsync:rsync node:nodejs npm:npm)
+    needed+=(/usr/sbin/sshd:openssh-server packer:packer node:nodejs npm:npm
+        chromium:chromium chromedriver:chromium-driver)
 fi
 
 missing=()

@@ -1,0 +1,1 @@
+"""A launched machine, for the person who uses it."""
