@@ -18,9 +18,10 @@ _LOOPBACK_ALONE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 
 @contextmanager
 def browser(size: tuple[int, int] = (1280, 900), *, dark: bool = False) -> Iterator[Chrome]:
-    """A Chromium of its own profile, with a viewport of `size` pixels. Its console: `driver.get_log`.
+    """A Chromium of its own profile, with a viewport of `size` pixels.
 
-    Names other than localhost are not found, so that a page which needs the network is seen to.
+    `driver.get_log("browser")` is its console. Names other than localhost are not found, so that
+    a page that needs the network shows it.
     """
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
