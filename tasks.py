@@ -605,16 +605,13 @@ def launch_from_ami(
         # On a computer without a GPU there is no more to prove than what the CPU can do.
         proved = ("gpu", "cpu") if local else ("gpu",)
         image = selection.choose_image(cloud, ami, proved=proved)
-        launched = launching.launch(
-            cloud,
-            image,
+        wish = launching.Wish(
             instance_types=(instance_type,) if instance_type else _types_for(image.recipe),
-            market="spot" if spot else "on-demand",
+            markets=("spot",) if spot else ("on-demand",),
             key=key,
             name=name,
-            console=console,
-            ssh_port=_ssh_port(),
         )
+        launched = launching.launch(cloud, image, wish, console=console, ssh_port=_ssh_port())
         flag = " --local" if local else ""
         console.result(
             listing.machine_document(launched.machine) | {"ssh": launched.ssh},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import platform
 import re
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,17 @@ from bake.remote import keys
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What a person asks for. What is None is found or made: the image's disk size, a key pair of
+    one's own, a name."""
+
+    instance_types: tuple[str, ...]
+    markets: tuple[Market, ...] = ("on-demand",)
+    key: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class Launched:
     """`ssh` is the command that reaches the machine, word by word."""
 
@@ -39,26 +49,13 @@ class Launched:
     ssh: list[str]
 
 
-def launch(
-    cloud: Cloud,
-    image: Image,
-    *,
-    instance_types: Sequence[str],
-    market: Market,
-    key: str | None,
-    name: str | None,
-    ssh_port: int,
-    console: Console,
-) -> Launched:
-    """A machine that answers. It stays when this returns, and is removed when this raises.
-
-    `key` is the name of a key pair, `name` the machine's; both are found or made when None.
-    """
+def launch(cloud: Cloud, image: Image, wish: Wish, *, ssh_port: int, console: Console) -> Launched:
+    """A machine that answers. It stays when this returns, and is removed when this raises."""
     run = new_run(image.recipe, now=cloud.now())
-    name = _free_name(cloud, name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
-    where = placements(cloud, instance_types, market=market, image=image)
+    name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
+    where = placements(cloud, wish.instance_types, market=wish.markets[0], image=image)
     cidr = caller_cidr()
-    key_name, key_file = own_key_pair(cloud, run, key)
+    key_name, key_file = own_key_pair(cloud, run, wish.key)
     host_key = keys.generate()
     user = login_user(image.tags)
 

@@ -143,15 +143,8 @@ def test_a_key_pair_of_that_name_that_is_another_is_refused(aws: Aws) -> None:
 
 def start(aws: Aws, **more: Any) -> launch.Launched:
     image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
-    request: dict[str, Any] = {
-        "instance_types": ["g4dn.xlarge"],
-        "market": "on-demand",
-        "key": None,
-        "name": "mine",
-        "ssh_port": 22,
-        "console": Console(),
-    }
-    return launch.launch(aws.cloud, image, **request | more)
+    wish = launch.Wish(**{"instance_types": ("g4dn.xlarge",), "name": "mine"} | more)
+    return launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
 
 
 def test_a_machine_that_does_not_answer_is_removed_with_its_group(
