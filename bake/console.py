@@ -50,13 +50,19 @@ def duration(seconds: float) -> str:
 _SIGNS = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
     **dict.fromkeys([127, *range(128, 160)], 0xFFFD),
+    **dict.fromkeys([0x61C, 0x200E, 0x200F], 0xFFFD),
     **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
 }
 
 
+def visible(text: str) -> str:
+    """Of the same length, and without anything that a terminal or a browser would obey unseen."""
+    return text.translate(_SIGNS)
+
+
 def plain(text: str) -> str:
     """Of the same length, and without anything that a terminal or GitHub's log would obey."""
-    text = text.translate(_SIGNS)
+    text = visible(text)
     if os.environ.get("GITHUB_ACTIONS") == "true":  # there a line is a command that begins so
         text = re.sub(r"(?m)^(\s*):(?=:)|#(?=#\[)", lambda found: f"{found[1] or ''}·", text)
     return text

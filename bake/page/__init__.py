@@ -1,1 +1,1 @@
-"""Pages: one self-contained HTML file each."""
+"""Pages: one self-contained HTML file each, with charts, for people and their colleagues."""

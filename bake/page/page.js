@@ -1,0 +1,66 @@
+"use strict";
+(() => {
+  const drawn = document.documentElement.dataset;
+
+  // Lists: what is typed is looked for in each row.
+  for (const input of document.querySelectorAll("input[data-filters]")) {
+    const rows = document.getElementById(input.dataset.filters).querySelectorAll("tbody tr");
+    input.addEventListener("input", () => {
+      const wanted = input.value.trim().toLowerCase();
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    });
+  }
+
+  // Charts: a colour var(--…) is the page's as it is now.
+  const charts = [...document.querySelectorAll(".chart")].map((place) => ({
+    place,
+    spec: JSON.parse(place.querySelector("script").textContent),
+  }));
+
+  function coloured(value, style) {
+    if (typeof value === "string") {
+      const name = value.match(/^var\((--[\w-]+)\)$/);
+      return name ? style.getPropertyValue(name[1]).trim() : value;
+    }
+    if (Array.isArray(value)) return value.map((each) => coloured(each, style));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([key, each]) => [key, coloured(each, style)]),
+    );
+  }
+
+  async function draw(width) {
+    const style = getComputedStyle(document.documentElement);
+    for (const { place, spec } of charts) {
+      const { data, layout } = coloured(spec, style);
+      const height = place.clientHeight;
+      const size = width ? { width, height, autosize: false } : { height, autosize: true };
+      await Plotly.react(place, data, { ...layout, ...size }, { displayModeBar: false });
+    }
+    drawn.drawn = String(Number(drawn.drawn || 0) + 1);
+  }
+
+  async function load() {
+    const packed = atob(document.getElementById("plotly").textContent);
+    const bytes = Uint8Array.from(packed, (each) => each.charCodeAt(0));
+    const unpacking = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = document.createElement("script");
+    library.textContent = await new Response(unpacking).text();
+    document.head.append(library);
+    for (const { place } of charts) place.replaceChildren();
+    await draw();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+    addEventListener("resize", () => draw());
+    // Paper is white, and narrower than a screen.
+    addEventListener("beforeprint", () => {
+      document.documentElement.classList.add("paper");
+      draw(640);
+    });
+    addEventListener("afterprint", () => {
+      document.documentElement.classList.remove("paper");
+      draw();
+    });
+  }
+
+  if (charts.length) load();
+})();
