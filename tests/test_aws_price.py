@@ -19,6 +19,7 @@ from bake.aws.price import (
     refusals,
     snapshot_price,
     spot,
+    spot_by_zone,
     volume_price,
 )
 from bake.aws.session import Cloud
@@ -167,12 +168,36 @@ def test_a_machine_costs_what_the_price_list_says(cloud: Cloud, pricing: Stubber
     assert refusals(cloud) == []
 
 
-def test_what_is_asked_once_is_known(cloud: Cloud, pricing: Stubber) -> None:
-    pricing.add_response("get_products", answer(machine("0.5870000000")))
-    pricing.add_response("get_products", answer(machine("0.8390000000")))
+def any_machine(*instance_types: str) -> Json:
+    request = asked_machine(",".join(instance_types))
+    request["Filters"][1]["Type"] = "ANY_OF"
+    return request
+
+
+def test_many_machines_are_asked_in_one_call_and_once(cloud: Cloud, pricing: Stubber) -> None:
+    two = machine("0.8390000000", instanceType="g4dn.2xlarge")
+    pricing.add_response(
+        "get_products",
+        answer(two, machine("0.5870000000")),
+        any_machine("g4dn.xlarge", "g4dn.2xlarge"),
+    )
+    pricing.add_response("get_products", answer(), asked_machine("p9.huge"))
     for _ in range(2):
         found = on_demand(cloud, ["g4dn.xlarge", "g4dn.2xlarge", "g4dn.xlarge"])
         assert found == {"g4dn.xlarge": 0.587, "g4dn.2xlarge": 0.839}
+        found = on_demand(cloud, ["g4dn.xlarge", "p9.huge"])
+        assert found == {"g4dn.xlarge": 0.587, "p9.huge": None}
+
+
+def test_what_is_too_long_for_one_filter_is_asked_in_pieces(cloud: Cloud, pricing: Stubber) -> None:
+    names = [f"p{number:03}.24xlarge" for number in range(100)]
+    assert len(",".join(names)) > 1024
+    pieces = [names[:73], names[73:]]
+    for piece in pieces:
+        assert len(",".join(piece)) <= 1024
+        found = [machine("1.0", instanceType=name) for name in piece]
+        pricing.add_response("get_products", answer(*found), any_machine(*piece))
+    assert on_demand(cloud, names) == dict.fromkeys(names, 1.0)
 
 
 def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None:
@@ -250,6 +275,19 @@ def test_a_spot_machine_costs_what_its_zone_s_newest_entry_says(cloud: Cloud, ec
         assert list(spot(cloud, places).values()) == [0.19, 0.18, None]
 
 
+def test_each_zone_has_its_price_and_is_asked_once(cloud: Cloud, ec2: Stubber) -> None:
+    ec2.add_response(
+        "describe_spot_price_history",
+        history(priced("0.190000", "a"), priced("0.300000", "b", instance_type="g5.xlarge")),
+    )
+    for _ in range(2):
+        assert spot_by_zone(cloud, ["g4dn.xlarge", "g5.xlarge", "p9.huge"]) == {
+            "g4dn.xlarge": {"eu-west-1a": 0.19},
+            "g5.xlarge": {"eu-west-1b": 0.3},
+            "p9.huge": {},
+        }
+
+
 def test_each_machine_has_the_price_of_its_market(
     cloud: Cloud, ec2: Stubber, pricing: Stubber
 ) -> None:
@@ -296,6 +334,13 @@ def test_a_volume_costs_what_its_gigabytes_do(cloud: Cloud, pricing: Stubber) ->
         asked(regionCode="eu-west-1", productFamily="Storage", volumeApiName="gp3"),
     )
     assert volume_price(cloud) == 0.088
+
+
+@pytest.mark.parametrize("kind", ["io2", "standard", ""])
+def test_a_volume_that_costs_more_than_its_gigabytes_has_no_price(
+    cloud: Cloud, pricing: Stubber, kind: str
+) -> None:
+    assert volume_price(cloud, kind) is None
 
 
 # ---- refusals

@@ -26,7 +26,11 @@ _LINUX = "Linux/UNIX"
 # Before the colon stands the region's short name and a hyphen, in us-east-1 nothing. What ends in
 # .outposts is a machine of one's own, and what is called Archive another kind of snapshot.
 _SNAPSHOT = re.compile(r"(.+-)?EBS:SnapshotUsage")
-_VOLUME = re.compile(r"(.+-)?EBS:VolumeUsage\.gp3")
+_VOLUME = r"(.+-)?EBS:VolumeUsage\.{kind}"
+# Those whose gigabytes are all that they cost; of io1 and io2 IOPS are most of the price.
+_KINDS = {"gp2", "gp3", "sc1", "st1"}
+# GetProducts, "Filter": the longest value. Several in one are for ANY_OF, with commas.
+_LONGEST = 1024
 
 
 @dataclass
@@ -35,6 +39,7 @@ class _Known:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     answers: dict[Hashable, Price] = field(default_factory=dict)
+    spot: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     refusals: dict[str, CloudError] = field(default_factory=dict)
 
 
@@ -63,36 +68,36 @@ def prices(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Pri
 
 def on_demand(cloud: Cloud, instance_types: Iterable[str]) -> dict[str, Price]:
     """USD per hour of a Linux machine without other licences, on shared hardware."""
-    return {
-        name: _product(
-            cloud,
-            "Hrs",
-            lambda attributes: (
-                # Without it: what is reserved, for Capacity Blocks, or has a licence in its price.
-                attributes.get("operation") == "RunInstances"
-                and attributes.get("marketoption", "OnDemand") == "OnDemand"
-            ),
-            instanceType=name,
-            operatingSystem="Linux",
-            tenancy="Shared",
-            preInstalledSw="NA",
-            capacitystatus="Used",
-        )
-        for name in dict.fromkeys(instance_types)
-    }
+    wanted = list(dict.fromkeys(instance_types))
+    known = _of(cloud)
+    with known.lock:
+        new = [name for name in wanted if (cloud.region, name) not in known.answers]
+        if new:
+            found = _asked(known, "pricing", lambda: _machines(cloud, new)) or {}
+            known.answers.update({(cloud.region, name): found.get(name) for name in new})
+        return {name: known.answers[cloud.region, name] for name in wanted}
 
 
 def spot(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Price]:
     """USD per hour, now, of a spot machine of this type in this zone."""
     wanted = list(placements)
+    found = spot_by_zone(cloud, {place.instance_type for place in wanted})
+    return {place: found[place.instance_type].get(place.zone) for place in wanted}
+
+
+def spot_by_zone(cloud: Cloud, instance_types: Iterable[str]) -> dict[str, dict[str, float]]:
+    """USD per hour, now, of each type in each zone that has it on the spot market."""
+    wanted = sorted(set(instance_types))
     known = _of(cloud)
     with known.lock:
-        new = {(p.instance_type, p.zone) for p in wanted if _spot_key(p) not in known.answers}
+        new = [name for name in wanted if (cloud.region, name) not in known.spot]
         if new:
-            types = sorted({instance_type for instance_type, _ in new})
-            newest = _asked(known, "ec2", lambda: _spot_history(cloud, types)) or {}
-            known.answers.update({("spot", *key): newest.get(key) for key in new | newest.keys()})
-        return {place: known.answers[_spot_key(place)] for place in wanted}
+            known.spot.update({(cloud.region, name): {} for name in new})
+            for (name, zone), usd in (
+                _asked(known, "ec2", lambda: _spot_history(cloud, new)) or {}
+            ).items():
+                known.spot.setdefault((cloud.region, name), {})[zone] = usd
+        return {name: dict(known.spot[cloud.region, name]) for name in wanted}
 
 
 def snapshot_price(cloud: Cloud) -> Price:
@@ -100,9 +105,15 @@ def snapshot_price(cloud: Cloud) -> Price:
     return _storage(cloud, "Storage Snapshot", _SNAPSHOT)
 
 
-def volume_price(cloud: Cloud) -> Price:
-    """USD per GB and month of gp3, with the IOPS and the throughput that it has for nothing."""
-    return _storage(cloud, "Storage", _VOLUME, volumeApiName="gp3")
+def volume_price(cloud: Cloud, kind: str = "gp3") -> Price:
+    """USD per GB and month, with the IOPS and the throughput that a volume has for nothing.
+
+    None for a kind whose price is more than its gigabytes.
+    """
+    if kind not in _KINDS:
+        return None
+    usage = re.compile(_VOLUME.format(kind=kind))
+    return _storage(cloud, "Storage", usage, volumeApiName=kind)
 
 
 def refusals(cloud: Cloud) -> list[CloudError]:
@@ -111,19 +122,8 @@ def refusals(cloud: Cloud) -> list[CloudError]:
 
 
 def _storage(cloud: Cloud, family: str, usage: re.Pattern[str], **terms: str) -> Price:
-    return _product(
-        cloud,
-        "GB-Mo",
-        lambda attributes: bool(usage.fullmatch(attributes.get("usagetype", ""))),
-        productFamily=family,
-        **terms,
-    )
-
-
-def _product(
-    cloud: Cloud, unit: str, wanted: Callable[[Mapping[str, str]], bool], **terms: str
-) -> Price:
-    """The price per `unit` of the one product of EC2 in this region with these attributes."""
+    """The price per GB and month of the one product with this usage in this region."""
+    terms = {"productFamily": family, **terms}
     known, key = _of(cloud), (cloud.region, *sorted(terms.items()))
     with known.lock:
         if key not in known.answers:
@@ -132,22 +132,58 @@ def _product(
                 "pricing",
                 lambda: [
                     usd
-                    for document in _products(cloud, {"regionCode": cloud.region, **terms})
-                    if wanted(document.get("product", {}).get("attributes", {}))
-                    for usd in _on_demand_usd(document, unit)
+                    for attributes, usd in _offers(cloud, "GB-Mo", **terms)
+                    if usage.fullmatch(attributes.get("usagetype", ""))
                 ],
             )
             known.answers[key] = max(found or (), default=None)
         return known.answers[key]
 
 
-def _products(cloud: Cloud, terms: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _machines(cloud: Cloud, names: Iterable[str]) -> dict[str, float]:
+    """All of them in as few calls as the length of a filter allows."""
+    found: dict[str, float] = {}
+    for some in _in_pieces(names):
+        for attributes, usd in _offers(
+            cloud,
+            "Hrs",
+            instanceType=some,
+            operatingSystem="Linux",
+            tenancy="Shared",
+            preInstalledSw="NA",
+            capacitystatus="Used",
+        ):
+            # Without these: what is reserved, for Capacity Blocks, or has a licence in its price.
+            if attributes.get("operation") != "RunInstances":
+                continue
+            if attributes.get("marketoption", "OnDemand") == "OnDemand":
+                name = attributes["instanceType"]
+                found[name] = max(usd, found.get(name, 0))
+    return found
+
+
+def _in_pieces(names: Iterable[str]) -> Iterator[str]:
+    piece = ""
+    for name in names:
+        if len(piece) + len(name) + 1 > _LONGEST:
+            yield piece
+            piece = ""
+        piece += f",{name}" if piece else name
+    if piece:
+        yield piece
+
+
+def _offers(cloud: Cloud, unit: str, **terms: str) -> Iterator[tuple[Mapping[str, str], float]]:
+    """Attributes and USD of each product of EC2 in this region that is sold so; `a,b`: any."""
     filters = [
-        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in terms.items()
+        {"Type": "ANY_OF" if "," in value else "TERM_MATCH", "Field": name, "Value": value}
+        for name, value in {"regionCode": cloud.region, **terms}.items()
     ]
     request = {"ServiceCode": "AmazonEC2", "FormatVersion": "aws_v1", "Filters": filters}
     for text in pages(cloud.pricing, "GetProducts", "PriceList", **request):
-        yield json_text.read(text)
+        document = json_text.read(text)
+        for usd in _on_demand_usd(document, unit):
+            yield document.get("product", {}).get("attributes", {}), usd
 
 
 def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:
@@ -171,10 +207,6 @@ def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float
         (entry["InstanceType"], entry["AvailabilityZone"]): float(entry["SpotPrice"])
         for entry in sorted(history, key=lambda entry: entry["Timestamp"])
     }
-
-
-def _spot_key(place: Placement) -> Hashable:
-    return ("spot", place.instance_type, place.zone)
 
 
 def _asked(known: _Known, service: str, ask: Callable[[], T]) -> T | None:
