@@ -22,6 +22,11 @@ CHECKPOINT = "bake:checkpoint"  # on a snapshot of a builder: the digest of all 
 SECONDS = "bake:seconds"  # how long each step took, like `base=12.1 drivers=70.3`
 PLAN = "bake:plan:"  # and a number: what the plan's digest is over, in pieces (see explain.py)
 LOGIN_USER = "bake:login-user"  # whom to log in as: an image does not say it otherwise
+# How long a launched machine lives (see machine/lifetime.py), and what its power-off is then.
+TTL = "bake:ttl"
+IDLE = "bake:idle"
+ENDS = "bake:ends"
+AT_END = "bake:at-end"
 NAME = "Name"
 
 # EC2 User Guide, "Tag your Amazon EC2 resources", restrictions.

@@ -1,0 +1,141 @@
+"""How long a machine lives: what was asked for, what its tags say of it, and when it ends.
+
+The timer itself is on the machine (`lifetime.sh`). It and `end` follow one rule: a machine ends
+when its TTL has passed since it was last started, or at the end to which it was extended, whichever
+is later. So one that starts again has its whole TTL, and `bake:ends` may be older than that start.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from bake.aws.machine import Machine
+from bake.aws.tags import ENDS, IDLE, TTL, Tags, moment, rfc3339
+from bake.errors import RequestError
+
+AtEnd = Literal["stop", "terminate"]
+
+NEVER = "never"
+# Less would end a machine while its frameworks still load, and leave no time for a warning.
+SHORTEST = timedelta(minutes=10)
+LONGEST = timedelta(days=365)
+
+_UNITS = {"d": 24 * 60 * 60, "h": 60 * 60, "m": 60, "s": 1}
+_LIVES = {"pending", "running"}
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """`ttl` and `idle` are None where nothing ends the machine for that reason.
+
+    `at_end` None: stopped, with its disk, where EC2 can do that, and terminated where it cannot (a
+    one-time spot machine).
+    """
+
+    ttl: timedelta | None = timedelta(hours=12)
+    idle: timedelta | None = None
+    at_end: AtEnd | None = None
+
+    def tags(self, now: datetime) -> Tags:
+        """For a machine started at `now`. What EC2 does at the end is the order's to say."""
+        return {
+            TTL: write_time(self.ttl),
+            IDLE: write_time(self.idle),
+            ENDS: rfc3339(now + self.ttl) if self.ttl else NEVER,
+        }
+
+
+def end(machine: Machine) -> datetime | None:
+    """When its timer ends it, by its tags; None for one that has no end, or that does not run.
+
+    An idle limit may end it earlier. Of a builder it is the end of its run.
+    """
+    if machine.state not in _LIVES:
+        return None
+    if machine.expires_at:
+        return machine.expires_at
+    if machine.tags.get(ENDS) == NEVER:
+        return None
+    ttl = _read_tag(machine.tags.get(TTL, ""))
+    whole = machine.launched_at + ttl if ttl else None
+    extended = moment(machine.tags.get(ENDS, ""))
+    return max((each for each in (whole, extended) if each), default=None)
+
+
+def left(machine: Machine, now: datetime) -> timedelta | None:
+    """How long it has until then, never less than nothing; None as for `end`. `now` is AWS's."""
+    ends = end(machine)
+    return None if ends is None else max(timedelta(0), ends - now)
+
+
+def read_lifetime(*, ttl: str, idle: str, at_end: str | None, spot: bool) -> Lifetime:
+    """What a command line says; RequestError for what cannot be, before anything is started.
+
+    `spot`: the machine may be a spot machine, which only ever ends for good.
+    """
+    if at_end not in (None, "stop", "terminate"):
+        raise RequestError(f"--at-end {at_end}: it can be stop or terminate")
+    if at_end == "stop" and spot:
+        raise RequestError(
+            "A spot machine cannot be stopped at its end: EC2 terminates it, with its disk",
+            hint="Leave out --at-end, or take an on-demand machine",
+        )
+    return Lifetime(
+        read_time(ttl, "--ttl"),
+        read_time(idle, "--idle"),
+        at_end,  # type: ignore[arg-type]
+    )
+
+
+def read_time(text: str, what: str) -> timedelta | None:
+    """`8h`, `90m`, `2d`, `1h30m`; None for `never`. RequestError for anything else.
+
+    `what` is the option that it is for. Less than ten minutes is refused, and more than a year.
+    """
+    if text.strip().lower() == NEVER:
+        return None
+    time = _read(text)
+    if time is None:
+        raise RequestError(
+            f"{what} {text[:40]}: that is no length of time",
+            hint="Write hours, minutes or days, like 8h, 90m, 1h30m, 2d; or never",
+        )
+    if time < SHORTEST:
+        raise RequestError(
+            f"{what} {text[:40]} is too short: it takes at least {write_time(SHORTEST)}",
+            hint="A machine needs some minutes to start, and warns before it ends",
+        )
+    if time > LONGEST:
+        raise RequestError(
+            f"{what} {text[:40]} is more than a year",
+            hint=f"For a machine that stays: {what} never",
+        )
+    return time
+
+
+def write_time(time: timedelta | None) -> str:
+    """As `read_time` reads it: `8h`, `1h30m`, `never`."""
+    if time is None:
+        return NEVER
+    words, seconds = "", round(time.total_seconds())
+    for unit, size in _UNITS.items():
+        count, seconds = divmod(seconds, size)
+        words += f"{count}{unit}" if count else ""
+    return words or "0s"
+
+
+def _read(text: str) -> timedelta | None:
+    word = text.strip().lower()
+    if len(word) > 30 or not re.fullmatch(r"([0-9]{1,7}(\.[0-9]{1,7})?(d|h|m|min|s))+", word):
+        return None
+    found = re.findall(r"([0-9.]+)([dhms])", word)
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in found))
+
+
+def _read_tag(value: str) -> timedelta | None:
+    """None for `never`, and for what a hand has made of it."""
+    time = _read(value)
+    return time if time and time <= LONGEST else None
