@@ -180,16 +180,16 @@ def _driver_with_gpus(case: _Case) -> Iterator[Finding]:
     if version is None:
         return
     for gpu in case.gpus:
-        problem = _driver_problem(gpu, version, wanted.branch, wanted.modules)
+        problem = driver_problem(gpu, version, wanted.branch, wanted.modules)
         if not problem:
             continue
         able = (
             driver
             for driver in case.on_this_os
-            if not _driver_problem(gpu, driver.version, driver.branch, driver.modules)
+            if not driver_problem(gpu, driver.version, driver.branch, driver.modules)
         )
         machine = _take_machine(
-            case, lambda g: not _driver_problem(g, version, wanted.branch, wanted.modules)
+            case, lambda g: not driver_problem(g, version, wanted.branch, wanted.modules)
         )
         place, message = problem
         take = closest_driver(wanted.branch, able)
@@ -197,7 +197,7 @@ def _driver_with_gpus(case: _Case) -> Iterator[Finding]:
         yield Finding(place, message, either(f"take {take}" if take else none, machine))
 
 
-def _driver_problem(gpu: Gpu, version: str, branch: str, modules: str) -> tuple[str, str] | None:
+def driver_problem(gpu: Gpu, version: str, branch: str, modules: str) -> tuple[str, str] | None:
     """Why a driver does not work on a GPU: the place in the recipe, and the message."""
     if gpu.first_driver and not _reaches(version, gpu.first_driver):
         first = f"the first that does is {gpu.first_driver}"

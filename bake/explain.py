@@ -103,6 +103,11 @@ def read(tags: Mapping[str, str], *, key: str = PLAN_KEY) -> Description | None:
         return None
 
 
+def is_same(told: str | Hash, value: str) -> bool:
+    """Whether that is what was described; it may be there as a hash alone."""
+    return told.hash == _hash(value.encode()) if isinstance(told, Hash) else told == value
+
+
 def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) -> Description:
     """Values longer than `kept` are there as a hash."""
     return Description(

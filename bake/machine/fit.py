@@ -1,0 +1,175 @@
+"""On which GPU machines an image works: what its own tags say is in it, held against the catalog.
+
+Pure. An image is baked for some machines and works on others too: wherever its driver knows the
+GPU, and CUDA and the framework have code for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bake import explain
+from bake.catalog import Build, Catalog, Cuda, Driver, InstanceType, distance, nearest, runs_on
+from bake.compatibility import driver_problem
+from bake.errors import Finding, RequestError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What of an image decides where it works. None: its tags do not say it, or the catalog does
+    not know it, and so it rules nothing out."""
+
+    architecture: str
+    driver: Driver | None = None
+    cuda: Cuda | None = None
+    build: Build | None = None
+    fabric_manager: bool = True
+
+    @property
+    def known(self) -> bool:
+        return bool(self.driver or self.cuda or self.build)
+
+    def __str__(self) -> str:
+        parts = [
+            self.driver and f"driver {self.driver.branch} ({self.driver.modules} modules)",
+            self.cuda and f"CUDA {self.cuda.version}",
+            self.build and f"{self.build.name} {self.build.version}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+def contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Contents:
+    """By the description of the plan that an image of ours carries (`bake:plan:0…`)."""
+    described = explain.read(tags)
+    if described is None:
+        return Contents(architecture)
+    told = {
+        name: value for stage in described.stages.values() for name, value in stage.inputs.items()
+    }
+
+    def says(**values: str) -> bool:
+        return all(name in told and explain.is_same(told[name], values[name]) for name in values)
+
+    return Contents(
+        architecture,
+        driver=next((driver for driver in catalog.drivers if says(**_inputs(driver))), None),
+        cuda=next((c for c in catalog.cuda.values() if says(CUDA_VERSION=c.version)), None),
+        build=next(
+            (
+                build
+                for build in catalog.builds
+                if build.name in described.stages
+                and says(FRAMEWORK_VERSION=build.version)
+                and any(says(CUDA_VERSION=version) for version in build.cuda)
+            ),
+            None,
+        ),
+        fabric_manager=not says(FABRIC_MANAGER_PACKAGES=""),
+    )
+
+
+def _inputs(driver: Driver) -> dict[str, str]:
+    """By which inputs of its stage a driver is known: the open modules are other packages."""
+    return {
+        "OS_ID": driver.os,
+        "DRIVER_BRANCH": driver.branch,
+        "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
+    }
+
+
+def problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
+    """Why the image does not work on this machine, as what follows its name; "" where it does."""
+    return next(_problems(catalog, inside, machine), "")
+
+
+def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iterator[str]:
+    gpu, driver = catalog.gpus[machine.gpu], inside.driver
+    what = f"the {gpu.name} ({gpu.capability})"
+    if machine.retired:
+        yield f"is no longer offered: {machine.retired}"
+    if machine.architecture != inside.architecture:
+        yield f"is {machine.architecture}, and the image is {inside.architecture}"
+    if machine.fractional:
+        yield "has a slice of a GPU, which AWS's GRID driver alone serves"
+    if inside.cuda and not runs_on(inside.cuda.capabilities, gpu.capability):
+        yield f"has {what}, for which CUDA {inside.cuda.version} has no code"
+    if driver:
+        version = catalog.driver_version(driver.os, driver.branch) or driver.version
+        found = driver_problem(gpu, version, driver.branch, driver.modules)
+        if found:
+            yield f"has the {gpu.name}: {found[1]}"
+    if inside.build and not runs_on(inside.build.capabilities, gpu.capability):
+        build = f"{inside.build.name} {inside.build.version}"
+        yield f"has {what}, for which the image's {build} has no code"
+    if machine.fabric_manager and not inside.fabric_manager:
+        yield "needs NVIDIA's Fabric Manager, and none was baked into the image"
+
+
+def fitting(catalog: Catalog, inside: Contents, gpus: int | None = None) -> list[InstanceType]:
+    """The machines on which it works, with so many GPUs, in the catalog's order."""
+    return [
+        machine
+        for machine in catalog.instance_types.values()
+        if gpus in (None, machine.gpus) and not problem(catalog, inside, machine)
+    ]
+
+
+def refuse_unfit(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> None:
+    """RequestError for machines on which the image does not work, each with the nearest that does.
+
+    Of an image that does not say what is in it, nothing is refused.
+    """
+    if not inside.known:
+        return
+    findings = []
+    for name in asked:
+        machine = catalog.instance_types.get(name)
+        if machine is None:
+            message = f"{name} is no GPU machine that we know"
+            hint = nearest(name, (each.name for each in fitting(catalog, inside)))
+            findings.append(Finding("", message, hint))
+        elif why := problem(catalog, inside, machine):
+            findings.append(Finding("", f"{name} {why}", _nearest(catalog, inside, machine)))
+    if findings:
+        raise RequestError(
+            f"The image does not work on {_listed(asked)}"
+            if len(findings) == len(asked)
+            else "The image does not work on all of these",
+            findings=findings,
+            hint=f"In the image: {inside}",
+        )
+
+
+def usual(
+    catalog: Catalog, inside: Contents, of_the_recipe: Sequence[str], gpus: int | None
+) -> tuple[str, ...]:
+    """What is taken where nothing was named: the recipe's machines as far as the image works on
+    them, or else all of the catalog's that have so many GPUs (one, where nothing is said)."""
+    known = catalog.instance_types
+    ours = [
+        name
+        for name in of_the_recipe
+        if name in known
+        and gpus in (None, known[name].gpus)
+        and not problem(catalog, inside, known[name])
+    ]
+    if ours or not inside.known:
+        return tuple(ours)
+    return tuple(machine.name for machine in fitting(catalog, inside, gpus or 1))
+
+
+def _nearest(catalog: Catalog, inside: Contents, wanted: InstanceType) -> str:
+    """Of those that work, one with as many GPUs, of about the same generation and size."""
+    able = fitting(catalog, inside)
+
+    def far(machine: InstanceType) -> tuple[object, ...]:
+        generations = distance(machine.capability, wanted.capability)
+        return abs(machine.gpus - wanted.gpus), generations, abs(machine.vcpus - wanted.vcpus)
+
+    closest = min(able, key=far, default=None)
+    return f"The nearest that does is {closest.name} ({closest.gpu})" if closest else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} or {names[-1]}"
