@@ -753,14 +753,16 @@ def _only(words: tuple[str, ...] | None, what: str) -> str | None:
 def machines(
     _context: Any, region: str | None = None, local: bool = False, json: bool = False
 ) -> None:
-    """List your machines."""
+    """List your machines: how long they live, and what they cost."""
     console = _console(json)
     with running(console):
-        from bake import listing
         from bake.aws.machine import machines as find_machines
+        from bake.machine.cost import costs
+        from bake.machine.table import show_machines
 
         cloud = _cloud(console, local=local, region=region)
-        listing.show_machines(console, find_machines(cloud), cloud.now())
+        found = find_machines(cloud)
+        show_machines(console, found, cloud.now(), costs(cloud, found))
 
 
 @task(positional=["machine"], help=MACHINE, **COMMAND)

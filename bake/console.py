@@ -14,13 +14,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -298,8 +298,23 @@ class Console:
     def warn(self, text: str) -> None:
         self._print(Text.assemble(("! ", "yellow"), text))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-        """A plain table, readable when it is piped too. `empty` is said when there is no row."""
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; 80 where there is none."""
+        return self._screen.err.width
+
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        empty: str,
+        right: Collection[str] = (),
+    ) -> None:
+        """A plain table, readable when it is piped too. `empty` is said when there is no row.
+
+        `right` are the columns of figures, which end at the same place.
+        """
         if self.json:
             return
         if not rows:
@@ -307,7 +322,8 @@ class Console:
             return
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for column in columns:
-            table.add_column(column, overflow="fold")
+            side: JustifyMethod = "right" if column in right else "left"
+            table.add_column(column, overflow="fold", justify=side)
         for row in rows:
             table.add_row(*(Text(plain(cell)) for cell in row))
         # Not soft-wrapped: a table folds its own cells to the width that there is.

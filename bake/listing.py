@@ -15,6 +15,9 @@ from bake.aws.retention import Removal, Verdict
 from bake.console import Console, duration
 from bake.errors import BakeError
 from bake.forecast import span
+from bake.machine import cost as in_usd
+from bake.machine import lifetime
+from bake.machine.cost import Cost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,28 +132,6 @@ def show_verdicts(
         console.note(f"{which}: at most {sum(going)} GB{money}. EBS bills only blocks in use.")
         if removals is None:
             console.note("Nothing was removed. To remove them, add --yes.")
-
-
-def show_machines(
-    console: Console, machines: Sequence[Machine], now: datetime | None = None
-) -> None:
-    """`now` is AWS's time: their ages are by it."""
-    console.table(
-        ["machine", "state", "type", "address", "since"],
-        [
-            [
-                machine.name or machine.instance_id,
-                machine.state,
-                machine.instance_type + (" spot" if machine.market == "spot" else ""),
-                machine.address or "-",
-                _age(machine.launched_at, now),
-            ]
-            for machine in machines
-        ],
-        empty="You have no machines here. Start one: invoke launch-from-ami",
-    )
-    if console.json:
-        console.result([machine_document(machine) for machine in machines])
 
 
 def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
@@ -301,8 +282,17 @@ def image_document(image: Image) -> dict[str, Any]:
     return asdict(image) | derived
 
 
-def machine_document(machine: Machine) -> dict[str, Any]:
-    return asdict(machine) | {"recipe": machine.recipe}
+def machine_document(
+    machine: Machine, cost: Cost | None = None, now: datetime | None = None
+) -> dict[str, Any]:
+    """With what it costs, and the seconds that it has left, where these were asked for."""
+    left = lifetime.left(machine, now) if now else None
+    return (
+        asdict(machine)
+        | {"recipe": machine.recipe}
+        | in_usd.document(cost)
+        | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
+    )
 
 
 def _proved(image: Image) -> str:

@@ -1,0 +1,186 @@
+"""What a machine costs: per hour, since its launch, and its disks while it is stopped.
+
+EC2 bills a machine by the second while it runs, at least a minute of it, and its volumes for as
+long as there are any. The price of a spot machine changes: what it costs now is taken for all of
+its time, so what it has cost is about that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from bake.aws.machine import Machine
+from bake.aws.price import on_demand, refusals, spot_by_zone, volume_price
+from bake.aws.session import Cloud
+from bake.errors import CloudError
+from bake.task_group import together
+
+_RUNS = frozenset({"pending", "running"})
+_GONE = frozenset({"shutting-down", "terminated"})
+_LEAST_S = 60
+# EC2's most values of one filter.
+_MOST_VALUES = 200
+
+
+@dataclass(frozen=True)
+class Disk:
+    kind: str
+    size_gb: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """In USD; None is not known. Rates are those of now, whatever the state.
+
+    `since_launch` is of the last start, since EC2's launch time is; None while it does not run.
+    """
+
+    runs: bool
+    about: bool
+    per_hour: float | None
+    since_launch: float | None
+    disks_gb: int | None
+    disks_per_month: float | None
+
+    @property
+    def per_hour_now(self) -> float | None:
+        return self.per_hour if self.runs else 0.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """By instance id. `refusals` say why something is not known."""
+
+    of: Mapping[str, Cost]
+    refusals: tuple[CloudError, ...] = ()
+
+
+def costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
+    """What each costs, in four calls at the same time; what AWS does not say is not known."""
+    if not machines:
+        return Costs({})
+    here = [machine for machine in machines if machine.state not in _GONE]
+    on_spot = {machine.instance_type for machine in machines if machine.market == "spot"}
+    ordered = {machine.instance_type for machine in machines if machine.market != "spot"}
+    by_zone, by_type, _, (disks, refused) = together(
+        partial(spot_by_zone, cloud, on_spot),
+        partial(on_demand, cloud, sorted(ordered)),
+        partial(volume_price, cloud),
+        partial(_disks, cloud, [machine.instance_id for machine in here]),
+    )
+    now = cloud.now()
+    found = {}
+    for machine in machines:
+        if machine.market == "spot":
+            usd = by_zone[machine.instance_type].get(machine.zone)
+        else:
+            usd = by_type[machine.instance_type]
+        mine = disks.get(machine.instance_id, ()) if disks is not None else None
+        found[machine.instance_id] = cost(machine, now, usd, mine, partial(volume_price, cloud))
+    return Costs(found, (*refusals(cloud), *refused))
+
+
+def cost(
+    machine: Machine,
+    now: datetime,
+    usd_per_hour: float | None,
+    disks: Sequence[Disk] | None,
+    usd_per_gb_month: Callable[[str], float | None],
+) -> Cost:
+    """Of one, with what is known: `usd_per_gb_month` says it of a kind of volume. Pure.
+
+    The disks of one that ends are gone with it.
+    """
+    runs = machine.state in _RUNS
+    disks = () if machine.state in _GONE else disks
+    spent = None
+    if runs and usd_per_hour is not None:
+        seconds = max((now - machine.launched_at).total_seconds(), _LEAST_S)
+        spent = usd_per_hour * seconds / 3600
+    return Cost(
+        runs=runs,
+        about=machine.market == "spot",
+        per_hour=usd_per_hour,
+        since_launch=spent,
+        disks_gb=None if disks is None else sum(disk.size_gb for disk in disks),
+        disks_per_month=None if disks is None else _monthly(disks, usd_per_gb_month),
+    )
+
+
+def _monthly(disks: Sequence[Disk], rate: Callable[[str], float | None]) -> float | None:
+    total = 0.0
+    for disk in disks:
+        usd = rate(disk.kind)
+        if usd is None:
+            return None
+        total += disk.size_gb * usd
+    return total
+
+
+def in_words(cost: Cost) -> str:
+    """`$0.526 an hour, $1.05 since its launch`; of one that is stopped, what its disks cost."""
+    about = "about " if cost.about else ""
+    if not cost.runs:
+        size = f" ({cost.disks_gb} GB)" if cost.disks_gb is not None else ""
+        if cost.disks_per_month is None:
+            return f"its disks{size} go on costing; how much is not known"
+        return f"its disks{size} cost ${money(cost.disks_per_month)} a month"
+    if cost.per_hour is None or cost.since_launch is None:
+        return "price unknown"
+    if cost.per_hour == 0:
+        return "for nothing"
+    return (
+        f"{about}${rate(cost.per_hour)} an hour, {about}${money(cost.since_launch)} "
+        "since its launch"
+    )
+
+
+def rate(usd: float) -> str:
+    """To a hundredth of a cent, which is what spot prices differ by; from 10 USD on to a cent."""
+    text = f"{usd:.4f}" if usd < 10 else f"{usd:.2f}"
+    whole, _, cents = text.partition(".")
+    return f"{whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
+def money(usd: float) -> str:
+    """To a cent; what is less than one, but not nothing, is said to be."""
+    return "<0.01" if 0 < usd < 0.01 else f"{usd:.2f}"
+
+
+def document(cost: Cost | None) -> dict[str, Any]:
+    """For `--json`: null is not known."""
+    if cost is None:
+        return {}
+    return {
+        "usd_per_hour": cost.per_hour,
+        "usd_since_launch": _round(cost.since_launch),
+        "usd_per_month_of_disks": _round(cost.disks_per_month),
+        "disks_gb": cost.disks_gb,
+        "about": cost.about,
+    }
+
+
+def _round(usd: float | None) -> float | None:
+    return None if usd is None else round(usd, 4)
+
+
+def _disks(
+    cloud: Cloud, instance_ids: Sequence[str]
+) -> tuple[dict[str, list[Disk]] | None, tuple[CloudError, ...]]:
+    """By instance; or None, and why."""
+    found: dict[str, list[Disk]] = {}
+    try:
+        for start in range(0, len(instance_ids), _MOST_VALUES):
+            some = instance_ids[start : start + _MOST_VALUES]
+            filters = [{"Name": "attachment.instance-id", "Values": some}]
+            for volume in cloud.pages("DescribeVolumes", "Volumes", Filters=filters):
+                for attachment in volume["Attachments"]:
+                    disk = Disk(volume["VolumeType"], volume["Size"])
+                    found.setdefault(attachment["InstanceId"], []).append(disk)
+    except CloudError as error:
+        return None, (error,)
+    return found, ()
