@@ -17,16 +17,17 @@ from bake.aws.machine import Machine
 from bake.aws.market import Placement
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground
+from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
-from bake.boot import login_user, wait_until_reached
+from bake.boot import wait_until_reached
 from bake.checkpoints import StartPoints, start_image
 from bake.errors import BakeError, StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
-from bake.key_store import forget_host, forget_key, key_path, know_host, save_key
-from bake.machine.reach import ssh_command
+from bake.key_store import forget_key, key_path, know_host, save_key
+from bake.machine import reach
 from bake.remote import keys
 from bake.remote.connection import Connection
 
@@ -68,34 +69,40 @@ def a_builder(
     stack, kept = ExitStack(), ExitStack()
     stack.push(kept)
     machine: Machine | None = None
-    began, title = monotonic(), "Removing the builder"
+    began, stays = monotonic(), False
     try:
-        with start_image(workshop, job, points) as (image_id, start):
-            key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-            machine = _start(workshop, job, image_id, key_name, host_key, kept, number)
-        with console.step("SSH") as step:
-            connection = wait_until_reached(
-                cloud,
-                machine,
-                port=workshop.ssh_port,
-                private_key=login.private_openssh,
-                host_key=host_key,
-                timeout_s=workshop.boot_timeout_s,
-                on_wait=step.update,
-            )
-            stack.enter_context(connection)
-            step.done(str(connection))
+        with job.timeline.step("start", "Builder") as noted:
+            with start_image(workshop, job, points) as (image_id, start):
+                key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
+                machine = _start(workshop, job, image_id, key_name, host_key, kept, number)
+            noted(machine.instance_id)
+            _note(workshop, job, machine, start)
+            with console.step("SSH") as step:
+                connection = wait_until_reached(
+                    cloud,
+                    machine,
+                    port=workshop.ssh_port,
+                    private_key=login.private_openssh,
+                    host_key=host_key,
+                    timeout_s=workshop.boot_timeout_s,
+                    on_wait=step.update,
+                )
+                stack.enter_context(connection)
+                step.done(str(connection))
         yield Builder(machine, connection, start, monotonic() - began)
     except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
             _look(workshop, job, machine, login, host_key, on_failure, error)
             if on_failure.keep:
                 kept.pop_all()
-                title = "Leaving the builder up"
+                stays = True
         raise
     finally:
+        title = "Leaving the builder up" if stays else "Removing the builder"
         with held_back(), console.step(title):
             stack.close()
+            if not stays:
+                job.timeline.machine_ended()
 
 
 def _start(
@@ -143,6 +150,19 @@ def _start(
     return machine
 
 
+def _note(workshop: Workshop, job: Job, machine: Machine, start: Checkpoint | None) -> None:
+    """On record, with its price: asked while it boots, when nobody waits for the answer."""
+    place = Placement(machine.instance_type, machine.zone, "", "", machine.market)
+    job.timeline.machine_began(
+        instance_id=machine.instance_id,
+        instance_type=machine.instance_type,
+        zone=machine.zone,
+        market=machine.market,
+        checkpoint=start.snapshot_id if start else None,
+        usd_per_hour=prices(workshop.cloud, [place])[place],
+    )
+
+
 def _placements(ground: Ground, number: int) -> Sequence[Placement]:
     """Where spot machines were taken away, the next one begins with the next placement."""
     first = (number - 1) % len(ground.placements)
@@ -165,13 +185,7 @@ def _look(
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
     save_key(key, login.private_openssh)
     know_host(machine.instance_id, host_key.public_openssh)
-    command = ssh_command(
-        instance_id=machine.instance_id,
-        address=machine.address or "",
-        user=login_user(machine.tags),
-        key=key,
-        port=workshop.ssh_port,
-    )
+    command = reach.reach(cloud, machine, ssh_port=workshop.ssh_port)
     if on_failure.shell:
         console.failure(error)
         console.note(f"A shell on {machine.instance_id}; when you leave it, the bake ends.")
@@ -186,4 +200,4 @@ def _look(
         )
     else:
         forget_key(key)
-        forget_host(machine.instance_id)
+        reach.forget(machine.instance_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -19,6 +20,18 @@ def cache() -> Path:
 def builds() -> Path:
     """Records and logs, a folder for each run. `BAKE_BUILDS`, else `builds` where one stands."""
     return Path(os.environ.get("BAKE_BUILDS") or "builds")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """As it was or as it shall be, whoever reads it meanwhile; for its owner alone."""
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(new).replace(path)
+    except BaseException:
+        Path(new).unlink()
+        raise
 
 
 def _folder(ours: str, xdg: str, default: str) -> Path:

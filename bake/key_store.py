@@ -7,8 +7,11 @@ start of the machine.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from bake.errors import RequestError
-from bake.folders import home
+from bake.folders import home, write_whole
 
 KNOWN_HOSTS = "known_hosts"
 _LONGEST_NAME = 200
@@ -78,14 +81,46 @@ def know_host(instance_id: str, public_openssh: str) -> Path:
     path = home() / KNOWN_HOSTS
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     algorithm, key = public_openssh.split()[:2]
-    with path.open("a") as file:
-        file.write(f"{instance_id} {algorithm} {key}\n")
+    with _locked(path):
+        write_whole(
+            path, "".join([*_others(path, instance_id), f"{instance_id} {algorithm} {key}\n"])
+        )
     return path
+
+
+def host_key(instance_id: str) -> str:
+    """The public half that the machine was given, in OpenSSH's format.
+
+    RequestError when it is not known here: whoever answers then could be anybody.
+    """
+    path = home() / KNOWN_HOSTS
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, public = line.partition(" ")
+        if name == instance_id:
+            return public
+    raise RequestError(
+        f"The host key of {instance_id} is not known on this computer",
+        hint=f"It was launched from another one: copy the line of {instance_id} from {KNOWN_HOSTS} "
+        f"there (under its BAKE_HOME) to {path}",
+    )
 
 
 def forget_host(instance_id: str) -> None:
     """Takes a terminated machine's host key out again."""
     path = home() / KNOWN_HOSTS
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if line.split(" ")[0] != instance_id))
+        with _locked(path):
+            write_whole(path, "".join(_others(path, instance_id)))
+
+
+def _others(path: Path, instance_id: str) -> list[str]:
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.split(" ")[0] != instance_id]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Several commands may write to it at the same time."""
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bake import key_store
 from bake.errors import RequestError
-from bake.machine.reach import ssh_command
+from bake.folders import home
 from bake.remote import keys
 
 
@@ -68,12 +69,28 @@ def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
     key_store.forget_host("i-3")
 
 
-def test_the_ssh_command_accepts_the_machine_s_own_host_key_alone() -> None:
-    command = ssh_command(
-        instance_id="i-1", address="192.0.2.7", user="ubuntu", key=Path("k.pem"), port=2222
-    )
-    assert command[0] == "ssh"
-    assert command[-1] == "ubuntu@192.0.2.7"
-    assert "HostKeyAlias=i-1" in command
-    assert "StrictHostKeyChecking=yes" in command
-    assert command[command.index("-p") + 1] == "2222"
+def test_a_host_key_is_that_of_the_last_start_and_one_that_is_not_known_is_refused() -> None:
+    first, second = keys.generate().public_openssh, keys.generate().public_openssh
+    key_store.know_host("i-1", first)
+    path = key_store.know_host("i-1", second)
+    assert key_store.host_key("i-1").split() == second.split()[:2]
+    assert len(path.read_text().splitlines()) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(RequestError, match="host key of i-2 is not known") as refused:
+        key_store.host_key("i-2")
+    assert str(path) in refused.value.hint
+
+
+def test_hosts_that_come_and_go_at_the_same_time_are_all_known_afterwards() -> None:
+    public = keys.generate().public_openssh
+
+    def come_and_go(number: int) -> None:
+        key_store.know_host(f"i-{number}", public)
+        key_store.know_host(f"i-gone-{number}", public)
+        key_store.forget_host(f"i-gone-{number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, range(24)))
+    known = (home() / key_store.KNOWN_HOSTS).read_text().splitlines()
+    assert {line.split()[0] for line in known} == {f"i-{number}" for number in range(24)}
+    assert len(known) == 24

@@ -27,6 +27,7 @@ TTL = "bake:ttl"
 IDLE = "bake:idle"
 ENDS = "bake:ends"
 AT_END = "bake:at-end"
+VIA = "bake:via"  # how a machine is reached: "ssm", or not said where it is by its public address
 NAME = "Name"
 
 # EC2 User Guide, "Tag your Amazon EC2 resources", restrictions.

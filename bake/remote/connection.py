@@ -8,7 +8,7 @@ import shlex
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -24,6 +24,8 @@ from bake.remote.endpoint import Endpoint, reason
 # cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
 REFUSED_FOR_S = 60.0
 _ATTEMPT_S = 10.0
+# A proxy is a program to be started, and a call to its server, which may count them.
+_PROXY_ATTEMPT_S, _PROXY_PAUSE_S = 30.0, 2.0
 _SHOWN_LINES = 20
 
 
@@ -46,6 +48,7 @@ def connect(
     timeout_s: float,
     on_wait: Callable[[str], None] | None = None,
     silence_s: float = 30.0,
+    proxy: Sequence[str] = (),
 ) -> Connection:
     """Wait until SSH answers, and accept `host_key` (OpenSSH's public format, ed25519) alone.
 
@@ -53,7 +56,8 @@ def connect(
     else until `timeout_s` is over; then ConnectError with the last reason, which `on_wait` is
     told after each try. Cancelled, between two tries, when this thread's work is called off.
     A connection that gives no sign of life for `silence_s` is closed. No agent, no key file
-    and no SSH configuration of this computer is looked at.
+    and no SSH configuration of this computer is looked at. `proxy`: a program whose stdin and
+    stdout are the connection, as with ssh's ProxyCommand.
     """
     endpoint = Endpoint(
         host,
@@ -62,6 +66,7 @@ def connect(
         login_key=paramiko.Ed25519Key.from_private_key(io.StringIO(private_key)),
         host_key=paramiko.Ed25519Key(data=b64decode(host_key.split()[1])),
         silence_s=silence_s,
+        proxy=tuple(proxy),
     )
     connection = Connection(endpoint, timeout_s)
     connection.reconnect(on_wait=on_wait)
@@ -236,9 +241,10 @@ class Connection:
             nonlocal refused_at
             interrupts.check()
             left_s = timeout_s - (time.monotonic() - began)
+            attempt_s = _PROXY_ATTEMPT_S if self._endpoint.proxy else _ATTEMPT_S
             try:
                 return self._endpoint.open(
-                    min(_ATTEMPT_S, self._endpoint.silence_s, max(left_s, 1.0))
+                    min(attempt_s, self._endpoint.silence_s, max(left_s, 1.0))
                 )
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()
@@ -254,7 +260,9 @@ class Connection:
             return tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(BROKEN),
                 stop=tenacity.stop_after_delay(timeout_s),
-                wait=tenacity.wait_exponential(multiplier=0.1, max=0.2),
+                wait=tenacity.wait_exponential(
+                    multiplier=0.1, max=_PROXY_PAUSE_S if self._endpoint.proxy else 0.2
+                ),
                 sleep=interrupts.pause,
                 before_sleep=tell,
                 reraise=True,

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 import fabric
 import paramiko
 
-from bake.errors import HostKeyError
+from bake.errors import ConnectError, HostKeyError
 from bake.remote.heartbeat import Line
+from bake.remote.proxy import ProxyLine
 
 # A machine that boots answers nothing at first, and the kernel's own repetitions (after 1, 3 and
 # 7 s, tcp(7)) would find it long after it is there.
 _NO_ANSWER_S = 2.0
+# What a proxy says that will say it again, however often it is asked: AWS's refusals, and a program
+# that is not there.
+_HOPELESS = re.compile(r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials")
 
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -24,7 +28,10 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A connection to it that gives no sign of life for `silence_s` is closed."""
+    """A connection to it that gives no sign of life for `silence_s` is closed.
+
+    `proxy` is a program whose stdin and stdout are the connection, instead of TCP to `host`.
+    """
 
     host: str
     port: int
@@ -32,6 +39,7 @@ class Endpoint:
     login_key: paramiko.Ed25519Key
     host_key: paramiko.Ed25519Key
     silence_s: float
+    proxy: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}"
@@ -39,10 +47,10 @@ class Endpoint:
     def open(self, timeout_s: float) -> fabric.Connection:
         """Accept the host key alone, look at no agent, key file or SSH configuration of ours.
 
-        Raises paramiko's own exceptions, except for HostKeyError.
+        Raises paramiko's own exceptions, except for HostKeyError, and ConnectError where a proxy
+        will not do better another time.
         """
-        sock = Line(socket.create_connection((self.host, self.port), min(timeout_s, _NO_ANSWER_S)))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = self._line(timeout_s)
         opened = fabric.Connection(
             self.host,
             user=self.user,
@@ -66,13 +74,35 @@ class Endpoint:
         try:
             opened.open()
         except BaseException as error:
+            failure = self._proxy_failure(sock, error)
             opened.client.close()
             sock.close()
             if _is_host_key_refusal(error):
                 raise self._host_key_error(error) from error
+            if failure:
+                raise failure from error
             raise
         sock.watch(opened.transport, self.silence_s)
         return opened
+
+    def _line(self, timeout_s: float) -> Line:
+        if self.proxy:
+            try:
+                return ProxyLine(self.proxy)
+            except OSError as error:
+                raise ConnectError(f"{self.proxy[0]} cannot be started: {error.strerror}") from None
+        sock = Line(socket.create_connection((self.host, self.port), min(timeout_s, _NO_ANSWER_S)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _proxy_failure(self, sock: Line, error: BaseException) -> Exception | None:
+        """What a proxy that has ended says tells more than that it has."""
+        refused = isinstance(error, paramiko.AuthenticationException) or _is_host_key_refusal(error)
+        if refused or not isinstance(sock, ProxyLine) or not (said := sock.complaint()):
+            return None
+        if _HOPELESS.search(said):
+            return ConnectError(f"{self.proxy[0]} does not lead to {self.host}", details=[said])
+        return OSError(0, said)
 
     def _host_key_error(self, error: BaseException) -> HostKeyError:
         shown = (
