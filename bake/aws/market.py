@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from bake.aws.reservation import Reservation
 from bake.errors import CapacityError, CloudError
 
 T = TypeVar("T")
@@ -17,9 +18,12 @@ NO_ROOM_HERE = {
     "InsufficientHostCapacity",
     "InsufficientReservedInstanceCapacity",
     "InsufficientFreeAddressesInSubnet",
+    "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
     "Unsupported",  # the type is not offered in this zone (after all)
     "UnfulfillableCapacity",
+    # The reason of a machine that was taken on, and then ended while it was pending.
+    "Server.InsufficientInstanceCapacity",
 }
 # A limit of the account counts in every zone; a smaller or another type may still fit.
 NO_ROOM_FOR_TYPE = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
@@ -34,9 +38,28 @@ class Placement:
     subnet_id: str
     vpc_id: str
     market: Market
+    reservation: Reservation | None = None
 
     def __str__(self) -> str:
-        return f"{self.instance_type} in {self.zone} ({self.market})"
+        how = self.reservation.reservation_id if self.reservation else self.market
+        return f"{self.instance_type} in {self.zone} ({how})"
+
+
+def cheapest_first(
+    placements: Sequence[Placement],
+    usd_per_hour: Mapping[Placement, float | None],
+    gpus: Mapping[str, int],
+) -> list[Placement]:
+    """By price per GPU and hour; what has none that is known comes last. Else their order stays.
+
+    `gpus` is how many a type has. Pure.
+    """
+
+    def per_gpu(placement: Placement) -> tuple[bool, float]:
+        usd, count = usd_per_hour.get(placement), gpus.get(placement.instance_type)
+        return (False, usd / count) if usd is not None and count else (True, 0.0)
+
+    return sorted(placements, key=per_gpu)
 
 
 def first_with_room(
@@ -67,7 +90,8 @@ def first_with_room(
             refusals.append(f"{placement}: {error.code}: {error.reason}")
             on_refusal(placement, error)
     raise CapacityError(
-        f"No machine is to be had: {len(refusals)} tries, all refused",
+        f"No machine is to be had: {len(refusals)} {'try' if len(refusals) == 1 else 'tries'}, "
+        "all refused",
         hint=last.hint if last else "Name at least one instance type",
         code=last.code if last else "",
         details=refusals,

@@ -63,16 +63,21 @@ def run_machine(
 ) -> Machine:
     """A running machine in the first placement that has room; terminated when it does not come up.
 
-    Raises CapacityError, or MachineError with AWS's reason when it ends while starting.
+    Each is asked once: where there is no room the next one is the answer, also where EC2 finds that
+    out only after it has taken the machine on. Raises CapacityError, or MachineError with AWS's
+    reason when it ends while starting.
     """
     instance_id = ""
-    try:
-        instance_id = first_with_room(
-            placements,
-            lambda placement: _start(cloud, run, order, placement),
-            on_refusal=on_refusal,
-        )
+
+    def start(placement: Placement) -> Machine:
+        nonlocal instance_id
+        instance_id = ""
+        on_state(f"asking for {placement}")
+        instance_id = _start(cloud, run, order, placement)
         return wait_until_running(cloud, instance_id, on_state=on_state)
+
+    try:
+        return first_with_room(placements, start, on_refusal=on_refusal)
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
         remove_machine(cloud, run, instance_id, patience_s=0 if is_refusal(error) else _LISTED_S)
@@ -89,12 +94,17 @@ def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
 
 def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
     tagged = ["instance", "volume", "network-interface"]
-    spot: dict[str, Any] = {}
+    how: dict[str, Any] = {}
     if placement.market == "spot":
         tagged.append("spot-instances-request")
         # One-time: a persistent request would start the machine again behind our back.
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        spot = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
+        how = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
+    if reserved := placement.reservation:
+        target = {"CapacityReservationId": reserved.reservation_id}
+        how["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
+        if reserved.block:
+            how["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
     # A one-time spot machine cannot be stopped, and EC2 refuses a request that says it should.
     at_shutdown = "stop" if order.stays and placement.market == "on-demand" else "terminate"
     return {
@@ -134,7 +144,7 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
             }
         ],
         "TagSpecifications": specifications(order.tags, *tagged),
-        **spot,
+        **how,
     }
 
 

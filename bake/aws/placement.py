@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bake.aws.answer import Answer
 from bake.aws.market import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
+from bake.aws.reservation import Reservation
 from bake.aws.session import Cloud
 from bake.errors import CloudError, Finding, PreflightError
 from bake.task_group import together
@@ -61,10 +62,12 @@ def find_placements(
     market: Market,
     image: Bootable | None,
     subnet_id: str | None = None,
+    reservation: Reservation | None = None,
 ) -> Found:
     """Types × zones, in the order of the types; `subnet_id` takes the default subnets' place.
 
     A type that cannot be had is a finding; the others stand. `image` None: its fit is not asked.
+    With a reservation: of its type and in its zone, whatever the quota is.
     """
     types: dict[str, dict[str, Any]]
     zones: defaultdict[str, set[str]]
@@ -73,19 +76,22 @@ def find_placements(
         partial(_subnets, cloud, subnet_id),
         partial(_types, cloud, instance_types),
         partial(_zones, cloud, instance_types),
-        partial(_quotas, cloud, instance_types, market),
+        partial(_quotas, cloud, () if reservation else instance_types, market),
     )
+    if reservation:
+        zones[reservation.instance_type] &= {reservation.zone}
     findings = [problem] if problem else []
     found: list[Placement] = []
     for name in instance_types:
-        problem = _unfit(cloud, name, types.get(name), zones[name], image, market)
+        usage = "capacity-block" if reservation and reservation.block else market
+        problem = _unfit(cloud, name, types.get(name), zones[name], image, usage)
         if not problem:
             free, problem = _within_quota(cloud, types[name], market, quotas)
             there = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
             if free and subnets and not there:
                 problem = _elsewhere(name, zones[name], subnets)
             elif free:
-                found += [_placement(name, subnet, market) for subnet in there]
+                found += [_placement(name, subnet, market, reservation) for subnet in there]
         if problem:
             findings.append(problem)
     return Found(tuple(found), tuple(findings))
@@ -141,16 +147,17 @@ def _unfit(
     info: dict[str, Any] | None,
     zones: set[str],
     image: Bootable | None,
-    market: Market,
+    usage: str,
 ) -> Finding | None:
+    """`usage` is a class of EC2's: spot, on-demand or capacity-block."""
     if info is None or not zones:
         hint = (
             "Try another type or region: aws ec2 describe-instance-type-offerings --region REGION "
             f"--filters Name=instance-type,Values={name} shows whether a region has it"
         )
         return Finding(_PLACE, f"{name} is not offered in {cloud.region}", hint)
-    if market not in info.get("SupportedUsageClasses", [market]):
-        return Finding(_PLACE, f"{name} cannot be had as {market}", "Use the other market")
+    if usage not in info.get("SupportedUsageClasses", [usage]):
+        return Finding(_PLACE, f"{name} cannot be had as {usage}", "Use the other market")
     if image is None:
         return None
     architectures = info["ProcessorInfo"]["SupportedArchitectures"]
@@ -188,7 +195,7 @@ def _within_quota(
 ) -> tuple[bool, Finding | None]:
     name, vcpus = info["InstanceType"], info["VCpuInfo"]["DefaultVCpus"]
     code = quota_code(name, market)
-    if code is None:
+    if code is None or code not in quotas:
         return True, None
     quota = quotas[code]
     if isinstance(quota, CloudError):
@@ -214,11 +221,14 @@ def _elsewhere(name: str, zones: set[str], subnets: Sequence[dict[str, Any]]) ->
     )
 
 
-def _placement(name: str, subnet: dict[str, Any], market: Market) -> Placement:
+def _placement(
+    name: str, subnet: dict[str, Any], market: Market, reservation: Reservation | None
+) -> Placement:
     return Placement(
         instance_type=name,
         zone=subnet["AvailabilityZone"],
         subnet_id=subnet["SubnetId"],
         vpc_id=subnet["VpcId"],
         market=market,
+        reservation=reservation,
     )

@@ -23,8 +23,9 @@ _SET_CLOCK = "Set it (`timedatectl set-ntp true`) and repeat the command"
 _CLOCK = f"This computer's clock is not AWS's. {_SET_CLOCK}"
 _AGAIN = "AWS is busy or has a fault of its own: repeat the command in a few minutes"
 _CAPACITY = (
-    "AWS has no such machine free there now: name more instance types in the recipe "
-    "(`builder.instance_types`), try another region, or wait"
+    "AWS has no such machine free there now: name more instance types (a launch: `--instance-type "
+    "a,b,c` and `--market spot,on-demand`; a bake: `builder.instance_types`), try another region, "
+    "or wait"
 )
 _QUOTA = (
     "Ask for more in the Service Quotas console (EC2, 'Running On-Demand …' or 'All … Spot'), "
@@ -62,7 +63,9 @@ HINTS = {
     "ResourceLimitExceeded": _QUOTA,
     "InsufficientInstanceCapacity": _CAPACITY,
     "InsufficientHostCapacity": _CAPACITY,
-    "SpotMaxPriceTooLow": "Spot machines cost more now than is allowed: use --no-spot",
+    "Server.InsufficientInstanceCapacity": _CAPACITY,
+    "ReservationCapacityExceeded": "The reservation is full: end a machine in it, or enlarge it",
+    "SpotMaxPriceTooLow": "Spot machines cost more now than is allowed: take on-demand ones",
     "Unsupported": "This zone or instance type does not do that: try another of either",
     "UnsupportedOperation": "The resource is of a kind, or in a state, that does not allow it",
     "InvalidAMIID.NotFound": "The image is gone, or of another region or account: `invoke images`",
