@@ -96,7 +96,10 @@ def take_checkpoint(
     max_age = timedelta(days=job.recipe.checkpoints.max_age_days)
     made = None
     try:
-        with workshop.console.step("Checkpoint") as step:
+        with (
+            workshop.console.step("Checkpoint") as step,
+            job.timeline.step("checkpoint", "Checkpoint") as noted,
+        ):
             with hold(connection):
                 made = create_checkpoint(
                     workshop.cloud,
@@ -108,6 +111,7 @@ def take_checkpoint(
                     wait_for_turn=wait_for_turn,
                 )
             step.done(made.snapshot_id)
+            noted(made.snapshot_id)
     except BaseException as error:
         if made is not None:  # the machine did not stand still to the end
             delete_checkpoint(workshop.cloud, made)

@@ -12,9 +12,11 @@ from bake.aws.image import Image, create_image
 from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.boot import login_user
+from bake.errors import BakeError
 from bake.job import Job, Workshop
 from bake.lock import asked
-from bake.record import CheckRecord, Inventory, Record, StageRecord
+from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
+from bake.redaction import Redactor
 from bake.remote.connection import Connection
 from bake.secret import revealed
 from bake.verify import Check, Proof, check_clean, expect, prove
@@ -28,7 +30,7 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
         catalog.load(),
         stand_in=workshop.payload.name == "stand-in",
     )
-    with workshop.console.step("Proof") as step:
+    with workshop.console.step("Proof") as step, job.timeline.step("proof", "Proof") as noted:
         # A login of its own, as a person's will be: this one's is from before the stages.
         connection.close()
         connection.reconnect()
@@ -36,6 +38,7 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
         outcomes = Counter(check.outcome for check in proof.checks)
         said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
         step.done(f"{proof.verified}: {said}")
+        noted(f"{proof.verified}: {said}")
     skipped = defaultdict(list)
     for check in proof.checks:
         if check.outcome == "skipped":
@@ -46,7 +49,8 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
 
 
 def check_it_is_clean(workshop: Workshop, job: Job, connection: Connection) -> tuple[Check, ...]:
-    with workshop.console.step("Nothing left on it"):
+    name = "Nothing left on it"
+    with workshop.console.step(name), job.timeline.step("clean", name):
         return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
 
 
@@ -73,7 +77,7 @@ def take_image(
     tags |= explain.describe(
         job.plan, base_image_name=job.ground.base_image.name, room=MOST_TAGS - len(tags)
     )
-    with workshop.console.step("Image") as step:
+    with workshop.console.step("Image") as step, job.timeline.step("image", "Image") as noted:
         image = create_image(
             workshop.cloud,
             machine,
@@ -83,6 +87,7 @@ def take_image(
             on_progress=step.update,
         )
         step.done(image.image_id)
+        noted(image.image_id)
     return image
 
 
@@ -97,6 +102,7 @@ def write_record(
     found: Inventory,
 ) -> Record:
     """What is known of the image, written beside the run's logs."""
+    redact = Redactor(revealed(job.secrets).values()).redact
     record = Record(
         run=job.run.id,
         recipe=job.recipe.name,
@@ -116,9 +122,41 @@ def write_record(
         started_at=job.run.started_at,
         ended_at=workshop.cloud.now(),
         stages=tuple(stages),
-        checks=tuple(CheckRecord(**asdict(check)) for check in checks),
+        steps=job.timeline.steps,
+        machines=job.timeline.machines,
+        checks=tuple(
+            CheckRecord(**asdict(check) | {"detail": redact(check.detail)}) for check in checks
+        ),
         inventory=found,
     )
     path = record.write(job.folder)
     workshop.console.note(f"The record is {path}")
     return record
+
+
+def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
+    """How far a bake came that gave no image, written beside the run's logs."""
+    redact = Redactor(revealed(job.secrets).values()).redact
+    failure = Failure(
+        run=job.run.id,
+        recipe=job.recipe.name,
+        asked=asked(job.recipe),
+        digest=job.plan.digest,
+        payload=workshop.payload.name,
+        region=workshop.cloud.region,
+        base_image_id=job.ground.base_image.image_id,
+        base_image_name=job.ground.base_image.name,
+        stages=tuple(stage.name for stage in job.plan.stages),
+        steps=job.timeline.steps,
+        machines=job.timeline.machines,
+        error=type(error).__name__,
+        message=redact(error.message),
+        hint=redact(error.hint),
+        code=error.code,
+        reason=redact(error.reason),
+        details=tuple(map(redact, error.details)),
+        started_at=job.run.started_at,
+        ended_at=workshop.cloud.now(),
+    )
+    failure.write(job.folder)
+    return failure

@@ -21,6 +21,7 @@ from bake.lock import Lock
 from bake.payload import Payload
 from bake.plan import Plan, make_plan
 from bake.recipe import Recipe
+from bake.record import Timeline
 from bake.secret import Secrets, read_secrets
 from bake.verify import accepted
 
@@ -53,7 +54,7 @@ class Job:
     """One bake: who it is, what it stands on, what it will do, and where its logs go.
 
     `image` is what is there of it already. When it is available nothing has to be done, and nobody
-    has asked where a machine is to be had, nor read the secrets.
+    has asked where a machine is to be had, nor read the secrets. `timeline` is what happens.
     """
 
     run: Run
@@ -63,6 +64,7 @@ class Job:
     folder: Path
     image: Image | None = None
     secrets: Secrets = field(default_factory=dict)
+    timeline: Timeline = field(default_factory=Timeline, compare=False)
 
     @property
     def recipe(self) -> Recipe:
@@ -111,7 +113,8 @@ def prepare(
     for warning in ground.warnings:
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)
-    return Job(run, ground, plan, name, workshop.builds / run.id, image, secrets)
+    folder, timeline = workshop.builds / run.id, Timeline(cloud.now)
+    return Job(run, ground, plan, name, folder, image, secrets, timeline)
 
 
 def _plan(workshop: Workshop, recipe: Recipe, base_image: BaseImage) -> Plan:

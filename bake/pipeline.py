@@ -291,7 +291,9 @@ def _make(
         began = monotonic()
         proof = prove_it(workshop, job, machine, connection)
         seconds = monotonic() - began
-        return stages, proof, inventory(connection, environment_prefix(job.recipe)), seconds
+        with job.timeline.step("inventory", "Inventory"):
+            found = inventory(connection, environment_prefix(job.recipe))
+        return stages, proof, found, seconds
 
     def seal() -> tuple[StageRecord, tuple[Check, ...]]:
         sealed = run_one(workshop, job, connection, job.plan.stages[-1])

@@ -102,7 +102,7 @@ def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) 
     """StageError when it fails, or leaves one of its secrets on the disk."""
     secrets = revealed(job.secrets, stage.script.secrets)
     began = int(connection.run("date +%s").stdout) - 1 if secrets else 0
-    with workshop.console.step(stage.name) as step:
+    with workshop.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
         seconds = run_stage(
             connection,
             stage.name,
@@ -141,15 +141,15 @@ def _run_shared(
         floor.failed(job.recipe.name, stage, error)
         raise
     if stage.reboots:
-        seconds = record.seconds + _reboot(workshop, machine, connection)
+        seconds = record.seconds + _reboot(workshop, job, machine, connection)
         return record.model_copy(update={"seconds": seconds})
     return record
 
 
-def _reboot(workshop: Workshop, machine: Machine, connection: Connection) -> float:
+def _reboot(workshop: Workshop, job: Job, machine: Machine, connection: Connection) -> float:
     """The machine is rebooted, and answers again; the seconds that it took."""
     began = monotonic()
-    with workshop.console.step("Reboot") as step:
+    with workshop.console.step("Reboot") as step, job.timeline.step("reboot", "Reboot"):
         reboot(
             workshop.cloud,
             machine,

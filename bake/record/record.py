@@ -1,4 +1,7 @@
-"""What came of a bake: one JSON document, which is kept beside the run's logs."""
+"""What came of a bake: one JSON document, which is kept beside the run's logs.
+
+A field that was added later has a default: records of before are read, too.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from bake.record.inventory import Inventory
+from bake.record.timeline import MachineRecord, StepRecord
 
 FILE = "record.json"
+FAILURE = "failure.json"
 
 
 class _Table(BaseModel):
@@ -61,6 +66,8 @@ class Record(_Table):
     zone: str
     market: str
     stages: tuple[StageRecord, ...]
+    steps: tuple[StepRecord, ...] = ()
+    machines: tuple[MachineRecord, ...] = ()
     checks: tuple[CheckRecord, ...]
     inventory: Inventory
     started_at: AwareDatetime
@@ -72,13 +79,53 @@ class Record(_Table):
 
     def write(self, folder: Path) -> Path:
         """Write it into the folder, whole or not at all, and say where."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path, new = folder / FILE, folder / f".{FILE}.new"
-        new.write_text(self.model_dump_json(indent=2) + "\n")
-        new.replace(path)
-        return path
+        return _write(self, folder / FILE)
+
+
+class Failure(_Table):
+    """A bake that gave no image: how far it came, and what ended it. No secret is in it.
+
+    `error` is the kind of it in `bake/errors.py`; `stages` are the plan's.
+    """
+
+    run: str
+    recipe: str
+    asked: Mapping[str, Any] = {}
+    digest: str
+    payload: Literal["upstream", "stand-in"]
+    region: str = ""
+    base_image_id: str
+    base_image_name: str = ""
+    stages: tuple[str, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    machines: tuple[MachineRecord, ...] = ()
+    error: str
+    message: str
+    hint: str = ""
+    code: str = ""
+    reason: str = ""
+    details: tuple[str, ...] = ()
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+
+    def write(self, folder: Path) -> Path:
+        """Write it into the folder, whole or not at all, and say where."""
+        return _write(self, folder / FAILURE)
 
 
 def read(path: Path) -> Record:
     """ValueError when the file is no record."""
     return Record.model_validate_json(path.read_text())
+
+
+def read_failure(path: Path) -> Failure:
+    """ValueError when the file is none."""
+    return Failure.model_validate_json(path.read_text())
+
+
+def _write(table: _Table, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(table.model_dump_json(indent=2) + "\n")
+    new.replace(path)
+    return path
