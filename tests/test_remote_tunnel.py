@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import http.server
 import socket
 import threading
@@ -151,7 +152,7 @@ def test_the_answer_comes_back_after_the_caller_has_ended_its_side(ssh: Connecti
         thread.join()
 
 
-def test_it_outlives_a_broken_connection(
+def test_it_goes_on_when_the_connection_is_made_again(
     machine: Machine, notebook: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with (
@@ -164,9 +165,31 @@ def test_it_outlives_a_broken_connection(
             time.sleep(0.1)
             way.cut("drop")
             assert caller.recv(1) == b""
-        assert read(port) == PAGE
+        early: list[bytes] = []
+        reader = threading.Thread(target=lambda: early.append(read(port)))
+        reader.start()
+        ssh.reconnect()
+        reader.join()
+        assert [*early, read(port)] == [PAGE, PAGE]
         assert way.connections == 2
     assert capfd.readouterr().err == ""
+
+
+def test_without_a_connection_a_caller_waits_for_a_while_and_is_hung_up_on(
+    ssh: Connection, notebook: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_PATIENCE_S", 0.3)
+    with tunnel.forward(ssh, free_port(), notebook) as port:
+        ssh.close()
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            read(port)
+
+
+def test_a_port_that_is_somebody_elses_on_ipv6_is_not_taken(ssh: Connection, notebook: int) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        taken = other.getsockname()[1]
+        with tunnel.forward(ssh, taken, notebook) as port:
+            assert port != taken
 
 
 def test_leaving_it_ends_what_is_carried(ssh: Connection) -> None:

@@ -7,6 +7,7 @@ import errno
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 
 import paramiko
@@ -17,6 +18,8 @@ from bake.remote.connection import Connection
 
 _PORTS_TRIED = 50
 _CHUNK = 64 * 1024
+# Browsers give a page half a minute and more; and nobody sees a connection that comes back sooner.
+_PATIENCE_S = 15.0
 
 
 @contextlib.contextmanager
@@ -24,8 +27,9 @@ def forward(connection: Connection, local_port: int, remote_port: int) -> Iterat
     """Listen on 127.0.0.1 and lead each caller to 127.0.0.1:`remote_port` on the machine.
 
     Yields the port that is listened on: `local_port`, or the next free one where that is taken.
-    When the SSH connection breaks, callers lose theirs, and the next one is served over a new one.
-    RemoteError when no port is free. (Fabric's own forwarding fails unseen, in its thread.)
+    When the SSH connection breaks, callers lose theirs; the next ones wait a while for whoever
+    holds the connection to make it again (`reconnect`). RemoteError when no port is free.
+    (Fabric's own forwarding fails unseen, in its thread.)
     """
     server = _listen(connection, local_port, remote_port)
     thread = threading.Thread(
@@ -58,6 +62,8 @@ class _Server(socketserver.ThreadingTCPServer):
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
         assert isinstance(request, socket.socket)  # noqa: S101  (a pair is UDP's)
+        if not self._is_connected():
+            return
         try:
             channel = self._connection.open_channel(
                 "direct-tcpip", ("127.0.0.1", self._remote_port)
@@ -72,6 +78,15 @@ class _Server(socketserver.ThreadingTCPServer):
             self._calls.discard(call)
             _end(*call)
 
+    def _is_connected(self) -> bool:
+        """Once it is again: one alone makes it, who says how things are, and gives up."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not (alive := self._connection.alive) and time.monotonic() < deadline:
+            if self._hung_up:
+                break
+            time.sleep(0.1)
+        return alive
+
     def hang_up(self) -> None:
         self._hung_up = True
         for call in list(self._calls):
@@ -81,6 +96,8 @@ class _Server(socketserver.ThreadingTCPServer):
 def _listen(connection: Connection, local_port: int, remote_port: int) -> _Server:
     last = min(local_port + _PORTS_TRIED, 65536)
     for port in range(local_port, last):
+        if _is_taken(port):
+            continue
         try:
             return _Server(port, connection, remote_port)
         except OSError as error:
@@ -88,8 +105,17 @@ def _listen(connection: Connection, local_port: int, remote_port: int) -> _Serve
                 raise
     raise RemoteError(
         f"none of the ports {local_port} to {last - 1} is free on this computer",
-        hint="Name another one.",
+        hint="Give another --port.",
     )
+
+
+def _is_taken(port: int) -> bool:
+    """Whether another program would be met at localhost, which to most is ::1 first."""
+    try:
+        socket.create_server(("::1", port), family=socket.AF_INET6).close()
+    except OSError as error:  # there may be no IPv6
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _carry(caller: socket.socket, channel: paramiko.Channel) -> None:
