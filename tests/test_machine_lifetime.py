@@ -106,11 +106,15 @@ def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
 
 
 def test_a_spot_machine_that_is_to_be_stopped_is_refused() -> None:
-    assert read_lifetime(ttl="8h", idle="never", at_end=None, spot=True) == Lifetime(8 * HOUR)
+    asked = read_lifetime(ttl="8h", idle="never", at_end="stop")
+    assert asked == Lifetime(8 * HOUR, None, "stop")
+    asked.check(["on-demand"])
     with pytest.raises(RequestError, match="EC2 terminates it"):
-        read_lifetime(ttl="8h", idle="never", at_end="stop", spot=True)
-    with pytest.raises(RequestError, match="stop or terminate"):
-        read_lifetime(ttl="8h", idle="never", at_end="hibernate", spot=False)
+        asked.check(["spot", "on-demand"])
+    Lifetime().check(["spot"])
+    Lifetime(at_end="terminate").check(["spot"])
+    with pytest.raises(RequestError, match="--at-end hibernate"):
+        read_lifetime(ttl="8h", idle="never", at_end="hibernate")
 
 
 def test_tags_say_how_long_it_lives() -> None:

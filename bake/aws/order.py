@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
 from bake.aws.market import Placement, first_with_room
 from bake.aws.patience import patiently
 from bake.aws.refusal import PASSING, is_refusal
 from bake.aws.session import Cloud
-from bake.aws.tags import RUN, Run, Tags, specifications
+from bake.aws.tags import AT_END, RUN, Run, Tags, specifications
 from bake.aws.undo import undo
 from bake.aws.wait import poll
 from bake.errors import CloudError
@@ -36,7 +36,8 @@ class Order:
     """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
 
     `stays` is what sets a launched machine apart from a builder: when it is powered off from
-    inside it is stopped and keeps its disk, where a builder ends and leaves nothing. `number` is
+    inside it is stopped and keeps its disk (unless `at_end` says that it is terminated), where a
+    builder ends and leaves nothing. What EC2 will do then is in its tag `bake:at-end`. `number` is
     which of the run's machines it is: a token that was used gives the machine of then, even if that
     has ended.
     """
@@ -50,6 +51,7 @@ class Order:
     tags: Tags
     stays: bool = False
     number: int = 1
+    at_end: Literal["stop", "terminate"] = "stop"
 
 
 def run_machine(
@@ -106,7 +108,10 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
         if reserved.block:
             how["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
     # A one-time spot machine cannot be stopped, and EC2 refuses a request that says it should.
-    at_shutdown = "stop" if order.stays and placement.market == "on-demand" else "terminate"
+    at_shutdown = order.at_end
+    if not order.stays or placement.market == "spot":
+        at_shutdown = "terminate"
+    tags = order.tags | ({AT_END: at_shutdown} if order.stays else {})
     return {
         "ImageId": order.image_id,
         "InstanceType": placement.instance_type,
@@ -143,7 +148,7 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
                 },
             }
         ],
-        "TagSpecifications": specifications(order.tags, *tagged),
+        "TagSpecifications": specifications(tags, *tagged),
         **how,
     }
 

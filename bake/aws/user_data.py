@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -44,12 +46,24 @@ class HostKey(Protocol):
     def public_openssh(self) -> str: ...
 
 
-def user_data(host_key: HostKey, expires_at: datetime | None) -> str:
+@dataclass(frozen=True)
+class File:
+    """One that the machine's root has to have; `mode` as chmod takes it."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+
+
+def user_data(
+    host_key: HostKey, expires_at: datetime | None = None, files: Sequence[File] = ()
+) -> str:
     """A cloud-config for cloud-init 19 to 24.
 
     The machine shows `host_key` and no other: with `ssh_keys` given, cloud-init generates none.
     Programs on the machine can read it from the metadata service as long as the machine exists.
-    At `expires_at` the machine powers itself off; None: it stays.
+    At `expires_at` the machine powers itself off; None: it stays, as long as none of the `files`
+    ends it.
     """
     config: dict[str, Any] = {
         "ssh_deletekeys": True,
@@ -67,7 +81,12 @@ def user_data(host_key: HostKey, expires_at: datetime | None) -> str:
         script = _TIMER_SCRIPT.format(
             expires_at=rfc3339(expires_at), epoch=int(expires_at.timestamp())
         )
-        config["write_files"] = [{"path": TIMER, "permissions": "0755", "content": _Block(script)}]
+        files = [*files, File(TIMER, script, "0755")]
+    if files:
+        config["write_files"] = [
+            {"path": file.path, "permissions": file.mode, "content": _Block(file.content)}
+            for file in files
+        ]
     text = "#cloud-config\n" + yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=1000)
     if (size := len(text.encode())) > LONGEST:
         raise RequestError(f"The user data has {size} bytes, EC2 takes {LONGEST}")

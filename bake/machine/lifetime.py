@@ -8,12 +8,17 @@ is later. So one that starts again has its whole TTL, and `bake:ends` may be old
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib import resources
 from typing import Literal
 
 from bake.aws.machine import Machine
+from bake.aws.market import Market
 from bake.aws.tags import ENDS, IDLE, TTL, Tags, moment, rfc3339
+from bake.aws.user_data import File
 from bake.errors import RequestError
 
 AtEnd = Literal["stop", "terminate"]
@@ -22,6 +27,9 @@ NEVER = "never"
 # Less would end a machine while its frameworks still load, and leave no time for a warning.
 SHORTEST = timedelta(minutes=10)
 LONGEST = timedelta(days=365)
+
+TIMER = "/var/lib/cloud/scripts/per-boot/bake-lifetime"
+_FACTS = "/usr/local/lib/bake/lifetime_facts.py"
 
 _UNITS = {"d": 24 * 60 * 60, "h": 60 * 60, "m": 60, "s": 1}
 _LIVES = {"pending", "running"}
@@ -39,6 +47,14 @@ class Lifetime:
     idle: timedelta | None = None
     at_end: AtEnd | None = None
 
+    def check(self, markets: Iterable[Market]) -> None:
+        """RequestError where a machine of one of them could not end as it is asked to."""
+        if self.at_end == "stop" and "spot" in markets:
+            raise RequestError(
+                "A spot machine of ours cannot be stopped: at its end EC2 terminates it",
+                hint="Leave out --at-end, or take an on-demand machine",
+            )
+
     def tags(self, now: datetime) -> Tags:
         """For a machine started at `now`. What EC2 does at the end is the order's to say."""
         return {
@@ -46,6 +62,24 @@ class Lifetime:
             IDLE: write_time(self.idle),
             ENDS: rfc3339(now + self.ttl) if self.ttl else NEVER,
         }
+
+    def files(self, run_id: str, name: str) -> tuple[File, ...]:
+        """The timer, for the user data of the machine of that run and name."""
+        if self.ttl is None and self.idle is None:
+            return ()
+        settings = {
+            "owner": run_id,
+            "name": name,
+            "ttl": write_time(self.ttl),
+            "ttl_s": _seconds(self.ttl),
+            "idle_s": _seconds(self.idle),
+        }
+        script = "".join(
+            f"{key}={shlex.quote(settings[key])}\n" if key in settings else line
+            for line in _source("lifetime.sh").splitlines(keepends=True)
+            for key in [line.partition("=")[0]]
+        )
+        return (File(TIMER, script, "0755"), File(_FACTS, _source("lifetime_facts.py")))
 
 
 def end(machine: Machine) -> datetime | None:
@@ -71,23 +105,12 @@ def left(machine: Machine, now: datetime) -> timedelta | None:
     return None if ends is None else max(timedelta(0), ends - now)
 
 
-def read_lifetime(*, ttl: str, idle: str, at_end: str | None, spot: bool) -> Lifetime:
-    """What a command line says; RequestError for what cannot be, before anything is started.
-
-    `spot`: the machine may be a spot machine, which only ever ends for good.
-    """
+def read_lifetime(*, ttl: str, idle: str, at_end: str | None) -> Lifetime:
+    """What a command line says; RequestError for what is no time, or no end."""
     if at_end not in (None, "stop", "terminate"):
-        raise RequestError(f"--at-end {at_end}: it can be stop or terminate")
-    if at_end == "stop" and spot:
-        raise RequestError(
-            "A spot machine cannot be stopped at its end: EC2 terminates it, with its disk",
-            hint="Leave out --at-end, or take an on-demand machine",
-        )
-    return Lifetime(
-        read_time(ttl, "--ttl"),
-        read_time(idle, "--idle"),
-        at_end,  # type: ignore[arg-type]
-    )
+        raise RequestError(f"--at-end {at_end}", hint="It takes stop or terminate")
+    known: AtEnd | None = at_end  # type: ignore[assignment]
+    return Lifetime(read_time(ttl, "--ttl"), read_time(idle, "--idle"), known)
 
 
 def read_time(text: str, what: str) -> timedelta | None:
@@ -139,3 +162,11 @@ def _read_tag(value: str) -> timedelta | None:
     """None for `never`, and for what a hand has made of it."""
     time = _read(value)
     return time if time and time <= LONGEST else None
+
+
+def _seconds(time: timedelta | None) -> str:
+    return "" if time is None else f"{time.total_seconds():.0f}"
+
+
+def _source(name: str) -> str:
+    return (resources.files("bake.machine") / name).read_text()

@@ -1,0 +1,148 @@
+"""What the timer of a machine asks about it. Run as root by the system's Python, 3.6 or later.
+
+    lifetime_facts.py launched         when EC2 has launched or last started it, and the time now
+    lifetime_facts.py in-use MEMORY    status 0 where it is in use, and says by what
+
+In use is a machine
+
+* on which a shell, a command or a copy runs over SSH (a connection that forwards ports is none),
+* whose GPU computes, or is held by a process that is no kernel of Jupyter's,
+* with a kernel that executes a cell, was used since the last look, or has kept a twentieth of a
+  processor busy since then. What a kernel only holds, like the GPU's memory, does not count.
+
+MEMORY is a file that is made, and read at the next look.
+"""
+
+import calendar
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from email.utils import parsedate_to_datetime
+from itertools import chain
+from pathlib import Path
+
+ADDRESS = "169.254.169.254"
+BUSY = 0.05  # of a processor. A kernel that waits takes a hundredth, for its own clockwork.
+KERNEL = re.compile(rb"ipykernel|kernel-[^/\0]*\.json")
+RUNTIME = ".local/share/jupyter/runtime/*server-*.json"
+
+
+class Process:
+    """`ticks` are those of the processor that it and its dead children have had."""
+
+    def __init__(self, folder: Path) -> None:
+        before, _, after = (folder / "stat").read_bytes().rpartition(b")")
+        fields = after.split()
+        self.pid = int(folder.name)
+        self.name = before.partition(b"(")[2].decode(errors="replace")
+        self.parent = int(fields[1])
+        self.ticks = sum(map(int, fields[11:15]))
+        self.is_kernel = bool(KERNEL.search((folder / "cmdline").read_bytes()))
+
+
+def launched() -> str:
+    """Both in seconds since 1970, by EC2: the machine's own clock may be wrong."""
+    link = http.client.HTTPConnection(ADDRESS, timeout=5)
+    headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    link.request("PUT", "/latest/api/token", headers=headers)
+    headers = {"X-aws-ec2-metadata-token": link.getresponse().read().decode()}
+    link.request("GET", "/latest/dynamic/instance-identity/document", headers=headers)
+    answer = link.getresponse()
+    pending = json.loads(answer.read().decode())["pendingTime"]
+    began = calendar.timegm(time.strptime(pending, "%Y-%m-%dT%H:%M:%SZ"))
+    date = answer.getheader("Date")
+    now = parsedate_to_datetime(date).timestamp() if date else time.time()
+    return f"{began} {now:.0f}"
+
+
+def all_processes() -> "dict[int, Process]":
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            found[int(folder.name)] = Process(folder)
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def by_ssh(running: "dict[int, Process]") -> str:
+    """What sshd has started: of its own processes each connection has one or two."""
+    sshd = {pid for pid, each in running.items() if each.name.startswith("sshd")}
+    found = [each.name for pid, each in running.items() if each.parent in sshd and pid not in sshd]
+    return f"SSH: {found[0]}" if found else ""
+
+
+def by_gpu(running: "dict[int, Process]") -> str:
+    try:
+        if any(nvidia_smi("gpu=utilization.gpu")):
+            return "GPU"
+        for pid in nvidia_smi("compute-apps=pid"):
+            if pid not in running or not running[pid].is_kernel:
+                return f"GPU: process {pid}"
+    except FileNotFoundError:
+        return ""
+    except (OSError, subprocess.SubprocessError):
+        # After an upgrade it says no, while what computes goes on.
+        return "GPU: it says nothing" if Path("/proc/driver/nvidia/version").exists() else ""
+    return ""
+
+
+def nvidia_smi(what: str) -> "list[int]":
+    command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits"]
+    answer = subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=30)
+    return [int(number) for number in re.findall(rb"\d+", answer)]
+
+
+def by_server(used: "dict[str, str]") -> str:
+    """Kernels and terminals of Jupyter's servers; `used` is filled with when each last was."""
+    why = ""
+    for path in chain(Path("/root").glob(RUNTIME), Path("/home").glob(f"*/{RUNTIME}")):
+        try:
+            server = json.loads(path.read_text())
+            link = http.client.HTTPConnection("127.0.0.1", server["port"], timeout=5)
+            for kind in ("kernels", "terminals"):
+                headers = {"Authorization": f"token {server['token']}"}
+                link.request("GET", f"{server['base_url']}api/{kind}", headers=headers)
+                for each in json.loads(link.getresponse().read().decode()):
+                    key = str(each.get("id") or each["name"])
+                    used[key] = each["last_activity"]
+                    if each.get("execution_state") == "busy":
+                        why = f"Jupyter: {key}"
+        except Exception as error:  # it has ended, or is another: what kernels compute shows anyway
+            print(f"{path}: {error}", file=sys.stderr)
+    return why
+
+
+def ticks_below(running: "dict[int, Process]", pid: int) -> int:
+    children = [each.pid for each in running.values() if each.parent == pid]
+    return running[pid].ticks + sum(ticks_below(running, child) for child in children)
+
+
+def in_use(memory: Path) -> str:
+    """By what, or nothing."""
+    running, now = all_processes(), time.monotonic()
+    used = {}  # type: dict[str, str]
+    why = [by_server(used), by_ssh(running), by_gpu(running)]
+    ticks = {str(p): ticks_below(running, p) for p in running if running[p].is_kernel}
+    try:
+        last = json.loads(memory.read_text())
+    except (OSError, ValueError):  # the first look
+        last = {"used": {}, "ticks": {}, "at": now}
+    enough = (now - last["at"]) * os.sysconf("SC_CLK_TCK") * BUSY
+    why += [f"Jupyter: {key}" for key in used if used[key] != last["used"].get(key)]
+    why += [f"kernel {p}" for p in ticks if ticks[p] - last["ticks"].get(p, 0) > enough]
+    memory.write_text(json.dumps({"used": used, "ticks": ticks, "at": now}))
+    return next(filter(None, why), "")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "launched":
+        print(launched())
+    else:
+        said = in_use(Path(sys.argv[2]))
+        print(said)
+        sys.exit(0 if said else 1)
