@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import platform
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from bake.aws.caller import caller_cidr
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.machine import Machine, end, machines
-from bake.aws.market import Market
+from bake.aws.market import Placement
 from bake.aws.order import Order, run_machine
-from bake.aws.placement import placements
+from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER, Run, new_run
@@ -25,19 +26,12 @@ from bake.boot import login_user, wait_until_reached
 from bake.console import Console
 from bake.errors import RequestError
 from bake.key_store import check_key, key_path, know_host, public_half, save_key
-from bake.machine.reach import reach
+from bake.machine.cost import rate
+from bake.machine.reach import check_name, reach
+from bake.machine.wish import Wish, find_places
 from bake.remote import keys
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What a person asks for. What is None is found or made: the image's disk size, a key pair of
-    one's own, a name."""
-
-    instance_types: tuple[str, ...]
-    markets: tuple[Market, ...] = ("on-demand",)
-    key: str | None = None
-    name: str | None = None
+__all__ = ["Launched", "Wish", "launch"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,24 @@ class Launched:
     ssh: list[str]
 
 
-def launch(cloud: Cloud, image: Image, wish: Wish, *, ssh_port: int, console: Console) -> Launched:
-    """A machine that answers. It stays when this returns, and is removed when this raises."""
+def launch(
+    cloud: Cloud,
+    image: Image,
+    wish: Wish,
+    *,
+    usual: Sequence[str] = (),
+    ssh_port: int,
+    console: Console,
+) -> Launched:
+    """A machine that answers. It stays when this returns, and is removed when this raises.
+
+    `usual` are the instance types of the image's recipe, for who names none.
+    """
     run = new_run(image.recipe, now=cloud.now())
     name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
-    where = placements(cloud, wish.instance_types, market=wish.markets[0], image=image)
+    disk_gb = _disk_gb(image, wish.disk_gb)
+    where = find_places(cloud, image, wish, usual, console)
+    wish.lifetime.check(place.market for place in where)
     cidr = caller_cidr()
     key_name, key_file = own_key_pair(cloud, run, wish.key)
     host_key = keys.generate()
@@ -64,12 +71,13 @@ def launch(cloud: Cloud, image: Image, wish: Wish, *, ssh_port: int, console: Co
             order = Order(
                 image_id=image.image_id,
                 root_device_name=image.root_device_name,
-                disk_gb=image.size_gb,
+                disk_gb=disk_gb,
                 key_name=key_name,
                 security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
-                user_data=user_data(host_key, None),
-                tags=run.lasting(name) | {LOGIN_USER: user},
+                user_data=user_data(host_key, files=wish.lifetime.files(run.id, name)),
+                tags=run.lasting(name) | {LOGIN_USER: user} | wish.lifetime.tags(cloud.now()),
                 stays=True,
+                at_end=wish.lifetime.at_end or "stop",
             )
             machine = run_machine(
                 cloud,
@@ -80,7 +88,7 @@ def launch(cloud: Cloud, image: Image, wish: Wish, *, ssh_port: int, console: Co
                 on_refusal=lambda place, error: console.note(f"  {place}: {error.code}"),
             )
             stack.callback(_end, cloud, machine)
-            step.done(f"{name}, {machine.instance_id}: {machine.instance_type} in {machine.zone}")
+            step.done(_place_and_price(cloud, machine, where))
         with console.step("SSH") as step:
             know_host(machine.instance_id, host_key.public_openssh)
             wait_until_reached(
@@ -93,6 +101,26 @@ def launch(cloud: Cloud, image: Image, wish: Wish, *, ssh_port: int, console: Co
             ).close()
         stack.pop_all()  # from here on it is the person's
     return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
+
+
+def _disk_gb(image: Image, wanted: int | None) -> int:
+    if wanted is not None and wanted < image.size_gb:
+        raise RequestError(
+            f"{wanted} GB are too small: the image's disk has {image.size_gb} GB",
+            hint=f"Give at least --disk-gb {image.size_gb}, or leave it out",
+        )
+    return wanted or image.size_gb
+
+
+def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement]) -> str:
+    had = (machine.instance_type, machine.zone, machine.market)
+    place = next((p for p in where if (p.instance_type, p.zone, p.market) == had), None)
+    if place is None:
+        return f"{machine.instance_type} in {machine.zone}"
+    if place.reservation and place.reservation.block:
+        return f"{place}, paid for in advance"
+    usd = prices(cloud, [place])[place]
+    return f"{place}, {'price unknown' if usd is None else f'${rate(usd)}/h'}"
 
 
 def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
@@ -125,6 +153,7 @@ def default_key_name() -> str:
 
 
 def _free_name(cloud: Cloud, name: str) -> str:
+    check_name(name)
     for machine in machines(cloud):
         if machine.name == name:
             raise RequestError(

@@ -19,10 +19,7 @@ from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.console import Console
 from bake.errors import ConnectError, RequestError
 from bake.key_store import key_path, public_half, save_key
-from bake.machine import selection
 from bake.remote import keys
-
-GPU = ("gpu",)
 
 
 @pytest.fixture
@@ -50,59 +47,7 @@ def an_image(image_id: str, *, day: int, verified: str, recipe: str = "mxnet-cu1
     )
 
 
-NEW = an_image("ami-0000000000000003", day=20, verified="cpu")
 PROVED = an_image("ami-0000000000000002", day=10, verified="gpu")
-OLD = an_image("ami-0000000000000001", day=1, verified="gpu")
-OTHER = an_image("ami-0000000000000004", day=5, verified="gpu", recipe="pytorch-cu126")
-
-
-@pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
-    """The account's images, the newest first, as `images` gives them."""
-    there = [NEW, PROVED, OTHER, OLD]
-    monkeypatch.setattr(selection, "images", lambda cloud: there)
-    by_id = {image.image_id: image for image in there}
-    monkeypatch.setattr(selection, "find_image", lambda cloud, image_id: by_id.get(image_id))
-    return there
-
-
-@pytest.mark.parametrize(
-    ("asked", "proved", "taken"),
-    [
-        (None, GPU, PROVED),
-        (None, ("gpu", "cpu"), NEW),
-        ("mxnet-cu101", GPU, PROVED),
-        ("pytorch-cu126", GPU, OTHER),
-        ("bake/mxnet-cu101/1", GPU, OLD),
-        ("ami-0000000000000001", GPU, OLD),
-    ],
-)
-def test_the_newest_image_on_which_enough_was_proved_is_taken(
-    aws: Aws, there: list[Image], asked: str | None, proved: tuple[str, ...], taken: Image
-) -> None:
-    assert selection.choose_image(aws.cloud, asked, proved=proved) == taken
-
-
-def test_an_image_on_which_less_was_proved_is_refused_even_by_its_id(
-    aws: Aws, there: list[Image]
-) -> None:
-    with pytest.raises(RequestError, match="bake:verified=gpu") as refused:
-        selection.choose_image(aws.cloud, NEW.image_id, proved=GPU)
-    assert refused.value.details == (f"{NEW.image_id}  {NEW.name}: cpu",)
-
-
-@pytest.mark.parametrize("asked", [None, "mxnet", "ami-0000000000000009"])
-def test_without_such_an_image_those_that_there_are_are_listed(
-    aws: Aws, there: list[Image], asked: str | None
-) -> None:
-    if asked is None:
-        there.clear()
-    else:
-        there[:] = [replace(PROVED, state="available")]
-    with pytest.raises(RequestError, match="no available image") as refused:
-        selection.choose_image(aws.cloud, asked, proved=GPU)
-    assert len(refused.value.details) == len(there)
-    assert "invoke bake" in refused.value.hint
 
 
 def test_a_key_pair_is_made_once_and_used_again(aws: Aws) -> None:
@@ -179,32 +124,3 @@ def test_a_machine_that_answers_stays_and_its_host_key_is_known(
     assert request["MetadataOptions"]["HttpTokens"] == "required"
     with pytest.raises(RequestError, match="There is a machine named mine"):
         start(aws)
-
-
-def test_which_machine_is_asked_where_there_are_several(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = launch.Machine(
-        instance_id="i-1",
-        name="one",
-        state="running",
-        instance_type="g4dn.xlarge",
-        zone="us-east-1a",
-        market="on-demand",
-        address="192.0.2.1",
-        launched_at=datetime(2026, 11, 1, tzinfo=UTC),
-        image_id="ami-1",
-        key_name="k",
-        reason_code="",
-        reason="",
-        tags={},
-    )
-    two = replace(one, instance_id="i-2", name="two")
-    monkeypatch.setattr(selection, "machines", lambda cloud: [one, two])
-    assert selection.find_ours(aws.cloud, "two") == two
-    assert selection.find_ours(aws.cloud, "i-1") == one
-    with pytest.raises(RequestError, match="Which machine") as refused:
-        selection.find_ours(aws.cloud, None)
-    assert len(refused.value.details) == 2
-    with pytest.raises(RequestError, match="no machine three"):
-        selection.find_ours(aws.cloud, "three")
