@@ -12,7 +12,7 @@ from bake.aws.answer import Answer
 from bake.aws.machine import Machine, stop
 from bake.aws.patience import patiently
 from bake.aws.refusal import is_refusal
-from bake.aws.session import Cloud
+from bake.aws.session import Cloud, pages
 from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
 from bake.aws.tags import (
     DIGEST,
@@ -101,19 +101,21 @@ def image_name(recipe: str, started_at: datetime, digest: str) -> str:
     return f"bake/{recipe}/{started_at.astimezone(UTC):%Y%m%d-%H%M%S}-{digest[:8]}"
 
 
-def images(cloud: Cloud, recipe: str | None = None) -> list[Image]:
+def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> list[Image]:
     """This account's images that carry our tags, in whatever state, the newest first.
 
-    Those that a run registers of a checkpoint, for its own use, are none: they expire.
+    Those that a run registers of a checkpoint, for its own use, are none: they expire. `once`: AWS
+    is not asked again where it is busy or does not answer.
     """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    found = [image for image in map(_image, _own(cloud, filters)) if EXPIRES not in image.tags]
+    ask = cloud.ec2_at_once if once else cloud.ec2
+    found = [image for image in map(_image, _own(ask, filters)) if EXPIRES not in image.tags]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 
 
 def own_images(cloud: Cloud) -> list[Image]:
     """All that belong to this account, whoever has made them; also those that are disabled."""
-    return [_image(image) for image in _own(cloud, {}, IncludeDisabled=True)]
+    return [_image(image) for image in _own(cloud.ec2, {}, IncludeDisabled=True)]
 
 
 def find_image(cloud: Cloud, image_id: str) -> Image | None:
@@ -121,7 +123,7 @@ def find_image(cloud: Cloud, image_id: str) -> Image | None:
     try:
         answer = cloud.ec2("DescribeImages", ImageIds=[image_id], IncludeDeprecated=True)
     except CloudError as error:
-        if error.code in _NOT_FOUND:
+        if error.code in {*_NOT_FOUND, "InvalidAMIID.Malformed"}:
             return None
         raise
     return next(map(_image, answer["Images"]), None)
@@ -129,7 +131,7 @@ def find_image(cloud: Cloud, image_id: str) -> Image | None:
 
 def find_image_by_name(cloud: Cloud, name: str, run_id: str) -> Image | None:
     """The image of this name that this run has made; None where EC2 does not list it (yet)."""
-    return next(map(_image, _own(cloud, {"name": name, f"tag:{RUN}": run_id})), None)
+    return next(map(_image, _own(cloud.ec2, {"name": name, f"tag:{RUN}": run_id})), None)
 
 
 def create_image(
@@ -342,8 +344,9 @@ def _command(cloud: Cloud, image_id: str) -> str:
     )
 
 
-def _own(cloud: Cloud, filters: Mapping[str, str], **more: Any) -> Iterator[Answer]:
-    return cloud.pages(
+def _own(ask: Callable[..., Answer], filters: Mapping[str, str], **more: Any) -> Iterator[Answer]:
+    return pages(
+        ask,
         "DescribeImages",
         "Images",
         Owners=["self"],
