@@ -570,9 +570,20 @@ def recipes(_context: Any, json: bool = False) -> None:
 
 @task(
     help={
-        "ami": "id, name or recipe of the image (default: the newest verified one)",
-        "instance_type": "EC2 instance type (default: the recipe's)",
-        "spot": "a spot machine",
+        "ami": "id, recipe, name or its beginning of the image (default: the newest verified one)",
+        "unverified": "also an image that was not proved on a GPU",
+        "instance_type": "EC2 instance types in order of preference: g4dn.xlarge,g5.xlarge "
+        "(default: the recipe's, as far as the image works on them)",
+        "market": "spot, on-demand (the default), or spot,on-demand: all types and zones as spot "
+        "first, then on demand",
+        "spot": "the same as --market spot",
+        "cheapest": "whatever has the lowest price per GPU and hour now, of all types on which the "
+        "image works (or those named), spot included unless --market says otherwise",
+        "gpus": "how many GPUs, where no type is named (default: as the recipe's types; with "
+        "--cheapest 1)",
+        "reservation": "a capacity reservation or Capacity Block to start it in: cr-...",
+        "subnet": "a subnet to start it in (default: those of the default VPC)",
+        "disk_gb": "size of its disk (default: the image's)",
         "key": "name of an SSH key pair (default: your own, made when there is none)",
         "name": "the machine's name",
         "connect": "open a shell on it",
@@ -582,9 +593,16 @@ def recipes(_context: Any, json: bool = False) -> None:
 def launch_from_ami(
     _context: Any,
     ami: str | None = None,
+    unverified: bool = False,
     instance_type: str | None = None,
-    region: str | None = None,
+    market: str | None = None,
     spot: bool = False,
+    cheapest: bool = False,
+    gpus: int = 0,
+    reservation: str | None = None,
+    subnet: str | None = None,
+    disk_gb: int = 0,
+    region: str | None = None,
     key: str | None = None,
     name: str | None = None,
     connect: bool = False,
@@ -600,19 +618,32 @@ def launch_from_ami(
         from bake import launch as launching
         from bake import listing
         from bake.machine import selection
+        from bake.machine.wish import read_markets, read_types
 
-        cloud = _cloud(console, local=local, region=region)
-        # On a computer without a GPU there is no more to prove than what the CPU can do.
-        proved = ("gpu", "cpu") if local else ("gpu",)
-        image = selection.choose_image(cloud, ami, proved=proved)
         wish = launching.Wish(
-            instance_types=(instance_type,) if instance_type else _types_for(image.recipe),
-            markets=("spot",) if spot else ("on-demand",),
+            instance_types=read_types(instance_type),
+            markets=read_markets(market, spot=spot),
+            cheapest=cheapest,
+            gpus=gpus or None,
+            reservation_id=reservation,
+            subnet_id=subnet,
+            disk_gb=disk_gb or None,
             key=key,
             name=name,
         )
-        launched = launching.launch(cloud, image, wish, console=console, ssh_port=_ssh_port())
+        cloud = _cloud(console, local=local, region=region)
+        # On a computer without a GPU there is no more to prove than what the CPU can do.
+        proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
         flag = " --local" if local else ""
+        image = selection.choose_image(cloud, ami, proved=proved, flags=flag)
+        launched = launching.launch(
+            cloud,
+            image,
+            wish,
+            usual=_types_of(image.recipe),
+            console=console,
+            ssh_port=_ssh_port(),
+        )
         console.result(
             listing.machine_document(launched.machine) | {"ssh": launched.ssh},
             "",
@@ -626,17 +657,15 @@ def launch_from_ami(
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606
 
 
-def _types_for(recipe: str) -> tuple[str, ...]:
+def _types_of(recipe: str) -> tuple[str, ...]:
+    """On which machines it is baked; none where it is not here."""
     from bake import recipe as recipes
-    from bake.errors import RecipeError, RequestError
+    from bake.errors import RecipeError
 
     try:
         return recipes.find(recipe, MANIFESTS).builder.instance_types
-    except RecipeError as error:
-        raise RequestError(
-            f"Which machine? The image is of the recipe {recipe or '(none)'}, which is not here",
-            hint="Give --instance-type, like g4dn.xlarge",
-        ) from error
+    except RecipeError:
+        return ()
 
 
 @task(help={"recipe": "only this recipe's"}, **COMMAND)
@@ -661,7 +690,8 @@ def images(
 @task(
     positional=["image"],
     help={
-        "image": "id, name or recipe of the image (default: the newest verified one)",
+        "image": "id, recipe, name or its beginning of the image (default: the newest verified "
+        "one)",
         "to": "regions, with commas: us-west-2,eu-central-1",
         "name": "the copies' name (default: the image's)",
         "unverified": "also an image on which nothing was proved",
@@ -688,7 +718,8 @@ def copy(
         cloud = _cloud(console, local=local, region=region)
         wanted = copies.regions(to, cloud.region)
         proved = ("gpu", "cpu", *(("no",) if unverified else ()))
-        chosen = selection.choose_image(cloud, _only(image, "image"), proved=proved)
+        flag = " --local" if local else ""
+        chosen = selection.choose_image(cloud, _only(image, "image"), proved=proved, flags=flag)
         outcomes = copies.copy_everywhere(
             chosen,
             cloud.region,
