@@ -17,6 +17,7 @@ from invoke.exceptions import Exit
 from bake.command import Command, raise_for, running
 
 if TYPE_CHECKING:
+    from bake.aws.machine import Machine
     from bake.aws.session import Cloud
     from bake.console import Console
     from bake.job import Workshop
@@ -39,6 +40,7 @@ RECIPE = {
     "no_lock": "install what there is now, and not what the recipe's lock says",
 }
 MACHINE = {"machine": "id or name of a machine (default: the only one)"}
+NO_BROWSER = "print the address of Jupyter, with its token, instead of opening it (as --json does)"
 
 
 # What the commands share -------------------------------------------------------------------------
@@ -587,6 +589,8 @@ def recipes(_context: Any, json: bool = False) -> None:
         "key": "name of an SSH key pair (default: your own, made when there is none)",
         "name": "the machine's name",
         "connect": "open a shell on it",
+        "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
+        "no_browser": NO_BROWSER,
     },
     **COMMAND,
 )
@@ -606,6 +610,8 @@ def launch_from_ami(
     key: str | None = None,
     name: str | None = None,
     connect: bool = False,
+    jupyter: bool = False,
+    no_browser: bool = False,
     local: bool = False,
     json: bool = False,
     quiet: bool = False,
@@ -614,12 +620,17 @@ def launch_from_ami(
     console = _console(json, quiet)
     with running(console):
         import shlex
+        from functools import partial
 
         from bake import launch as launching
         from bake import listing
+        from bake.errors import RequestError
         from bake.machine import selection
+        from bake.machine.jupyter import check_image
         from bake.machine.wish import read_markets, read_types
 
+        if connect and jupyter:
+            raise RequestError("--connect and --jupyter exclude each other", hint="Give one")
         wish = launching.Wish(
             instance_types=read_types(instance_type),
             markets=read_markets(market, spot=spot),
@@ -636,6 +647,8 @@ def launch_from_ami(
         proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
         flag = " --local" if local else ""
         image = selection.choose_image(cloud, ami, proved=proved, flags=flag)
+        if jupyter:
+            check_image(image)
         launched = launching.launch(
             cloud,
             image,
@@ -644,8 +657,10 @@ def launch_from_ami(
             console=console,
             ssh_port=_ssh_port(),
         )
-        console.result(
-            listing.machine_document(launched.machine) | {"ssh": launched.ssh},
+        document = listing.machine_document(launched.machine) | {"ssh": launched.ssh}
+        # One document: with Jupyter, when it answers.
+        tell = partial(console.result, document) if not jupyter else console.print
+        tell(
             "",
             f"Image    {image.image_id}  {image.name}",
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
@@ -653,6 +668,17 @@ def launch_from_ami(
             shlex.join(launched.ssh),
             f"End it   {_invoke()} terminate {launched.machine.name}{flag}",
         )
+    if jupyter:
+        with running(console, interrupted=f"{launched.machine.name} runs on"):
+            _use_jupyter(
+                console,
+                cloud,
+                launched.machine,
+                browser=not (no_browser or json),
+                local=local,
+                region=region,
+                known=document,
+            )
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606
 
@@ -871,6 +897,80 @@ def connect(
     os.execvp(ssh[0], ssh)  # noqa: S606
 
 
+@task(
+    positional=["machine"],
+    help={
+        **MACHINE,
+        "port": "on this computer; the next free one where it is taken",
+        "no_browser": NO_BROWSER,
+        "stop": "end Jupyter and its kernels on the machine, which runs on",
+    },
+    **COMMAND,
+)
+def jupyter(
+    _context: Any,
+    machine: Any = None,
+    port: int = 8889,
+    no_browser: bool = False,
+    stop: bool = False,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
+    console = _console(json, quiet)
+    with running(console, interrupted="the machine runs on"):
+        from bake.machine import jupyter, reach, selection
+
+        jupyter.check_port(port)
+        cloud = _cloud(console, local=local, region=region)
+        found = selection.find_ours(cloud, _only(machine, "machine"))
+        if not stop:
+            browser = not (no_browser or json)
+            _use_jupyter(
+                console, cloud, found, port=port, browser=browser, local=local, region=region
+            )
+            return
+        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+        with reach.connection(host) as connection:
+            stopped = jupyter.stop(connection)
+        console.result(
+            {"stopped": stopped}, "Jupyter has ended." if stopped else "There is none that runs."
+        )
+
+
+def _use_jupyter(
+    console: Console,
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    port: int = 8889,
+    browser: bool,
+    local: bool,
+    region: str | None,
+    known: dict[str, Any] | None = None,
+) -> None:
+    import shlex
+
+    from bake.machine import jupyter, reach
+
+    there = ["--local"] if local else []
+    there += ["--region", region] if region else []
+    host = reach.host_of(cloud, machine, ssh_port=_ssh_port())
+    with reach.connection(host, timeout_s=jupyter.CONNECT_S) as connection:
+        jupyter.use(
+            cloud,
+            machine,
+            connection,
+            console,
+            port=port,
+            command=shlex.join([_invoke(), "jupyter", machine.name or machine.instance_id, *there]),
+            open_browser=browser,
+            known=known,
+        )
+
+
 # The local cloud ---------------------------------------------------------------------------------
 
 
@@ -982,5 +1082,6 @@ namespace = Collection(
     stop,
     terminate,
     connect,
+    jupyter,
 )
 namespace.add_collection(Collection("local", up, down, status, env, interrupt))

@@ -194,6 +194,7 @@ class Console:
         self._screen = _Screen()
         self._work = _Work(self._screen)
         self._above: Step | None = None
+        self._answered = False
 
     # Views ---------------------------------------------------------------------------------
 
@@ -333,6 +334,7 @@ class Console:
     def result(self, document: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
         """The answer of a command: `lines` for people, `document` for `--json`."""
         if self.json:
+            self._answered = True
             sys.stdout.write(json_library.dumps(document, indent=2, default=str) + "\n")
             sys.stdout.flush()
             return
@@ -344,7 +346,11 @@ class Console:
             self._print(Text(line))
 
     def failure(self, error: BakeError) -> None:
-        """What happened, where, and what to do next. One of several recipes' is no document."""
+        """What happened, where, and what to do next.
+
+        It is a document unless it is one of several recipes', or comes after the answer: there is
+        one document.
+        """
         self._print(Text.assemble(("✘ ", "red"), (error.message, "bold")))
         if error.code or error.reason:
             said = ": ".join(part for part in (error.code, error.reason) if part)
@@ -354,7 +360,7 @@ class Console:
                 self._print(Text(f"  {line}"))
         if error.hint:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))
-        if self.json and not self._work.name:
+        if self.json and not self._work.name and not self._answered:
             document = {
                 "error": type(error).__name__,
                 "message": error.message,

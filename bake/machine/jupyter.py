@@ -1,0 +1,293 @@
+"""Jupyter on a machine: started there, and used here through a tunnel until the person ends it.
+
+The server outlives the tunnel, the SSH connection and this computer; what is known of it is on the
+machine alone. Its token goes there by stdin and comes back by stdout, and to a browser in a file.
+"""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from bake import interrupts, json_text
+from bake.aws.image import Image
+from bake.aws.machine import GONE, Machine, find_machine
+from bake.aws.session import Cloud
+from bake.aws.tags import read_stages
+from bake.console import Console
+from bake.errors import CloudError, ConnectError, LostError, RemoteError, RequestError
+from bake.machine import browser
+from bake.plan import PREFIXES
+from bake.remote.connection import Connection
+from bake.remote.tunnel import forward
+
+STAGE = "d2l"
+
+# For the first connection, and for one that a page waits for.
+CONNECT_S = 15.0
+
+# The machine's own limit (server.py), and some more.
+_STARTS_S = 11 * 60
+_NO_JUPYTER = 66  # environment.sh
+_TRIES = 3
+_ANSWERS_S, _ANSWER_S = 60.0, 10.0
+# How long one try at a new connection lasts, and after what time the usual reason is named.
+_TRY_S, _LONG_S = 5.0, 60.0
+# How often the connection is looked at and Jupyter asked, and after how many silences it has ended.
+_LOOK_S, _ASK_S, _SILENT = 0.25, 3.0, 3
+_BUSY = "it takes its time"
+_SCRIPTS = Path(__file__).parents[2] / "scripts" / "jupyter"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Of a machine; `port` is there, on its loopback. `again`: it ran already."""
+
+    port: int
+    base_url: str
+    pid: int
+    again: bool
+    token: str = field(repr=False)
+
+    def address(self, local_port: int) -> str:
+        """What a browser opens. Whoever has it may do what the login user may."""
+        return f"http://localhost:{local_port}{self.base_url}?token={quote(self.token)}"
+
+
+def check_image(image: Image) -> None:
+    """RequestError, before a machine is started, where no stage has installed Jupyter."""
+    if STAGE not in read_stages(image.tags):
+        raise RequestError(
+            f"There is no Jupyter in {image.image_id} ({image.name}): its recipe has no stage "
+            f"{STAGE}",
+            hint="Bake one with it. If a stage of your own installs Jupyter: launch without "
+            "--jupyter, then invoke jupyter",
+        )
+
+
+def check_port(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise RequestError(f"--port {port} is no port", hint="It is a number from 1 to 65535")
+
+
+def start(connection: Connection) -> Server:
+    """The one that runs there already, or a new one that answers. RequestError: it has none."""
+    return Server(**_ask_patiently(connection, "start", secrets.token_hex(24)))
+
+
+def stop(connection: Connection) -> bool:
+    """End it, and its kernels with it. False when none runs."""
+    return bool(_ask_patiently(connection, "stop")["stopped"])
+
+
+@contextmanager
+def reached(connection: Connection, server: Server, wanted_port: int) -> Iterator[int]:
+    """The local port at which it answers; RemoteError when it does not."""
+    with forward(connection, wanted_port, server.port) as port:
+        deadline = time.monotonic() + _ANSWERS_S
+        while (said := _status(server, port)) != http.client.OK:
+            if time.monotonic() > deadline:
+                raise RemoteError(
+                    f"Jupyter does not answer through the tunnel: {said}",
+                    hint="It runs on the machine. That its sshd forwards nothing "
+                    "(AllowTcpForwarding) would look so",
+                )
+            interrupts.pause(0.2)
+        yield port
+
+
+def use(
+    cloud: Cloud,
+    machine: Machine,
+    connection: Connection,
+    console: Console,
+    *,
+    port: int,
+    command: str,
+    open_browser: bool,
+    known: dict[str, Any] | None = None,
+) -> None:
+    """Start it, lead localhost:`port` to it, open the browser, and hold that until Ctrl-C.
+
+    Returns when the person ends it (INT, TERM, HUP), or when Jupyter has ended. LostError when the
+    machine is gone, by EC2's word. `command` reaches it again; `known` goes into the JSON, too.
+    """
+    name = machine.name or machine.instance_id
+    with console.step("Jupyter") as step:
+        server = start(connection)
+        step.done(f"{'runs already' if server.again else 'started'}, port {server.port} there")
+    with reached(connection, server, port) as local_port:
+        if local_port != port:
+            console.warn(f"Port {port} is taken on this computer: it is {local_port} instead.")
+        url = server.address(local_port)
+        document = {"url": url, "port": local_port, "remote_port": server.port}
+        try:
+            with browser.redirect(machine.instance_id, url) as page:
+                opened = open_browser and browser.opens(page)
+                if open_browser and not opened:
+                    console.warn("No browser could be opened on this computer.")
+                console.result(
+                    {**(known or {}), **document},
+                    f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
+                    "Ctrl-C closes the tunnel; Jupyter and its kernels run on.",
+                )
+                _hold(cloud, machine, connection, server, local_port, console)
+        except KeyboardInterrupt:
+            console.print(
+                "",
+                f"The tunnel is closed. Jupyter runs on, and {name} costs on.",
+                f"Use it again   {command}",
+                f"End Jupyter    {command} --stop",
+            )
+        else:
+            console.print(f"Jupyter has ended on {name}.", f"Start it again   {command}")
+
+
+def _hold(
+    cloud: Cloud,
+    machine: Machine,
+    connection: Connection,
+    server: Server,
+    local_port: int,
+    console: Console,
+) -> None:
+    """Until Jupyter has ended; a connection that breaks is made again.
+
+    Nothing runs on the machine meanwhile: a command there would keep it from being idle.
+    """
+    asked_at, silent = time.monotonic(), 0
+    while silent < _SILENT:
+        interrupts.pause(_LOOK_S)
+        if connection.alive and time.monotonic() - asked_at > _ASK_S:
+            said = _status(server, local_port)
+            asked_at = time.monotonic()
+            if connection.alive:
+                silent = 0 if said in (http.client.OK, _BUSY) else silent + 1
+        if not connection.alive:
+            _come_back(cloud, machine, connection, console)
+            silent = 0
+
+
+def _come_back(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
+    console.warn("The SSH connection broke; it is being made again …")
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            connection.reconnect(timeout_s=_TRY_S)
+        except ConnectError:
+            _refuse_if_gone(cloud, machine)
+        else:
+            console.note(f"Connected again after {time.monotonic() - began:.0f} s.")
+            return
+        if not told and time.monotonic() - began > _LONG_S:
+            told = True
+            console.warn(
+                "Still no SSH connection. If this computer is in another network now, the "
+                "machine's security group does not let it in."
+            )
+        interrupts.pause(1.0)
+
+
+def _refuse_if_gone(cloud: Cloud, machine: Machine) -> None:
+    """LostError by EC2's word; that it gives none, says nothing about the machine."""
+    name = machine.name or machine.instance_id
+    try:
+        now = find_machine(cloud, machine.instance_id)
+    except CloudError:
+        return
+    if now is None or now.state in {"shutting-down", "terminated"}:
+        raise LostError(
+            f"{name} was terminated while you were connected: it is gone, with its disk",
+            hint="invoke launch-from-ami starts another one",
+            code=now.reason_code if now else "",
+            reason=now.reason if now else "",
+        )
+    if now.state in GONE:
+        raise LostError(
+            f"{name} was stopped while you were connected (it is {now.state}); its disk stays",
+            hint=f"invoke start {name}, then invoke jupyter {name}: at another address, as a rule, "
+            "and with new kernels",
+            code=now.reason_code,
+            reason=now.reason,
+        )
+    if now.address != machine.address:
+        raise LostError(
+            f"{name} was stopped and started while you were connected: its address is "
+            f"{now.address} now, and was {machine.address}",
+            hint=f"invoke jupyter {name}: it starts Jupyter anew, with new kernels",
+        )
+
+
+def _status(server: Server, local_port: int) -> int | str:
+    """What it answers, by HTTP; in words when nothing comes. It counts that as no activity."""
+    tunnel = http.client.HTTPConnection("127.0.0.1", local_port, timeout=_ANSWER_S)
+    try:
+        header = {"Authorization": f"token {server.token}"}
+        tunnel.request("GET", f"{server.base_url}api/status", headers=header)
+        return tunnel.getresponse().status
+    except TimeoutError:
+        return _BUSY
+    except (OSError, http.client.HTTPException):
+        return "nobody listens there"
+    finally:
+        tunnel.close()
+
+
+# The machine's side ----------------------------------------------------------------------------
+
+
+def _ask_patiently(connection: Connection, verb: str, stdin: str = "") -> dict[str, Any]:
+    """What is asked twice happens once, so a connection that breaks is no reason to give up."""
+    for _ in range(_TRIES - 1):
+        try:
+            return _ask(connection, verb, stdin)
+        except ConnectError:
+            continue
+    return _ask(connection, verb, stdin)
+
+
+def _ask(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
+    done = connection.run(_command(verb), stdin=stdin, check=False, timeout_s=_STARTS_S)
+    if done.exit_status == _NO_JUPYTER:
+        raise RequestError(
+            "There is no Jupyter on this machine: the recipe of its image has no stage d2l",
+            hint="Launch from an image that has it; or install it there into an environment: "
+            "conda install -n NAME jupyterlab",
+        )
+    said = _document(done.stdout)
+    if done.exit_status or "error" in said or not said:
+        raise RemoteError(
+            str(said.get("error") or f"Jupyter cannot be asked to {verb}"),
+            details=said.get("log") or done.stderr.splitlines()[-20:],
+        )
+    return said
+
+
+def _document(stdout: str) -> dict[str, Any]:
+    """The last line's; {} for what is none."""
+    try:
+        said = json_text.read((stdout.splitlines() or [""])[-1])
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _command(*words: str) -> str:
+    folders = ":".join(PREFIXES.values())
+    return shlex.join(
+        ["bash", "-c", _script("environment.sh"), _script("server.py"), folders, *words]
+    )
+
+
+@cache
+def _script(name: str) -> str:
+    return (_SCRIPTS / name).read_text()
