@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bake.aws.market import NO_ROOM_HERE, Market, Placement, first_with_room
+from bake.aws.market import NO_ROOM_HERE, Market, Placement, cheapest_first, first_with_room
+from bake.aws.reservation import Reservation
 from bake.errors import CapacityError, CloudError
 
 
@@ -81,3 +82,32 @@ def test_no_room_anywhere_lists_what_was_tried() -> None:
         "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",
         "g5 in b (on-demand): Unsupported: Unsupported in b",
     )
+
+
+def test_a_placement_says_what_it_is_in_words() -> None:
+    assert str(at("g5", "us-east-1a", "spot")) == "g5 in us-east-1a (spot)"
+    reserved = Placement(
+        "g5",
+        "us-east-1a",
+        "subnet-1",
+        "vpc-1",
+        "on-demand",
+        Reservation("cr-1", "g5", "us-east-1a"),
+    )
+    assert str(reserved) == "g5 in us-east-1a (cr-1)"
+
+
+def test_the_cheapest_per_gpu_comes_first_and_what_has_no_price_last() -> None:
+    one, four = at("g4dn.xlarge", "a"), at("g4dn.12xlarge", "a")
+    spot, dear = at("g4dn.xlarge", "a", "spot"), at("g5.xlarge", "a", "spot")
+    unknown, unheard = at("g6.xlarge", "a"), at("x9.xlarge", "a")
+    usd = {one: 0.526, four: 3.912, spot: 0.16, dear: 0.53, unknown: None, unheard: 0.01}
+    gpus = {"g4dn.xlarge": 1, "g4dn.12xlarge": 4, "g5.xlarge": 1, "g6.xlarge": 1}
+    ranked = cheapest_first([unheard, unknown, one, four, spot, dear], usd, gpus)
+    assert ranked == [spot, one, dear, four, unheard, unknown]
+
+
+def test_what_costs_the_same_stays_in_its_order() -> None:
+    """In the local cloud all of it costs nothing: spot before on-demand, as it was asked for."""
+    places = [at("g5", "b", "spot"), at("g5", "a", "spot"), at("g5", "a")]
+    assert cheapest_first(places, dict.fromkeys(places, 0.0), {"g5": 1}) == places

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
+import boto3
 import pytest
 from aws_in_process import REGION, Aws, aws_in_process, public_key
-from botocore.exceptions import ReadTimeoutError
+from botocore.config import Config
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
 from bake.aws.order import remove_machine, run_machine
+from bake.aws.reservation import Reservation
 from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.session import Cloud
 from bake.aws.undo import clean_up
+from bake.aws.wait import Clock
 from bake.errors import CapacityError, CloudError, MachineError, NoAnswerError
 
 MINE = "203.0.113.7/32"
@@ -100,6 +110,25 @@ def test_a_spot_builder_is_asked_for_once_and_its_request_is_tagged_too(aws: Aws
         "network-interface",
         "spot-instances-request",
     ]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_a_reservation_is_the_target_and_a_capacity_block_a_market_of_its_own(
+    aws: Aws, block: bool
+) -> None:
+    """User Guide, "Launch instances into an existing Capacity Reservation" and "... using Capacity
+    Blocks"."""
+    place = aws.placement()
+    reserved = Reservation("cr-1", place.instance_type, place.zone, block=block)
+    bake(aws, nothing, replace(place, reservation=reserved))
+    [request] = aws.params("RunInstances")
+    assert request["CapacityReservationSpecification"] == {
+        "CapacityReservationTarget": {"CapacityReservationId": "cr-1"}
+    }
+    market = {"MarketType": "capacity-block"} if block else None
+    assert request.get("InstanceMarketOptions") == market
+    tagged = [spec["ResourceType"] for spec in request["TagSpecifications"]]
+    assert "spot-instances-request" not in tagged
 
 
 def test_every_creating_call_carries_the_run_its_recipe_and_its_end(aws: Aws) -> None:
@@ -203,6 +232,37 @@ def test_no_capacity_in_the_first_zone_is_answered_by_the_second(aws: Aws) -> No
     assert aws.remains() == set()
 
 
+def test_no_room_that_ec2_finds_out_after_it_has_said_yes_is_answered_by_the_next_zone(
+    aws: Aws,
+) -> None:
+    """Troubleshooting in the User Guide, "Instance terminates immediately", and "StateReason"."""
+
+    def end(answer: dict[str, Any]) -> None:
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                if instance["Placement"]["AvailabilityZone"].endswith("a"):
+                    instance["State"]["Name"] = "terminated"
+                    instance["StateReason"] = {
+                        "Code": "Server.InsufficientInstanceCapacity",
+                        "Message": "There was insufficient capacity available.",
+                    }
+
+    aws.alter("DescribeInstances", end)
+    refused: list[str] = []
+    placements = [aws.placement(zone="a"), aws.placement(zone="b")]
+    order = aws.order("k", next(name for name in aws.at_first if name.startswith("sg-")))
+    aws.cloud.ec2("ImportKeyPair", KeyName="k", PublicKeyMaterial=public_key().encode())
+    machine = run_machine(
+        aws.cloud,
+        aws.run,
+        order,
+        placements,
+        on_refusal=lambda place, error: refused.append(f"{place.zone} {error.code}"),
+    )
+    assert machine.zone == REGION + "b"
+    assert refused == [f"{REGION}a Server.InsufficientInstanceCapacity"]
+
+
 def test_no_capacity_anywhere_lists_every_try_with_awss_answer(aws: Aws) -> None:
     message = "We currently do not have sufficient capacity."
     aws.refuse("RunInstances", "InsufficientInstanceCapacity", message, status=500)
@@ -220,6 +280,60 @@ def test_no_capacity_anywhere_lists_every_try_with_awss_answer(aws: Aws) -> None
     assert all(message in detail for detail in caught.value.details)
     assert aws.sent.count("RunInstances") == 4
     assert aws.remains() == set()
+
+
+class FullEc2(BaseHTTPRequestHandler):
+    """EC2 over HTTP, with room nowhere."""
+
+    def __init__(self, asked: list[str], *request: Any) -> None:
+        self.asked = asked
+        super().__init__(*request)
+
+    def do_POST(self) -> None:
+        body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.asked += body["Action"]
+        full = body["Action"] == ["RunInstances"]
+        answer = (
+            "<Response><Errors><Error><Code>InsufficientInstanceCapacity</Code><Message>None."
+            "</Message></Error></Errors><RequestID>r</RequestID></Response>"
+            if full
+            else "<DescribeInstancesResponse/>"
+        ).encode()
+        self.send_response(500 if full else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_on_the_wire_no_placement_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto takes the status 500 of this answer for a fault that passes; by HTTP, as it is sent."""
+    with aws_in_process() as aws:
+        placements = [aws.placement(zone=zone) for zone in "abc"]
+        order, run = aws.order("k", "sg-1"), aws.run
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(FullEc2, asked))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    session = boto3.Session("AKIA", "secret", region_name=REGION)
+    slept: list[float] = []
+    cloud = Cloud(session, "123456789012", clock=Clock(sleep=slept.append))
+    try:
+        with pytest.raises(CapacityError) as caught:
+            run_machine(cloud, run, order, placements)
+        assert asked.count("RunInstances") == len(caught.value.details) == 3
+        assert slept == []
+        # As boto is by itself, it would have asked three times for each.
+        client = session.client("ec2", config=Config(retries={"mode": "standard"}))
+        monkeypatch.setattr("time.sleep", slept.append)
+        with pytest.raises(ClientError):
+            client.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1)
+        assert asked.count("RunInstances") == 3 + 3
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_each_placement_has_its_own_token_and_a_repeated_request_the_same(aws: Aws) -> None:
