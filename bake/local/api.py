@@ -19,13 +19,14 @@ from moto.servicequotas.responses import ServiceQuotasResponse
 
 from bake.local.image import now, timestamp
 from bake.local.price import SpotPrices
+from bake.local.reservations import CapacityReservations
 
 log = logging.getLogger(__name__)
 
 CONSOLE_BYTES = 64 * 1024  # of the console's end, as much as GetConsoleOutput returns
 
 
-class LocalEC2Response(SpotPrices, EC2Response):  # type: ignore[misc]
+class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: ignore[misc]
     """One request."""
 
     RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {
