@@ -272,7 +272,16 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     def _metadata(self) -> dict[str, str]:
         """Below /latest/, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html"""
+        # "Instance identity documents" there, as far as anything here asks for it.
+        identity = {
+            "imageId": str(self.image_id),
+            "instanceId": str(self.id),
+            "instanceType": str(self.instance_type),
+            "pendingTime": f"{self.launch_time:%Y-%m-%dT%H:%M:%SZ}",
+            "region": str(self.ec2_backend.region_name),
+        }
         items = {
+            "dynamic/instance-identity/document": json.dumps(identity, indent=2),
             "meta-data/ami-id": str(self.image_id),
             "meta-data/instance-id": str(self.id),
             "meta-data/instance-life-cycle": self.lifecycle or "on-demand",

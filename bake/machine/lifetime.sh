@@ -30,7 +30,7 @@ uptime_s() {
 }
 
 # An image that was taken with this in it has other user data, and an end of its own or none.
-is_ours() { grep -qsF "owner='$owner'" /var/lib/cloud/instance/user-data.txt; }
+is_ours() { grep -qsF "owner=$owner" /var/lib/cloud/instance/user-data.txt; }
 
 is_number() { case $1 in '' | *[!0-9]*) false ;; esac }
 
@@ -94,7 +94,7 @@ warn() {
         warned=$before
         time="$((($1 + 59) / 60)) min"
         [ "$1" -ge 60 ] || time="$1 s"
-        tell "$name is switched off in $time: $2. To keep it: invoke extend $name 2h"
+        tell "$name is switched off in $time, as $2. To keep it: invoke extend $name 2h"
     fi
 }
 
@@ -109,7 +109,7 @@ watch() {
         up=$(uptime_s) left=$look_s why=
         read -r ends <$state/ends
         if [ "$ends" != never ]; then
-            left=$((ends - up)) why="its time of $ttl is over"
+            left=$((ends - up)) why="its TTL of $ttl ends"
         fi
         if [ -n "$idle_s" ]; then
             python3 $facts in-use $state/kernels >$state/used && active=$up
@@ -119,7 +119,7 @@ watch() {
         fi
         if [ -n "$why" ]; then
             if [ $left -le 0 ]; then
-                tell "$name is switched off now: $why"
+                tell "$name is switched off now, as $why."
                 shutdown -h now
             else
                 warn $left "$why"
