@@ -1,0 +1,281 @@
+"""How fast machines are: their figures, and the document that holds those of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+FILE = "bench.json"
+
+What = Literal["multiply", "copy", "add", "to-device", "from-device", "train"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+
+# Why a GPU's clock is not higher (NVML API reference, "NvmlClocksEventReasons"). Idle (0x1) and
+# clocks that somebody has set are no slowing down by the load.
+SLOWED: Mapping[str, str] = {
+    "0x4": "power cap",
+    "0x8": "hardware slowdown",
+    "0x20": "heat (driver)",
+    "0x40": "heat (hardware)",
+    "0x80": "power brake",
+}
+
+
+class Value(BaseModel):
+    """What a machine says beside what we read is no matter of ours."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Watched(Value):
+    """What the driver said while it was measured, in `looks` looks. `reasons`: bit to looks."""
+
+    looks: Annotated[int, Field(ge=0)] = 0
+    sm_mhz: float | None = None
+    degrees: float | None = None
+    watts: float | None = None
+    reasons: Mapping[str, int] = {}
+
+    @property
+    def slowed(self) -> tuple[str, ...]:
+        """What held the clock down in a tenth of the looks, or more often."""
+        return tuple(
+            name
+            for bit, name in SLOWED.items()
+            if self.looks and self.reasons.get(bit, 0) >= self.looks / 10
+        )
+
+
+class Figure(Value):
+    """One figure: the median of several runs, in the SI's units, and the quartiles around it.
+
+    `devices` is how many GPUs it was taken on at once; `device` is "cpu" where there are none.
+    `failure` says why there is no value. `error` is how far off the result was.
+    """
+
+    what: What
+    precision: Precision | None = None
+    device: Literal["gpu", "cpu"]
+    devices: Annotated[int, Field(ge=1)] = 1
+    unit: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    runs: tuple[float, ...] = Field((), description="every run's, in `unit`")
+    size: str = ""
+    error: float | None = None
+    took_s: float = 0.0
+    watched: Watched | None = None
+    failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        plain = {
+            "multiply": f"matrix product {(self.precision or '').upper()}",
+            "copy": "memory, copied",
+            "add": "memory, added",
+            "to-device": "host to GPU",
+            "from-device": "GPU to host",
+            "train": "training",
+        }[self.what]
+        if self.what == "train" and self.devices > 1:
+            plain += f" on {self.devices} GPUs"
+        return plain.replace("FP", "fp").replace("BF", "bf")
+
+    @property
+    def spread(self) -> float | None:
+        """Between the quartiles, in parts of the median."""
+        if not self.value or self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / self.value
+
+
+class Gpu(Value):
+    """`max_sm_mhz` and the like are the driver's, None where it does not say. `busy_percent` is of
+    before anything was measured."""
+
+    index: int
+    name: str | None = None
+    capability: tuple[int, int] | None = None
+    driver: str | None = None
+    memory_mib: float | None = None
+    power_limit_watts: float | None = None
+    max_sm_mhz: float | None = None
+    max_memory_mhz: float | None = None
+    busy_percent: float | None = None
+
+
+class Machine(Value):
+    """What measured itself. `gpus` are those that the framework computes on; `load` is the average
+    of the minute before."""
+
+    framework: str | None = None
+    version: str | None = None
+    python: str | None = None
+    cuda: str | None = None
+    cpu: str = ""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    load: float = 0.0
+    driver_sees: Annotated[int, Field(ge=0)] = 0
+    gpus: tuple[Gpu, ...] = ()
+    failure: str | None = None
+
+    @property
+    def device(self) -> str:
+        """`4 × Tesla T4`, `CPU`."""
+        if not self.gpus:
+            return "CPU"
+        name = (self.gpus[0].name or "GPU").removeprefix("NVIDIA ")
+        return f"{len(self.gpus)} × {name}" if len(self.gpus) > 1 else name
+
+
+class Measured(Value):
+    """One machine, and how fast it is. `failure` says why figures are missing: it was lost, …
+
+    `usd_per_hour` is of the whole machine, in its market, when it was measured.
+    """
+
+    instance_type: str
+    instance_id: str = ""
+    name: str = ""
+    zone: str = ""
+    market: str = ""
+    usd_per_hour: float | None = None
+    image_id: str = ""
+    machine: Machine = Machine()
+    figures: tuple[Figure, ...] = ()
+    seconds: float = 0.0
+    failure: str | None = None
+
+    def figure(
+        self, what: What, precision: Precision | None = None, devices: int = 1
+    ) -> Figure | None:
+        """With its value; None where there is none."""
+        for each in self.figures:
+            if (each.what, each.precision, each.devices) == (what, precision, devices):
+                return each if each.value is not None else None
+        return None
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.machine.gpus)
+
+    @property
+    def trained(self) -> dict[int, float]:
+        """Images a second, by the number of devices."""
+        return {
+            each.devices: each.value for each in self.figures if each.what == "train" and each.value
+        }
+
+    @property
+    def efficiency(self) -> dict[int, float]:
+        """Of n devices: what they train together, in parts of n times what one does."""
+        rates = self.trained
+        return {n: rate / (n * rates[1]) for n, rate in rates.items()} if 1 in rates else {}
+
+    @property
+    def images_per_usd(self) -> float | None:
+        """With all its GPUs. A CPU of a GPU machine is not what the price is for."""
+        if not (self.usd_per_hour and self.on_gpu):
+            return None
+        rate = self.trained.get(len(self.machine.gpus))
+        return rate * 3600 / self.usd_per_hour if rate else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know."""
+        found = []
+        if self.machine.framework and not self.on_gpu:
+            found.append("No GPU: these are the CPU's figures")
+            if self.machine.driver_sees:
+                found[0] = (
+                    f"The driver sees {self.machine.driver_sees} GPUs, and {self.machine.framework}"
+                    " none: these are the CPU's figures"
+                )
+        found += [
+            f"GPU {gpu.index} was busy before, by {gpu.busy_percent:.0f} %: others use it, too"
+            for gpu in self.machine.gpus
+            if gpu.busy_percent
+        ]
+        if self.machine.framework and not self.on_gpu and self.machine.load > self.machine.cpus / 2:
+            found.append(f"The CPU was busy before: load {self.machine.load:.1f}")
+        slowed = {
+            reason: [
+                figure.name
+                for figure in self.figures
+                if figure.watched and reason in figure.watched.slowed
+            ]
+            for reason in SLOWED.values()
+        }
+        found += [
+            f"Slowed down by its {reason}: {', '.join(names)}"
+            for reason, names in slowed.items()
+            if names
+        ]
+        return tuple(found)
+
+
+class Bench(Value):
+    """Several machines, measured in one run. Another `version` is another form of document."""
+
+    version: Literal[1] = 1
+    run: str
+    region: str = ""
+    image_id: str = ""
+    image_name: str = ""
+    recipe: str = ""
+    quick: bool = False
+    machines: tuple[Measured, ...]
+    started_at: AwareDatetime
+    ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.model_dump(mode="json")
+
+    def write(self, folder: Path) -> Path:
+        path = folder / FILE
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+        return path
+
+
+def read(path: Path) -> Bench:
+    """ValueError for what is no such document; OSError."""
+    return Bench.model_validate_json(path.read_text())
+
+
+def in_words(value: float | None, unit: str) -> str:
+    """`7.91 TFLOP/s`, `301 GB/s`, `2310 images/s`; a dash for None."""
+    if value is None:
+        return "–"
+    factor, prefix = scale(value, unit)
+    return f"{three_digits(value / factor)} {prefix}{unit}"
+
+
+def quartiles(figure: Figure) -> str:
+    """`7.85 – 8.02`, in the unit in which the median is written."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return ""
+    factor, _ = scale(figure.value, figure.unit)
+    return f"{three_digits(figure.low / factor)} – {three_digits(figure.high / factor)}"
+
+
+def scale(value: float, unit: str) -> tuple[float, str]:
+    """By what it is divided for people, and the prefix of its unit then."""
+    if unit == "images/s":
+        return 1.0, ""
+    scales = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+    return next((scale for scale in scales if value >= scale[0]), scales[-1])
+
+
+def three_digits(value: float) -> str:
+    """`0.0791`, `7.91`, `301`, `12300`."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def failed(figures: Iterable[Figure]) -> list[str]:
+    return [f"{each.name}: {each.failure}" for each in figures if each.failure]
