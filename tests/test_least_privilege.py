@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -36,6 +37,7 @@ from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
 from bake.aws.reap import find
 from bake.aws.reap import remove as remove_remains
+from bake.aws.reservation import find_reservation
 from bake.aws.retention import Verdict, judge, kept_by_users, remove
 from bake.aws.security_group import (
     create_security_group,
@@ -78,7 +80,7 @@ def live(account: Account) -> None:
         raise AssertionError("\n".join(told))
     # What needs nothing that was made before comes first, so that most lives are short.
     reap(account, cloud)
-    launch_and_end(cloud, ground, ground.base_image.image_id)
+    launch_and_end(account, cloud, ground)
     run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
     note_failure(cloud, run, "identity", "It failed before.")
     with lease(cloud, run, DIGEST, found=lambda: None) as held:
@@ -157,16 +159,26 @@ def resume(cloud: Cloud, run: Run, ground: Ground, image_id: str) -> None:
         remove_security_groups(cloud, run.id)
 
 
-def launch_and_end(cloud: Cloud, ground: Ground, image_id: str) -> None:
+def launch_and_end(account: Account, cloud: Cloud, ground: Ground) -> None:
+    """In a reservation, which is the account's and none of ours."""
+    place, image_id = ground.placements[0], ground.base_image.image_id
+    made = account.aws.cloud.ec2(
+        "CreateCapacityReservation",
+        InstanceType=place.instance_type,
+        InstancePlatform="Linux/UNIX",
+        AvailabilityZone=place.zone,
+        InstanceCount=1,
+    )["CapacityReservation"]
+    place = replace(place, reservation=find_reservation(cloud, made["CapacityReservationId"]))
     run = new_run("mxnet-cu101")
     tags = run.lasting("mine")
     import_key_pair(cloud, "bake-me", public_key(), tags)
     assert find_key_pair(cloud, "bake-me")
     group = create_security_group(
-        cloud, run, tags, vpc_id=ground.placements[0].vpc_id, cidr="192.0.2.1/32"
+        cloud, run, tags, vpc_id=place.vpc_id, cidr="192.0.2.1/32"
     )
     order = Order(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
-    machine = run_machine(cloud, run, order, ground.placements[:1])
+    machine = run_machine(cloud, run, order, [place])
     assert console_output(cloud, machine.instance_id), "no console: ec2:GetConsoleOutput"
     stop(cloud, machine.instance_id)
     start(cloud, machine.instance_id)

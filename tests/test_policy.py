@@ -33,6 +33,7 @@ SERVICES = {
 # No type of resource, and so no tag, stands in their rows of the Service Authorization Reference
 # (see `bake/local/authorization.toml`); GetServiceQuota's type is optional.
 UNSCOPED = {
+    "ec2:DescribeCapacityReservations",
     "ec2:DescribeImages",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
@@ -51,6 +52,7 @@ UNSCOPED = {
 }
 # What a machine is started from or with, and a copy made of, is not always ours; a network never.
 ANYBODYS = {
+    ("ec2:RunInstances", "capacity-reservation"),
     ("ec2:RunInstances", "image"),
     ("ec2:RunInstances", "key-pair"),
     ("ec2:RunInstances", "subnet"),
