@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +73,7 @@ class Aws:
     sent: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     quotas: dict[str, int] = field(default_factory=lambda: dict(PLENTY))
+    requests: list[Params] = field(default_factory=list)
     at_first: set[str] = field(default_factory=set)
 
     # What happened
@@ -210,22 +211,38 @@ class Aws:
         """In moto's place: botocore asks every handler, so a fault must keep moto out itself."""
         _, service, operation = event_name.split(".")
         self.sent.append(operation)
-        if service == "service-quotas":
-            return self._quota(request)
         fault = next((f for f in self.faults if f.take(operation, "before-send")), None)
-        return fault.act(request) if fault else _moto(stubber, event_name, request)
+        if fault:
+            return fault.act(request)
+        if service == "service-quotas":
+            return self._quota(operation, json.loads(request.body))
+        return _moto(stubber, event_name, request)
 
     def _answered(self, parsed: Params, event_name: str, **_: Any) -> None:
         for fault in self.faults:
             if fault.take(event_name.rpartition(".")[2], "after-call"):
                 fault.act(parsed)
 
-    def _quota(self, request: Any) -> AWSResponse:
-        code = json.loads(request.body)["QuotaCode"]
+    def _quota(self, operation: str, asked: Params) -> AWSResponse:
+        code = asked["QuotaCode"]
         if code not in self.quotas:
             error = {"__type": "AccessDeniedException", "Message": "User is not authorized"}
             return _answer(400, json.dumps(error))
         quota = {"QuotaCode": code, "QuotaName": f"Quota {code}", "Value": self.quotas[code]}
+        if operation == "RequestServiceQuotaIncrease":
+            self.requests.append(
+                {
+                    "Id": f"request-{len(self.requests)}",
+                    "QuotaCode": code,
+                    "DesiredValue": asked["DesiredValue"],
+                    "Status": "PENDING",
+                    "Created": datetime.now(UTC).timestamp(),
+                }
+            )
+            return _answer(200, json.dumps({"RequestedQuota": self.requests[-1]}))
+        if operation.startswith("ListRequested"):
+            found = [request for request in self.requests if request["QuotaCode"] == code]
+            return _answer(200, json.dumps({"RequestedQuotas": found}))
         return _answer(200, json.dumps({"Quota": quota}))
 
 
@@ -272,6 +289,8 @@ def _session(region: str) -> boto3.Session:
 def _service(operation: str) -> str:
     if operation == "GetSecretValue":
         return "secretsmanager"
+    if "ServiceQuota" in operation:
+        return "service-quotas"
     return "ssm" if "Parameter" in operation else "ec2"
 
 

@@ -26,6 +26,7 @@ from test_aws_checkpoint import _register_image
 from bake.aws import price
 from bake.aws.session import Cloud, connect
 from bake.local import authorization
+from bake.local.authorization import needs
 from bake.local.policy import Need, allows, as_list
 from bake.local.reservations import CapacityReservations
 
@@ -69,6 +70,7 @@ class Account:
         self.aws.base_image()
         iam_backends[ACCOUNT]["aws"].roles.clear()
         price._known.clear()
+        self.aws.requests.clear()
         self.needed = []
         self.allow(policy)
 
@@ -89,10 +91,11 @@ class Account:
         """What the tests' EC2 answers in moto's place is authorized here."""
         _, service, operation = event_name.split(".")
         if service in ("service-quotas", "pricing"):
-            action = f"{service.replace('-', '')}:{operation}"
-            if not self.allows([self.policy], Need(action)):
-                denied = {"__type": "AccessDeniedException", "Message": f"no {action}"}
-                return _answer(400, json.dumps(denied))
+            name, asked = service.replace("-", ""), json.loads(request.body)
+            for need in needs(name, operation, asked, region=REGION, account=ACCOUNT):
+                if not self.allows([self.policy], need):
+                    denied = {"__type": "AccessDeniedException", "Message": f"no {need.action}"}
+                    return _answer(400, json.dumps(denied))
         if service == "pricing":
             return _answer(200, json.dumps({"PriceList": []}))
         return whole(stubber, event_name, request)

@@ -42,6 +42,7 @@ RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
 NEVER_ALONE = {
     "ec2:CreateTags",
     "iam:CreateServiceLinkedRole",
+    "servicequotas:RequestServiceQuotaIncrease",
     "ssm:AddTagsToResource",
     "ssm:DeleteParameter",
     "ssm:PutParameter",

@@ -35,6 +35,7 @@ from bake.aws.machine import console_output, end, start, stop, terminate
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
+from bake.aws.quota import ask_for_more, read_quota
 from bake.aws.reap import find
 from bake.aws.reap import remove as remove_remains
 from bake.aws.reservation import find_reservation
@@ -75,6 +76,8 @@ def live(account: Account) -> None:
     ground = preflight(cloud, a_recipe(), image_name="bake/mxnet-cu101/1")
     on_demand(cloud, ["g4dn.xlarge"])
     spot(cloud, ground.placements)
+    quota = read_quota(cloud, "L-DB2E81BA", "on-demand")
+    ask_for_more(cloud, quota, quota.vcpus + 4)
     told = [str(each) for each in (*ground.warnings, *(f"{e}: {e.code}" for e in refusals(cloud)))]
     if told:
         raise AssertionError("\n".join(told))
@@ -174,9 +177,7 @@ def launch_and_end(account: Account, cloud: Cloud, ground: Ground) -> None:
     tags = run.lasting("mine")
     import_key_pair(cloud, "bake-me", public_key(), tags)
     assert find_key_pair(cloud, "bake-me")
-    group = create_security_group(
-        cloud, run, tags, vpc_id=place.vpc_id, cidr="192.0.2.1/32"
-    )
+    group = create_security_group(cloud, run, tags, vpc_id=place.vpc_id, cidr="192.0.2.1/32")
     order = Order(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
     machine = run_machine(cloud, run, order, [place])
     assert console_output(cloud, machine.instance_id), "no console: ec2:GetConsoleOutput"

@@ -36,6 +36,7 @@ _DRY = {"DryRunOperation"}
 _NOT_THERE = {"ParameterNotFound", "NoSuchResourceException"}
 _NAMED = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
 _AT_ONCE = 8
+_HISTORY = "ListRequestedServiceQuotaChangeHistoryByQuota"
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _looks(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
     product = {"ServiceCode": "AmazonEC2", "MaxResults": 1}
     return questions | {
         "servicequotas:GetServiceQuota": partial(cloud.quotas, "GetServiceQuota", **quota),
+        f"servicequotas:{_HISTORY}": partial(cloud.quotas, _HISTORY, **quota),
         "pricing:GetProducts": partial(cloud.pricing, "GetProducts", **product),
         "ssm:GetParameter": partial(cloud.ssm, "GetParameter", Name=path),
         "ssm:GetParametersByPath": partial(cloud.ssm, "GetParametersByPath", Path=path),

@@ -15,7 +15,6 @@ from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
-from moto.servicequotas.responses import ServiceQuotasResponse
 
 from bake.local.image import now, timestamp
 from bake.local.price import SpotPrices
@@ -274,11 +273,3 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
                     f"'{resource_type}' is not a valid taggable resource type for this operation.",
                 )
         return tags
-
-
-class LocalServiceQuotasResponse(ServiceQuotasResponse):  # type: ignore[misc]
-    """moto has no ListServiceQuotas."""
-
-    def list_service_quotas(self) -> str:
-        service_code = str(json.loads(self.body).get("ServiceCode"))
-        return json.dumps({"Quotas": self.backend.list_service_quotas(service_code)})

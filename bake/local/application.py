@@ -20,7 +20,7 @@ from moto.ssm.models import ssm_backends
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
-from bake.local import capacity, price
+from bake.local import capacity, price, quota
 from bake.local.ec2 import LocalEC2Backend
 from bake.local.image import LocalImage, LocalSnapshot
 from bake.local.site import Site
@@ -152,8 +152,7 @@ class Application:
         unknown = set(asked) - set(capacity.VCPU_QUOTAS)
         if unknown:
             raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
-        capacity.quota_values.update(asked)
-        return dict(capacity.quota_values)
+        return quota.set_values(asked)
 
     def interrupt(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The spot market takes a machine away: notice at once, its end `after_s` later."""

@@ -89,6 +89,9 @@ def needs(
         yield Need(f"ssm:{operation}", arn)
         if params.get("Tags"):
             yield Need("ssm:AddTagsToResource", arn)
+    elif service == "servicequotas" and "QuotaCode" in params:
+        quota = f"{params.get('ServiceCode')}/{params['QuotaCode']}"
+        yield Need(f"{service}:{operation}", f"arn:aws:{service}:{region}:{account}:{quota}")
     else:
         yield Need(f"{service}:{operation}")
 

@@ -6,15 +6,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import moto.servicequotas.urls
-from moto.core.exceptions import JsonRESTError
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
-from moto.servicequotas.models import ServiceQuotasBackend
 
 GENEROUS = 4096.0
 
-# Service Quotas of EC2: code → (name, market, letters of the families).
+# Service Quotas of EC2: code → (name, market, families, or the letters that they begin with).
 # https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
 VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", ("g", "gr", "vt")),
@@ -25,6 +22,7 @@ VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("a", "c", "d", "h", "i", "m", "r", "t", "z"),
     ),
     "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", ("g", "gr", "vt")),
+    "L-C4BD4855": ("All P5 Spot Instance Requests", "spot", ("p5", "p5e", "p5en")),
     "L-7212CCBC": ("All P4, P3 and P2 Spot Instance Requests", "spot", ("p",)),
     "L-34B43A08": (
         "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
@@ -34,46 +32,6 @@ VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 quota_values: dict[str, float] = dict.fromkeys(VCPU_QUOTAS, GENEROUS)
-
-
-class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
-    """moto knows the quotas of VPCs alone."""
-
-    @property
-    def _url_module(self) -> Any:
-        """moto finds a service's addresses beside its backend's module."""
-        return moto.servicequotas.urls
-
-    def list_service_quotas(self, service_code: str) -> list[dict[str, Any]]:
-        if service_code != "ec2":
-            quotas: list[dict[str, Any]] = super().list_aws_default_service_quotas(service_code)
-            return quotas
-        return [self._quota(code) for code in VCPU_QUOTAS]
-
-    def list_aws_default_service_quotas(self, service_code: str) -> list[dict[str, Any]]:
-        return self.list_service_quotas(service_code)
-
-    def get_service_quota(self, service_code: str, quota_code: str) -> dict[str, Any]:
-        if service_code != "ec2":
-            quota: dict[str, Any] = super().get_service_quota(service_code, quota_code)
-            return quota
-        if quota_code not in VCPU_QUOTAS:
-            raise JsonRESTError("NoSuchResourceException", f"There is no quota {quota_code}")
-        return self._quota(quota_code)
-
-    def _quota(self, code: str) -> dict[str, Any]:
-        arn = f"arn:aws:servicequotas:{self.region_name}:{self.account_id}:ec2/{code}"
-        return {
-            "ServiceCode": "ec2",
-            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-            "QuotaArn": arn,
-            "QuotaCode": code,
-            "QuotaName": VCPU_QUOTAS[code][0],
-            "Value": quota_values[code],
-            "Unit": "None",
-            "Adjustable": True,
-            "GlobalQuota": False,
-        }
 
 
 def check_instance_type(
@@ -133,9 +91,9 @@ def _vcpus(instance_type: str) -> int:
 
 
 def _quota_of(instance_type: str, spot: bool) -> str | None:
-    family = re.match("[a-z]+", instance_type)
-    letters = family.group() if family else ""
+    begins = re.match("[a-z]+", instance_type)
+    names = {instance_type.partition(".")[0], begins.group() if begins else ""}
     for code, (_, market, families) in VCPU_QUOTAS.items():
-        if market == ("spot" if spot else "on-demand") and letters in families:
+        if market == ("spot" if spot else "on-demand") and not names.isdisjoint(families):
             return code
     return None

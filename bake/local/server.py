@@ -37,12 +37,13 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake import folders
 from bake.errors import LocalCloudError
-from bake.local import authorization, capacity, computer, ec2
-from bake.local.api import LocalEC2Response, LocalServiceQuotasResponse
+from bake.local import authorization, computer, ec2
+from bake.local.api import LocalEC2Response
 from bake.local.application import Application
 from bake.local.delays import NONE, Delays, load
 from bake.local.engine import find_engine
 from bake.local.machine import ssh_port
+from bake.local.quota import LocalServiceQuotas, LocalServiceQuotasResponse
 from bake.local.site import Site, register
 from bake.local.store import Store
 
@@ -80,7 +81,7 @@ def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
     settings = functools.cache(lambda: computer.write_settings(home / "computer"))
     site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings, delays=delays)
     ec2.install(site)
-    servicequotas_backends.backend = capacity.LocalServiceQuotas
+    servicequotas_backends.backend = LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
     moto.servicequotas.urls.url_paths["{0}/$"] = LocalServiceQuotasResponse.dispatch
     authorization.install()
