@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from bake.aws.session import Cloud
     from bake.console import Console
     from bake.job import Workshop
+    from bake.machine.reach import Host
     from bake.pipeline import Outcome
     from bake.recipe import Recipe
 
@@ -865,8 +868,8 @@ def _change(
     with running(console):
         from bake import listing
         from bake.aws import machine as machines
-        from bake.key_store import forget_host, forget_key, key_path
-        from bake.machine import selection
+        from bake.key_store import forget_key, key_path
+        from bake.machine import reach, selection
 
         cloud = _cloud(console, local=local, region=region)
         changed = []
@@ -875,7 +878,7 @@ def _change(
             with console.step(f"{doing} {found.name or found.instance_id}") as step:
                 getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
             if verb == "terminate":
-                forget_host(found.instance_id)
+                reach.forget(found.instance_id)
                 if found.key_name == f"bake-{found.run_id}":  # a builder's that was kept
                     forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
             changed.append(machines.find_machine(cloud, found.instance_id) or found)
@@ -887,88 +890,167 @@ def connect(
     _context: Any, machine: Any = None, region: str | None = None, local: bool = False
 ) -> None:
     """Open a shell on a machine."""
-    console = _console()
-    with running(console):
-        from bake.machine import reach, selection
+    from bake.machine import reach
 
-        cloud = _cloud(console, local=local, region=region)
-        found = selection.find_ours(cloud, machine[0] if machine else None)
-        ssh = reach.reach(cloud, found, ssh_port=_ssh_port())
-    os.execvp(ssh[0], ssh)  # noqa: S606
+    with _reached(_only(machine, "machine"), region=region, local=local) as (host, call):
+        call(reach.ssh(host))
 
 
 @task(
+    positional=["command"],
+    help={**MACHINE, "command": "a line of shell: it runs in the image's Python environment"},
+    **COMMAND,
+)
+def run(
+    _context: Any,
+    command: Any = None,
+    machine: str | None = None,
+    region: str | None = None,
+    local: bool = False,
+) -> None:
+    """Run a command on a machine: its output, input and exit status are this one's."""
+    from bake.machine import shell
+
+    with _reached(machine, region=region, local=local) as (host, call):
+        call(shell.command(host, " ".join(command or ()), terminal=shell.on_a_terminal()))
+
+
+@task(
+    positional=["paths"],
+    help={**MACHINE, "paths": "files and folders here, and last where to put them there"},
+    **COMMAND,
+)
+def put(
+    _context: Any,
+    paths: Any = None,
+    machine: str | None = None,
+    region: str | None = None,
+    local: bool = False,
+) -> None:
+    """Copy files and folders to a machine (rsync): invoke put LOCAL... REMOTE."""
+    _transfer("put", paths, machine, region=region, local=local)
+
+
+@task(
+    positional=["paths"],
+    help={**MACHINE, "paths": "files and folders there, and last where to put them here"},
+    **COMMAND,
+)
+def get(
+    _context: Any,
+    paths: Any = None,
+    machine: str | None = None,
+    region: str | None = None,
+    local: bool = False,
+) -> None:
+    """Copy files and folders from a machine (rsync): invoke get REMOTE... LOCAL."""
+    _transfer("get", paths, machine, region=region, local=local)
+
+
+def _transfer(
+    verb: str,
+    paths: tuple[str, ...] | None,
+    machine: str | None,
+    *,
+    region: str | None,
+    local: bool,
+) -> None:
+    from bake.machine import transfer
+
+    with _reached(machine, region=region, local=local, advice=transfer.advice) as (host, call):
+        *what, where = transfer.check(verb, paths or ())
+        call(getattr(transfer, verb)(host, what, where, progress=sys.stderr.isatty()))
+
+
+@contextmanager
+def _reached(
+    machine: str | None,
+    *,
+    region: str | None,
+    local: bool,
+    advice: Callable[[Host, int], str] = lambda host, status: "",
+) -> Iterator[tuple[Host, Callable[[list[str]], None]]]:
+    """A machine's Host, and what runs a program that goes there and ends as that one did."""
+    console = _console()
+    with running(console, interrupted="the machine runs on"):
+        from bake.machine import reach, selection, shell
+
+        cloud = _cloud(console, local=local, region=region)
+        found = selection.find_ours(cloud, machine)
+
+        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+
+        def call(words: list[str]) -> None:
+            status = shell.call(words)
+            lost = shell.loss(cloud, found) if status in shell.NO_CONNECTION else None
+            if lost:
+                console.failure(lost)
+            elif said := advice(host, status):
+                console.warn(said)
+            if status:
+                raise Exit(code=status)
+
+        yield host, call
+
+
+@task(
+    name="ssh-config",
     positional=["machine"],
     help={
-        **MACHINE,
-        "port": "on this computer; the next free one where it is taken",
-        "no_browser": NO_BROWSER,
-        "stop": "end Jupyter and its kernels on the machine, which runs on",
+        "machine": "ids or names of machines (default: all that run)",
+        "write": "keep it in files of ours, for ssh, rsync, VS Code and other programs",
+        "include": "and have ~/.ssh/config include them",
     },
     **COMMAND,
 )
-def jupyter(
+def ssh_config(
     _context: Any,
     machine: Any = None,
-    port: int = 8889,
-    no_browser: bool = False,
-    stop: bool = False,
+    write: bool = False,
+    include: bool = False,
     region: str | None = None,
     local: bool = False,
     json: bool = False,
-    quiet: bool = False,
 ) -> None:
-    """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
-    console = _console(json, quiet)
-    with running(console, interrupted="the machine runs on"):
-        from bake.machine import jupyter, reach, selection
+    """Print what makes `ssh bake-NAME` work, and with --write, make it."""
+    console = _console(json)
+    with running(console):
+        from bake.aws.machine import machines as find_machines
+        from bake.machine import include as includes
+        from bake.machine import reach, selection
 
-        jupyter.check_port(port)
         cloud = _cloud(console, local=local, region=region)
-        found = selection.find_ours(cloud, _only(machine, "machine"))
-        if not stop:
-            browser = not (no_browser or json)
-            _use_jupyter(
-                console, cloud, found, port=port, browser=browser, local=local, region=region
+        if machine:
+            hosts = [
+                reach.host_of(cloud, selection.find_ours(cloud, name), ssh_port=_ssh_port())
+                for name in machine
+            ]
+        else:
+            hosts, others = reach.hosts_of(cloud, find_machines(cloud), ssh_port=_ssh_port())
+            for error in others:
+                console.warn(error.message)
+        if write or include:
+            for host in hosts:
+                reach.write(host)
+            if not machine:
+                reach.keep_only(cloud, hosts)
+            if include:
+                includes.include()
+            included = includes.is_included()
+            console.result(
+                [host.document() for host in hosts],
+                *(f"{host.alias}  {host.instance_id}" for host in hosts),
+                "They are reached as: ssh bake-NAME"
+                if included
+                else "This line, at the top of ~/.ssh/config, makes `ssh bake-NAME` work "
+                "(--include writes it):",
+                *(() if included else (includes.include_line(),)),
             )
-            return
-        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
-        with reach.connection(host) as connection:
-            stopped = jupyter.stop(connection)
-        console.result(
-            {"stopped": stopped}, "Jupyter has ended." if stopped else "There is none that runs."
-        )
-
-
-def _use_jupyter(
-    console: Console,
-    cloud: Cloud,
-    machine: Machine,
-    *,
-    port: int = 8889,
-    browser: bool,
-    local: bool,
-    region: str | None,
-    known: dict[str, Any] | None = None,
-) -> None:
-    import shlex
-
-    from bake.machine import jupyter, reach
-
-    there = ["--local"] if local else []
-    there += ["--region", region] if region else []
-    host = reach.host_of(cloud, machine, ssh_port=_ssh_port())
-    with reach.connection(host, timeout_s=jupyter.CONNECT_S) as connection:
-        jupyter.use(
-            cloud,
-            machine,
-            connection,
-            console,
-            port=port,
-            command=shlex.join([_invoke(), "jupyter", machine.name or machine.instance_id, *there]),
-            open_browser=browser,
-            known=known,
-        )
+        elif json:
+            console.result([host.document() for host in hosts])
+        else:
+            # For a program to read, and so for stdout.
+            print("\n".join(host.configuration() for host in hosts), end="")
 
 
 # The local cloud ---------------------------------------------------------------------------------
@@ -1082,6 +1164,10 @@ namespace = Collection(
     stop,
     terminate,
     connect,
+    run,
+    put,
+    get,
+    ssh_config,
     jupyter,
 )
 namespace.add_collection(Collection("local", up, down, status, env, interrupt))

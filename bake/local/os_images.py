@@ -32,7 +32,7 @@ SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 PACKAGES = (
     *("openssh-server", "cloud-init", "sysvinit-core", "sysv-rc", "sudo"),
     *("ca-certificates", "curl", "wget", "gnupg", "bzip2", "xz-utils", "less", "kmod"),
-    *("iproute2", "procps", "netbase", "lsb-release"),
+    *("iproute2", "procps", "netbase", "lsb-release", "rsync"),
     # Stand-in Minicondas make environments of the machine's own Python, and a stand-in libgfortran
     # brings nothing of what a real MXNet loads.
     *("python3", "python3-venv", "libgomp1", "libquadmath0"),

@@ -8,9 +8,10 @@ Each machine that is reached has a file of its own under `BAKE_HOME`, named by i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bake.aws.machine import Machine
 from bake.aws.session import Cloud
@@ -69,6 +70,19 @@ class Host:
             options["ProxyCommand"] = session_manager.command_line(self.proxy)
         lines = [f"Host {self.alias}", *(f"  {name} {value}" for name, value in options.items())]
         return "\n".join(lines) + "\n"
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "host": self.alias,
+            "instance_id": self.instance_id,
+            "address": self.address,
+            "user": self.user,
+            "port": self.port,
+            "key": str(self.key),
+            "proxy": list(self.proxy),
+            "configuration": self.configuration(),
+        }
 
 
 def quoted(path: Path) -> str:
@@ -136,6 +150,20 @@ def host_of(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
     )
 
 
+def hosts_of(
+    cloud: Cloud, machines: Iterable[Machine], *, ssh_port: int
+) -> tuple[list[Host], list[RequestError]]:
+    """Those that run and can be reached from here, and why the others that run cannot."""
+    hosts, refused = [], []
+    for machine in machines:
+        if machine.state == "running":
+            try:
+                hosts.append(host_of(cloud, machine, ssh_port=ssh_port))
+            except RequestError as error:
+                refused.append(error)
+    return hosts, refused
+
+
 def ssh(host: Host, *options: str) -> list[str]:
     """The command that reaches it, word by word; what is to run there comes after it."""
     return ["ssh", "-F", str(write(host)), *options, host.alias]
@@ -179,18 +207,23 @@ def write(host: Host) -> Path:
     return path
 
 
-def keep_only(hosts: Sequence[Host]) -> None:
-    """A file for each of these, and for no other machine."""
-    written = {write(host) for host in hosts}
+def keep_only(cloud: Cloud, hosts: Sequence[Host]) -> None:
+    """No file of a machine that has ended; those of other accounts and regions stay."""
+    keys = quoted(key_path(cloud.account_id, cloud.region, "any").parent)
+    here = {host.instance_id for host in hosts}
     for path in folder().glob("*.conf"):
-        if path not in written:
+        if path.stem not in here and f"{keys[:-1]}/" in path.read_text():
             path.unlink(missing_ok=True)
 
 
 def forget(instance_id: str) -> None:
     """Of a machine that is gone: its file, and its host key."""
-    _file(instance_id).unlink(missing_ok=True)
+    forget_file(instance_id)
     forget_host(instance_id)
+
+
+def forget_file(instance_id: str) -> None:
+    _file(instance_id).unlink(missing_ok=True)
 
 
 def _file(instance_id: str) -> Path:

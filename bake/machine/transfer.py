@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 
 from bake.errors import RequestError
 from bake.machine.reach import Host, ssh
 
-# Of rsync(1), "EXIT VALUES"; 127 is the remote shell's.
-NOT_THERE = 127
+# What it ends with when the other side says nothing: 12 of rsync(1), "EXIT VALUES", or the remote
+# shell's 127.
+_NOTHING_SAID = (12, 127)
+
+
+def check(verb: str, paths: Sequence[str]) -> Sequence[str]:
+    """RequestError unless it is said what goes where."""
+    if len(paths) < 2:
+        said = {"put": "invoke put notebook.ipynb d2l-en/", "get": "invoke get d2l-en/results ."}
+        raise RequestError(f"What goes where? {verb} takes at least two paths", hint=said[verb])
+    return paths
 
 
 def put(host: Host, local: Sequence[str], remote: str, *, progress: bool) -> list[str]:
@@ -20,6 +30,16 @@ def put(host: Host, local: Sequence[str], remote: str, *, progress: bool) -> lis
 def get(host: Host, remote: Sequence[str], local: str, *, progress: bool) -> list[str]:
     """The command that copies from there; patterns in `remote` are the machine's to expand."""
     return [*_rsync(host, progress), *(_there(host, each) for each in remote), _here(local)]
+
+
+def advice(host: Host, status: int) -> str:
+    """What to do about a transfer that ended so; "" where rsync has said all that there is."""
+    if status not in _NOTHING_SAID:
+        return ""
+    look = subprocess.run([*ssh(host), "command -v rsync"], capture_output=True, check=False)
+    if look.returncode in (0, 255):  # there it is; or it cannot be reached
+        return ""
+    return "rsync has to be on the machine too: invoke run 'sudo apt-get install --yes rsync'"
 
 
 def _rsync(host: Host, progress: bool) -> list[str]:
