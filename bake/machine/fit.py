@@ -79,31 +79,28 @@ def _inputs(driver: Driver) -> dict[str, str]:
 
 
 def problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
-    """Why the image does not work on this machine, as what follows its name; "" where it does."""
+    """Why the image does not work on this machine; "" where it does."""
     return next(_problems(catalog, inside, machine), "")
 
 
 def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iterator[str]:
     gpu, driver = catalog.gpus[machine.gpu], inside.driver
-    what = f"the {gpu.name} ({gpu.capability})"
     if machine.retired:
-        yield f"is no longer offered: {machine.retired}"
+        yield f"no longer offered: {machine.retired}"
     if machine.architecture != inside.architecture:
-        yield f"is {machine.architecture}, and the image is {inside.architecture}"
+        yield f"its CPU is {machine.architecture}, the image {inside.architecture}"
     if machine.fractional:
-        yield "has a slice of a GPU, which AWS's GRID driver alone serves"
+        yield "a slice of a GPU, which AWS's GRID driver alone serves"
     if inside.cuda and not runs_on(inside.cuda.capabilities, gpu.capability):
-        yield f"has {what}, for which CUDA {inside.cuda.version} has no code"
+        yield f"CUDA {inside.cuda.version} has no code for it"
     if driver:
         version = catalog.driver_version(driver.os, driver.branch) or driver.version
-        found = driver_problem(gpu, version, driver.branch, driver.modules)
-        if found:
-            yield f"has the {gpu.name}: {found[1]}"
+        if found := driver_problem(gpu, version, driver.branch, driver.modules):
+            yield found[1]
     if inside.build and not runs_on(inside.build.capabilities, gpu.capability):
-        build = f"{inside.build.name} {inside.build.version}"
-        yield f"has {what}, for which the image's {build} has no code"
+        yield f"{inside.build.name} {inside.build.version} has no code for it"
     if machine.fabric_manager and not inside.fabric_manager:
-        yield "needs NVIDIA's Fabric Manager, and none was baked into the image"
+        yield "NVIDIA's Fabric Manager, which it needs, is not in the image"
 
 
 def fitting(catalog: Catalog, inside: Contents, gpus: int | None = None) -> list[InstanceType]:
@@ -126,18 +123,18 @@ def refuse_unfit(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> No
     for name in asked:
         machine = catalog.instance_types.get(name)
         if machine is None:
-            message = f"{name} is no GPU machine that we know"
             hint = nearest(name, (each.name for each in fitting(catalog, inside)))
-            findings.append(Finding("", message, hint))
+            findings.append(Finding(name, "no GPU machine that we know", hint))
         elif why := problem(catalog, inside, machine):
-            findings.append(Finding("", f"{name} {why}", _nearest(catalog, inside, machine)))
+            place = f"{name} ({machine.gpu})"
+            findings.append(Finding(place, why, _nearest(catalog, inside, machine)))
     if findings:
         raise RequestError(
             f"The image does not work on {_listed(asked)}"
             if len(findings) == len(asked)
             else "The image does not work on all of these",
             findings=findings,
-            hint=f"In the image: {inside}",
+            hint=f"Name others, or leave --instance-type out. In the image: {inside}",
         )
 
 
@@ -168,7 +165,7 @@ def _nearest(catalog: Catalog, inside: Contents, wanted: InstanceType) -> str:
         return abs(machine.gpus - wanted.gpus), generations, abs(machine.vcpus - wanted.vcpus)
 
     closest = min(able, key=far, default=None)
-    return f"The nearest that does is {closest.name} ({closest.gpu})" if closest else ""
+    return f"Nearest that works: {closest.name}" if closest else ""
 
 
 def _listed(names: Sequence[str]) -> str:
