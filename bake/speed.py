@@ -31,15 +31,15 @@ LIFETIME = Lifetime(ttl=timedelta(hours=2), at_end="terminate")
 
 
 def a_course(cloud: Cloud, recipe: str, builds: Path, *, ssh_port: int, quick: bool) -> Course:
-    """RequestError where nothing can be written to its folder."""
+    """Nothing is written yet."""
     run = new_run(recipe, now=cloud.now())
-    make_folder(builds / run.id)
     return Course(run, builds / run.id, ssh_port, quick)
 
 
 def bench_machine(cloud: Cloud, machine: Machine, course: Course, console: Console) -> Bench:
     """Of a machine that runs, and goes on running. RequestError where it cannot be reached."""
     reach.host_of(cloud, machine, ssh_port=course.ssh_port)
+    make_folder(course.folder)
     return _written(cloud, course, [measure(cloud, machine, course, console)], machine.image_id)
 
 
@@ -62,8 +62,14 @@ def bench_image(
         raise RequestError(
             f"--jobs {jobs}: at least one machine is needed", hint="Give a number from 1 on"
         )
+    if not instance_types:
+        raise RequestError(
+            f"Which machine? The recipe of {image.image_id}, {image.recipe or '(none)'}, is not here",
+            hint="Name some: --instance-type g4dn.xlarge,g5.xlarge",
+        )
     known = catalog.load()
     fit.refuse_unfit(known, fit.contents(known, image.tags, image.architecture), instance_types)
+    make_folder(course.folder)
     own_key_pair(cloud, course.run, None)  # now, and not by several of them at the same time
     several = len(instance_types) > 1
     consoles = {name: console.named(name) if several else console for name in instance_types}
