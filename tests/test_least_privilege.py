@@ -31,7 +31,7 @@ from bake.aws.image import create_image, delete_image, deregister_image
 from bake.aws.image_copy import copy_image
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
 from bake.aws.lease import Lease, lease
-from bake.aws.machine import console_output, end, start, stop, terminate
+from bake.aws.machine import console_output, end, start, stop, tag, terminate
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
@@ -47,7 +47,7 @@ from bake.aws.security_group import (
 )
 from bake.aws.session import Cloud, enabled_regions
 from bake.aws.snapshot import delete_snapshot
-from bake.aws.tags import Run, new_run, specifications
+from bake.aws.tags import ENDS, Run, new_run, specifications
 from bake.errors import BakeError, CloudError
 from bake.local.policy import Need, allows, as_list
 
@@ -181,6 +181,7 @@ def launch_and_end(account: Account, cloud: Cloud, ground: Ground) -> None:
     order = Order(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
     machine = run_machine(cloud, run, order, [place])
     assert console_output(cloud, machine.instance_id), "no console: ec2:GetConsoleOutput"
+    tag(cloud, machine.instance_id, {ENDS: "2026-11-21T20:00:00Z"})
     stop(cloud, machine.instance_id)
     start(cloud, machine.instance_id)
     terminate(cloud, machine.instance_id)

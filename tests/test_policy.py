@@ -12,8 +12,8 @@ import botocore.session
 import pytest
 from conftest import REPOSITORY
 
-from bake.local.authorization import facts
-from bake.local.policy import as_list
+from bake.local.authorization import facts, needs
+from bake.local.policy import allows, as_list
 
 # Asked for by AWS itself when another call has tags, and on an account's first spot machine.
 IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}
@@ -59,6 +59,11 @@ ANYBODYS = {
     ("ec2:CopyImage", "image"),
     ("ec2:CreateSecurityGroup", "vpc"),
 }
+# The one tag that is changed later (`invoke extend`).
+TO_MOVE_AN_END = {
+    "StringLike": {"aws:ResourceTag/bake:run": "*"},
+    "ForAllValues:StringEquals": {"aws:TagKeys": "bake:ends"},
+}
 # A managed policy's size, white space not counted (IAM User Guide, "IAM and AWS STS quotas").
 MOST_CHARACTERS = 6144
 
@@ -81,7 +86,7 @@ def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
         for operation in words & set(session.get_service_model(service).operation_names)
     }
     allowed = {action for action, _, _ in GRANTS}
-    assert allowed - IMPLIED == called - FREE - OPTIONAL
+    assert allowed - IMPLIED == called - IMPLIED - FREE - OPTIONAL
 
 
 def test_parameters_outside_of_ours_are_out_of_reach() -> None:
@@ -112,8 +117,12 @@ def test_each_type_of_resource_is_allowed_and_by_our_tag(action: str) -> None:
 
 
 def test_tags_are_given_only_while_making_and_only_with_ours() -> None:
-    [condition] = [c for action, _, c in GRANTS if action == "ec2:CreateTags"][:1]
-    assert all(c == condition for action, _, c in GRANTS if action == "ec2:CreateTags")
+    tagging = [(kind(r), c) for action, r, c in GRANTS if action == "ec2:CreateTags"]
+    moved = ("instance", TO_MOVE_AN_END)
+    assert tagging.count(moved) == 1
+    tagging.remove(moved)
+    condition = tagging[0][1]
+    assert all(each == condition for _, each in tagging)
     making = {
         operation
         for operation, rows in facts().items()
@@ -122,7 +131,30 @@ def test_tags_are_given_only_while_making_and_only_with_ours() -> None:
     assert set(condition["StringEquals"]["ec2:CreateAction"]) == making
     assert condition["StringLike"] == {"aws:RequestTag/bake:run": "*"}
     tagged = {of for rows in facts().values() for of, row in rows if row.get("tags") == "request"}
-    assert {kind(r) for action, r, _ in GRANTS if action == "ec2:CreateTags"} == tagged
+    assert {of for of, _ in tagging} == tagged
+
+
+@pytest.mark.parametrize(
+    ("ours", "keys", "allowed"),
+    [
+        (True, ["bake:ends"], True),
+        (True, ["bake:ends", "bake:run"], False),
+        (True, ["Name"], False),
+        (False, ["bake:ends"], False),
+    ],
+)
+def test_only_the_end_of_a_machine_of_ours_can_be_moved(
+    ours: bool, keys: list[str], allowed: bool
+) -> None:
+    [need] = needs(
+        "ec2",
+        "CreateTags",
+        {"Resources": ["i-1"], "Tags": [{"Key": key, "Value": "v"} for key in keys]},
+        region="us-east-1",
+        account="123456789012",
+        tags_of=lambda kind, name: {"bake:run": "r"} if ours else {},
+    )
+    assert allows([POLICY], need) is allowed
 
 
 def test_it_fits_into_a_managed_policy_and_its_statements_have_names() -> None:

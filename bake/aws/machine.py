@@ -12,7 +12,7 @@ from bake.aws.market import Market
 from bake.aws.refusal import DENIED
 from bake.aws.security_group import remove_security_groups
 from bake.aws.session import Cloud
-from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, Tags, moment, read
+from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, moment, read, specifications
 from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError, LostError, MachineError
 
@@ -166,6 +166,12 @@ def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda stat
         remove_security_groups(cloud, machine.run_id)
 
 
+def tag(cloud: Cloud, instance_id: str, tags: Tags) -> None:
+    """Give a machine these tags, in place of those of the same keys."""
+    [of_it] = specifications(tags, "instance")
+    cloud.ec2("CreateTags", Resources=[instance_id], Tags=of_it["Tags"])
+
+
 def end(
     cloud: Cloud,
     instance_ids: Collection[str],
@@ -214,7 +220,7 @@ def wait_until_running(
     on_state: OnState = lambda state: None,
     never: Collection[str] = ("stopping", "stopped", "shutting-down", "terminated"),
 ) -> Machine:
-    """Running and with its public address. MachineError with AWS's reason when it ends instead."""
+    """Running and with its public address, if it gets one. MachineError with AWS's reason when it ends instead."""
     return _wait_until(
         cloud,
         instance_id,
@@ -268,7 +274,8 @@ def _wait_until(
                 code=machine.reason_code,
                 reason=machine.reason,
             )
-        if machine.state in wanted and (machine.address or machine.state != "running"):
+        there = machine.address or VIA in machine.tags or machine.state != "running"
+        if machine.state in wanted and there:
             return machine
         return None
 

@@ -117,7 +117,8 @@ def _ec2_needs(
         for name in names or ([] if row.get("optional") else ["*"]):
             which = row.get("tags", "")
             tags = given.get(kind, {}) if which == "request" else tags_of(kind, name)
-            yield Need(f"ec2:{operation}", arn(kind, name, where), _keys(which, tags))
+            several = {"aws:TagKeys": [tag["Key"] for tag in params.get("Tags", ())]}
+            yield Need(f"ec2:{operation}", arn(kind, name, where), _keys(which, tags), several)
     for kind, tags in given.items():
         keys = {**_keys("request", tags), "ec2:CreateAction": operation}
         yield Need("ec2:CreateTags", arn(kind, "*"), keys)

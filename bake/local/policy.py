@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-l
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,15 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a request has to be allowed: an action on a resource, with condition keys."""
+    """One thing that a request has to be allowed: an action on a resource, with condition keys.
+
+    `several` are the keys that have more than one value (aws:TagKeys).
+    """
 
     action: str
     resource: str = "*"
     keys: Mapping[str, str] = field(default_factory=dict)
+    several: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def allows(documents: Iterable[Document], need: Need) -> bool:
@@ -43,7 +47,7 @@ def _applies(statement: Document, need: Need) -> bool:
         _names(statement, "Action", need.action.lower(), str.lower)
         and _names(statement, "Resource", need.resource, str)
         and all(
-            _holds(operator, key, as_list(wanted), need.keys)
+            _holds(operator, key, as_list(wanted), need)
             for operator, keys in statement.get("Condition", {}).items()
             for key, wanted in keys.items()
         )
@@ -56,7 +60,14 @@ def _names(statement: Document, element: str, value: str, form: Callable[[str], 
     return any(_like(form(pattern), value) for pattern in as_list(statement[element]))
 
 
-def _holds(operator: str, key: str, wanted: list[str], keys: Mapping[str, str]) -> bool:
+def _holds(operator: str, key: str, wanted: list[str], need: Need) -> bool:
+    if operator.startswith("ForAllValues:"):
+        single = operator.removeprefix("ForAllValues:")
+        return all(
+            _holds(single, key, wanted, Need(need.action, keys={key: value}))
+            for value in need.several.get(key, ())
+        )
+    keys = need.keys
     plain = operator.removesuffix("IfExists")
     if plain not in _OPERATORS:
         raise NotImplementedError(f"a policy's condition {operator} is not known here")

@@ -10,16 +10,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib import resources
 from typing import Literal
 
-from bake.aws.machine import Machine
+from bake.aws.machine import Machine, tag
 from bake.aws.market import Market
-from bake.aws.tags import ENDS, IDLE, TTL, Tags, moment, rfc3339
+from bake.aws.session import Cloud
+from bake.aws.tags import AT_END, ENDS, IDLE, TTL, Tags, moment, rfc3339
 from bake.aws.user_data import File
-from bake.errors import RequestError
+from bake.console import duration
+from bake.errors import RemoteError, RequestError
+from bake.remote.connection import Connection
 
 AtEnd = Literal["stop", "terminate"]
 
@@ -103,6 +106,43 @@ def left(machine: Machine, now: datetime) -> timedelta | None:
     """How long it has until then, never less than nothing; None as for `end`. `now` is AWS's."""
     ends = end(machine)
     return None if ends is None else max(timedelta(0), ends - now)
+
+
+def describe(machine: Machine, now: datetime) -> str:
+    """When it ends, and what becomes of it then, in one line."""
+    ends, idle = left(machine, now), _read_tag(machine.tags.get(IDLE, ""))
+    when = [f"in {duration(ends.total_seconds())}"] if ends is not None else []
+    when += [f"when idle for {write_time(idle)}"] if idle else []
+    if not when:
+        return "never by itself"
+    stopped = machine.tags.get(AT_END) == "stop"
+    what = "stopped, and its disk stays" if stopped else "terminated, with its disk"
+    return f"{' or '.join(when)}: it is {what}"
+
+
+def extend(cloud: Cloud, machine: Machine, connection: Connection, by: timedelta | None) -> Machine:
+    """Put its end off by that long, or for good: on the machine first, and in its tag then.
+
+    RequestError where it has no end. RemoteError when the machine does not do it: nothing is
+    changed then. CloudError when only the tag is not: the machine goes by its own.
+    """
+    if end(machine) is None:
+        raise RequestError(
+            f"{machine.name or machine.instance_id} has no end that could be put off",
+            hint="`invoke machines` shows how long each has left",
+        )
+    if machine.expires_at:
+        raise RequestError(
+            f"{machine.name or machine.instance_id} is the builder of a bake, and ends with it",
+            hint="Launch a machine from an image for longer work",
+        )
+    said = connection.run(f"sudo -n {TIMER} extend {_seconds(by) or NEVER}", timeout_s=60)
+    word = said.stdout.strip()
+    if word != NEVER and not re.fullmatch("[0-9]{1,10}", word):
+        raise RemoteError(f"The timer of {machine.name} says {word[:80]!r} and no time")
+    ends = NEVER if word == NEVER else rfc3339(cloud.now() + timedelta(seconds=int(word)))
+    tag(cloud, machine.instance_id, {ENDS: ends})
+    return replace(machine, tags=machine.tags | {ENDS: ends})
 
 
 def read_lifetime(*, ttl: str, idle: str, at_end: str | None) -> Lifetime:

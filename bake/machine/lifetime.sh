@@ -64,13 +64,15 @@ begin() {
 set_end() { echo "$1" >$state/ends.new && mv $state/ends.new $state/ends; }
 
 extend() {
+    until [ -s $state/ends ]; do sleep 1; done # it still boots
     read -r ends <$state/ends
     up=$(uptime_s)
     if [ "$1" = never ] || [ "$ends" = never ]; then
         ends=never end=never
     else
         read -r offset <$state/offset
-        ends=$((ends + $1)) end=$((ends + $1 + offset))
+        ends=$((ends + $1))
+        end=$((ends + offset))
     fi
     set_end "$ends"
     # In place: what has to be allocated for it is there already.
@@ -150,7 +152,11 @@ WantedBy=multi-user.target
 UNIT
 }
 
-is_ours || exit 0
+if ! is_ours; then
+    echo 'The timer on this machine is of another one' >&2
+    [ "${1:-}" != extend ]
+    exit
+fi
 case ${1:-} in
     '')
         if [ -d /run/systemd/system ]; then
