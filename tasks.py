@@ -614,6 +614,9 @@ def launch_from_ami(
     name: str | None = None,
     connect: bool = False,
     jupyter: bool = False,
+        "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
+        "idle": "how long nobody may use it before it does: 1h, never",
+        "at_end": "what it does then: stop (the default, except on spot) or terminate",
     no_browser: bool = False,
     local: bool = False,
     json: bool = False,
@@ -628,13 +631,16 @@ def launch_from_ami(
         from bake import launch as launching
         from bake import listing
         from bake.errors import RequestError
-        from bake.machine import selection
+        from bake.machine import lifetime, selection
         from bake.machine.jupyter import check_image
         from bake.machine.wish import read_markets, read_types
 
         if connect and jupyter:
             raise RequestError("--connect and --jupyter exclude each other", hint="Give one")
         wish = launching.Wish(
+    ttl: str = "12h",
+    idle: str = "never",
+    at_end: str | None = None,
             instance_types=read_types(instance_type),
             markets=read_markets(market, spot=spot),
             cheapest=cheapest,
@@ -667,6 +673,7 @@ def launch_from_ami(
             "",
             f"Image    {image.image_id}  {image.name}",
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
+            lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
             f"Shell    {_invoke()} connect {launched.machine.name}{flag}   which is",
             shlex.join(launched.ssh),
             f"End it   {_invoke()} terminate {launched.machine.name}{flag}",
@@ -692,6 +699,8 @@ def _types_of(recipe: str) -> tuple[str, ...]:
     from bake.errors import RecipeError
 
     try:
+            f"Ends     {lifetime.describe(launched.machine, cloud.now())}",
+            f"Longer   {_invoke()} extend {launched.machine.name} 2h{flag}",
         return recipes.find(recipe, MANIFESTS).builder.instance_types
     except RecipeError:
         return ()
@@ -869,9 +878,43 @@ def _change(
         from bake import listing
         from bake.aws import machine as machines
         from bake.key_store import forget_key, key_path
-        from bake.machine import reach, selection
+        from bake.machine import lifetime, reach, selection
 
         cloud = _cloud(console, local=local, region=region)
+@task(
+    positional=["machine"],
+    help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
+    **COMMAND,
+)
+def extend(
+    _context: Any,
+    machine: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """Put the end of a machine off: invoke extend NAME 2h."""
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.errors import RequestError
+        from bake.machine import lifetime, reach, selection
+
+        if not 1 <= len(machine) <= 2:
+            raise RequestError("By how long?", hint="invoke extend NAME 2h")
+        *names, time = machine
+        by = lifetime.read_time(time, "extend")
+        cloud = _cloud(console, local=local, region=region)
+        found = selection.find_ours(cloud, names[0] if names else None)
+        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+        with console.step(f"Extending {found.name}"), reach.connection(host) as connection:
+            extended = lifetime.extend(cloud, found, connection, by)
+        console.result(
+            listing.machine_document(extended, now=cloud.now()),
+            f"Ends     {lifetime.describe(extended, cloud.now())}",
+        )
+
+
         changed = []
         for name in names or (None,):
             found = selection.find_ours(cloud, name)
@@ -905,6 +948,8 @@ def run(
     _context: Any,
     command: Any = None,
     machine: str | None = None,
+            if verb == "start":
+                console.print(f"Ends     {lifetime.describe(changed[-1], cloud.now())}")
     region: str | None = None,
     local: bool = False,
 ) -> None:
@@ -1171,3 +1216,4 @@ namespace = Collection(
     jupyter,
 )
 namespace.add_collection(Collection("local", up, down, status, env, interrupt))
+    extend,
