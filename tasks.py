@@ -591,6 +591,9 @@ def recipes(_context: Any, json: bool = False) -> None:
         "disk_gb": "size of its disk (default: the image's)",
         "key": "name of an SSH key pair (default: your own, made when there is none)",
         "name": "the machine's name",
+        "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
+        "idle": "how long nobody may use it before it does: 1h, never",
+        "at_end": "what it does then: stop (the default, except on spot) or terminate",
         "connect": "open a shell on it",
         "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
         "no_browser": NO_BROWSER,
@@ -612,11 +615,11 @@ def launch_from_ami(
     region: str | None = None,
     key: str | None = None,
     name: str | None = None,
+    ttl: str = "12h",
+    idle: str = "never",
+    at_end: str | None = None,
     connect: bool = False,
     jupyter: bool = False,
-        "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
-        "idle": "how long nobody may use it before it does: 1h, never",
-        "at_end": "what it does then: stop (the default, except on spot) or terminate",
     no_browser: bool = False,
     local: bool = False,
     json: bool = False,
@@ -638,9 +641,6 @@ def launch_from_ami(
         if connect and jupyter:
             raise RequestError("--connect and --jupyter exclude each other", hint="Give one")
         wish = launching.Wish(
-    ttl: str = "12h",
-    idle: str = "never",
-    at_end: str | None = None,
             instance_types=read_types(instance_type),
             markets=read_markets(market, spot=spot),
             cheapest=cheapest,
@@ -650,6 +650,7 @@ def launch_from_ami(
             disk_gb=disk_gb or None,
             key=key,
             name=name,
+            lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
         )
         cloud = _cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.
@@ -673,9 +674,10 @@ def launch_from_ami(
             "",
             f"Image    {image.image_id}  {image.name}",
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
-            lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
             f"Shell    {_invoke()} connect {launched.machine.name}{flag}   which is",
             shlex.join(launched.ssh),
+            f"Ends     {lifetime.describe(launched.machine, cloud.now())}",
+            f"Longer   {_invoke()} extend {launched.machine.name} 2h{flag}",
             f"End it   {_invoke()} terminate {launched.machine.name}{flag}",
         )
     if jupyter:
@@ -699,8 +701,6 @@ def _types_of(recipe: str) -> tuple[str, ...]:
     from bake.errors import RecipeError
 
     try:
-            f"Ends     {lifetime.describe(launched.machine, cloud.now())}",
-            f"Longer   {_invoke()} extend {launched.machine.name} 2h{flag}",
         return recipes.find(recipe, MANIFESTS).builder.instance_types
     except RecipeError:
         return ()
@@ -858,29 +858,6 @@ def stop(
     _change("stop", "Stopping", machine, region=region, local=local, json=json)
 
 
-@task(positional=["machine"], help=MACHINE, **COMMAND)
-def terminate(
-    _context: Any,
-    machine: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
-    """End a machine for good, with its disk."""
-    _change("terminate", "Ending", machine, region=region, local=local, json=json)
-
-
-def _change(
-    verb: str, doing: str, names: tuple[str, ...], *, region: str | None, local: bool, json: bool
-) -> None:
-    console = _console(json)
-    with running(console):
-        from bake import listing
-        from bake.aws import machine as machines
-        from bake.key_store import forget_key, key_path
-        from bake.machine import lifetime, reach, selection
-
-        cloud = _cloud(console, local=local, region=region)
 @task(
     positional=["machine"],
     help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
@@ -915,6 +892,29 @@ def extend(
         )
 
 
+@task(positional=["machine"], help=MACHINE, **COMMAND)
+def terminate(
+    _context: Any,
+    machine: Any = None,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+) -> None:
+    """End a machine for good, with its disk."""
+    _change("terminate", "Ending", machine, region=region, local=local, json=json)
+
+
+def _change(
+    verb: str, doing: str, names: tuple[str, ...], *, region: str | None, local: bool, json: bool
+) -> None:
+    console = _console(json)
+    with running(console):
+        from bake import listing
+        from bake.aws import machine as machines
+        from bake.key_store import forget_key, key_path
+        from bake.machine import lifetime, reach, selection
+
+        cloud = _cloud(console, local=local, region=region)
         changed = []
         for name in names or (None,):
             found = selection.find_ours(cloud, name)
@@ -925,6 +925,8 @@ def extend(
                 if found.key_name == f"bake-{found.run_id}":  # a builder's that was kept
                     forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
             changed.append(machines.find_machine(cloud, found.instance_id) or found)
+            if verb == "start":
+                console.print(f"Ends     {lifetime.describe(changed[-1], cloud.now())}")
         console.result([listing.machine_document(each) for each in changed])
 
 
@@ -948,8 +950,6 @@ def run(
     _context: Any,
     command: Any = None,
     machine: str | None = None,
-            if verb == "start":
-                console.print(f"Ends     {lifetime.describe(changed[-1], cloud.now())}")
     region: str | None = None,
     local: bool = False,
 ) -> None:
@@ -1207,6 +1207,7 @@ namespace = Collection(
     machines,
     start,
     stop,
+    extend,
     terminate,
     connect,
     run,
@@ -1216,4 +1217,3 @@ namespace = Collection(
     jupyter,
 )
 namespace.add_collection(Collection("local", up, down, status, env, interrupt))
-    extend,
