@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from bake import catalog
@@ -18,12 +19,16 @@ from bake.aws.market import Placement
 from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.preflight import Ground
 from bake.aws.price import prices
-from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.security_group import (
+    create_security_group,
+    leave_security_group,
+    remove_security_groups,
+)
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
 from bake.boot import wait_until_reached
 from bake.checkpoints import StartPoints, start_image
-from bake.errors import BakeError, StageError, VerificationError
+from bake.errors import BakeError, CloudError, StageError, VerificationError
 from bake.interrupts import held_back
 from bake.job import Job, Workshop
 from bake.key_store import forget_key, key_path, know_host, save_key
@@ -36,13 +41,15 @@ from bake.remote.connection import Connection
 class Builder:
     """`start` is the checkpoint that it was started from; None: the base image.
 
-    `seconds` is how long it took until it answered.
+    `seconds` is how long it took until it answered. `shut` is for when nobody has to reach it any
+    more: its security group goes, so that its removal need not wait for its end.
     """
 
     machine: Machine
     connection: Connection
     start: Checkpoint | None
     seconds: float
+    shut: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,9 @@ def a_builder(
         with job.timeline.step("start", "Builder") as noted:
             with start_image(workshop, job, points) as (image_id, start):
                 key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-                machine = _start(workshop, job, image_id, key_name, host_key, kept, number)
+                group_id, machine = _start(
+                    workshop, job, image_id, key_name, host_key, kept, number
+                )
             noted(machine.instance_id)
             _note(workshop, job, machine, start)
             with console.step("SSH") as step:
@@ -89,7 +98,8 @@ def a_builder(
                 )
                 stack.enter_context(connection)
                 step.done(str(connection))
-        yield Builder(machine, connection, start, monotonic() - began)
+        shut = partial(_shut, workshop, job, machine, group_id, kept)
+        yield Builder(machine, connection, start, monotonic() - began, shut)
     except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
             _look(workshop, job, machine, login, host_key, on_failure, error)
@@ -113,8 +123,8 @@ def _start(
     host_key: keys.KeyPair,
     stack: ExitStack,
     number: int,
-) -> Machine:
-    """A running machine; its removal, and its group's, are on the stack."""
+) -> tuple[str, Machine]:
+    """A running machine, and its group; the removal of both is on the stack."""
     cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
     cidr = caller_cidr()
     with console.step("Builder") as step:
@@ -147,7 +157,19 @@ def _start(
         )
         stack.callback(remove_machine, cloud, run, machine.instance_id)
         step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")
-    return machine
+    return group_id, machine
+
+
+def _shut(workshop: Workshop, job: Job, machine: Machine, group_id: str, stack: ExitStack) -> None:
+    cloud = workshop.cloud
+    try:
+        leave_security_group(cloud, machine.network_interface_id, group_id)
+    except CloudError as error:
+        said = ": ".join(filter(None, (error.code, error.reason)))
+        workshop.console.warn(f"{group_id} goes later, after the builder: {error.message}: {said}")
+        return
+    stack.pop_all()
+    stack.callback(remove_machine, cloud, job.run, machine.instance_id, wait=False)
 
 
 def _note(workshop: Workshop, job: Job, machine: Machine, start: Checkpoint | None) -> None:

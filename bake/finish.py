@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -61,8 +61,10 @@ def take_image(
     stages: Sequence[StageRecord],
     proof: Proof,
     seconds: Mapping[str, float],
+    *,
+    meanwhile: Callable[[], None],
 ) -> Image:
-    """`seconds` are those of the bake's other steps."""
+    """`seconds` are those of the bake's other steps; `meanwhile` is done while EC2 makes it."""
     tags = job.run.finished(
         name=job.image_name,
         digest=job.plan.digest,
@@ -85,6 +87,7 @@ def take_image(
             description=job.recipe.description,
             tags=tags,
             on_progress=step.update,
+            meanwhile=meanwhile,
         )
         step.done(image.image_id)
         noted(image.image_id)

@@ -307,7 +307,7 @@ def _make(
     still_ours()
     seconds = {BUILDER: builder.seconds, PROOF: proof_s}
     try:
-        image = take_image(workshop, job, machine, stages, proof, seconds)
+        image = take_image(workshop, job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:
         watch.refuse_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise

@@ -27,6 +27,7 @@ from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
+from moto.ec2.models.instances import InstanceBackend
 from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws.market import Placement
@@ -265,6 +266,7 @@ def aws_in_process() -> Iterator[Aws]:
         mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
         mock.patch.object(AmiBackend, "create_image", _create_image),
         mock.patch.object(AmisResponse, "copy_image", _copy_image),
+        mock.patch.object(InstanceBackend, "run_instances", _run_instances),
         mock.patch.object(BotocoreStubber, "__call__", send),
         mock_aws(),
     ):
@@ -302,6 +304,17 @@ def public_key() -> str:
 
 _moto = BotocoreStubber.__call__
 _moto_create_image = AmiBackend.create_image
+_moto_run_instances = InstanceBackend.run_instances
+
+
+def _run_instances(self: Any, *arguments: Any, **options: Any) -> Any:
+    """As EC2 has it, and moto not: network interfaces get their tags in the same call."""
+    tags = options.get("tags", {}).get("network-interface", {})
+    reservation = _moto_run_instances(self, *arguments, **options)
+    for instance in reservation.instances:
+        for interface in instance.network_interfaces:
+            interface.add_tags(tags)
+    return reservation
 
 
 def _create_image(

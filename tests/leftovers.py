@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import boto3
 
 
 def held() -> dict[str, list[str]]:
-    """Ids of everything that costs money or stands open, by kind; base images do not count."""
+    """Ids of everything that costs money or stands open, by kind; base images do not count.
+
+    What is being terminated is waited for: nothing can call that off.
+    """
     ec2 = boto3.client("ec2")
+    ending = [{"Name": "instance-state-name", "Values": ["shutting-down"]}]
+    deadline = time.monotonic() + 30
+    while ec2.describe_instances(Filters=ending)["Reservations"] and time.monotonic() < deadline:
+        time.sleep(0.1)
     ours = [{"Name": "tag-key", "Values": ["bake:run"]}]
     alive = {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}
     held = {

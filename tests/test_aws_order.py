@@ -20,7 +20,11 @@ from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
 from bake.aws.order import remove_machine, run_machine
 from bake.aws.reservation import Reservation
-from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.security_group import (
+    create_security_group,
+    leave_security_group,
+    remove_security_groups,
+)
 from bake.aws.session import Cloud
 from bake.aws.undo import clean_up
 from bake.aws.wait import Clock
@@ -424,6 +428,25 @@ def test_a_group_still_in_use_is_waited_for(aws: Aws) -> None:
     bake(aws, nothing)
     assert aws.remains() == set()
     assert len(aws.params("DeleteSecurityGroup")) == 4
+
+
+def test_a_machine_leaves_its_group_for_the_vpc_s_default_one(aws: Aws) -> None:
+    placement = aws.placement()
+    group_id = create_security_group(
+        aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
+    )
+    machine = run_machine(aws.cloud, aws.run, aws.order("k", group_id), [placement])
+    leave_security_group(aws.cloud, machine.network_interface_id, group_id)
+    [request] = aws.params("ModifyNetworkInterfaceAttribute")
+    assert request["NetworkInterfaceId"] == machine.network_interface_id
+    groups = aws.cloud.ec2("DescribeSecurityGroups", GroupIds=request["Groups"])["SecurityGroups"]
+    assert [(g["GroupName"], g["VpcId"]) for g in groups] == [("default", placement.vpc_id)]
+    with pytest.raises(CloudError) as caught:
+        leave_security_group(aws.cloud, machine.network_interface_id, group_id)
+    assert caught.value.code == "InvalidGroup.NotFound"
+    remove_machine(aws.cloud, aws.run, machine.instance_id, wait=False)
+    assert aws.cloud.leftovers == []
+    assert aws.sent[-1] == "TerminateInstances", "its end was waited for"
 
 
 def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(aws: Aws) -> None:

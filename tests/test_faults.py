@@ -226,6 +226,20 @@ def test_a_bake_whose_every_call_meets_every_fault_makes_its_image_and_leaves_no
 
 
 @pytest.mark.machines
+@pytest.mark.parametrize("operation", ["ModifyNetworkInterfaceAttribute", "none"])
+def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
+    oven: Oven, operation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The permission for the first saves the wait for the machine's end, and no more."""
+    end = oven.bake(partial(Faults.deny, call=Call("ec2", operation)))
+    assert (str(end), end.unseen) == ("baked", {})
+    assert ("goes later, after the builder" in capsys.readouterr().err) == (operation != "none")
+    calls = [call.operation for call in end.faults.calls]  # each when it was made first
+    group, machine = calls.index("DeleteSecurityGroup"), calls.index("TerminateInstances")
+    assert (group < machine) == (operation == "none")
+
+
+@pytest.mark.machines
 def test_a_permission_that_is_missing_is_named_and_nothing_is_left(oven: Oven) -> None:
     """Those without which no machine is started; `make soak` tries every one."""
     for service, operation in [

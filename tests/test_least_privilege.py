@@ -43,6 +43,7 @@ from bake.aws.retention import Verdict, judge, kept_by_users, remove
 from bake.aws.security_group import (
     create_security_group,
     delete_security_group,
+    leave_security_group,
     remove_security_groups,
 )
 from bake.aws.session import Cloud, enabled_regions
@@ -142,8 +143,15 @@ def bake(cloud: Cloud, run: Run, ground: Ground) -> Any:
             tags = run.finished(
                 name="one", digest=DIGEST, stages=STAGES, verified="gpu", payload="upstream"
             )
-            image = create_image(cloud, machine, name="one", description="An image", tags=tags)
-            remove_machine(cloud, run, machine.instance_id)
+            image = create_image(
+                cloud,
+                machine,
+                name="one",
+                description="An image",
+                tags=tags,
+                meanwhile=partial(leave_security_group, cloud, machine.network_interface_id, group),
+            )
+            remove_machine(cloud, run, machine.instance_id, wait=False)
         finally:
             remove_security_groups(cloud, run.id, {group})
     return image, wait_until_completed(cloud, checkpoint)

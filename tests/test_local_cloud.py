@@ -531,6 +531,22 @@ def test_group_of_a_machine_cannot_be_deleted_before_the_machine(cloud: Cloud) -
     cloud.ec2.delete_security_group(GroupId=group)
 
 
+def test_group_can_be_deleted_once_the_machine_s_interface_is_in_another(cloud: Cloud) -> None:
+    group = cloud.ec2.create_security_group(GroupName="left", Description="-")["GroupId"]
+    instance_id = cloud.run(cloud.base, SecurityGroupIds=[group])
+    [interface] = cloud.instance(instance_id)["NetworkInterfaces"]
+    wanted = {"vpc-id": interface["VpcId"], "group-name": "default"}
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    [default] = cloud.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    cloud.ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=[default["GroupId"]]
+    )
+    [interface] = cloud.instance(instance_id)["NetworkInterfaces"]
+    assert [each["GroupId"] for each in interface["Groups"]] == [default["GroupId"]]
+    cloud.ec2.delete_security_group(GroupId=group)
+    cloud.terminate(instance_id)
+
+
 def test_terminated_machine_cannot_be_started(cloud: Cloud) -> None:
     instance_id = cloud.run(cloud.base)
     cloud.terminate(instance_id)

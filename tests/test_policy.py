@@ -58,6 +58,7 @@ ANYBODYS = {
     ("ec2:RunInstances", "subnet"),
     ("ec2:CopyImage", "image"),
     ("ec2:CreateSecurityGroup", "vpc"),
+    ("ec2:ModifyNetworkInterfaceAttribute", "security-group"),
 }
 # The one tag that is changed later (`invoke extend`).
 TO_MOVE_AN_END = {

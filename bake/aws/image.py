@@ -142,8 +142,11 @@ def create_image(
     description: str,
     tags: Tags,
     on_progress: OnProgress = lambda text: None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Image:
     """An available, private image of the machine's disk that asks for IMDSv2.
+
+    `meanwhile` is done while EC2 makes it.
 
     The machine is stopped first, so that its disk is whole. A one-time spot machine cannot be
     stopped: EC2 shuts it down for the snapshot by itself, and starts it again. When anything
@@ -154,6 +157,7 @@ def create_image(
     image_id = ""
     try:
         image_id = _create(cloud, machine.instance_id, name, description, tags)
+        meanwhile()
         return wait_until_available(cloud, image_id, on_progress=on_progress)
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.

@@ -44,7 +44,8 @@ class Machine:
     """An instance as EC2 describes it; `address` is its public one, None while it has none.
 
     `reason` and `reason_code` are AWS's own for the last change of state, where it gives them.
-    `root_volume_id` is "" while there is none yet.
+    `root_volume_id` is "" while there is none yet, `network_interface_id` (of its first) also when
+    it has ended.
     """
 
     instance_id: str
@@ -61,6 +62,7 @@ class Machine:
     reason: str
     tags: Tags
     root_volume_id: str = ""
+    network_interface_id: str = ""
 
     @property
     def run_id(self) -> str:
@@ -178,10 +180,12 @@ def end(
     *,
     on_state: OnState = lambda state: None,
     patience_s: float = _KNOWN_S,
+    wait: bool = True,
 ) -> None:
     """Terminate and wait until they are; one that EC2 does not know (any more) is done.
 
-    `patience_s`: how long one may be unknown that was started a moment ago.
+    `patience_s`: how long one may be unknown that was started a moment ago. `wait` False: once EC2
+    has taken the order, which nothing can call off ("TerminateInstances", API reference).
     """
 
     for instance_id in instance_ids:
@@ -190,7 +194,7 @@ def end(
             timeout_s=patience_s,
             clock=cloud.clock,
         )
-    for instance_id in instance_ids:
+    for instance_id in instance_ids if wait else ():
         wait_until(
             partial(_is_gone, cloud, instance_id, on_state),
             what=f"{instance_id} is being terminated",
@@ -315,6 +319,11 @@ def _machine(instance: dict[str, Any]) -> Machine:
         for mapping in instance.get("BlockDeviceMappings", [])
         if "Ebs" in mapping
     }
+    interfaces = {
+        each["Attachment"]["DeviceIndex"]: each["NetworkInterfaceId"]
+        for each in instance.get("NetworkInterfaces", [])
+        if "Attachment" in each
+    }
     # StateReason is absent while nothing has happened; the transition's text is the fallback.
     reason = instance.get("StateReason", {})
     return Machine(
@@ -332,4 +341,5 @@ def _machine(instance: dict[str, Any]) -> Machine:
         reason=reason.get("Message") or instance.get("StateTransitionReason", ""),
         tags=tags,
         root_volume_id=volumes.get(instance.get("RootDeviceName", ""), ""),
+        network_interface_id=interfaces.get(0, ""),
     )

@@ -157,21 +157,25 @@ def _token(run: Run, order: Order, placement: Placement) -> str:
     return hashlib.sha256(f"{run.id} {order.number} {placement}".encode()).hexdigest()
 
 
-def remove_machine(cloud: Cloud, run: Run, instance_id: str = "", *, patience_s: float = 0) -> None:
+def remove_machine(
+    cloud: Cloud, run: Run, instance_id: str = "", *, patience_s: float = 0, wait: bool = True
+) -> None:
     """Terminate it and wait until it is; without an id, whatever that run has. Never raises.
 
-    `patience_s`: how long to look for what EC2 may not list yet.
+    `patience_s`: how long to look for what EC2 may not list yet. `wait` False: EC2's word that it
+    ends is enough.
     """
-    ids = instance_id or (
+    which = instance_id or (
         f"$(aws ec2 describe-instances --region {cloud.region} --filters "
         f"Name=tag:{RUN},Values={run.id} "
         "--query 'Reservations[].Instances[].InstanceId' --output text)"
     )
-    command = f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {ids}"
+    command = f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {which}"
     with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
         found = [instance_id] if instance_id else None
         look = partial(_ids_of, cloud, run)
-        end(cloud, found or poll(look, timeout_s=patience_s, clock=cloud.clock) or [])
+        ids = found or poll(look, timeout_s=patience_s, clock=cloud.clock) or []
+        end(cloud, ids, wait=wait)
 
 
 def _ids_of(cloud: Cloud, run: Run) -> list[str] | None:

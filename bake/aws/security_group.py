@@ -14,6 +14,8 @@ from bake.errors import CloudError
 
 # A group stays in use until the machine's network interface is gone, a while after the machine.
 _DELETE_S = 10 * MINUTE
+# What an interface is in, not all of EC2's servers know at once.
+_LEFT_S = MINUTE / 2
 # How long a new group may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
 
@@ -106,7 +108,28 @@ def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
     wait_until(probe, what=f"security group {group_id}", timeout_s=MINUTE, clock=cloud.clock)
 
 
-def delete_security_group(cloud: Cloud, group_id: str, *, patience_s: float = _KNOWN_S) -> None:
+def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str) -> None:
+    """Put a machine's interface into its VPC's default group instead, and delete this one.
+
+    So the group need not wait for the machine's end. CloudError when EC2 says no, or when the group
+    stays in use; it can still be deleted as usual then.
+    """
+    [group] = cloud.ec2("DescribeSecurityGroups", GroupIds=[group_id])["SecurityGroups"]
+    wanted = {"vpc-id": group["VpcId"], "group-name": "default"}  # each VPC has it, and keeps it
+    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    found = cloud.ec2("DescribeSecurityGroups", Filters=filters)
+    default_id = found.the_first("SecurityGroups")["GroupId"]
+    cloud.ec2(
+        "ModifyNetworkInterfaceAttribute",
+        NetworkInterfaceId=network_interface_id,
+        Groups=[default_id],
+    )
+    delete_security_group(cloud, group_id, patience_s=0, timeout_s=_LEFT_S)
+
+
+def delete_security_group(
+    cloud: Cloud, group_id: str, *, patience_s: float = _KNOWN_S, timeout_s: float = _DELETE_S
+) -> None:
     """Delete it as soon as nothing uses it; no error when it is gone already.
 
     `patience_s`: how long one may be unknown that was made a moment ago.
@@ -126,4 +149,4 @@ def delete_security_group(cloud: Cloud, group_id: str, *, patience_s: float = _K
         return True
 
     what = f"security group {group_id} is still in use"
-    wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
+    wait_until(probe, what=what, timeout_s=timeout_s, clock=cloud.clock)

@@ -86,7 +86,8 @@ def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | 
                 raise unanswered
             return None
         brief = min(max(_SHORTEST_S, elapsed / 20) * _WAITING.crowd, _LONG_S)
-        clock.sleep(min(max(brief, elapsed / 30), timeout_s - elapsed))
+        # Never so little that a sum of seconds does not notice.
+        clock.sleep(min(max(brief, elapsed / 30), max(timeout_s - elapsed, 0.001)))
 
 
 def wait_until(

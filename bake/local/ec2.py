@@ -162,6 +162,8 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
         for instance in reservation.instances:
             for nic, asked in itertools.zip_longest(instance.network_interfaces, asked_nics):
                 made_for_it = "NetworkInterfaceId" not in (asked or {})
+                if made_for_it:
+                    nic.add_tags(tags.get("network-interface", {}))
                 nic.delete_on_termination = (asked or {}).get("DeleteOnTermination", made_for_it)
             self._attach_root(instance, image, root, tags.get("volume", {}))
             if options.get("instance_market_options"):
@@ -183,6 +185,15 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
     def _default_group(self, subnet_id: str | None) -> str:
         vpc_id = self.get_subnet(subnet_id).vpc_id if subnet_id else self.default_vpc.id
         return str(self.get_default_security_group(vpc_id).id)
+
+    def modify_network_interface_attribute(
+        self, eni_id: str, group_ids: list[str], *others: Any
+    ) -> None:
+        """moto adds an instance's own groups to those of its interface, which EC2 does not know."""
+        super().modify_network_interface_attribute(eni_id, group_ids, *others)
+        nic = self.get_network_interface(eni_id)
+        if group_ids and nic.instance:
+            nic.instance.security_groups = []
 
     def _delete_security_group(self, vpc_id: str | None, group_id: str) -> None:
         """Raises DependencyViolation while a machine is in the group; moto lets it go."""
