@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from bake.aws.machine import Machine, console_output, find_machine, loss
@@ -43,11 +43,12 @@ def wait_until_reached(
     host_key: KeyPair,
     on_wait: Callable[[str], None],
     timeout_s: float = BOOT_TIMEOUT_S,
+    proxy: Sequence[str] = (),
 ) -> Connection:
     """An SSH connection, as soon as the machine answers with the host key that it was given.
 
     LostError as soon as AWS says that it is stopping or has ended. ConnectError holds the end of
-    its console output, and what has become of it.
+    its console output, and what has become of it. `proxy`: see `bake.remote.connection.connect`.
     """
     looked_at = time.monotonic()
 
@@ -61,13 +62,14 @@ def wait_until_reached(
 
     with _its_console(cloud, machine):
         return connect(
-            machine.address or "",
+            machine.address or machine.instance_id,
             port=port,
             user=login_user(machine.tags),
             private_key=private_key,
             host_key=host_key.public_openssh,
             timeout_s=timeout_s,
             on_wait=wait,
+            proxy=proxy,
         )
 
 

@@ -19,13 +19,14 @@ from bake.aws.order import Order, run_machine
 from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.session import Cloud
-from bake.aws.tags import LOGIN_USER, Run, new_run
+from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
 from bake.aws.undo import clean_up, undo
 from bake.aws.user_data import user_data
 from bake.boot import login_user, wait_until_reached
 from bake.console import Console
 from bake.errors import RequestError
 from bake.key_store import check_key, key_path, know_host, public_half, save_key
+from bake.machine import session_manager
 from bake.machine.cost import rate
 from bake.machine.reach import check_name, reach
 from bake.machine.wish import Wish, find_places
@@ -56,12 +57,15 @@ def launch(
 
     `usual` are the instance types of the image's recipe, for who names none.
     """
+    proxied = wish.via is not None
+    if proxied:
+        session_manager.check(wish.via)
     run = new_run(image.recipe, now=cloud.now())
     name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
     disk_gb = _disk_gb(image, wish.disk_gb)
     where = find_places(cloud, image, wish, usual, console)
     wish.lifetime.check(place.market for place in where)
-    cidr = caller_cidr()
+    cidr = None if proxied else caller_cidr()
     key_name, key_file = own_key_pair(cloud, run, wish.key)
     host_key = keys.generate()
     user = login_user(image.tags)
@@ -75,9 +79,16 @@ def launch(
                 key_name=key_name,
                 security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
                 user_data=user_data(host_key, files=wish.lifetime.files(run.id, name)),
-                tags=run.lasting(name) | {LOGIN_USER: user} | wish.lifetime.tags(cloud.now()),
+                tags={
+                    **run.lasting(name),
+                    LOGIN_USER: user,
+                    **wish.lifetime.tags(cloud.now()),
+                    **({VIA: session_manager.SSM} if proxied else {}),
+                },
                 stays=True,
                 at_end=wish.lifetime.at_end or "stop",
+                public_address=not proxied,
+                instance_profile=wish.instance_profile or "",
             )
             machine = run_machine(
                 cloud,
@@ -91,14 +102,17 @@ def launch(
             step.done(_place_and_price(cloud, machine, where))
         with console.step("SSH") as step:
             know_host(machine.instance_id, host_key.public_openssh)
-            wait_until_reached(
-                cloud,
-                machine,
-                port=ssh_port,
-                private_key=key_file.read_text(),
-                host_key=host_key,
-                on_wait=step.update,
-            ).close()
+            proxy = session_manager.proxy(cloud.region) if proxied else ()
+            with session_manager.explained(proxied):
+                wait_until_reached(
+                    cloud,
+                    machine,
+                    port=ssh_port,
+                    private_key=key_file.read_text(),
+                    host_key=host_key,
+                    on_wait=step.update,
+                    proxy=session_manager.filled(proxy, machine.instance_id, ssh_port),
+                ).close()
         stack.pop_all()  # from here on it is the person's
     return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
 
@@ -164,7 +178,7 @@ def _free_name(cloud: Cloud, name: str) -> str:
 
 
 def _group(
-    stack: ExitStack, cloud: Cloud, run: Run, name: str, vpc_id: str, cidr: str, port: int
+    stack: ExitStack, cloud: Cloud, run: Run, name: str, vpc_id: str, cidr: str | None, port: int
 ) -> str:
     group_id = create_security_group(
         cloud, run, run.lasting(name), vpc_id=vpc_id, cidr=cidr, port=port

@@ -224,7 +224,10 @@ def wait_until_running(
     on_state: OnState = lambda state: None,
     never: Collection[str] = ("stopping", "stopped", "shutting-down", "terminated"),
 ) -> Machine:
-    """Running and with its public address, if it gets one. MachineError with AWS's reason when it ends instead."""
+    """Running and with its public address, if it gets one.
+
+    MachineError with AWS's reason when it ends instead.
+    """
     return _wait_until(
         cloud,
         instance_id,

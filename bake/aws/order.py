@@ -52,6 +52,8 @@ class Order:
     stays: bool = False
     number: int = 1
     at_end: Literal["stop", "terminate"] = "stop"
+    public_address: bool = True
+    instance_profile: str = ""  # its name, or its ARN
 
 
 def run_machine(
@@ -133,7 +135,7 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
                 "DeviceIndex": 0,
                 "SubnetId": placement.subnet_id,
                 "Groups": [order.security_group_id],
-                "AssociatePublicIpAddress": True,
+                "AssociatePublicIpAddress": order.public_address,
                 "DeleteOnTermination": True,
             }
         ],
@@ -149,8 +151,14 @@ def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
             }
         ],
         "TagSpecifications": specifications(tags, *tagged),
+        **_profile(order.instance_profile),
         **how,
     }
+
+
+def _profile(name: str) -> dict[str, Any]:
+    kind = "Arn" if name.startswith("arn:") else "Name"
+    return {"IamInstanceProfile": {kind: name}} if name else {}
 
 
 def _token(run: Run, order: Order, placement: Placement) -> str:

@@ -1,4 +1,4 @@
-"""Security groups that let one address in, by SSH."""
+"""Security groups that let one address in, by SSH, or nobody."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ _KNOWN_S = 15.0
 
 
 def create_security_group(
-    cloud: Cloud, run: Run, tags: Tags, *, vpc_id: str, cidr: str, port: int = 22
+    cloud: Cloud, run: Run, tags: Tags, *, vpc_id: str, cidr: str | None, port: int = 22
 ) -> str:
-    """A group that lets `cidr` in on `port`, nobody else, and everything out (EC2's default)."""
+    """A group that lets `cidr` in on `port`, nobody else, and everything out (EC2's default).
+
+    None: nobody at all.
+    """
     made: set[str] = set()
     try:
-        group_id = _create(cloud, run, tags, vpc_id)
+        group_id = _create(cloud, run, tags, vpc_id, cidr)
         made.add(group_id)
-        _let_in(cloud, group_id, cidr, port)
+        if cidr is not None:
+            _let_in(cloud, group_id, cidr, port)
     except BaseException as error:
         # Also when the first call was cut off: it may have taken effect.
         if made or not is_refusal(error):
@@ -37,12 +41,12 @@ def create_security_group(
     return group_id
 
 
-def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str) -> str:
+def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str, cidr: str | None) -> str:
     try:
         group_id: str = cloud.ec2(
             "CreateSecurityGroup",
             GroupName=f"bake-{run.id}",
-            Description="bake: SSH from one address",
+            Description="bake: SSH from one address" if cidr else "bake: nobody gets in",
             VpcId=vpc_id,
             TagSpecifications=specifications(tags, "security-group"),
         )["GroupId"]

@@ -165,6 +165,8 @@ class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
                 if made_for_it:
                     nic.add_tags(tags.get("network-interface", {}))
                 nic.delete_on_termination = (asked or {}).get("DeleteOnTermination", made_for_it)
+                if (asked or {}).get("AssociatePublicIpAddress") is False:
+                    instance.has_public_address = False
             self._attach_root(instance, image, root, tags.get("volume", {}))
             if options.get("instance_market_options"):
                 self._request_spot(instance, tags.get("spot-instances-request", {}))

@@ -55,6 +55,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     machine: Machine
     spot_instance_request_id: str | None = None
     terminated_at: datetime | None = None
+    has_public_address: bool = True
     interrupted_at: datetime | None = None  # when the market takes it away, as soon as that is said
 
     def power_up(self, site: Site, layer: str) -> None:
@@ -318,9 +319,15 @@ class LocalInstance(Instance):  # type: ignore[misc]
         code, message, transition = reason or ("", "", "")
         self.state_reason = StateReason(f"{code}: {message}" if code else "", code)
         self._reason = f"{transition} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if transition else ""
-        address = self.machine.address if state in ("pending", "running", "stopping") else None
+        there = self.has_public_address and state in ("pending", "running", "stopping")
+        address = self.machine.address if there else None
         for nic in self.nics.values():
             nic.public_ip = address
+
+    @property
+    def reachable(self) -> bool:
+        """Its SSH server has answered since it was started."""
+        return self._reachable
 
     @property
     def public_dns_name(self) -> str:

@@ -37,7 +37,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake import folders
 from bake.errors import LocalCloudError
-from bake.local import authorization, computer, ec2
+from bake.local import authorization, computer, ec2, session
 from bake.local.api import LocalEC2Response
 from bake.local.application import Application
 from bake.local.delays import NONE, Delays, load
@@ -84,6 +84,7 @@ def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
     servicequotas_backends.backend = LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
     moto.servicequotas.urls.url_paths["{0}/$"] = LocalServiceQuotasResponse.dispatch
+    session.install()
     authorization.install()
     site.clear_machines()
     store = Store(home / "store.json", site)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bake.errors import RequestError
+from bake.errors import ConnectError, RequestError
 
 SSM = "ssm"
 _PROGRAMS = {
@@ -28,14 +30,33 @@ HINT = (
 )
 
 
-def check() -> None:
-    """RequestError when one of the programs is missing that have to be on this computer."""
+def check(via: str | None = SSM) -> None:
+    """RequestError when one of the programs is missing that have to be on this computer.
+
+    Also for another word than "ssm".
+    """
+    if via != SSM:
+        raise RequestError(
+            f"There is no way {via} to a machine",
+            hint="--via ssm is by Session Manager; without it, it is by the machine's own address",
+        )
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         raise RequestError(
             f"Session Manager needs {' and '.join(missing)} on this computer",
             hint="Install " + ", and ".join(_PROGRAMS[name] for name in missing),
         )
+
+
+@contextmanager
+def explained(proxied: bool) -> Iterator[None]:
+    """A machine that is not reached so may lack any of three things, and AWS does not say which."""
+    try:
+        yield
+    except ConnectError as error:
+        if proxied:
+            error.hint = HINT
+        raise
 
 
 def proxy(region: str) -> tuple[str, ...]:

@@ -27,7 +27,9 @@ class Wish:
 
     `instance_types` and `markets` in order of preference: each type in each zone in the first
     market, then all of them in the next one. `cheapest` sorts them by price per GPU and hour
-    instead. `gpus` is how many a machine has, where no type is named.
+    instead. `gpus` is how many a machine has, where no type is named. `via` says "ssm" for a
+    machine without a public address, which Session Manager leads to: its agent works with the
+    rights of an `instance_profile`.
     """
 
     instance_types: tuple[str, ...] = ()
@@ -40,6 +42,8 @@ class Wish:
     key: str | None = None
     name: str | None = None
     lifetime: Lifetime = field(default_factory=Lifetime)
+    via: str | None = None
+    instance_profile: str | None = None
 
 
 def read_types(words: str | None) -> tuple[str, ...]:
