@@ -28,6 +28,7 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ec2.models.instances import InstanceBackend
+from moto.ec2.responses import EC2Response
 from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws.market import Placement
@@ -35,6 +36,7 @@ from bake.aws.order import Order
 from bake.aws.session import Cloud, connect
 from bake.aws.tags import Run, new_run
 from bake.aws.wait import Clock
+from bake.local.reservations import CapacityReservations
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -75,6 +77,7 @@ class Aws:
     faults: list[Fault] = field(default_factory=list)
     quotas: dict[str, int] = field(default_factory=lambda: dict(PLENTY))
     requests: list[Params] = field(default_factory=list)
+    usd: dict[str, float] = field(default_factory=dict)  # an hour of a type, on demand
     at_first: set[str] = field(default_factory=set)
 
     # What happened
@@ -217,12 +220,26 @@ class Aws:
             return fault.act(request)
         if service == "service-quotas":
             return self._quota(operation, json.loads(request.body))
+        if service == "pricing":
+            return self._prices(json.loads(request.body))
         return _moto(stubber, event_name, request)
 
     def _answered(self, parsed: Params, event_name: str, **_: Any) -> None:
         for fault in self.faults:
             if fault.take(event_name.rpartition(".")[2], "after-call"):
                 fault.act(parsed)
+
+    def _prices(self, asked: Params) -> AWSResponse:
+        """The Price List API, which moto has not; what stands in `usd` alone has a price."""
+        wanted = {each["Field"]: each["Value"] for each in asked["Filters"]}
+        documents = []
+        for name in wanted.get("instanceType", "").split(","):
+            if name in self.usd:
+                rate = {"unit": "Hrs", "pricePerUnit": {"USD": str(self.usd[name])}}
+                product = {"attributes": {"instanceType": name, "operation": "RunInstances"}}
+                terms = {"OnDemand": {"term": {"priceDimensions": {"rate": rate}}}}
+                documents.append(json.dumps({"product": product, "terms": terms}))
+        return _answer(200, json.dumps({"PriceList": documents}))
 
     def _quota(self, operation: str, asked: Params) -> AWSResponse:
         code = asked["QuotaCode"]
@@ -267,6 +284,13 @@ def aws_in_process() -> Iterator[Aws]:
         mock.patch.object(AmiBackend, "create_image", _create_image),
         mock.patch.object(AmisResponse, "copy_image", _copy_image),
         mock.patch.object(InstanceBackend, "run_instances", _run_instances),
+        # moto has none of these.
+        mock.patch.multiple(
+            EC2Response,
+            create=True,
+            **{k: v for k, v in vars(CapacityReservations).items() if "reservation" in k},
+            _described=CapacityReservations._described,
+        ),
         mock.patch.object(BotocoreStubber, "__call__", send),
         mock_aws(),
     ):

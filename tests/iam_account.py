@@ -17,7 +17,6 @@ from aws_in_process import _LOADER, ACCOUNT, REGION, Aws, _answer, aws_in_proces
 from conftest import REPOSITORY
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.ec2.models import ec2_backends
-from moto.ec2.responses import EC2Response
 from moto.ec2.responses.amis import AmisResponse
 from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
@@ -28,7 +27,6 @@ from bake.aws.session import Cloud, connect
 from bake.local import authorization
 from bake.local.authorization import needs
 from bake.local.policy import Need, allows, as_list
-from bake.local.reservations import CapacityReservations
 
 Policy = dict[str, Any]
 
@@ -108,13 +106,6 @@ def an_account() -> Iterator[Account]:
         pytest.MonkeyPatch.context() as monkeypatch,
         aws_in_process() as aws,
         mock.patch.object(AmisResponse, "register_image", _register_image),
-        # moto has none of these.
-        mock.patch.multiple(
-            EC2Response,
-            create=True,
-            **{k: v for k, v in vars(CapacityReservations).items() if "reservation" in k},
-            _described=CapacityReservations._described,
-        ),
     ):
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         account = Account(aws, aws.cloud.session.client("iam", region_name=REGION))

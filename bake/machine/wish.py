@@ -11,7 +11,7 @@ from bake import catalog
 from bake.aws.image import Image
 from bake.aws.market import Market, Placement, cheapest_first
 from bake.aws.placement import Found, find_placements
-from bake.aws.price import prices
+from bake.aws.price import prices, refusals
 from bake.aws.reservation import Reservation, find_reservation
 from bake.aws.session import Cloud
 from bake.console import Console
@@ -138,6 +138,10 @@ def _refuse_what_cannot_be(wish: Wish) -> None:
 def _by_price(cloud: Cloud, places: Sequence[Placement], console: Console) -> list[Placement]:
     usd = prices(cloud, places)
     gpus = {name: machine.gpus for name, machine in catalog.load().instance_types.items()}
-    if unknown := {place.instance_type for place in places if usd[place] is None}:
-        console.note(f"  no price is known of {', '.join(sorted(unknown))}: tried last")
+    offers = {(place.instance_type, place.market) for place in places}
+    known = {(place.instance_type, place.market) for place in places if usd[place] is not None}
+    if unknown := sorted(offers - known):
+        which = ", ".join(f"{name} ({market})" for name, market in unknown)
+        why = "".join(f"; {error.message}: {error.code}" for error in refusals(cloud))
+        console.note(f"  no price is known of {which}: tried last{why}")
     return cheapest_first(places, usd, gpus)
