@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import ast
+import http.server
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.aws.machine import Machine
+from bake import catalog
+from bake.aws.base_image import find_base_image
+from bake.aws.image import find_image
+from bake.aws.machine import Machine, find_machine, machines, terminate
+from bake.aws.session import Cloud, connect
+from bake.aws.user_data import user_data
+from bake.console import Console
 from bake.errors import RequestError
+from bake.launch import Wish, launch
+from bake.local.os_images import STAND_IN_OWNER
+from bake.machine import lifetime_facts, reach
 from bake.machine.lifetime import (
     LONGEST,
     SHORTEST,
+    TIMER,
     Lifetime,
     end,
+    extend,
     left,
     read_lifetime,
     read_time,
     write_time,
 )
+from bake.remote.connection import Connection
+from bake.remote.keys import generate
 
+# It says what the login user has written into two files.
+FAKE_NVIDIA_SMI = b"""#!/bin/sh
+case $1 in
+    *utilization*) cat /home/ubuntu/load ;;
+    *pid*) cat /home/ubuntu/pids ;;
+esac
+"""
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -169,3 +203,212 @@ def test_a_builder_ends_with_its_run() -> None:
 
 def test_there_is_never_less_than_no_time_left() -> None:
     assert left(a_machine(ttl="1h"), START + 5 * HOUR) == timedelta(0)
+
+
+# The timer, in parts -----------------------------------------------------------------------------
+
+
+def test_the_timer_has_its_settings_and_fits_into_the_user_data() -> None:
+    name = "it's \\1 $HOME"
+    timer, facts = Lifetime(8 * HOUR, HOUR).files("20261121-080000-abcdef", name)
+    assert (timer.path, timer.mode) == (TIMER, "0755")
+    assert facts.mode == "0644", "cloud-init runs what is executable there"
+    settings = timer.content[: timer.content.index("\nself=")]
+    said = subprocess.run(
+        ["sh", "-c", settings + '\nprintf "%s|" "$owner" "$name" "$ttl" "$ttl_s" "$idle_s"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == f"20261121-080000-abcdef|{name}|8h|28800|3600|"
+    assert len(user_data(generate(), files=(timer, facts))) < 15 * 1024
+    assert Lifetime(None).files("r", "n") == ()
+
+
+def test_the_timer_with_its_settings_is_sound_shell() -> None:
+    timer, _ = Lifetime(8 * HOUR, HOUR).files("20261121-080000-abcdef", "it's mine")
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    answer = subprocess.run(
+        [str(shellcheck), "-"], input=timer.content, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stdout
+
+
+def test_what_runs_on_old_machines_is_python_3_6() -> None:
+    ast.parse(Path(lifetime_facts.__file__).read_text(), feature_version=(3, 6))
+
+
+@pytest.fixture
+def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What a Jupyter server here says of its kernels and terminals; "token" is what it takes."""
+    said: dict[str, Any] = {"kernels": [], "terminals": [], "token": "secret"}
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            known = self.headers.get("Authorization") == f"token {said['token']}"
+            body = json.dumps(
+                said[self.path.removeprefix("/lab/api/")] if known else {"message": "Forbidden"}
+            ).encode()
+            self.send_response(200 if known else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        about = {"port": server.server_port, "base_url": "/lab/", "token": "secret"}
+        (tmp_path / "server-1.json").write_text(json.dumps(about))
+        monkeypatch.setattr(lifetime_facts, "runtime_files", lambda: [tmp_path / "server-1.json"])
+        # What else runs on this computer is no matter here.
+        monkeypatch.setattr(lifetime_facts, "all_processes", dict)
+        monkeypatch.setattr(lifetime_facts, "by_gpu", lambda running: "")
+        yield said
+        server.shutdown()
+
+
+def test_a_kernel_keeps_the_machine_while_it_executes_and_is_used(
+    jupyter: dict[str, Any], tmp_path: Path
+) -> None:
+    look = partial(lifetime_facts.in_use, tmp_path / "memory")
+    kernel = {"id": "k1", "last_activity": "2026-11-21T08:00:00Z", "execution_state": "idle"}
+    assert look() == ""
+    jupyter["kernels"] = [kernel]
+    assert look() == "Jupyter: k1", "it is new"
+    assert look() == ""
+    kernel["execution_state"] = "busy"
+    assert look() == look() == "Jupyter: k1"
+    kernel |= {"execution_state": "idle", "last_activity": "2026-11-21T09:00:00Z"}
+    assert look() == "Jupyter: k1"
+    assert look() == ""
+    jupyter["terminals"] = [{"name": "1", "last_activity": "2026-11-21T08:00:00Z"}]
+    assert (look(), look()) == ("Jupyter: 1", "")
+    jupyter["token"] = "another's"
+    assert look() == ""
+    (tmp_path / "server-1.json").write_text("{")
+    assert look() == ""
+
+
+# On real machines --------------------------------------------------------------------------------
+
+
+def launch_one(name: str, lifetime: Lifetime) -> Machine:
+    cloud = connect()
+    base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
+    image = find_image(cloud, base.image_id)
+    assert image
+    wish = Wish(instance_types=("g4dn.xlarge",), name=name, lifetime=lifetime)
+    port = int(os.environ["BAKE_SSH_PORT"])
+    return launch(cloud, image, wish, ssh_port=port, console=Console(quiet=True)).machine
+
+
+@contextmanager
+def ending(cloud: Cloud, *names: str) -> Iterator[None]:
+    """Machines of these names are gone afterwards, and the key of whoever launched them."""
+    before = {pair["KeyName"] for pair in cloud.ec2("DescribeKeyPairs")["KeyPairs"]}
+    try:
+        yield
+    finally:
+        for machine in machines(cloud):
+            if machine.name in names:
+                terminate(cloud, machine.instance_id)
+                reach.forget(machine.instance_id)
+        for pair in cloud.ec2("DescribeKeyPairs")["KeyPairs"]:
+            if pair["KeyName"] not in before:
+                cloud.ec2("DeleteKeyPair", KeyName=pair["KeyName"])
+
+
+def state_of(cloud: Cloud, machine: Machine) -> str:
+    found = find_machine(cloud, machine.instance_id)
+    return found.state if found else "gone"
+
+
+def wait_until(what: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def logged_in(cloud: Cloud, machine: Machine) -> Connection:
+    host = reach.host_of(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    return reach.connection(host)
+
+
+def ask(connection: Connection, question: str) -> str:
+    """What `lifetime_facts` on the machine says to a line of Python; `f` is it."""
+    line = f"import lifetime_facts as f; running = f.all_processes(); print({question})"
+    command = f"cd /usr/local/lib/bake && sudo python3 -c {shlex.quote(line)}"
+    return connection.run(command).stdout.strip()
+
+
+@pytest.mark.machines
+def test_a_machine_whose_client_was_killed_warns_and_ends_by_itself(local_cloud: Path) -> None:
+    cloud = connect()
+    code = (
+        "import test_machine_lifetime as t; from datetime import timedelta as T;"
+        "t.launch_one('left-alone', t.Lifetime(T(seconds=10), at_end='terminate')); "
+        "print('launched', flush=True); input()"
+    )
+    with ending(cloud, "left-alone"):
+        client = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert client.stdout
+        assert client.stdout.readline() == b"launched\n"
+        client.kill()
+        client.communicate()
+        [machine] = [each for each in machines(cloud) if each.name == "left-alone"]
+        assert machine.tags["bake:at-end"] == "terminate"
+        port = int(os.environ["BAKE_SSH_PORT"])
+        with subprocess.Popen(
+            [*reach.reach(cloud, machine, ssh_port=port), "-tt"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as person:
+            assert person.stdout
+            screen = person.stdout.read().decode(errors="replace")
+            person.kill()
+        assert "left-alone is switched off now, as its TTL of 10s ends." in screen
+        wait_until(lambda: state_of(cloud, machine) == "terminated")
+
+
+@pytest.mark.machines
+def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> None:
+    cloud = connect()
+    idle = timedelta(seconds=6)
+    with ending(cloud, "idle"):
+        machine = launch_one("idle", Lifetime(timedelta(minutes=10), idle))
+        with logged_in(cloud, machine) as one, one.start("sleep 60"):
+            wait_until(
+                lambda: one.run("test -s /run/bake-lifetime/used", check=False).exit_status == 0
+            )
+            assert ask(one, "f.by_ssh(running)").startswith("SSH: ")
+            assert ask(one, "f.by_gpu(running)") == ""
+            extended = extend(cloud, machine, one, HOUR)
+            [known] = [each for each in machines(cloud) if each.name == "idle"]
+            assert known.tags == extended.tags
+            ends = left(known, cloud.now())
+            assert ends
+            assert timedelta(minutes=69) < ends < timedelta(minutes=70)
+            one.put(FAKE_NVIDIA_SMI, "nvidia-smi", mode=0o755)
+            one.run("sudo mv nvidia-smi /usr/local/bin/; echo 0 >load; echo >pids")
+            assert ask(one, "f.by_gpu(running)") == ""
+            one.run("echo 7 >load")
+            assert ask(one, "f.by_gpu(running)") == "GPU"
+            one.run("echo '[N/A]' >load; echo 1 >pids")
+            assert ask(one, "f.by_gpu(running)") == "GPU: process 1"
+            # A kernel that has a context on the GPU, and waits.
+            one.run("exec -a ipykernel_launcher sleep 60 >/dev/null 2>&1 & echo $! >pids")
+            assert ask(one, "f.by_gpu(running)") == ""
+            time.sleep(idle.total_seconds())
+            assert state_of(cloud, machine) == "running"
+        wait_until(lambda: state_of(cloud, machine) == "stopped")

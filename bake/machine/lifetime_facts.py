@@ -22,12 +22,12 @@ import subprocess
 import sys
 import time
 from email.utils import parsedate_to_datetime
-from itertools import chain
 from pathlib import Path
+from typing import Any
 
 ADDRESS = "169.254.169.254"
 BUSY = 0.05  # of a processor. A kernel that waits takes a hundredth, for its own clockwork.
-KERNEL = re.compile(rb"ipykernel|kernel-[^/\0]*\.json")
+KERNEL = re.compile(rb"ipykernel_launcher|\0ipykernel\0|kernel-[^/\0]*\.json\0")
 RUNTIME = ".local/share/jupyter/runtime/*server-*.json"
 
 
@@ -97,17 +97,19 @@ def nvidia_smi(what: str) -> "list[int]":
     return [int(number) for number in re.findall(rb"\d+", answer)]
 
 
+def runtime_files() -> "list[Path]":
+    """What each Jupyter server has written, for its user alone: where it is, and its token."""
+    return [*Path("/root").glob(RUNTIME), *Path("/home").glob(f"*/{RUNTIME}")]
+
+
 def by_server(used: "dict[str, str]") -> str:
     """Kernels and terminals of Jupyter's servers; `used` is filled with when each last was."""
     why = ""
-    for path in chain(Path("/root").glob(RUNTIME), Path("/home").glob(f"*/{RUNTIME}")):
+    for path in runtime_files():
         try:
             server = json.loads(path.read_text())
-            link = http.client.HTTPConnection("127.0.0.1", server["port"], timeout=5)
             for kind in ("kernels", "terminals"):
-                headers = {"Authorization": f"token {server['token']}"}
-                link.request("GET", f"{server['base_url']}api/{kind}", headers=headers)
-                for each in json.loads(link.getresponse().read().decode()):
+                for each in ask_server(server, kind):
                     key = str(each.get("id") or each["name"])
                     used[key] = each["last_activity"]
                     if each.get("execution_state") == "busy":
@@ -115,6 +117,16 @@ def by_server(used: "dict[str, str]") -> str:
         except Exception as error:  # it has ended, or is another: what kernels compute shows anyway
             print(f"{path}: {error}", file=sys.stderr)
     return why
+
+
+def ask_server(server: "dict[str, Any]", kind: str) -> Any:
+    link = http.client.HTTPConnection("127.0.0.1", server["port"], timeout=5)
+    try:
+        headers = {"Authorization": f"token {server['token']}"}
+        link.request("GET", f"{server['base_url']}api/{kind}", headers=headers)
+        return json.loads(link.getresponse().read().decode())
+    finally:
+        link.close()
 
 
 def ticks_below(running: "dict[int, Process]", pid: int) -> int:
