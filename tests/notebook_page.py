@@ -26,7 +26,7 @@ _DRAWN_ANEW = (
 class NotebookPage:
     """A new notebook with the kernel that Jupyter offers first; `kernel` is its name for people."""
 
-    def __init__(self, driver: Chrome, *, timeout_s: float = 60) -> None:
+    def __init__(self, driver: Chrome, *, timeout_s: float = 150) -> None:
         self.driver = driver
         self._wait = WebDriverWait(driver, timeout_s, 0.1, _DRAWN_ANEW)
         card = self._wait.until(lambda _: self._all(_CARD))[0]
@@ -40,6 +40,11 @@ class NotebookPage:
         self._wait.until(lambda _: self._type(number, code))
         self._wait.until(lambda _: len(self._cells()) > number + 1)
         return str(self._wait.until(lambda _: self._said(number)))
+
+    def reload(self) -> None:
+        """As a person does whose page has been without its server for longer than it tries."""
+        self.driver.refresh()
+        self._wait.until(lambda _: self._all(_IDLE))
 
     def _type(self, number: int, code: str) -> bool:
         for button in self._all(".jp-Dialog button.jp-mod-accept"):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browser, screenshot
 from conftest import REPOSITORY
 from leftovers import held
+from notebook_page import NotebookPage
 
 from bake.aws import session
 from bake.aws.checkpoint import checkpoints
@@ -44,6 +49,22 @@ def aws(*words: str) -> Any:
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
+
+
+@contextmanager
+def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`invoke` that holds a tunnel, and what `--json` says as soon as it stands."""
+    process = subprocess.Popen(
+        [BIN / "invoke", *words, "--json"],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        lines = list(iter(process.stdout.readline, "}\n"))
+        yield process, json.loads("".join([*lines, "}"]))
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +178,51 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     assert "There is a machine named mine" in again.stderr
 
 
+def test_one_command_goes_from_the_image_to_a_cell_and_what_breaks_comes_back(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    launch = ["launch-from-ami", "--jupyter", "--no-browser", "--local", "--name", "notebook"]
+    with browser() as driver:
+        with holding(*launch) as (client, told):
+            driver.get(told["url"])
+            page = NotebookPage(driver)
+            assert page.kernel == "d2l (mxnet)"
+            said = page.run(
+                "import mxnet, sys; x = mxnet.np.arange(12).reshape(3, 4); "
+                "print(mxnet.__version__, sys.prefix, x.sum())"
+            )
+            assert said == "1.7.0 /opt/conda/envs/d2l 66.0"
+            screenshot(driver, "jupyter/cell.png")
+            cut = [*told["ssh"], "sudo pkill -KILL -f '^sshd: ubuntu'"]
+            assert subprocess.run(cut, capture_output=True, timeout=30).returncode == 255
+            assert page.run("print(x[2, 3])") == "[11.]"
+            client.kill()
+            _, errors = client.communicate()
+            assert errors.count("The SSH connection broke") == 1
+            assert errors.count("Connected again") == 1
+        again = ["jupyter", "notebook", "--local", "--port", str(told["port"])]
+        with holding(*again) as (client, told_again):
+            assert told_again["url"] == told["url"]
+            page.reload()
+            assert page.run("print(x[0, 1])") == "[1.]"
+            client.send_signal(signal.SIGINT)
+            rest, errors = client.communicate()
+            assert (client.returncode, rest) == (0, "")
+            assert "runs already" in errors
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with holding(*again[:-1], str(port)) as (client, elsewhere):
+            assert elsewhere["port"] != port
+            assert f":{elsewhere['port']}/" in elsewhere["url"]
+            invoke("terminate", "notebook", "--local")
+            rest, errors = client.communicate()
+    assert (client.returncode, rest) == (1, ""), "there is one document"
+    assert f"Port {port} is taken" in errors
+    assert "notebook was terminated while you were connected" in errors
+    assert "UserInitiatedShutdown" in errors
+
+
 def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_activated(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
@@ -189,6 +255,46 @@ def test_an_image_is_copied_to_another_region_once_started_there_and_pruned(
     session.connect("us-west-2").ec2(
         "DeregisterImage", ImageId=first["image_id"], DeleteAssociatedSnapshots=True
     )
+
+
+def test_a_machine_is_started_in_a_reservation_until_that_is_full(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    made = aws("create-capacity-reservation", "--instance-type", "g4dn.2xlarge",
+               "--instance-platform", "Linux/UNIX", "--availability-zone", "us-east-1c",
+               "--instance-count", "1")["CapacityReservation"]["CapacityReservationId"]  # fmt: skip
+    words = ["launch-from-ami", "--local", "--reservation", made, "--name", "reserved"]
+    said = invoke(*words, "--disk-gb", "70")
+    assert f"g4dn.2xlarge in us-east-1c ({made}), $0.00/h" in said.stderr
+    [[machine]] = [
+        reservation["Instances"]
+        for reservation in aws("describe-instances", "--filters", "Name=tag:Name,Values=reserved")[
+            "Reservations"
+        ]
+    ]
+    [disk] = aws("describe-volumes", "--filters",
+                 f"Name=attachment.instance-id,Values={machine['InstanceId']}")["Volumes"]  # fmt: skip
+    assert disk["Size"] == 70
+    full = invoke(*words[:-1], "second", status=2)
+    assert f"{made} is full: 1 of 1" in full.stderr
+    invoke("terminate", "reserved", "--local")
+
+
+def test_what_a_launch_cannot_do_is_refused_with_what_it_can(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = held()
+    image_id, copy = baked["image_id"], f"invoke copy {baked['image_id']} --region us-east-1"
+    for words, says in (
+        (
+            ["--instance-type", "g6.xlarge"],
+            "(L4): CUDA 10.1 has no code for it. Nearest that works: ",
+        ),
+        (["--disk-gb", "63"], "--disk-gb 64"),
+        (["--region", "eu-west-3", "--ami", image_id], f"{copy} --to eu-west-3 --local"),
+    ):
+        assert says in invoke("launch-from-ami", "--local", *words, status=2).stderr
+    assert held() == before
 
 
 def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:

@@ -54,13 +54,13 @@ class Server:
 
     port: int
     base_url: str
-    pid: int
+    page: str
     again: bool
     token: str = field(repr=False)
 
     def address(self, local_port: int) -> str:
         """What a browser opens. Whoever has it may do what the login user may."""
-        return f"http://localhost:{local_port}{self.base_url}?token={quote(self.token)}"
+        return f"http://localhost:{local_port}{self.base_url}{self.page}?token={quote(self.token)}"
 
 
 def check_image(image: Image) -> None:
@@ -81,7 +81,7 @@ def check_port(port: int) -> None:
 
 def start(connection: Connection) -> Server:
     """The one that runs there already, or a new one that answers. RequestError: it has none."""
-    return Server(**_ask_patiently(connection, "start", secrets.token_hex(24)))
+    return Server(**_ask_patiently(connection, "start", secrets.token_hex(16)))
 
 
 def stop(connection: Connection) -> bool:

@@ -83,16 +83,26 @@ def launch():
 
 
 def running():
-    """What Jupyter says of each server that answers to its own token, the newest first."""
+    """What Jupyter says of each server that answers to its own token, the newest first.
+
+    Old ones let everybody read that who may enter the folder.
+    """
     pattern = os.path.join(glob.escape(jupyter_runtime_dir()), "*server-*.json")
     for path in sorted(glob.glob(pattern), key=modified, reverse=True):
         try:
             with open(path) as file:
                 about = json.load(file)
             if answers(about):
-                yield about
+                os.chmod(path, 0o600)
+                yield dict(about, page=page(os.path.basename(path)))
         except (OSError, ValueError, LookupError, TypeError):
             continue  # of one that is gone, or that cannot be asked
+
+
+def page(name):
+    """Where it has its first page: an old server logs the token of who is sent on to it."""
+    new = name.startswith("jpserver") and importlib.util.find_spec("jupyterlab")
+    return "lab" if new else "tree"
 
 
 def modified(path):
@@ -139,14 +149,15 @@ def stop():
 
 
 def answer(about, again):
-    document = {key: about[key] for key in ("port", "token", "base_url", "pid")}
+    document = {key: about[key] for key in ("port", "token", "base_url", "page")}
     return dict(document, again=again)
 
 
 @contextlib.contextmanager
 def alone():
     """Two who ask at the same time get one server."""
-    os.makedirs(jupyter_runtime_dir(), mode=0o700, exist_ok=True)
+    os.makedirs(jupyter_runtime_dir(), exist_ok=True)
+    os.chmod(jupyter_runtime_dir(), 0o700)
     with private(os.path.join(jupyter_runtime_dir(), "bake.lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
