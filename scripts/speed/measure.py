@@ -74,7 +74,8 @@ class Watch:
                 self.process = subprocess.Popen(
                     command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
                 )
-                threading.Thread(target=self._read, daemon=True).start()
+                self.reader = threading.Thread(target=self._read, daemon=True)
+                self.reader.start()
                 break
 
     def _read(self):
@@ -110,6 +111,8 @@ class Watch:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.reader.join()
+            self.process.stdout.close()
 
 
 # The figures -----------------------------------------------------------------------------------
@@ -132,6 +135,7 @@ def take(wish, limit_s, **environment):
         finally:
             process.kill()
             process.wait()
+            process.stdout.close()
         lines = output.decode(errors="replace").strip().splitlines()
         try:
             found = json.loads(lines[-1])
