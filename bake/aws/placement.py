@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from bake.aws.answer import Answer
 from bake.aws.market import Market, Placement
+from bake.aws.offer import offered_zones
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.reservation import Reservation
 from bake.aws.session import Cloud
-from bake.errors import CloudError, Finding, PreflightError
+from bake.errors import CloudError, Finding
 from bake.task_group import together
 
 _PLACE = "builder.instance_types"
@@ -38,23 +39,6 @@ class Found:
     findings: tuple[Finding, ...]
 
 
-def placements(
-    cloud: Cloud,
-    instance_types: Sequence[str],
-    *,
-    market: Market,
-    image: Bootable,
-    subnet_id: str | None = None,
-) -> tuple[Placement, ...]:
-    """Where one of these types can be had, in their order; PreflightError when nowhere."""
-    found = find_placements(cloud, instance_types, market=market, image=image, subnet_id=subnet_id)
-    if not found.placements:
-        raise PreflightError(
-            f"No machine can be started in {cloud.region}", findings=found.findings
-        )
-    return found.placements
-
-
 def find_placements(
     cloud: Cloud,
     instance_types: Sequence[str],
@@ -75,7 +59,7 @@ def find_placements(
     (subnets, problem), types, zones, quotas = together(
         partial(_subnets, cloud, subnet_id),
         partial(_types, cloud, instance_types),
-        partial(_zones, cloud, instance_types),
+        partial(offered_zones, cloud, instance_types),
         partial(_quotas, cloud, () if reservation else instance_types, market),
     )
     if reservation:
@@ -102,18 +86,6 @@ def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     wanted = [{"Name": "instance-type", "Values": list(names)}]
     found = cloud.pages("DescribeInstanceTypes", "InstanceTypes", Filters=wanted)
     return {info["InstanceType"]: info for info in found}
-
-
-def _zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
-    zones: defaultdict[str, set[str]] = defaultdict(set)
-    for offering in cloud.pages(
-        "DescribeInstanceTypeOfferings",
-        "InstanceTypeOfferings",
-        LocationType="availability-zone",
-        Filters=[{"Name": "instance-type", "Values": list(names)}],
-    ):
-        zones[offering["InstanceType"]].add(offering["Location"])
-    return zones
 
 
 def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Answer], Finding | None]:

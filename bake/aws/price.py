@@ -121,6 +121,11 @@ def refusals(cloud: Cloud) -> list[CloudError]:
     return list(_of(cloud).refusals.values())
 
 
+def silent(cloud: Cloud) -> frozenset[str]:
+    """Those of `pricing` and `ec2` (the spot market) that have not answered."""
+    return frozenset(_of(cloud).refusals)
+
+
 def _storage(cloud: Cloud, family: str, usage: re.Pattern[str], **terms: str) -> Price:
     """The price per GB and month of the one product with this usage in this region."""
     terms = {"productFamily": family, **terms}

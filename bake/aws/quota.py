@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -132,6 +132,19 @@ def requests(cloud: Cloud, code: str) -> list[Request]:
         QuotaCode=code,
     )
     return sorted(map(_request, found), key=lambda each: each.created_at, reverse=True)
+
+
+def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[Request] | CloudError]:
+    """Of several quotas, at the same time; in its place, why one could not be read."""
+
+    def read(code: str) -> list[Request] | CloudError:
+        try:
+            return requests(cloud, code)
+        except CloudError as error:
+            return error
+
+    wanted = list(codes)
+    return dict(zip(wanted, together(*(partial(read, code) for code in wanted)), strict=True))
 
 
 def ask_for_more(cloud: Cloud, quota: Quota, vcpus: int) -> Asked:
