@@ -11,21 +11,22 @@ import io
 import json
 import tarfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
 
-from bake.aws.machine import Machine, loss
+from bake.aws.machine import Machine
 from bake.aws.session import Cloud
 from bake.aws.tags import Run
 from bake.boot import login_user
 from bake.console import Console, Step
-from bake.errors import ConnectError, MachineError, RemoteError
+from bake.errors import BakeError, LostError, MachineError, RemoteError, StageError
 from bake.machine import reach
 from bake.machine.cost import costs
 from bake.record.speed import Figure, Measured, failed, in_words
 from bake.record.speed_answer import Answer
 from bake.remote.runner import run_stage
+from bake.watch import Watch
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "speed"
 
@@ -62,8 +63,8 @@ def measure(cloud: Cloud, machine: Machine, course: Course, console: Console) ->
     with console.step("Measuring") as step:
         try:
             _ask(cloud, machine, course, step, answer, console)
-        except RemoteError as error:
-            failure = _why(cloud, machine, error, answer)
+        except (LostError, RemoteError) as error:
+            failure = _why(error, answer)
         failure = failure or answer.machine.failure
         step.done(answer.machine.device if answer.machine.framework else "failed")
     found = Measured(
@@ -97,20 +98,25 @@ def _ask(
 
     host = reach.host_of(cloud, machine, ssh_port=course.ssh_port)
     with reach.connection(host) as connection:
-        run_stage(
-            connection,
-            "speed",
-            script=(SCRIPTS / "measure.sh").read_bytes(),
-            lib=b"",
-            inputs={
-                "LOGIN_USER": login_user(machine.tags),
-                "PROGRAM": _program(),
-                "WISH": json.dumps({**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}),
-            },
-            log=course.folder / f"{machine.instance_id}.log",
-            on_line=on_line,
-            timeout_s=_ALL_S,
-            run_id=course.run.id,
+        Watch(cloud, machine, connection, console).while_it_lives(
+            partial(
+                run_stage,
+                connection,
+                "speed",
+                script=(SCRIPTS / "measure.sh").read_bytes(),
+                lib=b"",
+                inputs={
+                    "LOGIN_USER": login_user(machine.tags),
+                    "PROGRAM": _program(),
+                    "WISH": json.dumps(
+                        {**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}
+                    ),
+                },
+                log=course.folder / f"{machine.instance_id}.log",
+                on_line=on_line,
+                timeout_s=_ALL_S,
+                run_id=course.run.id,
+            )
         )
 
 
@@ -129,11 +135,9 @@ def _program() -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def _why(cloud: Cloud, machine: Machine, error: RemoteError, answer: Answer) -> str:
+def _why(error: BakeError, answer: Answer) -> str:
     """AWS's word where the machine is gone; else what our connection or the program said."""
-    reason = error.message
-    if lost := loss(cloud, machine):
-        reason = ": ".join(filter(None, (lost.message, lost.reason)))
-    elif error.details and not isinstance(error, ConnectError):
+    reason = ": ".join(filter(None, (error.message, error.reason)))
+    if isinstance(error, StageError) and error.details:
         reason += f": {error.details[-1]}"
     return f"{reason} (at: {answer.doing})" if answer.doing else reason
