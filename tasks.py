@@ -634,7 +634,7 @@ def launch_from_ami(
         from bake import launch as launching
         from bake import listing
         from bake.errors import RequestError
-        from bake.machine import lifetime, selection
+        from bake.machine import cost, lifetime, selection
         from bake.machine.jupyter import check_image
         from bake.machine.wish import read_markets, read_types
 
@@ -667,7 +667,8 @@ def launch_from_ami(
             console=console,
             ssh_port=_ssh_port(),
         )
-        document = listing.machine_document(launched.machine) | {"ssh": launched.ssh}
+        paid = cost.of(cloud, launched.machine)
+        document = listing.machine_document(launched.machine, paid) | {"ssh": launched.ssh}
         # One document: with Jupyter, when it answers.
         tell = partial(console.result, document) if not jupyter else console.print
         tell(
@@ -676,6 +677,7 @@ def launch_from_ami(
             f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
             f"Shell    {_invoke()} connect {launched.machine.name}{flag}   which is",
             shlex.join(launched.ssh),
+            f"Costs    {cost.in_words(paid)}",
             f"Ends     {lifetime.describe(launched.machine, cloud.now())}",
             f"Longer   {_invoke()} extend {launched.machine.name} 2h{flag}",
             f"End it   {_invoke()} terminate {launched.machine.name}{flag}",
@@ -1022,22 +1024,27 @@ def _change(
         from bake import listing
         from bake.aws import machine as machines
         from bake.key_store import forget_key, key_path
-        from bake.machine import lifetime, reach, selection
+        from bake.machine import cost, lifetime, reach, selection
 
         cloud = _cloud(console, local=local, region=region)
         changed = []
         for name in names or (None,):
             found = selection.find_ours(cloud, name)
+            # Of one that ends, what it has cost until now: afterwards nobody can tell.
+            before = cost.of(cloud, found) if verb == "terminate" else None
             with console.step(f"{doing} {found.name or found.instance_id}") as step:
                 getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
             if verb == "terminate":
                 reach.forget(found.instance_id)
                 if found.key_name == f"bake-{found.run_id}":  # a builder's that was kept
                     forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
-            changed.append(machines.find_machine(cloud, found.instance_id) or found)
+            now = machines.find_machine(cloud, found.instance_id) or found
+            paid = before or cost.of(cloud, now)
+            console.print(f"{'Cost    ' if before else 'Costs   '} {cost.in_words(paid)}")
             if verb == "start":
-                console.print(f"Ends     {lifetime.describe(changed[-1], cloud.now())}")
-        console.result([listing.machine_document(each) for each in changed])
+                console.print(f"Ends     {lifetime.describe(now, cloud.now())}")
+            changed.append(listing.machine_document(now, paid))
+        console.result(changed)
 
 
 @task(positional=["machine"], help=MACHINE, **COMMAND)
@@ -1047,7 +1054,8 @@ def connect(
     """Open a shell on a machine."""
     from bake.machine import reach
 
-    with _reached(_only(machine, "machine"), region=region, local=local) as (host, call):
+    found = _only(machine, "machine")
+    with _reached(found, region=region, local=local, priced=True) as (host, call):
         call(reach.ssh(host))
 
 
@@ -1123,17 +1131,23 @@ def _reached(
     *,
     region: str | None,
     local: bool,
+    priced: bool = False,
     advice: Callable[[Host, int], str] = lambda host, status: "",
 ) -> Iterator[tuple[Host, Callable[[list[str]], None]]]:
-    """A machine's Host, and what runs a program that goes there and ends as that one did."""
+    """A machine's Host, and what runs a program that goes there and ends as that one did.
+
+    `priced`: what it costs is said before that.
+    """
     console = _console()
     with running(console, interrupted="the machine runs on"):
-        from bake.machine import reach, selection, shell
+        from bake.machine import cost, reach, selection, shell
 
         cloud = _cloud(console, local=local, region=region)
         found = selection.find_ours(cloud, machine)
 
         host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+        if priced:
+            console.note(f"{found.name}: {cost.in_words(cost.of(cloud, found))}")
 
         def call(words: list[str]) -> None:
             status = shell.call(words)

@@ -63,20 +63,21 @@ def test_ec2_bills_at_least_a_minute(seconds: int) -> None:
 def test_of_a_stopped_machine_the_disks_cost(state: str) -> None:
     mine = of(state=state)
     assert (mine.since_launch, mine.per_hour_now) == (None, 0)
-    assert in_words(mine) == "its disks (72 GB) cost $5.76 a month"
+    assert in_words(mine) == "$5.76 a month for its disks (72 GB)"
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated"])
 def test_the_disks_of_a_machine_that_ends_go_with_it(state: str) -> None:
     mine = of(state=state)
     assert (mine.disks_gb, mine.disks_per_month, mine.since_launch) == (0, 0, None)
+    assert in_words(mine) == "nothing any more"
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
     assert in_words(of(None)) == "price unknown"
     assert of(disks=None).disks_per_month is None
     assert of(disks=[*DISKS, Disk("io2", 4)]).disks_per_month is None
-    assert "not known" in in_words(of(disks=None, state="stopped"))
+    assert in_words(of(disks=None, state="stopped")) == "price unknown, for its disks"
     assert document(of(None, None)) == {
         "usd_per_hour": None,
         "usd_since_launch": None,
@@ -84,7 +85,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
         "disks_gb": None,
         "about": False,
     }
-    assert in_words(of(0.0)) == "for nothing"
+    assert in_words(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
 
 
 @pytest.mark.parametrize(

@@ -121,22 +121,25 @@ def _monthly(disks: Sequence[Disk], rate: Callable[[str], float | None]) -> floa
     return total
 
 
+def of(cloud: Cloud, machine: Machine) -> Cost:
+    """Of one machine."""
+    return costs(cloud, [machine]).of[machine.instance_id]
+
+
 def in_words(cost: Cost) -> str:
-    """`$0.526 an hour, $1.05 since its launch`; of one that is stopped, what its disks cost."""
+    """`$0.526 an hour, $1.05 since its launch`; of one that does not run, what its disks cost."""
     about = "about " if cost.about else ""
     if not cost.runs:
+        if cost.disks_gb == 0:
+            return "nothing any more"
         size = f" ({cost.disks_gb} GB)" if cost.disks_gb is not None else ""
-        if cost.disks_per_month is None:
-            return f"its disks{size} go on costing; how much is not known"
-        return f"its disks{size} cost ${money(cost.disks_per_month)} a month"
+        monthly = cost.disks_per_month
+        rent = "price unknown," if monthly is None else f"${money(monthly)} a month"
+        return f"{rent} for its disks{size}"
     if cost.per_hour is None or cost.since_launch is None:
         return "price unknown"
-    if cost.per_hour == 0:
-        return "for nothing"
-    return (
-        f"{about}${rate(cost.per_hour)} an hour, {about}${money(cost.since_launch)} "
-        "since its launch"
-    )
+    spent = f"{about}${money(cost.since_launch)} since its launch"
+    return f"{about}${rate(cost.per_hour)} an hour, {spent}"
 
 
 def rate(usd: float) -> str:
