@@ -10,7 +10,7 @@ from bake.aws.base_image import find_base_image
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.machine import Machine, terminate
 from bake.aws.order import Order, run_machine
-from bake.aws.placement import placements
+from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group
 from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER, new_run
@@ -29,7 +29,7 @@ def launched(
     """It has answered; gone afterwards, with its group."""
     run = new_run("none", now=cloud.now())
     image = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
-    where = placements(cloud, ["g4dn.xlarge"], market="on-demand", image=image)
+    where = find_placements(cloud, ["g4dn.xlarge"], market="on-demand", image=image).placements
     path = key_path(cloud.account_id, cloud.region, key)
     if not path.exists():
         save_key(path, keys.generate().private_openssh)

@@ -43,7 +43,7 @@ from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine, end
 from bake.aws.order import Order, run_machine
 from bake.aws.patience import TRIES
-from bake.aws.placement import placements
+from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.session import connect
 from bake.aws.tags import LOGIN_USER, new_run, read, read_seconds, write_seconds
@@ -734,7 +734,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
     key, host_key = keys.generate(), keys.generate()
 
     def start(image_id: str) -> tuple[Machine, Connection]:
-        places = placements(cloud, ["t3.micro"], market="on-demand", image=base)
+        places = find_placements(cloud, ["t3.micro"], market="on-demand", image=base).placements
         order = Order(
             image_id=image_id,
             root_device_name=base.root_device_name,
@@ -759,7 +759,11 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
 
     with ExitStack() as stack:
         key_name = stack.enter_context(key_pair(cloud, run, key.public_openssh))
-        vpc_id = placements(cloud, ["t3.micro"], market="on-demand", image=base)[0].vpc_id
+        vpc_id = (
+            find_placements(cloud, ["t3.micro"], market="on-demand", image=base)
+            .placements[0]
+            .vpc_id
+        )
         stack.callback(remove_security_groups, cloud, run.id)
         port = int(os.environ["BAKE_SSH_PORT"])
         group_id = create_security_group(

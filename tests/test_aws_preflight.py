@@ -10,7 +10,6 @@ import pytest
 from aws_in_process import ACCOUNT, BASE_NAME, UBUNTU, Aws, aws_in_process
 
 from bake.aws.base_image import find_base_image
-from bake.aws.placement import placements
 from bake.aws.preflight import Ground, preflight
 from bake.errors import PreflightError
 
@@ -254,12 +253,3 @@ def test_a_missing_permission_hides_no_other_finding(aws: Aws) -> None:
     findings = refused(aws, recipe(), image_name="bake/mine")
     assert [finding.partition(":")[0] for finding in findings] == ["base", "quota", "name"]
     assert "the permission ec2:DescribeImages" in findings[0]
-
-
-def test_a_launch_asks_the_same_and_says_why_nowhere(aws: Aws) -> None:
-    image = find_base_image(aws.cloud, UBUNTU)
-    assert placements(aws.cloud, ["g4dn.xlarge"], market="spot", image=image)
-    aws.quotas["L-3819A6DF"] = 0
-    with pytest.raises(PreflightError) as caught:
-        placements(aws.cloud, ["g4dn.xlarge"], market="spot", image=image)
-    assert "L-3819A6DF" in caught.value.findings[0].message

@@ -67,7 +67,8 @@ def a_machine(cloud: Any) -> machine.Machine:
 
 
 def placements(cloud: Any) -> object:
-    found = placement.placements(cloud, TYPES, market="spot", image=a_base_image(cloud))
+    image = a_base_image(cloud)
+    found = placement.find_placements(cloud, TYPES, market="spot", image=image).placements
     return price.prices(cloud, found)
 
 

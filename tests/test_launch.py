@@ -19,7 +19,7 @@ from bake.aws.key_pair import find_key_pair
 from bake.aws.machine import machines
 from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.console import Console
-from bake.errors import CapacityError, ConnectError, RequestError
+from bake.errors import CapacityError, ConnectError, PreflightError, RequestError
 from bake.key_store import key_path, public_half, save_key
 from bake.launch import default_key_name
 from bake.machine.wish import read_markets
@@ -283,6 +283,24 @@ def test_what_cannot_be_is_refused_before_anything_is_there(
     with pytest.raises(RequestError, match=re.escape(says)):
         launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
     assert aws.remains() == set()
+
+
+def test_a_quota_that_is_too_small_is_said_before_anything_is_there(aws: Aws) -> None:
+    aws.quotas["L-DB2E81BA"] = 0
+    with pytest.raises(PreflightError) as refused:
+        start(aws)
+    [finding] = refused.value.findings
+    assert finding.message.startswith("g4dn.xlarge (on-demand) needs 4 vCPUs of the quota")
+    assert "L-DB2E81BA" in finding.hint
+    assert aws.remains() == set()
+
+
+def test_what_is_not_offered_of_several_types_is_said_and_the_others_are_had(
+    aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(aws, instance_types=("g99.xlarge", "g4dn.xlarge"))
+    assert "g99.xlarge is not offered in us-east-1" in capsys.readouterr().err
+    assert tried(aws) == ["g4dn.xlarge a on-demand"]
 
 
 def test_without_a_recipe_or_a_description_it_is_asked_which_machine(aws: Aws) -> None:
