@@ -264,17 +264,10 @@ def test_a_machine_is_started_in_a_reservation_until_that_is_full(
                "--instance-platform", "Linux/UNIX", "--availability-zone", "us-east-1c",
                "--instance-count", "1")["CapacityReservation"]["CapacityReservationId"]  # fmt: skip
     words = ["launch-from-ami", "--local", "--reservation", made, "--name", "reserved"]
-    said = invoke(*words, "--disk-gb", "70")
-    assert f"g4dn.2xlarge in us-east-1c ({made}), $0.00/h" in said.stderr
-    [[machine]] = [
-        reservation["Instances"]
-        for reservation in aws("describe-instances", "--filters", "Name=tag:Name,Values=reserved")[
-            "Reservations"
-        ]
-    ]
-    [disk] = aws("describe-volumes", "--filters",
-                 f"Name=attachment.instance-id,Values={machine['InstanceId']}")["Volumes"]  # fmt: skip
-    assert disk["Size"] == 70
+    run = invoke(*words, "--disk-gb", "70", "--json")
+    assert f"g4dn.2xlarge in us-east-1c ({made}), $0.00/h" in run.stderr
+    volume = json.loads(run.stdout)["root_volume_id"]
+    assert aws("describe-volumes", "--volume-ids", volume)["Volumes"][0]["Size"] == 70
     full = invoke(*words[:-1], "second", status=2)
     assert f"{made} is full: 1 of 1" in full.stderr
     invoke("terminate", "reserved", "--local")
