@@ -594,6 +594,9 @@ def recipes(_context: Any, json: bool = False) -> None:
         "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
         "idle": "how long nobody may use it before it does: 1h, never",
         "at_end": "what it does then: stop (the default, except on spot) or terminate",
+        "via": "ssm: without a public address, reached by AWS's Session Manager",
+        "instance_profile": "what the machine may do at AWS: name of an IAM instance profile "
+        "(Session Manager's agent needs one with AmazonSSMManagedInstanceCore)",
         "connect": "open a shell on it",
         "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
         "no_browser": NO_BROWSER,
@@ -618,6 +621,8 @@ def launch_from_ami(
     ttl: str = "12h",
     idle: str = "never",
     at_end: str | None = None,
+    via: str | None = None,
+    instance_profile: str | None = None,
     connect: bool = False,
     jupyter: bool = False,
     no_browser: bool = False,
@@ -651,6 +656,8 @@ def launch_from_ami(
             key=key,
             name=name,
             lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
+            via=via,
+            instance_profile=instance_profile,
         )
         cloud = _cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 
 from bake.remote.heartbeat import Line
@@ -39,30 +40,34 @@ class ProxyLine(Line):
                 self._words.close()
                 raise
         super().__init__(ours)
+        self._ending = threading.Lock()
+        self._complaint = ""
 
     def complaint(self) -> str:
-        """The last line that it wrote to stderr, if it has failed; else ""."""
-        try:
-            status = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            return ""
-        if status == 0 or self._words.closed:
+        """The last line that it wrote to stderr, if it has failed by itself; else ""."""
+        self.close()  # paramiko does, too, as soon as it hears nothing more
+        return self._complaint
+
+    def close(self) -> None:
+        super().close()
+        with self._ending:
+            if not self._words.closed:
+                self._complaint = self._end()
+                self._words.close()
+
+    def _end(self) -> str:
+        """It, and what it has started: most programs end with their stdin."""
+        status: int | None = None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+            if number == signal.SIGTERM:
+                status = self._process.returncode
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+        self._process.wait()
+        if not status:  # it was made to end, or has done so as it should
             return ""
         written = os.pread(self._words.fileno(), 64 * 1024, 0).decode(errors="replace")
         lines = [line.strip() for line in written.splitlines() if line.strip()]
         return lines[-1] if lines else f"it ended with status {status}"
-
-    def close(self) -> None:
-        super().close()
-        if not self._words.closed:
-            self._words.close()
-            self._end()
-
-    def _end(self) -> None:
-        """It, and what it has started: most programs end with their stdin."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_END_S)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-        self._process.wait()
