@@ -1232,6 +1232,86 @@ def ssh_config(
 @task(
     positional=["machine"],
     help={
+        **MACHINE,
+        "port": "on this computer; the next free one where it is taken",
+        "no_browser": NO_BROWSER,
+        "stop": "end Jupyter and its kernels on the machine, which runs on",
+    },
+    **COMMAND,
+)
+def jupyter(
+    _context: Any,
+    machine: Any = None,
+    port: int = 8889,
+    no_browser: bool = False,
+    stop: bool = False,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
+    console = _console(json, quiet)
+    with running(console, interrupted="the machine runs on"):
+        from bake.machine import cost, jupyter, lifetime, reach, selection
+
+        jupyter.check_port(port)
+        cloud = _cloud(console, local=local, region=region)
+        found = selection.find_ours(cloud, _only(machine, "machine"))
+        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+        if not stop:
+            console.print(
+                f"Costs    {cost.in_words(cost.of(cloud, found))}",
+                f"Ends     {lifetime.describe(found, cloud.now())}",
+            )
+            browser = not (no_browser or json)
+            _use_jupyter(
+                console, cloud, found, port=port, browser=browser, local=local, region=region
+            )
+            return
+        with reach.connection(host) as connection:
+            stopped = jupyter.stop(connection)
+        console.result(
+            {"stopped": stopped}, "Jupyter has ended." if stopped else "There is none that runs."
+        )
+
+
+def _use_jupyter(
+    console: Console,
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    port: int = 8889,
+    browser: bool,
+    local: bool,
+    region: str | None,
+    known: dict[str, Any] | None = None,
+) -> None:
+    import shlex
+
+    from bake.machine import jupyter, reach
+
+    def words(verb: str, *more: str) -> str:
+        there = [*(["--local"] if local else []), *(["--region", region] if region else [])]
+        name = machine.name or machine.instance_id
+        return shlex.join([_invoke(), verb, name, *more, *there])
+
+    with reach.connection(reach.host_of(cloud, machine, ssh_port=_ssh_port())) as connection:
+        jupyter.use(
+            cloud,
+            machine,
+            connection,
+            console,
+            port=port,
+            words=words,
+            open_browser=browser,
+            known=known,
+        )
+
+
+@task(
+    positional=["machine"],
+    help={
         "machine": "id or name of a machine that runs (default: the only one); it goes on running",
         "ami": "launch from this image instead: its id, name or recipe (default: the newest one)",
         "instance_type": "launch one of each of these: g4dn.xlarge,g5.xlarge (default: the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,15 +17,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from aws_in_process import Aws, aws_in_process
 from browser import browser as chromium
 from browser import screenshot
+from notebook_page import NotebookPage
 from proxy import Proxy
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import visibility_of_element_located
 from selenium.webdriver.support.wait import WebDriverWait
 from sshd import Machine as Sshd
 from sshd import free_port, sshd
@@ -32,7 +37,7 @@ from sshd import free_port, sshd
 from bake.aws.image import Image
 from bake.aws.machine import Machine, find_machine
 from bake.aws.session import Cloud
-from bake.aws.tags import RECIPE, STAGE
+from bake.aws.tags import ENDS, RECIPE, STAGE, rfc3339
 from bake.console import Console
 from bake.errors import BakeError, LostError, RemoteError, RequestError
 from bake.machine import browser, jupyter
@@ -252,9 +257,15 @@ def notebook() -> Iterator[Status]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jupyter, "_LOOK_S", 0.05)
     monkeypatch.setattr(jupyter, "_ASK_S", 0.1)
+    monkeypatch.setattr(jupyter, "_FIRST_TRY_S", 0.3)
     monkeypatch.setattr(jupyter, "_TRY_S", 0.3)
     monkeypatch.setattr(jupyter, "_ANSWERS_S", 0.5)
+
+
+def words(*command: str) -> str:
+    return " ".join(["invoke", command[0], "mine", *command[1:]])
 
 
 @contextmanager
@@ -268,7 +279,7 @@ def held(
 
     def hold(local_port: int) -> None:
         try:
-            jupyter._hold(cloud, machine, connection, server, local_port, console)
+            jupyter._hold(cloud, machine, connection, server, local_port, console, words)
         except BakeError as error:
             raised.append(error)
 
@@ -356,7 +367,7 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     ):
         way.refuse = True
         way.cut("drop")
-        time.sleep(2)
+        time.sleep(1.5)
         way.refuse = False
         deadline = time.monotonic() + 10
         while not ssh.alive and time.monotonic() < deadline:
@@ -369,6 +380,32 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     assert said.count("The SSH connection broke; it is being made again") == 1
     assert said.count("Still no SSH connection. If this computer is in another network") == 1
     assert said.count("Connected again after") == 1
+
+
+def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_was_put_off(
+    aws: Aws,
+    machine: Machine,
+    ssh: Connection,
+    notebook: Status,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(jupyter, "_LOOK_UP_S", 0.1)
+
+    def put_off(hours: float) -> None:
+        ends = rfc3339(aws.cloud.now() + timedelta(hours=hours))
+        tags = [{"Key": ENDS, "Value": ends}]
+        aws.cloud.ec2("CreateTags", Resources=[machine.instance_id], Tags=tags)
+        time.sleep(0.5)
+
+    with held(aws.cloud, machine, ssh, notebook) as end:
+        for hours in (2, 0.2, 0.1, 3, 0.2):
+            put_off(hours)
+        notebook.token = "another's"
+        end()
+    said = capfd.readouterr().err
+    assert len(re.findall("The machine ends in 1[12] min .. s. To put that off:", said)) == 2
+    assert said.count("invoke extend mine 2h") == 2
 
 
 def test_jupyter_that_does_not_answer_through_the_tunnel_is_an_error(ssh: Connection) -> None:
@@ -447,6 +484,10 @@ def test_real_jupyter_old_and_new(
                         lambda driver: driver.find_elements(By.CSS_SELECTOR, shown)
                     )
                     screenshot(driver, f"jupyter/{first.page}.png")
+                    if first.page == "lab":
+                        assert NotebookPage(driver).run("print(6 * 7)") == "42"
+                    else:
+                        assert run_in_notebook_6(driver, "print(6 * 7)") == "42"
                 assert first.page == {"notebook<7": "tree", "jupyterlab": "lab"}[which]
                 for path in runtime.iterdir():
                     if path.suffix in (".json", ".log", ".lock"):
@@ -459,6 +500,25 @@ def test_real_jupyter_old_and_new(
         finally:
             for path in runtime.glob("*server-*.json"):
                 os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
+
+
+def run_in_notebook_6(driver: Chrome, code: str) -> str:
+    """In a new notebook with the environment's kernel, which opens in a window of its own."""
+
+    def one(selector: str) -> WebElement:
+        found: WebElement = WebDriverWait(driver, 60).until(
+            visibility_of_element_located((By.CSS_SELECTOR, selector))
+        )
+        return found
+
+    one("#new-dropdown-button").click()
+    one("#kernel-d2l a").click()
+    WebDriverWait(driver, 60).until(lambda driver: len(driver.window_handles) == 2)
+    driver.switch_to.window(driver.window_handles[1])
+    one(".kernel_idle_icon")
+    one(".CodeMirror").click()
+    driver.switch_to.active_element.send_keys(code, Keys.SHIFT + Keys.ENTER)
+    return str(one(".output_subarea").text)
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import http.client
 import secrets
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,25 @@ from bake.aws.image import Image
 from bake.aws.machine import GONE, Machine, find_machine
 from bake.aws.session import Cloud
 from bake.aws.tags import read_stages
-from bake.console import Console
+from bake.console import Console, duration
 from bake.errors import CloudError, ConnectError, LostError, RemoteError, RequestError
-from bake.machine import browser
+from bake.machine import browser, lifetime
 from bake.plan import PREFIXES
 from bake.remote.connection import Connection
 from bake.remote.tunnel import forward
 
 STAGE = "d2l"
 
-# For the first connection, and for one that a page waits for.
-CONNECT_S = 15.0
-
 # The machine's own limit (server.py), and some more.
 _STARTS_S = 11 * 60
 _NO_JUPYTER = 66  # environment.sh
 _TRIES = 3
 _ANSWERS_S, _ANSWER_S = 60.0, 10.0
-# How long one try at a new connection lasts, and after what time the usual reason is named.
-_TRY_S, _LONG_S = 5.0, 60.0
+# How long a try at a new connection lasts: the first, before EC2 is asked, and those after it. Then
+# after what time the usual reason is named.
+_FIRST_TRY_S, _TRY_S, _LONG_S = 3.0, 15.0, 60.0
+# How often the machine's end is looked up, and how long before it is said.
+_LOOK_UP_S, _NEAR = 60.0, timedelta(minutes=15)
 # How often the connection is looked at and Jupyter asked, and after how many silences it has ended.
 _LOOK_S, _ASK_S, _SILENT = 0.25, 3.0, 3
 _BUSY = "it takes its time"
@@ -112,14 +113,14 @@ def use(
     console: Console,
     *,
     port: int,
-    command: str,
+    words: Callable[..., str],
     open_browser: bool,
     known: dict[str, Any] | None = None,
 ) -> None:
     """Start it, lead localhost:`port` to it, open the browser, and hold that until Ctrl-C.
 
     Returns when the person ends it (INT, TERM, HUP), or when Jupyter has ended. LostError when the
-    machine is gone, by EC2's word. `command` reaches it again; `known` goes into the JSON, too.
+    machine is gone, by EC2's word. `words` makes a command about it; `known` goes into the JSON.
     """
     name = machine.name or machine.instance_id
     with console.step("Jupyter") as step:
@@ -140,16 +141,21 @@ def use(
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
                     "Ctrl-C closes the tunnel; Jupyter and its kernels run on.",
                 )
-                _hold(cloud, machine, connection, server, local_port, console)
+                _hold(cloud, machine, connection, server, local_port, console, words)
         except KeyboardInterrupt:
             console.print(
                 "",
                 f"The tunnel is closed. Jupyter runs on, and {name} costs on.",
-                f"Use it again   {command}",
-                f"End Jupyter    {command} --stop",
+                f"Use it again   {words('jupyter')}",
+                f"End Jupyter    {words('jupyter')} --stop",
+                f"Stop it all    {words('stop')}",
             )
         else:
-            console.print(f"Jupyter has ended on {name}.", f"Start it again   {command}")
+            console.print(
+                f"Jupyter has ended on {name}, which costs on.",
+                f"Start it again   {words('jupyter')}",
+                f"Stop it all      {words('stop')}",
+            )
 
 
 def _hold(
@@ -159,12 +165,14 @@ def _hold(
     server: Server,
     local_port: int,
     console: Console,
+    words: Callable[..., str],
 ) -> None:
     """Until Jupyter has ended; a connection that breaks is made again.
 
     Nothing runs on the machine meanwhile: a command there would keep it from being idle.
     """
     asked_at, silent = time.monotonic(), 0
+    looked_up_at, near = -_LOOK_UP_S, False
     while silent < _SILENT:
         interrupts.pause(_LOOK_S)
         if connection.alive and time.monotonic() - asked_at > _ASK_S:
@@ -172,18 +180,43 @@ def _hold(
             asked_at = time.monotonic()
             if connection.alive:
                 silent = 0 if said in (http.client.OK, _BUSY) else silent + 1
+        if time.monotonic() - looked_up_at > _LOOK_UP_S:
+            near = _warn_of_end(cloud, machine, console, words, warned=near)
+            looked_up_at = time.monotonic()
         if not connection.alive:
             _come_back(cloud, machine, connection, console)
             silent = 0
 
 
+def _warn_of_end(
+    cloud: Cloud,
+    machine: Machine,
+    console: Console,
+    words: Callable[..., str],
+    *,
+    warned: bool,
+) -> bool:
+    """Whether it is near, said once: the machine itself warns at terminals, and a page is none."""
+    try:
+        now = find_machine(cloud, machine.instance_id)
+        left = lifetime.left(now, cloud.now()) if now else None
+    except CloudError:
+        return warned
+    near = left is not None and left < _NEAR
+    if near and left and not warned:
+        console.warn(f"The machine ends in {duration(left.total_seconds())}. To put that off:")
+        console.print(words("extend", "2h"))
+    return near
+
+
 def _come_back(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
     console.warn("The SSH connection broke; it is being made again …")
-    began, told = time.monotonic(), False
+    began, told, try_s = time.monotonic(), False, _FIRST_TRY_S
     while True:
         try:
-            connection.reconnect(timeout_s=_TRY_S)
+            connection.reconnect(timeout_s=try_s)
         except ConnectError:
+            try_s = _TRY_S
             _refuse_if_gone(cloud, machine)
         else:
             console.note(f"Connected again after {time.monotonic() - began:.0f} s.")
