@@ -163,3 +163,22 @@ def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
     )
     failure.write(job.folder)
     return failure
+
+
+def write_report(workshop: Workshop, job: Job, error: BakeError | None = None) -> None:
+    """The page of a bake, beside its logs, however the bake has ended; `invoke report` makes it again.
+
+    An image is worth more than its page: what goes wrong here is said, and fails nothing.
+    """
+    if not job.folder.is_dir():
+        return  # nothing was begun
+    try:
+        if error is not None:
+            write_failure(workshop, job, error)
+        from bake.page import report  # plotly takes its time
+
+        path = report.make(job.folder)
+    except Exception as problem:
+        workshop.console.warn(f"No report of this bake: {problem}")
+    else:
+        workshop.console.note(f"The report is {path}")

@@ -21,7 +21,7 @@ from bake.aws.undo import clean_up
 from bake.builder import Builder, OnFailure, a_builder
 from bake.checkpoints import StartPoints
 from bake.errors import BakeError, CloudError, LostError, RequestError
-from bake.finish import check_it_is_clean, prove_it, take_image, write_record
+from bake.finish import check_it_is_clean, prove_it, take_image, write_record, write_report
 from bake.forecast import BUILDER, PROOF
 from bake.job import Job, Workshop, finished_image, make_folder, prepare, take_up
 from bake.plan import environment_prefix
@@ -183,12 +183,14 @@ def _outcome(
         if start := points.best(job.plan):
             held = ", ".join(start.stages)
             error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
+        write_report(workshop, job, error)
         return Outcome(recipe, "failed", monotonic() - began, error=error)
     finally:
         floor.leave(recipe)
     if isinstance(made, Image):
         return Outcome(recipe, "there already", monotonic() - began, image=made)
     record, image = made
+    write_report(workshop, job)
     return Outcome(recipe, "baked", monotonic() - began, image=image, record=record)
 
 

@@ -27,7 +27,7 @@ _TEMPLATE = go.layout.Template(
             "bordercolor": "var(--line)",
             "font": {"color": "var(--text)"},
         },
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        "showlegend": False,  # the page has one, which wraps on a phone
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         # A finger on a chart scrolls the page.
         "dragmode": False,
@@ -39,11 +39,15 @@ _TEMPLATE = go.layout.Template(
 
 @dataclass(frozen=True)
 class Chart:
-    """As a page shows it. `alt` says in words what can be seen; the figures stand in a table."""
+    """As a page shows it. `alt` says in words what can be seen; the figures stand in a table.
+
+    `legend` is name and colour of each trace, where there are several.
+    """
 
     title: str
     alt: str
     height: int
+    legend: tuple[tuple[str, str], ...]
     spec: dict[str, Any]
 
 
@@ -54,7 +58,19 @@ def chart(figure: go.Figure, *, title: str, alt: str, height: int = 320) -> Char
     templates `hovertemplate` and `texttemplate`.
     """
     themed = go.Figure(figure).update_layout(template=_TEMPLATE)
-    return Chart(title, alt, height, _as_text(json.loads(themed.to_json())))
+    spec = json.loads(themed.to_json())
+    return Chart(title, alt, height, _legend(spec["data"]), _as_text(spec))
+
+
+def _legend(traces: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Of those that have a name; a trace without a colour has the next one of the page's."""
+    found = []
+    for number, trace in enumerate(traces):
+        own = [trace.get(part, {}).get("color") for part in ("marker", "line")]
+        colour = next((each for each in own if isinstance(each, str)), None)
+        if trace.get("name") and trace.get("showlegend", True):
+            found.append((trace["name"], colour or COLOURS[number % len(COLOURS)]))
+    return tuple(found) if len(found) > 1 else ()
 
 
 def _as_text(value: Any, name: str = "") -> Any:

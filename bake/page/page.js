@@ -2,12 +2,21 @@
 (() => {
   const drawn = document.documentElement.dataset;
 
-  // Lists: what is typed is looked for in each row.
+  // Lists: what is typed is looked for in each row; a list is open while it has some.
   for (const input of document.querySelectorAll("input[data-filters]")) {
-    const rows = document.getElementById(input.dataset.filters).querySelectorAll("tbody tr");
+    const lists = [...document.getElementById(input.dataset.filters).querySelectorAll("details")];
+    const output = document.querySelector(`output[for="${input.id}"]`);
     input.addEventListener("input", () => {
       const wanted = input.value.trim().toLowerCase();
-      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      let found = 0;
+      for (const list of lists) {
+        const rows = [...list.querySelectorAll("tbody tr")];
+        for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+        const shown = rows.filter((row) => !row.hidden).length;
+        list.open = wanted !== "" && shown > 0;
+        found += shown;
+      }
+      output.textContent = wanted ? `${found} found` : "";
     });
   }
 

@@ -111,6 +111,7 @@ def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart 
     there = {
         machine: {name: each for name, each in found.items() if each is not None}
         for machine, found in bars.items()
+        if any(found.values())
     }
     figures = [each for found in there.values() for each in found.values()]
     if not figures:
@@ -138,7 +139,7 @@ def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart 
             text=[three_digits(value) for value in values],
             hovertemplate=f"%{{x}}: %{{y:.3~g}} {unit}",
         )
-        words += [f"{machine}: {_listed(found)}"] if found else []
+        words.append(f"{machine}: {_listed(found)}")
     chart_.update_layout(barmode="group", yaxis={"title": {"text": unit}, "rangemode": "tozero"})
     return chart(chart_, title=title, alt="; ".join(words))
 
