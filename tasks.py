@@ -446,6 +446,29 @@ def lock(
 
 
 @task(
+    positional=["which"],
+    help={
+        "which": "a run, a recipe (its newest bake here) or a record.json (default: the newest)",
+        "browser": "open it, too",
+    },
+    **COMMAND,
+)
+def report(_context: Any, which: Any = None, browser: bool = False, json: bool = False) -> None:
+    """Make the page of a bake again, report.html beside its record, and say where it is."""
+    console = _console(json)
+    with running(console):
+        from bake import folders
+        from bake.machine.browser import opens
+        from bake.page import report as reports
+        from bake.record import kept
+
+        path = reports.make(kept.find(folders.builds(), _only(which, "bake") or ""))
+        console.result({"path": str(path)}, str(path))
+        if browser and not opens(path):
+            console.warn(f"No browser is to be had here: open {path.absolute().as_uri()}")
+
+
+@task(
     positional=["recipe"],
     help={"recipe": "what is to be baked (default: the recipe for CUDA 10.1)"},
     **COMMAND,
@@ -1473,6 +1496,7 @@ namespace = Collection(
     plan,
     rebuild,
     lock,
+    report,
     recipes,
     doctor,
     checkpoints,

@@ -166,7 +166,7 @@ def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
 
 
 def write_report(workshop: Workshop, job: Job, error: BakeError | None = None) -> None:
-    """The page of a bake, beside its logs, however the bake has ended; `invoke report` makes it again.
+    """The page of a bake, beside its logs, however it has ended; `invoke report` makes it again.
 
     An image is worth more than its page: what goes wrong here is said, and fails nothing.
     """
