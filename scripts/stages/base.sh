@@ -58,7 +58,7 @@ case $OS_MIRROR in
 esac
 
 apt_get update
-packages=(build-essential bzip2 ca-certificates curl git gnupg "$fortran" libgomp1 unzip)
+packages=(build-essential bzip2 ca-certificates curl git gnupg "$fortran" libgomp1 rsync unzip)
 read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
 apt_install "${packages[@]}" "${more[@]}"
 

@@ -23,7 +23,8 @@ from bake.local.standin.trust import Trust
 # What the stage `base` asks for. Version 0: none of these replaces what is really in the machine.
 BASE_PACKAGES = (
     "build-essential", "bzip2", "ca-certificates", "curl", "git", "gnupg",
-    "libgfortran3", "libgfortran5", "libgomp1", "python3-venv", "unzip",
+    "libgfortran3", "libgfortran5", "libgomp1", "python3-venv", "rsync",
+    "unzip",
 )  # fmt: skip
 NVIDIA_LABEL = "NVIDIA CUDA"  # what NVIDIA's own pin file goes by
 
