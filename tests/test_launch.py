@@ -251,6 +251,14 @@ def test_of_all_types_on_which_the_image_works_the_cheapest_has_one_gpu_unless_m
     ]
 
 
+def test_of_an_image_that_does_not_say_what_is_in_it_the_recipes_types_are_ranked(
+    aws: Aws, answering: None
+) -> None:
+    spot_prices(aws, {("g4dn.2xlarge", "b"): 0.02})
+    start(aws, usual=("g4dn.xlarge", "g4dn.2xlarge"), instance_types=(), cheapest=True)
+    assert tried(aws) == ["g4dn.2xlarge b spot"]
+
+
 def test_a_subnet_and_a_larger_disk_are_what_was_asked_for(aws: Aws, answering: None) -> None:
     subnet = aws.placement(zone="c").subnet_id
     start(aws, subnet_id=subnet, disk_gb=100)

@@ -79,7 +79,9 @@ def find_places(
     reserved = find_reservation(cloud, wish.reservation_id) if wish.reservation_id else None
     asked = _asked(wish, reserved)
     fit.refuse_unfit(known, inside, asked)
-    types = asked or fit.usual(known, inside, () if wish.cheapest else usual, wish.gpus)
+    if wish.cheapest and inside.known:
+        usual = ()  # whatever it works on
+    types = asked or fit.usual(known, inside, usual, wish.gpus)
     if not types:
         gpus = f" with {wish.gpus} GPUs" if wish.gpus and inside.known else ""
         raise RequestError(
