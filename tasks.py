@@ -684,9 +684,11 @@ def launch_from_ami(
         )
         cloud = _cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.
-        proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
+        enough = ("gpu", "cpu") if local else ("gpu",)
+        proved = ("gpu", "cpu", "no") if unverified else enough
         flag = " --local" if local else ""
         image = selection.choose_image(cloud, ami, proved=proved, flags=flag)
+        flag += f" --region {region}" if region else ""
         if jupyter:
             check_image(image)
         launched = launching.launch(
