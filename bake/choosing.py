@@ -235,9 +235,8 @@ def show_quotas(
         if machine and isinstance(quota, Quota):
             console.note(f"{quota.name}: {how_many(quota.vcpus, machine)}")
     example = machine or meant(catalog, USUAL)
-    console.print(
-        f"To ask for more: {command} --type {example.name} [--spot] --raise {2 * example.vcpus}"
-    )
+    console.note("To ask AWS for more:")
+    console.print(f"  {command} --type {example.name} [--spot] --raise {2 * example.vcpus}")
     show_unknown(console, refused)
 
 

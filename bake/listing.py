@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from bake import catalog
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.image import Image
 from bake.aws.machine import Machine
@@ -16,7 +17,7 @@ from bake.console import Console, duration
 from bake.errors import BakeError
 from bake.forecast import span
 from bake.machine import cost as in_usd
-from bake.machine import lifetime
+from bake.machine import fit, lifetime
 from bake.machine.cost import Cost
 
 if TYPE_CHECKING:
@@ -28,27 +29,80 @@ if TYPE_CHECKING:
     from bake.preview import Preview
     from bake.rebuild import Report
 
+# From here on there is room for what else a person may want to know.
+_WIDE = 120
 KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
 
 
-def show_images(console: Console, images: Sequence[Image], now: datetime | None = None) -> None:
-    """`now` is AWS's time: their ages are by it."""
-    console.table(
-        ["image", "recipe", "proved", "disk", "age"],
+def show_images(
+    console: Console,
+    images: Sequence[Image],
+    now: datetime | None = None,
+    usd_per_gb_month: float | None = None,
+) -> None:
+    """`now` is AWS's time: their ages are by it. `usd_per_gb_month` is a snapshot's, or None."""
+    now = now or datetime.now(UTC)
+    columns = ["image", "recipe", "in it", "proved", "GB", "$/month", "age"]
+    rows = [
         [
-            [
-                image.image_id,
-                image.recipe,
-                _proved(image) if image.state == "available" else image.state,
-                f"{image.size_gb} GB",
-                _age(image.created_at, now),
-            ]
-            for image in images
-        ],
+            image.image_id,
+            image.recipe,
+            "\n".join(_inside(image)) or "-",
+            (_proved(image) if image.state == "available" else image.state).replace(", ", ",\n"),
+            str(image.size_gb),
+            "?" if usd_per_gb_month is None else f"{image.size_gb * usd_per_gb_month:.2f}",
+            in_short(now - image.created_at),
+        ]
+        for image in images
+    ]
+    if console.width >= _WIDE:
+        columns.append("name")
+        for row, image in zip(rows, images, strict=True):
+            row.append(image.name)
+    console.table(
+        columns,
+        folded(columns, rows, 1, console.width),
         empty="You have no images here. Make one: invoke bake --cuda 10.1",
+        right=("GB", "$/month"),
     )
     if console.json:
-        console.result([image_document(image) for image in images])
+        console.result(
+            [
+                image_document(image)
+                | {"usd_per_month_at_most": _at_most(image.size_gb, usd_per_gb_month)}
+                for image in images
+            ]
+        )
+    elif images:
+        console.note("$/month is the most that it can be: EBS bills only the blocks in use.")
+
+
+def _inside(image: Image) -> list[str]:
+    """CUDA and the framework, as far as its tags say."""
+    inside = fit.contents(catalog.load(), image.tags, image.architecture)
+    cuda = [f"CUDA {inside.cuda.version}"] if inside.cuda else []
+    return cuda + ([f"{inside.build.name} {inside.build.version}"] if inside.build else [])
+
+
+def _at_most(size_gb: int, usd_per_gb_month: float | None) -> float | None:
+    return None if usd_per_gb_month is None else round(size_gb * usd_per_gb_month, 2)
+
+
+def folded(
+    columns: Sequence[str], rows: Sequence[list[str]], column: int, width: int
+) -> list[list[str]]:
+    """With one column in several lines where there is no room, so that the others stay whole."""
+    room = max(room_for(columns, rows, column, width), 8)
+    return [[*row[:column], "\n".join(wrap(row[column], room)), *row[column + 1 :]] for row in rows]
+
+
+def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> int:
+    """What the others leave of the width to a column; two blanks stand between each."""
+    taken = 0
+    for number, cells in enumerate(zip(columns, *rows, strict=True)):
+        if number != column:
+            taken += 2 + max(len(line) for cell in cells for line in cell.split("\n"))
+    return width - taken
 
 
 def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:

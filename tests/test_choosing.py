@@ -169,7 +169,8 @@ def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture
         "Running On-Demand G and VT instances     64       4  -",
         "Running On-Demand P instances             0       0  96: case open, 3 d ago",
         "All G and VT Spot Instance Requests       8       0  96: not approved, 3 d ago",
-        "To ask for more: invoke quota --type g4dn.xlarge [--spot] --raise 8",
+        "To ask AWS for more:",
+        "  invoke quota --type g4dn.xlarge [--spot] --raise 8",
     ]
 
 

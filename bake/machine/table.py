@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from textwrap import wrap
 
 from bake.aws.machine import Machine
 from bake.console import Console
 from bake.errors import CloudError
-from bake.listing import in_short, machine_document
+from bake.listing import folded, in_short, machine_document, room_for
 from bake.machine import lifetime
 from bake.machine.cost import Cost, Costs, money, rate
 
@@ -68,20 +67,12 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
 
 def _fitted(columns: Sequence[str], rows: list[list[str]], width: int) -> list[list[str]]:
     """With what is long in several lines, so that addresses and figures stay in one piece."""
-
-    def room() -> int:
-        others = zip(columns[1:], *(row[1:] for row in rows), strict=True)
-        taken = sum(
-            2 + max(len(line) for cell in column for line in cell.split("\n")) for column in others
-        )
-        return width - taken
-
     names = max((len(row[0]) for row in rows), default=0)
     for column, old, new in ((2, " spot", "\nspot"), (1, "-", "-\n")):
-        if room() < names:
+        if room_for(columns, rows, 0, width) < names:
             for row in rows:
                 row[column] = row[column].replace(old, new)
-    return [["\n".join(wrap(row[0], max(room(), 8))), *row[1:]] for row in rows]
+    return folded(columns, rows, 0, width)
 
 
 def totals(costs: Sequence[Cost]) -> list[str]:
@@ -108,4 +99,5 @@ def totals(costs: Sequence[Cost]) -> list[str]:
 def show_unknown(console: Console, refusals: Sequence[CloudError]) -> None:
     """Why there is a question mark: each reason once, in one line."""
     for said in dict.fromkeys(f"{each.message} ({each.code})" for each in refusals):
-        console.warn(f"? is not known: {said}")
+        if not console.json:
+            console.warn(f"? is not known: {said}")
