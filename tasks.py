@@ -446,6 +446,29 @@ def lock(
 
 
 @task(
+    positional=["which"],
+    help={
+        "which": "a run, a recipe (its newest bake here) or a record.json (default: the newest)",
+        "browser": "open it, too",
+    },
+    **COMMAND,
+)
+def report(_context: Any, which: Any = None, browser: bool = False, json: bool = False) -> None:
+    """Make the page of a bake again, report.html beside its record, and say where it is."""
+    console = _console(json)
+    with running(console):
+        from bake import folders
+        from bake.machine.browser import opens
+        from bake.page import report as reports
+        from bake.record import kept
+
+        path = reports.make(kept.find(folders.builds(), _only(which, "bake") or ""))
+        console.result({"path": str(path)}, str(path))
+        if browser and not opens(path):
+            console.warn(f"No browser is to be had here: open {path.absolute().as_uri()}")
+
+
+@task(
     positional=["recipe"],
     help={"recipe": "what is to be baked (default: the recipe for CUDA 10.1)"},
     **COMMAND,
@@ -594,6 +617,9 @@ def recipes(_context: Any, json: bool = False) -> None:
         "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
         "idle": "how long nobody may use it before it does: 1h, never",
         "at_end": "what it does then: stop (the default, except on spot) or terminate",
+        "via": "ssm: without a public address, reached by AWS's Session Manager",
+        "instance_profile": "what the machine may do at AWS: name of an IAM instance profile "
+        "(Session Manager's agent needs one with AmazonSSMManagedInstanceCore)",
         "connect": "open a shell on it",
         "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
         "no_browser": NO_BROWSER,
@@ -618,6 +644,8 @@ def launch_from_ami(
     ttl: str = "12h",
     idle: str = "never",
     at_end: str | None = None,
+    via: str | None = None,
+    instance_profile: str | None = None,
     connect: bool = False,
     jupyter: bool = False,
     no_browser: bool = False,
@@ -651,12 +679,16 @@ def launch_from_ami(
             key=key,
             name=name,
             lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
+            via=via,
+            instance_profile=instance_profile,
         )
         cloud = _cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.
-        proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
+        enough = ("gpu", "cpu") if local else ("gpu",)
+        proved = ("gpu", "cpu", "no") if unverified else enough
         flag = " --local" if local else ""
         image = selection.choose_image(cloud, ami, proved=proved, flags=flag)
+        flag += f" --region {region}" if region else ""
         if jupyter:
             check_image(image)
         launched = launching.launch(
@@ -1229,6 +1261,86 @@ def ssh_config(
 @task(
     positional=["machine"],
     help={
+        **MACHINE,
+        "port": "on this computer; the next free one where it is taken",
+        "no_browser": NO_BROWSER,
+        "stop": "end Jupyter and its kernels on the machine, which runs on",
+    },
+    **COMMAND,
+)
+def jupyter(
+    _context: Any,
+    machine: Any = None,
+    port: int = 8889,
+    no_browser: bool = False,
+    stop: bool = False,
+    region: str | None = None,
+    local: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
+    console = _console(json, quiet)
+    with running(console, interrupted="the machine runs on"):
+        from bake.machine import cost, jupyter, lifetime, reach, selection
+
+        jupyter.check_port(port)
+        cloud = _cloud(console, local=local, region=region)
+        found = selection.find_ours(cloud, _only(machine, "machine"))
+        host = reach.host_of(cloud, found, ssh_port=_ssh_port())
+        if not stop:
+            console.print(
+                f"Costs    {cost.in_words(cost.of(cloud, found))}",
+                f"Ends     {lifetime.describe(found, cloud.now())}",
+            )
+            browser = not (no_browser or json)
+            _use_jupyter(
+                console, cloud, found, port=port, browser=browser, local=local, region=region
+            )
+            return
+        with reach.connection(host) as connection:
+            stopped = jupyter.stop(connection)
+        console.result(
+            {"stopped": stopped}, "Jupyter has ended." if stopped else "There is none that runs."
+        )
+
+
+def _use_jupyter(
+    console: Console,
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    port: int = 8889,
+    browser: bool,
+    local: bool,
+    region: str | None,
+    known: dict[str, Any] | None = None,
+) -> None:
+    import shlex
+
+    from bake.machine import jupyter, reach
+
+    def words(verb: str, *more: str) -> str:
+        there = [*(["--local"] if local else []), *(["--region", region] if region else [])]
+        name = machine.name or machine.instance_id
+        return shlex.join([_invoke(), verb, name, *more, *there])
+
+    with reach.connection(reach.host_of(cloud, machine, ssh_port=_ssh_port())) as connection:
+        jupyter.use(
+            cloud,
+            machine,
+            connection,
+            console,
+            port=port,
+            words=words,
+            open_browser=browser,
+            known=known,
+        )
+
+
+@task(
+    positional=["machine"],
+    help={
         "machine": "id or name of a machine that runs (default: the only one); it goes on running",
         "ami": "launch from this image instead: its id, name or recipe (default: the newest one)",
         "instance_type": "launch one of each of these: g4dn.xlarge,g5.xlarge (default: the "
@@ -1390,6 +1502,7 @@ namespace = Collection(
     plan,
     rebuild,
     lock,
+    report,
     recipes,
     doctor,
     checkpoints,
