@@ -1343,6 +1343,7 @@ def _use_jupyter(
     help={
         "machine": "id or name of a machine that runs (default: the only one); it goes on running",
         "ami": "launch from this image instead: its id, name or recipe (default: the newest one)",
+        "unverified": "also an image that was not proved on a GPU",
         "instance_type": "launch one of each of these: g4dn.xlarge,g5.xlarge (default: the "
         "recipe's first); each is terminated when it has been measured",
         "spot": "spot machines",
@@ -1355,6 +1356,7 @@ def bench(
     _context: Any,
     machine: Any = None,
     ami: str | None = None,
+    unverified: bool = False,
     instance_type: str | None = None,
     spot: bool = False,
     jobs: int = 4,
@@ -1384,7 +1386,7 @@ def bench(
         how: dict[str, Any] = {"builds": folders.builds(), "ssh_port": _ssh_port(), "quick": quick}
         if launches:
             # On a computer without a GPU there is no more to prove than what the CPU can do.
-            proved = ("gpu", "cpu") if local else ("gpu",)
+            proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
             image = selection.choose_image(cloud, ami, proved=proved)
             done = speed.bench_image(
                 cloud,
