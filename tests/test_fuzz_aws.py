@@ -13,7 +13,7 @@ from answers import ImaginedCloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake import catalog, listing
+from bake import catalog, choosing, gpus, listing
 from bake.aws import (
     base_image,
     checkpoint,
@@ -43,7 +43,7 @@ from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
 from bake.console import Console
 from bake.errors import BakeError
-from bake.machine import selection
+from bake.machine import cost, selection, table
 
 TYPES = ("g4dn.xlarge", "p3.2xlarge")
 PLACE = Placement("g4dn.xlarge", "us-east-1a", "subnet-1", "vpc-1", "on-demand")
@@ -121,9 +121,26 @@ def shown(cloud: Any) -> None:
     )
     for console in (Console(), Console(json=True)):
         listing.show_images(console, found)
-        listing.show_machines(console, there)
+        table.show_machines(console, there, datetime.now(UTC), cost.costs(cloud, there))
         usd = price.snapshot_price(cloud)
         listing.show_checkpoints(console, taken, usd, datetime.now(UTC))
+
+
+def chosen(cloud: Any) -> None:
+    known = catalog.load()
+    codes = quota.gpu_quotas()
+    found = gpus.survey(cloud, known, gpus.read_filter(known, gpu="t4", count=1))
+    limits, asked = quota.read_quotas(cloud, codes), quota.read_requests(cloud, codes)
+    for console in (Console(), Console(json=True)):
+        choosing.show_gpus(console, found, "invoke quota")
+        choosing.show_quotas(console, known, limits, asked, datetime.now(UTC), None, "invoke quota")
+
+
+def asked_for_more(cloud: Any) -> object:
+    now = quota.Quota("L-DB2E81BA", "G", 0, 0)
+    asked = quota.ask_for_more(cloud, now, 8)
+    choosing.show_asked(Console(), asked, now, catalog.load().instance_types["g4dn.xlarge"])
+    return asked
 
 
 WORK: dict[str, Callable[[Any], object]] = {
@@ -149,6 +166,8 @@ WORK: dict[str, Callable[[Any], object]] = {
     "placements": placements,
     "reservation": lambda cloud: reservation.find_reservation(cloud, "cr-1"),
     "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
+    "choosing": chosen,
+    "more": asked_for_more,
     "name": lambda cloud: preflight.check_name(cloud, "abc"),
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
     "failures": lambda cloud: failures.failures(cloud, "mxnet-cu101"),
