@@ -216,7 +216,8 @@ def _ends(run: Failure, folder: Path) -> Iterator[End]:
             continue
         log = folder / f"{Path(step.name).name}.log"
         if log.is_file():
-            text = _CONTROL.sub("", log.read_text(errors="replace"))
+            # Not read_text: it makes a new line of each \r, with which a progress bar begins anew.
+            text = _CONTROL.sub("", log.read_bytes().decode(errors="replace"))
             lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
             shown = lines[-_LAST_LINES - 1 :]
             yield End(step.name, "\n".join(shown).strip("\n"), len(lines) - len(shown))
