@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from bake import catalog
 from bake.aws.base_image import find_base_image
-from bake.aws.image import find_image
-from bake.aws.machine import Machine, find_machine, machines, terminate
+from bake.aws.image import delete_image, find_image, wait_until_available
+from bake.aws.machine import Machine, find_machine, machines, start, terminate
 from bake.aws.session import Cloud, connect
 from bake.aws.user_data import user_data
 from bake.console import Console
@@ -47,6 +47,7 @@ from bake.machine.lifetime import (
 )
 from bake.remote.connection import Connection
 from bake.remote.keys import generate
+from bake.remote.reboot import reboot
 
 # It says what the login user has written into two files.
 FAKE_NVIDIA_SMI = b"""#!/bin/sh
@@ -296,10 +297,10 @@ def test_a_kernel_keeps_the_machine_while_it_executes_and_is_used(
 # On real machines --------------------------------------------------------------------------------
 
 
-def launch_one(name: str, lifetime: Lifetime) -> Machine:
+def launch_one(name: str, lifetime: Lifetime, image_id: str = "") -> Machine:
     cloud = connect()
     base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
-    image = find_image(cloud, base.image_id)
+    image = find_image(cloud, image_id or base.image_id)
     assert image
     wish = Wish(instance_types=("g4dn.xlarge",), name=name, lifetime=lifetime)
     port = int(os.environ["BAKE_SSH_PORT"])
@@ -391,6 +392,8 @@ def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> N
             wait_until(
                 lambda: one.run("test -s /run/bake-lifetime/used", check=False).exit_status == 0
             )
+            said = one.run("sudo cloud-init schema --system")
+            assert "Valid" in said.stdout + said.stderr
             assert ask(one, "f.by_ssh(running)").startswith("SSH: ")
             assert ask(one, "f.by_gpu(running)") == ""
             extended = extend(cloud, machine, one, HOUR)
@@ -412,3 +415,100 @@ def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> N
             time.sleep(idle.total_seconds())
             assert state_of(cloud, machine) == "running"
         wait_until(lambda: state_of(cloud, machine) == "stopped")
+
+
+def seconds_left(connection: Connection) -> float:
+    """By the timer's own note of this boot."""
+    connection.run("until test -s /run/bake-lifetime/ends; do sleep 0.1; done", timeout_s=60)
+    noted = connection.run("cat /run/bake-lifetime/ends /proc/uptime").stdout.split()
+    return float(noted[0]) - float(noted[1])
+
+
+@pytest.mark.machines
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_what_starts_again_has_a_whole_ttl_and_what_reboots_what_was_left(
+    local_cloud: Path,
+) -> None:
+    cloud, ttl = connect(), timedelta(seconds=40)
+    with ending(cloud, "again"):
+        machine = launch_one("again", Lifetime(ttl))
+        wait_until(lambda: state_of(cloud, machine) == "stopped", 120)
+        machine = start(cloud, machine.instance_id)
+        assert end(machine) == machine.launched_at + ttl, "not what the tag says: it is older"
+        with logged_in(cloud, machine) as connection:
+            assert 20 < seconds_left(connection) <= 40
+            machine = extend(cloud, machine, connection, ttl)
+            before = seconds_left(connection)
+            assert 50 < before <= 80
+            reboot(connection, timeout_s=120, on_wait=lambda reason: None)
+            assert 40 <= seconds_left(connection) < before
+        moved = end(machine)
+        assert moved
+        wait_until(lambda: state_of(cloud, machine) == "stopped", 150)
+        late = (cloud.now() - moved).total_seconds()
+        assert -5 < late < 30, late
+
+
+# A process that is what its name says in the eyes of the timer, for as long as it is told.
+BUSY_KERNEL = """
+import sys, time
+until = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until: pass
+"""
+
+
+@pytest.mark.machines
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_a_busy_kernel_and_a_gpu_at_work_keep_it_when_nobody_is_logged_in(
+    local_cloud: Path,
+) -> None:
+    cloud, idle = connect(), timedelta(seconds=8)
+    with ending(cloud, "at-work"):
+        machine = launch_one("at-work", Lifetime(None, idle))
+        assert end(machine) is None
+        with logged_in(cloud, machine) as connection:
+            connection.put(FAKE_NVIDIA_SMI, "nvidia-smi", mode=0o755)
+            connection.put(BUSY_KERNEL.encode(), "ipykernel_launcher.py")
+            connection.run("sudo mv nvidia-smi /usr/local/bin/; echo 0 >load; echo >pids")
+            work = "python3 ipykernel_launcher.py 20; echo 5 >load; sleep 20; echo 0 >load"
+            connection.run(f"setsid nohup sh -c '{work}' >/dev/null 2>&1 </dev/null &")
+        time.sleep(38)
+        assert state_of(cloud, machine) == "running"
+        wait_until(lambda: state_of(cloud, machine) == "stopped", 60)
+
+
+@pytest.mark.machines
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_whoever_is_logged_in_is_warned_and_an_image_of_it_has_no_timer(local_cloud: Path) -> None:
+    cloud, ttl = connect(), timedelta(seconds=75)
+    with ending(cloud, "warned", "its-image"):
+        machine = launch_one("warned", Lifetime(ttl, at_end="terminate"))
+        port = int(os.environ["BAKE_SSH_PORT"])
+        person = subprocess.Popen(
+            [*reach.reach(cloud, machine, ssh_port=port), "-tt"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        image_id = cloud.ec2(
+            "CreateImage", InstanceId=machine.instance_id, Name="with-timer", NoReboot=True
+        )["ImageId"]
+        try:
+            image = wait_until_available(cloud, image_id)
+            screen = " ".join(person.communicate()[0].decode(errors="replace").split())
+            assert "To keep it: invoke extend warned 2h" in screen
+            wait_until(lambda: state_of(cloud, machine) == "terminated")
+            other = launch_one("its-image", Lifetime(None), image.image_id)
+            with logged_in(cloud, other) as connection:
+                connection.run("cloud-init status --wait", timeout_s=60)
+                assert connection.run(f"test -x {TIMER}").exit_status == 0, "it came along"
+                assert connection.run(f"sudo {TIMER} extend 60", check=False).exit_status == 1
+                watching = connection.run("pgrep -f 'bake-lifetime watch'", check=False)
+                assert watching.stdout == ""
+                assert connection.run("ls /run/bake-lifetime", check=False).exit_status
+        finally:
+            person.kill()
+            delete_image(cloud, image)

@@ -37,7 +37,7 @@ is_number() { case $1 in '' | *[!0-9]*) false ;; esac }
 least() { [ "$1" -lt "$2" ] && echo "$1" || echo "$2"; }
 
 # When it was launched or started, and what time it is, both by EC2. Without its word, a boot is one.
-launched() { python3 "$facts" launched || echo "$(date +%s) $(date +%s)"; }
+launched() { python3 $facts launched 2>/dev/null || echo "$(date +%s) $(date +%s)"; }
 
 begin() {
     mkdir -p $state
@@ -96,7 +96,8 @@ warn() {
         warned=$before
         time="$((($1 + 59) / 60)) min"
         [ "$1" -ge 60 ] || time="$1 s"
-        tell "$name is switched off in $time, as $2. To keep it: invoke extend $name 2h"
+        tell "$name is switched off in $time, as $2.
+To keep it: invoke extend $name 2h"
     fi
 }
 
