@@ -267,6 +267,44 @@ def test_a_subnet_and_a_larger_disk_are_what_was_asked_for(aws: Aws, answering: 
     assert request["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 100
 
 
+def test_the_end_of_a_capacity_block_is_said(
+    aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reservation_id = aws.cloud.ec2(
+        "CreateCapacityReservation",
+        InstanceType="g4dn.xlarge",
+        InstancePlatform="Linux/UNIX",
+        AvailabilityZone=f"{REGION}b",
+        InstanceCount=1,
+    )["CapacityReservation"]["CapacityReservationId"]
+    block = {
+        "ReservationType": "capacity-block",
+        "EndDate": datetime(2026, 12, 1, 11, 30, tzinfo=UTC),
+    }
+    aws.alter(
+        "DescribeCapacityReservations",
+        lambda answer: answer["CapacityReservations"][0].update(block),
+    )
+    aws.alter(
+        "DescribeInstanceTypes",
+        lambda answer: [
+            each.update(SupportedUsageClasses=["capacity-block"])
+            for each in answer["InstanceTypes"]
+        ],
+    )
+
+    def as_ec2_has_it(answer: dict[str, Any]) -> None:  # moto takes every market for spot
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                instance["InstanceLifecycle"] = "capacity-block"
+
+    aws.alter("DescribeInstances", as_ec2_has_it)
+    start(aws, instance_types=(), reservation_id=reservation_id)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{reservation_id} ends at 2026-12-01T11:30:00Z" in said
+    assert f"g4dn.xlarge in us-east-1b ({reservation_id}), paid for in advance" in said
+
+
 @pytest.mark.parametrize(
     ("wishes", "says"),
     [

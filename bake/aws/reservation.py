@@ -8,6 +8,7 @@ Capacity Block), so no quota is asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from bake.aws.session import Cloud
 from bake.aws.tags import rfc3339
@@ -19,12 +20,16 @@ _PLATFORM = "Linux/UNIX"
 
 @dataclass(frozen=True)
 class Reservation:
-    """One that has room. `block`: a Capacity Block, which is paid for in advance."""
+    """One that has room. `block`: a Capacity Block, which is paid for in advance.
+
+    Half an hour before the end of a block EC2 begins to terminate what runs in it.
+    """
 
     reservation_id: str
     instance_type: str
     zone: str
     block: bool = False
+    ends_at: datetime | None = None
 
 
 def find_reservation(cloud: Cloud, reservation_id: str) -> Reservation:
@@ -60,6 +65,7 @@ def find_reservation(cloud: Cloud, reservation_id: str) -> Reservation:
         found["InstanceType"],
         found["AvailabilityZone"],
         block=found.get("ReservationType") == "capacity-block",
+        ends_at=found.get("EndDate"),
     )
 
 

@@ -14,6 +14,7 @@ from bake.aws.placement import Found, find_placements
 from bake.aws.price import prices, refusals
 from bake.aws.reservation import Reservation, find_reservation
 from bake.aws.session import Cloud
+from bake.aws.tags import rfc3339
 from bake.console import Console
 from bake.errors import PreflightError, RequestError
 from bake.machine import fit
@@ -78,6 +79,11 @@ def find_places(
     inside = fit.contents(known, image.tags, image.architecture)
     reserved = find_reservation(cloud, wish.reservation_id) if wish.reservation_id else None
     asked = _asked(wish, reserved)
+    if reserved and reserved.block and reserved.ends_at:
+        console.note(
+            f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
+            "it EC2 terminates the machine, with its disk"
+        )
     fit.refuse_unfit(known, inside, asked)
     if wish.cheapest and inside.known:
         usual = ()  # whatever it works on
