@@ -1023,7 +1023,7 @@ def extend(
     with running(console):
         from bake import listing
         from bake.errors import RequestError
-        from bake.machine import lifetime, reach, selection
+        from bake.machine import cost, lifetime, reach, selection
 
         if not 1 <= len(machine) <= 2:
             raise RequestError("By how long?", hint="invoke extend NAME 2h")
@@ -1034,9 +1034,11 @@ def extend(
         host = reach.host_of(cloud, found, ssh_port=_ssh_port())
         with console.step(f"Extending {found.name}"), reach.connection(host) as connection:
             extended = lifetime.extend(cloud, found, connection, by)
+        paid = cost.of(cloud, extended)
         console.result(
-            listing.machine_document(extended, now=cloud.now()),
+            listing.machine_document(extended, paid, cloud.now()),
             f"Ends     {lifetime.describe(extended, cloud.now())}",
+            f"Costs    {cost.in_words(paid)}",
         )
 
 

@@ -131,7 +131,8 @@ def test_a_quota_of_0_says_how_to_ask_for_more(aws: Aws, market: str, code: str)
     [finding] = refused(aws, recipe(market=market))
     assert f"g4dn.xlarge ({market}) needs 4 vCPUs" in finding
     assert "which is 0" in finding
-    assert f"--quota-code {code} --desired-value 4" in finding
+    flag = " --spot" if market == "spot" else ""
+    assert finding.endswith(f"invoke quota --region us-east-1 --type g4dn.xlarge{flag} --raise 4")
 
 
 def test_the_quota_is_the_familys_own(aws: Aws) -> None:
@@ -159,7 +160,7 @@ def test_what_runs_already_counts_against_the_quota(aws: Aws) -> None:
     [finding] = refused(aws, recipe())
     assert "which is 8, 8 in use" in finding
     assert "End machines" in finding
-    assert "--desired-value 12" in finding
+    assert "--raise 12" in finding
 
 
 def test_a_quota_that_may_not_be_read_is_a_warning(aws: Aws) -> None:
@@ -173,7 +174,7 @@ def test_a_quota_that_may_not_be_read_is_a_warning(aws: Aws) -> None:
 def test_a_cpu_machine_counts_against_the_standard_quota(aws: Aws) -> None:
     aws.quotas["L-1216C47A"] = 1
     [finding] = refused(aws, recipe("t3.large"))
-    assert "L-1216C47A" in finding
+    assert "--quota-code L-1216C47A --desired-value 2" in finding
 
 
 def test_an_image_of_another_architecture(aws: Aws) -> None:

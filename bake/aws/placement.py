@@ -178,7 +178,7 @@ def _within_quota(
         return True, None
     message = f"{name} ({market}) needs {vcpus} vCPUs of the quota '{quota.name}' ({code}), "
     message += f"which is {quota.vcpus}" + (f", {quota.used} in use" if quota.used else "")
-    hint = how_to_raise(cloud, code, quota.used + vcpus)
+    hint = how_to_raise(cloud, name, market, quota.used + vcpus)
     if quota.vcpus >= vcpus:
         hint = f"End machines that you no longer need, or ask for more. {hint}"
     return False, Finding("quota", message, hint)

@@ -178,11 +178,16 @@ def ask_for_more(cloud: Cloud, quota: Quota, vcpus: int) -> Asked:
     return Asked(_request(answer["RequestedQuota"]), made=True)
 
 
-def how_to_raise(cloud: Cloud, code: str, vcpus: int) -> str:
+def how_to_raise(cloud: Cloud, instance_type: str, market: Market, vcpus: int) -> str:
+    """A hint: what asks for so many vCPUs of the quota that counts this type."""
+    if instance_type in catalog.load().instance_types:
+        spot = " --spot" if market == "spot" else ""
+        command = f"invoke quota --region {cloud.region} --type {instance_type}{spot}"
+        return f"Ask AWS for more, which may take a day: {command} --raise {vcpus}"
     return (
         "Ask AWS for more, which may take a day: aws service-quotas "
         f"request-service-quota-increase --region {cloud.region} --service-code ec2 "
-        f"--quota-code {code} --desired-value {vcpus}"
+        f"--quota-code {quota_code(instance_type, market)} --desired-value {vcpus}"
     )
 
 
