@@ -132,7 +132,9 @@ def test_it_reads_well_on_every_screen_in_light_and_dark(
         assert wide <= room <= width, (width, wide)
         assert bars == len(run.steps) + isinstance(run, Record)  # with the stage that was held
         if (width, height) in (PHONE, DESKTOP):
-            screenshot(seen, f"bake-{kind}-{width}x{height}-{scheme}.png")
+            screenshot(seen, f"page/bake-{kind}-{width}x{height}-{scheme}.png")
+            resize(seen, width, seen.execute_script("return document.body.scrollHeight"))
+            screenshot(seen, f"page/bake-{kind}-{width}-whole-{scheme}.png")
     assert seen.execute_script(CONTRAST) == []
     background = seen.execute_script("return getComputedStyle(document.body).backgroundColor")
     red = int(re.findall(r"\d+", background)[0])
@@ -157,11 +159,15 @@ def test_charts_take_the_colours_of_the_scheme_as_it_changes_and_of_paper(
 
     dark = emulate("dark")
     assert dark != light
-    chrome.execute_script("dispatchEvent(new Event('beforeprint'))")
-    printed = chrome.execute_script(ink)
-    width = chrome.execute_script("return document.querySelector('.chart svg').clientWidth")
-    chrome.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert (width, printed) == (640, light)
+    chrome.execute_script("""
+    addEventListener("beforeprint", () => {
+      const words = document.querySelector(".chart .ytick text");
+      window.printed = [words.closest("svg").clientWidth, getComputedStyle(words).fill];
+    });
+    """)
+    chrome.execute_cdp_cmd("Page.printToPDF", {})
+    wait_for(chrome, "return window.printed")
+    assert chrome.execute_script("return window.printed") == [640, light]
     wait_for(chrome, f"{ink} === '{dark}'")
     assert emulate("light") == light
 

@@ -38,14 +38,16 @@
     );
   }
 
+  // All at once: who prints waits for no promise.
   async function draw(width) {
     const style = getComputedStyle(document.documentElement);
-    for (const { place, spec } of charts) {
+    const drawing = charts.map(({ place, spec }) => {
       const { data, layout } = coloured(spec, style);
       const height = place.clientHeight;
       const size = width ? { width, height, autosize: false } : { height, autosize: true };
-      await Plotly.react(place, data, { ...layout, ...size }, { displayModeBar: false });
-    }
+      return Plotly.react(place, data, { ...layout, ...size }, { displayModeBar: false });
+    });
+    await Promise.all(drawing);
     drawn.drawn = String(Number(drawn.drawn || 0) + 1);
   }
 
