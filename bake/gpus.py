@@ -238,10 +238,13 @@ ORDERS: Mapping[str, Callable[[Offer], Any]] = {
 
 
 def short_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
-    """Those that leave room for none of these machines, each with the smallest of them."""
+    """Those that leave room for none of these machines, each with the smallest of them.
+
+    One on which nothing of ours works is only named where all are so.
+    """
     smallest: dict[str, tuple[Quota, Market, InstanceType]] = {}
     offers = [offer for offer in found.offers if offer.zones != ()]
-    for offer in sorted(offers, key=lambda offer: offer.machine.vcpus):
+    for offer in sorted(offers, key=lambda offer: (not offer.cuda, offer.machine.vcpus)):
         for market in MARKETS:
             code = quota_code(offer.machine.name, market) or ""
             quota = found.quotas.get(code)

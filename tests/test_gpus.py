@@ -157,7 +157,8 @@ def test_what_is_not_known_comes_last(order: str, expected: list[str]) -> None:
 
 
 def test_a_quota_without_room_is_named_with_the_smallest_machine() -> None:
-    offers = [offer("g5.2xlarge"), offer("g4dn.xlarge"), offer("p4d.24xlarge")]
+    types = ["g5.2xlarge", "g6f.large", "g4dn.xlarge", "p4d.24xlarge"]
+    offers = [offer(name) for name in types]
     found = Survey(
         tuple(offers),
         {

@@ -28,8 +28,8 @@ _CAPACITY = (
     "or wait"
 )
 _QUOTA = (
-    "Ask for more (`invoke quota` shows what you have, and how), or end machines that you no longer "
-    "need (`invoke machines`)"
+    "Ask for more (`invoke quota` shows what you have, and how), or end machines that you no "
+    "longer need (`invoke machines`)"
 )
 _SNAPSHOTS_PENDING = (
     "Too many snapshots are pending: wait until they are completed, or ask for more in the "
