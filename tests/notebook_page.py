@@ -14,7 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 _CARD = '.jp-LauncherCard[data-category="Notebook"]'
 _NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
-_IDLE = f'{_NOTEBOOK} .jp-Notebook-ExecutionIndicator[data-status="idle"]'
+_STATUS = "#jp-main-statusbar"
 # What a page does that draws a cell once more.
 _DRAWN_ANEW = (
     ElementClickInterceptedException,
@@ -32,7 +32,7 @@ class NotebookPage:
         card = self._wait.until(lambda _: self._all(_CARD))[0]
         self.kernel = card.get_attribute("title")
         card.click()
-        self._wait.until(lambda _: self._all(_IDLE))
+        self._wait.until(lambda _: self._is_idle())
 
     def run(self, code: str) -> str:
         """Type it into the last cell, run that, and give what it says, once it has ended."""
@@ -44,7 +44,7 @@ class NotebookPage:
     def reload(self) -> None:
         """As a person does whose page has been without its server for longer than it tries."""
         self.driver.refresh()
-        self._wait.until(lambda _: self._all(_IDLE))
+        self._wait.until(lambda _: self._is_idle())
 
     def _type(self, number: int, code: str) -> bool:
         for button in self._all(".jp-Dialog button.jp-mod-accept"):
@@ -60,6 +60,10 @@ class NotebookPage:
         outputs = cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output")
         ended = any(sign.isdecimal() for sign in prompt)
         return "\n".join(output.text for output in outputs) if ended and outputs else None
+
+    def _is_idle(self) -> bool:
+        """By the bar below: the sign beside the kernel's name says so before there is a kernel."""
+        return any("| Idle" in bar.text for bar in self._all(_STATUS))
 
     def _cells(self) -> list[WebElement]:
         return self._all(f"{_NOTEBOOK} .jp-Notebook .jp-CodeCell")

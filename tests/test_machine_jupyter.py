@@ -351,6 +351,16 @@ def test_a_machine_that_was_started_again_elsewhere_is_said_with_its_address(
             end()
 
 
+def wait_for(words: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """What was said until then."""
+    said, deadline = "", time.monotonic() + 20
+    while words not in said:
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+        said += capfd.readouterr().err
+    return said
+
+
 def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     aws: Aws,
     machine: Machine,
@@ -367,16 +377,12 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     ):
         way.refuse = True
         way.cut("drop")
-        time.sleep(1.5)
+        said = wait_for("Still no SSH connection", capfd)
         way.refuse = False
-        deadline = time.monotonic() + 10
-        while not ssh.alive and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert ssh.alive
-        time.sleep(0.5)
+        said += wait_for("Connected again after", capfd)
         notebook.token = "another's"
         end()
-    said = capfd.readouterr().err
+    said += capfd.readouterr().err
     assert said.count("The SSH connection broke; it is being made again") == 1
     assert said.count("Still no SSH connection. If this computer is in another network") == 1
     assert said.count("Connected again after") == 1
@@ -396,7 +402,9 @@ def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_
         ends = rfc3339(aws.cloud.now() + timedelta(hours=hours))
         tags = [{"Key": ENDS, "Value": ends}]
         aws.cloud.ec2("CreateTags", Resources=[machine.instance_id], Tags=tags)
-        time.sleep(0.5)
+        looked_up = len(aws.params("DescribeInstances"))
+        while len(aws.params("DescribeInstances")) < looked_up + 2:
+            time.sleep(0.02)
 
     with held(aws.cloud, machine, ssh, notebook) as end:
         for hours in (2, 0.2, 0.1, 3, 0.2):
