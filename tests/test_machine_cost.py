@@ -53,6 +53,13 @@ def test_what_a_spot_machine_has_cost_is_about_that() -> None:
     )
 
 
+def test_a_capacity_block_is_paid_for_already() -> None:
+    mine = of(98.32, prepaid=True)
+    assert (mine.per_hour, mine.since_launch, mine.disks_gb) == (0, 0, 72)
+    assert in_words(mine) == "paid for in advance"
+    assert "disks" in in_words(of(98.32, prepaid=True, state="stopped"))
+
+
 @pytest.mark.parametrize("seconds", [-30, 0, 59])
 def test_ec2_bills_at_least_a_minute(seconds: int) -> None:
     """A clock may be a little behind EC2's, too."""
@@ -84,6 +91,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
         "usd_per_month_of_disks": None,
         "disks_gb": None,
         "about": False,
+        "prepaid": False,
     }
     assert in_words(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
 
@@ -146,6 +154,17 @@ def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _Known) -> None:
     [found] = costs(aws.cloud, machines(aws.cloud)).of.values()
     assert not found.runs
     assert found.disks_per_month
+
+
+def test_a_machine_in_a_capacity_block_is_known_by_its_lifecycle(aws: Aws) -> None:
+    launched(aws)
+
+    def in_a_block(answer: dict[str, Any]) -> None:
+        answer["Reservations"][0]["Instances"][0]["InstanceLifecycle"] = "capacity-block"
+
+    aws.alter("DescribeInstances", in_a_block)
+    [mine] = machines(aws.cloud)
+    assert (mine.market, mine.prepaid) == ("on-demand", True)
 
 
 def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _Known) -> None:

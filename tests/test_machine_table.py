@@ -94,6 +94,11 @@ def test_what_is_not_known_is_a_question_mark_with_its_reason(
     ]
 
 
+def test_what_is_paid_for_already_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    block = replace(MINE, prepaid=True)
+    assert shown(capsys, (block, of(98.32, prepaid=True)))[1].split()[-2:] == ["paid", "-"]
+
+
 def test_a_sum_that_is_not_all_says_so() -> None:
     assert totals([of(0.5), of(None), of(state="stopped"), of(disks=None, state="stopped")]) == [
         "Running: at least $0.50 an hour, at least $1.50 since they were started.",

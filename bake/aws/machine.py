@@ -45,7 +45,7 @@ class Machine:
 
     `reason` and `reason_code` are AWS's own for the last change of state, where it gives them.
     `root_volume_id` is "" while there is none yet, `network_interface_id` (of its first) also when
-    it has ended.
+    it has ended. `prepaid`: it runs in a Capacity Block, which is paid for in advance.
     """
 
     instance_id: str
@@ -63,6 +63,7 @@ class Machine:
     tags: Tags
     root_volume_id: str = ""
     network_interface_id: str = ""
+    prepaid: bool = False
 
     @property
     def run_id(self) -> str:
@@ -344,5 +345,6 @@ def _machine(instance: dict[str, Any]) -> Machine:
         reason=reason.get("Message") or instance.get("StateTransitionReason", ""),
         tags=tags,
         root_volume_id=volumes.get(instance.get("RootDeviceName", ""), ""),
+        prepaid=instance.get("InstanceLifecycle") == "capacity-block",
         network_interface_id=interfaces.get(0, ""),
     )

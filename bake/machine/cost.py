@@ -37,6 +37,7 @@ class Cost:
     """In USD; None is not known. Rates are those of now, whatever the state.
 
     `since_launch` is of the last start, since EC2's launch time is; None while it does not run.
+    `prepaid`: nothing is billed by the hour.
     """
 
     runs: bool
@@ -45,6 +46,7 @@ class Cost:
     since_launch: float | None
     disks_gb: int | None
     disks_per_month: float | None
+    prepaid: bool = False
 
     @property
     def per_hour_now(self) -> float | None:
@@ -96,6 +98,7 @@ def cost(
     The disks of one that ends are gone with it.
     """
     runs = machine.state in _RUNS
+    usd_per_hour = 0.0 if machine.prepaid else usd_per_hour
     disks = () if machine.state in _GONE else disks
     spent = None
     if runs and usd_per_hour is not None:
@@ -108,6 +111,7 @@ def cost(
         since_launch=spent,
         disks_gb=None if disks is None else sum(disk.size_gb for disk in disks),
         disks_per_month=None if disks is None else _monthly(disks, usd_per_gb_month),
+        prepaid=machine.prepaid,
     )
 
 
@@ -136,6 +140,8 @@ def in_words(cost: Cost) -> str:
         monthly = cost.disks_per_month
         rent = "price unknown," if monthly is None else f"${money(monthly)} a month"
         return f"{rent} for its disks{size}"
+    if cost.prepaid:
+        return "paid for in advance"
     if cost.per_hour is None or cost.since_launch is None:
         return "price unknown"
     spent = f"{about}${money(cost.since_launch)} since its launch"
@@ -164,6 +170,7 @@ def document(cost: Cost | None) -> dict[str, Any]:
         "usd_per_month_of_disks": _round(cost.disks_per_month),
         "disks_gb": cost.disks_gb,
         "about": cost.about,
+        "prepaid": cost.prepaid,
     }
 
 

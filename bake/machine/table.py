@@ -47,7 +47,9 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
         ends = in_short(left)
     elif machine.state in ("pending", "running"):
         ends = "never"
-    if cost and cost.runs:
+    if cost and cost.runs and cost.prepaid:
+        hourly, spent = "paid", "-"
+    elif cost and cost.runs:
         hourly = "?" if cost.per_hour is None else rate(cost.per_hour)
         spent = "?" if cost.since_launch is None else money(cost.since_launch)
         spent = f"~{spent}" if cost.about and spent != "?" else spent
