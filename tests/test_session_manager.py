@@ -3,6 +3,7 @@ which starts the sessions, and a stand-in for its plugin, which is in no package
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -195,24 +196,34 @@ def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing_and_nothin
 def test_a_refusal_that_will_not_pass_is_not_waited_for(
     ours: tuple[Cloud, Machine, Path], hidden: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody whose policy does not let him start sessions."""
+    """Somebody whose policy does not let him start sessions, and lets him then."""
     cloud, *_ = ours
     host = reach.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     iam = boto3.client("iam")
-    iam.create_user(UserName="nobody")
-    key = iam.create_access_key(UserName="nobody")["AccessKey"]
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    began = time.monotonic()
+    iam.create_user(UserName="somebody")
+    key = iam.create_access_key(UserName="somebody")["AccessKey"]
     try:
-        with pytest.raises(ConnectError) as refused:
-            reach.connection(host, timeout_s=60)
-        assert "ssm:StartSession" in refused.value.details[0]
-        assert time.monotonic() - began < 20
+        with monkeypatch.context() as his:
+            his.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+            his.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+            began = time.monotonic()
+            with pytest.raises(ConnectError) as refused:
+                reach.connection(host, timeout_s=60)
+            assert "ssm:StartSession" in refused.value.details[0]
+            assert time.monotonic() - began < 20
+            policy = (REPOSITORY / "docs" / "iam-policy-session-manager.json").read_text()
+            iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=policy)
+            with reach.connection(host) as connection:
+                assert connection.run("id -un").stdout == "ubuntu\n"
+            other = policy.replace("ssm:resourceTag/bake:run", "ssm:resourceTag/another")
+            iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=other)
+            with pytest.raises(ConnectError):
+                reach.connection(host, timeout_s=60)
     finally:
-        monkeypatch.undo()
-        iam.delete_access_key(UserName="nobody", AccessKeyId=key["AccessKeyId"])
-        iam.delete_user(UserName="nobody")
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            iam.delete_user_policy(UserName="somebody", PolicyName="p")
+        iam.delete_access_key(UserName="somebody", AccessKeyId=key["AccessKeyId"])
+        iam.delete_user(UserName="somebody")
 
 
 def test_what_is_missing_here_is_said_before_anything_is_started(

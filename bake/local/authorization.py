@@ -84,6 +84,13 @@ def needs(
             for each in params.get("TagSpecifications", ())
         }
         yield from _ec2_needs(operation, params, given, region, account, tags_of)
+    elif service == "ssm" and operation == "StartSession":
+        target = params.get("Target", "")
+        tags = tags_of("instance", target)
+        keys = {f"ssm:resourceTag/{key}": value for key, value in tags.items()}
+        yield Need("ssm:StartSession", f"arn:aws:ec2:{region}:{account}:instance/{target}", keys)
+        document = params.get("DocumentName", "SSM-SessionManagerRunShell")
+        yield Need("ssm:StartSession", f"arn:aws:ssm:{region}:{account}:document/{document}")
     elif service == "ssm" and (name := params.get("Name") or params.get("Path")):
         arn = f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
         yield Need(f"ssm:{operation}", arn)
