@@ -55,16 +55,17 @@ def bench_image(
 ) -> Bench:
     """Of one machine of each kind, launched from the image and terminated, `jobs` at a time.
 
-    One kind's failure does not stop the others. RequestError, before any is started, for kinds on
-    which the image does not work.
+    One kind's failure does not stop the others; the only kind's comes out where it could not be
+    launched. RequestError, before any is started, for kinds on which the image does not work.
     """
     if jobs < 1:
         raise RequestError(
             f"--jobs {jobs}: at least one machine is needed", hint="Give a number from 1 on"
         )
     if not instance_types:
+        recipe = image.recipe or "(none)"
         raise RequestError(
-            f"Which machine? The recipe of {image.image_id}, {image.recipe or '(none)'}, is not here",
+            f"Which machine? The recipe of {image.image_id}, {recipe}, is not here",
             hint="Name some: --instance-type g4dn.xlarge,g5.xlarge",
         )
     known = catalog.load()
@@ -80,10 +81,8 @@ def bench_image(
             while waiting or group.running:
                 while waiting and len(group.running) < jobs:
                     name = waiting.pop(0)
-                    work = partial(
-                        _on_its_own, clouds[name], image, name, market, course, consoles[name]
-                    )
-                    group.start(name, work)
+                    where = (clouds[name], image, name, market, course, consoles[name])
+                    group.start(name, partial(_on_its_own, *where, alone=not several))
                 name, measured = group.next()
                 found[name] = measured
     except BaseException as error:
@@ -99,9 +98,16 @@ def bench_image(
 
 
 def _on_its_own(
-    cloud: Cloud, image: Image, kind: str, market: Market, course: Course, console: Console
+    cloud: Cloud,
+    image: Image,
+    kind: str,
+    market: Market,
+    course: Course,
+    console: Console,
+    *,
+    alone: bool,
 ) -> Measured:
-    """On a machine that is there for this alone."""
+    """On a machine that is there for this. `alone`: no other kind is measured."""
     wish = Wish(
         instance_types=(kind,),
         markets=(market,),
@@ -114,6 +120,8 @@ def _on_its_own(
             stack.callback(_end, cloud, launched.machine, console)
             return measure(cloud, launched.machine, course, console)
     except BakeError as error:
+        if alone:
+            raise
         console.failure(error)
         reason = ": ".join(filter(None, (error.message, error.code, error.reason)))
         return Measured(instance_type=kind, market=market, image_id=image.image_id, failure=reason)

@@ -20,7 +20,7 @@ from bake.aws.session import Cloud
 from bake.aws.tags import Run
 from bake.boot import login_user
 from bake.console import Console, Step
-from bake.errors import BakeError, LostError, MachineError, RemoteError, StageError
+from bake.errors import BakeError, LostError, RemoteError, StageError
 from bake.machine import reach
 from bake.machine.cost import costs
 from bake.record.speed import Figure, Measured, failed, in_words
@@ -36,9 +36,9 @@ THOROUGH = {
     "cpu": {"largest": 4096, "most_mib": 256},
 }
 QUICK = {
-    "pace": {"warm_s": 0.2, "run_s": 0.05, "runs": 7, "most_s": 2.0},
+    "pace": {"warm_s": 0.1, "run_s": 0.05, "runs": 5, "most_s": 2.0},
     "gpu": {"largest": 8192, "most_mib": 256},
-    "cpu": {"largest": 1024, "most_mib": 64},
+    "cpu": {"largest": 1024, "most_mib": 32},
 }
 # Of a first start on a GPU for which the wheel has no machine code, minutes are its compilation.
 _ONE_S = 10 * 60
@@ -83,7 +83,7 @@ def measure(cloud: Cloud, machine: Machine, course: Course, console: Console) ->
     for warning in (*found.warnings, *failed(found.figures)):
         console.warn(warning)
     if failure:
-        console.failure(MachineError(f"{machine.name} was not measured to the end: {failure}"))
+        console.warn(f"{machine.name} was not measured to the end: {failure}")
     return found
 
 
