@@ -1081,6 +1081,9 @@ def _change(
             console.print(f"{'Cost    ' if before else 'Costs   '} {cost.in_words(paid)}")
             if verb == "start":
                 console.print(f"Ends     {lifetime.describe(now, cloud.now())}")
+                # `ssh bake-NAME` finds it at its new address.
+                for host in reach.hosts_of(cloud, [now], ssh_port=_ssh_port())[0]:
+                    reach.write(host)
             changed.append(listing.machine_document(now, paid))
         console.result(changed)
 
