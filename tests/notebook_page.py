@@ -41,10 +41,11 @@ class NotebookPage:
         self._wait.until(lambda _: len(self._cells()) > number + 1)
         return str(self._wait.until(lambda _: self._said(number)))
 
-    def reload(self) -> None:
+    def reload(self) -> NotebookPage:
         """As a person does whose page has been without its server for longer than it tries."""
         self.driver.refresh()
         self._wait.until(lambda _: self._is_idle())
+        return self
 
     def _type(self, number: int, code: str) -> bool:
         for button in self._all(".jp-Dialog button.jp-mod-accept"):

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,30 @@ def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
     finally:
         process.kill()
         process.communicate()
+
+
+def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> dict[str, str]:
+    """What a person reads of a command that is ended by Ctrl-C, with status 0, after `work`."""
+    nowhere = {name: os.environ[name] for name in os.environ if "DISPLAY" not in name}
+    nowhere.pop("BROWSER", None)
+    with subprocess.Popen(
+        [BIN / "invoke", *words],
+        cwd=REPOSITORY, env=nowhere, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        try:
+            before = ""
+            while ready not in before:
+                line = process.stderr.readline()
+                assert line, before
+                before += line
+            done = work()
+            process.send_signal(signal.SIGINT)
+            out, after = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "")
+    return {"before": before, "work": done, "after": after}
 
 
 @pytest.fixture(scope="module")
@@ -201,14 +225,14 @@ def test_one_command_goes_from_the_image_to_a_cell_and_what_breaks_comes_back(
             assert errors.count("The SSH connection broke") == 1
             assert errors.count("Connected again") == 1
         again = ["jupyter", "notebook", "--local", "--port", str(told["port"])]
-        with holding(*again) as (client, told_again):
-            assert told_again["url"] == told["url"]
-            page.reload()
-            assert page.run("print(x[0, 1])") == "[1.]"
-            client.send_signal(signal.SIGINT)
-            rest, errors = client.communicate()
-            assert (client.returncode, rest) == (0, "")
-            assert "runs already" in errors
+        said = until_interrupted(again, "Ctrl-C", lambda: page.reload().run("print(x[0])"))
+        assert said["work"] == "[0. 1. 2. 3.]"
+        assert "runs already" in said["before"]
+        assert "No browser could be opened on this computer.\n" in said["before"]
+        assert f"Jupyter  {told['url']}\n" in said["before"]
+        assert "Jupyter runs on, and notebook costs on" in said["after"]
+        assert "jupyter notebook --local --stop\n" in said["after"]
+        assert max(map(len, (said["before"] + said["after"]).splitlines())) <= 80
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
