@@ -53,6 +53,8 @@ class Ours:
     """One of each kind of what carries our tag; "" where there is none."""
 
     instance: str = ""
+    interface: str = ""
+    groups: tuple[str, ...] = ()  # that the interface is in
     volume: str = ""
     image: str = ""
     snapshot: str = ""
@@ -220,6 +222,11 @@ def _on_ours(ours: Ours, tag: Callable[..., list[Params]]) -> dict[str, Params]:
         calls["GetConsoleOutput"] = {"InstanceId": ours.instance}
         made = {"Name": _NAME, "TagSpecifications": tag("image", "snapshot")}
         calls["CreateImage"] = {"InstanceId": ours.instance, **made}
+    if ours.interface:
+        calls["ModifyNetworkInterfaceAttribute"] = {
+            "NetworkInterfaceId": ours.interface,
+            "Groups": list(ours.groups),
+        }
     if ours.volume:
         calls["CreateSnapshot"] = {"VolumeId": ours.volume, "TagSpecifications": tag("snapshot")}
         calls["DeleteVolume"] = {"VolumeId": ours.volume}
@@ -272,9 +279,12 @@ def _ours(cloud: Cloud) -> Ours:
         partial(first, "DescribeSpotInstanceRequests", "SpotInstanceRequests"),
     )
     instance: Params = next(iter(reservation.get("Instances", ())), {})
+    interface: Params = next(iter(instance.get("NetworkInterfaces", ())), {})
     disks = [each["Ebs"]["VolumeId"] for each in instance.get("BlockDeviceMappings", ())]
     return Ours(
         instance=instance.get("InstanceId", ""),
+        interface=interface.get("NetworkInterfaceId", ""),
+        groups=tuple(each["GroupId"] for each in interface.get("Groups", ())),
         volume=disks[0] if disks else "",
         image=image.get("ImageId", ""),
         snapshot=snapshot.get("SnapshotId", ""),
