@@ -196,48 +196,57 @@ def show_quotas(
     machine: InstanceType | None,
     command: str,
 ) -> None:
-    """In vCPUs; with `machine`, how many of it that is. The newest request counts, if it is open
-    or AWS has said no. `command` is what asks for more, as far as the type."""
-    rows, documents, refused = [], [], []
-    for code, quota in quotas.items():
-        asked = requests[code]
-        families = _families(catalog, code)
-        refused += [each for each in (quota, asked) if isinstance(each, CloudError)]
-        known = isinstance(quota, Quota)
-        vcpus = str(quota.vcpus) if isinstance(quota, Quota) else "?"
-        used = str(quota.used) if isinstance(quota, Quota) else "?"
-        rows.append(
-            [
-                quota.name if isinstance(quota, Quota) else code,
-                *([code] if console.width >= _WIDE else []),
-                vcpus,
-                used,
-                "?" if isinstance(asked, CloudError) else _newest(asked, now),
-                *([" ".join(families)] if console.width >= _WIDE else []),
-            ]
-        )
-        documents.append(
-            (asdict(quota) if isinstance(quota, Quota) else {"code": code})
-            | {"families": families, "known": known}
-            | {"requests": None if isinstance(asked, CloudError) else list(map(asdict, asked))}
-        )
+    """In vCPUs; with `machine`, how many of it that is. `command` asks, as far as the type."""
     wide = console.width >= _WIDE
+    rows = [_quota_row(code, quotas[code], requests[code], now) for code in quotas]
+    if wide:
+        rows = [
+            [*row, code, " ".join(_families(catalog, code))]
+            for row, code in zip(rows, quotas, strict=True)
+        ]
     console.table(
-        ["quota", *(["code"] * wide), "vCPUs", "in use", "request", *(["for"] * wide)],
+        ["quota", "vCPUs", "in use", "request", *(["code", "for"] if wide else [])],
         rows,
         empty="No quota is known that counts it.",
         right=("vCPUs", "in use"),
     )
     if console.json:
-        console.result(documents)
+        console.result(
+            [
+                _quota_document(code, quotas[code], requests[code])
+                | {"families": _families(catalog, code)}
+                for code in quotas
+            ]
+        )
         return
-    for quota in quotas.values() if machine else ():
+    for quota in quotas.values():
         if machine and isinstance(quota, Quota):
             console.note(f"{quota.name}: {how_many(quota.vcpus, machine)}")
-    example = machine or meant(catalog, USUAL)
-    console.note("To ask AWS for more:")
-    console.print(f"  {command} --type {example.name} [--spot] --raise {2 * example.vcpus}")
-    show_unknown(console, refused)
+    example = machine.name if machine else USUAL
+    console.note("To ask AWS for more, N vCPUs in all:")
+    console.print(f"  {command} --type {example} [--spot] --raise N")
+    known = (*quotas.values(), *requests.values())
+    show_unknown(console, [each for each in known if isinstance(each, CloudError)])
+
+
+def _quota_row(
+    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError, now: datetime
+) -> list[str]:
+    request = "?" if isinstance(asked, CloudError) else _newest(asked, now)
+    if isinstance(quota, CloudError):
+        return [code, "?", "?", request]
+    return [quota.name, str(quota.vcpus), str(quota.used), request]
+
+
+def _quota_document(
+    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError
+) -> dict[str, Any]:
+    """What could not be read is null."""
+    known = {"code": code, "name": None, "vcpus": None, "used": None}
+    known |= asdict(quota) if isinstance(quota, Quota) else {}
+    return known | {
+        "requests": None if isinstance(asked, CloudError) else [asdict(each) for each in asked]
+    }
 
 
 def show_asked(console: Console, asked: Asked, quota: Quota, machine: InstanceType) -> None:
@@ -267,6 +276,7 @@ def _families(catalog: Catalog, code: str) -> list[str]:
 
 
 def _newest(asked: Sequence[Request], now: datetime) -> str:
+    """The newest request, if it is open or AWS has said no."""
     if not asked or asked[0].status == "APPROVED":
         return "-"
     newest = asked[0]

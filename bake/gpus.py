@@ -208,11 +208,15 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
         )
         for machine in machines
     ]
-    hidden = [found for found in quotas.values() if isinstance(found, CloudError)]
+    # A quota of machines that the region does not have may not be there either.
+    here = {
+        quota_code(offer.machine.name, m) for offer in offers if offer.zones != () for m in MARKETS
+    }
+    hidden = [quotas[code] for code in codes if code in here]
     return Survey(
         tuple(sorted((o for o in offers if _as_wanted(o, wanted)), key=ORDERS[wanted.order])),
         quotas,
-        (*refused, *hidden, *refusals(cloud)),
+        (*refused, *(each for each in hidden if isinstance(each, CloudError)), *refusals(cloud)),
         frozenset(market for market, service in _PRICES.items() if service not in silent(cloud)),
     )
 

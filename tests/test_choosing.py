@@ -169,8 +169,8 @@ def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture
         "Running On-Demand G and VT instances     64       4  -",
         "Running On-Demand P instances             0       0  96: case open, 3 d ago",
         "All G and VT Spot Instance Requests       8       0  96: not approved, 3 d ago",
-        "To ask AWS for more:",
-        "  invoke quota --type g4dn.xlarge [--spot] --raise 8",
+        "To ask AWS for more, N vCPUs in all:",
+        "  invoke quota --type g4dn.xlarge [--spot] --raise N",
     ]
 
 
@@ -179,7 +179,7 @@ def test_a_quota_is_said_in_machines_too(capsys: pytest.CaptureFixture[str]) -> 
     show_quotas(Console(), CATALOG, {G: QUOTAS[G]}, {G: []}, NOW, machine, COMMAND)
     lines = lines_of(capsys)
     assert "Running On-Demand G and VT instances: 64 vCPUs (4 × g4dn.4xlarge)" in lines
-    assert lines[-1].endswith("--type g4dn.4xlarge [--spot] --raise 32")
+    assert lines[-1].endswith("--type g4dn.4xlarge [--spot] --raise N")
 
 
 def test_a_quota_that_is_hidden_says_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,9 @@ def test_a_quota_that_is_hidden_says_why(capsys: pytest.CaptureFixture[str]) -> 
     show_quotas(Console(json=True), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
     out = capsys.readouterr()
     [document] = json.loads(out.out)
-    assert (document["known"], document["requests"], out.err) == (False, None, "")
+    assert (document["code"], document["vcpus"], document["requests"]) == (G, None, None)
+    assert "g4dn" in document["families"]
+    assert out.err == ""
 
 
 @pytest.mark.parametrize("made", [True, False])

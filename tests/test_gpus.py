@@ -248,6 +248,16 @@ def test_a_quota_that_is_hidden_is_not_known(aws: Aws) -> None:
     assert [error.code for error in found.refusals] == ["AccessDeniedException"]
 
 
+def test_a_quota_of_what_is_not_offered_is_not_missed(aws: Aws) -> None:
+    """Which quotas a region has depends on its machines."""
+    del aws.quotas["L-C4BD4855"]
+    [p5e, p5en] = looked(aws, gpu="h200", order="type").offers
+    assert (p5e.zones, p5e.left["spot"]) == ((), None)
+    assert looked(aws, gpu="h200", only=["p5e.48xlarge"]).refusals == ()
+    assert len(looked(aws, gpu="h200", only=["p5en.48xlarge"]).refusals) == 1
+    assert p5en.zones
+
+
 def test_nothing_is_asked_about_nothing(aws: Aws) -> None:
     aws.sent.clear()
     assert looked(aws, gpu="k80").offers == ()
