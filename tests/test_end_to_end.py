@@ -22,8 +22,9 @@ from notebook_page import NotebookPage
 
 from bake.aws import session
 from bake.aws.checkpoint import checkpoints
+from bake.machine import reach
+from bake.machine.selection import find_ours
 from bake.record import Record
-from bake.remote.connection import connect
 from bake.verify import check_clean
 from bake.verify.clean import what_must_not_be
 
@@ -165,26 +166,17 @@ def test_a_launched_machine_has_everything_and_nothing_of_the_builder(machine: l
     assert "1.7.0" in run.stdout
     assert "release 10.1" in run.stdout
     assert run.stdout.rstrip().count("d2l") >= 1
+    # What a person would type into a shell there, without one.
+    framework = "python -c 'import mxnet; print(mxnet.__version__)'"
+    assert invoke("run", framework, "--machine", "mine", "--local").stdout == "1.7.0\n"
 
 
 def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
     local_cloud: Path, machine: list[str], baked: dict[str, Any]
 ) -> None:
-    key = Path(machine[machine.index("-i") + 1])
-    user, host = machine[-1].split("@")
-    (known,) = [
-        line
-        for line in (Path(os.environ["BAKE_HOME"]) / "known_hosts").read_text().splitlines()
-        if line.split()[0] in " ".join(machine)
-    ]
-    with connect(
-        host,
-        port=int(os.environ["BAKE_SSH_PORT"]),
-        user=user,
-        private_key=key.read_text(),
-        host_key=" ".join(known.split()[1:]),
-        timeout_s=20,
-    ) as connection:
+    ours = session.connect()
+    host = reach.host_of(ours, find_ours(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    with reach.connection(host) as connection:
         checks = check_clean(connection, booted=True, traces=[baked["run"]])
     looked_for = {check.name for check in checks if check.outcome == "passed"}
     assert looked_for >= {*what_must_not_be()["places"], "password", "traces of the builder"}
@@ -312,6 +304,25 @@ def test_what_a_launch_cannot_do_is_refused_with_what_it_can(
     ):
         assert says in invoke("launch-from-ami", "--local", *words, status=2).stderr
     assert held() == before
+
+
+def test_a_machine_of_a_kind_is_launched_measured_and_ended(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = {kind: ids for kind, ids in held().items() if kind != "key pairs"}
+    words = ["--ami", baked["image_id"], "--instance-type", "g4dn.xlarge", "--quick"]
+    said = invoke("bench", "--local", *words, "--json")
+    bench = json.loads(said.stdout)
+    (measured,) = bench["machines"]
+    assert measured["machine"]["framework"] == "mxnet"
+    assert [(each["what"], each["failure"]) for each in measured["figures"]] == [
+        *(("multiply", None), ("copy", None), ("add", None), ("train", None))
+    ]
+    assert all(each["value"] > 0 and each["device"] == "cpu" for each in measured["figures"])
+    assert "! No GPU: these are the CPU's figures" in said.stderr
+    assert max(map(len, said.stderr.splitlines())) <= 80
+    assert Path(REPOSITORY, bench["page"]).read_text().startswith("<!doctype html>")
+    assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
 
 
 def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:

@@ -21,11 +21,11 @@ from conftest import REPOSITORY, scrub
 from launched import launched
 
 from bake import key_store
-from bake.aws.machine import Machine, stop
+from bake.aws.machine import Machine, find_machine, start, stop
 from bake.aws.session import Cloud, connect
 from bake.errors import HostKeyError, RequestError
 from bake.folders import home
-from bake.machine import include, reach, transfer
+from bake.machine import include, reach, shell, transfer
 from bake.machine.reach import Host
 from bake.remote import keys
 
@@ -149,7 +149,9 @@ def ours(local_home: Path) -> Iterator[tuple[Cloud, Machine, Path]]:
 @pytest.fixture
 def host(ours: tuple[Cloud, Machine, Path], local_cloud: Path) -> Host:
     cloud, machine, _ = ours
-    return reach.host_of(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    now = find_machine(cloud, machine.instance_id)
+    assert now is not None
+    return reach.host_of(cloud, now, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
 
 
 def run(*words: str, stdin: str | bytes = b"", cwd: Path = REPOSITORY) -> Any:
@@ -159,6 +161,12 @@ def run(*words: str, stdin: str | bytes = b"", cwd: Path = REPOSITORY) -> Any:
     done = subprocess.run(command, input=data, capture_output=True, timeout=120, cwd=cwd)
     assert b"Traceback" not in done.stderr
     return done
+
+
+def there(host: Host, words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """What `invoke run` starts."""
+    command = shell.command(host, words, terminal=False)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
 
 
 @on_machines
@@ -171,13 +179,11 @@ def test_a_command_has_the_person_s_words_input_output_and_status(host: Host) ->
     assert done.stderr == b"to\n"
     assert done.returncode == 7
     raw = bytes(range(256)) * 4096
-    done = run("run", "cat", "--machine", "reach-me", stdin=raw)
-    assert done.stdout == raw
-    assert run("run", "kill -TERM $$", "--machine", "reach-me").returncode == 143
-    assert run("run", "if", "--machine", "reach-me").returncode == 2
-    done = run("run", "--machine", "reach-me")
-    assert done.returncode == 2
-    assert b"Run what?" in done.stderr
+    assert there(host, "cat", raw).stdout == raw
+    assert there(host, "kill -TERM $$").returncode == 143
+    assert there(host, "if").returncode == 2
+    with pytest.raises(RequestError, match="Run what"):
+        shell.command(host, " ", terminal=False)
 
 
 ENVIRONMENT = """
@@ -196,11 +202,9 @@ EOF
 @on_machines
 def test_a_command_runs_in_the_environment_that_a_shell_has(host: Host) -> None:
     """As the stages leave it: activated by the login user's .bashrc, for shells alone."""
-    before = run("run", "cp .bashrc kept", "--machine", "reach-me")
-    assert before.returncode == 0, before.stderr
-    assert run("run", ENVIRONMENT, "--machine", "reach-me").returncode == 0
+    assert there(host, f"cp .bashrc kept; {ENVIRONMENT}").returncode == 0
     try:
-        done = run("run", "python -c 'import sys'; cat", "--machine", "reach-me", stdin="mine")
+        done = there(host, "python -c 'import sys'; cat", b"mine")
         assert done.stdout == b"the environment: -c import sys\nmine"
         assert done.stderr == b""
     finally:
@@ -222,7 +226,8 @@ def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_p
     done = run("put", *sent, "./-dash", "folder", "a place/", "--machine", "reach-me", cwd=there)
     assert (done.returncode, done.stderr) == (0, b"")
     back = tmp_path / "back"
-    done = run("get", "a place/", f"{back}/", "--machine", "reach-me")
+    command = transfer.get(host, ["a place/"], f"{back}/", progress=False)
+    done = subprocess.run(command, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert {path.name for path in back.iterdir()} == {*names, "folder"}
     assert [(back / name).read_text() for name in names] == names
@@ -234,7 +239,7 @@ def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_p
     done = run("get", "~/a place/new\nline", "a place/tw*", ".", "--machine", "reach-me", cwd=one)
     assert (done.returncode, done.stderr) == (0, b"")
     assert {path.name for path in one.iterdir()} == {"new\nline", "two words"}
-    assert run("run", "rm -r 'a place'", "--machine", "reach-me").returncode == 0
+    subprocess.run([*reach.ssh(host), "rm -r 'a place'"], check=True)
 
 
 @on_machines
@@ -265,25 +270,23 @@ def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_pat
 def test_where_rsync_is_missing_it_is_said_how_to_get_it(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sudo = "sudo mv /usr/bin/rsync /usr/bin/rsync.away"
-    assert run("run", sudo, "--machine", "reach-me").returncode == 0
+    assert there(host, "sudo mv /usr/bin/rsync /usr/bin/rsync.away").returncode == 0
     try:
         done = run("put", str(Path(__file__)), ".", "--machine", "reach-me")
         assert done.returncode in (12, 127)  # of rsync 3.5, and of older ones
         assert b"apt-get install --yes rsync" in done.stderr
     finally:
-        back = "sudo mv /usr/bin/rsync.away /usr/bin/rsync"
-        assert run("run", back, "--machine", "reach-me").returncode == 0
+        assert there(host, "sudo mv /usr/bin/rsync.away /usr/bin/rsync").returncode == 0
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match="rsync is not installed on this computer"):
         transfer.put(host, ["a"], "b", progress=False)
 
 
-@on_machines
-def test_what_goes_where_has_to_be_said(local_cloud: Path, host: Host) -> None:
-    done = run("put", "lonely", "--machine", "reach-me")
-    assert done.returncode == 2
-    assert b"What goes where?" in done.stderr
+@pytest.mark.parametrize("verb", ["put", "get"])
+def test_what_goes_where_has_to_be_said(verb: str) -> None:
+    with pytest.raises(RequestError, match="What goes where") as refused:
+        transfer.check(verb, ["lonely"])
+    assert f"invoke {verb} " in refused.value.hint
 
 
 @on_machines
@@ -318,61 +321,65 @@ def test_a_machine_with_another_host_key_is_not_spoken_to(
     true = key_store.host_key(host.instance_id)
     key_store.know_host(host.instance_id, keys.generate().public_openssh)
     try:
-        done = run("run", "id", "--machine", "reach-me")
+        done = there(host, "id")
         assert done.returncode == 255
         assert done.stdout == b""
         assert b"Host key verification failed" in done.stderr
         with pytest.raises(HostKeyError):
             reach.connection(host)
         key_store.forget_host(host.instance_id)
-        done = run("run", "id", "--machine", "reach-me")
-        assert done.returncode == 2
-        assert b"host key of" in done.stderr
+        with pytest.raises(RequestError, match="host key of"):
+            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+        assert there(host, "id").returncode == 255
     finally:
         key_store.know_host(host.instance_id, true)
-    assert run("run", "true", "--machine", "reach-me").returncode == 0
+    assert there(host, "true").returncode == 0
 
 
 @on_machines
-def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(host: Host) -> None:
+def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
+    ours: tuple[Cloud, Machine, Path], host: Host
+) -> None:
     host.key.chmod(0o644)
+    away = host.key.with_suffix(".away")
     try:
-        done = run("run", "id", "--machine", "reach-me")
-        assert done.returncode == 2
-        assert f"chmod 400 {host.key}" in done.stderr.decode()
+        with pytest.raises(RequestError, match="can be read by others") as refused:
+            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+        assert refused.value.hint == f"chmod 400 {host.key}"
         host.key.chmod(0o400)
-        host.key.rename(host.key.with_suffix(".away"))
-        done = run("connect", "reach-me")
-        assert done.returncode == 2
-        assert b"is not on this computer" in done.stderr
+        host.key.rename(away)
+        with pytest.raises(RequestError, match="is not on this computer") as refused:
+            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+        assert str(host.key) in refused.value.hint
     finally:
-        if not host.key.exists():
-            host.key.with_suffix(".away").rename(host.key)
+        if away.exists():
+            away.rename(host.key)
         host.key.chmod(0o400)
 
 
 @on_machines
 def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
-    ours: tuple[Cloud, Machine, Path], local_cloud: Path
+    ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
-    cloud, *_ = ours
-    port = int(os.environ["BAKE_SSH_PORT"])
-    with launched(cloud, "short", ssh_port=port, key="bake-short") as machine:
-        command = [BIN / "invoke", "run", "echo there; sleep 60", "--machine", "short", "--local"]
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as session:
-            assert session.stdout is not None
-            assert session.stdout.readline() == b"there\n"
-            stop(cloud, machine.instance_id)
-            _, said = session.communicate(timeout=60)
-        assert session.returncode == 255
-        assert b"is gone: it is stop" in said
-        assert b"invoke start short" in said
-        done = run("connect", "short")
-        assert done.returncode == 2
-        assert b"short cannot be reached: it is stopped" in done.stderr
-        assert b"invoke start short" in done.stderr
+    cloud, machine, _ = ours
+    command = [BIN / "invoke", "run", "echo there; sleep 60", "--machine", "reach-me", "--local"]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"there\n"
+        stop(cloud, machine.instance_id)
+        _, said = session.communicate(timeout=60)
+    assert session.returncode == 255
+    assert b"is gone: it is stop" in said
+    assert b"invoke start reach-me" in said
+    done = run("connect", "reach-me")
+    assert done.returncode == 2
+    assert b"reach-me cannot be reached: it is stopped" in done.stderr
+    assert b"invoke start reach-me" in done.stderr
+    now = start(cloud, machine.instance_id)
+    with reach.connection(reach.host_of(cloud, now, ssh_port=host.port)) as connection:
+        assert connection.run("id -un").stdout == "ubuntu\n"
 
 
 @on_machines

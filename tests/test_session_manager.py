@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from aws_in_process import ACCOUNT, aws_in_process
 from conftest import REPOSITORY, scrub
 from test_launch import PROVED
 
-from bake import boot, catalog, launch
+from bake import catalog, launch
 from bake.aws.base_image import find_base_image
 from bake.aws.image import find_image
-from bake.aws.machine import Machine, machines, terminate
+from bake.aws.machine import Machine, terminate
 from bake.aws.session import Cloud, connect
 from bake.console import Console
 from bake.errors import ConnectError, RequestError
@@ -178,18 +177,26 @@ def test_our_own_client_goes_there_and_leaves_no_process(
 
 
 @pytest.mark.machines
-def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing_and_nothing_stays(
-    ours: tuple[Cloud, Machine, Path], hidden: Machine, monkeypatch: pytest.MonkeyPatch
+def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
     cloud, *_ = ours
-    soon = partial(boot.wait_until_reached, timeout_s=4)
-    monkeypatch.setattr(launch, "wait_until_reached", soon)
-    before = {machine.instance_id for machine in machines(cloud)}
-    with pytest.raises(ConnectError, match="is not connected") as refused:
-        start(cloud, "no-agent")
+    host = reach.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    ec2 = boto3.client("ec2")
+    (held,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    ec2.disassociate_iam_instance_profile(AssociationId=held["AssociationId"])
+    try:
+        with (
+            pytest.raises(ConnectError, match="is not connected") as refused,
+            session_manager.explained(True),
+        ):
+            reach.connection(host, timeout_s=1)
+    finally:
+        ec2.associate_iam_instance_profile(
+            IamInstanceProfile={"Name": "agents"}, InstanceId=hidden.instance_id
+        )
     assert "AmazonSSMManagedInstanceCore" in refused.value.hint
     assert "NAT gateway" in refused.value.hint
-    assert {machine.instance_id for machine in machines(cloud)} == before
 
 
 @pytest.mark.machines
