@@ -1239,6 +1239,8 @@ def ssh_config(
             hosts, others = reach.hosts_of(cloud, find_machines(cloud), ssh_port=_ssh_port())
             for error in others:
                 console.warn(error.message)
+            if not hosts:
+                console.note("No machine runs that could be reached from here.")
         if write or include:
             for host in hosts:
                 reach.write(host)

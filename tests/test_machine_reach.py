@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, scrub
 from launched import launched
+from sshd import sshd
 
 from bake import key_store
 from bake.aws.machine import Machine, find_machine, start, stop
@@ -124,6 +125,27 @@ def test_the_person_s_own_configuration_is_added_to_once_and_left_as_it_is(tmp_p
     command = ["ssh", "-F", str(config)]
     assert understood([*command, "bake-mine"], "user", "hostname") == ["ubuntu", "192.0.2.7"]
     assert understood([*command, "elsewhere"], "user") == ["me"]
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "pem"])
+def test_a_key_of_any_kind_that_aws_has_is_used(kind: str, tmp_path: Path) -> None:
+    """AWS makes RSA keys by default, and gives them out as PEM."""
+    key = tmp_path / "key"
+    options = ["-t", "rsa", "-m", "PEM"] if kind == "pem" else ["-t", kind]
+    subprocess.run(["ssh-keygen", "-q", *options, "-N", "", "-f", key], check=True)
+    with sshd(tmp_path, keys.generate()) as server:
+        server.authorized_keys.write_text(key.with_suffix(".pub").read_text())
+        with server.connect(private_key=key.read_text()) as connection:
+            assert connection.run("echo there").stdout == "there\n"
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", key], check=True)
+    public = keys.generate().public_openssh
+    key_store.know_host("i-1", public)
+    with pytest.raises(RequestError, match="neither ed25519 nor RSA"):
+        reach.connection(a_host(key=key))
 
 
 # On a real machine -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import paramiko
 import tenacity
 
 from bake import interrupts
-from bake.errors import ConnectError, RemoteError
+from bake.errors import ConnectError, RemoteError, RequestError
 from bake.remote.command import BROKEN, SLICE_S, Command, OverdueError
 from bake.remote.endpoint import Endpoint, reason
 
@@ -63,7 +63,7 @@ def connect(
         host,
         port,
         user,
-        login_key=paramiko.Ed25519Key.from_private_key(io.StringIO(private_key)),
+        login_key=_login_key(private_key),
         host_key=paramiko.Ed25519Key(data=b64decode(host_key.split()[1])),
         silence_s=silence_s,
         proxy=tuple(proxy),
@@ -269,6 +269,18 @@ class Connection:
             )(attempt)
         except BROKEN as error:
             raise given_up(error) from error
+
+
+def _login_key(text: str) -> paramiko.PKey:
+    """Ours are ed25519; one that a person brings may be of any kind that AWS takes, or made."""
+    kinds: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.RSAKey)
+    for kind in kinds:
+        with contextlib.suppress(paramiko.SSHException):
+            return kind.from_private_key(io.StringIO(text))
+    raise RequestError(
+        "The private key is neither ed25519 nor RSA: AWS has no other kinds",
+        hint="Give the name of another one with --key, or of a new one, which is made",
+    )
 
 
 def _last_lines(*streams: bytearray) -> list[str]:

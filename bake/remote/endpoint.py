@@ -36,7 +36,7 @@ class Endpoint:
     host: str
     port: int
     user: str
-    login_key: paramiko.Ed25519Key
+    login_key: paramiko.PKey
     host_key: paramiko.Ed25519Key
     silence_s: float
     proxy: tuple[str, ...] = ()
