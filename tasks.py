@@ -1254,8 +1254,7 @@ def ssh_config(
                 *(f"{host.alias}  {host.instance_id}" for host in hosts),
                 "They are reached as: ssh bake-NAME"
                 if included
-                else "This line, at the top of ~/.ssh/config, makes `ssh bake-NAME` work "
-                "(--include writes it):",
+                else "`ssh bake-NAME` works with this at the top of ~/.ssh/config (--include):",
                 *(() if included else (includes.include_line(),)),
             )
         elif json:
