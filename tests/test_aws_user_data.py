@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bake.aws.user_data import LONGEST, TIMER, user_data
+from bake.aws.user_data import LONGEST, TIMER, File, user_data
 from bake.errors import RequestError
 
 END = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
@@ -53,6 +53,15 @@ def test_nobody_logs_in_by_password_or_as_root_and_nothing_is_upgraded() -> None
 
 def test_a_machine_that_stays_has_no_timer() -> None:
     assert "write_files" not in config(None)
+
+
+@pytest.mark.parametrize("expires_at", [None, END])
+def test_a_machine_has_the_files_that_it_is_given(expires_at: datetime | None) -> None:
+    script = "#!/bin/sh\n# : { \"quoted\" } 'and' \\back\n\n\tEND\n"
+    parsed = yaml.safe_load(user_data(Key(), expires_at, [File("/one", script, "0755")]))
+    first, *timer = parsed["write_files"]
+    assert first == {"path": "/one", "permissions": "0755", "content": script}
+    assert [file["path"] for file in timer] == ([TIMER] if expires_at else [])
 
 
 def test_more_than_ec2_takes_is_refused_here() -> None:

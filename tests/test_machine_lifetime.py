@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aws_in_process import Aws, aws_in_process
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,10 +27,12 @@ from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.aws.image import delete_image, find_image, wait_until_available
 from bake.aws.machine import Machine, find_machine, machines, start, terminate
+from bake.aws.order import run_machine
+from bake.aws.security_group import create_security_group
 from bake.aws.session import Cloud, connect
 from bake.aws.user_data import user_data
 from bake.console import Console
-from bake.errors import RequestError
+from bake.errors import RemoteError, RequestError
 from bake.launch import Wish, launch
 from bake.local.os_images import STAND_IN_OWNER
 from bake.machine import lifetime_facts, reach
@@ -37,7 +40,9 @@ from bake.machine.lifetime import (
     LONGEST,
     SHORTEST,
     TIMER,
+    AtEnd,
     Lifetime,
+    describe,
     end,
     extend,
     left,
@@ -45,7 +50,7 @@ from bake.machine.lifetime import (
     read_time,
     write_time,
 )
-from bake.remote.connection import Connection
+from bake.remote.connection import Connection, Result
 from bake.remote.keys import generate
 from bake.remote.reboot import reboot
 
@@ -74,7 +79,7 @@ def a_machine(*, launched_at: datetime = START, state: str = "running", **tags: 
         key_name="k",
         reason_code="",
         reason="",
-        tags={f"bake:{key}": value for key, value in tags.items()},
+        tags={f"bake:{key.replace('_', '-')}": value for key, value in tags.items()},
     )
 
 
@@ -197,6 +202,29 @@ def test_when_a_machine_ends(machine: Machine, ends: datetime | None) -> None:
     assert left(machine, START) == (None if ends is None else ends - START)
 
 
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        (
+            a_machine(ttl="8h", at_end="stop"),
+            "in 8 h 00 min: it is stopped, and its disk stays",
+        ),
+        (
+            a_machine(ttl="8h", idle="1h", at_end="terminate"),
+            "in 8 h 00 min or when idle for 1h: it is terminated, with its disk",
+        ),
+        (
+            a_machine(ttl="never", ends="never", idle="90m", at_end="stop"),
+            "when idle for 1h30m: it is stopped, and its disk stays",
+        ),
+        (a_machine(ttl="never", ends="never", idle="never"), "never by itself"),
+    ],
+)
+def test_when_a_machine_ends_in_words(machine: Machine, says: str) -> None:
+    assert describe(machine, START) == says
+    assert len(f"Ends     {says}") <= 80
+
+
 def test_a_builder_ends_with_its_run() -> None:
     builder = a_machine(expires="2026-11-21T10:00:00Z")
     assert left(builder, START) == 2 * HOUR
@@ -204,6 +232,65 @@ def test_a_builder_ends_with_its_run() -> None:
 
 def test_there_is_never_less_than_no_time_left() -> None:
     assert left(a_machine(ttl="1h"), START + 5 * HOUR) == timedelta(0)
+
+
+class Says:
+    """A machine whose timer answers in other words than ours."""
+
+    def __init__(self, stdout: str) -> None:
+        self.stdout = stdout
+
+    def run(self, command: str, *, timeout_s: float) -> Result:
+        return Result(self.stdout, "", 0)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        (a_machine(ttl="8h", ends="never"), "has no end"),
+        (a_machine(), "has no end"),
+        (a_machine(expires="2026-11-21T10:00:00Z"), "builder of a bake"),
+    ],
+)
+def test_an_end_that_is_nowhere_or_a_bakes_is_not_put_off(
+    aws: Aws, machine: Machine, why: str
+) -> None:
+    with pytest.raises(RequestError, match=why):
+        extend(aws.cloud, machine, cast(Connection, Says("60\n")), HOUR)
+    assert aws.params("CreateTags") == []
+
+
+@pytest.mark.parametrize("answer", ["", "-5", "soon", "9" * 5000, "1\n2"])
+def test_what_the_timer_has_not_said_does_not_get_into_the_tag(aws: Aws, answer: str) -> None:
+    with pytest.raises(RemoteError, match="no time"):
+        extend(aws.cloud, a_machine(ttl="8h"), cast(Connection, Says(answer)), HOUR)
+    assert aws.params("CreateTags") == []
+
+
+@pytest.mark.parametrize("at_end", ["stop", "terminate"])
+def test_an_end_is_put_off_for_good_and_ec2_knows_what_comes_at_it(aws: Aws, at_end: AtEnd) -> None:
+    tags = aws.run.lasting("mine") | Lifetime().tags(aws.cloud.now())
+    placement = aws.placement()
+    group_id = create_security_group(
+        aws.cloud, aws.run, tags, vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
+    )
+    order = aws.order("mine", group_id, tags=tags, stays=True, at_end=at_end)
+    instance = run_machine(aws.cloud, aws.run, order, [placement])
+    [request] = aws.params("RunInstances")
+    assert request["InstanceInitiatedShutdownBehavior"] == at_end
+    assert instance.tags["bake:at-end"] == at_end
+    assert end(instance) == instance.launched_at + 12 * HOUR
+    extended = extend(aws.cloud, instance, cast(Connection, Says("never\n")), None)
+    assert end(extended) is None
+    found = find_machine(aws.cloud, instance.instance_id)
+    assert found
+    assert found.tags["bake:ends"] == "never"
 
 
 # The timer, in parts -----------------------------------------------------------------------------
