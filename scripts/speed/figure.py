@@ -162,8 +162,10 @@ def train(on, wish):
     training.step()
     before = training.last_loss()
     found = time_runs(training.seconds, wish["pace"])
+    after = training.last_loss()
+    training.end()
     return {
-        "losses": [before, training.last_loss()],
+        "losses": [before, after],
         "kind": training.kind(),
         "work": float(batch * count),
         "size": "%d images a device" % batch,

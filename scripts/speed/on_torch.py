@@ -171,3 +171,7 @@ class Training:
         taken[0] = seconds(self.step, times, self.device)
         torch.distributed.all_reduce(taken, op=torch.distributed.ReduceOp.MAX)
         return float(taken.cpu()[0])
+
+    def end(self):
+        if self.group:
+            torch.distributed.destroy_process_group()
