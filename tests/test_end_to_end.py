@@ -325,25 +325,6 @@ def test_a_machine_of_a_kind_is_launched_measured_and_ended(
     assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
 
 
-def test_a_machine_of_a_kind_is_launched_measured_and_ended(
-    baked: dict[str, Any], local_cloud: Path
-) -> None:
-    before = {kind: ids for kind, ids in held().items() if kind != "key pairs"}
-    words = ["--ami", baked["image_id"], "--instance-type", "g4dn.xlarge", "--quick"]
-    said = invoke("bench", "--local", *words, "--json")
-    bench = json.loads(said.stdout)
-    (measured,) = bench["machines"]
-    assert measured["machine"]["framework"] == "mxnet"
-    assert [(each["what"], each["failure"]) for each in measured["figures"]] == [
-        *(("multiply", None), ("copy", None), ("add", None), ("train", None))
-    ]
-    assert all(each["value"] > 0 and each["device"] == "cpu" for each in measured["figures"])
-    assert "! No GPU: these are the CPU's figures" in said.stderr
-    assert max(map(len, said.stderr.splitlines())) <= 80
-    assert Path(REPOSITORY, bench["page"]).read_text().startswith("<!doctype html>")
-    assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
-
-
 def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
     for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
         run = invoke(*command)
