@@ -221,3 +221,5 @@ def _show_several(console: Console, measured: Sequence[Measured]) -> None:
         )
     columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
     console.table(columns, rows, empty="")
+    console.note("Of one GPU: products in TFLOP/s, memory. Of all: images trained a second, and")
+    console.note("millions of them for 1 USD.")
