@@ -26,7 +26,7 @@ _PROGRAMS = {
 HINT = (
     "Session Manager has to reach the machine's agent: the image has to have it (Debian's have "
     "not), the machine needs an --instance-profile with AmazonSSMManagedInstanceCore, and its "
-    "subnet a way out (a NAT gateway, or endpoints for ssm and ssmmessages)"
+    "subnet a way out (a NAT gateway, or endpoints for ssm, ssmmessages and ec2messages)"
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bake.aws.machine import Machine
+from bake.aws.tags import VIA
 from bake.console import Console
 from bake.errors import CloudError
 from bake.listing import folded, in_short, machine_document, room_for
@@ -60,7 +61,7 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
         machine.name or machine.instance_id,
         machine.state,
         machine.instance_type + (" spot" if machine.market == "spot" else ""),
-        machine.address or "-",
+        machine.address or machine.tags.get(VIA, "-"),
         ends,
         hourly,
         spent,
