@@ -3,11 +3,14 @@ from __future__ import annotations
 import http.client
 import http.server
 import socket
+import socketserver
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import paramiko
 import pytest
 from proxy import Proxy
 from sshd import Machine, free_port, sshd
@@ -116,6 +119,43 @@ def test_many_callers_at_once_are_served(ssh: Connection, notebook: int) -> None
         for thread in threads:
             thread.join()
     assert pages == [PAGE] * 8
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+
+
+def test_much_that_is_carried_does_not_bring_it_to_a_stand(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In place of half a gigabyte: when paramiko by itself would have new keys.
+    monkeypatch.setattr(paramiko.packet.Packetizer, "REKEY_BYTES", 2**17)
+    said = b"a cell" * 50_000
+    heard: list[bytes] = []
+
+    def talk() -> None:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+                sender = threading.Thread(target=caller.sendall, args=(said,))
+                sender.start()
+                with caller.makefile("rb") as answer:
+                    heard.append(answer.read(len(said)))
+                sender.join()
+
+    with (
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server,
+        machine.connect() as ssh,
+        tunnel.forward(ssh, free_port(), server.server_address[1]) as port,
+    ):
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        with ThreadPoolExecutor(8) as callers:
+            for call in [callers.submit(talk) for _ in range(8)]:
+                call.result()
+        server.shutdown()
+    assert heard == [said] * 40
 
 
 def test_a_caller_is_hung_up_on_when_nobody_listens_over_there(

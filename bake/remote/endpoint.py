@@ -22,6 +22,10 @@ _NO_ANSWER_S = 2.0
 # that is not there.
 _HOPELESS = re.compile(r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials")
 
+# Until keys are exchanged anew (RFC 4344, section 3, for ciphers with blocks of 16 bytes). Paramiko
+# does so after 512 MiB, and then all stands still if a channel is closed meanwhile (paramiko #822).
+_REKEY = (2**32 * 16, 2**31)
+
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -125,6 +129,7 @@ def _ed25519_transport(
     transport = paramiko.Transport(sock, **options)
     transport.handshake_timeout = timeout_s
     transport.get_security_options().key_types = ("ssh-ed25519",)
+    transport.packetizer.REKEY_BYTES, transport.packetizer.REKEY_PACKETS = _REKEY
     return transport
 
 
