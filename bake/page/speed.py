@@ -196,7 +196,10 @@ def _scaling(machines: Sequence[Measured]) -> Chart | None:
         xaxis={"title": {"text": "GPUs"}, "dtick": 1},
         yaxis={"title": {"text": "% of that many times one"}, "rangemode": "tozero"},
     )
-    return chart(figure, title="Scaling efficiency of training", alt="; ".join(words))
+    title = "Scaling efficiency of training"
+    if len(words) == 1:  # a legend is for several
+        title += f", {figure.data[0].name}"
+    return chart(figure, title=title, alt="; ".join(words))
 
 
 def _summary(each: Measured) -> list[str]:
