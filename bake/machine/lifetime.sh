@@ -21,6 +21,7 @@ state=/run/bake-lifetime    # of this boot: ends (by the uptime, or "never"), of
 unit=/etc/systemd/system/bake-lifetime.service
 # Less is not worth a start: a machine that boots has this, whatever its end was.
 shortest_s=600
+unused='nobody uses it'
 look_s=30
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -37,7 +38,10 @@ is_number() { case $1 in '' | *[!0-9]*) false ;; esac }
 least() { [ "$1" -lt "$2" ] && echo "$1" || echo "$2"; }
 
 # When it was launched or started, and what time it is, both by EC2. Without its word, a boot is one.
-launched() { python3 $facts launched 2>/dev/null || echo "$(date +%s) $(date +%s)"; }
+launched() {
+    timeout --kill-after=5 60 python3 $facts launched 2>/dev/null ||
+        echo "$(date +%s) $(date +%s)"
+}
 
 begin() {
     mkdir -p $state
@@ -115,16 +119,18 @@ watch() {
             left=$((ends - up)) why="its TTL of $ttl ends"
         fi
         if [ -n "$idle_s" ]; then
-            python3 $facts in-use $state/kernels >$state/used && active=$up
+            # What cannot be told, as when the driver hangs, is no reason to end it.
+            timeout --kill-after=5 120 python3 $facts in-use $state/kernels >$state/used 9>&-
+            [ $? -eq 3 ] || active=$up
             if [ -z "$why" ] || [ $((active + idle_s - up)) -lt $left ]; then
-                left=$((active + idle_s - up)) why='nobody uses it'
+                left=$((active + idle_s - up)) why=$unused
             fi
         fi
         if [ -n "$why" ]; then
             if [ $left -le 0 ]; then
                 tell "$name is switched off now, as $why."
                 shutdown -h now
-            else
+            elif [ "$why" != "$unused" ] || [ $left -lt $((idle_s / 2)) ]; then
                 warn $left "$why"
             fi
         fi

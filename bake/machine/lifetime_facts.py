@@ -1,7 +1,7 @@
 """What the timer of a machine asks about it. Run as root by the system's Python, 3.6 or later.
 
     lifetime_facts.py launched         when EC2 has launched or last started it, and the time now
-    lifetime_facts.py in-use MEMORY    status 0 where it is in use, and says by what
+    lifetime_facts.py in-use MEMORY    says by what it is in use; status 3: by nothing
 
 In use is a machine
 
@@ -157,4 +157,4 @@ if __name__ == "__main__":
     else:
         said = in_use(Path(sys.argv[2]))
         print(said)
-        sys.exit(0 if said else 1)
+        sys.exit(0 if said else 3)
