@@ -48,6 +48,7 @@ class Names(Argument):  # type: ignore[misc]
             option = f"There is no option {word} here; invoke --help COMMAND lists those there are"
             raise Exit(option, code=WRONG)
         self.words.append(word)
+        self.raw_value = word  # what Invoke looks at when it was given by its name: --machine NAME
 
     @property
     def got_value(self) -> bool:

@@ -45,6 +45,7 @@ def parse(*words: str) -> list[tuple[str, dict[str, Any]]]:
         (["cook", "a", "b", "--json", "c"], ("a", "b", "c")),
         (["cook", "--cuda", "10.1"], ()),
         (["cook", "--cuda", "10.1", "a"], ("a",)),
+        (["cook", "--recipe", "a", "--json"], ("a",)),
     ],
 )
 def test_a_positional_may_be_given_never_once_or_often(words: list[str], recipe: Any) -> None:
