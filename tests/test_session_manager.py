@@ -29,7 +29,7 @@ from bake.aws.session import Cloud, connect
 from bake.console import Console
 from bake.errors import ConnectError, RequestError
 from bake.local.os_images import STAND_IN_OWNER
-from bake.machine import reach, session_manager
+from bake.machine import reach, session_manager, transfer
 from bake.remote import connection as remote
 from bake.remote import keys, proxy
 
@@ -147,13 +147,19 @@ def test_it_has_no_address_and_nobody_gets_in(
 
 
 @pytest.mark.machines
-def test_commands_and_files_go_there_as_to_any_machine(hidden: Machine, tmp_path: Path) -> None:
+def test_commands_and_files_go_there_as_to_any_machine(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine, tmp_path: Path
+) -> None:
     done = run("run", "id -un; cat; exit 3", input=b"in")
     assert (done.stdout, done.returncode) == (b"ubuntu\nin", 3), done.stderr
+    host = reach.host_of(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     data = os.urandom(1 << 20)
     (tmp_path / "file").write_bytes(data)
-    assert run("put", str(tmp_path / "file"), "there").returncode == 0
-    assert run("get", "there", f"{tmp_path}/back").returncode == 0
+    for command in (
+        transfer.put(host, [str(tmp_path / "file")], "there", progress=False),
+        transfer.get(host, ["there"], f"{tmp_path}/back", progress=False),
+    ):
+        subprocess.run(command, check=True, timeout=60)
     assert (tmp_path / "back").read_bytes() == data
 
 
@@ -299,7 +305,7 @@ def test_a_proxy_that_leads_nowhere_says_why(program: str, said: str) -> None:
             user="ubuntu",
             private_key=pair.private_openssh,
             host_key=pair.public_openssh,
-            timeout_s=1,
+            timeout_s=0.2,
             proxy=("sh", "-c", program),
         )
 
