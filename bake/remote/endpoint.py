@@ -23,7 +23,7 @@ _NO_ANSWER_S = 2.0
 _HOPELESS = re.compile(r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials")
 
 # Until keys are exchanged anew (RFC 4344, section 3, for ciphers with blocks of 16 bytes). Paramiko
-# does so after 512 MiB, and then all stands still if a channel is closed meanwhile (paramiko #822).
+# does so after 512 MiB, and then all stands still if a channel is closed meanwhile.
 _REKEY = (2**32 * 16, 2**31)
 
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
