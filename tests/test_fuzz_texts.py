@@ -30,7 +30,7 @@ from bake.boot import login_user
 from bake.console import Console, plain
 from bake.errors import BakeError
 from bake.key_store import key_path
-from bake.machine.reach import ssh_command
+from bake.machine.reach import Host
 from bake.record.inventory import inventory
 from bake.record.record import read as read_record
 from bake.remote import keys
@@ -209,9 +209,11 @@ def test_no_tag_and_no_name_is_an_option_of_ssh_or_another_file(text: str) -> No
     assert path.name == Path(path.name).name
     assert len(path.name.encode()) <= 255
     assert not re.search(r"[\x00-\x1f/\\]", path.name)
-    command = ssh_command(instance_id="i-1", address="192.0.2.1", user=user or "x", key=path)
-    assert not command[-1].startswith("-")
-    assert command[-1] == f"{user or 'x'}@192.0.2.1"
+    host = Host("bake-x", "i-1", "192.0.2.1", user or "x", 22, path)
+    lines = host.configuration().splitlines()
+    assert lines[0] == "Host bake-x"
+    assert f"  User {user or 'x'}" in lines
+    assert len(lines) == len({line.split()[0] for line in lines}), "each option once, on its line"
 
 
 def test_two_names_are_never_one_file() -> None:

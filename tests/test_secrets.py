@@ -23,13 +23,13 @@ from leftovers import held
 from bake.aws.image import Image
 from bake.aws.machine import terminate
 from bake.aws.session import connect as connect_to_aws
-from bake.boot import login_user
 from bake.console import Console
 from bake.errors import RequestError, StageError
-from bake.launch import launch
+from bake.launch import Wish, launch
+from bake.machine import reach
 from bake.recipe import Recipe, Secret, find
 from bake.redaction import Redactor
-from bake.remote.connection import Connection, connect
+from bake.remote.connection import Connection
 from bake.secret import LONGEST_B, read_secrets, revealed
 from bake.verify import check_clean, find_secrets
 
@@ -210,28 +210,11 @@ def a_machine_of(image: Image) -> Iterator[Connection]:
     """Launched from it, and reached; nothing of it is there afterwards."""
     cloud, ec2 = connect_to_aws(), boto3.client("ec2")
     before, port = held(), int(os.environ["BAKE_SSH_PORT"])
-    launched = launch(
-        cloud,
-        image,
-        instance_types=["g4dn.xlarge"],
-        market="on-demand",
-        key=None,
-        name="reader",
-        ssh_port=port,
-        console=Console(),
-    )
-    machine, words = launched.machine, launched.ssh
-    known = (Path(os.environ["BAKE_HOME"]) / "known_hosts").read_text().splitlines()
-    (host,) = [line.split() for line in known if line.split()[0] in " ".join(words)]
+    wish = Wish(instance_types=("g4dn.xlarge",), name="reader")
+    launched = launch(cloud, image, wish, ssh_port=port, console=Console())
+    machine = launched.machine
     try:
-        with connect(
-            machine.address or "",
-            port=port,
-            user=login_user(machine.tags),
-            private_key=Path(words[words.index("-i") + 1]).read_text(),
-            host_key=" ".join(host[1:]),
-            timeout_s=60,
-        ) as connection:
+        with reach.connection(reach.host_of(cloud, machine, ssh_port=port)) as connection:
             yield connection
     finally:
         terminate(cloud, machine.instance_id)

@@ -1,6 +1,6 @@
 """How fast this computer's GPU is, by the program that measures machines, with a real framework.
 
-    pytest -m gpu tests/gpu/test_speed.py -rA
+    pytest -m gpu tests/gpu/test_speed_on_gpu.py -rA
 
 Left out of every other run. `BAKE_TEST_PYTHON` names the Python with the framework (default: the
 one that runs the test); no cloud, no SSH and no network is needed. The page is in `.artifacts`.
