@@ -1,6 +1,6 @@
 """A command of the command line: its options, its console, its exit code.
 
-`tasks.py` holds the commands; this holds what is the same in all of them.
+`bake/commands/` holds the commands; this holds what is the same in all of them.
 """
 
 from __future__ import annotations

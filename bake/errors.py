@@ -21,7 +21,7 @@ BakeError                     exit 1: the work failed
 ├── VerificationError         the machine is not what was asked for: no image is taken
 └── LocalCloudError           the local cloud cannot be started or used here
 
-Only `tasks.py` turns one of these into an exit code.
+Only a command (`bake/command.py`) turns one of these into an exit code.
 """
 
 from __future__ import annotations
