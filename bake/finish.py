@@ -114,6 +114,7 @@ def write_record(
         payload=workshop.payload.name,
         verified=verified,
         region=workshop.cloud.region,
+        here=workshop.here,
         image_id=image.image_id,
         image_name=image.name,
         snapshot_ids=image.snapshot_ids,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +164,31 @@ def test_layers_do_not_pile_up_without_end(start: Start, monkeypatch: pytest.Mon
     _, other = start(reference("flat"))
     assert engine.depth(other) == 1
     assert inside(other, "cat /opt/mine; ls /etc/motd || true").strip() == "mine"
+
+
+def test_what_the_file_system_neither_links_nor_shares_is_copied(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, name = start()
+    inside(name, FIRST)
+    disk.keep(reference("before"), nothing)
+    before = str(find_engine().layer_folder(reference("before")))
+    link = os.link
+
+    def far(source: str, *others: Any, **options: Any) -> None:
+        if source.startswith(before):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, *others, **options)
+
+    def unshared(*_: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", far)
+    monkeypatch.setattr(os, "copy_file_range", unshared)
+    assert disk.keep(reference("copied"), nothing) > 20e6
+    monkeypatch.undo()
+    _, other = start(reference("copied"))
+    assert inside(other, LIST) == inside(name, LIST)
 
 
 def test_failure_leaves_the_machine_running_and_nothing_behind(

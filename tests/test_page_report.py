@@ -101,13 +101,13 @@ def test_a_page_that_cannot_be_made_fails_no_bake(
 
 
 def test_it_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
-    text = text_of(tmp_path, record())
+    text = text_of(tmp_path, record(here="--region us-west-2"))
     assert "verified on a GPU" in text
     assert "stand-in" not in text
     assert "driver 470 proprietary 470.256.02" in text
     assert "Python 3.7 miniconda 3.7.16" in text
     assert "framework mxnet 1.7.0 mxnet-cu101 1.7.0" in text
-    assert "invoke launch-from-ami --ami ami-0123456789abcdef0" in text
+    assert "invoke launch-from-ami --ami ami-0123456789abcdef0 --region us-west-2" in text
     assert "ubuntu-bionic-18.04-amd64-server-20230607" in text
     assert "d" * 64 in text
     assert "cuda-toolkit-10-1 10.1.243-1 cuda" in text
@@ -122,7 +122,7 @@ def test_it_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
 def test_a_proof_without_a_gpu_is_never_called_one(
     tmp_path: Path, verified: str, words: str
 ) -> None:
-    text = text_of(tmp_path, record(verified=verified, payload="stand-in"))
+    text = text_of(tmp_path, record(verified=verified, payload="stand-in", here="--local"))
     assert words in text
     assert "verified on a GPU" not in text
     assert "A rehearsal with stand-ins" in text

@@ -58,8 +58,8 @@ def test_with_a_docker_that_runs_podman_is_not_asked_for(tmp_path: Path) -> None
 
 
 def test_with_everything_there_nothing_is_said_or_done(tmp_path: Path) -> None:
-    everything = ("python3 ssh mmdebstrap gpg dpkg-deb apt-ftparchive curl podman runc slirp4netns "
-                  "newuidmap fuse-overlayfs")  # fmt: skip
+    everything = ("python3 ssh mmdebstrap gpg dpkg-deb apt-ftparchive curl rsync podman runc "
+                  "slirp4netns newuidmap fuse-overlayfs")  # fmt: skip
     for name in everything.split():
         program(tmp_path, name)
     said = run(tmp_path)

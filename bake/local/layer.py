@@ -28,6 +28,7 @@ from bake.local.engine import Engine
 
 # Changes closer together than a tick of the kernel's clock may have one time (CONFIG_HZ=100).
 _TICK_NS = 20_000_000
+_CHUNK = 1024 * 1024
 # The kernel stacks 500 at most; each one makes looking a file up dearer.
 MAX_DEPTH = 64
 
@@ -160,7 +161,8 @@ class _Copying:
         try:
             os.link(f"{self.last.folder}{path}", target)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EMLINK):  # the last one is deleted; many links
+            # The last one is deleted; it has many links; or none can be made from there to here.
+            if error.errno in (errno.ENOENT, errno.EMLINK, errno.EXDEV):
                 return False
             raise
         return True
@@ -180,13 +182,20 @@ def _copy_data(source: str, target: str, about: os.stat_result) -> None:
                 raise
             position = os.lseek(data.fileno(), begin, os.SEEK_HOLE)
             while begin < position:
-                # copy_file_range(2) shares the data on XFS and Btrfs.
-                done = os.copy_file_range(
-                    data.fileno(), copy.fileno(), position - begin, begin, begin
-                )
+                done = _copy_some(data.fileno(), copy.fileno(), begin, position - begin)
                 if not done:
                     raise LocalCloudError(f"{source} ends before its size: it is being changed")
                 begin += done
+
+
+def _copy_some(source: int, target: int, offset: int, size: int) -> int:
+    """How many bytes were copied, from an offset to the same one."""
+    try:  # copy_file_range(2) shares the data on XFS and Btrfs
+        return os.copy_file_range(source, target, size, offset, offset)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return os.pwrite(target, os.pread(source, min(size, _CHUNK), offset), offset)
 
 
 def _copy_metadata(source: str, target: str, about: os.stat_result) -> None:

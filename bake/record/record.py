@@ -57,6 +57,7 @@ class Record(_Table):
     payload: Literal["upstream", "stand-in"]
     verified: Literal["gpu", "cpu", "no"]
     region: str = ""
+    here: str = Field("", description="what a command needs to mean the same cloud: --local")
     image_id: str
     image_name: str
     snapshot_ids: tuple[str, ...] = ()
