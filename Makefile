@@ -26,7 +26,7 @@ setup: .venv/local.stamp ## the virtual environment and what the local cloud nee
 .PHONY: test
 test: .venv/test.stamp ## the whole test suite, with the local cloud's real machines
 	@scripts/setup/system-packages.sh test
-	@$(BIN)/pytest -n 3 --dist loadfile --reruns 1 -m 'not soak and not aws and not gpu'
+	@$(BIN)/pytest -n 3 --dist loadfile --reruns 1 --rerun-show-tracebacks -m 'not soak and not aws and not gpu'
 
 .PHONY: soak
 soak: .venv/test.stamp ## the long tests: the real payload, gigabytes; new hostile input
