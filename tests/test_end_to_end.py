@@ -22,6 +22,7 @@ from notebook_page import NotebookPage
 
 from bake.aws import session
 from bake.aws.checkpoint import checkpoints
+from bake.local import control
 from bake.machine import reach
 from bake.machine.selection import find_ours
 from bake.record import Record
@@ -98,11 +99,17 @@ def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("BAKE_HOME", str(local_home))
         monkeypatch.setenv("BAKE_BUILDS", str(tmp_path_factory.mktemp("builds")))
+        endpoint = control.status()
+        assert endpoint is not None
+        for name, value in control.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        before = held()  # of other tests
         run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
         outcome = json.loads(run.stdout)
         assert outcome["status"] == "baked"
         record: dict[str, Any] = outcome["record"]
         record["builds"] = os.environ["BAKE_BUILDS"]
+        record["before"] = before
         yield record
 
 
@@ -117,12 +124,13 @@ def machine(baked: dict[str, Any], local_cloud: Path) -> Iterator[list[str]]:
 def test_a_bake_leaves_the_image_its_record_and_nothing_else(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
-    left = held()
+    before = baked["before"]
+    left = {kind: [*{*ids} - {*before.get(kind, [])}] for kind, ids in held().items()}
     assert left.pop("images") == [baked["image_id"]]
     kept = [checkpoint.snapshot_id for checkpoint in checkpoints(session.connect(), "mxnet-cu101")]
     assert len(kept) == 4, "one after each wave of stages"
     assert {*left.pop("snapshots")} == {*baked["snapshot_ids"], *kept}
-    assert left == {}
+    assert not any(left.values()), left
     folder = Path(baked["builds"], baked["run"])
     record = Record.model_validate_json((folder / "record.json").read_text())
     assert record.verified == "cpu"
