@@ -9,14 +9,15 @@ from invoke import task
 
 from bake.command import raise_for, running
 from bake.commands.options import COMMAND, NO_BROWSER
+from bake.commands.orders import types_of
 from bake.commands.reaching import use_jupyter
 from bake.commands.setting import (
-    MANIFESTS,
     invoke_word,
     new_console,
     only,
     open_cloud,
     ssh_port,
+    where,
 )
 
 
@@ -108,18 +109,16 @@ def launch_from_ami(
         )
         cloud = open_cloud(console, local=local, region=region)
         # On a computer without a GPU there is no more to prove than what the CPU can do.
-        enough = ("gpu", "cpu") if local else ("gpu",)
-        proved = ("gpu", "cpu", "no") if unverified else enough
-        flag = " --local" if local else ""
-        image = selection.choose_image(cloud, ami, proved=proved, flags=flag)
-        flag += f" --region {region}" if region else ""
+        proved = selection.enough(cpu=local, unverified=unverified)
+        image = selection.choose_image(cloud, ami, proved=proved, flags=where(local, None))
+        flag = where(local, region)
         if jupyter:
             check_image(image)
         launched = launching.launch(
             cloud,
             image,
             wish,
-            usual=_types_of(image.recipe),
+            usual=types_of(image.recipe),
             console=console,
             ssh_port=ssh_port(),
         )
@@ -151,17 +150,6 @@ def launch_from_ami(
             )
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606
-
-
-def _types_of(recipe: str) -> tuple[str, ...]:
-    """On which machines it is baked; none where it is not here."""
-    from bake import recipe as recipes
-    from bake.errors import RecipeError
-
-    try:
-        return recipes.find(recipe, MANIFESTS).builder.instance_types
-    except RecipeError:
-        return ()
 
 
 @task(help={"recipe": "only this recipe's"}, **COMMAND)
@@ -217,8 +205,8 @@ def copy(
 
         cloud = open_cloud(console, local=local, region=region)
         wanted = copies.regions(to, cloud.region)
-        proved = ("gpu", "cpu", *(("no",) if unverified else ()))
-        flag = " --local" if local else ""
+        proved = selection.enough(cpu=True, unverified=unverified)
+        flag = where(local, None)
         chosen = selection.choose_image(cloud, only(image, "image"), proved=proved, flags=flag)
         outcomes = copies.copy_everywhere(
             chosen,

@@ -147,3 +147,14 @@ def orders_for(
                 raise
             refused.append(Outcome(recipe.name, "failed", 0, error=error))
     return orders, refused
+
+
+def types_of(recipe: str) -> tuple[str, ...]:
+    """On which machines it is baked; none where it is not here."""
+    from bake import recipe as recipes
+    from bake.errors import RecipeError
+
+    try:
+        return recipes.find(recipe, MANIFESTS).builder.instance_types
+    except RecipeError:
+        return ()

@@ -8,8 +8,8 @@ from invoke import task
 from invoke.exceptions import Exit
 
 from bake.command import running
-from bake.commands.images import _types_of
 from bake.commands.options import COMMAND
+from bake.commands.orders import types_of
 from bake.commands.setting import new_console, only, open_cloud, ssh_port
 
 
@@ -61,12 +61,12 @@ def bench(
         how: dict[str, Any] = {"builds": folders.builds(), "ssh_port": ssh_port(), "quick": quick}
         if launches:
             # On a computer without a GPU there is no more to prove than what the CPU can do.
-            proved = ("gpu", *(("cpu",) if local or unverified else ()), *(("no",) * unverified))
+            proved = selection.enough(cpu=local, unverified=unverified)
             image = selection.choose_image(cloud, ami, proved=proved)
             done = speed.bench_image(
                 cloud,
                 image,
-                read_types(instance_type) or _types_of(image.recipe)[:1],
+                read_types(instance_type) or types_of(image.recipe)[:1],
                 speed.a_course(cloud, image.recipe, **how),
                 console,
                 market="spot" if spot else "on-demand",

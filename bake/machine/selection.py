@@ -15,6 +15,11 @@ from bake.task_group import together
 _IMAGE_ID = re.compile(r"ami-[0-9a-f]+")
 
 
+def enough(*, cpu: bool, unverified: bool) -> tuple[str, ...]:
+    """What has to have been proved on an image: on the GPU; or on the CPU, too; or nothing."""
+    return ("gpu", "cpu", "no") if unverified else ("gpu", "cpu") if cpu else ("gpu",)
+
+
 def choose_image(
     cloud: Cloud, asked: str | None, *, proved: Sequence[str], flags: str = ""
 ) -> Image:
