@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 from bake import catalog, explain
 from bake.aws.image import Image, create_image
@@ -94,6 +94,24 @@ def take_image(
     return image
 
 
+def _about(workshop: Workshop, job: Job) -> dict[str, Any]:
+    """What is on record of a bake, whatever came of it."""
+    return {
+        "run": job.run.id,
+        "recipe": job.recipe.name,
+        "asked": asked(job.recipe),
+        "digest": job.plan.digest,
+        "payload": workshop.payload.name,
+        "region": workshop.cloud.region,
+        "base_image_id": job.ground.base_image.image_id,
+        "base_image_name": job.ground.base_image.name,
+        "steps": job.timeline.steps,
+        "machines": job.timeline.machines,
+        "started_at": job.run.started_at,
+        "ended_at": workshop.cloud.now(),
+    }
+
+
 def write_record(
     workshop: Workshop,
     job: Job,
@@ -107,27 +125,16 @@ def write_record(
     """What is known of the image, written beside the run's logs."""
     redact = Redactor(revealed(job.secrets).values()).redact
     record = Record(
-        run=job.run.id,
-        recipe=job.recipe.name,
-        asked=asked(job.recipe),
-        digest=job.plan.digest,
-        payload=workshop.payload.name,
+        **_about(workshop, job),
         verified=verified,
-        region=workshop.cloud.region,
         here=workshop.here,
         image_id=image.image_id,
         image_name=image.name,
         snapshot_ids=image.snapshot_ids,
-        base_image_id=job.ground.base_image.image_id,
-        base_image_name=job.ground.base_image.name,
         instance_type=machine.instance_type,
         zone=machine.zone,
         market=machine.market,
-        started_at=job.run.started_at,
-        ended_at=workshop.cloud.now(),
         stages=tuple(stages),
-        steps=job.timeline.steps,
-        machines=job.timeline.machines,
         checks=tuple(
             CheckRecord(**asdict(check) | {"detail": redact(check.detail)}) for check in checks
         ),
@@ -142,25 +149,14 @@ def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
     """How far a bake came that gave no image, written beside the run's logs."""
     redact = Redactor(revealed(job.secrets).values()).redact
     failure = Failure(
-        run=job.run.id,
-        recipe=job.recipe.name,
-        asked=asked(job.recipe),
-        digest=job.plan.digest,
-        payload=workshop.payload.name,
-        region=workshop.cloud.region,
-        base_image_id=job.ground.base_image.image_id,
-        base_image_name=job.ground.base_image.name,
+        **_about(workshop, job),
         stages=tuple(stage.name for stage in job.plan.stages),
-        steps=job.timeline.steps,
-        machines=job.timeline.machines,
         error=type(error).__name__,
         message=redact(error.message),
         hint=redact(error.hint),
         code=error.code,
         reason=redact(error.reason),
         details=tuple(map(redact, error.details)),
-        started_at=job.run.started_at,
-        ended_at=workshop.cloud.now(),
     )
     failure.write(job.folder)
     return failure
