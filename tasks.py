@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from invoke import Collection
 
-from bake.commands.account import checkpoints, doctor, gpus, quota, reap
-from bake.commands.baking import bake, lock, plan, rebuild, recipes, report
-from bake.commands.images import copy, images, launch_from_ami, prune
-from bake.commands.local import down, env, interrupt, status, up
-from bake.commands.machines import extend, machines, start, stop, terminate
-from bake.commands.reaching import connect, get, jupyter, put, run, ssh_config
-from bake.commands.speed import bench
+from bake.cli.bake import bake, lock, plan, rebuild, recipes, report
+from bake.cli.bench import bench
+from bake.cli.doctor import checkpoints, doctor, gpus, quota, reap
+from bake.cli.images import copy, images, launch_from_ami, prune
+from bake.cli.local import down, env, interrupt, status, up
+from bake.cli.machines import extend, machines, start, stop, terminate
+from bake.cli.reach import connect, get, jupyter, put, run, ssh_config
 
 namespace = Collection(
     bake,

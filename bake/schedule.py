@@ -10,14 +10,14 @@ from time import monotonic
 from bake import catalog
 from bake.aws.failures import Failures, failures, forget_failures, note_failure
 from bake.errors import BakeError, CloudError, RequestError
-from bake.forecast import money
-from bake.job import Workshop
-from bake.pipeline import Options, Order, Outcome, bake_jobs, for_each
-from bake.plan import make_plan
-from bake.preview import Preview, preview
-from bake.rebuild import Report, due, given_up, groups, report
-from bake.rebuild import matrix as as_matrix
-from bake.recipe import Recipe
+from bake.pipeline.bake import Options, Order, Outcome, bake_jobs, for_each
+from bake.pipeline.job import Workshop
+from bake.pipeline.preview import Preview, preview
+from bake.pipeline.rebuild import Report, due, given_up, groups, report
+from bake.pipeline.rebuild import matrix as as_matrix
+from bake.plan.forecast import money
+from bake.plan.plan import make_plan
+from bake.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

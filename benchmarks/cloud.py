@@ -14,8 +14,9 @@ import boto3
 
 from bake import catalog
 from bake.interrupts import held_back
-from bake.local import control, os_images
+from bake.local import control
 from bake.local.delays import PROFILES
+from bake.local.machines import os_images
 from benchmarks.work import BASE
 
 _GONE = {"terminated"}

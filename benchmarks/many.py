@@ -94,11 +94,13 @@ class _Body(BytesIO):
 
 def bake(folder: Path, machines: int, throttled: float) -> None:
     """Bakes what is in the folder; says on standard output what came of it and what was asked."""
-    from bake import folders, pipeline, recipe
-    from bake import payload as payloads
-    from bake.aws.session import connect
-    from bake.console import Console as OurConsole
-    from bake.job import Workshop
+    from bake import files
+    from bake.aws.client.session import connect
+    from bake.console.console import Console as OurConsole
+    from bake.pipeline import bake as pipeline
+    from bake.pipeline.job import Workshop
+    from bake.recipe import payload as payloads
+    from bake.recipe import recipe
 
     console = OurConsole()
     cloud = connect()
@@ -116,7 +118,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
         cloud=cloud,
         payload=payloads.UPSTREAM,
         scripts=folder / "scripts",
-        builds=folders.builds(),
+        builds=files.builds(),
         console=console,
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )

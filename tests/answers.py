@@ -23,8 +23,8 @@ from botocore.model import ServiceModel, Shape
 from conftest import REPOSITORY
 from hostile import KNOWN
 
-from bake.aws.session import Cloud
-from bake.aws.wait import Clock
+from bake.aws.client.session import Cloud
+from bake.aws.client.wait import Clock
 
 _SESSION = botocore.session.Session()
 _SOURCE = "".join(path.read_text() for path in Path(REPOSITORY, "bake", "aws").glob("*.py"))

@@ -31,12 +31,12 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.amis import AmisResponse
 
+from bake.aws.client.session import Cloud, connect
+from bake.aws.client.wait import Clock
 from bake.aws.market import Placement
 from bake.aws.order import Order
-from bake.aws.session import Cloud, connect
 from bake.aws.tags import Run, new_run
-from bake.aws.wait import Clock
-from bake.local.reservations import CapacityReservations
+from bake.local.api.reservations import CapacityReservations
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

@@ -65,7 +65,8 @@ def usual_signals() -> Iterator[None]:
 def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of a local cloud of the tests' own, with base images; ended afterwards."""
     from bake import catalog
-    from bake.local import control, os_images, standin
+    from bake.local import control, standin
+    from bake.local.machines import os_images
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         scrub(monkeypatch, tmp_path_factory.mktemp("local") / "home")

@@ -13,9 +13,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bake"]):
-    from bake import explain, lock, recipe, stage
     from bake.aws import holder, parameter, tags
     from bake.errors import BakeError
+    from bake.plan import changes, lock, script
+    from bake.recipe import recipe
     from bake.record import record
     from bake.verify import hardware, nvidia_smi, tensors
 
@@ -43,13 +44,13 @@ def tag_values(text: str) -> None:
     tags.write_seconds(tags.read_seconds(text))
     str(holder.read(text))
     parameter.decode(text)
-    explain.read({"bake:plan:0": text})
+    changes.read({"bake:plan:0": text})
 
 
 inventory = sys.modules["bake.record.inventory"]  # its package has a function of that name
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "recipe": of_file("some.toml", recipe.load),
-    "header": of_file("some.sh", stage.read_script),
+    "header": of_file("some.sh", script.read_script),
     "lock": of_file("some.lock", lambda path: lock.read(path, "mxnet-cu101")),
     "record": of_file("record.json", record.read),
     "tags": of_text(tag_values),

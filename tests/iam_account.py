@@ -23,10 +23,10 @@ from moto.ssm.models import ssm_backends
 from test_aws_checkpoint import _register_image
 
 from bake.aws import price
-from bake.aws.session import Cloud, connect
-from bake.local import authorization
-from bake.local.authorization import needs
-from bake.local.policy import Need, allows, as_list
+from bake.aws.client.session import Cloud, connect
+from bake.local.api import authorization
+from bake.local.api.authorization import needs
+from bake.local.api.policy import Need, allows, as_list
 
 Policy = dict[str, Any]
 

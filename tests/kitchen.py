@@ -24,14 +24,14 @@ from typing import Any
 import boto3
 from conftest import REPOSITORY
 
-from bake import pipeline
-from bake import recipe as recipes
-from bake.aws.session import Cloud, connect
-from bake.console import Console
-from bake.job import Workshop
-from bake.local.os_images import STAND_IN_OWNER
-from bake.payload import UPSTREAM
-from bake.recipe import Recipe, Secret
+from bake.aws.client.session import Cloud, connect
+from bake.console.console import Console
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.pipeline import bake as pipeline
+from bake.pipeline.job import Workshop
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe, Secret
 
 SCRIPT = """\
 #!/usr/bin/env bash

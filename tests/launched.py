@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 from bake import catalog
 from bake.aws.base_image import find_base_image
+from bake.aws.client.session import Cloud
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.machine import Machine, terminate
 from bake.aws.order import Order, run_machine
 from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group
-from bake.aws.session import Cloud
 from bake.aws.tags import LOGIN_USER, new_run
 from bake.aws.user_data import user_data
-from bake.boot import wait_until_reached
-from bake.key_store import key_path, know_host, public_half, save_key
-from bake.local.os_images import STAND_IN_OWNER
-from bake.machine import reach
-from bake.remote import keys
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.machine import ssh_config
+from bake.machine.boot import wait_until_reached
+from bake.machine.key_store import key_path, know_host, public_half, save_key
+from bake.ssh import keys
 
 
 @contextmanager
@@ -63,5 +63,5 @@ def launched(
         yield machine
     finally:
         terminate(cloud, machine.instance_id)
-        reach.forget(machine.instance_id)
+        ssh_config.forget(machine.instance_id)
         cloud.ec2("DeleteKeyPair", KeyName=key)

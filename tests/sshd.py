@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bake.remote import connection, keys
+from bake.ssh import connection, keys
 
 
 class Server:

@@ -12,14 +12,15 @@ from uuid import uuid4
 from conftest import REPOSITORY
 
 from bake import catalog
-from bake import recipe as recipes
-from bake.local import os_images, standin
-from bake.local.engine import Engine, find_engine
-from bake.lock import UNLOCKED
-from bake.payload import Payload
-from bake.plan import variables
-from bake.recipe import Recipe
-from bake.stage import read_script
+from bake.local import standin
+from bake.local.machines import os_images
+from bake.local.machines.engine import Engine, find_engine
+from bake.plan.lock import UNLOCKED
+from bake.plan.plan import variables
+from bake.plan.script import read_script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import Payload
+from bake.recipe.recipe import Recipe
 
 SCRIPTS = REPOSITORY / "scripts"
 LIB = "/run/bake/lib.sh"

@@ -10,7 +10,7 @@ from urllib.error import URLError
 
 import pytest
 
-from bake.aws.caller import CHECK_IP, caller_cidr
+from bake.aws.client.caller import CHECK_IP, caller_cidr
 from bake.errors import PreflightError
 
 

@@ -23,9 +23,7 @@ from moto.ec2.models.amis import Ami
 from moto.ec2.responses.amis import AmisResponse
 
 from bake import catalog as catalogs
-from bake import recipe as recipes
 from bake.aws.base_image import BaseImage, find_base_image
-from bake.aws.caller import caller_cidr
 from bake.aws.checkpoint import (
     Checkpoint,
     as_image,
@@ -38,24 +36,26 @@ from bake.aws.checkpoint import (
     usable,
     wait_until_completed,
 )
+from bake.aws.client.caller import caller_cidr
+from bake.aws.client.retry import TRIES
+from bake.aws.client.session import connect
 from bake.aws.image import find_image, images
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine, end
 from bake.aws.order import Order, run_machine
-from bake.aws.patience import TRIES
 from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group, remove_security_groups
-from bake.aws.session import connect
 from bake.aws.tags import LOGIN_USER, new_run, read, read_seconds, write_seconds
 from bake.aws.user_data import user_data
-from bake.boot import wait_until_reached
 from bake.errors import CheckpointError, CloudError, MachineError
-from bake.local.os_images import STAND_IN_OWNER
-from bake.payload import UPSTREAM
-from bake.plan import Plan, Stage
-from bake.remote import keys
-from bake.remote.connection import Connection
-from bake.stage import Script
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.machine.boot import wait_until_reached
+from bake.plan.plan import Plan, Stage
+from bake.plan.script import Script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.ssh import keys
+from bake.ssh.connection import Connection
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 RECIPE = recipes.find("mxnet-cu101", MANIFESTS)

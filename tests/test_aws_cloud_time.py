@@ -13,7 +13,7 @@ import boto3
 import pytest
 from aws_in_process import Aws, aws_in_process
 
-from bake.aws.cloud_time import CloudTime
+from bake.aws.client.cloud_time import CloudTime
 from bake.errors import CloudError
 
 HOURS = timedelta(hours=2)

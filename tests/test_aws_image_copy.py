@@ -10,11 +10,11 @@ import pytest
 from aws_in_process import REGION, Aws, aws_in_process
 from botocore.exceptions import ReadTimeoutError
 
+from bake.aws.client.session import Cloud
 from bake.aws.image import Image, create_image, images
 from bake.aws.image_copy import Copy, copy_image
 from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
-from bake.aws.session import Cloud
 from bake.errors import BakeError, CloudError, ImageError, RequestError
 
 THERE = "us-west-2"

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 
 from bake import interrupts
 from bake.aws import holder, parameter
+from bake.aws.client.session import Cloud, connect
+from bake.aws.client.wait import Clock
 from bake.aws.lease import RENEW_S, TAKEOVER_S, Lease, lease
-from bake.aws.session import Cloud, connect
 from bake.aws.tags import Run, new_run
-from bake.aws.wait import Clock
 from bake.errors import CloudError, LeaseError
-from bake.task_group import TaskGroup
+from bake.threads import TaskGroup
 
 DIGEST = "d" * 64
 PATH = f"/bake/lease/{DIGEST}"

@@ -16,6 +16,9 @@ from aws_in_process import REGION, Aws, aws_in_process, public_key
 from botocore.config import Config
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import clean_up
+from bake.aws.client.wait import Clock
 from bake.aws.key_pair import key_pair
 from bake.aws.machine import Machine
 from bake.aws.order import remove_machine, run_machine
@@ -25,9 +28,6 @@ from bake.aws.security_group import (
     leave_security_group,
     remove_security_groups,
 )
-from bake.aws.session import Cloud
-from bake.aws.undo import clean_up
-from bake.aws.wait import Clock
 from bake.errors import CapacityError, CloudError, MachineError, NoAnswerError
 
 MINE = "203.0.113.7/32"

@@ -10,8 +10,8 @@ import pytest
 from aws_in_process import ACCOUNT, BASE_NAME, UBUNTU, Aws, aws_in_process
 
 from bake.aws.base_image import find_base_image
-from bake.aws.preflight import Ground, preflight
 from bake.errors import PreflightError
+from bake.pipeline.preflight import Ground, preflight
 
 # The only calls that a preflight may make.
 LOOKS = ("Describe", "Get")

@@ -11,7 +11,8 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from bake.aws import session as sessions
+from bake.aws.client import session as sessions
+from bake.aws.client.session import Cloud
 from bake.aws.market import Placement
 from bake.aws.price import (
     on_demand,
@@ -22,7 +23,6 @@ from bake.aws.price import (
     spot_by_zone,
     volume_price,
 )
-from bake.aws.session import Cloud
 
 Json = dict[str, Any]
 

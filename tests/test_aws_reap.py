@@ -23,6 +23,7 @@ from test_aws_cloud_time import put_wrong
 
 from bake.aws import holder, parameter
 from bake.aws.checkpoint import create_checkpoint
+from bake.aws.client.session import connect
 from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.lease import Lease
@@ -32,7 +33,6 @@ from bake.aws.reap import find, judge, remove
 from bake.aws.remains import KINDS, Found, Remains
 from bake.aws.runs import SILENT, Claim
 from bake.aws.security_group import create_security_group
-from bake.aws.session import connect
 from bake.aws.tags import Run, began, new_run, specifications
 from bake.errors import CloudError
 

@@ -12,14 +12,14 @@ from aws_in_process import REGION, Aws, aws_in_process
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.aws import retention
 from bake.aws.image import Image, create_image, images
 from bake.aws.machine import Machine
 from bake.aws.order import run_machine
-from bake.aws.retention import Verdict, judge, kept_by_age, kept_by_itself, remove
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
 from bake.errors import CloudError, RequestError
+from bake.images import retention
+from bake.images.retention import Verdict, judge, kept_by_age, kept_by_itself, remove
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 NUMBERS = itertools.count()

@@ -20,11 +20,11 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
-from bake.aws.refusal import HINTS, is_refusal, refusal
-from bake.aws.session import Cloud, connect
-from bake.aws.undo import Leftover
+from bake.aws.client.errors import HINTS, is_refusal, refusal
+from bake.aws.client.session import Cloud, connect
+from bake.aws.client.undo import Leftover
 from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
-from bake.task_group import together
+from bake.threads import together
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from bake.aws.wait import HOUR, MINUTE, Clock, duration, poll, wait_until
+from bake.aws.client.wait import HOUR, MINUTE, Clock, duration, poll, wait_until
 from bake.errors import CloudError, ImageError
-from bake.task_group import together
+from bake.threads import together
 
 
 @dataclass

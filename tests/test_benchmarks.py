@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from bake import catalog, recipe
+from bake import catalog
 from bake.aws.checkpoint import checkpoints
-from bake.aws.session import connect
-from bake.local import control, os_images
-from bake.plan import refuse_what_cannot_work
-from bake.stage import read_script
+from bake.aws.client.session import connect
+from bake.local import control
+from bake.local.machines import os_images
+from bake.plan.plan import refuse_what_cannot_work
+from bake.plan.script import read_script
+from bake.recipe import recipe
 from benchmarks import report, scenarios, tools, work
 from benchmarks.cloud import LocalCloud
 from benchmarks.scenarios import BAKE, PACKER, SCENARIOS, Bench, Measurement, Scenario

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from bake import catalog as catalogs
-from bake import facts
-from bake import recipe as recipes
-from bake.catalog import Catalog, distance, nearest, numbers, runs_on
-from bake.compatibility import numpy_of
+from bake.catalog import Catalog, distance, facts, nearest, numbers, runs_on
 from bake.errors import RecipeError
-from bake.recipe import Recipe
+from bake.recipe import recipe as recipes
+from bake.recipe.compatibility import numpy_of
+from bake.recipe.recipe import Recipe
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}

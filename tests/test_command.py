@@ -16,8 +16,8 @@ from invoke import Collection, task
 from invoke.exceptions import Exit
 from invoke.parser import Parser
 
-from bake.command import Command, running
-from bake.console import Console
+from bake.cli.command import Command, running
+from bake.console.console import Console
 from bake.errors import CloudError, Finding, RecipeError
 
 

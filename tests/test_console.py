@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bake.console import Console, duration
+from bake.console.console import Console, duration
 from bake.errors import BakeError
 from bake.interrupts import Cancelled
 

@@ -12,12 +12,12 @@ from aws_in_process import REGION, Aws, aws_in_process
 from moto.ec2.models import ec2_backends
 from test_aws_image_copy import an_image
 
+from bake.aws.client.session import Cloud
+from bake.aws.client.wait import Clock
 from bake.aws.image import Image, images
-from bake.aws.session import Cloud
-from bake.aws.wait import Clock
-from bake.console import Console
-from bake.copies import Copied, copy_everywhere, regions
+from bake.console.console import Console
 from bake.errors import AccessError, RequestError
+from bake.images.copies import Copied, copy_everywhere, regions
 
 WEST, FRANKFURT = "us-west-2", "eu-central-1"
 

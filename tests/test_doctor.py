@@ -19,23 +19,23 @@ from botocore.validate import ParamValidator
 from conftest import REPOSITORY
 from iam_account import ACTIONS, POLICY, Account, an_account, without
 
-from bake import doctor
-from bake import recipe as recipes
 from bake.aws import permission
 from bake.aws.checkpoint import create_checkpoint
+from bake.aws.client.session import Cloud
 from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.order import run_machine
 from bake.aws.permission import permissions
-from bake.aws.preflight import preflight
 from bake.aws.security_group import create_security_group
-from bake.aws.session import Cloud
 from bake.aws.simulator import principal
 from bake.aws.tags import new_run, specifications
-from bake.console import Console
-from bake.doctor import Diagnosis, Wanted, examine, show
+from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
-from bake.local.policy import Need, allows
+from bake.local.api.policy import Need, allows
+from bake.pipeline import doctor
+from bake.pipeline.doctor import Diagnosis, Wanted, examine, show
+from bake.pipeline.preflight import preflight
+from bake.recipe import recipe as recipes
 
 RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
 # Only with another call (tags, the role for spot machines), or by changing something.

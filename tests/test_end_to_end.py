@@ -20,11 +20,11 @@ from conftest import REPOSITORY
 from leftovers import held
 from notebook_page import NotebookPage
 
-from bake.aws import session
 from bake.aws.checkpoint import checkpoints
+from bake.aws.client import session
+from bake.images.selection import find_ours
 from bake.local import control
-from bake.machine import reach
-from bake.machine.selection import find_ours
+from bake.machine import ssh_config
 from bake.record import Record
 from bake.verify import check_clean
 from bake.verify.clean import what_must_not_be
@@ -183,8 +183,10 @@ def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
     local_cloud: Path, machine: list[str], baked: dict[str, Any]
 ) -> None:
     ours = session.connect()
-    host = reach.host_of(ours, find_ours(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"]))
-    with reach.connection(host) as connection:
+    host = ssh_config.host_of(
+        ours, find_ours(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"])
+    )
+    with ssh_config.connection(host) as connection:
         checks = check_clean(connection, booted=True, traces=[baked["run"]])
     looked_for = {check.name for check in checks if check.outcome == "passed"}
     assert looked_for >= {*what_must_not_be()["places"], "password", "traces of the builder"}

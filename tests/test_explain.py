@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bake import catalog as catalogs
-from bake import explain
-from bake import recipe as recipes
 from bake.aws import tags as aws_tags
-from bake.payload import UPSTREAM
-from bake.plan import Plan, Stage, make_plan, stage_digest
-from bake.recipe import Recipe
-from bake.stage import Script
+from bake.plan import changes
+from bake.plan.plan import Plan, Stage, make_plan, stage_digest
+from bake.plan.script import Script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
@@ -63,25 +63,25 @@ def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: 
 
 def tags_of(plan: Plan, name: str = "") -> dict[str, str]:
     """An image's, as far as they matter here."""
-    digests = {explain.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
-    return {"Name": "x", **digests, **explain.describe(plan, base_image_name=name)}
+    digests = {changes.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
+    return {"Name": "x", **digests, **changes.describe(plan, base_image_name=name)}
 
 
 def why(
     plan: Plan, last: dict[str, str] | None, *, done: set[str] | None = None, **more: Any
 ) -> dict[str, tuple[str, ...]]:
     """The reasons of the stages that are to run: all but those that are done."""
-    states: dict[str, explain.State] = {
+    states: dict[str, changes.State] = {
         stage.name: "done" if stage.name in (done or ()) else "to run" for stage in plan.stages
     }
-    found = explain.reasons(plan, states, last, **more)
+    found = changes.reasons(plan, states, last, **more)
     assert {name: reason.state for name, reason in found.items()} == states
     return {name: reason.why for name, reason in found.items() if reason.state == "to run"}
 
 
 def test_the_keys_are_those_of_the_cloud_s_tags() -> None:
-    assert (explain.PLAN_KEY, explain.STAGE_KEY) == (aws_tags.PLAN, aws_tags.STAGE)
-    assert aws_tags.LONGEST_VALUE == explain.LONGEST_VALUE
+    assert (changes.PLAN_KEY, changes.STAGE_KEY) == (aws_tags.PLAN, aws_tags.STAGE)
+    assert aws_tags.LONGEST_VALUE == changes.LONGEST_VALUE
 
 
 # ---- the description
@@ -90,10 +90,10 @@ def test_the_keys_are_those_of_the_cloud_s_tags() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_of_ours_is_described_in_full_within_the_limits_of_tags(name: str) -> None:
     plan = real_plan(RECIPES[name])
-    tags = explain.describe(plan, base_image_name=UBUNTU)
-    assert 1 <= len(tags) <= explain.MOST_PIECES
+    tags = changes.describe(plan, base_image_name=UBUNTU)
+    assert 1 <= len(tags) <= changes.MOST_PIECES
     assert all(re.fullmatch(r"[A-Za-z0-9+/=]{1,256}", value) for value in tags.values())
-    assert explain.read(tags) == explain.description(plan, UBUNTU)
+    assert changes.read(tags) == changes.description(plan, UBUNTU)
 
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
@@ -116,29 +116,29 @@ def plans(draw: st.DrawFn) -> Plan:
 @settings(deadline=None, max_examples=50)
 @given(plans(), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
 def test_what_is_described_is_read_again_however_large_the_plan(plan: Plan, name: str) -> None:
-    tags = explain.describe(plan, base_image_name=name)
+    tags = changes.describe(plan, base_image_name=name)
     assert set(tags) == {f"bake:plan:{n}" for n in range(len(tags))}
-    assert len(tags) <= explain.MOST_PIECES
+    assert len(tags) <= changes.MOST_PIECES
     assert all(1 <= len(value) <= 256 for value in tags.values())
-    assert tags == explain.describe(plan, base_image_name=name)
-    found = explain.read({"other": "x", **tags})
-    possible = [explain.description(plan, name, kept=kept) for kept in explain._KEPT]
+    assert tags == changes.describe(plan, base_image_name=name)
+    found = changes.read({"other": "x", **tags})
+    possible = [changes.description(plan, name, kept=kept) for kept in changes._KEPT]
     if tags:
         assert found in possible
     else:
         assert found is None
-        assert all(len(explain._pack(each)) > 6 * 256 for each in possible)
+        assert all(len(changes._pack(each)) > 6 * 256 for each in possible)
 
 
 def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
     noise = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(50))
     values = {"SHORT": "3.7", "LONG": noise[:150], "LONGEST": noise}
     parts = changed(BASE, "conda", inputs=values)
-    found = explain.read(explain.describe(plan_of(parts)))
+    found = changes.read(changes.describe(plan_of(parts)))
     assert found is not None
     kept = found.stages["conda"].inputs
     assert (kept["SHORT"], kept["LONG"]) == ("3.7", noise[:150])
-    assert isinstance(kept["LONGEST"], explain.Hash)
+    assert isinstance(kept["LONGEST"], changes.Hash)
     after = plan_of(changed(parts, "conda", inputs=values | {"LONGEST": noise + "0"}))
     assert re.fullmatch(
         r"LONGEST changed \(\w{8} → \w{8}\)", why(after, tags_of(plan_of(parts)))["conda"][0]
@@ -146,16 +146,16 @@ def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
 
 
 def test_an_image_with_many_tags_has_a_shorter_description() -> None:
-    for room in range(explain.MOST_PIECES):
-        tags = explain.describe(real_plan(), room=room)
+    for room in range(changes.MOST_PIECES):
+        tags = changes.describe(real_plan(), room=room)
         assert len(tags) <= room
-        assert (explain.read(tags) is not None) == bool(tags)
-    assert explain.describe(real_plan(), room=5)
+        assert (changes.read(tags) is not None) == bool(tags)
+    assert changes.describe(real_plan(), room=5)
 
 
 def test_a_plan_that_cannot_be_described_is_not() -> None:
     parts: Parts = {f"stage-{n}": (str(n).encode(), (), {}) for n in range(400)}
-    assert explain.describe(plan_of(parts)) == {}
+    assert changes.describe(plan_of(parts)) == {}
 
 
 def changed(parts: Parts, name: str, **values: Any) -> Parts:
@@ -185,9 +185,9 @@ def changed(parts: Parts, name: str, **values: Any) -> Parts:
 )
 def test_no_secret_is_described(value: str, kept: str) -> None:
     plan = plan_of(changed(BASE, "conda", inputs={"URL": value}))
-    tags = explain.describe(plan)
+    tags = changes.describe(plan)
     assert b"s3cr3t" not in zlib.decompress(base64.b64decode("".join(tags.values())))
-    found = explain.read(tags)
+    found = changes.read(tags)
     assert found is not None
     assert found.stages["conda"].inputs == {"URL": kept}
 
@@ -214,11 +214,11 @@ def test_what_has_not_changed_runs_because_nothing_holds_it() -> None:
 
 def test_what_need_not_run_has_no_reason() -> None:
     plan = plan_of(BASE)
-    states: dict[str, explain.State] = dict.fromkeys(BASE, "from checkpoint")
+    states: dict[str, changes.State] = dict.fromkeys(BASE, "from checkpoint")
     states["seal"] = "done"
-    found = explain.reasons(plan, states, None)
-    assert found["cuda"] == explain.Reason("from checkpoint")
-    assert found["seal"] == explain.Reason("done")
+    found = changes.reasons(plan, states, None)
+    assert found["cuda"] == changes.Reason("from checkpoint")
+    assert found["seal"] == changes.Reason("done")
 
 
 def test_another_base_image() -> None:
@@ -297,9 +297,9 @@ def test_a_new_stage_is_new() -> None:
 
 def test_a_larger_disk_is_a_change_of_the_image_alone() -> None:
     last = tags_of(plan_of(BASE))
-    assert explain.changes_of_the_image(plan_of(BASE, disk_gb=96), last) == ("disk 64 GB → 96 GB",)
-    assert explain.changes_of_the_image(plan_of(BASE), last) == ()
-    assert explain.changes_of_the_image(plan_of(BASE), None) == ()
+    assert changes.changes_of_the_image(plan_of(BASE, disk_gb=96), last) == ("disk 64 GB → 96 GB",)
+    assert changes.changes_of_the_image(plan_of(BASE), last) == ()
+    assert changes.changes_of_the_image(plan_of(BASE), None) == ()
 
 
 # ---- tags that do not say
@@ -323,7 +323,7 @@ def spoiled(tags: dict[str, str]) -> list[dict[str, str]]:
 def test_tags_that_cannot_be_read_are_said_not_to_say() -> None:
     after = plan_of(changed(BASE, "cuda", body=b"2"))
     for last in spoiled(tags_of(plan_of(BASE))):
-        assert explain.read(last) is None
+        assert changes.read(last) is None
         found = why(after, last)
         assert found["cuda"] == found["seal"]
         assert found["cuda"] == ("changed: the last image's tags do not say in what",)
@@ -336,7 +336,7 @@ def test_an_image_without_any_of_our_tags_says_nothing() -> None:
 
 
 def test_a_stage_that_an_image_without_description_lacks_is_new() -> None:
-    last = {explain.STAGE_KEY + "base": plan_of(BASE).stages[0].digest}
+    last = {changes.STAGE_KEY + "base": plan_of(BASE).stages[0].digest}
     found = why(plan_of(BASE), last)
     assert found["base"] == ("unchanged, but no checkpoint holds it",)
     assert found["cuda"] == ("new in this recipe",)

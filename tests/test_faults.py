@@ -23,8 +23,8 @@ from kitchen import Kitchen, bake
 from leftovers import held
 
 from bake import interrupts
-from bake.aws.session import connect
-from bake.aws.wait import Clock
+from bake.aws.client.session import connect
+from bake.aws.client.wait import Clock
 from bake.errors import BakeError
 
 Harm = Callable[[Faults, Call], None]

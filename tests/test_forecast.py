@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_explain import BASE, Parts, plan_of
 
-from bake.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money, span
-from bake.plan import Plan
+from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money, span
+from bake.plan.plan import Plan
 
 PLAN = plan_of(BASE)
 DIGESTS = {stage.name: stage.digest for stage in PLAN.stages}

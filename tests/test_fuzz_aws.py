@@ -13,7 +13,7 @@ from answers import ImaginedCloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake import catalog, choosing, gpus, listing
+from bake import catalog
 from bake.aws import (
     base_image,
     checkpoint,
@@ -25,25 +25,27 @@ from bake.aws import (
     order,
     parameter,
     placement,
-    preflight,
     price,
     quota,
     reap,
     registration,
     reservation,
-    retention,
     runs,
     security_group,
-    session,
     snapshot,
 )
+from bake.aws.client import session
 from bake.aws.lease import lease
 from bake.aws.market import Placement
 from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
-from bake.console import Console
+from bake.cli.views import gpus as choosing
+from bake.cli.views import images, machines
+from bake.console.console import Console
 from bake.errors import BakeError
-from bake.machine import cost, selection, table
+from bake.images import retention, selection
+from bake.machine import cost, gpus
+from bake.pipeline import preflight
 
 TYPES = ("g4dn.xlarge", "p3.2xlarge")
 PLACE = Placement("g4dn.xlarge", "us-east-1a", "subnet-1", "vpc-1", "on-demand")
@@ -108,7 +110,7 @@ def pruned(cloud: Any) -> object:
     verdicts = retention.judge(cloud, keep=1)
     removals = retention.remove(cloud, verdicts)
     for console in (Console(), Console(json=True)):
-        listing.show_verdicts(console, verdicts, removals, price.snapshot_price(cloud))
+        images.show_verdicts(console, verdicts, removals, price.snapshot_price(cloud))
     return removals
 
 
@@ -120,10 +122,10 @@ def shown(cloud: Any) -> None:
         machine.machines(cloud),
     )
     for console in (Console(), Console(json=True)):
-        listing.show_images(console, found)
-        table.show_machines(console, there, datetime.now(UTC), cost.costs(cloud, there))
+        images.show_images(console, found)
+        machines.show_machines(console, there, datetime.now(UTC), cost.costs(cloud, there))
         usd = price.snapshot_price(cloud)
-        listing.show_checkpoints(console, taken, usd, datetime.now(UTC))
+        images.show_checkpoints(console, taken, usd, datetime.now(UTC))
 
 
 def chosen(cloud: Any) -> None:

@@ -21,16 +21,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sshd import Machine, sshd
 
-from bake import catalog, explain, recipe
+from bake import catalog
 from bake.aws.image import image_name
 from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
 from bake.errors import BakeError, RecipeError
-from bake.payload import UPSTREAM
-from bake.plan import Plan, make_plan
-from bake.recipe import Recipe
-from bake.remote import keys, runner
-from bake.remote.inputs import inputs_file
-from bake.stage import read_script
+from bake.plan import changes
+from bake.plan.plan import Plan, make_plan
+from bake.plan.script import read_script
+from bake.recipe import recipe
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
+from bake.ssh import keys, runner
+from bake.ssh.inputs import inputs_file
 
 SCRIPTS = REPOSITORY / "scripts"
 DOCUMENTS = {
@@ -145,14 +147,14 @@ def test_a_recipe_that_is_accepted_can_be_planned_tagged_named_and_told(
     tags = new_run(read.name, tags=read.tags).finished(
         name="n", digest=plan.digest, stages={}, verified="no", payload="upstream"
     )
-    tags |= explain.describe(plan, room=MOST_TAGS - len(tags))
+    tags |= changes.describe(plan, room=MOST_TAGS - len(tags))
     assert len(tags) <= MOST_TAGS
     for key, value in tags.items():
         assert 1 <= len(key) <= LONGEST_KEY
         assert len(value) <= LONGEST_VALUE
         assert not key.lower().startswith("aws:")
         assert "\x00" not in key + value
-    described = explain.read(tags)
+    described = changes.read(tags)
     assert described is None or described.base_image_id == plan.base_image_id
 
 

@@ -21,19 +21,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_verify_nvidia_smi import document, gpu
 
-from bake import catalog, explain, lock, rebuild, recipe, redaction
+from bake import catalog
 from bake.aws import holder, parameter
 from bake.aws.failures import Failures
 from bake.aws.tags import moment, read_seconds, read_stages, rfc3339, write_seconds
 from bake.aws.user_data import user_data
-from bake.boot import login_user
-from bake.console import Console, plain
+from bake.console import redaction
+from bake.console.console import Console, plain
 from bake.errors import BakeError
-from bake.key_store import key_path
-from bake.machine.reach import Host
+from bake.machine.boot import login_user
+from bake.machine.key_store import key_path
+from bake.machine.ssh_config import Host
+from bake.pipeline import rebuild
+from bake.plan import changes, lock
+from bake.recipe import recipe
 from bake.record.inventory import inventory
 from bake.record.record import read as read_record
-from bake.remote import keys
+from bake.ssh import keys
 from bake.verify import hardware, nvidia_smi, tensors
 from bake.verify.clean import check_clean
 from bake.verify.expectation import expect
@@ -188,7 +192,7 @@ def test_notes_tags_and_files(text: str, other: str, tmp_path: Path) -> None:
         assert isinstance(parameter.decode(said), dict)
         packed = base64.b64encode(zlib.compress(said.encode(errors="replace"))).decode()
         for pieces in (said, packed):
-            explain.read({"bake:plan:0": pieces[:256], "bake:plan:1": pieces[256:]})
+            changes.read({"bake:plan:0": pieces[:256], "bake:plan:1": pieces[256:]})
         survives(partial(tensors.read, said), ValueError)
         redaction.Redactor([said[:500]]).redact(f"before {said[:500]} after")
         path = tmp_path / "some"

@@ -10,12 +10,23 @@ import pytest
 from aws_in_process import Aws, aws_in_process
 from conftest import REPOSITORY
 
-from bake import catalog, gpus, recipe
+from bake import catalog
 from bake.aws import price
 from bake.aws.market import Market
 from bake.aws.quota import Quota, quota_code
 from bake.errors import IncompatibleError, RequestError
-from bake.gpus import ORDERS, Filter, Offer, Survey, read_filter, short_quotas, survey, works
+from bake.machine import gpus
+from bake.machine.gpus import (
+    ORDERS,
+    Filter,
+    Offer,
+    Survey,
+    read_filter,
+    short_quotas,
+    survey,
+    works,
+)
+from bake.recipe import recipe
 
 CATALOG = catalog.load()
 TYPES = CATALOG.instance_types

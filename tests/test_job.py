@@ -12,11 +12,11 @@ import pytest
 from aws_in_process import Aws, aws_in_process
 from test_aws_image import a_builder, set_state
 
-from bake import job
 from bake.aws.image import Image, create_image, find_image, image_name
-from bake.console import Console
-from bake.job import Workshop, finished_image, take_up
-from bake.payload import UPSTREAM
+from bake.console.console import Console
+from bake.pipeline import job
+from bake.pipeline.job import Workshop, finished_image, take_up
+from bake.recipe.payload import UPSTREAM
 
 DIGEST = "0123abcd" * 8
 PLAN: Any = SimpleNamespace(digest=DIGEST, recipe=SimpleNamespace(name="mxnet-cu101"))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bake import key_store
 from bake.errors import RequestError
-from bake.folders import home
-from bake.remote import keys
+from bake.files import home
+from bake.machine import key_store
+from bake.ssh import keys
 
 
 def test_a_private_key_is_readable_by_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from kitchen import Kitchen, Witness
 from leftovers import held
 
 from bake.aws.checkpoint import checkpoints
-from bake.aws.session import connect
+from bake.aws.client.session import connect
 
 INVOKE = Path(sys.executable).parent / "invoke"
 # From the run's beginning; a whole bake of these takes some seconds.

@@ -13,17 +13,18 @@ import pytest
 from aws_in_process import ACCOUNT, REGION, Aws, aws_in_process
 from test_explain import RECIPES, real_plan
 
-from bake import explain, launch
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair
 from bake.aws.machine import machines
 from bake.aws.tags import RECIPE, RUN, VERIFIED
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import CapacityError, ConnectError, PreflightError, RequestError
-from bake.key_store import key_path, public_half, save_key
-from bake.launch import default_key_name
-from bake.machine.wish import read_markets
-from bake.remote import keys
+from bake.machine import launch
+from bake.machine.key_store import key_path, public_half, save_key
+from bake.machine.launch import default_key_name
+from bake.machine.request import read_markets
+from bake.plan import changes
+from bake.ssh import keys
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
 def an_image_there(aws: Aws, recipe: str = "") -> Image:
     """With a recipe, it says what is in it, as an image of a bake does."""
     image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
-    described = explain.describe(real_plan(RECIPES[recipe])) if recipe else {}
+    described = changes.describe(real_plan(RECIPES[recipe])) if recipe else {}
     return replace(image, tags=image.tags | described)
 
 

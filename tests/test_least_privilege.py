@@ -26,6 +26,7 @@ from bake.aws.checkpoint import (
     prune,
     wait_until_completed,
 )
+from bake.aws.client.session import Cloud, enabled_regions
 from bake.aws.failures import forget_failures, note_failure
 from bake.aws.image import create_image, delete_image, deregister_image
 from bake.aws.image_copy import copy_image
@@ -33,24 +34,23 @@ from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, k
 from bake.aws.lease import Lease, lease
 from bake.aws.machine import console_output, end, start, stop, tag, terminate
 from bake.aws.order import Order, remove_machine, run_machine
-from bake.aws.preflight import Ground, preflight
 from bake.aws.price import on_demand, refusals, spot
 from bake.aws.quota import ask_for_more, read_quota
 from bake.aws.reap import find
 from bake.aws.reap import remove as remove_remains
 from bake.aws.reservation import find_reservation
-from bake.aws.retention import Verdict, judge, kept_by_users, remove
 from bake.aws.security_group import (
     create_security_group,
     delete_security_group,
     leave_security_group,
     remove_security_groups,
 )
-from bake.aws.session import Cloud, enabled_regions
 from bake.aws.snapshot import delete_snapshot
 from bake.aws.tags import ENDS, Run, new_run, specifications
 from bake.errors import BakeError, CloudError
-from bake.local.policy import Need, allows, as_list
+from bake.images.retention import Verdict, judge, kept_by_users, remove
+from bake.local.api.policy import Need, allows, as_list
+from bake.pipeline.preflight import Ground, preflight
 
 GRANTS = [
     (each["Sid"], action, resource)

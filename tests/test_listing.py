@@ -10,11 +10,11 @@ import pytest
 
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.image import Image
-from bake.aws.retention import Removal, Verdict
-from bake.console import Console
-from bake.copies import Copied
+from bake.cli.views.images import show_checkpoints, show_copies, show_verdicts
+from bake.console.console import Console
 from bake.errors import CloudError, ImageError
-from bake.listing import show_checkpoints, show_copies, show_verdicts
+from bake.images.copies import Copied
+from bake.images.retention import Removal, Verdict
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 ONE = Checkpoint(

@@ -10,14 +10,14 @@ import pytest
 from test_explain import RECIPES, real_plan
 from test_listing import IMAGE, NOW
 
-from bake import explain
 from bake.aws.image import Image
-from bake.console import Console
-from bake.listing import show_images
+from bake.cli.views.images import show_images
+from bake.console.console import Console
+from bake.plan import changes
 
 
 def image_of(recipe: str, **more: str) -> Image:
-    plan = explain.describe(real_plan(RECIPES[recipe]))
+    plan = changes.describe(real_plan(RECIPES[recipe]))
     tags = {**plan, "bake:recipe": recipe, "bake:verified": "gpu", **more}
     return replace(IMAGE, tags=tags)
 

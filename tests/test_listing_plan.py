@@ -13,14 +13,14 @@ from test_explain import BASE, changed, plan_of, tags_of
 
 from bake.aws.base_image import BaseImage
 from bake.aws.market import Placement
-from bake.aws.preflight import Ground
 from bake.aws.tags import new_run
-from bake.console import Console
-from bake.explain import State, changes_of_the_image, reasons
-from bake.forecast import Past, forecast
-from bake.job import Job
-from bake.listing import show_plans
-from bake.preview import Preview
+from bake.cli.views.images import show_plans
+from bake.console.console import Console
+from bake.pipeline.job import Job
+from bake.pipeline.preflight import Ground
+from bake.pipeline.preview import Preview
+from bake.plan.changes import State, changes_of_the_image, reasons
+from bake.plan.forecast import Past, forecast
 
 UBUNTU = BaseImage(
     image_id="ami-0dba2cb6798deb6d8",

@@ -19,7 +19,7 @@ from kitchen import Kitchen
 from leftovers import held
 
 from bake.aws.checkpoint import checkpoints
-from bake.aws.session import connect
+from bake.aws.client.session import connect
 from bake.errors import CloudError, StageError
 
 pytestmark = pytest.mark.machines

@@ -18,10 +18,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bake import catalog
-from bake.local import control, os_images
+from bake.local import control
 from bake.local.control import Endpoint
-from bake.local.engine import find_engine
-from bake.remote.keys import KeyPair, generate
+from bake.local.machines import os_images
+from bake.local.machines.engine import find_engine
+from bake.ssh.keys import KeyPair, generate
 
 pytestmark = pytest.mark.machines
 

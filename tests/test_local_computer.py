@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bake.local import computer
+from bake.local.machines import computer
 
 
 def test_pip_settings_that_mean_the_same_on_another_machine_are_kept() -> None:

@@ -20,18 +20,19 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from bake import catalog, folders
+from bake import catalog, files
 from bake.errors import LocalCloudError, PreflightError
-from bake.local import control, os_images
+from bake.local import control
 from bake.local.control import Endpoint
-from bake.local.engine import find_engine
+from bake.local.machines import os_images
+from bake.local.machines.engine import find_engine
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A cloud of the test's own, which ends with it."""
-    yield folders.home() / "local"
-    if (folders.home() / "local" / "server.lock").exists():
+    yield files.home() / "local"
+    if (files.home() / "local" / "server.lock").exists():
         control.down(erase=True)
 
 

@@ -13,7 +13,8 @@ from botocore.exceptions import ClientError
 
 from bake import catalog
 from bake.errors import LocalCloudError
-from bake.local import control, delays, os_images
+from bake.local import control, delays
+from bake.local.machines import os_images
 
 PROFILE = """
 scale = 0.5

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bake.errors import LocalCloudError
-from bake.local import engine as engine_module
-from bake.local.engine import Engine, find_engine
+from bake.local.machines import engine as engine_module
+from bake.local.machines.engine import Engine, find_engine
 
 
 @pytest.fixture(autouse=True)

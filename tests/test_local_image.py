@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.ec2.models.tags import TagBackend
 
-from bake.local.image import (
+from bake.local.api.image import (
     LocalImage,
     LocalSnapshot,
     Reason,

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from bake import catalog
-from bake.local import control, layer, os_images
-from bake.local.engine import Engine, find_engine
-from bake.local.layer import Disk
+from bake.local import control
+from bake.local.machines import layer, os_images
+from bake.local.machines.engine import Engine, find_engine
+from bake.local.machines.layer import Disk
 
 pytestmark = [
     pytest.mark.machines,

@@ -8,9 +8,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from bake.aws.client.session import connect
 from bake.aws.market import Placement
 from bake.aws.price import prices, refusals, snapshot_price, volume_price
-from bake.aws.session import connect
 
 pytestmark = pytest.mark.machines
 

@@ -9,11 +9,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from bake.aws.client.session import Cloud, connect
 from bake.aws.quota import ask_for_more, gpu_quotas, read_quota, read_quotas, requests
-from bake.aws.session import Cloud, connect
 from bake.errors import CloudError, RequestError
 from bake.local import control
-from bake.local.capacity import GENEROUS
+from bake.local.api.capacity import GENEROUS
 
 pytestmark = pytest.mark.machines
 

@@ -21,18 +21,21 @@ from conftest import CACHE, REPOSITORY
 from kitchen import Kitchen, Witness
 from stage_machines import SCRIPTS, Machine, find, machines
 
-from bake import catalog, explain, lock, pipeline
+from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.errors import PreflightError, RecipeError, RemoteError, RequestError
 from bake.local import standin
-from bake.local.engine import find_engine
+from bake.local.machines.engine import find_engine
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.local.standin.archive import Package
-from bake.lock import Lock
-from bake.payload import UPSTREAM, Payload
-from bake.plan import Plan, make_plan
-from bake.preview import preview
-from bake.recipe import Recipe
+from bake.pipeline import bake
+from bake.pipeline.preview import preview
+from bake.plan import changes as explain
+from bake.plan import lock
+from bake.plan.lock import Lock
+from bake.plan.plan import Plan, make_plan
+from bake.recipe.payload import UPSTREAM, Payload
+from bake.recipe.recipe import Recipe
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.record.installed import parse
 
@@ -642,16 +645,16 @@ def test_a_bake_is_locked_planned_the_same_and_baked_again(
     assert first.plan.digest == second.plan.digest
     assert {reason.state for reason in first.reasons.values()} == {"to run"}
     assert any(why.startswith("LOCKED_APT") for why in first.reasons["a"].why)
-    outcome = pipeline.bake(locked, recipe)
+    outcome = bake.bake(locked, recipe)
     assert outcome.record
     again = lock.from_record(workshop.builds / outcome.record.run / "record.json", "one")
     assert again.stages == held_to.stages
-    assert pipeline.bake(locked, recipe).status == "there already"
+    assert bake.bake(locked, recipe).status == "there already"
     assert witness.began() == ["a", "b", "a", "b"]
     # The base image is the lock's, or none at all.
     gone = held_to.model_copy(update={"base_image": lock.LockedImage(name="x", ids={})})
     with pytest.raises(PreflightError) as caught:
-        pipeline.bake(replace(workshop, lock=gone), recipe)
+        bake.bake(replace(workshop, lock=gone), recipe)
     assert "x of owner" in str(caught.value.findings)
 
 

@@ -23,12 +23,13 @@ from kitchen import Kitchen, Witness, machines_ever
 from leftovers import held
 
 from bake.aws.order import run_machine
-from bake.builder import OnFailure
-from bake.console import Console, Step
+from bake.console.console import Console, Step
 from bake.errors import LocalCloudError, LostError
-from bake.local import control, metadata
-from bake.remote import spot
-from bake.task_group import TaskGroup
+from bake.local import control
+from bake.local.machines import metadata
+from bake.pipeline.builder import OnFailure
+from bake.ssh import spot
+from bake.threads import TaskGroup
 
 SPOT = {"market": "spot"}
 

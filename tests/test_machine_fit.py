@@ -8,10 +8,10 @@ import pytest
 from test_explain import RECIPES, real_plan
 
 from bake import catalog as catalogs
-from bake import explain
 from bake.errors import RequestError
 from bake.machine import fit
 from bake.machine.fit import Contents
+from bake.plan import changes
 
 CATALOG = catalogs.load()
 TYPES = CATALOG.instance_types
@@ -19,7 +19,7 @@ TYPES = CATALOG.instance_types
 
 def inside(recipe: str) -> Contents:
     """What the image of a recipe says of itself."""
-    tags = explain.describe(real_plan(RECIPES[recipe]))
+    tags = changes.describe(real_plan(RECIPES[recipe]))
     assert tags
     architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
     return fit.contents(CATALOG, tags, architecture)
@@ -61,11 +61,11 @@ def test_what_is_told_as_a_hash_alone_is_known_too(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = inside("mxnet-cu101")
-    monkeypatch.setattr(explain, "_KEPT", (kept,))  # as of a plan too large for longer values
-    tags = explain.describe(real_plan())
-    described = explain.read(tags)
+    monkeypatch.setattr(changes, "_KEPT", (kept,))  # as of a plan too large for longer values
+    tags = changes.describe(real_plan())
+    described = changes.read(tags)
     assert described
-    assert isinstance(described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], explain.Hash)
+    assert isinstance(described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], changes.Hash)
     assert fit.contents(CATALOG, tags, "x86_64") == whole
 
 

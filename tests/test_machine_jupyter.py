@@ -34,15 +34,15 @@ from selenium.webdriver.support.wait import WebDriverWait
 from sshd import Machine as Sshd
 from sshd import free_port, sshd
 
+from bake.aws.client.session import Cloud
 from bake.aws.image import Image
 from bake.aws.machine import Machine, find_machine
-from bake.aws.session import Cloud
 from bake.aws.tags import ENDS, RECIPE, STAGE, rfc3339
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import BakeError, LostError, RemoteError, RequestError
 from bake.machine import browser, jupyter
-from bake.remote import keys
-from bake.remote.connection import Connection
+from bake.ssh import keys
+from bake.ssh.connection import Connection
 
 TOKEN = "0123456789abcdef"
 

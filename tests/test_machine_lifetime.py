@@ -25,17 +25,17 @@ from hypothesis import strategies as st
 
 from bake import catalog
 from bake.aws.base_image import find_base_image
+from bake.aws.client.session import Cloud, connect
 from bake.aws.image import delete_image, find_image, wait_until_available
 from bake.aws.machine import Machine, find_machine, machines, start, terminate
 from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
-from bake.aws.session import Cloud, connect
 from bake.aws.user_data import user_data
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import RemoteError, RequestError
-from bake.launch import Wish, launch
-from bake.local.os_images import STAND_IN_OWNER
-from bake.machine import lifetime_facts, reach
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.machine import ssh_config
+from bake.machine.launch import Wish, launch
 from bake.machine.lifetime import (
     LONGEST,
     SHORTEST,
@@ -50,9 +50,10 @@ from bake.machine.lifetime import (
     read_time,
     write_time,
 )
-from bake.remote.connection import Connection, Result
-from bake.remote.keys import generate
-from bake.remote.reboot import reboot
+from bake.machine.on_machine import lifetime_facts
+from bake.ssh.connection import Connection, Result
+from bake.ssh.keys import generate
+from bake.ssh.reboot import reboot
 
 # It says what the login user has written into two files.
 FAKE_NVIDIA_SMI = b"""#!/bin/sh
@@ -404,7 +405,7 @@ def ending(cloud: Cloud, *names: str) -> Iterator[None]:
         for machine in machines(cloud):
             if machine.name in names:
                 terminate(cloud, machine.instance_id)
-                reach.forget(machine.instance_id)
+                ssh_config.forget(machine.instance_id)
         for pair in cloud.ec2("DescribeKeyPairs")["KeyPairs"]:
             if pair["KeyName"] not in before:
                 cloud.ec2("DeleteKeyPair", KeyName=pair["KeyName"])
@@ -423,8 +424,8 @@ def wait_until(what: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def logged_in(cloud: Cloud, machine: Machine) -> Connection:
-    host = reach.host_of(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
-    return reach.connection(host)
+    host = ssh_config.host_of(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    return ssh_config.connection(host)
 
 
 def ask(connection: Connection, question: str) -> str:
@@ -457,7 +458,7 @@ def test_a_machine_whose_client_was_killed_warns_and_ends_by_itself(local_cloud:
         assert machine.tags["bake:at-end"] == "terminate"
         port = int(os.environ["BAKE_SSH_PORT"])
         with subprocess.Popen(
-            [*reach.reach(cloud, machine, ssh_port=port), "-tt"],
+            [*ssh_config.reach(cloud, machine, ssh_port=port), "-tt"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -575,7 +576,7 @@ def test_whoever_is_logged_in_is_warned_and_an_image_of_it_has_no_timer(local_cl
         machine = launch_one("warned", Lifetime(ttl, at_end="terminate"))
         port = int(os.environ["BAKE_SSH_PORT"])
         person = subprocess.Popen(
-            [*reach.reach(cloud, machine, ssh_port=port), "-tt"],
+            [*ssh_config.reach(cloud, machine, ssh_port=port), "-tt"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -21,14 +21,14 @@ from conftest import REPOSITORY, scrub
 from launched import launched
 from sshd import sshd
 
-from bake import key_store
+from bake.aws.client.session import Cloud, connect
 from bake.aws.machine import Machine, find_machine, start, stop
-from bake.aws.session import Cloud, connect
 from bake.errors import HostKeyError, RequestError
-from bake.folders import home
-from bake.machine import include, reach, shell, transfer
-from bake.machine.reach import Host
-from bake.remote import keys
+from bake.files import home
+from bake.machine import include, key_store, ssh_config, transfer
+from bake.machine import run as shell
+from bake.machine.ssh_config import Host
+from bake.ssh import keys
 
 on_machines = pytest.mark.machines
 BIN = Path(sys.executable).parent
@@ -50,7 +50,7 @@ def understood(command: list[str], *names: str) -> list[str]:
 def test_ssh_understands_the_configuration_and_reads_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = reach.ssh(a_host(port=2222))
+    command = ssh_config.ssh(a_host(port=2222))
     known = str(home() / "known_hosts")
     assert understood(
         command, "hostname", "user", "port", "hostkeyalias", "userknownhostsfile", "identityfile"
@@ -67,7 +67,7 @@ def test_paths_are_quoted_by_openssh_s_own_rules(
 ) -> None:
     folder = tmp_path / name
     monkeypatch.setenv("BAKE_HOME", str(folder))
-    command = reach.ssh(a_host(key=folder / name))
+    command = ssh_config.ssh(a_host(key=folder / name))
     (known,) = understood(command, "userknownhostsfile")
     assert known == str(folder / "known_hosts")
     # A key's name is filled in only when it is read.
@@ -81,29 +81,29 @@ def test_paths_are_quoted_by_openssh_s_own_rules(
 
 def test_a_path_that_openssh_cannot_name_is_refused() -> None:
     with pytest.raises(RequestError, match="cannot name this path") as refused:
-        reach.ssh(a_host(key=Path("/tmp/${HOME}/k")))
+        ssh_config.ssh(a_host(key=Path("/tmp/${HOME}/k")))
     assert "BAKE_HOME" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["mine", "a.b_c-1", "7", "x" * 128])
 def test_a_name_that_ssh_can_take_is_one(name: str) -> None:
-    reach.check_name(name)
-    assert understood(reach.ssh(a_host(alias=f"bake-{name}")), "hostname") == ["192.0.2.7"]
+    ssh_config.check_name(name)
+    assert understood(ssh_config.ssh(a_host(alias=f"bake-{name}")), "hostname") == ["192.0.2.7"]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "*", "!x", "a,b", "-x", "a\nHost *", "ü", "x" * 129])
 def test_a_name_that_ssh_cannot_take_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match="no name for a machine"):
-        reach.check_name(name)
+        ssh_config.check_name(name)
 
 
 def test_a_new_machine_of_a_name_takes_the_place_of_the_old_one() -> None:
-    reach.ssh(a_host(instance_id="i-1"))
-    reach.ssh(a_host(instance_id="i-2", address="192.0.2.8"))
-    reach.ssh(a_host(instance_id="i-3", alias="bake-other"))
-    assert sorted(path.name for path in reach.folder().iterdir()) == ["i-2.conf", "i-3.conf"]
-    reach.forget("i-2")
-    assert [path.name for path in reach.folder().iterdir()] == ["i-3.conf"]
+    ssh_config.ssh(a_host(instance_id="i-1"))
+    ssh_config.ssh(a_host(instance_id="i-2", address="192.0.2.8"))
+    ssh_config.ssh(a_host(instance_id="i-3", alias="bake-other"))
+    assert sorted(path.name for path in ssh_config.folder().iterdir()) == ["i-2.conf", "i-3.conf"]
+    ssh_config.forget("i-2")
+    assert [path.name for path in ssh_config.folder().iterdir()] == ["i-3.conf"]
 
 
 def test_the_person_s_own_configuration_is_added_to_once_and_left_as_it_is(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_person_s_own_configuration_is_added_to_once_and_left_as_it_is(tmp_p
         include.include()
     assert config.is_symlink()
     assert theirs.read_text() == f"{include.include_line()}\nHost *\n  User me\n"
-    reach.write(a_host())
+    ssh_config.write(a_host())
     command = ["ssh", "-F", str(config)]
     assert understood([*command, "bake-mine"], "user", "hostname") == ["ubuntu", "192.0.2.7"]
     assert understood([*command, "elsewhere"], "user") == ["me"]
@@ -145,7 +145,7 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     public = keys.generate().public_openssh
     key_store.know_host("i-1", public)
     with pytest.raises(RequestError, match="neither ed25519 nor RSA"):
-        reach.connection(a_host(key=key))
+        ssh_config.connection(a_host(key=key))
 
 
 # On a real machine -------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def host(ours: tuple[Cloud, Machine, Path], local_cloud: Path) -> Host:
     cloud, machine, _ = ours
     now = find_machine(cloud, machine.instance_id)
     assert now is not None
-    return reach.host_of(cloud, now, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    return ssh_config.host_of(cloud, now, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
 
 
 def run(*words: str, stdin: str | bytes = b"", cwd: Path = REPOSITORY) -> Any:
@@ -230,7 +230,7 @@ def test_a_command_runs_in_the_environment_that_a_shell_has(host: Host) -> None:
         assert done.stdout == b"the environment: -c import sys\nmine"
         assert done.stderr == b""
     finally:
-        subprocess.run([*reach.ssh(host), "mv kept .bashrc; rm -r env"], check=True)
+        subprocess.run([*ssh_config.ssh(host), "mv kept .bashrc; rm -r env"], check=True)
 
 
 @on_machines
@@ -261,7 +261,7 @@ def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_p
     done = run("get", "~/a place/new\nline", "a place/tw*", ".", "--machine", "reach-me", cwd=one)
     assert (done.returncode, done.stderr) == (0, b"")
     assert {path.name for path in one.iterdir()} == {"new\nline", "two words"}
-    subprocess.run([*reach.ssh(host), "rm -r 'a place'"], check=True)
+    subprocess.run([*ssh_config.ssh(host), "rm -r 'a place'"], check=True)
 
 
 @on_machines
@@ -276,14 +276,16 @@ def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_pat
     broken.communicate(timeout=20)
     assert broken.returncode == 20
     look = "test ! -e large && stat -c %s .rsync-partial/large"
-    kept = int(subprocess.run([*reach.ssh(host), look], stdout=subprocess.PIPE, check=True).stdout)
+    kept = int(
+        subprocess.run([*ssh_config.ssh(host), look], stdout=subprocess.PIPE, check=True).stdout
+    )
     assert 1 << 20 < kept < 32 << 20
     counted = [*command[:1], "--stats", *command[1:]]
     done = subprocess.run(counted, cwd=tmp_path, capture_output=True, text=True, check=True)
     (matched,) = [line for line in done.stdout.splitlines() if line.startswith("Matched data")]
     assert int(matched.split()[2].replace(",", "")) > 1 << 20
     sum_there = subprocess.run(
-        [*reach.ssh(host), "sha256sum large && rm large"], stdout=subprocess.PIPE, check=True
+        [*ssh_config.ssh(host), "sha256sum large && rm large"], stdout=subprocess.PIPE, check=True
     ).stdout
     assert sum_there.decode().split()[0] == sha256(data).hexdigest()
 
@@ -315,7 +317,7 @@ def test_what_goes_where_has_to_be_said(verb: str) -> None:
 def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> None:
     shown = run("ssh-config")
     assert shown.stdout.decode() == host.configuration()
-    reach.forget_file(host.instance_id)
+    ssh_config.forget_file(host.instance_id)
     written = run("ssh-config", "--write")
     assert shown.returncode == written.returncode == 0
     assert include.include_line() in written.stderr.decode()
@@ -332,7 +334,7 @@ def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> 
 
 @on_machines
 def test_our_own_client_has_the_same_facts(host: Host) -> None:
-    with reach.connection(host) as connection:
+    with ssh_config.connection(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 
@@ -348,10 +350,10 @@ def test_a_machine_with_another_host_key_is_not_spoken_to(
         assert done.stdout == b""
         assert b"Host key verification failed" in done.stderr
         with pytest.raises(HostKeyError):
-            reach.connection(host)
+            ssh_config.connection(host)
         key_store.forget_host(host.instance_id)
         with pytest.raises(RequestError, match="host key of"):
-            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
         assert there(host, "id").returncode == 255
     finally:
         key_store.know_host(host.instance_id, true)
@@ -366,12 +368,12 @@ def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
     away = host.key.with_suffix(".away")
     try:
         with pytest.raises(RequestError, match="can be read by others") as refused:
-            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
         assert refused.value.hint == f"chmod 400 {host.key}"
         host.key.chmod(0o400)
         host.key.rename(away)
         with pytest.raises(RequestError, match="is not on this computer") as refused:
-            reach.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
         assert str(host.key) in refused.value.hint
     finally:
         if away.exists():
@@ -400,7 +402,7 @@ def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
     assert b"reach-me cannot be reached: it is stopped" in done.stderr
     assert b"invoke start reach-me" in done.stderr
     now = start(cloud, machine.instance_id)
-    with reach.connection(reach.host_of(cloud, now, ssh_port=host.port)) as connection:
+    with ssh_config.connection(ssh_config.host_of(cloud, now, ssh_port=host.port)) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 

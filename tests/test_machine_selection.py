@@ -13,8 +13,8 @@ from bake.aws.image import Image, images
 from bake.aws.machine import Machine
 from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.errors import CloudError, RequestError
-from bake.machine import selection
-from bake.machine.selection import choose_image, find_ours
+from bake.images import selection
+from bake.images.selection import choose_image, find_ours
 
 GPU = ("gpu",)
 ANYTHING = ("gpu", "cpu", "no")

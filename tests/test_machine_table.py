@@ -12,10 +12,10 @@ from test_machine_cost import MACHINE, NOW, of
 
 from bake.aws.machine import Machine
 from bake.aws.tags import TTL
-from bake.console import Console
+from bake.cli.views.machines import show_machines, totals
+from bake.console.console import Console
 from bake.errors import CloudError
 from bake.machine.cost import Cost, Costs
-from bake.machine.table import show_machines, totals
 
 MINE = replace(MACHINE, name="mxnet-cu101-a1b2c3", tags={TTL: "12h"}, address="203.0.113.205")
 SPOT = replace(MINE, instance_id="i-2", name="second-with-a-rather-long-name", market="spot")

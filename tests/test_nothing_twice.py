@@ -17,10 +17,10 @@ from kitchen import Kitchen, Witness, machines_ever
 from leftovers import held
 
 from bake.aws.checkpoint import Checkpoint, checkpoints
+from bake.aws.client.session import Cloud, connect
 from bake.aws.image import find_image
-from bake.aws.session import Cloud, connect
-from bake.builder import OnFailure
 from bake.errors import RequestError, StageError
+from bake.pipeline.builder import OnFailure
 
 pytestmark = pytest.mark.machines
 
@@ -212,7 +212,7 @@ def bake_that_fails_in_its_second_stage(kitchen: Kitchen, witness: Witness) -> N
 def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
     kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bake import pipeline
+    from bake.pipeline import bake
 
     bake_that_fails_in_its_second_stage(kitchen, witness)
 
@@ -222,7 +222,7 @@ def test_a_checkpoint_that_is_gone_when_it_is_needed_is_passed_over(
             boto3.client("ec2").delete_snapshot(SnapshotId=checkpoint.snapshot_id)
         return found
 
-    monkeypatch.setattr(pipeline, "checkpoints", and_then_it_is_deleted)
+    monkeypatch.setattr(bake, "checkpoints", and_then_it_is_deleted)
     [outcome] = kitchen.bake("one")
     assert outcome.status == "baked"
     assert witness.began() == ["a", "b", "a", "b"]

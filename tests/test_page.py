@@ -17,9 +17,9 @@ from browser import PHONE, browser, screenshot
 from hostile import KNOWN
 from selenium.webdriver import Chrome
 
-from bake.page import page, report
-from bake.page.charts import COLOURS, chart
 from bake.record.record import Record
+from bake.report import page, report
+from bake.report.charts import COLOURS, chart
 
 DESKTOP = (1280, 900)
 # What a page of ours must not let happen, in the ways in which texts come into it.

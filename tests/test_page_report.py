@@ -17,12 +17,13 @@ from bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
 from conftest import REPOSITORY
 from kitchen import Kitchen, Witness
 
-from bake import finish
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import RequestError, StageError
-from bake.page import report, timeline
-from bake.record import Installed, Inventory, MachineRecord, kept, read, read_failure
+from bake.pipeline import finish
+from bake.record import Installed, Inventory, MachineRecord, read, read_failure
+from bake.record import builds as kept
 from bake.record.difference import Change, difference
+from bake.report import report, timeline
 
 TOKEN = "s3cr3t-t0k3n-of-a-test"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from bake import catalog
-from bake.payload import SIGNED, UPSTREAM, with_mirrors
+from bake.recipe.payload import SIGNED, UPSTREAM, with_mirrors
 
 
 def test_upstream_is_reached_over_tls_or_is_signed() -> None:

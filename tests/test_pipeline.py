@@ -15,13 +15,11 @@ from conftest import REPOSITORY
 from invoke.exceptions import Exit
 from leftovers import held
 
-from bake import builder, finish, pipeline
-from bake import recipe as recipes
 from bake.aws import key_pair
+from bake.aws.client.session import connect
 from bake.aws.image import delete_image, find_image
-from bake.aws.session import connect
-from bake.command import running
-from bake.console import Console, Step
+from bake.cli.command import running
+from bake.console.console import Console, Step
 from bake.errors import (
     BakeError,
     CloudError,
@@ -30,12 +28,14 @@ from bake.errors import (
     RequestError,
     StageError,
 )
-from bake.job import Workshop
-from bake.local.os_images import STAND_IN_OWNER
-from bake.payload import UPSTREAM
-from bake.recipe import Recipe
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.pipeline import bake, builder, finish
+from bake.pipeline.job import Workshop
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
 from bake.record import Inventory
-from bake.remote import keys
+from bake.ssh import keys
 from bake.verify import Proof
 
 pytestmark = pytest.mark.machines
@@ -98,7 +98,7 @@ def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
 ) -> None:
     write(workshop.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
     with pytest.raises(StageError) as failure:
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
     assert "base ended with status 100" in failure.value.message
     assert failure.value.details[-1] == "E: Unable to locate package nvidia"
     (log,) = workshop.builds.glob("*/base.log")
@@ -120,7 +120,7 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
         exit 7"""
     write(workshop.scripts, "base", body)
     with pytest.raises(StageError, match="status 7"):
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
     (log,) = workshop.builds.glob("*/base.log")
     assert log.read_text().splitlines() == [f"line {number}" for number in range(1, 41)]
 
@@ -131,12 +131,12 @@ def test_a_machine_with_another_host_key_is_refused(
     real = builder.user_data
     monkeypatch.setattr(builder, "user_data", lambda host_key, end: real(keys.generate(), end))
     with pytest.raises(HostKeyError):
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
 
 
 def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, recipe: Recipe) -> None:
     with pytest.raises(ConnectError) as failure:
-        pipeline.bake(replace(workshop, ssh_port=2222, boot_timeout_s=4), recipe)
+        bake.bake(replace(workshop, ssh_port=2222, boot_timeout_s=4), recipe)
     details = "\n".join(failure.value.details)
     assert "Its console said:" in details
     assert "Cloud-init v." in details
@@ -148,7 +148,7 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     write(workshop.scripts, "mxnet", "echo nothing is installed")
     recipe = recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
     with pytest.raises(BakeError, match="not") as failure:
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
     assert failure.value.details
 
 
@@ -157,7 +157,7 @@ def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
 ) -> None:
     write(workshop.scripts, "base", "cloud-init schema --system && exit 7")
     with pytest.raises(StageError, match="status 7"):
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
     (log,) = workshop.builds.glob("*/base.log")
     assert "Valid cloud-config: system userdata" in log.read_text()
 
@@ -165,7 +165,7 @@ def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
 def test_a_full_disk_is_said_with_what_to_change(workshop: Workshop, recipe: Recipe) -> None:
     write(workshop.scripts, "base", "echo data > /dev/full")
     with pytest.raises(StageError) as failure:
-        pipeline.bake(workshop, recipe)
+        bake.bake(workshop, recipe)
     assert "No space left on device" in failure.value.details[-1]
     assert "disk_gb" in failure.value.hint
 
@@ -196,7 +196,7 @@ class InterruptedIn(Console):
 def proved(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proved on a machine and found on it has tests of its own; here it passes."""
     monkeypatch.setattr(finish, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
-    monkeypatch.setattr(pipeline, "inventory", lambda *_: Inventory())
+    monkeypatch.setattr(bake, "inventory", lambda *_: Inventory())
     monkeypatch.setattr(finish, "check_clean", lambda *_, **__: ())
 
 
@@ -230,7 +230,7 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
     if phase == ("Removing the builder",):
         write(workshop.scripts, "base", "exit 1")  # an image that is finished would rightly stay
     with pytest.raises(Exit) as end, running(console):
-        pipeline.bake(replace(workshop, console=console), recipe)
+        bake.bake(replace(workshop, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -240,7 +240,7 @@ def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_start
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RequestError, match="logs cannot be written") as refused:
-        pipeline.bake(replace(workshop, builds=tmp_path / "file"), recipe)
+        bake.bake(replace(workshop, builds=tmp_path / "file"), recipe)
     assert "BAKE_BUILDS" in refused.value.hint
 
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
         broken.setattr(key_pair, "delete_key_pair", refuse)
         try:
             with running(console):
-                record = pipeline.bake(replace(workshop, console=console), recipe).record
+                record = bake.bake(replace(workshop, console=console), recipe).record
         except Exit:
             assert end != "success"
     said = capsys.readouterr().err
@@ -281,7 +281,7 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
 def test_the_image_is_kept_when_all_is_well(
     workshop: Workshop, recipe: Recipe, proved: None
 ) -> None:
-    record = pipeline.bake(workshop, recipe).record
+    record = bake.bake(workshop, recipe).record
     assert record is not None
     assert record.image_id in held()["images"]
     assert (workshop.builds / record.run / "record.json").is_file()

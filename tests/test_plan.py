@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from bake import catalog as catalogs
-from bake import recipe as recipes
 from bake.catalog import Catalog
 from bake.errors import IncompatibleError, RecipeError
-from bake.payload import UPSTREAM, Payload
-from bake.plan import Plan, make_plan, stage_digest, variables
-from bake.recipe import Recipe
-from bake.stage import Script
+from bake.plan.plan import Plan, make_plan, stage_digest, variables
+from bake.plan.script import Script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM, Payload
+from bake.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"

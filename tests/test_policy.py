@@ -12,8 +12,8 @@ import botocore.session
 import pytest
 from conftest import REPOSITORY
 
-from bake.local.authorization import facts, needs
-from bake.local.policy import allows, as_list
+from bake.local.api.authorization import facts, needs
+from bake.local.api.policy import allows, as_list
 
 # Asked for by AWS itself when another call has tags, and on an account's first spot machine.
 IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}

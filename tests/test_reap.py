@@ -21,17 +21,17 @@ from kitchen import Kitchen, Witness
 from leftovers import held
 from test_aws_reap import a_builder, a_run, an_account, ended, later, lease
 
-from bake import reaping
 from bake.aws import parameter
+from bake.aws.client.session import connect
+from bake.aws.client.undo import Leftover
 from bake.aws.market import Placement
 from bake.aws.reap import Removal
 from bake.aws.remains import KINDS, Remains
-from bake.aws.session import connect
 from bake.aws.tags import rfc3339, specifications
-from bake.aws.undo import Leftover
-from bake.command import raise_for, running
-from bake.console import Console
+from bake.cli.command import raise_for, running
+from bake.console.console import Console
 from bake.errors import CloudError, RequestError
+from bake.pipeline import reaping
 
 BIN = Path(sys.executable).parent
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake import rebuild
 from bake.aws.failures import Failures
 from bake.errors import BakeError, StageError
-from bake.rebuild import Report, Status
+from bake.pipeline import rebuild
+from bake.pipeline.rebuild import Report, Status
 
 # Groups ------------------------------------------------------------------------------------------
 

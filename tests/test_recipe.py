@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake import recipe as recipes
 from bake.errors import Finding, RecipeError
-from bake.fields import MAX_TAGS
-from bake.recipe import Recipe
+from bake.recipe import recipe as recipes
+from bake.recipe.fields import MAX_TAGS
+from bake.recipe.recipe import Recipe
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
 

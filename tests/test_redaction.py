@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.redaction import Redactor, parts
+from bake.console.redaction import Redactor, parts
 
 SECRET = "k7#Q p/+w%\"'\\x$Zé-9"
 KEY = "-----BEGIN X-----\n" + "\n".join(c * 3 + "9876543210+/AbC" for c in "abc") + "\n--END X--\n"

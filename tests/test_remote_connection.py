@@ -15,8 +15,8 @@ from proxy import Proxy
 from sshd import Machine, free_port, sshd
 
 from bake.errors import ConnectError, HostKeyError, RemoteError
-from bake.remote import connection, keys
-from bake.task_group import together
+from bake.ssh import connection, keys
+from bake.threads import together
 
 
 @pytest.fixture(scope="module")

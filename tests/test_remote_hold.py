@@ -18,12 +18,12 @@ from bake import interrupts
 from bake.aws.user_data import user_data
 from bake.errors import ConnectError, RemoteError
 from bake.local import control
-from bake.local.os_images import STAND_IN_OWNER
-from bake.remote import hold as holding
-from bake.remote import keys
-from bake.remote.connection import Connection, connect
-from bake.remote.hold import hold
-from bake.task_group import TaskGroup
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.ssh import hold as holding
+from bake.ssh import keys
+from bake.ssh.connection import Connection, connect
+from bake.ssh.hold import hold
+from bake.threads import TaskGroup
 
 pytestmark = pytest.mark.machines
 

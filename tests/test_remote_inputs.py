@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bake.errors import StageError
-from bake.remote.inputs import inputs_file
+from bake.ssh.inputs import inputs_file
 from bake.variable import LONGEST_B
 
 values = st.one_of(

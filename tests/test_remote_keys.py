@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from bake.remote import keys
+from bake.ssh import keys
 
 
 def test_repr_hides_the_private_half() -> None:

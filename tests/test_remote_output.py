@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.redaction import Redactor
-from bake.remote.output import Output
+from bake.console.redaction import Redactor
+from bake.ssh.output import Output
 
 
 def shown(*pieces: bytes) -> tuple[list[str], tuple[str, ...]]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from kitchen import Kitchen, Witness, machines_ever
 
-from bake import boot
 from bake.errors import ConnectError, StageError
+from bake.machine import boot
 
 pytestmark = pytest.mark.machines
 
@@ -38,7 +38,7 @@ def test_a_stage_that_reboots_runs_alone_and_is_done_when_the_machine_is_back(
             more["timeout_s"] = 4.0
         boot.reboot(*arguments, **more)
 
-    monkeypatch.setattr("bake.waves.reboot", reboot)
+    monkeypatch.setattr("bake.pipeline.stages.reboot", reboot)
     with pytest.raises(ConnectError, match="did not come back within 4 s of its reb") as caught:
         kitchen.bake("one")
     assert "Its console said:" in caught.value.details

@@ -18,10 +18,10 @@ from sshd import Machine, sshd
 
 from bake import interrupts
 from bake.errors import ConnectError, StageError
-from bake.remote import keys, runner
-from bake.remote.command import Command
-from bake.remote.connection import Connection
-from bake.task_group import TaskGroup, together
+from bake.ssh import keys, runner
+from bake.ssh.command import Command
+from bake.ssh.connection import Connection
+from bake.threads import TaskGroup, together
 
 LIB = b'greet() { echo "hello from the library"; }\n'
 

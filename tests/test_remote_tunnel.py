@@ -16,8 +16,8 @@ from proxy import Proxy
 from sshd import Machine, free_port, sshd
 
 from bake.errors import RemoteError
-from bake.remote import keys, tunnel
-from bake.remote.connection import Connection
+from bake.ssh import keys, tunnel
+from bake.ssh.connection import Connection
 
 PAGE = b"a notebook" * 100_000
 

@@ -16,13 +16,14 @@ from kitchen import Kitchen, Witness, machines_ever
 from leftovers import held
 
 from bake import catalog, schedule
-from bake import rebuild as rebuilding
 from bake.aws.failures import Failures, failures, forget_failures
-from bake.command import raise_for
-from bake.local import control, os_images, standin
-from bake.pipeline import Options
-from bake.preview import Preview, preview
-from bake.rebuild import Report
+from bake.cli.command import raise_for
+from bake.local import control, standin
+from bake.local.machines import os_images
+from bake.pipeline import rebuild as rebuilding
+from bake.pipeline.bake import Options
+from bake.pipeline.preview import Preview, preview
+from bake.pipeline.rebuild import Report
 
 pytestmark = pytest.mark.machines
 

@@ -14,8 +14,8 @@ from stage_machines import LIB, SCRIPTS, Machine, find, machines
 
 from bake.local import standin
 from bake.local.standin import upstreams
-from bake.payload import Payload
-from bake.task_group import together
+from bake.recipe.payload import Payload
+from bake.threads import together
 
 pytestmark = pytest.mark.machines
 

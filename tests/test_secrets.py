@@ -20,17 +20,17 @@ from conftest import REPOSITORY
 from kitchen import Kitchen, Witness
 from leftovers import held
 
+from bake.aws.client.session import connect as connect_to_aws
 from bake.aws.image import Image
 from bake.aws.machine import terminate
-from bake.aws.session import connect as connect_to_aws
-from bake.console import Console
+from bake.console.console import Console
+from bake.console.redaction import Redactor
 from bake.errors import RequestError, StageError
-from bake.launch import Wish, launch
-from bake.machine import reach
-from bake.recipe import Recipe, Secret, find
-from bake.redaction import Redactor
-from bake.remote.connection import Connection
-from bake.secret import LONGEST_B, read_secrets, revealed
+from bake.machine import ssh_config
+from bake.machine.launch import Wish, launch
+from bake.pipeline.secrets import LONGEST_B, read_secrets, revealed
+from bake.recipe.recipe import Recipe, Secret, find
+from bake.ssh.connection import Connection
 from bake.verify import check_clean, find_secrets
 
 MANIFESTS = REPOSITORY / "manifests"
@@ -214,7 +214,7 @@ def a_machine_of(image: Image) -> Iterator[Connection]:
     launched = launch(cloud, image, wish, ssh_port=port, console=Console())
     machine = launched.machine
     try:
-        with reach.connection(reach.host_of(cloud, machine, ssh_port=port)) as connection:
+        with ssh_config.connection(ssh_config.host_of(cloud, machine, ssh_port=port)) as connection:
             yield connection
     finally:
         terminate(cloud, machine.instance_id)

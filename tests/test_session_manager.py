@@ -21,17 +21,17 @@ from aws_in_process import ACCOUNT, aws_in_process
 from conftest import REPOSITORY, scrub
 from test_launch import PROVED
 
-from bake import catalog, launch
+from bake import catalog
 from bake.aws.base_image import find_base_image
+from bake.aws.client.session import Cloud, connect
 from bake.aws.image import find_image
 from bake.aws.machine import Machine, terminate
-from bake.aws.session import Cloud, connect
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import ConnectError, RequestError
-from bake.local.os_images import STAND_IN_OWNER
-from bake.machine import reach, session_manager, transfer
-from bake.remote import connection as remote
-from bake.remote import keys, proxy
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.machine import launch, session_manager, ssh_config, transfer
+from bake.ssh import connection as remote
+from bake.ssh import keys, proxy
 
 BIN = Path(sys.executable).parent
 TRUST = {
@@ -80,7 +80,7 @@ def ours(
         machine = start(cloud, "hidden", instance_profile="agents")
         yield cloud, machine, log
         terminate(cloud, machine.instance_id)
-        reach.forget(machine.instance_id)
+        ssh_config.forget(machine.instance_id)
         cloud.ec2("DeleteKeyPair", KeyName=machine.key_name)
         iam.remove_role_from_instance_profile(InstanceProfileName="agents", RoleName="agents")
         iam.delete_instance_profile(InstanceProfileName="agents")
@@ -152,7 +152,7 @@ def test_commands_and_files_go_there_as_to_any_machine(
 ) -> None:
     done = run("run", "id -un; cat; exit 3", input=b"in")
     assert (done.stdout, done.returncode) == (b"ubuntu\nin", 3), done.stderr
-    host = reach.host_of(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.host_of(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     data = os.urandom(1 << 20)
     (tmp_path / "file").write_bytes(data)
     for command in (
@@ -168,8 +168,8 @@ def test_our_own_client_goes_there_and_leaves_no_process(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
     cloud, _, log = ours
-    host = reach.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
-    with reach.connection(host) as connection:
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    with ssh_config.connection(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
         plugin = sessions(log)[-1]["pid"]
         assert Path("/proc", str(plugin)).exists()
@@ -177,7 +177,7 @@ def test_our_own_client_goes_there_and_leaves_no_process(
     mine = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())],
                           capture_output=True, text=True).stdout.split()  # fmt: skip
     assert "Z" not in "".join(mine)
-    with reach.connection(host) as connection:
+    with ssh_config.connection(host) as connection:
         os.kill(sessions(log)[-1]["pid"], 9)
         deadline = time.monotonic() + 10
         while connection.alive:
@@ -191,7 +191,7 @@ def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
     cloud, *_ = ours
-    host = reach.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     ec2 = boto3.client("ec2")
     (held,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
     ec2.disassociate_iam_instance_profile(AssociationId=held["AssociationId"])
@@ -200,7 +200,7 @@ def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
             pytest.raises(ConnectError, match="is not connected") as refused,
             session_manager.explained(True),
         ):
-            reach.connection(host, timeout_s=1)
+            ssh_config.connection(host, timeout_s=1)
     finally:
         ec2.associate_iam_instance_profile(
             IamInstanceProfile={"Name": "agents"}, InstanceId=hidden.instance_id
@@ -215,7 +215,7 @@ def test_a_refusal_that_will_not_pass_is_not_waited_for(
 ) -> None:
     """Somebody whose policy does not let him start sessions, and lets him then."""
     cloud, *_ = ours
-    host = reach.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     iam = boto3.client("iam")
     iam.create_user(UserName="somebody")
     key = iam.create_access_key(UserName="somebody")["AccessKey"]
@@ -225,17 +225,17 @@ def test_a_refusal_that_will_not_pass_is_not_waited_for(
             his.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
             began = time.monotonic()
             with pytest.raises(ConnectError) as refused:
-                reach.connection(host, timeout_s=60)
+                ssh_config.connection(host, timeout_s=60)
             assert "ssm:StartSession" in refused.value.details[0]
             assert time.monotonic() - began < 20
             policy = (REPOSITORY / "docs" / "iam-policy-session-manager.json").read_text()
             iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=policy)
-            with reach.connection(host) as connection:
+            with ssh_config.connection(host) as connection:
                 assert connection.run("id -un").stdout == "ubuntu\n"
             other = policy.replace("ssm:resourceTag/bake:run", "ssm:resourceTag/another")
             iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=other)
             with pytest.raises(ConnectError):
-                reach.connection(host, timeout_s=60)
+                ssh_config.connection(host, timeout_s=60)
     finally:
         with contextlib.suppress(iam.exceptions.NoSuchEntityException):
             iam.delete_user_policy(UserName="somebody", PolicyName="p")
@@ -265,9 +265,12 @@ def test_the_proxy_command_is_aws_s_own_with_all_that_an_editor_does_not_know(
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "my profile 100%")
     words = session_manager.proxy("eu-west-1")
-    host = reach.Host("bake-x", "i-1", "i-1", "ubuntu", 22, tmp_path / "k", words)
+    host = ssh_config.Host("bake-x", "i-1", "i-1", "ubuntu", 22, tmp_path / "k", words)
     told = subprocess.run(
-        ["ssh", "-G", "-F", reach.write(host), "bake-x"], capture_output=True, text=True, check=True
+        ["ssh", "-G", "-F", ssh_config.write(host), "bake-x"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (command,) = [
         line.partition(" ")[2]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from bake import interrupts
 from bake.errors import StageError
 from bake.interrupts import Cancelled
-from bake.sharing import Digests, Floor
-from bake.task_group import TaskGroup
+from bake.pipeline.scheduler import Digests, Floor
+from bake.threads import TaskGroup
 
 
 def stage(digest: str, *needs: str, reboots: bool = False) -> Any:

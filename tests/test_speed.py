@@ -25,16 +25,15 @@ from kitchen import Kitchen
 from leftovers import held
 from selenium.webdriver.common.by import By
 
-from bake import launch, speed
+from bake.aws.client.session import connect
 from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
-from bake.aws.session import connect
 from bake.aws.tags import ENDS, TTL, new_run
-from bake.console import Console
+from bake.console.console import Console
 from bake.errors import CapacityError, RequestError
-from bake.machine.measure import Course
-from bake.page.speed import page
-from bake.record.speed import (
+from bake.machine import launch
+from bake.machine.bench import bench as speed
+from bake.machine.bench.figures import (
     Bench,
     Figure,
     Gpu,
@@ -45,7 +44,9 @@ from bake.record.speed import (
     quartiles,
     read,
 )
-from bake.record.speed_answer import Answer
+from bake.machine.bench.judge import Answer
+from bake.machine.bench.measure import Course
+from bake.machine.bench.page import page
 
 # ---- figures are judged ----
 

@@ -19,10 +19,10 @@ import pytest
 from conftest import REPOSITORY
 from test_verify_tensors import environment
 
-from bake.record.speed import Figure
-from bake.record.speed_answer import Answer
+from bake.machine.bench.figures import Figure
+from bake.machine.bench.judge import Answer
 
-PROGRAM = REPOSITORY / "scripts" / "speed"
+PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
 PACE = {"warm_s": 0.02, "run_s": 0.01, "runs": 5, "most_s": 1.0}
 WISH = {
     "limit_s": 120,

@@ -24,9 +24,9 @@ from proxy import CUTS, Proxy
 from sshd import Machine, sshd
 
 from bake.errors import ConnectError, RemoteError, StageError
-from bake.remote import keys, runner, spot
-from bake.remote.connection import Connection
-from bake.task_group import together
+from bake.ssh import keys, runner, spot
+from bake.ssh.connection import Connection
+from bake.threads import together
 
 SILENCE_S = 1.0
 LINES = 3000

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake import stage
 from bake.errors import RecipeError
+from bake.plan import script as stage
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 

@@ -21,15 +21,16 @@ import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
-from bake import catalog, recipe
+from bake import catalog
 from bake.errors import LocalCloudError
 from bake.local import standin
-from bake.local.engine import Engine
+from bake.local.machines.engine import Engine
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.local.standin.archive import Package
 from bake.local.standin.trust import Trust
-from bake.payload import UPSTREAM
-from bake.plan import variables
+from bake.plan.plan import variables
+from bake.recipe import recipe
+from bake.recipe.payload import UPSTREAM
 
 RECIPES = recipe.all_recipes(REPOSITORY / "manifests")
 

@@ -12,7 +12,7 @@ import pytest
 
 from bake import interrupts
 from bake.interrupts import Cancelled, Scope, held_back, one_interrupt, pause
-from bake.task_group import TaskGroup, together
+from bake.threads import TaskGroup, together
 
 
 class Piece:

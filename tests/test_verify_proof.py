@@ -14,9 +14,10 @@ from conftest import REPOSITORY
 from test_verify_nvidia_smi import document, gpu
 from test_verify_tensors import expectation, figures, with_mxnet
 
-from bake import catalog, recipe
+from bake import catalog
 from bake.errors import ConnectError, RemoteError, VerificationError
-from bake.recipe import Recipe
+from bake.recipe import recipe
+from bake.recipe.recipe import Recipe
 from bake.verify import Check, Expectation, accepted, expect, hardware, prove
 from bake.verify.gpu import is_model
 from bake.verify.software import cuda_runtime

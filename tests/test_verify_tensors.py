@@ -21,7 +21,7 @@ from bake.verify.check import Failed
 from bake.verify.expectation import Expectation
 from bake.verify.tensors import OPERATIONS, compute, judge, read
 
-PROGRAMS = sorted((REPOSITORY / "scripts" / "checks").glob("*.py"))
+PROGRAMS = sorted((REPOSITORY / "bake" / "verify" / "on_machine").glob("*.py"))
 
 
 def environment(name: str, *requirements: str) -> Path:

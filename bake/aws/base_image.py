@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bake.aws.answer import Answer
-from bake.aws.session import Cloud
+from bake.aws.client.response import Answer
+from bake.aws.client.session import Cloud
 from bake.aws.tags import moment
 from bake.catalog import OsImage
 from bake.errors import Finding, PreflightError

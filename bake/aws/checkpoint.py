@@ -15,9 +15,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bake.aws.base_image import BaseImage
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import HOUR, MINUTE, wait_until
 from bake.aws.machine import Machine, find_machine
 from bake.aws.registration import registered_image
-from bake.aws.session import Cloud
 from bake.aws.snapshot import BAKE_AGAIN, create_snapshot, deletion
 from bake.aws.tags import (
     CHECKPOINT,
@@ -35,13 +37,11 @@ from bake.aws.tags import (
     rfc3339,
     write_seconds,
 )
-from bake.aws.undo import undo
-from bake.aws.wait import HOUR, MINUTE, wait_until
 from bake.errors import CheckpointError, CloudError, MachineError
-from bake.recipe import SEAL
+from bake.recipe.recipe import SEAL
 
 if TYPE_CHECKING:
-    from bake.plan import Plan
+    from bake.plan.plan import Plan
 
 OnProgress = Callable[[str], None]
 

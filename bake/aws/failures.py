@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bake.aws import parameter
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
 from bake.aws.tags import Run, moment, rfc3339
 from bake.errors import CloudError
 

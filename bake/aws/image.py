@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from bake.aws.answer import Answer
+from bake.aws.client.errors import is_refusal
+from bake.aws.client.response import Answer
+from bake.aws.client.retry import patiently
+from bake.aws.client.session import Cloud, pages
+from bake.aws.client.undo import Leftover, undo
+from bake.aws.client.wait import HOUR, MINUTE, poll, wait_until
 from bake.aws.machine import Machine, stop
-from bake.aws.patience import patiently
-from bake.aws.refusal import is_refusal
-from bake.aws.session import Cloud, pages
 from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
 from bake.aws.tags import (
     DIGEST,
@@ -26,8 +28,6 @@ from bake.aws.tags import (
     read,
     specifications,
 )
-from bake.aws.undo import Leftover, undo
-from bake.aws.wait import HOUR, MINUTE, poll, wait_until
 from bake.errors import CloudError, ImageError
 
 OnProgress = Callable[[str], None]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import clean_up
 from bake.aws.image import (
     Image,
     OnProgress,
@@ -19,11 +21,9 @@ from bake.aws.image import (
     wait_until_available,
 )
 from bake.aws.lease import lease
-from bake.aws.preflight import check_name
-from bake.aws.session import Cloud
 from bake.aws.tags import NAME, RUN, Run, Tags, new_run, specifications
-from bake.aws.undo import clean_up
 from bake.errors import CloudError, ImageError, RequestError
+from bake.pipeline.preflight import check_name
 
 _AGAIN = "Copy it again"
 # Longer than an image is waited for.

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import poll
 from bake.aws.tags import Run, Tags, read, specifications
-from bake.aws.undo import undo
-from bake.aws.wait import poll
 from bake.errors import CloudError
 
 # How long a new key pair may be unknown to some of EC2's servers.

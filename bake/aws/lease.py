@@ -19,13 +19,13 @@ from functools import partial
 from typing import TypeVar
 
 from bake.aws import holder, parameter
+from bake.aws.client.errors import is_refusal
+from bake.aws.client.retry import patiently
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import MINUTE, Clock, poll
 from bake.aws.parameter import Parameter
-from bake.aws.patience import patiently
-from bake.aws.refusal import is_refusal
-from bake.aws.session import Cloud
 from bake.aws.tags import Run
-from bake.aws.undo import undo
-from bake.aws.wait import MINUTE, Clock, poll
 from bake.errors import CloudError, LeaseError
 
 T = TypeVar("T")

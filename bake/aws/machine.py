@@ -8,12 +8,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from bake.aws.client.errors import DENIED
+from bake.aws.client.session import Cloud
+from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.market import Market
-from bake.aws.refusal import DENIED
 from bake.aws.security_group import remove_security_groups
-from bake.aws.session import Cloud
 from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, moment, read, specifications
-from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError, LostError, MachineError
 
 OnState = Callable[[str], None]

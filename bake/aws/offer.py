@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
 
 # EC2's most values of one filter.
 _MOST_VALUES = 200

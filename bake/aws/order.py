@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from bake.aws.client.errors import PASSING, is_refusal
+from bake.aws.client.retry import patiently
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import poll
 from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
 from bake.aws.market import Placement, first_with_room
-from bake.aws.patience import patiently
-from bake.aws.refusal import PASSING, is_refusal
-from bake.aws.session import Cloud
 from bake.aws.tags import AT_END, RUN, Run, Tags, specifications
-from bake.aws.undo import undo
-from bake.aws.wait import poll
 from bake.errors import CloudError
 
 OnRefusal = Callable[[Placement, CloudError], None]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from bake import json_text
-from bake.aws.session import Cloud, pages
+from bake.aws.client.session import Cloud, pages
 from bake.aws.tags import Tags
 from bake.errors import CloudError
 

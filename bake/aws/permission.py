@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from bake.aws.client.errors import DENIED
+from bake.aws.client.session import Cloud
 from bake.aws.market import Placement
-from bake.aws.refusal import DENIED
-from bake.aws.session import Cloud
 from bake.aws.simulator import as_list, simulated
 from bake.aws.tags import RUN, specifications
 from bake.errors import CloudError
-from bake.task_group import together
+from bake.threads import together
 
 Outcome = Literal["allowed", "missing", "not asked"]
 Policy = Mapping[str, Any]

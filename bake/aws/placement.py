@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from bake.aws.answer import Answer
+from bake.aws.client.response import Answer
+from bake.aws.client.session import Cloud
 from bake.aws.market import Market, Placement
 from bake.aws.offer import offered_zones
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.reservation import Reservation
-from bake.aws.session import Cloud
 from bake.errors import CloudError, Finding
-from bake.task_group import together
+from bake.threads import together
 
 _PLACE = "builder.instance_types"
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from bake import json_text
+from bake.aws.client.session import Cloud, pages
 from bake.aws.market import Placement
-from bake.aws.session import Cloud, pages
 from bake.errors import CloudError
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import partial
 
 from bake import catalog
-from bake.aws.answer import Answer
+from bake.aws.client.response import Answer
+from bake.aws.client.session import Cloud, pages
 from bake.aws.market import Market
-from bake.aws.session import Cloud, pages
 from bake.errors import CloudError, RequestError
-from bake.task_group import together
+from bake.threads import together
 
 # AWS documentation, "Amazon EC2 On-Demand Instance quotas" and "Spot Instance quotas":
 # Standard (A, C, D, H, I, M, R, T, Z). Not inf, dl, hpc …: those have quotas of their own.

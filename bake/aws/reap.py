@@ -14,17 +14,17 @@ from datetime import datetime
 from functools import partial
 
 from bake.aws import parameter
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import Leftover, tried
 from bake.aws.image import deregister_image
 from bake.aws.key_pair import delete_key_pair
 from bake.aws.machine import end
 from bake.aws.remains import KINDS, Found, Kind, Remains, look
 from bake.aws.runs import Claim, claims
 from bake.aws.security_group import delete_security_group
-from bake.aws.session import Cloud
 from bake.aws.snapshot import delete_snapshot
-from bake.aws.undo import Leftover, tried
 from bake.errors import CloudError
-from bake.task_group import together
+from bake.threads import together
 
 _AT_A_TIME = 20
 

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from bake.aws.base_image import BaseImage
+from bake.aws.client.errors import is_refusal
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.image import Image, deregister_image, find_image, find_image_by_name
-from bake.aws.refusal import is_refusal
-from bake.aws.session import Cloud
 from bake.aws.snapshot import BAKE_AGAIN
 from bake.aws.tags import RUN, Run, specifications
-from bake.aws.undo import undo
-from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CheckpointError, CloudError
 
 # Nothing is copied: it takes seconds.

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, get_args
 
+from bake.aws.client.session import Cloud
 from bake.aws.market import Placement
-from bake.aws.session import Cloud
 from bake.aws.tags import CHECKPOINT, DIGEST, EXPIRES, RECIPE, RUN, Tags, began, moment, read
-from bake.task_group import together
+from bake.threads import together
 
 Thing = Mapping[str, Any]  # as AWS describes it
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
 from bake.aws.tags import rfc3339
 from bake.errors import CloudError, RequestError
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bake.aws import holder, parameter
+from bake.aws.client.session import Cloud
+from bake.aws.client.wait import MINUTE, duration
 from bake.aws.lease import PATH, TAKEOVER_S, generation_of
 from bake.aws.parameter import Parameter
-from bake.aws.session import Cloud
-from bake.aws.wait import MINUTE, duration
 
 # Longer than a waiter would wait: AWS may have kept the last renewal waiting.
 SILENT = timedelta(seconds=TAKEOVER_S + MINUTE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bake import json_text
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
 from bake.errors import CloudError, RequestError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from bake.aws.refusal import is_refusal
-from bake.aws.session import Cloud
+from bake.aws.client.errors import is_refusal
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.tags import RUN, Run, Tags, specifications
-from bake.aws.undo import undo
-from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError
 
 # A group stays in use until the machine's network interface is gone, a while after the machine.

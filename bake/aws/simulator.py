@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from bake.aws.session import Cloud
+from bake.aws.client.session import Cloud
 from bake.errors import CloudError
 
 Policy = Mapping[str, Any]

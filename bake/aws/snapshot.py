@@ -8,11 +8,11 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
-from bake.aws.refusal import PASSING, is_refusal
-from bake.aws.session import Cloud
+from bake.aws.client.errors import PASSING, is_refusal
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import undo
+from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.tags import DIGEST, RUN, Tags, specifications
-from bake.aws.undo import undo
-from bake.aws.wait import MINUTE, poll, wait_until
 from bake.errors import CloudError
 
 # EC2 takes a while to notice that an image no longer uses its snapshot.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bake import folders
+from bake import files
 from bake.errors import LocalCloudError
 
 DEFAULT_PORT = 4747
@@ -184,7 +184,7 @@ def environment(endpoint: Endpoint) -> dict[str, str]:
 
 
 def _home() -> Path:
-    return folders.home() / "local"
+    return files.home() / "local"
 
 
 def _is_served(home: Path) -> bool:

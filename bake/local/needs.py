@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bake.local import control
-from bake.local.engine import find_engine
+from bake.local.machines.engine import find_engine
 
 
 def needs() -> Mapping[str, Callable[[], str]]:

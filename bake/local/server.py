@@ -35,17 +35,18 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from bake import folders
+from bake import files
 from bake.errors import LocalCloudError
-from bake.local import authorization, computer, ec2, session
-from bake.local.api import LocalEC2Response
-from bake.local.application import Application
+from bake.local.api import authorization, ec2, session
+from bake.local.api.api import LocalEC2Response
+from bake.local.api.application import Application
+from bake.local.api.quota import LocalServiceQuotas, LocalServiceQuotasResponse
+from bake.local.api.store import Store
 from bake.local.delays import NONE, Delays, load
-from bake.local.engine import find_engine
-from bake.local.machine import ssh_port
-from bake.local.quota import LocalServiceQuotas, LocalServiceQuotasResponse
+from bake.local.machines import computer
+from bake.local.machines.engine import find_engine
+from bake.local.machines.machine import ssh_port
 from bake.local.site import Site, register
-from bake.local.store import Store
 
 log = logging.getLogger("bake.local")
 
@@ -104,7 +105,7 @@ def serve(home: Path, port: int, delays: Delays = NONE) -> None:
         site, application = build(home, delays)
         server = _listen(application, port)
         threading.Thread(target=site.given, daemon=True).start()
-        site.workers.submit(register, site, folders.cache() / "clouds")
+        site.workers.submit(register, site, files.cache() / "clouds")
         threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bake.errors import LocalCloudError
 from bake.local.delays import NONE, Delays
-from bake.local.engine import Engine
-from bake.local.machine import Machine, free_address
+from bake.local.machines.engine import Engine
+from bake.local.machines.machine import Machine, free_address
 
 CLEAR_TIMEOUT_S = 30
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bake.folders import home
+from bake.files import home
 
 # A browser that is started by a command may stay in it for as long as it is open.
 _STARTS_S = 10.0

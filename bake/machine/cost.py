@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.price import on_demand, refusals, spot_by_zone, volume_price
-from bake.aws.session import Cloud
 from bake.errors import CloudError
-from bake.task_group import together
+from bake.threads import together
 
 _RUNS = frozenset({"pending", "running"})
 _GONE = frozenset({"shutting-down", "terminated"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bake.folders import write_whole
-from bake.machine.reach import folder, quoted
+from bake.files import write_whole
+from bake.machine.ssh_config import folder, quoted
 
 
 def include_line() -> str:

@@ -15,21 +15,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from bake import interrupts, json_text
+from bake.aws.client.session import Cloud
 from bake.aws.image import Image
 from bake.aws.machine import GONE, Machine, find_machine
-from bake.aws.session import Cloud
 from bake.aws.tags import read_stages
-from bake.console import Console, duration
+from bake.console.console import Console, duration
 from bake.errors import CloudError, ConnectError, LostError, RemoteError, RequestError
+from bake.files import on_machine
 from bake.machine import browser, lifetime
-from bake.plan import PREFIXES
-from bake.remote.connection import Connection
-from bake.remote.tunnel import forward
+from bake.plan.plan import PREFIXES
+from bake.ssh.connection import Connection
+from bake.ssh.tunnel import forward
 
 STAGE = "d2l"
 
@@ -46,7 +46,6 @@ _LOOK_UP_S, _NEAR = 60.0, timedelta(minutes=15)
 # How often the connection is looked at and Jupyter asked, and after how many silences it has ended.
 _LOOK_S, _ASK_S, _SILENT = 0.25, 3.0, 3
 _BUSY = "it takes its time"
-_SCRIPTS = Path(__file__).parents[2] / "scripts" / "jupyter"
 
 
 @dataclass(frozen=True)
@@ -316,11 +315,10 @@ def _document(stdout: str) -> dict[str, Any]:
 
 def _command(*words: str) -> str:
     folders = ":".join(PREFIXES.values())
-    return shlex.join(
-        ["bash", "-c", _script("environment.sh"), _script("server.py"), folders, *words]
-    )
+    environment, server = _script("jupyter_environment.sh"), _script("jupyter_server.py")
+    return shlex.join(["bash", "-c", environment, server, folders, *words])
 
 
 @cache
 def _script(name: str) -> str:
-    return (_SCRIPTS / name).read_text()
+    return (on_machine("bake.machine") / name).read_text()

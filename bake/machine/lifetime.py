@@ -12,17 +12,17 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from importlib import resources
 from typing import Literal
 
+from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine, tag
 from bake.aws.market import Market
-from bake.aws.session import Cloud
 from bake.aws.tags import AT_END, ENDS, IDLE, TTL, Tags, moment, rfc3339
 from bake.aws.user_data import File
-from bake.console import duration
+from bake.console.console import duration
 from bake.errors import RemoteError, RequestError
-from bake.remote.connection import Connection
+from bake.files import on_machine
+from bake.ssh.connection import Connection
 
 AtEnd = Literal["stop", "terminate"]
 
@@ -209,4 +209,4 @@ def _seconds(time: timedelta | None) -> str:
 
 
 def _source(name: str) -> str:
-    return (resources.files("bake.machine") / name).read_text()
+    return (on_machine("bake.machine") / name).read_text()

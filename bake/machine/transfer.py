@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 
 from bake.errors import RequestError
-from bake.machine.reach import Host, ssh
+from bake.machine.ssh_config import Host, ssh
 
 # What it ends with when the other side says nothing: 12 of rsync(1), "EXIT VALUES", or the remote
 # shell's 127.

@@ -14,7 +14,7 @@ from bake import json_text
 from bake.errors import RemoteError
 from bake.record import installed
 from bake.record.installed import Installed
-from bake.task_group import together
+from bake.threads import together
 
 
 class Answer(Protocol):

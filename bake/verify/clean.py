@@ -1,7 +1,7 @@
 """Whether anything is left on a machine that an image must not hold.
 
 Looked for independently of the stage that takes it away, by a program of its own that names files
-and never shows what is in them. What it looks for stands in `scripts/checks/clean.toml`.
+and never shows what is in them. What it looks for stands in `on_machine/clean.toml`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 from bake import json_text
+from bake.console.redaction import Redactor, appearances, parts
 from bake.errors import VerificationError
-from bake.redaction import Redactor, appearances, parts
 from bake.verify.check import Check, Failed, ask
 from bake.verify.diagnosis import unknown
 from bake.verify.shell import Shell, script

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from bake.catalog import Catalog
-    from bake.recipe import Recipe
+    from bake.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def accepted(recipe: Recipe) -> frozenset[str]:
 
 
 def _proved_without_gpu(recipe: Recipe) -> bool:
-    from bake.recipe import FRAMEWORK_STAGES, MANAGER_STAGES
+    from bake.recipe.recipe import FRAMEWORK_STAGES, MANAGER_STAGES
 
     return not {"cuda", *MANAGER_STAGES.values(), *FRAMEWORK_STAGES}.isdisjoint(recipe.stages)
 
@@ -75,8 +75,8 @@ def expect(
     A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
     looked at. A recipe that installs a driver and leaves its GPU policy open requires a GPU.
     """
-    from bake.plan import environment_prefix
-    from bake.recipe import MANAGER_STAGES
+    from bake.plan.plan import environment_prefix
+    from bake.recipe.recipe import MANAGER_STAGES
 
     machine = catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]

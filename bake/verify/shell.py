@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Protocol
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "checks"
+from bake.files import on_machine
 
 
 class Answer(Protocol):
@@ -39,5 +38,5 @@ class Shell(Protocol):
 
 @cache
 def script(name: str) -> bytes:
-    """A program of `scripts/checks/`, which is sent over stdin: no file of it is left behind."""
-    return (SCRIPTS / name).read_bytes()
+    """A program of `on_machine/`, which is sent over stdin: no file of it is left behind."""
+    return (on_machine("bake.verify") / name).read_bytes()

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from bake.machine.measure import QUICK, THOROUGH
-from bake.page.speed import write_page
-from bake.record.speed import Bench, Figure, Measured, in_words, quartiles
-from bake.record.speed_answer import Answer
+from bake.machine.bench.figures import Bench, Figure, Measured, in_words, quartiles
+from bake.machine.bench.judge import Answer
+from bake.machine.bench.measure import QUICK, THOROUGH
+from bake.machine.bench.page import write_page
 
-PROGRAM = REPOSITORY / "scripts" / "speed"
+PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
 # Read before the tests' environment is scrubbed.
 PYTHON = os.environ.get("BAKE_TEST_PYTHON") or sys.executable
 OUT = Path(os.environ.get("OUT") or REPOSITORY / ".artifacts" / "speed").resolve()

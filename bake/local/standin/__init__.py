@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bake import catalog, folders
-from bake.local.engine import Engine, find_engine
-from bake.local.os_images import STAND_IN_OWNER
+from bake import catalog, files
+from bake.local.machines.engine import Engine, find_engine
+from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.local.standin import mirror, trust, upstreams, wheels
-from bake.payload import UPSTREAM, Payload
+from bake.recipe.payload import UPSTREAM, Payload
 
 if TYPE_CHECKING:
-    from bake.recipe import Recipe
+    from bake.recipe.recipe import Recipe
 
 LOOPBACK = "127.0.0.1"
 _LINES_OF_PIP = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
@@ -33,7 +33,7 @@ def up(recipe: Recipe) -> Payload:
     Raises LocalCloudError when something has no stand-in, or, the first time, when the package
     index is out of reach.
     """
-    from bake.plan import variables  # late: the mirror's own process needs none of it
+    from bake.plan.plan import variables  # late: the mirror's own process needs none of it
 
     engine = find_engine()
     return serve(
@@ -106,11 +106,11 @@ def _sha256() -> Mapping[str, str]:
 
 def _folder() -> Path:
     """Beside the root file systems, which hold the trust: both are made again together."""
-    return folders.cache() / "stand-in"
+    return files.cache() / "stand-in"
 
 
 def _state() -> Path:
-    return folders.home() / "stand-in-mirror.json"
+    return files.home() / "stand-in-mirror.json"
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bake import catalog, facts
-from bake.catalog import Cuda, Driver, OsImage, Toolkit
+from bake import catalog
+from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
 

@@ -1,0 +1,288 @@
+"""GPU machines and quotas as people read them, and as documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from bake.aws.market import Market
+from bake.aws.quota import Asked, Quota, Request, gpu_quotas, quota_code
+from bake.catalog import Catalog, InstanceType, nearest
+from bake.cli.views.images import in_short
+from bake.cli.views.machines import show_unknown
+from bake.console.console import Console
+from bake.errors import CloudError, RequestError
+from bake.machine.cost import rate
+from bake.machine.gpus import MARKETS, Offer, Survey, memory_gb, short_quotas
+
+# From here on there is room for what else a person may want to know.
+_WIDE = 120
+# Nobody counts further.
+_MANY = 99
+# Whose quota is meant where none is named.
+USUAL = "g4dn.xlarge"
+
+
+# GPU machines ------------------------------------------------------------------------------------
+
+
+def show_gpus(console: Console, found: Survey, quota_command: str) -> None:
+    """`quota_command` is what asks for more, as far as the type."""
+    offers = found.offers
+    columns = ["type", "n", "GPU", "GB", "cap", "CUDA", "left", "$/h", "spot"]
+    more = ["$/h GPU", "spot in", "vCPU", "RAM GB", "zones"] if console.width >= _WIDE else []
+    console.table(
+        columns + more,
+        [_row(offer, found, wide=bool(more)) for offer in offers],
+        empty="There is no such GPU machine. Leave a filter out, or see all with --all",
+        right=("n", "GB", "cap", "$/h", "spot", "$/h GPU", "vCPU", "RAM GB"),
+    )
+    if console.json:
+        console.result(
+            {
+                "machines": [offer_document(offer, found) for offer in offers],
+                "not_known": [_said(error) for error in found.refusals],
+            }
+        )
+    if console.json or not offers:
+        return
+    console.note(
+        "n, GB: GPUs, and the memory of each. left: how many of these machines your quotas still "
+        "allow, on-demand/spot."
+    )
+    short = short_quotas(found)
+    if short:
+        console.note("Some quotas leave room for none of these. To ask AWS for that of one:")
+    for quota, market, machine in short:
+        console.print(
+            f"  {quota_command} --type {machine.name}{' --spot' if market == 'spot' else ''} "
+            f"--raise {quota.used + machine.vcpus}"
+        )
+    unknown = {o.machine.family for o in offers if quota_code(o.machine.name, "spot") is None}
+    if unknown:
+        console.note(
+            f"Which quota counts spot machines of {', '.join(sorted(unknown))} is not known."
+        )
+    show_unknown(console, found.refusals)
+
+
+def _row(offer: Offer, found: Survey, *, wide: bool) -> list[str]:
+    machine = offer.machine
+    model = machine.gpu if wide else machine.gpu.replace("RTX PRO ", "RTX PRO\n")
+    row = [
+        machine.name,
+        str(machine.gpus) if machine.gpus else "<1",
+        model,
+        str(memory_gb(machine)),
+        machine.capability,
+        f"{offer.cuda[0]}-{offer.cuda[-1]}" if offer.cuda else "none",
+        _left(offer),
+        _rate(offer.on_demand, "on-demand" in found.priced),
+        _rate(offer.cheapest_spot, "spot" in found.priced),
+    ]
+    if not wide:
+        return row
+    per_gpu = None if offer.cheapest is None else offer.cheapest / max(machine.gpus, 1)
+    cheapest = min(offer.spot, key=lambda zone: offer.spot[zone], default="-")
+    return [
+        *row,
+        _rate(per_gpu if machine.gpus else None, len(found.priced) == len(MARKETS)),
+        cheapest,
+        str(machine.vcpus),
+        str(machine.memory_mib // 1024),
+        "?" if offer.zones is None else " ".join(zone[-1] for zone in offer.zones) or "-",
+    ]
+
+
+def _left(offer: Offer) -> str:
+    if offer.zones == ():
+        return "retired" if offer.machine.retired else "not here"
+    if offer.zones is None and set(offer.left.values()) == {None}:
+        return "?"
+    return "/".join(
+        "?" if left is None else f"{_MANY}+" if left > _MANY else str(left)
+        for left in (offer.left[market] for market in MARKETS)
+    )
+
+
+def _rate(usd: float | None, priced: bool) -> str:
+    """Without a price: it is not sold so, or AWS has not said what anything costs."""
+    return rate(usd) if usd is not None else "-" if priced else "?"
+
+
+def offer_document(offer: Offer, found: Survey) -> dict[str, Any]:
+    """All that there is to know of one."""
+    machine = offer.machine
+    return {
+        "instance_type": machine.name,
+        "gpu": machine.gpu,
+        "gpus": machine.gpus,
+        "gpu_memory_mib": machine.gpu_memory_mib,
+        "gpu_memory_gb": memory_gb(machine),
+        "capability": machine.capability,
+        "cuda": list(offer.cuda),
+        "vcpus": machine.vcpus,
+        "memory_mib": machine.memory_mib,
+        "architecture": machine.architecture,
+        "retired": machine.retired or None,
+        "offered": None if offer.zones is None else bool(offer.zones),
+        "zones": None if offer.zones is None else list(offer.zones),
+        "quota": {market: _quota_of(offer, market, found) for market in MARKETS},
+        "usd_per_hour": offer.on_demand,
+        "spot_usd_per_hour": offer.cheapest_spot,
+        "spot_usd_per_hour_by_zone": dict(offer.spot),
+    }
+
+
+def _quota_of(offer: Offer, market: Market, found: Survey) -> dict[str, Any]:
+    code = quota_code(offer.machine.name, market)
+    quota = found.quotas.get(code or "")
+    known = asdict(quota) if isinstance(quota, Quota) else {"code": code}
+    return known | {"machines_left": offer.left[market]}
+
+
+# Quotas ------------------------------------------------------------------------------------------
+
+
+def meant(catalog: Catalog, word: str) -> InstanceType:
+    """The type of that name, or the smallest of that family; RequestError for neither."""
+    family = [each for each in catalog.instance_types.values() if each.family == word]
+    if family:
+        return min(family, key=lambda each: each.vcpus)
+    if word in catalog.instance_types:
+        return catalog.instance_types[word]
+    families = dict.fromkeys(each.family for each in catalog.instance_types.values())
+    hint = nearest(word, catalog.instance_types if "." in word else families)
+    raise RequestError(f"{word} is neither a GPU machine nor a family of them", hint=hint)
+
+
+def codes_of(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
+    """Which quotas are meant: those that count this machine, or all of GPU machines."""
+    if machine is None:
+        found = gpu_quotas()
+    else:
+        found = {code: m for m in MARKETS if (code := quota_code(machine.name, m))}
+    return {code: market for code, market in found.items() if market == "spot" or not spot}
+
+
+def quota_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
+    """Its code; RequestError for a value that would not start a single machine.
+
+    `again` is the command as it was, without the value.
+    """
+    if vcpus < machine.vcpus:
+        raise RequestError(
+            f"Quotas are in vCPUs, and one {machine.name} has {machine.vcpus}: "
+            f"{vcpus} would start none",
+            hint=f"{again} --raise {machine.vcpus}",
+        )
+    code = quota_code(machine.name, "spot" if spot else "on-demand")
+    if code is None:
+        raise RequestError(
+            f"Which quota counts {machine.family} machines on the spot market is not known here",
+            hint="Ask in the Service Quotas console (AWS services, Amazon EC2, All … Spot)",
+        )
+    return code
+
+
+def show_quotas(
+    console: Console,
+    catalog: Catalog,
+    quotas: Mapping[str, Quota | CloudError],
+    requests: Mapping[str, Sequence[Request] | CloudError],
+    now: datetime,
+    machine: InstanceType | None,
+    command: str,
+) -> None:
+    """In vCPUs; with `machine`, how many of it that is. `command` asks, as far as the type."""
+    wide = console.width >= _WIDE
+    rows = [_quota_row(code, quotas[code], requests[code], now) for code in quotas]
+    if wide:
+        rows = [
+            [*row, code, " ".join(_families(catalog, code))]
+            for row, code in zip(rows, quotas, strict=True)
+        ]
+    console.table(
+        ["quota", "vCPUs", "in use", "request", *(["code", "for"] if wide else [])],
+        rows,
+        empty="No quota is known that counts it.",
+        right=("vCPUs", "in use"),
+    )
+    if console.json:
+        console.result(
+            [
+                _quota_document(code, quotas[code], requests[code])
+                | {"families": _families(catalog, code)}
+                for code in quotas
+            ]
+        )
+        return
+    for quota in quotas.values():
+        if machine and isinstance(quota, Quota):
+            console.note(f"{quota.name}: {how_many(quota.vcpus, machine)}")
+    example = machine.name if machine else USUAL
+    console.note("To ask AWS for more, N vCPUs in all:")
+    console.print(f"  {command} --type {example} [--spot] --raise N")
+    known = (*quotas.values(), *requests.values())
+    show_unknown(console, [each for each in known if isinstance(each, CloudError)])
+
+
+def _quota_row(
+    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError, now: datetime
+) -> list[str]:
+    request = "?" if isinstance(asked, CloudError) else _newest(asked, now)
+    if isinstance(quota, CloudError):
+        return [code, "?", "?", request]
+    return [quota.name, str(quota.vcpus), str(quota.used), request]
+
+
+def _quota_document(
+    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError
+) -> dict[str, Any]:
+    """What could not be read is null."""
+    known = {"code": code, "name": None, "vcpus": None, "used": None}
+    known |= asdict(quota) if isinstance(quota, Quota) else {}
+    return known | {
+        "requests": None if isinstance(asked, CloudError) else [asdict(each) for each in asked]
+    }
+
+
+def show_asked(console: Console, asked: Asked, quota: Quota, machine: InstanceType) -> None:
+    request = asked.request
+    what = "Asked AWS that" if asked.made else "It is asked for already that"
+    case = f", support case {request.case_id}" if request.case_id else ""
+    status = request.status.lower().replace("_", " ")
+    console.result(
+        asdict(request) | {"made": asked.made, "name": quota.name, "now": quota.vcpus},
+        f"{what} '{quota.name}'",
+        f"({quota.code}) be raised from {quota.vcpus} to {how_many(request.vcpus, machine)}.",
+        f"The request is {status}{case}. AWS decides, in minutes or in days.",
+    )
+
+
+def how_many(vcpus: int, machine: InstanceType) -> str:
+    return f"{vcpus} vCPUs ({vcpus // machine.vcpus} × {machine.name})"
+
+
+def _families(catalog: Catalog, code: str) -> list[str]:
+    found = (
+        each.family
+        for each in catalog.instance_types.values()
+        if code in (each.quota_code, each.spot_quota_code) and not each.retired
+    )
+    return list(dict.fromkeys(found))
+
+
+def _newest(asked: Sequence[Request], now: datetime) -> str:
+    """The newest request, if it is open or AWS has said no."""
+    if not asked or asked[0].status == "APPROVED":
+        return "-"
+    newest = asked[0]
+    status = "case open" if newest.status == "CASE_OPENED" else newest.status.lower()
+    return f"{newest.vcpus}: {status.replace('_', ' ')}, {in_short(now - newest.created_at)} ago"
+
+
+def _said(error: CloudError) -> str:
+    return f"{error.message} ({error.code})"

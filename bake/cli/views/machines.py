@@ -1,0 +1,106 @@
+"""Machines as people read them: which there are, how long they live, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from bake.aws.machine import Machine
+from bake.aws.tags import VIA
+from bake.cli.views.images import folded, in_short, machine_document, room_for
+from bake.console.console import Console
+from bake.errors import CloudError
+from bake.machine import lifetime
+from bake.machine.cost import Cost, Costs, money, rate
+
+# From here on there is room for what else a person may want to know.
+_WIDE = 120
+
+
+def show_machines(
+    console: Console, machines: Sequence[Machine], now: datetime, costs: Costs
+) -> None:
+    """`now` is AWS's time: how long they live, and have lived, is by it."""
+    columns = ["machine", "state", "type", "address", "left", "$/h", "$ so far"]
+    rows = [_row(machine, now, costs.of.get(machine.instance_id)) for machine in machines]
+    if console.width >= _WIDE:
+        columns += ["zone", "id"]
+        for row, machine in zip(rows, machines, strict=True):
+            row += [machine.zone, machine.instance_id]
+    console.table(
+        columns,
+        _fitted(columns, rows, console.width),
+        empty="You have no machines here. Start one: invoke launch-from-ami",
+        right=("$/h", "$ so far"),
+    )
+    if console.json:
+        console.result([machine_document(m, costs.of.get(m.instance_id), now) for m in machines])
+    elif machines:
+        for line in totals(list(costs.of.values())):
+            console.note(line)
+        show_unknown(console, costs.refusals)
+
+
+def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
+    left = lifetime.left(machine, now)
+    ends, hourly, spent = "-", "-", "-"
+    if left is not None:
+        ends = in_short(left)
+    elif machine.state in ("pending", "running"):
+        ends = "never"
+    if cost and cost.runs and cost.prepaid:
+        hourly, spent = "paid", "-"
+    elif cost and cost.runs:
+        hourly = "?" if cost.per_hour is None else rate(cost.per_hour)
+        spent = "?" if cost.since_launch is None else money(cost.since_launch)
+        spent = f"~{spent}" if cost.about and spent != "?" else spent
+    elif cost and machine.state in ("stopping", "stopped"):
+        monthly = cost.disks_per_month
+        hourly, spent = "disks", "?" if monthly is None else f"{money(monthly)}/mo"
+    return [
+        machine.name or machine.instance_id,
+        machine.state,
+        machine.instance_type + (" spot" if machine.market == "spot" else ""),
+        machine.address or machine.tags.get(VIA, "-"),
+        ends,
+        hourly,
+        spent,
+    ]
+
+
+def _fitted(columns: Sequence[str], rows: list[list[str]], width: int) -> list[list[str]]:
+    """With what is long in several lines, so that addresses and figures stay in one piece."""
+    names = max((len(row[0]) for row in rows), default=0)
+    for column, old, new in ((2, " spot", "\nspot"), (1, "-", "-\n")):
+        if room_for(columns, rows, 0, width) < names:
+            for row in rows:
+                row[column] = row[column].replace(old, new)
+    return folded(columns, rows, 0, width)
+
+
+def totals(costs: Sequence[Cost]) -> list[str]:
+    """What all of them cost together; `at least` where not all is known."""
+    running = [cost for cost in costs if cost.runs]
+    stopped = [cost for cost in costs if not cost.runs and cost.disks_gb != 0]
+    hourly = [cost.per_hour for cost in running if cost.per_hour is not None]
+    spent = [cost.since_launch for cost in running if cost.since_launch is not None]
+    monthly = [cost.disks_per_month for cost in stopped if cost.disks_per_month is not None]
+    lines = []
+    if hourly:
+        least = "at least " if len(hourly) < len(running) else ""
+        about = "about " if any(cost.about for cost in running) else ""
+        lines.append(
+            f"Running: {least}${rate(sum(hourly))} an hour, "
+            f"{least or about}${money(sum(spent))} since they were started."
+        )
+    if monthly:
+        least = "at least " if len(monthly) < len(stopped) else ""
+        lines.append(f"Stopped: their disks cost {least}${money(sum(monthly))} a month.")
+    return lines
+
+
+def show_unknown(console: Console, refusals: Sequence[CloudError]) -> None:
+    """Why there is a question mark: each reason once, in one line."""
+    for said in dict.fromkeys(f"{each.message} ({each.code})" for each in refusals):
+        if not console.json:
+            console.warn(f"? is not known: {said}")

@@ -1,0 +1,1 @@
+"""Finished images: which one is meant, copies in other regions, retention."""

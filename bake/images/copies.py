@@ -1,0 +1,95 @@
+"""An image in other regions too: a copy in each, all at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+
+from bake.aws.client.session import Cloud
+from bake.aws.image import Image
+from bake.aws.image_copy import copy_image
+from bake.console.console import Console
+from bake.errors import BakeError, RequestError
+from bake.threads import TaskGroup
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What came of one region: "copied", "there already" or "failed"."""
+
+    region: str
+    status: str
+    seconds: float
+    image: Image | None = None
+    error: BakeError | None = None
+
+
+def regions(words: str | None, source: str) -> list[str]:
+    """Those of a list with commas, each once. RequestError: there are none, or the image's own."""
+    wanted = list(dict.fromkeys(word for word in (words or "").replace(",", " ").split()))
+    if not wanted:
+        raise RequestError("Copy it where?", hint="Give regions: --to us-west-2,eu-central-1")
+    if source in wanted:
+        raise RequestError(
+            f"The image is in {source}, and a copy there would be the same once more",
+            hint="Leave that region out of --to",
+        )
+    return wanted
+
+
+def copy_everywhere(
+    image: Image,
+    source: str,
+    wanted: Sequence[str],
+    connect: Callable[[str], Cloud],
+    console: Console,
+    *,
+    name: str | None = None,
+) -> list[Copied]:
+    """A copy in each of the wanted regions; where one fails, the others go on.
+
+    `source` is the image's region. A region that failed is made up for by asking for it again:
+    what is there already is not copied twice.
+    """
+    if not image.digest:
+        raise RequestError(
+            f"{image.image_id} is no image of ours: it has no bake:digest",
+            hint="`invoke images` lists yours",
+        )
+    if image.state != "available":
+        raise RequestError(
+            f"The image {image.image_id} is {image.state}", hint="It can be copied once available"
+        )
+    clouds: list[Cloud] = []
+    consoles = {each: console.named(each) if len(wanted) > 1 else console for each in wanted}
+
+    def work(region: str) -> Copied:
+        began, mine = monotonic(), consoles[region]
+        try:
+            cloud = connect(region)
+            clouds.append(cloud)
+            with mine.step(f"Copy to {region}") as step, mine.waiting() as wait:
+                made = copy_image(
+                    cloud, image, source, name=name, on_progress=step.update, on_wait=wait
+                )
+                step.done(made.image.image_id if made.made else f"{made.image.image_id} is there")
+            for leftover in cloud.leftovers:
+                mine.warn(str(leftover))
+        except BakeError as error:
+            return Copied(region, "failed", monotonic() - began, error=error)
+        status = "copied" if made.made else "there already"
+        return Copied(region, status, monotonic() - began, made.image)
+
+    try:
+        with TaskGroup[str, Copied]() as group:
+            for region in wanted:
+                group.start(region, partial(work, region))
+            done = dict(group.next() for _ in wanted)
+    except BaseException as error:
+        for cloud in clouds:
+            for leftover in cloud.leftovers:
+                error.add_note(str(leftover))
+        raise
+    return [done[region] for region in wanted]

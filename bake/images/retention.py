@@ -1,0 +1,194 @@
+"""Which finished images may go: old ones that nothing uses, never the last good one of a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bake.aws.client.session import Cloud
+from bake.aws.image import Image, delete_image, images, own_images, shared_with
+from bake.errors import BakeError, CloudError, RequestError
+
+KEEP = 3
+# How long an image has not been launched, where no other time is asked for.
+UNUSED = timedelta(days=30)
+_PROVED = {"gpu", "cpu"}
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`why` an image is kept; "" for one that may go."""
+
+    image: Image
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`error`: what AWS would not remove of it."""
+
+    image: Image
+    error: BakeError | None = None
+
+
+def judge(
+    cloud: Cloud,
+    recipe: str | None = None,
+    *,
+    keep: int = KEEP,
+    older_than: timedelta | None = None,
+    now: datetime | None = None,
+) -> list[Verdict]:
+    """Each available image of the recipe, or of all, and whether it may go; the newest first.
+
+    Nothing is changed. CloudError where it cannot be asked who uses an image: none may go then.
+    """
+    now = now or cloud.now()
+    available = [i for i in images(cloud, recipe) if i.state == "available" and i.recipe]
+    why = kept_by_age(available, keep=keep, older_than=older_than, now=now)
+    why = kept_by_itself(available, lately=older_than or UNUSED, now=now) | why
+    why = kept_by_users(cloud, [i for i in available if i.image_id not in why]) | why
+    return [Verdict(image, why.get(image.image_id, "")) for image in available]
+
+
+def remove(
+    cloud: Cloud,
+    verdicts: Iterable[Verdict],
+    *,
+    on_image: Callable[[str], None] = lambda text: None,
+) -> list[Removal]:
+    """Remove those that may go, with their snapshots; one that is gone already is no error.
+
+    What AWS refuses does not keep the others.
+    """
+    removals = []
+    for verdict in verdicts:
+        if not verdict.why:
+            on_image(verdict.image.image_id)
+            removals.append(_remove(cloud, verdict.image))
+    return removals
+
+
+def check(keep: int) -> None:
+    """RequestError for a number that would leave a recipe without an image."""
+    if keep < 1:
+        raise RequestError(
+            f"--keep {keep} would leave nothing to start from", hint="Keep at least one"
+        )
+
+
+def read_age(text: str | None) -> timedelta | None:
+    """`30d`, `12h` or `2w`; RequestError for anything else."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,5})(h|d|w)", text.strip())
+    if not found:
+        raise RequestError(
+            f"{text!r} is no age", hint="Write a number of hours, days or weeks: 12h, 30d, 2w"
+        )
+    unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
+
+
+def kept_by_age(
+    available: Sequence[Image], *, keep: int, older_than: timedelta | None, now: datetime
+) -> dict[str, str]:
+    """Why, by image: the `keep` newest verified ones of a recipe, and what is not old enough. Pure.
+
+    Counted apart for each proof and payload: neither is one of stand-ins a substitute for a real
+    one, nor one that was proved on a CPU for one that has shown its GPU. Where a recipe has no
+    verified image, its newest is kept.
+    """
+    alike: dict[tuple[str, str, str], list[Image]] = defaultdict(list)
+    for image in sorted(available, key=lambda image: image.created_at, reverse=True):
+        proved = image.verified if image.verified in _PROVED else "no"
+        alike[image.recipe, image.payload, proved].append(image)
+    why: dict[str, str] = {}
+    for (recipe, payload, proved), group in alike.items():
+        if older_than is not None:
+            young = [image for image in group if now - image.created_at < older_than]
+            why |= {image.image_id: f"not {_days(older_than)} old" for image in young}
+        if proved in _PROVED:
+            newest = f"one of the {keep} newest" if keep > 1 else "the newest"
+            why |= {image.image_id: newest for image in group[:keep]}
+        elif not any((recipe, payload, better) in alike for better in _PROVED):
+            why[group[0].image_id] = "the recipe has no verified one"
+    return why
+
+
+def kept_by_itself(
+    available: Iterable[Image], *, lately: timedelta, now: datetime
+) -> dict[str, str]:
+    """Why, by image, as EC2 describes it: protected, public, launched lately. Pure."""
+    why = {}
+    for image in available:
+        if image.protected:
+            why[image.image_id] = "protected from deregistration"
+        elif image.public:
+            why[image.image_id] = "public"
+        elif image.launched_at is not None and now - image.launched_at < lately:
+            why[image.image_id] = f"launched {_days(now - image.launched_at)} ago"
+    return why
+
+
+def kept_by_users(cloud: Cloud, candidates: Sequence[Image]) -> dict[str, str]:
+    """Why, by image: a machine, a launch template, another account or another image needs it."""
+    if not candidates:
+        return {}
+    ids = {image.image_id for image in candidates}
+    why = {image_id: f"{user} uses it" for image_id, user in _templates(cloud) if image_id in ids}
+    why |= {image_id: f"{user} uses it" for image_id, user in _machines(cloud) if image_id in ids}
+    users = _users_of_snapshots(cloud)
+    for image in candidates:
+        others = {user for snapshot in image.snapshot_ids for user in users.get(snapshot, ())}
+        if others - {image.image_id}:
+            why[image.image_id] = f"{min(others - {image.image_id})} has its snapshot"
+    for image in candidates:
+        if image.image_id not in why and shared_with(cloud, image.image_id):
+            why[image.image_id] = "shared with others"
+    return why
+
+
+def _machines(cloud: Cloud) -> Iterable[tuple[str, str]]:
+    """Each image that a machine which has not ended was started from, whoever did, and its id."""
+    states = ["pending", "running", "stopping", "stopped", "shutting-down"]
+    alive = [{"Name": "instance-state-name", "Values": states}]
+    for reservation in cloud.pages("DescribeInstances", "Reservations", Filters=alive):
+        for instance in reservation.get("Instances", []):
+            yield instance.get("ImageId", ""), instance["InstanceId"]
+
+
+def _templates(cloud: Cloud) -> Iterable[tuple[str, str]]:
+    """Each image that the latest or the default version of a launch template names, and its name.
+
+    Not those that a template names by an SSM parameter: to resolve it takes more permissions.
+    """
+    asked = {"Versions": ["$Latest", "$Default"]}
+    for version in cloud.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked):
+        name = version.get("LaunchTemplateName", "")
+        image_id = version.get("LaunchTemplateData", {}).get("ImageId", "")
+        yield image_id, f"the launch template {name}".rstrip()
+
+
+def _users_of_snapshots(cloud: Cloud) -> Mapping[str, set[str]]:
+    users: dict[str, set[str]] = defaultdict(set)
+    for image in own_images(cloud):
+        for snapshot_id in image.snapshot_ids:
+            users[snapshot_id].add(image.image_id)
+    return users
+
+
+def _remove(cloud: Cloud, image: Image) -> Removal:
+    try:
+        delete_image(cloud, image)
+    except CloudError as error:
+        return Removal(image, error)
+    return Removal(image)
+
+
+def _days(time: timedelta) -> str:
+    return f"{time / _DAY:.0f} d" if time >= 2 * _DAY else f"{time.total_seconds() / 3600:.0f} h"

@@ -1,0 +1,1 @@
+"""EC2's API on this computer: moto, and what it lacks."""

@@ -1,0 +1,275 @@
+"""What EC2's API takes and answers, where moto's reading of it is not enough.
+
+By AWS's API reference: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any, ClassVar
+
+from moto.core.responses import ActionResult
+from moto.core.serialize import return_if_not_empty
+from moto.core.types import Base64EncodedString
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.responses import EC2Response
+
+from bake.local.api.image import now, timestamp
+from bake.local.api.price import SpotPrices
+from bake.local.api.reservations import CapacityReservations
+
+log = logging.getLogger(__name__)
+
+CONSOLE_BYTES = 64 * 1024  # of the console's end, as much as GetConsoleOutput returns
+
+
+class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: ignore[misc]
+    """One request."""
+
+    RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {
+        **EC2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER,
+        # Said only where there is something to say.
+        "Instance.StateReason": lambda reason: reason if reason and reason.code else None,
+        "Instance.HibernationOptions": return_if_not_empty,
+        "Association.PublicDnsName": lambda _: "",
+    }
+
+    def call_action(self) -> Any:
+        """An answer to every request: what is not there is an error of EC2's, not of HTTP's."""
+        try:
+            return super().call_action()
+        except NotImplementedError as error:
+            return self._refuse("UnsupportedOperation", f"Not in the local cloud: {error}")
+        except Exception as error:
+            log.exception("%s failed", self._get_action())
+            return self._refuse("InternalError", f"{type(error).__name__}: {error}")
+
+    def _refuse(self, code: str, message: str) -> Any:
+        return self.serialized(ActionResult(EC2ClientError(code, message)))
+
+    # Instances -------------------------------------------------------------------------------
+
+    def run_instances(self) -> ActionResult:
+        """Once for each ClientToken, as many instances as MaxCount allows."""
+        token = self._get_param("ClientToken")
+        asked = {k: v for k, v in self._get_params().items() if k not in ("ClientToken", "DryRun")}
+        fingerprint = json.dumps(asked, sort_keys=True, default=str)
+        tokens = self.ec2_backend.client_tokens
+        if token in tokens:
+            return ActionResult(self._same_again(token, fingerprint, *tokens[token]))
+        if self._get_param("MaxCount"):
+            self.params["MinCount"] = self._get_param("MaxCount")
+        result = super().run_instances()
+        spot = self._get_param("InstanceMarketOptions.SpotOptions", {})
+        for instance in result.result.instances:
+            instance.client_token = token
+            if instance.lifecycle == "spot":
+                self.ec2_backend.spot_request_of(instance).ask_for(spot)
+        if token:
+            self.ec2_backend.client_tokens[token] = (fingerprint, result.result.id)
+        return result
+
+    def _same_again(self, token: str, fingerprint: str, first: str, reservation_id: str) -> Any:
+        if fingerprint != first:
+            raise EC2ClientError(
+                "IdempotentParameterMismatch",
+                f"Arguments on this idempotent request with token '{token}' are inconsistent with "
+                "arguments used in previous request(s).",
+            )
+        reservation = self.ec2_backend.reservations[reservation_id]
+        if any(instance.state == "terminated" for instance in reservation.instances):
+            raise EC2ClientError(
+                "IdempotentInstanceTerminated",
+                "The instance that was launched with this client token has been terminated.",
+            )
+        return reservation
+
+    def _parse_block_device_mapping(self) -> list[dict[str, Any]]:
+        """As they came: moto asks for a size where EC2 takes the image's."""
+        mappings: list[dict[str, Any]] = self._get_param("BlockDeviceMappings", [])
+        return mappings
+
+    def stop_instances(self) -> ActionResult:
+        if not self._get_bool_param("Force", False):
+            return super().stop_instances()
+        self.error_on_dryrun()
+        stopped = [
+            {
+                "InstanceId": instance.id,
+                "PreviousState": instance.stop(force=True),
+                "CurrentState": {"Code": 64, "Name": "stopping"},
+            }
+            for instance in self.ec2_backend.get_multi_instances_by_id(
+                self._get_param("InstanceIds", [])
+            )
+        ]
+        return ActionResult({"StoppingInstances": stopped})
+
+    def modify_instance_attribute(self) -> ActionResult:
+        behaviour = self._get_param("InstanceInitiatedShutdownBehavior.Value")
+        if behaviour is None:
+            return super().modify_instance_attribute()
+        self.error_on_dryrun()
+        self.ec2_backend.modify_instance_attribute(
+            self._get_param("InstanceId"), "instance_initiated_shutdown_behavior", behaviour
+        )
+        return ActionResult(None)
+
+    def get_console_output(self) -> ActionResult:
+        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        output = instance.console()[-CONSOLE_BYTES:].decode(errors="replace")
+        return ActionResult(
+            {
+                "InstanceId": instance.id,
+                "Timestamp": utcnow(),
+                "Output": Base64EncodedString.from_raw_string(output),
+            }
+        )
+
+    # Images ----------------------------------------------------------------------------------
+
+    def create_image(self) -> ActionResult:
+        self.error_on_dryrun()
+        image = self.ec2_backend.create_image(
+            self._get_param("InstanceId"),
+            self._get_param("Name"),
+            self._get_param("Description", ""),
+            self._tags_for("image", "snapshot"),
+            no_reboot=self._get_bool_param("NoReboot", False),
+            block_device_mappings=self._get_param("BlockDeviceMappings", []),
+        )
+        return ActionResult({"ImageId": image.id})
+
+    def register_image(self) -> ActionResult:
+        self.error_on_dryrun()
+        image = self.ec2_backend.register_image(
+            self._get_param("Name"),
+            self._get_param("Description", ""),
+            tags=self._tags_for("image"),
+            root_device_name=self._get_param("RootDeviceName"),
+            block_device_mappings=self._get_param("BlockDeviceMappings", []),
+            architecture=self._get_param("Architecture"),
+            boot_mode=self._get_param("BootMode"),
+            tpm_support=self._get_param("TpmSupport"),
+            imds_support=self._get_param("ImdsSupport"),
+            ena_support=self._get_bool_param("EnaSupport", False),
+            sriov_net_support=self._get_param("SriovNetSupport"),
+            virtualization_type=self._get_param("VirtualizationType"),
+        )
+        return ActionResult({"ImageId": image.id})
+
+    def copy_image(self) -> ActionResult:
+        self.error_on_dryrun()
+        image = self.ec2_backend.copy_image(
+            self._get_param("SourceImageId"),
+            self._get_param("SourceRegion"),
+            self._get_param("Name"),
+            self._get_param("Description"),
+            encrypted=self._get_bool_param("Encrypted", False),
+            tags=self._tags_for("image", "snapshot"),
+            copy_tags=self._get_bool_param("CopyImageTags", False),
+        )
+        return ActionResult({"ImageId": image.id})
+
+    def describe_images(self) -> ActionResult:
+        self.error_on_dryrun()
+        images = self.ec2_backend.describe_images(
+            ami_ids=self._get_param("ImageIds", []),
+            filters=self._filters_from_querystring(),
+            exec_users=self._get_param("ExecutableUsers", []),
+            owners=self._get_param("Owners", []),
+            include_deprecated=self._get_bool_param("IncludeDeprecated", False),
+            include_disabled=self._get_bool_param("IncludeDisabled", False),
+        )
+        return ActionResult({"Images": images})
+
+    def deregister_image(self) -> ActionResult:
+        self.error_on_dryrun()
+        results = self.ec2_backend.deregister_image(
+            self._get_param("ImageId"),
+            delete_snapshots=self._get_bool_param("DeleteAssociatedSnapshots", False),
+        )
+        return ActionResult({"Return": True, "DeleteSnapshotResults": results})
+
+    def modify_image_attribute(self) -> ActionResult:
+        image = self.ec2_backend.own_image(self._get_param("ImageId"))
+        support = self._get_param("ImdsSupport.Value")
+        description = self._get_param("Description.Value")
+        if support is None and description is None:
+            return super().modify_image_attribute()
+        self.error_on_dryrun()
+        if support is not None:
+            image.imds_support = support
+        if description is not None:
+            image.description = description
+        return ActionResult(None)
+
+    def describe_image_attribute(self) -> ActionResult:
+        image = self.ec2_backend.image(self._get_param("ImageId"))
+        answers = {
+            "imdsSupport": {"ImdsSupport": {"Value": image.imds_support}},
+            "bootMode": {"BootMode": {"Value": image.boot_mode}},
+            "deregistrationProtection": {
+                "DeregistrationProtection": {"Value": image.deregistration_protection}
+            },
+            "description": {"Description": {"Value": image.description}},
+        }
+        attribute = self._get_param("Attribute")
+        if attribute not in answers:
+            return super().describe_image_attribute()
+        return ActionResult({"ImageId": image.id, **answers[attribute]})
+
+    def enable_image_deprecation(self) -> ActionResult:
+        self.error_on_dryrun()
+        image = self.ec2_backend.own_image(self._get_param("ImageId"))
+        # "If you specify a value for seconds, Amazon EC2 rounds to the nearest minute."
+        moment = self._get_param("DeprecateAt").replace(tzinfo=None, second=0, microsecond=0)
+        if moment < now():
+            raise EC2ClientError("InvalidParameterValue", "DeprecateAt is in the past")
+        image.deprecation_time = timestamp(moment)
+        return ActionResult({"Return": True})
+
+    def disable_image_deprecation(self) -> ActionResult:
+        self.error_on_dryrun()
+        self.ec2_backend.own_image(self._get_param("ImageId")).deprecation_time = None
+        return ActionResult({"Return": True})
+
+    def enable_image_deregistration_protection(self) -> ActionResult:
+        self.error_on_dryrun()
+        cooldown = self._get_bool_param("WithCooldown", False)
+        protection = "enabled-with-cooldown" if cooldown else "enabled-without-cooldown"
+        image = self.ec2_backend.own_image(self._get_param("ImageId"))
+        image.deregistration_protection = protection
+        return ActionResult({"Return": protection})
+
+    def disable_image_deregistration_protection(self) -> ActionResult:
+        self.error_on_dryrun()
+        image = self.ec2_backend.own_image(self._get_param("ImageId"))
+        image.deregistration_protection = "disabled"
+        return ActionResult({"Return": "disabled"})
+
+    # Snapshots -------------------------------------------------------------------------------
+
+    def create_snapshot(self) -> ActionResult:
+        self._tags_for("snapshot")  # moto takes those of anything
+        return super().create_snapshot()
+
+    def describe_snapshots(self) -> ActionResult:
+        snapshots = self.ec2_backend.describe_snapshots(
+            snapshot_ids=self._get_param("SnapshotIds", []),
+            filters=self._filters_from_querystring(),
+            owners=self._get_param("OwnerIds", []),
+        )
+        return ActionResult({"Snapshots": snapshots})
+
+    def _tags_for(self, *resource_types: str) -> dict[str, dict[str, str]]:
+        tags: dict[str, dict[str, str]] = self._parse_tag_specification()
+        for resource_type in tags:
+            if resource_type not in resource_types:
+                raise EC2ClientError(
+                    "InvalidParameterValue",
+                    f"'{resource_type}' is not a valid taggable resource type for this operation.",
+                )
+        return tags

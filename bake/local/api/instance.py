@@ -1,0 +1,343 @@
+"""An instance with a machine behind it: EC2's states follow what the machine does.
+
+The calls of the API only ask; what takes time is done by the instance's one worker, in the order
+in which it was asked for. So a snapshot that was asked for before a termination is taken before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.instances import Instance, InstanceState, StateReason
+
+from bake.errors import LocalCloudError
+from bake.local.machines import metadata
+from bake.local.machines.machine import Ending, Machine, Seed
+from bake.local.site import Site
+
+log = logging.getLogger(__name__)
+
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html
+_CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
+_BY_USER = ("Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated")
+_BY_MARKET = ("Server.SpotInstanceTermination", "Spot instance termination", "Service initiated")
+_BY_ITSELF = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown", "")
+
+SSH_TIMEOUT_S = 300
+
+# "Terminated instances remain visible after termination for a while": about an hour at EC2.
+TERMINATED_SHOWN = timedelta(hours=1)
+
+
+class LocalInstance(Instance):  # type: ignore[misc]
+    """moto's instance, and the life of its machine."""
+
+    site: Site
+    machine: Machine
+    spot_instance_request_id: str | None = None
+    terminated_at: datetime | None = None
+    has_public_address: bool = True
+    interrupted_at: datetime | None = None  # when the market takes it away, as soon as that is said
+
+    def power_up(self, site: Site, layer: str) -> None:
+        """Start it for the first time."""
+        self.site = site
+        self.machine = site.new_machine(self.id)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=self.id)
+        self._boots = 0
+        self._reachable = False
+        self._called_off = threading.Event()
+        self._show("pending")
+        self._worker.submit(self._create, layer)
+
+    # What the API asks for -------------------------------------------------------------------
+
+    def start(self) -> InstanceState:
+        """Raises IncorrectInstanceState unless it is stopped, or running already."""
+        previous = self._previous()
+        if self.state == "stopped":
+            self.launch_time = utcnow()
+            self._called_off.clear()
+            self._show("pending")
+            self._worker.submit(self._boot, self.machine.boot)
+        elif self.state not in ("pending", "running"):
+            self._refuse("started")
+        return previous
+
+    def stop(self, *, force: bool = False) -> InstanceState:
+        """Raises IncorrectInstanceState for one that is being terminated, or is."""
+        previous = self._previous()
+        if self.state in ("shutting-down", "terminated"):
+            self._refuse("stopped")
+        if self.state in ("pending", "running"):
+            self._show("stopping", _BY_USER)
+            self._called_off.set()
+            self._worker.submit(self._stop, force)
+        elif self.state == "stopping" and force:
+            self.machine.unplug()
+        return previous
+
+    def reboot(self) -> None:
+        self._worker.submit(self._power_cycle, lambda: None)
+
+    def terminate(self) -> InstanceState:
+        previous = self._previous()
+        if self.state not in ("shutting-down", "terminated"):
+            self._show("shutting-down", _BY_USER)
+            self._called_off.set()
+            self._worker.submit(self._terminate, _BY_USER)
+        return previous
+
+    def interrupt(self, after_s: float) -> datetime:
+        """What the spot market does: notice now, and its end then. Raises LocalCloudError."""
+        if self.lifecycle != "spot" or self.state != "running" or self.interrupted_at:
+            raise LocalCloudError(f"{self.id} is no spot machine that runs on")
+        self.interrupted_at = utcnow() + timedelta(seconds=after_s)
+        timer = threading.Timer(after_s, self._take_away)
+        timer.daemon = True
+        timer.start()
+        return self.interrupted_at
+
+    def _take_away(self) -> None:
+        with self.site.lock:
+            if self.state in ("pending", "running"):
+                self._show("shutting-down", _BY_MARKET)
+                self._called_off.set()
+                self._worker.submit(self._terminate, _BY_MARKET)
+
+    def keep_disk(self, work: Callable[[], None], *, reboot: bool) -> None:
+        """Have `work` read the disk, at rest when `reboot` and the machine is running."""
+        if reboot and self.state == "running":
+            self._worker.submit(self._power_cycle, work)
+        else:
+            self._worker.submit(work)
+
+    def console(self) -> bytes:
+        with self.site.others_first():
+            return self.machine.console()
+
+    def is_long_gone(self) -> bool:
+        return self.terminated_at is not None and utcnow() - self.terminated_at > TERMINATED_SHOWN
+
+    # What the worker does --------------------------------------------------------------------
+
+    def _create(self, layer: str) -> None:
+        key = self.ec2_backend.key_pairs.get(self.key_name)
+        seed = Seed(
+            instance_id=self.id,
+            hostname=self.private_dns_name.split(".")[0],
+            public_key=key.public_key.strip() if key else "",
+            user_data=self._given_user_data(),
+        )
+        create = functools.partial(self.machine.create, layer, seed, self.site.given())
+        if self.site.delays.boot_s:
+            self._boot(self.machine.boot, lambda: create(boot=False))
+        else:
+            self._boot(create)
+
+    def _given_user_data(self) -> bytes:
+        return base64.b64decode(str(self.user_data)) if self.user_data else b""
+
+    def _boot(self, start: Callable[[], None], prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` while it is pending, and `start` when it would answer soon on EC2."""
+        try:
+            prepare()
+            if self.state == "pending":
+                self._called_off.wait(self._left(self.site.delays.pending_s))
+            if self.site.delays.boot_s:
+                self._show_running()
+                self._called_off.wait(self.site.delays.boot_s)
+            if self.state != "shutting-down":
+                start()
+        except Exception as error:
+            log.exception("%s does not start", self.id)
+            self._terminate(("Server.InternalError", f"Server error on launch: {error}", ""))
+            return
+        self._boots += 1
+        self._show_running()
+        threading.Thread(target=self._watch, args=(self._boots,), daemon=True).start()
+        threading.Thread(target=self._greet, args=(self._boots,), daemon=True).start()
+
+    def _show_running(self) -> None:
+        with self.site.lock:
+            if self.state == "pending":
+                self._show("running")
+
+    def _left(self, delay_s: float) -> float:
+        """How much of the delay is left, when it began with the state that is shown."""
+        return max(0.0, self._shown_at + delay_s - time.monotonic())
+
+    def _stop(self, force: bool) -> None:
+        self._switch_off(force)
+        time.sleep(self._left(self.site.delays.stop_s))
+        with self.site.lock:
+            if self.state == "stopping":
+                self._show("stopped", _BY_USER)
+
+    def _power_cycle(self, at_rest: Any) -> None:
+        if self.state != "running":
+            return
+        self._switch_off(False)
+        at_rest()
+        self._boot(self.machine.boot)
+
+    def _switch_off(self, force: bool) -> None:
+        self._boots += 1  # from here on its end is no news
+        self._reachable = False
+        try:
+            if force:
+                self.machine.unplug()
+            else:
+                self.machine.power_off()
+        except LocalCloudError:
+            log.exception("%s does not stop", self.id)
+
+    def _terminate(self, reason: tuple[str, str, str]) -> None:
+        self._boots += 1
+        try:
+            self.machine.remove()
+        except (LocalCloudError, OSError):
+            log.exception("%s is not removed", self.id)
+        if self.state == "shutting-down":
+            time.sleep(self._left(self.site.delays.terminate_s))
+        with self.site.lock:
+            self.site.machines.pop(self.id, None)
+            super().terminate()
+            self._show("terminated", reason)
+            self.terminated_at = utcnow()
+        self.site.prune()
+        self._worker.shutdown(wait=False)
+
+    # What the machine does by itself ---------------------------------------------------------
+
+    def _watch(self, boot: int) -> None:
+        try:
+            ending = self.machine.wait_until_ended(self._with_metadata)
+        except LocalCloudError:
+            return  # it was removed
+        with self.site.lock:
+            if boot == self._boots and self.state == "running":
+                self._worker.submit(self._ended, boot, ending)
+
+    def _ended(self, boot: int, ending: Ending) -> None:
+        if boot != self._boots or self.state != "running":
+            return
+        log.info("%s: %s", self.id, ending.value)
+        self._reachable = False
+        if ending is Ending.REBOOT:
+            self._boot(self.machine.boot)
+        elif ending is Ending.BROKEN:
+            with self.site.lock:
+                self._show("stopped", ("Server.InternalError", "Internal error: it broke", ""))
+        elif self.instance_initiated_shutdown_behavior == "terminate":
+            with self.site.lock:
+                self._show("shutting-down", _BY_ITSELF)
+            self._terminate(_BY_ITSELF)
+        else:
+            with self.site.lock:
+                self._show("stopped", _BY_ITSELF)
+
+    def _greet(self, boot: int) -> None:
+        if self.machine.answers(within_s=SSH_TIMEOUT_S) and boot == self._boots:
+            self._reachable = True
+
+    # What the machine can ask ----------------------------------------------------------------
+
+    def _with_metadata(self, process_id: int) -> AbstractContextManager[None]:
+        if self.metadata_options.http_endpoint != "enabled":
+            return nullcontext()
+        return metadata.served(
+            process_id,
+            self._metadata,
+            tokens_required=lambda: self.metadata_options.http_tokens == "required",
+        )
+
+    def _metadata(self) -> dict[str, str]:
+        """Below /latest/, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html"""
+        # "Instance identity documents" there, as far as anything here asks for it.
+        identity = {
+            "imageId": str(self.image_id),
+            "instanceId": str(self.id),
+            "instanceType": str(self.instance_type),
+            "pendingTime": f"{self.launch_time:%Y-%m-%dT%H:%M:%SZ}",
+            "region": str(self.ec2_backend.region_name),
+        }
+        items = {
+            "dynamic/instance-identity/document": json.dumps(identity, indent=2),
+            "meta-data/ami-id": str(self.image_id),
+            "meta-data/instance-id": str(self.id),
+            "meta-data/instance-life-cycle": self.lifecycle or "on-demand",
+            "meta-data/instance-type": str(self.instance_type),
+            "meta-data/local-hostname": str(self.private_dns_name),
+            "meta-data/placement/availability-zone": str(self.placement.zone),
+            "meta-data/placement/region": str(self.ec2_backend.region_name),
+        }
+        if self.user_data:
+            items["user-data"] = self._given_user_data().decode(errors="replace")
+        if self.interrupted_at:
+            moment = f"{self.interrupted_at:%Y-%m-%dT%H:%M:%SZ}"
+            action = json.dumps({"action": "terminate", "time": moment})
+            items |= {
+                "meta-data/spot/instance-action": action,
+                "meta-data/spot/termination-time": moment,
+            }
+        return items
+
+    # What the API shows ----------------------------------------------------------------------
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise EC2ClientError(
+            "IncorrectInstanceState",
+            f"The instance '{self.id}' is not in a state from which it can be {what}.",
+        )
+
+    def _previous(self) -> InstanceState:
+        return InstanceState(self.state, self.state_code)
+
+    def _show(self, state: str, reason: tuple[str, str, str] | None = None) -> None:
+        self._state.name, self._state.code = state, _CODES[state]
+        self._shown_at = time.monotonic()
+        code, message, transition = reason or ("", "", "")
+        self.state_reason = StateReason(f"{code}: {message}" if code else "", code)
+        self._reason = f"{transition} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if transition else ""
+        there = self.has_public_address and state in ("pending", "running", "stopping")
+        address = self.machine.address if there else None
+        for nic in self.nics.values():
+            nic.public_ip = address
+
+    @property
+    def reachable(self) -> bool:
+        """Its SSH server has answered since it was started."""
+        return self._reachable
+
+    @property
+    def public_dns_name(self) -> str:
+        """No name: as in a VPC without DNS host names. Clients take the address."""
+        return ""
+
+    @property
+    def instance_status(self) -> dict[str, Any]:
+        """`ok` once its SSH server has answered."""
+        if self.state != "running":
+            return {"Status": "not-applicable"}
+        ok, passed = ("ok", "passed") if self._reachable else ("initializing", "initializing")
+        return {"Status": ok, "Details": [{"Name": "reachability", "Status": passed}]}

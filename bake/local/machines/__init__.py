@@ -1,0 +1,1 @@
+"""The machines of the local cloud: containers that boot as EC2's machines do."""

@@ -1,0 +1,363 @@
+"""Podman or Docker, through the same few commands.
+
+What differs between them, and between computers, is found out by trying:
+Podman's default runtime may be refused by the kernel's cgroup set-up, and its default limits may
+be above what this user may set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import io
+import os
+import resource
+import shutil
+import struct
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bake import files as folders
+from bake.errors import LocalCloudError
+
+COMMAND_TIMEOUT_S = 600
+
+# Podman's commands that make, look up or remove layers.
+_OF_LAYERS = {"commit", "create", "image", "images", "import", "run", "tag", "untag"}
+
+_UPPER = "{{.GraphDriver.Data.UpperDir}}"
+_DEPTH = "{{len .RootFS.Layers}}"
+UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
+
+# A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
+# sshd write audit records, and people ping.
+CAPABILITIES = ("SYS_BOOT", "AUDIT_WRITE", "NET_RAW")
+
+_INSTALL = (
+    "Install Podman (Debian and Ubuntu: sudo apt-get install podman slirp4netns runc) or Docker"
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to run containers that is known to work on this computer."""
+
+    program: str
+    global_arguments: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    rootless: bool = False
+    note: str = ""
+    # Whether what a machine has written, and a layer, is a directory that we may read and make.
+    layers_are_folders: bool = False
+
+    @property
+    def _podman(self) -> bool:
+        return Path(self.program).name == "podman"
+
+    @property
+    def network_arguments(self) -> tuple[str, ...]:
+        """The network in which a machine reaches the computer's loopback as 10.0.2.2.
+
+        Docker has none like it: its machines are on the bridge, and reach only what the computer
+        offers there, under the name `host.docker.internal`.
+        """
+        if self._podman:
+            return ("--network", "slirp4netns:allow_host_loopback=true")
+        return ("--add-host", "host.docker.internal:host-gateway")
+
+    @property
+    def computer_address(self) -> str:
+        """Where a machine finds this computer's loopback (Docker: its bridge)."""
+        return "10.0.2.2" if self._podman else "host.docker.internal"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [self.program, *self.global_arguments, *arguments]
+
+    def call(
+        self,
+        *arguments: str,
+        check: bool = True,
+        stdin: bytes | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run one command. Raises LocalCloudError with what the engine said."""
+        try:
+            with self._undisturbed(arguments):
+                done = subprocess.run(
+                    self.command(*arguments), input=stdin, capture_output=True, timeout=timeout_s
+                )
+        except subprocess.TimeoutExpired as error:
+            raise LocalCloudError(
+                f"{self.program} {arguments[0]} did not end in {timeout_s:g} s"
+            ) from error
+        if check and done.returncode:
+            said = done.stderr.decode(errors="replace").strip()
+            raise LocalCloudError(f"{self.program} {arguments[0]} failed: {said}")
+        return done
+
+    @contextlib.contextmanager
+    def _undisturbed(self, arguments: Sequence[str]) -> Iterator[None]:
+        """Keeps Podman's `image prune` and what makes or looks at layers apart, in all processes.
+
+        Podman names a layer a moment after it has made it, and `prune` takes what has no name; and
+        who looks at one layer fails over another that is taken meanwhile.
+        """
+        if not self._podman or arguments[0] not in _OF_LAYERS:
+            yield
+            return
+        folders.cache().mkdir(parents=True, exist_ok=True)
+        with (folders.cache() / "layers.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX if "prune" in arguments else fcntl.LOCK_SH)
+            yield
+
+    def run_arguments(
+        self,
+        name: str,
+        image: str,
+        *,
+        hostname: str,
+        address: str,
+        port: int,
+        labels: Mapping[str, str],
+        mounts: Mapping[Path, str],
+        command: Sequence[str],
+        start: bool = True,
+    ) -> list[str]:
+        """The arguments that make a machine: everything that makes a container one is here."""
+        temporary = "rw,exec,mode=755,notmpcopyup" if self._podman else "rw,exec,mode=755"
+        arguments = ["run", "--detach"] if start else ["create"]
+        arguments += ["--pull", "never", "--tty", "--name", name, "--hostname", hostname]
+        arguments += ["--stop-signal", "SIGPWR", "--tmpfs", f"/run:{temporary}"]
+        arguments += ["--publish", f"{address}:{port}:22", *self.network_arguments, *self.limits]
+        for capability in CAPABILITIES:
+            arguments += ["--cap-add", capability]
+        for key, value in labels.items():
+            arguments += ["--label", f"{key}={value}"]
+        for source, target in mounts.items():
+            arguments += ["--volume", f"{source}:{target}:ro"]
+        return [*arguments, image, *command]
+
+    def start(self, name: str) -> None:
+        self.call("start", name)
+
+    def stop(self, name: str, *, timeout_s: int) -> None:
+        """Press the power button, and pull the plug when that has not helped in time."""
+        self.call("stop", "--time", str(timeout_s), name, timeout_s=timeout_s + 30)
+
+    def kill(self, name: str) -> None:
+        self.call("kill", "--signal", "KILL", name, check=False)
+
+    def remove(self, name: str) -> None:
+        # Podman asks it to end first, and gives it ten seconds; Docker does not.
+        at_once = ("--time", "0") if self._podman else ()
+        self.call("rm", "--force", *at_once, "--volumes", name, check=False)
+
+    def process_id(self, name: str) -> int:
+        """The machine's process 1 as the computer numbers it; 0 when it does not run."""
+        done = self.call("inspect", "--format", "{{.State.Pid}}", name)
+        return int(done.stdout)
+
+    def mount_over(self, name: str, source: str, target: str) -> None:
+        """Let a running machine see one of its files, read-only, in the place of another.
+
+        No program of the machine's has a part in it: mount(8) calls the kernel "in the mount
+        namespace" of the machine. LocalCloudError where that is not this user's, as with Docker.
+        """
+        as_its_root = [self.program, "unshare"] if self._podman and self.rootless else []
+        namespace = ["--namespace", str(self.process_id(name))]
+        command = [*as_its_root, "mount", "--no-canonicalize", *namespace, "--options", "bind,ro"]
+        done = subprocess.run([*command, source, target], capture_output=True)
+        if done.returncode:
+            raise LocalCloudError(done.stderr.decode(errors="replace").strip())
+
+    def wait(self, name: str) -> int:
+        """Wait until the container has ended; its exit status."""
+        return int(self.call("wait", name).stdout)
+
+    def console(self, name: str) -> bytes:
+        done = self.call("logs", name, check=False)
+        return done.stdout
+
+    def pause(self, name: str) -> bool:
+        """Whether the machine stands still now; one that is off cannot be paused.
+
+        Nor can one whose cgroup cannot be frozen: cgroups of version 1, and no root.
+        """
+        if self._podman and self.rootless and not UNIFIED_CGROUPS.exists():
+            return False
+        return self.call("pause", name, check=False).returncode == 0
+
+    def unpause(self, name: str) -> None:
+        self.call("unpause", name)
+
+    def create(self, name: str, image: str, *, labels: Mapping[str, str]) -> None:
+        """A container that is never started."""
+        arguments = ["create", "--pull", "never", "--network", "none", "--name", name]
+        arguments += [f"--label={key}={value}" for key, value in labels.items()]
+        self.call(*arguments, image, "true")
+
+    def commit(
+        self, name: str, reference: str, *, labels: Mapping[str, str], squash: bool = False
+    ) -> None:
+        """Keep the machine's disk as a layer; `squash`: the layers beneath it become one with it.
+
+        What a running machine writes meanwhile may be in it: see `pause`.
+        """
+        options = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
+        if squash and self._podman:
+            options.append("--squash")  # Docker cannot
+        options.append("--pause=false")
+        self.call("commit", *options, name, reference, timeout_s=3600)
+
+    def image_of(self, name: str) -> str:
+        """The image that a machine was started from, also when that has lost its names."""
+        return self._look(name, "{{.Image}}")
+
+    def depth(self, name: str) -> int:
+        """How many layers a machine stands on."""
+        image = self.image_of(name)
+        return int(self.call("image", "inspect", "--format", _DEPTH, image).stdout)
+
+    def written_by(self, name: str) -> tuple[Path, int]:
+        """Where what a machine has written is, overlayfs' upper directory; and its process 1."""
+        folder, process_id = self._look(name, f"{_UPPER}\n{{{{.State.Pid}}}}").splitlines()
+        return Path(folder), int(process_id)
+
+    def layer_folder(self, reference: str) -> Path:
+        """Where the topmost layer of an image is."""
+        found = self.call("image", "inspect", "--format", _UPPER, reference).stdout
+        return Path(found.decode().strip())
+
+    def _look(self, name: str, template: str) -> str:
+        found = self.call("container", "inspect", "--format", template, name).stdout
+        return found.decode().strip()
+
+    def import_root(self, archive: Path, reference: str, *, label: str) -> None:
+        change = f"--change=LABEL {label}"
+        self.call("import", change, str(archive), reference, timeout_s=1800)
+
+    def tag(self, reference: str, other: str) -> None:
+        self.call("tag", reference, other)
+
+    def forget(self, reference: str) -> None:
+        """Take a name from a layer. What nothing else uses goes with `prune`."""
+        if self._podman:
+            # With the name said again: `untag` alone takes all of the layer's names.
+            self.call("untag", reference, reference, check=False)
+        else:
+            self.call("rmi", "--force", "--no-prune", reference, check=False)
+
+    def prune(self, label: str) -> None:
+        """Remove the nameless layers with this label that no machine and no other layer needs."""
+        self.call("image", "prune", "--force", "--filter", f"label={label}", check=False)
+
+    def has_image(self, reference: str) -> bool:
+        return self.call("image", "inspect", reference, check=False).returncode == 0
+
+    def references(self, repository: str) -> list[str]:
+        """The layers' names in the repository. The engine lists their names elsewhere as well."""
+        done = self.call("images", "--format", "{{.Repository}}:{{.Tag}}", repository)
+        names = done.stdout.decode().split()
+        return [name for name in names if name.startswith(f"{repository}:")]
+
+    def containers(self, label: str) -> list[str]:
+        done = self.call("ps", "--all", "--filter", f"label={label}", "--format", "{{.Names}}")
+        return done.stdout.decode().split()
+
+
+@functools.cache
+def find_engine() -> Engine:
+    """The plainest way to run containers that works here, found out by trying it.
+
+    `BAKE_ENGINE` (podman or docker) makes the choice. Raises LocalCloudError when there is no
+    engine, or when none of the ways to call it works, with what each said.
+    """
+    wanted = os.environ.get("BAKE_ENGINE", "")
+    said: list[str] = []
+    for name in [wanted] if wanted else ["podman", "docker"]:
+        program = shutil.which(name)
+        if program is None:
+            said.append(f"{name}: not installed")
+            continue
+        for engine in _ways_to_call(program):
+            problem = _try_out(engine)
+            if not problem:
+                return replace(engine, layers_are_folders=_layers_are_folders(engine))
+            said.append(f"{engine.note}: {problem}")
+    raise LocalCloudError("No container engine works here", hint=_INSTALL, details=said)
+
+
+def _layers_are_folders(engine: Engine) -> bool:
+    """Whether Podman's storage is overlayfs, used in the plain way, and ours to write to.
+
+    "Native Overlay Diff" is what Podman itself asks before it takes a directory for the difference.
+    """
+    if not engine._podman or engine.rootless:
+        return False
+    template = '{{.Store.GraphDriverName}} {{index .Store.GraphStatus "Native Overlay Diff"}}'
+    told = engine.call("info", "--format", template, check=False).stdout
+    return told.decode().split() == ["overlay", "true"]
+
+
+def _ways_to_call(program: str) -> list[Engine]:
+    """The ways to call it, the plainest first."""
+    name = Path(program).name
+    if name == "docker":
+        return [Engine(program, note="docker")]
+    rootless = os.geteuid() != 0
+    ways = [Engine(program, rootless=rootless, note="podman, its default runtime")]
+    limits = _limits()
+    ways.append(Engine(program, (), limits, rootless, "podman, its default runtime, own limits"))
+    for runtime in ("crun", "runc"):
+        if shutil.which(runtime, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+            note = f"podman, {runtime}, own limits"
+            ways.append(Engine(program, ("--runtime", runtime), limits, rootless, note))
+    return ways
+
+
+def _limits() -> tuple[str, ...]:
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    hard_files = 1048576 if files == resource.RLIM_INFINITY else files
+    hard_processes = 30000 if processes == resource.RLIM_INFINITY else min(processes, 30000)
+    return (
+        *("--ulimit", f"nofile={min(1024, hard_files)}:{hard_files}"),
+        *("--ulimit", f"nproc={min(4096, hard_processes)}:{hard_processes}"),
+    )
+
+
+def _try_out(engine: Engine) -> str:
+    """What is wrong with this way to call it; empty when nothing is."""
+    image = f"localhost/bake-try:{os.getpid()}"
+    try:
+        engine.call("import", "-", image, stdin=_tiny_root(), timeout_s=60)
+        try:
+            arguments = ["run", "--rm", *engine.network_arguments, *engine.limits]
+            engine.call(*arguments, "--cap-add", CAPABILITIES[0], image, "/true", timeout_s=60)
+        finally:
+            engine.call("rmi", "--force", image, check=False)
+    except (LocalCloudError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _tiny_root() -> bytes:
+    """A root file system with one program that ends at once: exit(0) as a 64-bit ELF for x86-64."""
+    code = bytes.fromhex("b83c000000 31ff 0f05")  # mov eax, 60; xor edi, edi; syscall
+    base, start = 0x400000, 64 + 56
+    header = struct.pack(
+        "<4s5B7xHHIQQQIHHHHHH",
+        *(b"\x7fELF", 2, 1, 1, 0, 0, 2, 62, 1, base + start, 64, 0, 0, 64, 56, 1, 0, 0, 0),
+    )
+    size = start + len(code)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("true")
+        entry.mode, entry.size = 0o755, size
+        tar.addfile(entry, io.BytesIO(header + segment + code))
+    return archive.getvalue()

@@ -1,0 +1,234 @@
+"""A machine: the container that stands behind a running instance.
+
+process 1 is a real init, cloud-init is real, and what EC2 gives a machine from outside (its user
+data, its key, its address) is given here by a seed directory that is mounted, never copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import json
+import logging
+import os
+import select
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.errors import LocalCloudError
+from bake.local.machines.engine import Engine
+from bake.local.machines.layer import Disk
+
+log = logging.getLogger(__name__)
+
+# reboot(2) in a process namespace ends it with a signal: SIGHUP for a restart, SIGINT for a halt
+# or a power-off (man 2 reboot, "Behavior inside PID namespaces").
+_REBOOTED, _POWERED_OFF = 128 + 1, 128 + 2
+
+POWER_OFF_TIMEOUT_S = 30
+
+_SEED = "/media/cidata"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+Meanwhile = Callable[[int], contextlib.AbstractContextManager[object]]
+
+# More at the same time end no sooner: they take turns at the engine's locks and the processors,
+# and everything else on the computer waits for them.
+_starting = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
+
+
+class Ending(enum.Enum):
+    """How a machine ended by itself."""
+
+    POWER_OFF = "power off"
+    REBOOT = "reboot"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What cloud-init is told (its NoCloud data source)."""
+
+    instance_id: str
+    hostname: str
+    public_key: str
+    user_data: bytes
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = [self.public_key] if self.public_key else []
+        # JSON is YAML; nothing in a key's comment can be read as anything else.
+        about = {"instance-id": self.instance_id, "local-hostname": self.hostname}
+        (folder / "meta-data").write_text(json.dumps({**about, "public-keys": keys}))
+        user_data = folder / "user-data"
+        user_data.touch(mode=0o600)
+        user_data.write_bytes(self.user_data)
+
+
+class Machine:
+    """One container and the folder of what it is given.
+
+    Every method blocks until it is done. What changes the container takes its turn, and nothing
+    does after `remove`: so a server that ends leaves no machine that was just being started.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        folder: Path,
+        address: str,
+        port: int,
+        labels: Mapping[str, str],
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self.folder = folder
+        self.address = address
+        self.port = port
+        self.labels = labels
+        self._disk = Disk(engine, name, labels)
+        self._turn = threading.Lock()
+        self._removed = False
+
+    def create(
+        self, layer: str, seed: Seed, given: Mapping[Path, str], *, boot: bool = True
+    ) -> None:
+        """Make it, and boot it. `given`: files of this computer and where they are seen."""
+        with self._change(), _starting:
+            self._create(layer, seed, given, boot)
+
+    def _create(self, layer: str, seed: Seed, given: Mapping[Path, str], boot: bool) -> None:
+        seed.write(self.folder / "seed")
+        arguments = self.engine.run_arguments(
+            self.name,
+            layer,
+            hostname=seed.hostname,
+            address=self.address,
+            port=self.port,
+            labels=self.labels,
+            mounts={self.folder / "seed": _SEED, **given},
+            command=["/sbin/init"],
+            start=boot,
+        )
+        self.engine.call(*arguments)
+        if boot:
+            self._give_boot_id()
+
+    def boot(self) -> None:
+        with self._change(), _starting:
+            self.engine.start(self.name)
+            self._give_boot_id()
+
+    def _give_boot_id(self) -> None:
+        """One of its own: the kernel's tells when the computer was booted, and not this machine."""
+        (self.folder / "seed" / "boot-id").write_text(f"{uuid.uuid4()}\n")
+        try:
+            self.engine.mount_over(self.name, f"{_SEED}/boot-id", _BOOT_ID)
+        except LocalCloudError as error:
+            log.warning("%s: its boot id stays when it reboots: %s", self.name, error.message)
+
+    def power_off(self) -> None:
+        with self._change():
+            self.engine.stop(self.name, timeout_s=POWER_OFF_TIMEOUT_S)
+
+    def unplug(self) -> None:
+        """Also while it is being powered off."""
+        self.engine.kill(self.name)
+
+    def remove(self) -> None:
+        """Remove it whatever state it is in, and everything that it was given."""
+        with self._turn, _starting:
+            self._removed = True
+            self.engine.remove(self.name)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def commit(self, reference: str, on_moment: Callable[[], None]) -> int:
+        """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk.
+
+        `on_moment` is called when nothing can change the layer any more. The bytes copied.
+        """
+        with self._change():
+            return self._disk.keep(reference, on_moment)
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._turn:
+            if self._removed:
+                raise LocalCloudError(f"{self.name} is removed")
+            yield
+
+    def console(self) -> bytes:
+        return self.engine.console(self.name)
+
+    def wait_until_ended(self, meanwhile: Meanwhile = contextlib.nullcontext) -> Ending:
+        """Wait, without polling and for as long as it takes, until the machine is off.
+
+        `meanwhile` is given the machine's process 1, and is left when that has ended.
+        """
+        pid = self.engine.process_id(self.name)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                try:
+                    poll = select.poll()
+                    poll.register(descriptor, select.POLLIN)
+                    with meanwhile(pid):
+                        poll.poll()
+                finally:
+                    os.close(descriptor)
+        status = self.engine.wait(self.name)
+        if status == _REBOOTED:
+            return Ending.REBOOT
+        return Ending.POWER_OFF if status in (0, _POWERED_OFF) else Ending.BROKEN
+
+    def answers(self, *, within_s: float) -> bool:
+        """Whether its SSH server has said hello within that time."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((self.address, self.port), timeout=1) as connection,
+            ):
+                connection.settimeout(1)
+                if connection.recv(4) == b"SSH-":
+                    return True
+            time.sleep(0.2)
+        return False
+
+
+def ssh_port() -> int:
+    """22, or 2222 where this user may not offer 22."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except OSError:
+        first = 1024
+    return 22 if os.geteuid() == 0 or first <= 22 else 2222
+
+
+def free_address(cloud_id: str, port: int, taken: Collection[str]) -> str:
+    """A loopback address of the cloud's own /24 on which the port is free."""
+    for address in _addresses(cloud_id):
+        if address in taken:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+        return address
+    raise LocalCloudError("All loopback addresses of this local cloud are taken")
+
+
+def _addresses(cloud_id: str) -> Iterator[str]:
+    digest = hashlib.sha256(cloud_id.encode()).digest()
+    network = f"127.{digest[0] % 254 + 1}.{digest[1]}"
+    return (f"{network}.{host}" for host in range(1, 255))

@@ -1,0 +1,225 @@
+"""How fast an image is: on a machine that runs, or on one of each kind that is launched for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from bake import catalog
+from bake.aws import machine as machines
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import clean_up, undo
+from bake.aws.image import Image
+from bake.aws.machine import Machine
+from bake.aws.market import Market
+from bake.aws.tags import new_run
+from bake.console.console import Console
+from bake.errors import BakeError, RequestError
+from bake.machine import fit, ssh_config
+from bake.machine.bench import page
+from bake.machine.bench.figures import Bench, Measured, in_words, quartiles, three_digits
+from bake.machine.bench.measure import Course, measure
+from bake.machine.launch import Wish, launch, own_key_pair
+from bake.machine.lifetime import Lifetime
+from bake.pipeline.job import make_folder
+from bake.threads import TaskGroup
+
+# A machine that is launched for this ends by itself, if nobody is left to end it.
+LIFETIME = Lifetime(ttl=timedelta(hours=2), at_end="terminate")
+
+
+def a_course(cloud: Cloud, recipe: str, builds: Path, *, ssh_port: int, quick: bool) -> Course:
+    """Nothing is written yet."""
+    run = new_run(recipe, now=cloud.now())
+    return Course(run, builds / run.id, ssh_port, quick)
+
+
+def bench_machine(cloud: Cloud, machine: Machine, course: Course, console: Console) -> Bench:
+    """Of a machine that runs, and goes on running. RequestError where it cannot be reached."""
+    ssh_config.host_of(cloud, machine, ssh_port=course.ssh_port)
+    make_folder(course.folder)
+    return _written(cloud, course, [measure(cloud, machine, course, console)], machine.image_id)
+
+
+def bench_image(
+    cloud: Cloud,
+    image: Image,
+    instance_types: Sequence[str],
+    course: Course,
+    console: Console,
+    *,
+    market: Market = "on-demand",
+    jobs: int = 4,
+) -> Bench:
+    """Of one machine of each kind, launched from the image and terminated, `jobs` at a time.
+
+    One kind's failure does not stop the others; the only kind's comes out where it could not be
+    launched. RequestError, before any is started, for kinds on which the image does not work.
+    """
+    if jobs < 1:
+        raise RequestError(
+            f"--jobs {jobs}: at least one machine is needed", hint="Give a number from 1 on"
+        )
+    if not instance_types:
+        recipe = image.recipe or "(none)"
+        raise RequestError(
+            f"Which machine? The recipe of {image.image_id}, {recipe}, is not here",
+            hint="Name some: --instance-type g4dn.xlarge,g5.xlarge",
+        )
+    known = catalog.load()
+    fit.refuse_unfit(known, fit.contents(known, image.tags, image.architecture), instance_types)
+    make_folder(course.folder)
+    own_key_pair(cloud, course.run, None)  # now, and not by several of them at the same time
+    several = len(instance_types) > 1
+    consoles = {name: console.named(name) if several else console for name in instance_types}
+    clouds = {name: cloud.apart() for name in instance_types}
+    waiting, found = list(instance_types), dict[str, Measured]()
+    try:
+        with TaskGroup[str, Measured]() as group:
+            while waiting or group.running:
+                while waiting and len(group.running) < jobs:
+                    name = waiting.pop(0)
+                    where = (clouds[name], image, name, market, course, consoles[name])
+                    group.start(name, partial(_on_its_own, *where, alone=not several))
+                name, measured = group.next()
+                found[name] = measured
+    except BaseException as error:
+        for each in clouds.values():
+            for leftover in each.leftovers:
+                error.add_note(str(leftover))
+        raise
+    for name, each in clouds.items():
+        for leftover in each.leftovers:
+            consoles[name].warn(str(leftover))
+    in_order = [found[name] for name in instance_types]
+    return _written(cloud, course, in_order, image.image_id, image.name)
+
+
+def _on_its_own(
+    cloud: Cloud,
+    image: Image,
+    kind: str,
+    market: Market,
+    course: Course,
+    console: Console,
+    *,
+    alone: bool,
+) -> Measured:
+    """On a machine that is there for this. `alone`: no other kind is measured."""
+    wish = Wish(
+        instance_types=(kind,),
+        markets=(market,),
+        name=f"bench-{kind}-{course.run.id[-6:]}",
+        lifetime=LIFETIME,
+    )
+    try:
+        with clean_up(cloud.leftovers) as stack:
+            launched = launch(cloud, image, wish, ssh_port=course.ssh_port, console=console)
+            stack.callback(_end, cloud, launched.machine, console)
+            return measure(cloud, launched.machine, course, console)
+    except BakeError as error:
+        if alone:
+            raise
+        console.failure(error)
+        reason = ": ".join(filter(None, (error.message, error.code, error.reason)))
+        return Measured(instance_type=kind, market=market, image_id=image.image_id, failure=reason)
+
+
+def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
+    command = (
+        f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {machine.instance_id}"
+    )
+    with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
+        with console.step("Ending it") as step:
+            machines.terminate(cloud, machine.instance_id, on_state=step.update)
+        ssh_config.forget(machine.instance_id)
+
+
+def _written(
+    cloud: Cloud, course: Course, found: Sequence[Measured], image_id: str, name: str = ""
+) -> Bench:
+    bench = Bench(
+        run=course.run.id,
+        region=cloud.region,
+        image_id=image_id,
+        image_name=name,
+        recipe=course.run.recipe,
+        quick=course.quick,
+        machines=tuple(found),
+        started_at=course.run.started_at,
+        ended_at=cloud.now(),
+    )
+    bench.write(course.folder)
+    page.write_page(bench, course.folder)
+    return bench
+
+
+# For people --------------------------------------------------------------------------------------
+
+
+def show(console: Console, bench: Bench, folder: Path) -> None:
+    """One machine with all its figures, several beside each other; `--json` is the document."""
+    measured = [each for each in bench.machines if each.figures]
+    if len(measured) == 1:
+        _show_one(console, measured[0])
+    elif measured:
+        _show_several(console, measured)
+    where = folder / bench.run
+    console.result(
+        bench.document() | {"page": str(where / page.FILE)},
+        "",
+        f"Page     {where / page.FILE}",
+        f"Figures  {where / 'bench.json'}",
+    )
+
+
+def _show_one(console: Console, measured: Measured) -> None:
+    rows = [
+        [
+            figure.name,
+            in_words(figure.value, figure.unit),
+            "failed" if figure.failure else quartiles(figure),
+            figure.size,
+        ]
+        for figure in measured.figures
+    ]
+    per_usd = measured.images_per_usd
+    if per_usd:
+        rows.append(["images for 1 USD", f"{three_digits(per_usd / 1e6)} million", "", ""])
+    rows += [
+        [f"scaling to {count} GPUs", f"{part:.0%}", "", ""]
+        for count, part in measured.efficiency.items()
+        if count > 1
+    ]
+    console.table([measured.machine.device, "median", "quartiles", "size"], rows, empty="")
+
+
+def _show_several(console: Console, measured: Sequence[Measured]) -> None:
+    """A row for each; in TFLOP/s and GB/s, of one GPU, and images with all."""
+
+    def cell(value: float | None, factor: float = 1.0) -> str:
+        return "–" if value is None else three_digits(value / factor)
+
+    rows = []
+    for each in measured:
+        products = [
+            f.value if (f := each.figure("multiply", p)) else None
+            for p in ("fp32", "tf32", "fp16", "bf16")
+        ]
+        copied = each.figure("copy")
+        rows.append(
+            [
+                each.instance_type,
+                each.machine.device,
+                *(cell(value, 1e12) for value in products),
+                cell(copied.value if copied else None, 1e9),
+                cell(each.trained.get(max(len(each.machine.gpus), 1))),
+                cell(each.images_per_usd, 1e6),
+            ]
+        )
+    columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
+    console.table(columns, rows, empty="")
+    console.note("Of one GPU: products in TFLOP/s, memory. Of all: images trained a second, and")
+    console.note("millions of them for 1 USD.")

@@ -1,0 +1,145 @@
+"""A machine measures itself: the program of `on_machine/`, in the image's framework.
+
+What it says is judged as it comes (`record/speed_answer.py`): what a machine has told before it was
+lost, stands.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from time import monotonic
+
+from bake.aws.client.session import Cloud
+from bake.aws.machine import Machine
+from bake.aws.tags import Run
+from bake.console.console import Console, Step
+from bake.errors import BakeError, LostError, RemoteError, StageError
+from bake.files import on_machine
+from bake.machine import ssh_config
+from bake.machine.bench.figures import Figure, Measured, failed, in_words
+from bake.machine.bench.judge import Answer
+from bake.machine.boot import login_user
+from bake.machine.cost import costs
+from bake.machine.watch import Watch
+from bake.ssh.runner import run_stage
+
+THOROUGH = {
+    "pace": {"warm_s": 1.0, "run_s": 0.25, "runs": 15, "most_s": 10.0},
+    "gpu": {"largest": 16384, "most_mib": 1024},
+    "cpu": {"largest": 4096, "most_mib": 256},
+}
+QUICK = {
+    "pace": {"warm_s": 0.1, "run_s": 0.05, "runs": 5, "most_s": 2.0},
+    "gpu": {"largest": 8192, "most_mib": 256},
+    "cpu": {"largest": 1024, "most_mib": 32},
+}
+# Of a first start on a GPU for which the wheel has no machine code, minutes are its compilation.
+_ONE_S = 10 * 60
+_ALL_S = 90 * 60
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run of the benchmark: who it is, where its results go, and how."""
+
+    run: Run
+    folder: Path
+    ssh_port: int
+    quick: bool = False
+
+
+def measure(cloud: Cloud, machine: Machine, course: Course, console: Console) -> Measured:
+    """How fast it is. Where it is lost on the way, or out of reach, the failure says so."""
+    began = monotonic()
+    answer = Answer()
+    failure = None
+    with console.step("Measuring") as step:
+        try:
+            _ask(cloud, machine, course, step, answer, console)
+        except (LostError, RemoteError) as error:
+            failure = _why(error, answer)
+        failure = failure or answer.machine.failure
+        step.done(answer.machine.device if answer.machine.framework else "failed")
+    found = Measured(
+        instance_type=machine.instance_type,
+        instance_id=machine.instance_id,
+        name=machine.name,
+        zone=machine.zone,
+        market=machine.market,
+        usd_per_hour=costs(cloud, [machine]).of[machine.instance_id].per_hour,
+        image_id=machine.image_id,
+        machine=answer.machine,
+        figures=tuple(answer.figures),
+        seconds=monotonic() - began,
+        failure=failure,
+    )
+    for warning in (*found.warnings, *failed(found.figures)):
+        console.warn(warning)
+    if failure:
+        console.warn(f"{machine.name} was not measured to the end: {failure}")
+    return found
+
+
+def _ask(
+    cloud: Cloud, machine: Machine, course: Course, step: Step, answer: Answer, console: Console
+) -> None:
+    def on_line(line: str) -> None:
+        figure = answer.take(line)
+        step.update(answer.doing or line)
+        if figure is not None and figure.value is not None:
+            console.note(f"  {_line(figure)}")
+
+    host = ssh_config.host_of(cloud, machine, ssh_port=course.ssh_port)
+    with ssh_config.connection(host) as connection:
+        Watch(cloud, machine, connection, console).while_it_lives(
+            partial(
+                run_stage,
+                connection,
+                "speed",
+                script=(on_machine("bake.machine.bench") / "measure.sh").read_bytes(),
+                lib=b"",
+                inputs={
+                    "LOGIN_USER": login_user(machine.tags),
+                    "PROGRAM": _program(),
+                    "WISH": json.dumps(
+                        {**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}
+                    ),
+                },
+                log=course.folder / f"{machine.instance_id}.log",
+                on_line=on_line,
+                timeout_s=_ALL_S,
+                run_id=course.run.id,
+            )
+        )
+
+
+def _line(figure: Figure) -> str:
+    words = f"{figure.name:<20} {in_words(figure.value, figure.unit):>16}"
+    return f"{words}  ± {figure.spread / 2:.1%}" if figure.spread is not None else words
+
+
+@cache
+def _program() -> str:
+    """The Python files, as `measure.sh` takes them."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for program in on_machine("bake.machine.bench").iterdir():
+            if program.name.endswith(".py"):
+                entry, content = tarfile.TarInfo(program.name), program.read_bytes()
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return base64.b64encode(packed.getvalue()).decode()
+
+
+def _why(error: BakeError, answer: Answer) -> str:
+    """AWS's word where the machine is gone; else what our connection or the program said."""
+    reason = ": ".join(filter(None, (error.message, error.reason)))
+    if isinstance(error, StageError) and error.details:
+        reason += f": {error.details[-1]}"
+    return f"{reason} (at: {answer.doing})" if answer.doing else reason

@@ -1,0 +1,258 @@
+"""The page of a benchmark: per GPU, per dollar, and how well several GPUs train together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from bake.machine.bench.figures import (
+    Bench,
+    Figure,
+    Measured,
+    Precision,
+    What,
+    in_words,
+    quartiles,
+    scale,
+    three_digits,
+)
+from bake.report.charts import Chart, chart
+from bake.report.page import render, write
+
+TEMPLATE = "speed.html.j2"
+FILE = "report.html"
+
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")
+_MOVED: Mapping[What, str] = {
+    "copy": "memory, copied",
+    "add": "memory, added",
+    "to-device": "host to GPU",
+    "from-device": "GPU to host",
+}
+
+
+def page(bench: Bench) -> str:
+    """As HTML."""
+    return render(TEMPLATE, **_data(bench))
+
+
+def write_page(bench: Bench, folder: Path) -> Path:
+    """Beside the document; OSError where it cannot be written."""
+    return write(folder / FILE, TEMPLATE, **_data(bench))
+
+
+def _data(bench: Bench) -> dict[str, Any]:
+    shown = [each for each in bench.machines if each.figures]
+    return {
+        "title": f"How fast {bench.recipe or bench.image_id} is",
+        "charts": charts(bench.machines),
+        "bench": bench,
+        "on_gpu": any(each.on_gpu for each in bench.machines),
+        "machines": bench.machines,
+        "summary": [_summary(each) for each in shown],
+        "figures": {each.instance_type: [_row(f) for f in each.figures] for each in shown},
+        "facts": {each.instance_type: _facts(each) for each in shown},
+    }
+
+
+def charts(machines: Sequence[Measured]) -> Mapping[str, Chart]:
+    """Those of which there is a figure."""
+    made = {
+        "products": _products(machines),
+        "moved": _moved(machines),
+        "training": _training(machines),
+        "per_dollar": _per_dollar(machines),
+        "scaling": _scaling(machines),
+    }
+    return {name: each for name, each in made.items() if each is not None}
+
+
+def _products(machines: Sequence[Measured]) -> Chart | None:
+    bars = {
+        each.instance_type: {
+            p.upper().replace("FP", "fp").replace("BF", "bf"): each.figure("multiply", p)
+            for p in _PRECISIONS
+        }
+        for each in machines
+    }
+    return _bars(bars, f"Matrix products, on {_one(machines)}")
+
+
+def _moved(machines: Sequence[Measured]) -> Chart | None:
+    bars = {
+        each.instance_type: {name: each.figure(what) for what, name in _MOVED.items()}
+        for each in machines
+    }
+    return _bars(bars, f"Memory of {_one(machines)}, and the way to it")
+
+
+def _training(machines: Sequence[Measured]) -> Chart | None:
+    counts = sorted({count for each in machines for count in each.trained})
+    bars = {
+        each.instance_type: {
+            (f"{n} GPUs" if n > 1 else _one(machines)): each.figure("train", devices=n)
+            for n in counts
+        }
+        for each in machines
+    }
+    return _bars(bars, "Training a small convolutional network")
+
+
+def _one(machines: Sequence[Measured]) -> str:
+    on_gpu = [each.on_gpu for each in machines if each.figures]
+    return "one GPU" if all(on_gpu) else "one GPU (or the CPU)" if any(on_gpu) else "the CPU"
+
+
+def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart | None:
+    """A group for each figure, and in it a bar for each machine, with its quartiles."""
+    there = {
+        machine: {name: each for name, each in found.items() if each is not None}
+        for machine, found in bars.items()
+        if any(found.values())
+    }
+    figures = [each for found in there.values() for each in found.values()]
+    if not figures:
+        return None
+    factor, prefix = scale(max(each.value or 0 for each in figures), figures[0].unit)
+    unit = prefix + figures[0].unit
+    chart_, words = go.Figure(), []
+    for machine, found in there.items():
+        low, values, high = (
+            [(getattr(each, name) or 0) / factor for each in found.values()]
+            for name in ("low", "value", "high")
+        )
+        chart_.add_bar(
+            name=machine,
+            x=list(found),
+            y=values,
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [h - v for h, v in zip(high, values, strict=True)],
+                "arrayminus": [v - each for v, each in zip(values, low, strict=True)],
+                "color": "var(--muted)",
+                "thickness": 1,
+            },
+            text=[three_digits(value) for value in values],
+            hovertemplate=f"%{{x}}: %{{y:.3~g}} {unit}",
+        )
+        words.append(f"{machine}: {_listed(found)}")
+    chart_.update_layout(barmode="group", yaxis={"title": {"text": unit}, "rangemode": "tozero"})
+    return chart(chart_, title=title, alt="; ".join(words))
+
+
+def _listed(figures: Mapping[str, Figure]) -> str:
+    return ", ".join(f"{name} {in_words(f.value, f.unit)}" for name, f in figures.items())
+
+
+def _per_dollar(machines: Sequence[Measured]) -> Chart | None:
+    """Of those with a GPU and a price, the best first."""
+    found = {m.instance_type: m.images_per_usd for m in machines if m.images_per_usd}
+    if not found:
+        return None
+    names = sorted(found, key=lambda name: found[name] or 0)
+    values = [(found[name] or 0) / 1e6 for name in names]
+    figure = go.Figure(
+        go.Bar(
+            x=values,
+            y=names,
+            orientation="h",
+            text=[three_digits(value) for value in values],
+            hovertemplate="%{y}: %{x:.3~g} million images for 1 USD",
+        )
+    )
+    figure.update_layout(xaxis={"title": {"text": "million images for 1 USD"}})
+    words = [f"{name} {three_digits(value)}" for name, value in zip(names, values, strict=True)]
+    return chart(
+        figure,
+        title="Training per dollar, with all GPUs of the machine",
+        alt=f"Million images for 1 USD: {', '.join(reversed(words))}",
+        height=120 + 44 * len(names),
+    )
+
+
+def _scaling(machines: Sequence[Measured]) -> Chart | None:
+    figure, words = go.Figure(), []
+    for each in machines:
+        parts = each.efficiency
+        if len(parts) < 2:
+            continue
+        counts = sorted(parts)
+        figure.add_scatter(
+            name=each.instance_type,
+            x=counts,
+            y=[100 * parts[n] for n in counts],
+            mode="lines+markers",
+            hovertemplate="%{x} GPUs: %{y:.0f} %",
+        )
+        listed = ", ".join(f"{n} GPUs {parts[n]:.0%}" for n in counts if n > 1)
+        words.append(f"{each.instance_type}: {listed}")
+    if not words:
+        return None
+    figure.update_layout(
+        xaxis={"title": {"text": "GPUs"}, "dtick": 1},
+        yaxis={"title": {"text": "% of that many times one"}, "rangemode": "tozero"},
+    )
+    title = "Scaling efficiency of training"
+    if len(words) == 1:  # a legend is for several
+        title += f", {figure.data[0].name}"
+    return chart(figure, title=title, alt="; ".join(words))
+
+
+def _summary(each: Measured) -> list[str]:
+    """A row of the first table."""
+    best = max(
+        (f for f in each.figures if f.what == "multiply" and f.value),
+        key=lambda f: f.value or 0,
+        default=None,
+    )
+    rate = each.trained.get(max(len(each.machine.gpus), 1))
+    per_usd = each.images_per_usd
+    return [
+        each.instance_type,
+        each.machine.device,
+        f"{in_words(best.value, best.unit)} ({best.precision})" if best else "–",
+        in_words(rate, "images/s"),
+        "–" if each.usd_per_hour is None else f"${each.usd_per_hour:.3f}",
+        "–" if per_usd is None else f"{three_digits(per_usd / 1e6)} million",
+    ]
+
+
+def _row(figure: Figure) -> list[str]:
+    if figure.failure:
+        return [figure.name, "failed", "", "", "", figure.failure]
+    spread = figure.spread
+    notes = ", ".join(figure.watched.slowed) if figure.watched else ""
+    return [
+        figure.name,
+        in_words(figure.value, figure.unit),
+        quartiles(figure),
+        "–" if spread is None else f"{spread:.1%}",
+        str(len(figure.runs)),
+        "; ".join(filter(None, (figure.size, f"slowed: {notes}" if notes else ""))),
+    ]
+
+
+def _facts(each: Measured) -> list[tuple[str, str]]:
+    machine = each.machine
+    gpu = machine.gpus[0] if machine.gpus else None
+    watts = [f.watched.watts for f in each.figures if f.watched and f.watched.watts]
+    clocks = [f.watched.sm_mhz for f in each.figures if f.watched and f.watched.sm_mhz]
+    pairs = [
+        ("Computed on", machine.device),
+        ("Framework", f"{machine.framework} {machine.version}"),
+        ("CUDA", machine.cuda),
+        ("Driver", gpu and gpu.driver),
+        ("GPU memory", gpu and gpu.memory_mib and f"{gpu.memory_mib:.0f} MiB"),
+        ("Power limit", gpu and gpu.power_limit_watts and f"{gpu.power_limit_watts:.0f} W"),
+        ("Most power seen", f"{max(watts):.0f} W" if watts else None),
+        ("Highest clock", gpu and gpu.max_sm_mhz and f"{gpu.max_sm_mhz:.0f} MHz"),
+        ("Clock seen", f"{min(clocks):.0f} to {max(clocks):.0f} MHz" if clocks else None),
+        ("CPU", f"{machine.cpus} × {machine.cpu}"),
+        ("Python", machine.python),
+        ("Where", " ".join(filter(None, (each.zone, each.market)))),
+    ]
+    return [(name, str(value)) for name, value in pairs if value]

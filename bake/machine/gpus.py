@@ -1,0 +1,293 @@
+"""Which GPU machines there are: on which CUDA they work, and what it takes to have one here.
+
+The catalog knows the machines, EC2 in which zones a region has them, Service Quotas how many may
+still be started, the Price List and the spot market what they cost. What AWS does not say is not
+known, and no error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bake.aws.client.session import Cloud
+from bake.aws.market import Market
+from bake.aws.offer import offered_zones
+from bake.aws.price import on_demand, refusals, silent, spot_by_zone
+from bake.aws.quota import Quota, quota_code, read_quotas
+from bake.catalog import Catalog, Gpu, InstanceType, nearest, numbers, runs_on
+from bake.errors import CloudError, RequestError
+from bake.machine import fit
+from bake.plan.plan import refuse_what_cannot_work
+from bake.recipe.compatibility import driver_problem
+from bake.threads import together
+
+if TYPE_CHECKING:
+    from bake.aws.image import Image
+    from bake.recipe.recipe import Recipe
+
+MARKETS: tuple[Market, ...] = ("on-demand", "spot")
+# Who says what a machine costs in each.
+_PRICES: Mapping[Market, str] = {"on-demand": "pricing", "spot": "ec2"}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a person looks for. `only` are the machines on which a recipe or an image works."""
+
+    gpus: tuple[str, ...] = ()
+    count: int | None = None
+    cuda: str | None = None
+    min_memory_gb: float = 0
+    max_usd: float | None = None
+    offered: bool = False
+    retired: bool = False
+    only: frozenset[str] | None = None
+    order: str = "price"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A machine in this region. None is not known; without `zones` it is not offered.
+
+    `left` is how many of them the quota of a market still allows; `spot` is by zone. Prices in USD
+    per hour.
+    """
+
+    machine: InstanceType
+    cuda: tuple[str, ...]
+    zones: tuple[str, ...] | None
+    left: Mapping[Market, int | None]
+    on_demand: float | None
+    spot: Mapping[str, float]
+
+    @property
+    def cheapest_spot(self) -> float | None:
+        return min(self.spot.values(), default=None)
+
+    @property
+    def cheapest(self) -> float | None:
+        known = [usd for usd in (self.on_demand, self.cheapest_spot) if usd is not None]
+        return min(known, default=None)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """`quotas` are by code; `refusals` say why something is not known.
+
+    Where a market is in `priced`, what has no price in it is not sold in it.
+    """
+
+    offers: tuple[Offer, ...]
+    quotas: Mapping[str, Quota | CloudError] = field(default_factory=dict)
+    refusals: tuple[CloudError, ...] = ()
+    priced: frozenset[Market] = frozenset(MARKETS)
+
+
+def memory_gb(machine: InstanceType) -> int:
+    """Of one GPU, as its maker sells it: EC2 gives some in GiB, and others in GB."""
+    mib = machine.gpu_memory_mib
+    return mib // 1024 if mib % 1024 == 0 else round(mib * 2**20 / 1e9)
+
+
+def works(catalog: Catalog, machine: InstanceType) -> tuple[str, ...]:
+    """The CUDA versions that have code for it, and a driver that drives it, on an OS of ours."""
+    if machine.fractional:
+        return ()  # AWS's GRID driver alone serves a slice of a GPU
+    gpu = catalog.gpus[machine.gpu]
+    return tuple(
+        version
+        for version, cuda in catalog.cuda.items()
+        if runs_on(cuda.capabilities, gpu.capability)
+        and any(
+            driver.os in cuda.on
+            and catalog.os_images[driver.os].architecture == machine.architecture
+            and numbers(driver.version) >= numbers(catalog.min_driver(cuda))
+            and not driver_problem(gpu, driver.version, driver.branch, driver.modules)
+            and (driver.fabric_manager or not machine.fabric_manager)
+            for driver in catalog.drivers
+        )
+    )
+
+
+def read_filter(
+    catalog: Catalog,
+    *,
+    gpu: str | None = None,
+    count: int = 0,
+    cuda: str | None = None,
+    min_memory: str | None = None,
+    max_price: str | None = None,
+    offered: bool = False,
+    retired: bool = False,
+    only: Iterable[str] | None = None,
+    order: str = "price",
+) -> Filter:
+    """What a command line says; RequestError for what the catalog does not know."""
+    if order not in ORDERS:
+        hint = f"It can be {', '.join(ORDERS)}"
+        raise RequestError(f"--sort {order}: there is no such order", hint=hint)
+    if count < 0:
+        raise RequestError(f"--count takes how many GPUs, like 1, and not {count}")
+    if cuda is not None and cuda not in catalog.cuda:
+        raise RequestError(f"unknown CUDA version: {cuda}", hint=nearest(cuda, catalog.cuda))
+    words = [word for word in re.split(r"\s*,\s*", (gpu or "").strip()) if word]
+    return Filter(
+        gpus=tuple(_gpu(catalog, word).name for word in words),
+        count=count or None,
+        cuda=cuda,
+        min_memory_gb=_number("--min-memory", min_memory, "24") or 0,
+        max_usd=_number("--max-price", max_price, "1.50"),
+        offered=offered,
+        retired=retired,
+        only=None if only is None else frozenset(only),
+        order=order,
+    )
+
+
+def narrowed(wanted: Filter, names: Iterable[str]) -> Filter:
+    """The same, of these machines alone."""
+    names = frozenset(names)
+    return replace(wanted, only=names if wanted.only is None else wanted.only & names)
+
+
+def works_for_recipe(catalog: Catalog, recipe: Recipe) -> list[str]:
+    """The machines on which it can be baked and used; IncompatibleError where there is none."""
+    found = [
+        name for name in catalog.instance_types if not catalog.check(recipe, instance_types=[name])
+    ]
+    if not found:
+        refuse_what_cannot_work(recipe, catalog)
+    return found
+
+
+def works_for_image(catalog: Catalog, image: Image) -> list[str]:
+    """By what its tags say is in it."""
+    inside = fit.contents(catalog, image.tags, image.architecture)
+    return [machine.name for machine in fit.fitting(catalog, inside)]
+
+
+def candidates(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
+    """Those that are as they shall be, as far as the catalog knows."""
+    return [
+        machine
+        for machine in catalog.instance_types.values()
+        if (wanted.retired or not machine.retired)
+        and (not wanted.gpus or machine.gpu in wanted.gpus)
+        and wanted.count in (None, machine.gpus)
+        and memory_gb(machine) >= wanted.min_memory_gb
+        and (wanted.only is None or machine.name in wanted.only)
+        and (wanted.cuda is None or wanted.cuda in works(catalog, machine))
+    ]
+
+
+def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
+    """What AWS says of the candidates, in their order, all of it asked at the same time."""
+    machines = candidates(catalog, wanted)
+    if not machines:
+        return Survey(())
+    names = [machine.name for machine in machines]
+    codes = {code: m for n in names for m in MARKETS if (code := quota_code(n, m))}
+    (zones, refused), quotas, by_type, by_zone = together(
+        partial(_zones, cloud, names),
+        partial(read_quotas, cloud, codes),
+        partial(on_demand, cloud, names),
+        partial(spot_by_zone, cloud, names),
+    )
+    offers = [
+        Offer(
+            machine=machine,
+            cuda=works(catalog, machine),
+            zones=None if zones is None else tuple(sorted(zones[machine.name])),
+            left={market: _left(machine, market, quotas) for market in MARKETS},
+            on_demand=by_type[machine.name],
+            spot=by_zone[machine.name],
+        )
+        for machine in machines
+    ]
+    # A quota of machines that the region does not have may not be there either.
+    here = {
+        quota_code(offer.machine.name, m) for offer in offers if offer.zones != () for m in MARKETS
+    }
+    hidden = [quotas[code] for code in codes if code in here]
+    return Survey(
+        tuple(sorted((o for o in offers if _as_wanted(o, wanted)), key=ORDERS[wanted.order])),
+        quotas,
+        (*refused, *(each for each in hidden if isinstance(each, CloudError)), *refusals(cloud)),
+        frozenset(market for market, service in _PRICES.items() if service not in silent(cloud)),
+    )
+
+
+def _as_wanted(offer: Offer, wanted: Filter) -> bool:
+    if wanted.offered and offer.zones is not None and not offer.zones:
+        return False
+    if wanted.max_usd is None:
+        return True
+    return offer.cheapest is not None and offer.cheapest <= wanted.max_usd
+
+
+# The cheapest, the largest or the oldest first; what is not known comes last.
+_LAST = float("inf")
+ORDERS: Mapping[str, Callable[[Offer], Any]] = {
+    "price": lambda offer: _LAST if offer.on_demand is None else offer.on_demand,
+    "spot": lambda offer: _LAST if offer.cheapest_spot is None else offer.cheapest_spot,
+    "memory": lambda offer: -memory_gb(offer.machine) * max(offer.machine.gpus, 1),
+    "gpu": lambda offer: (numbers(offer.machine.capability), offer.machine.gpu),
+    "left": lambda offer: -max(left or 0 for left in offer.left.values()),
+    "type": lambda offer: (offer.machine.family, offer.machine.vcpus),
+}
+
+
+def short_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
+    """Those that leave room for none of these machines, each with the smallest of them.
+
+    One on which nothing of ours works is only named where all are so.
+    """
+    smallest: dict[str, tuple[Quota, Market, InstanceType]] = {}
+    offers = [offer for offer in found.offers if offer.zones != ()]
+    for offer in sorted(offers, key=lambda offer: (not offer.cuda, offer.machine.vcpus)):
+        for market in MARKETS:
+            code = quota_code(offer.machine.name, market) or ""
+            quota = found.quotas.get(code)
+            if isinstance(quota, Quota):
+                smallest.setdefault(code, (quota, market, offer.machine))
+    return [each for each in smallest.values() if each[0].free < each[2].vcpus]
+
+
+def _gpu(catalog: Catalog, word: str) -> Gpu:
+    known = {_plain(name): gpu for name, gpu in catalog.gpus.items()}
+    if _plain(word) not in known:
+        hint = nearest(word.upper(), catalog.gpus)
+        raise RequestError(f"unknown GPU: {word}", hint=hint)
+    return known[_plain(word)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _number(option: str, text: str | None, example: str) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
+        raise RequestError(f"{option} takes a number, like {example}, and not {text}")
+    return float(text)
+
+
+def _zones(
+    cloud: Cloud, names: Sequence[str]
+) -> tuple[Mapping[str, set[str]] | None, tuple[CloudError, ...]]:
+    try:
+        return offered_zones(cloud, names), ()
+    except CloudError as error:
+        return None, (error,)
+
+
+def _left(
+    machine: InstanceType, market: Market, quotas: Mapping[str, Quota | CloudError]
+) -> int | None:
+    quota = quotas.get(quota_code(machine.name, market) or "")
+    return max(0, quota.free) // machine.vcpus if isinstance(quota, Quota) else None

@@ -1,0 +1,203 @@
+"""The story of a launch: a machine starts from a verified image, and one command reaches it."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.aws.client.caller import caller_cidr
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import clean_up, undo
+from bake.aws.image import Image
+from bake.aws.key_pair import find_key_pair, import_key_pair
+from bake.aws.machine import Machine, end, machines
+from bake.aws.market import Placement
+from bake.aws.order import Order, run_machine
+from bake.aws.price import prices
+from bake.aws.security_group import create_security_group, remove_security_groups
+from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
+from bake.aws.user_data import user_data
+from bake.console.console import Console
+from bake.errors import RequestError
+from bake.machine import session_manager
+from bake.machine.boot import login_user, wait_until_reached
+from bake.machine.cost import rate
+from bake.machine.key_store import check_key, key_path, know_host, public_half, save_key
+from bake.machine.request import Wish, find_places
+from bake.machine.ssh_config import check_name, reach
+from bake.ssh import keys
+
+__all__ = ["Launched", "Wish", "launch"]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """`ssh` is the command that reaches the machine, word by word."""
+
+    machine: Machine
+    image: Image
+    ssh: list[str]
+
+
+def launch(
+    cloud: Cloud,
+    image: Image,
+    wish: Wish,
+    *,
+    usual: Sequence[str] = (),
+    ssh_port: int,
+    console: Console,
+) -> Launched:
+    """A machine that answers. It stays when this returns, and is removed when this raises.
+
+    `usual` are the instance types of the image's recipe, for who names none.
+    """
+    proxied = wish.via is not None
+    if proxied:
+        session_manager.check(wish.via)
+    run = new_run(image.recipe, now=cloud.now())
+    name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
+    disk_gb = _disk_gb(image, wish.disk_gb)
+    where = find_places(cloud, image, wish, usual, console)
+    wish.lifetime.check(place.market for place in where)
+    cidr = None if proxied else caller_cidr()
+    key_name, key_file = own_key_pair(cloud, run, wish.key)
+    host_key = keys.generate()
+    user = login_user(image.tags)
+
+    with clean_up(cloud.leftovers) as stack:
+        with console.step("Machine") as step:
+            order = Order(
+                image_id=image.image_id,
+                root_device_name=image.root_device_name,
+                disk_gb=disk_gb,
+                key_name=key_name,
+                security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
+                user_data=user_data(host_key, files=wish.lifetime.files(run.id, name)),
+                tags={
+                    **run.lasting(name),
+                    LOGIN_USER: user,
+                    **wish.lifetime.tags(cloud.now()),
+                    **({VIA: session_manager.SSM} if proxied else {}),
+                },
+                stays=True,
+                at_end=wish.lifetime.at_end or "stop",
+                public_address=not proxied,
+                instance_profile=wish.instance_profile or "",
+            )
+            machine = run_machine(
+                cloud,
+                run,
+                order,
+                where,
+                on_state=step.update,
+                on_refusal=lambda place, error: console.note(f"  {place}: {error.code}"),
+            )
+            stack.callback(_end, cloud, machine)
+            step.done(_place_and_price(cloud, machine, where))
+        with console.step("SSH") as step:
+            know_host(machine.instance_id, host_key.public_openssh)
+            proxy = session_manager.proxy(cloud.region) if proxied else ()
+            with session_manager.explained(proxied):
+                wait_until_reached(
+                    cloud,
+                    machine,
+                    port=ssh_port,
+                    private_key=key_file.read_text(),
+                    host_key=host_key,
+                    on_wait=step.update,
+                    proxy=session_manager.filled(proxy, machine.instance_id, ssh_port),
+                ).close()
+        stack.pop_all()  # from here on it is the person's
+    return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
+
+
+def _disk_gb(image: Image, wanted: int | None) -> int:
+    if wanted is not None and wanted < image.size_gb:
+        raise RequestError(
+            f"{wanted} GB are too small: the image's disk has {image.size_gb} GB",
+            hint=f"Give at least --disk-gb {image.size_gb}, or leave it out",
+        )
+    return wanted or image.size_gb
+
+
+def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement]) -> str:
+    had = (machine.instance_type, machine.zone, machine.market)
+    place = next((p for p in where if (p.instance_type, p.zone, p.market) == had), None)
+    if place is None:
+        return f"{machine.instance_type} in {machine.zone}"
+    if place.reservation and place.reservation.block:
+        return f"{place}, paid for in advance"
+    usd = prices(cloud, [place])[place]
+    return f"{place}, {'price unknown' if usd is None else f'${rate(usd)}/h'}"
+
+
+def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
+    """The name of a key pair at AWS and the file of its private half here; made when there is none.
+
+    RequestError when AWS has one of that name that is not the one in the file.
+    """
+    name = wanted or default_key_name()
+    path = key_path(cloud.account_id, cloud.region, name)
+    there = find_key_pair(cloud, name)
+    if path.exists():
+        check_key(path)
+        public = public_half(path)
+        if there is None:
+            import_key_pair(cloud, name, public, run.lasting(name))
+        elif there.public_key.split()[:2] != public.split()[:2]:
+            raise _another_key(cloud, name, f"{path} is the private half of another")
+    elif there is not None:
+        raise _another_key(cloud, name, f"its private half is not at {path}")
+    else:
+        made = keys.generate()
+        save_key(path, made.private_openssh)
+        import_key_pair(cloud, name, made.public_openssh, run.lasting(name))
+    return name, path
+
+
+def default_key_name() -> str:
+    """One for each person and computer: private keys do not travel."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{getpass.getuser()}-{platform.node()}")[:255]
+
+
+def _free_name(cloud: Cloud, name: str) -> str:
+    check_name(name)
+    for machine in machines(cloud):
+        if machine.name == name:
+            raise RequestError(
+                f"There is a machine named {name}: {machine.instance_id} ({machine.state})",
+                hint=f"Give another --name, or reach that one: invoke connect {name}",
+            )
+    return name
+
+
+def _group(
+    stack: ExitStack, cloud: Cloud, run: Run, name: str, vpc_id: str, cidr: str | None, port: int
+) -> str:
+    group_id = create_security_group(
+        cloud, run, run.lasting(name), vpc_id=vpc_id, cidr=cidr, port=port
+    )
+    stack.callback(remove_security_groups, cloud, run.id, {group_id})
+    return group_id
+
+
+def _end(cloud: Cloud, machine: Machine) -> None:
+    command = (
+        f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {machine.instance_id}"
+    )
+    with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
+        end(cloud, [machine.instance_id])
+
+
+def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
+    return RequestError(
+        f"AWS has a key pair named {name} in {cloud.region}, and {why}",
+        hint=f"Give another name: --key NAME; or, if nobody needs it: aws ec2 delete-key-pair "
+        f"--region {cloud.region} --key-name {name}",
+    )

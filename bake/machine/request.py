@@ -1,0 +1,155 @@
+"""What a person asks for of a machine, and where that can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import get_args
+
+from bake import catalog
+from bake.aws.client.session import Cloud
+from bake.aws.image import Image
+from bake.aws.market import Market, Placement, cheapest_first
+from bake.aws.placement import Found, find_placements
+from bake.aws.price import prices, refusals
+from bake.aws.reservation import Reservation, find_reservation
+from bake.aws.tags import rfc3339
+from bake.console.console import Console
+from bake.errors import PreflightError, RequestError
+from bake.machine import fit
+from bake.machine.lifetime import Lifetime
+from bake.threads import together
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person asks for. What is empty or None is found or made.
+
+    `instance_types` and `markets` in order of preference: each type in each zone in the first
+    market, then all of them in the next one. `cheapest` sorts them by price per GPU and hour
+    instead. `gpus` is how many a machine has, where no type is named. `via` says "ssm" for a
+    machine without a public address, which Session Manager leads to: its agent works with the
+    rights of an `instance_profile`.
+    """
+
+    instance_types: tuple[str, ...] = ()
+    markets: tuple[Market, ...] = ()
+    cheapest: bool = False
+    gpus: int | None = None
+    reservation_id: str | None = None
+    subnet_id: str | None = None
+    disk_gb: int | None = None
+    key: str | None = None
+    name: str | None = None
+    lifetime: Lifetime = field(default_factory=Lifetime)
+    via: str | None = None
+    instance_profile: str | None = None
+
+
+def read_types(words: str | None) -> tuple[str, ...]:
+    """Those of a list with commas, each once."""
+    return tuple(dict.fromkeys((words or "").replace(",", " ").split()))
+
+
+def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
+    """Those of a list with commas, in its order; `spot` is short for the one. RequestError."""
+    if spot and words:
+        raise RequestError(
+            "--spot is short for --market spot", hint="Give one of them, or --market spot,on-demand"
+        )
+    named = ("spot",) if spot else read_types(words)
+    if unknown := [word for word in named if word not in get_args(Market)]:
+        raise RequestError(
+            f"There is no market {' or '.join(unknown)}",
+            hint="--market takes spot, on-demand, or both in the order in which they are tried",
+        )
+    return named  # type: ignore[return-value]
+
+
+def find_places(
+    cloud: Cloud, image: Image, wish: Wish, usual: Sequence[str], console: Console
+) -> list[Placement]:
+    """Where it may be started, in the order in which that is tried; nothing is started yet.
+
+    RequestError where the image does not work on what was asked for, or nothing of it is offered.
+    """
+    _refuse_what_cannot_be(wish)
+    known = catalog.load()
+    inside = fit.contents(known, image.tags, image.architecture)
+    reserved = find_reservation(cloud, wish.reservation_id) if wish.reservation_id else None
+    asked = _asked(wish, reserved)
+    if reserved and reserved.block and reserved.ends_at:
+        console.note(
+            f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
+            "it EC2 terminates the machine, with its disk"
+        )
+    fit.refuse_unfit(known, inside, asked)
+    if wish.cheapest and inside.known:
+        usual = ()  # whatever it works on
+    types = asked or fit.usual(known, inside, usual, wish.gpus)
+    if not types:
+        gpus = f" with {wish.gpus} GPUs" if wish.gpus and inside.known else ""
+        raise RequestError(
+            f"Which machine? None{gpus} is known on which {image.image_id} works",
+            hint="Name some: --instance-type g4dn.xlarge,g4dn.2xlarge",
+        )
+    markets = wish.markets or (("spot", "on-demand") if wish.cheapest else ("on-demand",))
+    found: list[Found] = together(
+        *(
+            partial(
+                find_placements,
+                cloud,
+                types,
+                market=market,
+                image=image,
+                subnet_id=wish.subnet_id,
+                reservation=reserved,
+            )
+            for market in markets
+        )
+    )
+    problems = [replace(each, place="") for one in found for each in one.findings]
+    places = [place for each in found for place in each.placements]
+    if not places:
+        findings = list(dict.fromkeys(problems))
+        raise PreflightError(f"No machine can be started in {cloud.region}", findings=findings)
+    for message in dict.fromkeys(each.message for each in problems) if asked else ():
+        console.note(f"  {message}")
+    return _by_price(cloud, places, console) if wish.cheapest else places
+
+
+def _asked(wish: Wish, reserved: Reservation | None) -> tuple[str, ...]:
+    if reserved is None:
+        return wish.instance_types
+    if wish.instance_types not in ((), (reserved.instance_type,)):
+        raise RequestError(
+            f"The reservation {reserved.reservation_id} is for a {reserved.instance_type}",
+            hint="Leave out --instance-type",
+        )
+    return (reserved.instance_type,)
+
+
+def _refuse_what_cannot_be(wish: Wish) -> None:
+    if wish.reservation_id and (wish.cheapest or "spot" in wish.markets):
+        raise RequestError(
+            "A reservation is one type in one zone, on demand: there is nothing to choose from",
+            hint="Leave out --cheapest, --spot and --market, or --reservation",
+        )
+    if wish.gpus is not None and (wish.gpus < 1 or wish.instance_types):
+        raise RequestError(
+            "--gpus is how many GPUs a machine has, where no --instance-type says it",
+            hint="Give a number from 1 on, and leave out one of the two",
+        )
+
+
+def _by_price(cloud: Cloud, places: Sequence[Placement], console: Console) -> list[Placement]:
+    usd = prices(cloud, places)
+    gpus = {name: machine.gpus for name, machine in catalog.load().instance_types.items()}
+    offers = {(place.instance_type, place.market) for place in places}
+    known = {(place.instance_type, place.market) for place in places if usd[place] is not None}
+    if unknown := sorted(offers - known):
+        which = ", ".join(f"{name} ({market})" for name, market in unknown)
+        why = "".join(f"; {error.message}: {error.code}" for error in refusals(cloud))
+        console.note(f"  no price is known of {which}: tried last{why}")
+    return cheapest_first(places, usd, gpus)

@@ -1,0 +1,1 @@
+"""How a bake runs, from the request to the image."""

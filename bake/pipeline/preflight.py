@@ -1,0 +1,116 @@
+"""Everything that AWS can refuse about a bake, asked before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from bake import catalog
+from bake.aws.base_image import BaseImage, find_base_image
+from bake.aws.client.session import Cloud
+from bake.aws.market import Placement
+from bake.aws.placement import Found, find_placements
+from bake.errors import CloudError, Finding, PreflightError, RequestError
+
+if TYPE_CHECKING:
+    from bake.recipe.recipe import Recipe
+
+T = TypeVar("T")
+
+# CreateImage, "Name".
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a bake stands on. `warnings` stop nothing: a type left out, a quota that is hidden."""
+
+    base_image: BaseImage
+    placements: tuple[Placement, ...]
+    warnings: tuple[Finding, ...] = ()
+
+
+def preflight(
+    cloud: Cloud,
+    recipe: Recipe,
+    base_image: BaseImage | None = None,
+    *,
+    image_name: str | None = None,
+    owner: str | None = None,
+    locked: str = "",
+    subnet_id: str | None = None,
+) -> Ground:
+    """The base image and the placements for this recipe's builder.
+
+    `base_image` is asked for where it is not known yet; `owner` takes the place of its owner in the
+    catalog, and `locked` is the only one that will do. PreflightError holds all findings at once,
+    refusals of AWS to answer among them.
+    """
+    findings: list[Finding] = []
+    nothing = Found((), ())
+    os_image = catalog.load().os_image(recipe.base)
+    base_image = base_image or _ask(
+        findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
+    )
+    found = _ask(
+        findings,
+        "builder",
+        lambda: find_placements(
+            cloud,
+            recipe.builder.instance_types,
+            market=recipe.builder.market,
+            image=base_image,
+            subnet_id=subnet_id,
+        ),
+        nothing,
+    )
+    if not found.placements:
+        findings += found.findings
+    if image_name:
+        findings += _ask(findings, "name", lambda: check_name(cloud, image_name), [])
+    if base_image and recipe.builder.disk_gb < base_image.size_gb:
+        message = f"{recipe.builder.disk_gb} GB is less than the base image's {base_image.size_gb}"
+        hint = f"At least {base_image.size_gb}, and what is installed on top of it"
+        findings.append(Finding("builder.disk_gb", message, hint))
+    if findings or base_image is None:
+        raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
+    return Ground(base_image, found.placements, found.findings)
+
+
+def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
+    """What is wrong with the name of an image to be."""
+    if not _IMAGE_NAME.fullmatch(image_name):
+        message = f"{image_name!r} is no name for an image"
+        hint = "3 to 128 letters, digits, spaces, and any of ()[]./-'@_"
+        return [Finding("name", message, hint)]
+    taken = cloud.pages(
+        "DescribeImages",
+        "Images",
+        Owners=["self"],
+        IncludeDeprecated=True,
+        IncludeDisabled=True,
+        Filters=[{"Name": "name", "Values": [image_name]}],
+    )
+    return [
+        Finding(
+            "name",
+            f"the image {image['ImageId']} ({image['State']}) is already named {image_name}",
+            f"Choose another --name, or remove it: aws ec2 deregister-image --region "
+            f"{cloud.region} --delete-associated-snapshots --image-id {image['ImageId']}",
+        )
+        for image in taken
+    ]
+
+
+def _ask(findings: list[Finding], place: str, question: Callable[[], T], otherwise: T) -> T:
+    """The answer, or `otherwise` with a finding, so that the next question is asked too."""
+    try:
+        return question()
+    except RequestError as error:
+        findings += error.findings or [Finding(place, error.message, error.hint)]
+    except CloudError as error:
+        said = ": ".join(part for part in (error.message, error.code, error.reason) if part)
+        findings.append(Finding(place, said, error.hint))
+    return otherwise

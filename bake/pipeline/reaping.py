@@ -1,0 +1,195 @@
+"""Reaping: a bake removes what dead runs of its recipe have left, `invoke reap` what all have."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import partial
+from textwrap import wrap
+from typing import Any
+
+from bake.aws.client.session import Cloud, enabled_regions
+from bake.aws.price import prices, snapshot_price, volume_price
+from bake.aws.reap import Removal, find, remove
+from bake.aws.remains import Remains
+from bake.cli.views.images import error_document, in_short
+from bake.console.console import Console
+from bake.errors import BakeError, CloudError, RequestError
+from bake.pipeline.job import Job, Workshop
+from bake.threads import TaskGroup
+
+_HOURS_A_MONTH = 730
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """One region. `removals` is None where nothing was to be removed; `usd` costs a month, by what
+    it is for. `error`: why it could not be looked at, or what is left of it."""
+
+    region: str
+    at: datetime
+    remains: Sequence[Remains] = ()
+    usd: dict[Remains, float | None] = field(default_factory=dict)
+    removals: Sequence[Removal] | None = None
+    error: BakeError | None = None
+
+
+def reap_own(workshop: Workshop, job: Job, dead: frozenset[str]) -> None:
+    """What dead runs of the recipe have left, before this one starts a machine. Never raises what a
+    bake would have to end for. `dead` are those from which it has taken over."""
+    cloud, console = workshop.cloud, workshop.console
+    try:
+        remains = find(cloud, recipe=job.recipe.name, dead=dead, leases=False)
+        if not remains:
+            return
+        removals = _remove(cloud, console, remains)
+    except BakeError as error:
+        console.warn(f"What dead runs have left is still there: {error.message} ({error.code})")
+        return
+    for removal in removals:
+        if removal.left:
+            console.warn(str(removal.left))
+
+
+def regions_of(
+    cloud: Cloud, asked: str | None, everywhere: bool, usual: Iterable[str]
+) -> list[str]:
+    """Those that are asked for, with commas; or all that the account has; or `usual` ones.
+
+    RequestError for what is no region of this account.
+    """
+    if everywhere and asked:
+        raise RequestError("--all-regions means all of them", hint="Leave out --region")
+    wanted = sorted({*(asked or "").replace(",", " ").split()} or {cloud.region, *usual})
+    if not everywhere and wanted == [cloud.region]:
+        return wanted
+    known = enabled_regions(cloud)
+    for name in () if everywhere else wanted:
+        if name not in known:
+            near = " or ".join(difflib.get_close_matches(name, known))
+            raise RequestError(
+                f"This account has no region {name}", hint=f"Is it {near}?" if near else ""
+            )
+    return known if everywhere else wanted
+
+
+def reap(
+    cloud: Cloud, regions: Sequence[str], console: Console, *, recipe: str | None, act: bool
+) -> list[Reaped]:
+    """Each region, all at the same time; one that refuses does not keep the others."""
+    with TaskGroup[str, Reaped]() as group:
+        for region in regions:
+            there = cloud if region == cloud.region else cloud.elsewhere(region)
+            mine = console.named(region) if len(regions) > 1 else console
+            group.start(region, partial(_reap_one, there, mine, recipe, act))
+        done = dict(group.next() for _ in regions)
+    return [done[region] for region in regions]
+
+
+def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> Reaped:
+    try:
+        remains = find(cloud, recipe=recipe)
+        usd = _usd_a_month(cloud, remains)
+        if not act or not remains:
+            return Reaped(cloud.region, cloud.now(), remains, usd, [] if act else None)
+        removals = _remove(cloud, console, remains)
+    except BakeError as error:
+        return Reaped(cloud.region, cloud.now(), error=error)
+    left = [str(removal.left) for removal in removals if removal.left]
+    stays = CloudError(
+        f"Not all that runs have left in {cloud.region} could be removed",
+        hint="Run the commands above, or this one again",
+        details=left,
+    )
+    return Reaped(cloud.region, cloud.now(), remains, usd, removals, stays if left else None)
+
+
+def _remove(cloud: Cloud, console: Console, remains: Sequence[Remains]) -> list[Removal]:
+    with console.step("Reaping") as step:
+        removals = remove(cloud, remains, on_kind=step.update)
+        step.done(_said(removal.remains for removal in removals if not removal.left))
+    return removals
+
+
+def _usd_a_month(cloud: Cloud, remains: Sequence[Remains]) -> dict[Remains, float | None]:
+    """None where a price is not known."""
+    hourly = prices(cloud, [each.placement for each in remains if each.placement])
+
+    def usd(each: Remains) -> float | None:
+        if each.placement:
+            price, amount = hourly[each.placement], _HOURS_A_MONTH
+        elif each.gb:
+            price = volume_price(cloud) if each.kind == "volume" else snapshot_price(cloud)
+            amount = each.gb
+        else:
+            return 0.0
+        return None if price is None else price * amount
+
+    return {each: usd(each) for each in remains}
+
+
+def _said(remains: Iterable[Remains]) -> str:
+    """`1 machine, 2 key pairs`."""
+    counts = Counter(each.kind for each in remains)
+    return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())
+
+
+# For people and programs ----------------------------------------------------------------------
+
+
+def show(console: Console, reaped: Sequence[Reaped], command: str) -> None:
+    """What there is in each region and what came of it; `command` is what removes it."""
+    console.result([document(each) for each in reaped])
+    if console.json:
+        return
+    several = len(reaped) > 1
+    for each in reaped:
+        if several and each.remains:
+            console.print("", each.region)
+        if each.remains:
+            console.table(
+                ["what", "recipe", "why", "age", "USD/month"], _rows(each), empty="Nothing."
+            )
+        if each.error:
+            (console.named(each.region) if several else console).failure(each.error)
+    if not any(each.remains or each.error for each in reaped):
+        console.note("Runs have left nothing behind here.")
+    elif any(each.remains and each.removals is None for each in reaped):
+        console.print("", f"Nothing was removed. Remove it: {command}")
+
+
+def _rows(reaped: Reaped) -> list[list[str]]:
+    rows = []
+    for each in reaped.remains:
+        usd = reaped.usd[each]
+        rows.append(
+            [
+                "\n".join([each.kind, *wrap(each.id, 22)]),
+                "\n".join(wrap(each.recipe, 12)),
+                "\n".join(wrap(each.why, 22)),
+                in_short(reaped.at - each.made_at) if each.made_at else "?",
+                "?" if usd is None else f"{usd:.2f}" if usd else "-",
+            ]
+        )
+    return rows
+
+
+def document(reaped: Reaped) -> dict[str, Any]:
+    """For `reap --json`; `state` is found, removed or left."""
+    left = {r.remains: r.left for r in reaped.removals or ()}
+    return {
+        "region": reaped.region,
+        "error": error_document(reaped.error),
+        "remains": [
+            asdict(each)
+            | {
+                "usd_per_month_at_most": reaped.usd[each],
+                "state": "found" if each not in left else "left" if left[each] else "removed",
+                "command": each.command,
+            }
+            for each in reaped.remains
+        ],
+    }

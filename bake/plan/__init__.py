@@ -1,0 +1,1 @@
+"""The stages of a bake, their digests, and what they will take."""

@@ -1,0 +1,278 @@
+"""A lock: what one bake has installed, which a bake with the lock installs again, exactly that.
+
+`manifests/NAME.lock` lies beside the recipe and is TOML, made of a bake's record. What it holds are
+inputs of the stages, so it is in their digests.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bake.errors import Finding, RecipeError, RequestError
+from bake.record import Installed, Record, Wheel
+from bake.record import read as read_record
+from bake.record.installed import UNKNOWN, Word
+
+if TYPE_CHECKING:
+    from bake.recipe.payload import Payload
+    from bake.recipe.recipe import Recipe
+
+# What of a recipe decides about what is installed.
+ASKED = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")
+
+# The inputs of stages by which a lock reaches them. With one, none of them is ever empty.
+UNLOCKED = {"LOCKED_APT": "", "LOCKED_CONDA": "", "LOCKED_PIP": ""}
+_FIRST_LINE = "# locked"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LockedImage(_Table):
+    """A base image: its name is the same in every region, its id is not."""
+
+    name: str
+    ids: Mapping[str, Word]
+
+
+class Lock(_Table):
+    format: Literal[1] = 1
+    recipe: str
+    payload: Literal["upstream", "stand-in"]
+    run: str
+    base_image: LockedImage
+    asked: Mapping[str, Any]
+    stages: Mapping[str, Installed]
+
+    def base_image_in(self, region: str) -> str:
+        """The id, or in a region where nobody has baked with it yet, the name."""
+        return self.base_image.ids.get(region) or self.base_image.name
+
+    def inputs(self, stage: str, beside: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+        """What the stage is told. `beside` are the stages that may have run before it has ended,
+        itself among them: apt packages that both need are added by whichever comes first."""
+        own = self.stages.get(stage, Installed())
+        apt = [
+            f"{name} {package} {version}"
+            for name in beside
+            for package, version in sorted(self.stages.get(name, Installed()).apt.items())
+        ]
+        conda = [f"{path} {sha256}" for path, sha256 in sorted(own.conda.items())]
+        pip = [_requirement(name, wheel) for name, wheel in sorted(own.pip.items())]
+        lines = {"LOCKED_APT": apt, "LOCKED_CONDA": conda, "LOCKED_PIP": pip}
+        return {
+            **{name: "\n".join([_FIRST_LINE, *each]) for name, each in lines.items()},
+            **_downloads(own.files, given),
+        }
+
+
+def asked(recipe: Recipe) -> dict[str, Any]:
+    """`table.key` → value of all in a recipe that decides about what is installed."""
+    document = recipe.model_dump(mode="json", include=set(ASKED))
+    found: dict[str, Any] = {}
+    for name in ASKED:
+        value = document[name]
+        table = value.items() if isinstance(value, dict) else ()
+        found |= {f"{name}.{key}": each for key, each in table} or {name: value}
+    return found
+
+
+def refuse_another(lock: Lock, recipe: Recipe, payload: Payload) -> None:
+    """RecipeError, every difference at once, unless the lock is of just this recipe and payload."""
+    findings = []
+    if lock.payload != payload.name:
+        message = f"the lock is of {lock.payload} downloads, and this bake is of {payload.name}"
+        findings.append(Finding("payload", message))
+    now = asked(recipe)
+    for place in sorted({*now, *lock.asked}):
+        locked, wanted = lock.asked.get(place), now.get(place)
+        if locked != wanted:
+            message = f"{_said(locked)} is locked, and the recipe says {_said(wanted)}"
+            findings.append(Finding(place, message))
+    if findings:
+        raise RecipeError(
+            f"The lock of {lock.recipe} is of something else than this bake",
+            findings=findings,
+            hint=f"Bake without it (--no-lock), and then lock that: invoke lock {lock.recipe}",
+        )
+
+
+# Of a record ---------------------------------------------------------------------------------
+
+
+def newest_record(builds: Path, recipe: str, payload: str) -> Path:
+    """Of the bakes that are on record here. RequestError: there is none of the recipe."""
+    found: list[tuple[object, Path]] = []
+    for path in builds.glob("*/record.json"):
+        try:
+            record = read_record(path)
+        except (OSError, ValueError):
+            continue  # of another version of this program
+        if (record.recipe, record.payload) == (recipe, payload):
+            found.append((record.started_at, path))
+    if not found:
+        raise RequestError(
+            f"A lock is made of a bake, and {builds} has none of {recipe} ({payload})",
+            hint=f"Bake it first: {_bake_anew(recipe, payload)}",
+        )
+    return max(found)[1]
+
+
+def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
+    """Of a bake's record. `earlier` knows the same base image in other regions.
+
+    RequestError where something cannot be locked: every reason at once.
+    """
+    try:
+        record = read_record(path)
+    except (OSError, RecursionError, ValueError) as error:
+        raise RequestError(f"{path} is no record of a bake: {error}") from error
+    findings = list(_unlockable(record, recipe))
+    if findings:
+        raise RequestError(
+            f"No lock can be made of {path}",
+            findings=findings,
+            hint=f"Another bake may do: {_bake_anew(recipe, record.payload)}",
+        )
+    ids = {record.region: record.base_image_id}
+    if earlier and earlier.base_image.name == record.base_image_name:
+        ids = {**earlier.base_image.ids, **ids}
+    return Lock(
+        recipe=record.recipe,
+        payload=record.payload,
+        run=record.run,
+        base_image=LockedImage(name=record.base_image_name, ids=ids),
+        asked=record.asked,
+        stages={
+            stage.name: record.inventory.stages[stage.name]
+            for stage in record.stages
+            if stage.name in record.inventory.stages
+        },
+    )
+
+
+def _bake_anew(recipe: str, payload: str) -> str:
+    where = " --local --stand-in" if payload == "stand-in" else ""
+    return f"invoke bake {recipe} --no-lock --fresh{where}"
+
+
+def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
+    if record.recipe != recipe:
+        yield Finding("recipe", f"it is of {record.recipe}, and not of {recipe}")
+    if not (record.asked and record.base_image_name and record.region):
+        yield Finding("", "it does not say all that a lock needs: it is of an earlier version")
+    for name, stage in record.inventory.stages.items():
+        for path, sha256 in stage.conda.items():
+            if sha256 == UNKNOWN or "://" in path:
+                message = f"{path} came from outside the recipe's channel, or without a sha256"
+                yield Finding(f"{name}: conda", message)
+        for wheel, found in stage.pip.items():
+            place = f"{name}: pip"
+            if found.sha256 == UNKNOWN:
+                message = f"{wheel} {found.version} has no sha256: it is no archive ({found.file})"
+                yield Finding(place, message, "Let the recipe name a release, or an archive's URL")
+            elif not found.file.partition("?")[0].endswith(".whl"):
+                message = f"{wheel} {found.version} was built on the machine, of {found.file}"
+                yield Finding(place, message, "Let the recipe name a version that has a wheel")
+
+
+# As a file -----------------------------------------------------------------------------------
+
+
+def beside(manifests: Path, recipe: str) -> Lock | None:
+    """The recipe's own, where it has one."""
+    path = manifests / f"{recipe}.lock"
+    return read(path, recipe) if path.exists() else None
+
+
+def earlier(path: Path) -> Lock | None:
+    """What a new lock is written over, as far as it can be read."""
+    try:
+        return read(path, path.stem)
+    except RecipeError:
+        return None
+
+
+def read(path: Path, recipe: str) -> Lock:
+    """RecipeError where it is no lock of that recipe."""
+    findings: list[Finding] = []
+    try:
+        lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8")))
+        if lock.recipe == recipe:
+            return lock
+        findings = [Finding("recipe", f"it is of {lock.recipe}, and not of {recipe}")]
+    except ValidationError as error:
+        findings = [Finding(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+    except (OSError, ValueError) as error:
+        findings = [Finding("", str(error))]
+    raise RecipeError(
+        f"The lock {path} cannot be used",
+        findings=findings,
+        hint=f"Make another, of a bake (--no-lock): invoke lock {recipe}",
+    )
+
+
+def write(lock: Lock, path: Path) -> None:
+    """Whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text(lock), "utf-8")
+    new.replace(path)
+
+
+def text(lock: Lock) -> str:
+    """One line for each thing, in a stable order: what changes is what a diff shows."""
+    lines = [
+        f"# What a bake of {lock.recipe} has installed, and what every bake installs from now on.",
+        f"# Written by `invoke lock {lock.recipe}`, not by hand; docs/recipes.md says more.",
+        *(f"{key} = {_toml(getattr(lock, key))}" for key in ("format", "recipe", "payload", "run")),
+    ]
+    tables: dict[str, Mapping[str, Any]] = {
+        "base_image": {"name": lock.base_image.name},
+        "base_image.ids": lock.base_image.ids,
+        "asked": lock.asked,
+    }
+    for stage, installed in lock.stages.items():
+        for kind in Installed.model_fields:
+            tables[f"stages.{_toml(stage)}.{kind}"] = getattr(installed, kind)
+    for name, table in tables.items():
+        if table:
+            lines += ["", f"[{name}]"]
+            lines += [f"{_toml(key)} = {_toml(table[key])}" for key in sorted(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """Strings, lists and truth look in TOML as they do in JSON."""
+    if isinstance(value, Wheel):
+        words = value.model_dump().items()
+        return f"{{ {', '.join(f'{key} = {_toml(word)}' for key, word in words)} }}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+# For the stages ------------------------------------------------------------------------------
+
+
+def _requirement(name: str, wheel: Wheel) -> str:
+    """As pip's `--require-hashes` wants it; the comment is what the stage notes."""
+    if "://" in wheel.file:
+        return f"{name} @ {wheel.file} --hash=sha256:{wheel.sha256}"
+    return f"{name}=={wheel.version} --hash=sha256:{wheel.sha256} # {wheel.file}"
+
+
+def _downloads(files: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The inputs that say what a download is checked against."""
+    notebooks = given.get("NOTEBOOKS_URL", "").rpartition("/")[2]
+    by_git = "NOTEBOOKS_COMMIT" if notebooks.endswith(".git") else "NOTEBOOKS_SHA256"
+    names = {"CONDA_INSTALLER_SHA256": given.get("CONDA_INSTALLER", ""), by_git: notebooks}
+    return {key: files[name] for key, name in names.items() if name in files}
+
+
+def _said(value: object) -> str:
+    return "nothing" if value is None or value == [] else json.dumps(value)

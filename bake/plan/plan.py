@@ -1,0 +1,314 @@
+"""The plan of a bake: which stages, with which inputs, in which order, each with its digest.
+
+Pure: nothing is asked of a network, and the same recipe, facts, scripts and base image give the
+same plan everywhere. A stage's digest is over the digests of the stages that it needs (or the base
+image's id), its name, the bytes of its script and of lib.sh, and its inputs: change any of these,
+and exactly this stage and those that need it have another digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bake.catalog import Catalog, nearest
+from bake.errors import Finding, IncompatibleError, RecipeError
+from bake.plan.lock import UNLOCKED, Lock, refuse_another
+from bake.plan.script import EVERY_OTHER, Script, read_script
+from bake.recipe.payload import Payload, with_mirrors
+from bake.recipe.recipe import MANAGER_STAGES, Recipe
+from bake.variable import LONGEST_B
+
+PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
+CHANNEL = "conda-forge"
+
+
+@dataclass(frozen=True)
+class Stage:
+    script: Script
+    inputs: Mapping[str, str]
+    needs: tuple[str, ...]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.script.name
+
+    @property
+    def reboots(self) -> bool:
+        return self.script.reboots
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`stages` are in an order in which they can run; `lib` is the bytes of lib.sh.
+
+    `lock` is what the stages are held to, None where they install what there is.
+    """
+
+    recipe: Recipe
+    payload: Payload
+    base_image_id: str
+    stages: tuple[Stage, ...]
+    lib: bytes
+    digest: str
+    lock: Lock | None = None
+
+
+def make_plan(
+    recipe: Recipe,
+    *,
+    catalog: Catalog,
+    payload: Payload,
+    base_image_id: str,
+    scripts: Path,
+    lock: Lock | None = None,
+) -> Plan:
+    """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit, or
+    a lock of something else."""
+    refuse_what_cannot_work(recipe, catalog)
+    if lock:
+        refuse_another(lock, recipe, payload)
+    given = variables(recipe, catalog, payload) | {"STAGE": ""}
+    chosen = _read(recipe, scripts)
+    needs = _needs(recipe, chosen)
+    findings = [finding for script in chosen for finding in _inputs(script, given)]
+    findings += _secrets(recipe, chosen, given)
+    if findings:
+        message = "the stages' inputs do not agree with what is given"
+        raise RecipeError(message, findings=findings)
+    ordered = _in_order(chosen, needs)
+    if ordered[-1].reboots:
+        message = f"the stage {ordered[-1].name} is the last one, and cannot reboot"
+        raise RecipeError(message, hint="After it the machine has no keys by which it is reached")
+    lib = (scripts / "lib.sh").read_bytes()
+    stages: dict[str, Stage] = {}
+    for script in ordered:
+        told = given | {"STAGE": script.name}
+        if lock:
+            not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
+            told |= lock.inputs(script.name, not_after, given)
+        inputs = {name: told[name] for name in script.inputs}
+        below = [stages[need].digest for need in needs[script.name]]
+        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base_image_id)
+        stages[script.name] = Stage(script, inputs, needs[script.name], digest)
+    whole = _digest(
+        # The recipe's name and disk are the image's, though no stage's: an image of another recipe
+        # with the same stages is another image.
+        recipe=recipe.name,
+        disk_gb=recipe.builder.disk_gb,
+        stages={name: stage.digest for name, stage in stages.items()},
+    )
+    return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
+
+
+def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
+    """IncompatibleError with every finding; nothing has to be reached or started to know it."""
+    if findings := catalog.check(recipe):
+        message = f"the recipe {recipe.name} cannot work"
+        raise IncompatibleError(message, findings=findings)
+
+
+def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
+    """Every input that a stage may declare, without a lock; but STAGE, which is its own name. Lists
+    of packages are separated by blanks, lists of requirements by newlines; the recipe must have
+    passed `Catalog.check`."""
+    payload = with_mirrors(payload, recipe.mirrors)
+    mirrors = payload.mirrors
+    os_image = catalog.os_image(recipe.base)
+    distribution = recipe.base.partition("-")[0]
+    driver = catalog.driver(recipe.base, recipe.driver.branch, recipe.driver.modules)
+    build = catalog.build(recipe.framework.name, recipe.framework.version, recipe.cuda.version)
+    toolkit = catalog.cuda[recipe.cuda.version].on.get(recipe.base)
+    if driver is None or build is None or toolkit is None:
+        raise ValueError("Catalog.check comes first")
+    machines = [catalog.instance_type(name) for name in recipe.builder.instance_types]
+    switched = any(machine.fabric_manager for machine in machines)
+    d2l = catalog.d2l[recipe.d2l.version]
+    return {
+        "LOGIN_USER": os_image.ssh_user,
+        "OS_ID": recipe.base,
+        "OS_MIRROR": mirrors[distribution],
+        "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
+        "APT_PACKAGES": " ".join(recipe.packages.apt),
+        "DRIVER_BRANCH": driver.branch,
+        "DRIVER_SOURCE": driver.archive,
+        "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
+        "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
+        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if switched else ()),
+        "NVIDIA_MIRROR": mirrors["nvidia"],
+        "NVIDIA_REPOSITORY": os_image.nvidia_repository,
+        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,
+        "CUDA_VERSION": recipe.cuda.version,
+        "CUDA_SOURCE": toolkit.archive,
+        "CUDA_PACKAGES": " ".join(toolkit.packages),
+        "CUDA_PINS": " ".join(toolkit.pins),
+        **_installer(recipe, catalog, payload),
+        "CONDA_CHANNEL": f"{mirrors['conda']}/{CHANNEL}",
+        "CONDA_PACKAGES": " ".join(recipe.packages.conda),
+        "PYTHON_VERSION": recipe.python.version,
+        "ENVIRONMENT": recipe.python.environment,
+        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
+        "PYPI_MIRROR": mirrors["pypi"],
+        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}".rstrip("/"),
+        "FRAMEWORK": build.name,
+        "FRAMEWORK_VERSION": build.version,
+        "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
+        # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
+        "D2L_REQUIREMENTS": "\n".join(d2l.requirements + build.numpy),
+        "PIP_PACKAGES": "\n".join(recipe.packages.pip),
+        **_notebooks(recipe, catalog, payload),
+        **UNLOCKED,
+    }
+
+
+def environment_prefix(recipe: Recipe) -> str:
+    """The folder of the recipe's Python environment on the machine."""
+    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"
+
+
+def stage_digest(
+    script: Script, *, lib: bytes, inputs: Mapping[str, str], needs: Iterable[str], base: str
+) -> str:
+    """sha256 in hex. `needs` are the digests of the stages below; without any, `base` counts."""
+    below = sorted(needs)
+    return _digest(
+        below=below or [base],
+        name=script.name,
+        script=hashlib.sha256(script.body).hexdigest(),
+        lib=hashlib.sha256(lib).hexdigest(),
+        inputs=dict(inputs),
+    )
+
+
+def _digest(**parts: object) -> str:
+    """sha256 of the canonical JSON: keys sorted, no blanks, ASCII."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _installer(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
+    python = recipe.python
+    installer = catalog.installer(python.manager, python.installer)
+    if installer is None:  # a venv
+        return dict.fromkeys(
+            ("CONDA_INSTALLER", "CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR"), ""
+        )
+    mirror = payload.mirrors[python.manager]
+    if python.manager == "miniforge":  # each release has a folder of its own
+        mirror += f"/{installer.version}"
+    return {
+        "CONDA_INSTALLER": installer.file,
+        "CONDA_INSTALLER_SHA256": payload.sha256.get(installer.file, installer.sha256),
+        "CONDA_INSTALLER_MIRROR": mirror,
+    }
+
+
+def _notebooks(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
+    """The archive where the payload knows its sha256, or else the git commit."""
+    url = sha256 = commit = ""
+    if recipe.d2l.notebooks:
+        d2l = catalog.d2l[recipe.d2l.version]
+        mirror = payload.mirrors["notebooks"]
+        if sha256 := payload.sha256.get(d2l.archive, ""):
+            url = f"{mirror}/{d2l.archive}"
+        else:
+            repository, commit = d2l.notebooks[recipe.framework.name]
+            url = f"{mirror}/{repository}.git"
+    return {"NOTEBOOKS_URL": url, "NOTEBOOKS_SHA256": sha256, "NOTEBOOKS_COMMIT": commit}
+
+
+def _read(recipe: Recipe, scripts: Path) -> list[Script]:
+    """The recipe's scripts in its order; RecipeError, all findings at once."""
+    paths = {path.stem: path for path in sorted((scripts / "stages").glob("*.sh"))}
+    chosen: list[Script] = []
+    findings: list[Finding] = []
+    for index, name in enumerate(recipe.stages):
+        if name not in paths:
+            hint = nearest(name, paths)
+            findings.append(Finding(f"stages[{index}]", f"unknown stage: {name}", hint))
+            continue
+        try:
+            chosen.append(read_script(paths[name]))
+        except RecipeError as error:
+            findings += error.findings or [Finding(paths[name].name, error.message, error.hint)]
+    if findings:
+        raise RecipeError(f"stages of {recipe.name} cannot be used", findings=findings)
+    return chosen
+
+
+def _needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
+    """What each stage needs, alternatives and `*` resolved to the stages that the recipe has."""
+    names = [script.name for script in scripts]
+    findings: list[Finding] = []
+    needs: dict[str, tuple[str, ...]] = {}
+    for script in scripts:
+        wanted: list[str] = []
+        for need in script.needs:
+            there = names if need == EVERY_OTHER else [n for n in need.split("|") if n in names]
+            if not there:
+                message = f"the stage {script.name} needs {' or '.join(need.split('|'))}"
+                hint = f"Write it into stages: there is {', '.join(names)}"
+                findings.append(Finding("stages", f"{message}, which is not in the recipe", hint))
+            wanted += [name for name in there if need != EVERY_OTHER or name != script.name]
+        needs[script.name] = tuple(sorted(set(wanted)))
+    if findings:
+        raise RecipeError(f"stages of {recipe.name} miss others", findings=findings)
+    return needs
+
+
+def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """What a stage needs, and what those need."""
+    return {*needs[name]}.union(*(_all_needs(need, needs) for need in needs[name]))
+
+
+def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
+    place = f"{script.name}.sh"
+    for name in script.inputs:
+        if name not in given:
+            hint = nearest(name, given)
+            yield Finding(place, f"nobody gives the input {name}", hint)
+        elif (size := len(f"{name}={given[name]}".encode()) + 1) > LONGEST_B:
+            message = f"its input {name} is {size} bytes long, and Linux allows {LONGEST_B}"
+            yield Finding(place, message, "Name fewer packages, or shorter ones")
+    for name in sorted(script.used() & set(given) - set(script.inputs)):
+        yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
+
+
+def _secrets(recipe: Recipe, scripts: list[Script], given: Mapping[str, str]) -> Iterable[Finding]:
+    """A digest needs no secret: their names are in the scripts, and their values count for none."""
+    for script in scripts:
+        place = f"{script.name}.sh"
+        for name in script.secrets:
+            if name not in recipe.secrets:
+                hint = f'Say where its value is: {name} = {{ env = "{name}" }} under [secrets]'
+                yield Finding(place, f"the recipe gives no secret {name}", hint)
+        for name in sorted(script.used() & set(recipe.secrets) - set(script.secrets)):
+            yield Finding(place, f"reads {name} and does not declare it", "Add it to Secrets:")
+    taken = {name for script in scripts for name in script.secrets}
+    for name in recipe.secrets:
+        if name in given:
+            yield Finding(f"secrets.{name}", "an input of the stages has that name", "Use another")
+        elif name not in taken:
+            hint = f"Add it to a script's header, Secrets: {name}, or leave it out"
+            yield Finding(f"secrets.{name}", "no stage takes it", hint)
+
+
+def _in_order(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:
+    """The recipe's order, as far as the needs allow; RecipeError for a circle."""
+    waiting, done = list(scripts), list[Script]()
+    while waiting:
+        names = {script.name for script in done}
+        ready = next((script for script in waiting if names.issuperset(needs[script.name])), None)
+        if ready is None:
+            circle = ", ".join(script.name for script in waiting)
+            raise RecipeError(
+                f"stages need each other in a circle: {circle}",
+                hint="Take one of the needs out of a script's header",
+            )
+        waiting.remove(ready)
+        done.append(ready)
+    return done

@@ -1,0 +1,1 @@
+"""Recipes: read, validated, and checked against the catalog."""

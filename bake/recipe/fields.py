@@ -1,0 +1,212 @@
+"""The kinds of value that a recipe has, each saying what would be right.
+
+A refusal is a pydantic error of the type "bake" with a message, a hint, and `below`: the place
+under the one that pydantic knows, where the fault is one level deeper. `bake.faults` makes findings
+of them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from bake.catalog import VERSION, nearest
+from bake.recipe.payload import SIGNED, UPSTREAM
+from bake.variable import is_free
+
+# EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
+MAX_TAGS = 25
+
+
+# Control characters, and ends of lines and paragraphs.
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
+    context = {"message": message, "hint": hint[:1].upper() + hint[1:], "below": below}
+    return PydanticCustomError("bake", "{message}", context)
+
+
+def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
+    """One of these names, which are asked for when a value is checked."""
+
+    def check(value: str) -> str:
+        there = list(names())
+        if value not in there:
+            raise refusal(f"unknown {what}: {value}", nearest(value, there))
+        return value
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, what: str, example: str) -> AfterValidator:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise refusal(f"{value!r} is no {what}", f"Write something like {example}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise refusal(f"more than once: {', '.join(twice)}", "Name each once")
+    return values
+
+
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise refusal("is empty", "Name at least one")
+    return values
+
+
+def _no_number(value: object) -> object:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise refusal(
+            f"{value} is a number, and 10.10 as a number is {10.10}",
+            f'Write the version in quotes: "{value}"',
+        )
+    return value
+
+
+def _requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        reason = str(error).splitlines()[0]
+        message = f"{value!r} is no pip requirement: {reason}"
+        raise refusal(message, 'Write something like "scipy==1.10.1"') from None
+    return value
+
+
+def _printable(value: str) -> str:
+    """One line: a newline would end an entry of a list of requirements, or a tag's line.
+
+    Nor what turns the direction of writing: what is read would not be what it is.
+    """
+    if any(unicodedata.category(c) in _UNSEEN or c in _TURNING for c in value):
+        raise refusal(f"{value!r} has a control character", "Leave it out")
+    return value
+
+
+def _ascii(value: str) -> str:
+    if not value.isascii():
+        character = next(c for c in value if not c.isascii())
+        raise refusal(
+            f"has the character {character!r}", "EC2 takes letters without accents alone: ASCII"
+        )
+    return value
+
+
+def _tag_key(key: str) -> str:
+    if not 1 <= len(key) <= 128:
+        raise refusal(f"a key of {len(key)} characters", "EC2 allows 1 to 128")
+    if key.lower().startswith("aws:"):
+        raise refusal("begins with aws:", "AWS keeps that prefix for itself")
+    if key.lower().startswith("bake:"):
+        raise refusal("begins with bake:", "our own tags begin so: choose another prefix")
+    return key
+
+
+def _tag_value(value: str) -> str:
+    if len(value) > 256:
+        raise refusal(f"a value of {len(value)} characters", "EC2 allows up to 256")
+    return value
+
+
+def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
+    for name, url in mirrors.items():
+        if name not in SIGNED and not url.startswith("https://"):
+            message = f"{url} is not over TLS"
+            raise refusal(message, f"only {', '.join(SIGNED)} may go without", below=name)
+    return mirrors
+
+
+def _secret_name(name: str) -> str:
+    if not is_free(name):
+        message = f"{name!r} cannot be the name of a secret"
+        hint = "Write capitals, digits and underscores, and no name that the shell itself uses"
+        raise refusal(message, hint)
+    return name
+
+
+def _place(pattern: str, what: str, example: str) -> AfterValidator:
+    """The refusal leaves the text out: somebody may have written the secret itself."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            hint = f"Write something like {example}; a secret itself has no place in a recipe"
+            raise refusal(f"is no {what}", hint)
+        return value
+
+    return AfterValidator(check)
+
+
+Distinct = AfterValidator(_distinct)
+Some = AfterValidator(_some)
+Printable = AfterValidator(_printable)
+Ascii = AfterValidator(_ascii)
+
+Version = Annotated[
+    str, BeforeValidator(_no_number), matching(VERSION.pattern, "version", '"10.1"')
+]
+Name = Annotated[
+    str, matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: a-z, digits and hyphens")
+]
+Region = Annotated[str, matching(r"[a-z]{2,}(-[a-z]+)+-\d+", "region", "us-west-2")]
+Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's name", "d2l")]
+
+# Package names go to their tools as arguments: none may look like an option or hold a blank.
+AptPackage = Annotated[
+    str, matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7")
+]
+CondaPackage = Annotated[
+    str, matching(r"\w[\w.-]*([=<>!~][\w.*+=<>!~,|-]*)?", "conda package", "scipy=1.10")
+]
+PipPackage = Annotated[str, Printable, AfterValidator(_requirement)]
+
+_Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
+# Without user and password: a mirror's URL stands in logs and in the image.
+_Url = Annotated[
+    str,
+    Printable,
+    matching(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "base URL", "https://mirror.example.org/pypi"),
+]
+_TagKey = Annotated[str, Printable, AfterValidator(_tag_key)]
+_TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
+
+SecretName = Annotated[str, AfterValidator(_secret_name)]
+VariableName = Annotated[
+    str, _place(r"[A-Za-z_]\w*", "name of an environment variable", "WANDB_API_KEY")
+]
+# A version or a label of it may follow (GetParameter, `Name`).
+ParameterName = Annotated[
+    str,
+    Field(max_length=2048),
+    _place(
+        r"(arn:[\w-]+:ssm:[\w-]+:\d{12}:parameter)?/?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?",
+        "name of an SSM parameter",
+        "/team/wandb-key",
+    ),
+]
+# CreateSecret, `Name`; or an ARN.
+SecretId = Annotated[
+    str, Field(max_length=2048), _place(r"[\w/+=.@:-]+", "name or ARN of a secret", "team/wandb")
+]
+
+Mirrors = Annotated[dict[_Mirror, _Url], AfterValidator(_over_tls)]
+Tags = Annotated[
+    dict[_TagKey, _TagValue], Field(max_length=MAX_TAGS, description=f"at most {MAX_TAGS}")
+]

@@ -1,0 +1,348 @@
+"""A recipe: which operating system, driver, CUDA, Python and framework an image has.
+
+A recipe is a TOML file. It is read whole before anything is refused: every fault is a `Finding`
+with its place in the file and what would be right. Its values never meet a shell here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bake import catalog
+from bake.catalog import nearest, numbers
+from bake.errors import Finding, RecipeError
+from bake.recipe.fields import (
+    AptPackage,
+    Ascii,
+    CondaPackage,
+    Distinct,
+    Environment,
+    Mirrors,
+    Name,
+    ParameterName,
+    PipPackage,
+    Printable,
+    Region,
+    SecretId,
+    SecretName,
+    Some,
+    Tags,
+    VariableName,
+    Version,
+    known,
+    matching,
+    refusal,
+)
+from bake.recipe.validation import findings
+
+SEAL = "seal"
+MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
+FRAMEWORK_STAGES = ("mxnet", "pytorch")
+DEFAULT_FRAMEWORK = "mxnet"
+SECRET_PLACES = ("env", "ssm", "secretsmanager")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Builder(_Table):
+    instance_types: Annotated[
+        tuple[Annotated[str, known("GPU machine", lambda: catalog.load().instance_types)], ...],
+        Some,
+        Distinct,
+    ] = Field(description="machines, in the order in which they are tried")
+    disk_gb: int = Field(64, strict=True, ge=8, le=16384, description="a whole number of GB")
+    market: Literal["on-demand", "spot"] = "on-demand"
+    timeout_hours: float = Field(6, strict=True, gt=0, le=48, description="a number, up to 48")
+
+
+class Driver(_Table):
+    branch: Annotated[Version, known("driver branch", lambda: catalog.load().branches())]
+    modules: Literal["proprietary", "open"] = "proprietary"
+
+
+class Cuda(_Table):
+    version: Annotated[Version, known("CUDA release", lambda: catalog.load().cuda)]
+
+
+class Python(_Table):
+    """`installer` is the version of Miniconda or Miniforge, whose own Python is another matter."""
+
+    manager: Literal["miniconda", "miniforge", "venv"]
+    version: Annotated[Version, matching(r"3\.[0-9]{1,2}", "version of Python 3", '"3.9"')]
+    environment: Environment = "d2l"
+    installer: str = ""
+
+    @model_validator(mode="after")
+    def _installer_is_known(self) -> Self:
+        ours = [i.version for i in catalog.load().installers if i.manager == self.manager]
+        if self.installer in ours or (self.manager == "venv" and not self.installer):
+            return self
+        message = f"{self.manager} has no installer {self.installer!r}"
+        hint = nearest(self.installer, ours) if ours else "a venv needs none: leave it out"
+        raise refusal(message, hint, below="installer")
+
+
+class Framework(_Table):
+    name: Literal["mxnet", "pytorch"]
+    version: Version
+
+    @model_validator(mode="after")
+    def _version_is_known(self) -> Self:
+        ours = sorted({b.version for b in catalog.load().builds if b.name == self.name})
+        if self.version not in ours:
+            message = f"unknown version of {self.name}: {self.version}"
+            raise refusal(message, nearest(self.version, ours), below="version")
+        return self
+
+
+class D2l(_Table):
+    version: Annotated[Version, known("version of d2l", lambda: catalog.load().d2l)]
+    notebooks: bool = Field(True, strict=True, description="true or false")
+
+
+class Packages(_Table):
+    """On top of what the stages bring."""
+
+    apt: Annotated[tuple[AptPackage, ...], Distinct] = ()
+    conda: Annotated[tuple[CondaPackage, ...], Distinct] = ()
+    pip: Annotated[tuple[PipPackage, ...], Distinct] = ()
+
+
+class Checkpoints(_Table):
+    """When a bake keeps its machine's disk for later ones. No part of any digest.
+
+    `after` None: after every wave of stages.
+    """
+
+    after: Annotated[tuple[Name, ...], Distinct] | None = Field(
+        None, description="a list of the recipe's stages"
+    )
+    keep: int = Field(8, strict=True, ge=0, le=100, description="a whole number, 0 to 100")
+    max_age_days: float = Field(30, strict=True, gt=0, le=3650, description="a number of days")
+
+
+class Secret(_Table):
+    """Where a secret's value is read when a bake starts: one of three places.
+
+    `key`: of the JSON object that Secrets Manager holds. The value itself is never in a recipe.
+    """
+
+    env: VariableName | None = None
+    ssm: ParameterName | None = None
+    secretsmanager: SecretId | None = None
+    key: str | None = Field(None, min_length=1, description="a key of the secret's JSON object")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        named = [place for place in SECRET_PLACES if getattr(self, place) is not None]
+        if len(named) != 1:
+            said = " and ".join(named) or "no place"
+            raise refusal(f"names {said}", f"Write one of {', '.join(SECRET_PLACES)}")
+        if self.key is not None and self.secretsmanager is None:
+            raise refusal("is for secretsmanager alone", "Leave it out", below="key")
+        return self
+
+
+def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
+    if stages[-1] != SEAL:
+        raise refusal(f"the last stage is not {SEAL}", "An image is sealed before it is taken")
+    return stages
+
+
+class Recipe(_Table):
+    """What an image is made of. Frozen; `override` gives a changed copy, validated again."""
+
+    name: Name
+    description: Annotated[str, Printable, Ascii] = Field(
+        "", max_length=255, description="up to 255 characters, EC2's limit"
+    )
+    default: bool = Field(False, strict=True, description="true for what --cuda alone chooses")
+    base: Annotated[str, known("operating system", lambda: catalog.load().os_images)]
+    region: Region | None = None
+    gpu: Literal["required", "if-present"] | None = None
+    stages: Annotated[tuple[Name, ...], Some, Distinct, AfterValidator(_sealed)]
+    builder: Builder
+    driver: Driver
+    cuda: Cuda
+    python: Python
+    framework: Framework
+    d2l: D2l
+    packages: Packages = Packages()
+    checkpoints: Checkpoints = Checkpoints()
+    mirrors: Mirrors = {}
+    tags: Tags = {}
+    secrets: dict[SecretName, Secret] = {}
+
+    @model_validator(mode="after")
+    def _stages_are_this_recipe_s(self) -> Self:
+        manager, framework = MANAGER_STAGES[self.python.manager], self.framework.name
+        for index, stage in enumerate(self.stages):
+            for group, right in (
+                (MANAGER_STAGES.values(), manager),
+                (FRAMEWORK_STAGES, framework),
+            ):
+                if stage in group and stage != right:
+                    message = f"the recipe has {right}, and its stage is {stage}"
+                    raise refusal(message, f"Write {right}", below=f"stages[{index}]")
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoints_are_of_its_stages(self) -> Self:
+        before_seal = [stage for stage in self.stages if stage != SEAL]
+        for index, stage in enumerate(self.checkpoints.after or ()):
+            if stage not in before_seal:
+                message = f"a sealed disk is no start for others: {stage}"
+                if stage != SEAL:
+                    message = f"the recipe has no stage {stage}"
+                hint = nearest(stage, before_seal)
+                raise refusal(message, hint, below=f"checkpoints.after[{index}]")
+        return self
+
+
+def load(path: Path) -> Recipe:
+    """RecipeError with every finding of the file."""
+    return _validated(_document(path), f"the recipe {path} is not valid")
+
+
+def find(name: str, folder: Path) -> Recipe:
+    """The recipe of this name; a fault in another one's file does not matter."""
+    paths: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        try:
+            paths.setdefault(str(_document(path).get("name")), []).append(path)
+        except RecipeError:
+            if path.stem == name:
+                raise
+    if name not in paths:
+        raise RecipeError(f"there is no recipe {name} in {folder}", hint=nearest(name, paths))
+    if len(paths[name]) > 1:
+        raise _two_with_one_name(name, paths[name])
+    return load(paths[name][0])
+
+
+def all_recipes(folder: Path) -> list[Recipe]:
+    """RecipeError with every finding of every file; also if two have one name."""
+    recipes: list[Recipe] = []
+    faults: list[Finding] = []
+    places: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        try:
+            recipes.append(load(path))
+            places.setdefault(recipes[-1].name, []).append(path)
+        except RecipeError as error:
+            found = error.findings or (Finding("", error.message, error.hint),)
+            faults += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
+    if faults:
+        raise RecipeError(f"recipes in {folder} are not valid", findings=faults)
+    for name, paths in places.items():
+        if len(paths) > 1:
+            raise _two_with_one_name(name, paths)
+    return recipes
+
+
+def choose(
+    folder: Path, *, name: str | None = None, cuda: str | None = None, framework: str | None = None
+) -> Recipe:
+    """The recipe of this name, or else the default one for this CUDA and framework (MXNet first).
+
+    With a name, `cuda` and `framework` choose nothing: they change the recipe (`override`).
+    """
+    if name is not None:
+        return find(name, folder)
+    recipes = all_recipes(folder)
+    names = ", ".join(recipe.name for recipe in recipes) or "none"
+    if cuda is None and framework is None:
+        raise RecipeError("no recipe is named", hint=f"Name one, or give --cuda: there is {names}")
+    frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
+    fitting = [
+        recipe
+        for recipe in recipes
+        if cuda in (None, recipe.cuda.version) and recipe.framework.name in frameworks
+    ]
+    if not fitting:
+        asked = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
+        there = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
+        raise RecipeError(f"there is no recipe for {asked}", hint=f"There is CUDA {there}")
+    fitting = [recipe for recipe in fitting if recipe.default] or fitting
+    fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
+    if len(fitting) > 1:
+        several = ", ".join(recipe.name for recipe in fitting)
+        raise RecipeError(f"several recipes fit: {several}", hint="Name one of them")
+    return fitting[0]
+
+
+def override(
+    recipe: Recipe,
+    *,
+    cuda: str | None = None,
+    framework: str | None = None,
+    region: str | None = None,
+    instance_type: str | None = None,
+    spot: bool | None = None,
+    name: str | None = None,
+) -> Recipe:
+    """A copy with these values in place of its own; RecipeError if one of them is no good.
+
+    `framework` brings its newest version for the CUDA, and its own stage. Whether the result can
+    work is for `Catalog.check` to say.
+    """
+    document = recipe.model_dump(exclude_unset=True)
+    if cuda is not None:
+        document["cuda"]["version"] = cuda
+    if framework is not None and framework != recipe.framework.name:
+        version = _newest_version(framework, cuda or recipe.cuda.version)
+        document["framework"] = {"name": framework, "version": version}
+        own = recipe.framework.name
+        document["stages"] = [framework if s == own else s for s in recipe.stages]
+        if after := recipe.checkpoints.after:
+            document["checkpoints"]["after"] = [framework if s == own else s for s in after]
+    if region is not None:
+        document["region"] = region
+    if instance_type is not None:
+        document["builder"]["instance_types"] = [instance_type]
+    if spot is not None:
+        document["builder"]["market"] = "spot" if spot else "on-demand"
+    if name is not None:
+        document["name"] = name
+    return _validated(document, f"the recipe {recipe.name} cannot be changed so")
+
+
+def _newest_version(framework: str, cuda: str) -> str:
+    builds = [b for b in catalog.load().builds if b.name == framework]
+    fitting = [b for b in builds if cuda in b.cuda] or builds
+    return max((b.version for b in fitting), key=numbers, default="0")
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise RecipeError(f"there is no folder of recipes at {folder}")
+    return sorted(folder.glob("*.toml"))
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe {path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers and lists that have no end
+        raise RecipeError(f"the recipe {path} is no TOML: {error}") from error
+
+
+def _validated(document: Mapping[str, Any], message: str) -> Recipe:
+    try:
+        return Recipe.model_validate(document)
+    except pydantic.ValidationError as error:
+        raise RecipeError(message, findings=list(findings(error, Recipe))) from error
+
+
+def _two_with_one_name(name: str, paths: Iterable[Path]) -> RecipeError:
+    files = " and ".join(path.name for path in paths)
+    return RecipeError(f"two recipes have the name {name}: {files}", hint="Give one another name")

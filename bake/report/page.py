@@ -1,0 +1,89 @@
+"""One self-contained HTML file: style, scripts and data are in it, and it asks for nothing more.
+
+What is put into a template is text, whatever is in it. The browser is told to run our two scripts
+alone, by their sha256, and to fetch nothing (Content Security Policy, Level 3).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from bake.console.console import duration, visible
+from bake.report.charts import Chart
+
+FOLDER = Path(__file__).parent
+
+
+def render(
+    template: str, *, title: str, charts: Mapping[str, Chart] | None = None, **data: Any
+) -> str:
+    """The page that a template of this folder makes, which extends `base.html.j2`.
+
+    In the template the charts are `charts.NAME`, shown by `parts.chart`. jinja2's UndefinedError
+    for whatever the template asks for and is not given.
+    """
+    charts = charts or {}
+    script = (FOLDER / "page.js").read_text()
+    allowed = [_sha256(script), *([_plotly()[1]] if charts else [])]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            charts=charts,
+            style=Markup((FOLDER / "style.css").read_text()),  # noqa: S704  ours
+            script=Markup(script),  # noqa: S704  ours
+            plotly=_plotly()[0] if charts else "",
+            script_sources=" ".join(f"'{each}'" for each in allowed),
+            **data,
+        )
+    )
+
+
+def write(path: Path, template: str, *, title: str, **data: Any) -> Path:
+    """Render it into a file, whole or not at all, and say where. OSError where it cannot be."""
+    text = render(template, title=title, **data)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8", errors="replace")
+    new.replace(path)
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = duration
+    return environment
+
+
+def _visible(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@cache
+def _plotly() -> tuple[str, str]:
+    """plotly.js, packed (a third of its 4.8 MB is what people send to each other), and its hash."""
+    source = get_plotlyjs()
+    packed = gzip.compress(source.encode(), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode(), _sha256(source)
+
+
+def _sha256(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
