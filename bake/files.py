@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 
 def home() -> Path:
@@ -45,3 +47,11 @@ def _folder(ours: str, xdg: str, default: str) -> Path:
     if os.environ.get(ours):
         return Path(os.environ[ours])
     return Path(os.environ.get(xdg) or Path.home() / default) / "bake"
+
+
+def read(text: str) -> Any:
+    """ValueError for whatever is no JSON, also for what is nested without end."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None

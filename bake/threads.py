@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
-from collections.abc import Callable, Hashable
-from types import TracebackType
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
-
-from bake import interrupts
-from bake.interrupts import Scope
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class TaskGroup(Generic[K, T]):
     """
 
     def __init__(self) -> None:
-        self._scope = Scope(interrupts.scope())
+        self._scope = Scope(scope())
         self._threads: dict[K, threading.Thread] = {}
         self._ended: queue.SimpleQueue[tuple[K, T | None, BaseException | None]]
         self._ended = queue.SimpleQueue()
@@ -35,7 +36,7 @@ class TaskGroup(Generic[K, T]):
 
     def start(self, key: K, work: Callable[[], T]) -> None:
         thread = threading.Thread(target=self._run, args=(key, work), name=str(key))
-        with interrupts.held_back():  # a thread that runs is one that is joined
+        with held_back():  # a thread that runs is one that is joined
             thread.start()
             self._threads[key] = thread
 
@@ -50,12 +51,12 @@ class TaskGroup(Generic[K, T]):
     def call_off(self) -> None:
         """End those that still run; what they say to that is not heard. Nothing starts after it."""
         self._scope.cancel()
-        with interrupts.held_back():
+        with held_back():
             while self._threads:
                 self._threads.popitem()[1].join()
 
     def _run(self, key: K, work: Callable[[], T]) -> None:
-        interrupts.enter(self._scope)
+        enter(self._scope)
         try:
             self._ended.put((key, work(), None))
         except BaseException as error:
@@ -75,7 +76,7 @@ class TaskGroup(Generic[K, T]):
                 self.next()
         finally:
             self._scope.cancel()
-            with interrupts.held_back():
+            with held_back():
                 for thread in self._threads.values():
                     thread.join()
             self._scope.forget()
@@ -91,3 +92,130 @@ def together(*work: Callable[[], Any]) -> list[Any]:
             group.start(number, piece)
         ended = dict(group.next() for _ in work)
     return [ended[number] for number in range(len(work))]
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Cancelled(BaseException):
+    """This thread's work was called off; what it has started is removed on the way out."""
+
+
+class Scope:
+    """What can be called off together: the threads that work in it, and the scopes below it."""
+
+    def __init__(self, parent: Scope | None = None) -> None:
+        self._cancelled = threading.Event()
+        self._below: list[Scope] = []
+        self._above = parent
+        if parent is not None:
+            parent._below.append(self)
+            if parent.cancelled:
+                self.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        for scope in list(self._below):
+            scope.cancel()
+
+    def forget(self) -> None:
+        """Nobody works in it any more."""
+        if self._above is not None:
+            self._above._below.remove(self)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait that long, or until it is called off; whether it is."""
+        return self._cancelled.wait(seconds)
+
+
+class _Here(threading.local):
+    """Of one thread."""
+
+    scope: Scope | None = None
+    holding: int = 0
+
+
+@dataclass
+class _State:
+    """Of the main thread, where signals arrive. `waiting` names one that came while held back."""
+
+    interrupted: bool = False
+    waiting: str = ""
+
+
+_here = _Here()
+
+
+_state = _State()
+
+
+def scope() -> Scope | None:
+    """The one in which this thread works; None outside of task groups, and while cleaning up."""
+    return None if _here.holding else _here.scope
+
+
+def enter(scope: Scope) -> None:
+    """From here on, this thread works in that scope."""
+    _here.scope = scope
+
+
+def check() -> None:
+    """Cancelled if this thread's work was called off, unless it is cleaning up."""
+    if _here.scope is not None and _here.scope.cancelled and not _here.holding:
+        raise Cancelled
+
+
+def pause(seconds: float) -> None:
+    """Sleep; Cancelled as soon as this thread's work is called off, unless it is cleaning up."""
+    if _here.scope is None or _here.holding:
+        time.sleep(seconds)
+    else:
+        _here.scope.wait(seconds)
+        check()
+
+
+@contextmanager
+def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Within this context the first signal raises KeyboardInterrupt; `on_late` answers later ones.
+
+    What the first one started is the removal of everything that costs money: it must finish.
+    """
+    global _state
+    _state = _State()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if _state.interrupted or _here.holding:
+            on_late("Still cleaning up; nothing is left running when this ends.")
+        name = signal.Signals(number).name
+        if _here.holding:
+            _state.waiting = name
+        elif not _state.interrupted:
+            _state.interrupted = True
+            raise KeyboardInterrupt(name)
+
+    # What is ignored stays ignored: that is what `nohup` means.
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Within this context an interrupt waits for its end: what is removed here, is removed."""
+    _here.holding += 1
+    try:
+        yield
+    finally:
+        _here.holding -= 1
+        main = threading.current_thread() is threading.main_thread()
+        if main and _state.waiting and not _here.holding and not _state.interrupted:
+            _state.interrupted = True
+            raise KeyboardInterrupt(_state.waiting)

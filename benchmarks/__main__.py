@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bake.interrupts import one_interrupt
+from bake.threads import one_interrupt
 from benchmarks import report
 from benchmarks.cloud import a_local_cloud, scrub
 from benchmarks.scenarios import SCENARIOS, Bench, Round, Scenario

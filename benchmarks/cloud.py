@@ -13,10 +13,10 @@ from pathlib import Path
 import boto3
 
 from bake import catalog
-from bake.interrupts import held_back
 from bake.local import control
 from bake.local.delays import PROFILES
 from bake.local.machines import os_images
+from bake.threads import held_back
 from benchmarks.work import BASE
 
 _GONE = {"terminated"}

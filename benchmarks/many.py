@@ -31,7 +31,7 @@ from typing import Any
 from botocore.awsrequest import AWSResponse
 from rich.console import Console
 
-from bake.interrupts import one_interrupt
+from bake.threads import one_interrupt
 from benchmarks.cloud import LocalCloud, a_local_cloud, scrub
 from benchmarks.work import Recipe, Stage, write
 

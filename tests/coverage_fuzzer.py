@@ -15,7 +15,7 @@ import atheris
 with atheris.instrument_imports(include=["bake"]):
     from bake.aws import holder, parameter, tags
     from bake.errors import BakeError
-    from bake.plan import changes, lock, script
+    from bake.plan import description, lock, script
     from bake.recipe import recipe
     from bake.record import record
     from bake.verify import hardware, nvidia_smi, tensors
@@ -44,7 +44,7 @@ def tag_values(text: str) -> None:
     tags.write_seconds(tags.read_seconds(text))
     str(holder.read(text))
     parameter.decode(text)
-    changes.read({"bake:plan:0": text})
+    description.read({"bake:plan:0": text})
 
 
 inventory = sys.modules["bake.record.inventory"]  # its package has a function of that name

@@ -18,7 +18,7 @@ from typing import Any
 from botocore.httpsession import URLLib3Session
 from kitchen import bake
 
-from bake.interrupts import one_interrupt
+from bake.threads import one_interrupt
 
 _send = URLLib3Session.send
 

@@ -27,13 +27,11 @@ from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.checkpoint import (
     Checkpoint,
     as_image,
-    best,
     checkpoints,
     contents_digest,
     create_checkpoint,
     delete_checkpoint,
     prune,
-    usable,
     wait_until_completed,
 )
 from bake.aws.client.caller import caller_cidr
@@ -50,6 +48,7 @@ from bake.aws.user_data import user_data
 from bake.errors import CheckpointError, CloudError, MachineError
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine.boot import wait_until_reached
+from bake.pipeline.checkpoints import best, usable
 from bake.plan.plan import Plan, Stage
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes

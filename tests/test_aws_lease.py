@@ -21,7 +21,7 @@ from conftest import REPOSITORY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bake import interrupts
+from bake import threads
 from bake.aws import holder, parameter
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
@@ -287,7 +287,7 @@ def test_a_call_that_was_cut_off_after_it_took_effect_is_ours(aws: Aws) -> None:
     assert names(aws.cloud) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), interrupts.Cancelled()])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), threads.Cancelled()])
 def test_an_interrupt_in_the_creating_call_leaves_nothing(aws: Aws, error: BaseException) -> None:
     aws.cut("PutParameter", error, times=1)
     with pytest.raises(type(error)), lease(aws.cloud, a_run(), DIGEST, found=nothing):

@@ -14,9 +14,9 @@ from bake.aws.checkpoint import checkpoints
 from bake.aws.client.session import connect
 from bake.local import control
 from bake.local.machines import os_images
-from bake.plan.plan import refuse_what_cannot_work
 from bake.plan.script import read_script
 from bake.recipe import recipe
+from bake.recipe.compatibility import refuse_what_cannot_work
 from benchmarks import report, scenarios, tools, work
 from benchmarks.cloud import LocalCloud
 from benchmarks.scenarios import BAKE, PACKER, SCENARIOS, Bench, Measurement, Scenario

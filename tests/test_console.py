@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from bake.console.console import Console, duration
+from bake.console.console import Console
+from bake.console.format import duration
 from bake.errors import BakeError
-from bake.interrupts import Cancelled
+from bake.threads import Cancelled
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,12 @@ from bake.aws.permission import permissions
 from bake.aws.security_group import create_security_group
 from bake.aws.simulator import principal
 from bake.aws.tags import new_run, specifications
+from bake.cli.views.doctor import show
 from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
 from bake.local.api.policy import Need, allows
 from bake.pipeline import doctor
-from bake.pipeline.doctor import Diagnosis, Wanted, examine, show
+from bake.pipeline.doctor import Diagnosis, Wanted, examine
 from bake.pipeline.preflight import preflight
 from bake.recipe import recipe as recipes
 

@@ -22,7 +22,7 @@ from notebook_page import NotebookPage
 
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client import session
-from bake.images.selection import find_ours
+from bake.aws.machine import find_ours
 from bake.local import control
 from bake.machine import ssh_config
 from bake.record import Record

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bake import catalog as catalogs
 from bake.aws import tags as aws_tags
-from bake.plan import changes
+from bake.plan import changes, description
 from bake.plan.plan import Plan, Stage, make_plan, stage_digest
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes
@@ -64,7 +64,7 @@ def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: 
 def tags_of(plan: Plan, name: str = "") -> dict[str, str]:
     """An image's, as far as they matter here."""
     digests = {changes.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
-    return {"Name": "x", **digests, **changes.describe(plan, base_image_name=name)}
+    return {"Name": "x", **digests, **description.describe(plan, base_image_name=name)}
 
 
 def why(
@@ -80,8 +80,8 @@ def why(
 
 
 def test_the_keys_are_those_of_the_cloud_s_tags() -> None:
-    assert (changes.PLAN_KEY, changes.STAGE_KEY) == (aws_tags.PLAN, aws_tags.STAGE)
-    assert aws_tags.LONGEST_VALUE == changes.LONGEST_VALUE
+    assert (description.PLAN_KEY, changes.STAGE_KEY) == (aws_tags.PLAN, aws_tags.STAGE)
+    assert aws_tags.LONGEST_VALUE == description.LONGEST_VALUE
 
 
 # ---- the description
@@ -90,10 +90,10 @@ def test_the_keys_are_those_of_the_cloud_s_tags() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_of_ours_is_described_in_full_within_the_limits_of_tags(name: str) -> None:
     plan = real_plan(RECIPES[name])
-    tags = changes.describe(plan, base_image_name=UBUNTU)
-    assert 1 <= len(tags) <= changes.MOST_PIECES
+    tags = description.describe(plan, base_image_name=UBUNTU)
+    assert 1 <= len(tags) <= description.MOST_PIECES
     assert all(re.fullmatch(r"[A-Za-z0-9+/=]{1,256}", value) for value in tags.values())
-    assert changes.read(tags) == changes.description(plan, UBUNTU)
+    assert description.read(tags) == description.description(plan, UBUNTU)
 
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
@@ -116,29 +116,29 @@ def plans(draw: st.DrawFn) -> Plan:
 @settings(deadline=None, max_examples=50)
 @given(plans(), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
 def test_what_is_described_is_read_again_however_large_the_plan(plan: Plan, name: str) -> None:
-    tags = changes.describe(plan, base_image_name=name)
+    tags = description.describe(plan, base_image_name=name)
     assert set(tags) == {f"bake:plan:{n}" for n in range(len(tags))}
-    assert len(tags) <= changes.MOST_PIECES
+    assert len(tags) <= description.MOST_PIECES
     assert all(1 <= len(value) <= 256 for value in tags.values())
-    assert tags == changes.describe(plan, base_image_name=name)
-    found = changes.read({"other": "x", **tags})
-    possible = [changes.description(plan, name, kept=kept) for kept in changes._KEPT]
+    assert tags == description.describe(plan, base_image_name=name)
+    found = description.read({"other": "x", **tags})
+    possible = [description.description(plan, name, kept=kept) for kept in description._KEPT]
     if tags:
         assert found in possible
     else:
         assert found is None
-        assert all(len(changes._pack(each)) > 6 * 256 for each in possible)
+        assert all(len(description._pack(each)) > 6 * 256 for each in possible)
 
 
 def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
     noise = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(50))
     values = {"SHORT": "3.7", "LONG": noise[:150], "LONGEST": noise}
     parts = changed(BASE, "conda", inputs=values)
-    found = changes.read(changes.describe(plan_of(parts)))
+    found = description.read(description.describe(plan_of(parts)))
     assert found is not None
     kept = found.stages["conda"].inputs
     assert (kept["SHORT"], kept["LONG"]) == ("3.7", noise[:150])
-    assert isinstance(kept["LONGEST"], changes.Hash)
+    assert isinstance(kept["LONGEST"], description.Hash)
     after = plan_of(changed(parts, "conda", inputs=values | {"LONGEST": noise + "0"}))
     assert re.fullmatch(
         r"LONGEST changed \(\w{8} → \w{8}\)", why(after, tags_of(plan_of(parts)))["conda"][0]
@@ -146,16 +146,16 @@ def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
 
 
 def test_an_image_with_many_tags_has_a_shorter_description() -> None:
-    for room in range(changes.MOST_PIECES):
-        tags = changes.describe(real_plan(), room=room)
+    for room in range(description.MOST_PIECES):
+        tags = description.describe(real_plan(), room=room)
         assert len(tags) <= room
-        assert (changes.read(tags) is not None) == bool(tags)
-    assert changes.describe(real_plan(), room=5)
+        assert (description.read(tags) is not None) == bool(tags)
+    assert description.describe(real_plan(), room=5)
 
 
 def test_a_plan_that_cannot_be_described_is_not() -> None:
     parts: Parts = {f"stage-{n}": (str(n).encode(), (), {}) for n in range(400)}
-    assert changes.describe(plan_of(parts)) == {}
+    assert description.describe(plan_of(parts)) == {}
 
 
 def changed(parts: Parts, name: str, **values: Any) -> Parts:
@@ -185,9 +185,9 @@ def changed(parts: Parts, name: str, **values: Any) -> Parts:
 )
 def test_no_secret_is_described(value: str, kept: str) -> None:
     plan = plan_of(changed(BASE, "conda", inputs={"URL": value}))
-    tags = changes.describe(plan)
+    tags = description.describe(plan)
     assert b"s3cr3t" not in zlib.decompress(base64.b64decode("".join(tags.values())))
-    found = changes.read(tags)
+    found = description.read(tags)
     assert found is not None
     assert found.stages["conda"].inputs == {"URL": kept}
 
@@ -323,7 +323,7 @@ def spoiled(tags: dict[str, str]) -> list[dict[str, str]]:
 def test_tags_that_cannot_be_read_are_said_not_to_say() -> None:
     after = plan_of(changed(BASE, "cuda", body=b"2"))
     for last in spoiled(tags_of(plan_of(BASE))):
-        assert changes.read(last) is None
+        assert description.read(last) is None
         found = why(after, last)
         assert found["cuda"] == found["seal"]
         assert found["cuda"] == ("changed: the last image's tags do not say in what",)

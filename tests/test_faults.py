@@ -22,7 +22,7 @@ from faults import DENIED, Call, Faults, new_session
 from kitchen import Kitchen, bake
 from leftovers import held
 
-from bake import interrupts
+from bake import threads
 from bake.aws.client.session import connect
 from bake.aws.client.wait import Clock
 from bake.errors import BakeError
@@ -121,7 +121,7 @@ def quick_clock() -> Clock:
     as they are."""
     return Clock(
         now=lambda: time.monotonic() * FAST,
-        sleep=lambda seconds: interrupts.pause(max(seconds / FAST, min(seconds, 0.1))),
+        sleep=lambda seconds: threads.pause(max(seconds / FAST, min(seconds, 0.1))),
     )
 
 

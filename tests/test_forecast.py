@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_explain import BASE, Parts, plan_of
 
-from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money, span
+from bake.console.format import span
+from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money
 from bake.plan.plan import Plan
 
 PLAN = plan_of(BASE)

@@ -34,18 +34,18 @@ from bake.aws import (
     security_group,
     snapshot,
 )
+from bake.aws import image as preflight_image
 from bake.aws.client import session
 from bake.aws.lease import lease
 from bake.aws.market import Placement
 from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
+from bake.cli.views import checkpoints, images, machines
 from bake.cli.views import gpus as choosing
-from bake.cli.views import images, machines
 from bake.console.console import Console
 from bake.errors import BakeError
 from bake.images import retention, selection
 from bake.machine import cost, gpus
-from bake.pipeline import preflight
 
 TYPES = ("g4dn.xlarge", "p3.2xlarge")
 PLACE = Placement("g4dn.xlarge", "us-east-1a", "subnet-1", "vpc-1", "on-demand")
@@ -125,7 +125,7 @@ def shown(cloud: Any) -> None:
         images.show_images(console, found)
         machines.show_machines(console, there, datetime.now(UTC), cost.costs(cloud, there))
         usd = price.snapshot_price(cloud)
-        images.show_checkpoints(console, taken, usd, datetime.now(UTC))
+        checkpoints.show_checkpoints(console, taken, usd, datetime.now(UTC))
 
 
 def chosen(cloud: Any) -> None:
@@ -170,7 +170,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
     "choosing": chosen,
     "more": asked_for_more,
-    "name": lambda cloud: preflight.check_name(cloud, "abc"),
+    "name": lambda cloud: preflight_image.check_name(cloud, "abc"),
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
     "failures": lambda cloud: failures.failures(cloud, "mxnet-cu101"),
     "note": lambda cloud: failures.note_failure(cloud, run(), "i", "reason"),

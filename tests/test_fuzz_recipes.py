@@ -25,7 +25,7 @@ from bake import catalog
 from bake.aws.image import image_name
 from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
 from bake.errors import BakeError, RecipeError
-from bake.plan import changes
+from bake.plan import description
 from bake.plan.plan import Plan, make_plan
 from bake.plan.script import read_script
 from bake.recipe import recipe
@@ -147,14 +147,14 @@ def test_a_recipe_that_is_accepted_can_be_planned_tagged_named_and_told(
     tags = new_run(read.name, tags=read.tags).finished(
         name="n", digest=plan.digest, stages={}, verified="no", payload="upstream"
     )
-    tags |= changes.describe(plan, room=MOST_TAGS - len(tags))
+    tags |= description.describe(plan, room=MOST_TAGS - len(tags))
     assert len(tags) <= MOST_TAGS
     for key, value in tags.items():
         assert 1 <= len(key) <= LONGEST_KEY
         assert len(value) <= LONGEST_VALUE
         assert not key.lower().startswith("aws:")
         assert "\x00" not in key + value
-    described = changes.read(tags)
+    described = description.read(tags)
     assert described is None or described.base_image_id == plan.base_image_id
 
 

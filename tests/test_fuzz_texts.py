@@ -26,6 +26,7 @@ from bake.aws import holder, parameter
 from bake.aws.failures import Failures
 from bake.aws.tags import moment, read_seconds, read_stages, rfc3339, write_seconds
 from bake.aws.user_data import user_data
+from bake.cli.views import github
 from bake.console import redaction
 from bake.console.console import Console, plain
 from bake.errors import BakeError
@@ -33,7 +34,7 @@ from bake.machine.boot import login_user
 from bake.machine.key_store import key_path
 from bake.machine.ssh_config import Host
 from bake.pipeline import rebuild
-from bake.plan import changes, lock
+from bake.plan import description, lock
 from bake.recipe import recipe
 from bake.record.inventory import inventory
 from bake.record.record import read as read_record
@@ -192,7 +193,7 @@ def test_notes_tags_and_files(text: str, other: str, tmp_path: Path) -> None:
         assert isinstance(parameter.decode(said), dict)
         packed = base64.b64encode(zlib.compress(said.encode(errors="replace"))).decode()
         for pieces in (said, packed):
-            changes.read({"bake:plan:0": pieces[:256], "bake:plan:1": pieces[256:]})
+            description.read({"bake:plan:0": pieces[:256], "bake:plan:1": pieces[256:]})
         survives(partial(tensors.read, said), ValueError)
         redaction.Redactor([said[:500]]).redact(f"before {said[:500]} after")
         path = tmp_path / "some"
@@ -273,7 +274,7 @@ def test_a_summary_is_one_table_of_whole_rows(text: str, other: str) -> None:
     )  # fmt: skip
     since = datetime(2026, 11, 21, tzinfo=UTC)
     given_up = rebuild.given_up("r", Failures(3, "i", since, reason=text, run=other))
-    lines = rebuild.summary([failed, given_up]).split("\n")
+    lines = github.summary([failed, given_up]).split("\n")
     assert lines.count("</pre>") == lines.count("<pre>") == 1
     outside = lines[: lines.index("<pre>")] + lines[lines.index("</pre>") :]
     table = [line for line in outside if line.startswith("|")]

@@ -23,7 +23,7 @@ from bake.machine import launch
 from bake.machine.key_store import key_path, public_half, save_key
 from bake.machine.launch import default_key_name
 from bake.machine.request import read_markets
-from bake.plan import changes
+from bake.plan import description
 from bake.ssh import keys
 
 
@@ -105,7 +105,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
 def an_image_there(aws: Aws, recipe: str = "") -> Image:
     """With a recipe, it says what is in it, as an image of a bake does."""
     image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
-    described = changes.describe(real_plan(RECIPES[recipe])) if recipe else {}
+    described = description.describe(real_plan(RECIPES[recipe])) if recipe else {}
     return replace(image, tags=image.tags | described)
 
 

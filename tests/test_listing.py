@@ -10,7 +10,8 @@ import pytest
 
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.image import Image
-from bake.cli.views.images import show_checkpoints, show_copies, show_verdicts
+from bake.cli.views.checkpoints import show_checkpoints
+from bake.cli.views.images import show_copies, show_verdicts
 from bake.console.console import Console
 from bake.errors import CloudError, ImageError
 from bake.images.copies import Copied

@@ -13,11 +13,11 @@ from test_listing import IMAGE, NOW
 from bake.aws.image import Image
 from bake.cli.views.images import show_images
 from bake.console.console import Console
-from bake.plan import changes
+from bake.plan import description
 
 
 def image_of(recipe: str, **more: str) -> Image:
-    plan = changes.describe(real_plan(RECIPES[recipe]))
+    plan = description.describe(real_plan(RECIPES[recipe]))
     tags = {**plan, "bake:recipe": recipe, "bake:verified": "gpu", **more}
     return replace(IMAGE, tags=tags)
 

@@ -14,7 +14,7 @@ from test_explain import BASE, changed, plan_of, tags_of
 from bake.aws.base_image import BaseImage
 from bake.aws.market import Placement
 from bake.aws.tags import new_run
-from bake.cli.views.images import show_plans
+from bake.cli.views.plans import show_plans
 from bake.console.console import Console
 from bake.pipeline.job import Job
 from bake.pipeline.preflight import Ground

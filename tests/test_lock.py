@@ -31,7 +31,7 @@ from bake.local.standin.archive import Package
 from bake.pipeline import bake
 from bake.pipeline.preview import preview
 from bake.plan import changes as explain
-from bake.plan import lock
+from bake.plan import description, lock
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
@@ -322,7 +322,7 @@ def test_how_and_where_it_is_baked_does_not_matter_to_a_lock(tmp_path: Path) -> 
 
 def test_a_plan_says_why_a_stage_of_another_lock_has_to_run(tmp_path: Path) -> None:
     free, held_to = plan(None), lock_of(tmp_path)
-    tags = explain.describe(free) | {f"bake:stage:{s.name}": s.digest for s in free.stages}
+    tags = description.describe(free) | {f"bake:stage:{s.name}": s.digest for s in free.stages}
     states: dict[str, explain.State] = {stage.name: "to run" for stage in free.stages}
     why = explain.reasons(plan(held_to), states, tags)["base"].why
     assert any(line.startswith("LOCKED_APT") for line in why), why

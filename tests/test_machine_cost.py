@@ -14,7 +14,8 @@ from bake.aws import price
 from bake.aws.machine import Machine, machines, stop
 from bake.aws.order import run_machine
 from bake.aws.price import _Known
-from bake.machine.cost import Cost, Disk, cost, costs, document, in_words, money, rate
+from bake.console.format import money, rate
+from bake.machine.cost import Cost, Disk, cost, costs, document, in_words
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 MACHINE = Machine(

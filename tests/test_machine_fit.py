@@ -11,7 +11,7 @@ from bake import catalog as catalogs
 from bake.errors import RequestError
 from bake.machine import fit
 from bake.machine.fit import Contents
-from bake.plan import changes
+from bake.plan import changes, description
 
 CATALOG = catalogs.load()
 TYPES = CATALOG.instance_types
@@ -19,7 +19,7 @@ TYPES = CATALOG.instance_types
 
 def inside(recipe: str) -> Contents:
     """What the image of a recipe says of itself."""
-    tags = changes.describe(real_plan(RECIPES[recipe]))
+    tags = description.describe(real_plan(RECIPES[recipe]))
     assert tags
     architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
     return fit.contents(CATALOG, tags, architecture)
@@ -62,10 +62,12 @@ def test_what_is_told_as_a_hash_alone_is_known_too(
 ) -> None:
     whole = inside("mxnet-cu101")
     monkeypatch.setattr(changes, "_KEPT", (kept,))  # as of a plan too large for longer values
-    tags = changes.describe(real_plan())
-    described = changes.read(tags)
+    tags = description.describe(real_plan())
+    described = description.read(tags)
     assert described
-    assert isinstance(described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], changes.Hash)
+    assert isinstance(
+        described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], description.Hash
+    )
     assert fit.contents(CATALOG, tags, "x86_64") == whole
 
 

@@ -25,8 +25,9 @@ from bake.aws.client.session import Cloud, connect
 from bake.aws.machine import Machine, find_machine, start, stop
 from bake.errors import HostKeyError, RequestError
 from bake.files import home
-from bake.machine import include, key_store, ssh_config, transfer
+from bake.machine import key_store, ssh_config, transfer
 from bake.machine import run as shell
+from bake.machine import ssh_config as include
 from bake.machine.ssh_config import Host
 from bake.ssh import keys
 

@@ -10,11 +10,11 @@ import pytest
 from aws_in_process import ACCOUNT, REGION, Aws, aws_in_process
 
 from bake.aws.image import Image, images
-from bake.aws.machine import Machine
+from bake.aws.machine import Machine, find_ours
 from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.errors import CloudError, RequestError
 from bake.images import selection
-from bake.images.selection import choose_image, find_ours
+from bake.images.selection import choose_image
 
 GPU = ("gpu",)
 ANYTHING = ("gpu", "cpu", "no")

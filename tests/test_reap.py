@@ -29,6 +29,7 @@ from bake.aws.reap import Removal
 from bake.aws.remains import KINDS, Remains
 from bake.aws.tags import rfc3339, specifications
 from bake.cli.command import raise_for, running
+from bake.cli.views import reap
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.pipeline import reaping
@@ -59,7 +60,7 @@ def some(kind: Any, **more: Any) -> Remains:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *reaped: reaping.Reaped) -> list[str]:
-    reaping.show(Console(), reaped, "invoke reap --region us-east-1 --yes")
+    reap.show(Console(), reaped, "invoke reap --region us-east-1 --yes")
     lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
     assert all(len(line) <= 80 for line in lines), lines
     return lines
@@ -104,11 +105,11 @@ def test_what_stays_is_named_with_its_command(capsys: pytest.CaptureFixture[str]
     left = Leftover(str(one), one.command, "OperationNotPermitted: It is protected.")
     error = CloudError("Not all could be removed", details=[str(left)])
     reaped = reaping.Reaped("us-east-1", NOW, [one], {one: 0.0}, [Removal(one, left)], error)
-    reaping.show(Console(), [reaped], "")
+    reap.show(Console(), [reaped], "")
     said = capsys.readouterr().err
     assert f"Remove it with: {one.command}" in said
     assert "Nothing was removed" not in said
-    reaping.show(Console(json=True), [reaped], "")
+    reap.show(Console(json=True), [reaped], "")
     [document] = json.loads(capsys.readouterr().out)
     [each] = document["remains"]
     assert (each["state"], each["command"]) == ("left", one.command)

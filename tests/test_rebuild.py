@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bake.aws.failures import Failures
+from bake.cli.views import github
 from bake.errors import BakeError, StageError
 from bake.pipeline import rebuild
 from bake.pipeline.rebuild import Report, Status
@@ -116,7 +117,7 @@ def table(text: str) -> list[list[str]]:
 
 def test_the_summary_has_a_row_for_each_recipe() -> None:
     failures = Failures(3, "x", datetime(2026, 3, 1, tzinfo=UTC), "cuda ended with 100")
-    text = rebuild.summary(
+    text = github.summary(
         [
             Report("a", "baked", 754.0, ("base image: ami-1 → ami-2",), "ami-9", "gpu", "$0.22"),
             Report("b", "there already", 2.0, (), "ami-8", "gpu"),
@@ -139,7 +140,7 @@ def test_the_summary_has_a_row_for_each_recipe() -> None:
 
 def test_nothing_in_an_error_is_a_table_a_tag_a_mention_or_a_link() -> None:
     error = BakeError(HOSTILE, hint=HOSTILE, reason=HOSTILE, code="X|Y", details=[HOSTILE])
-    text = rebuild.summary(
+    text = github.summary(
         [
             Report("a|b", "failed", 1.0, why=(HOSTILE,), cost=HOSTILE, error=error),
             Report("c", "baked", 1.0),
@@ -164,34 +165,34 @@ def test_nothing_in_an_error_is_a_table_a_tag_a_mention_or_a_link() -> None:
 
 def test_a_long_log_is_shown_by_its_end() -> None:
     error = BakeError("failed", details=[f"line {n} {'x' * 1000}" for n in range(500)])
-    text = rebuild.summary([Report("a", "failed", 1.0, error=error)])
+    text = github.summary([Report("a", "failed", 1.0, error=error)])
     assert "line 499" in text
     assert "line 100" not in text
     assert len(text) < 20_000
 
 
 def test_a_summary_is_written_where_github_wants_it_and_nowhere_else(tmp_path: Path) -> None:
-    rebuild.write_summary("text", {})
+    github.write_summary("text", {})
     file = tmp_path / "summary"
     file.write_text("before\n")
-    rebuild.write_summary("## A\n\n| a |", {"GITHUB_STEP_SUMMARY": str(file)})
+    github.write_summary("## A\n\n| a |", {"GITHUB_STEP_SUMMARY": str(file)})
     assert file.read_text() == "before\n## A\n\n| a |\n"
 
 
 @given(st.text(), st.integers(0, 120))
 def test_what_is_cut_fits_and_is_whole_text(text: str, size: int) -> None:
-    assert len(rebuild.cut(text, size).encode()) <= size
+    assert len(github.cut(text, size).encode()) <= size
 
 
 def test_too_long_a_summary_is_cut_where_it_can_still_be_read(tmp_path: Path) -> None:
     error = BakeError("ä" * 200, details=["ö" * 290] * 40)
-    text = rebuild.summary([Report(f"r{n}", "failed", 1.0, error=error) for n in range(100)])
-    assert len(text.encode()) > rebuild.MOST_BYTES
+    text = github.summary([Report(f"r{n}", "failed", 1.0, error=error) for n in range(100)])
+    assert len(text.encode()) > github.MOST_BYTES
     file = tmp_path / "summary"
     file.write_text("x" * 5000)
-    rebuild.write_summary(text, {"GITHUB_STEP_SUMMARY": str(file)})
+    github.write_summary(text, {"GITHUB_STEP_SUMMARY": str(file)})
     shown = file.read_text()
-    assert rebuild.MOST_BYTES - 1000 < file.stat().st_size <= rebuild.MOST_BYTES
+    assert github.MOST_BYTES - 1000 < file.stat().st_size <= github.MOST_BYTES
     assert shown.count("<pre>") == shown.count("</pre>")
     assert shown.endswith("… and more, which does not fit in here.\n")
 

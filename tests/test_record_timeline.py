@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bake.interrupts import Cancelled
 from bake.record import Timeline
+from bake.threads import Cancelled
 
 BEGAN = datetime(2026, 11, 21, 4, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bake import interrupts
+from bake import threads
 from bake.aws.user_data import user_data
 from bake.errors import ConnectError, RemoteError
 from bake.local import control
@@ -272,7 +272,7 @@ def test_a_hold_that_is_called_off_puts_everything_back(ssh: Connection) -> None
     def hold_it() -> None:
         with hold(ssh):
             held.set()
-            interrupts.pause(30)
+            threads.pause(30)
 
     def fail() -> None:
         assert held.wait(30)

@@ -16,7 +16,7 @@ import pytest
 from proxy import Proxy
 from sshd import Machine, sshd
 
-from bake import interrupts
+from bake import threads as interrupts
 from bake.errors import ConnectError, StageError
 from bake.ssh import keys, runner
 from bake.ssh.command import Command

@@ -15,12 +15,13 @@ from invoke.exceptions import Exit
 from kitchen import Kitchen, Witness, machines_ever
 from leftovers import held
 
-from bake import catalog, schedule
+from bake import catalog
 from bake.aws.failures import Failures, failures, forget_failures
 from bake.cli.command import raise_for
+from bake.cli.views import github
 from bake.local import control, standin
 from bake.local.machines import os_images
-from bake.pipeline import rebuild as rebuilding
+from bake.pipeline import rebuild as schedule
 from bake.pipeline.bake import Options
 from bake.pipeline.preview import Preview, preview
 from bake.pipeline.rebuild import Report
@@ -102,7 +103,7 @@ def test_the_second_rebuild_in_a_row_starts_no_machine_and_then_only_what_has_ch
     assert set(statuses(second).values()) == {"there already"}
     assert {each.image_id for each in second.values()} == {each.image_id for each in first.values()}
     assert machines_ever() == before
-    assert rebuilding.headline(list(second.values())) == "3 with nothing to do"
+    assert github.headline(list(second.values())) == "3 with nothing to do"
 
     plant.kitchen.stage("x", "base", body="echo changed")
     assert plant.matrix() == ["with-x"]
@@ -164,7 +165,7 @@ def test_of_three_one_fails_and_the_others_are_baked(plant: Plant, witness: Witn
     with pytest.raises(Exit) as ended:
         raise_for(list(reports.values()))
     assert ended.value.code == 1
-    summary = rebuilding.summary(list(reports.values()))
+    summary = github.summary(list(reports.values()))
     assert summary.startswith("## Rebuild: 2 baked, 1 failed\n")
     [row] = [line for line in summary.splitlines() if "**failed**" in line and line[0] == "|"]
     assert row.startswith("| <code>bad</code> |")

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake import interrupts
+from bake import threads
 from bake.errors import StageError
-from bake.interrupts import Cancelled
 from bake.pipeline.scheduler import Digests, Floor
-from bake.threads import TaskGroup
+from bake.threads import Cancelled, TaskGroup
 
 
 def stage(digest: str, *needs: str, reboots: bool = False) -> Any:
@@ -206,11 +205,11 @@ def test_who_waits_is_called_off_at_once() -> None:
     floor.add("second", line("b"), frozenset)
     floor.wait_for_turn("first")
     waits = threading.Event()
-    scope = interrupts.Scope()
+    scope = threads.Scope()
     ended: list[BaseException] = []
 
     def wait() -> None:
-        interrupts.enter(scope)
+        threads.enter(scope)
         try:
             floor.wait_for_turn("second", on_wait=lambda text: waits.set())
         except Cancelled as error:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bake import interrupts
-from bake.interrupts import Cancelled, Scope, held_back, one_interrupt, pause
-from bake.threads import TaskGroup, together
+from bake import threads
+from bake.threads import Cancelled, Scope, TaskGroup, held_back, one_interrupt, pause, together
 
 
 class Piece:
@@ -33,7 +32,7 @@ class Piece:
         finally:
             with held_back():
                 pause(0.2)
-                interrupts.check()
+                threads.check()
                 self.said.append("cleaned up")
 
 
@@ -120,7 +119,7 @@ def test_what_a_piece_raises_when_it_is_called_off_does_not_hide_why() -> None:
 def test_a_piece_that_never_waits_is_called_off_where_it_asks() -> None:
     def busy() -> None:
         while True:
-            interrupts.check()
+            threads.check()
 
     with pytest.raises(ZeroDivisionError):
         together(busy, fail)
@@ -129,9 +128,9 @@ def test_a_piece_that_never_waits_is_called_off_where_it_asks() -> None:
 def test_work_outside_of_groups_is_never_called_off() -> None:
     with pytest.raises(ZeroDivisionError):
         together(Piece(), fail)
-    assert interrupts.scope() is None
+    assert threads.scope() is None
     pause(0)
-    interrupts.check()
+    threads.check()
 
 
 def test_the_failure_of_a_group_ends_the_groups_in_its_pieces() -> None:
@@ -163,7 +162,7 @@ def test_a_group_that_cleans_up_is_not_called_off() -> None:
 
     def remove(what: str) -> None:
         pause(0.1)
-        interrupts.check()
+        threads.check()
         removed.append(what)
 
     def work() -> None:

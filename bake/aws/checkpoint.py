@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,10 +38,9 @@ from bake.aws.tags import (
     write_seconds,
 )
 from bake.errors import CheckpointError, CloudError, MachineError
-from bake.recipe.recipe import SEAL
 
 if TYPE_CHECKING:
-    from bake.plan.plan import Plan
+    pass
 
 OnProgress = Callable[[str], None]
 
@@ -49,7 +48,6 @@ OnProgress = Callable[[str], None]
 _COMPLETED_S = 6 * HOUR
 _LOST_S = MINUTE
 _NOT_FOUND = "InvalidSnapshot.NotFound"
-_USABLE = {"pending", "completed"}
 
 
 @dataclass(frozen=True)
@@ -81,44 +79,6 @@ def contents_digest(stages: Mapping[str, str]) -> str:
     """The value of `bake:checkpoint`: sha256 in hex over each stage's name and digest."""
     text = json.dumps(dict(stages), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime) -> bool:
-    """Whether all that it holds is a part of this plan that can stand alone. Pure.
-
-    The size of the recipe's disk is `best`'s to look at.
-    """
-    stages = {stage.name: stage for stage in plan.stages if stage.name != SEAL}
-    held = checkpoint.stages
-    return (
-        checkpoint.sound
-        and checkpoint.state in _USABLE
-        and not checkpoint.has_expired(now)
-        and bool(held)
-        and all(name in stages and stages[name].digest == digest for name, digest in held.items())
-        and all(set(stages[name].needs) <= held.keys() for name in held)
-    )
-
-
-def best(
-    checkpoints: Iterable[Checkpoint], plan: Plan, disk_gb: int, *, now: datetime
-) -> Checkpoint | None:
-    """The one that saves most of this plan's time, and None where none is usable. Pure.
-
-    By seconds where they are known of every stage, else by the number of stages; then one that is
-    completed, then the newest. One that turned out bad is left out, and this asked again.
-    """
-    able = [c for c in checkpoints if c.size_gb <= disk_gb and usable(c, plan, now=now)]
-    # The same digest is the same work, whoever has measured it.
-    seconds = {n: s for c in able for n, s in c.seconds.items() if n in c.stages}
-    timed = all(name in seconds for c in able for name in c.stages)
-
-    def worth(checkpoint: Checkpoint) -> tuple[float, int, bool, datetime]:
-        names = sorted(checkpoint.stages)
-        saved = sum(seconds[name] for name in names) if timed else 0.0
-        return saved, len(names), checkpoint.state == "completed", checkpoint.started_at
-
-    return max(able, key=worth, default=None)
 
 
 def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from bake.aws.tags import (
     read,
     specifications,
 )
-from bake.errors import CloudError, ImageError
+from bake.errors import CloudError, Finding, ImageError
 
 OnProgress = Callable[[str], None]
 
@@ -388,3 +389,32 @@ def _image(image: Answer) -> Image:
         protected=image.get("DeregistrationProtection", "disabled") != "disabled",
         launched_at=moment(image.get("LastLaunchedTime") or ""),
     )
+
+
+# CreateImage, "Name".
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+
+
+def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
+    """What is wrong with the name of an image to be."""
+    if not _IMAGE_NAME.fullmatch(image_name):
+        message = f"{image_name!r} is no name for an image"
+        hint = "3 to 128 letters, digits, spaces, and any of ()[]./-'@_"
+        return [Finding("name", message, hint)]
+    taken = cloud.pages(
+        "DescribeImages",
+        "Images",
+        Owners=["self"],
+        IncludeDeprecated=True,
+        IncludeDisabled=True,
+        Filters=[{"Name": "name", "Values": [image_name]}],
+    )
+    return [
+        Finding(
+            "name",
+            f"the image {image['ImageId']} ({image['State']}) is already named {image_name}",
+            f"Choose another --name, or remove it: aws ec2 deregister-image --region "
+            f"{cloud.region} --delete-associated-snapshots --image-id {image['ImageId']}",
+        )
+        for image in taken
+    ]

@@ -13,6 +13,7 @@ from bake.aws.client.undo import clean_up
 from bake.aws.image import (
     Image,
     OnProgress,
+    check_name,
     delete_image,
     find_image_by_name,
     images,
@@ -23,7 +24,6 @@ from bake.aws.image import (
 from bake.aws.lease import lease
 from bake.aws.tags import NAME, RUN, Run, Tags, new_run, specifications
 from bake.errors import CloudError, ImageError, RequestError
-from bake.pipeline.preflight import check_name
 
 _AGAIN = "Copy it again"
 # Longer than an image is waited for.

@@ -14,7 +14,7 @@ from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.market import Market
 from bake.aws.security_group import remove_security_groups
 from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, moment, read, specifications
-from bake.errors import CloudError, LostError, MachineError
+from bake.errors import CloudError, LostError, MachineError, RequestError
 
 OnState = Callable[[str], None]
 
@@ -348,3 +348,16 @@ def _machine(instance: dict[str, Any]) -> Machine:
         prepaid=instance.get("InstanceLifecycle") == "capacity-block",
         network_interface_id=interfaces.get(0, ""),
     )
+
+
+def find_ours(cloud: Cloud, word: str | None) -> Machine:
+    """The machine of that id or name; without a word, the only one that there is."""
+    everything = machines(cloud)
+    found = [m for m in everything if word is None or word in (m.instance_id, m.name)]
+    if len(found) == 1:
+        return found[0]
+    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in everything]
+    if not found:
+        message = f"There is no machine {word}" if word else "There is no machine of ours"
+        raise RequestError(f"{message} in {cloud.region}", details=listed)
+    raise RequestError("Which machine?", details=listed, hint="Give its id or its name")

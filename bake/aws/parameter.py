@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bake import json_text
+from bake import files
 from bake.aws.client.session import Cloud, pages
 from bake.aws.tags import Tags
 from bake.errors import CloudError
@@ -76,7 +76,7 @@ def encode(document: dict[str, Any]) -> str:
 def decode(value: str) -> dict[str, Any]:
     """What `encode` wrote; nothing where a hand has made something else of it."""
     try:
-        document = json_text.read(value)
+        document = files.read(value)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from bake.aws.client.response import Answer
 from bake.aws.client.session import Cloud
 from bake.aws.market import Market, Placement
-from bake.aws.offer import offered_zones
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
 from bake.aws.reservation import Reservation
 from bake.errors import CloudError, Finding
@@ -204,3 +203,22 @@ def _placement(
         market=market,
         reservation=reservation,
     )
+
+
+# EC2's most values of one filter.
+_MOST_VALUES = 200
+
+
+def offered_zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
+    """By type, also for very many; none for one that is not offered, or not known."""
+    zones: defaultdict[str, set[str]] = defaultdict(set)
+    for start in range(0, len(names), _MOST_VALUES):
+        some = list(names[start : start + _MOST_VALUES])
+        for offering in cloud.pages(
+            "DescribeInstanceTypeOfferings",
+            "InstanceTypeOfferings",
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": some}],
+        ):
+            zones[offering["InstanceType"]].add(offering["Location"])
+    return zones

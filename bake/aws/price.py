@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from bake import json_text
+from bake import files
 from bake.aws.client.session import Cloud, pages
 from bake.aws.market import Placement
 from bake.errors import CloudError
@@ -186,7 +186,7 @@ def _offers(cloud: Cloud, unit: str, **terms: str) -> Iterator[tuple[Mapping[str
     ]
     request = {"ServiceCode": "AmazonEC2", "FormatVersion": "aws_v1", "Filters": filters}
     for text in pages(cloud.pricing, "GetProducts", "PriceList", **request):
-        document = json_text.read(text)
+        document = files.read(text)
         for usd in _on_demand_usd(document, unit):
             yield document.get("product", {}).get("attributes", {}), usd
 

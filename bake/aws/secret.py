@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bake import json_text
+from bake import files
 from bake.aws.client.session import Cloud
 from bake.errors import CloudError, RequestError
 
@@ -25,7 +25,7 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     if key is None:
         return value
     try:
-        document = json_text.read(value)
+        document = files.read(value)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -63,7 +63,7 @@ def bake(
             no_spot=no_spot,
             local=local,
         )
-        from bake.cli.views import images
+        from bake.cli.views import bakes
         from bake.pipeline import bake as pipeline
         from bake.pipeline.builder import OnFailure
 
@@ -79,13 +79,13 @@ def bake(
         )
         if len(chosen) > 1:
             outcomes = pipeline.bake_all(orders, options, refused)
-            images.show_outcomes(console, outcomes)
+            bakes.show_outcomes(console, outcomes)
             raise_for(outcomes)
             return
         ((workshop, only),) = orders
         console.note(f"{only.name}: {only.description}")
         outcome = pipeline.bake(workshop, only, options)
-        images.show_outcome(console, outcome, f"{invoke_word()} launch-from-ami {workshop.here}")
+        bakes.show_outcome(console, outcome, f"{invoke_word()} launch-from-ami {workshop.here}")
 
 
 @task(
@@ -124,7 +124,7 @@ def plan(
         )
         from functools import partial
 
-        from bake.cli.views import images
+        from bake.cli.views import bakes, plans
         from bake.pipeline import bake as pipeline
         from bake.pipeline.preview import preview
 
@@ -136,8 +136,8 @@ def plan(
         else:
             found, failed = pipeline.for_each(orders, partial(preview, fresh=fresh))
             previews, refused = [each for _, each in found], refused + failed
-        images.show_plans(console, previews)
-        images.show_failures(console, refused)
+        plans.show_plans(console, previews)
+        bakes.show_failures(console, refused)
         raise_for(refused)
 
 
@@ -172,10 +172,9 @@ def rebuild(
     """Bake what has changed since the last image of each recipe, and nothing else."""
     console = new_console(json, quiet, verbose)
     with running(console):
-        from bake import schedule
-        from bake.cli.views import images
+        from bake.cli.views import bakes, github
         from bake.pipeline import bake as pipeline
-        from bake.pipeline import rebuild as rebuilding
+        from bake.pipeline import rebuild as schedule
 
         chosen = chosen_recipes(recipe, everything=not recipe, local=local)
         options = pipeline.Options(machines=jobs)
@@ -187,17 +186,17 @@ def rebuild(
         if matrix:
             given_up = schedule.given_up_of(candidates, limit)
             if given_up:
-                rebuilding.write_summary(rebuilding.summary(given_up), os.environ)
-                images.show_reports(console, given_up)
+                github.write_summary(github.summary(given_up), os.environ)
+                bakes.show_reports(console, given_up)
             # The one thing for a program to read, and so for stdout.
             print(schedule.matrix(candidates, refused + unknown, limit=limit))
             return
         reports = schedule.rebuild(candidates, refused + unknown, options, limit=limit)
-        text = rebuilding.summary(reports)
-        rebuilding.write_summary(text, os.environ)
+        text = github.summary(reports)
+        github.write_summary(text, os.environ)
         if summary:
             Path(summary).write_text(f"{text}\n")
-        images.show_reports(console, reports)
+        bakes.show_reports(console, reports)
         raise_for(reports)
 
 
@@ -221,7 +220,7 @@ def lock(
     console = new_console(json)
     with running(console):
         from bake import files
-        from bake.cli.views import images
+        from bake.cli.views import bakes
         from bake.errors import RequestError
         from bake.plan import lock as locks
         from bake.recipe import recipe as recipe_module
@@ -237,7 +236,7 @@ def lock(
             made = locks.from_record(found, name, locks.earlier(path))
             locks.write(made, path)
             written.append((path, made))
-        images.show_locks(console, written)
+        bakes.show_locks(console, written)
 
 
 @task(

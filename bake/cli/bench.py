@@ -46,6 +46,8 @@ def bench(
     console = new_console(json, quiet, verbose)
     with running(console, interrupted="what was launched for it has been terminated"):
         from bake import files
+        from bake.aws import machine as selection_machine
+        from bake.cli.views import bench as speed_bench
         from bake.errors import RequestError
         from bake.images import selection
         from bake.machine.bench import bench as speed
@@ -74,9 +76,9 @@ def bench(
                 jobs=jobs,
             )
         else:
-            found = selection.find_ours(cloud, name)
+            found = selection_machine.find_ours(cloud, name)
             course = speed.a_course(cloud, found.recipe, **how)
             done = speed.bench_machine(cloud, found, course, console)
-        speed.show(console, done, files.builds())
+        speed_bench.show(console, done, files.builds())
         if any(each.failure or not each.figures for each in done.machines):
             raise Exit(code=1)

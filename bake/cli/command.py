@@ -114,7 +114,7 @@ def running(
     A traceback is left only for what is our own mistake. `interrupted` says how things are then.
     """
     from bake.errors import BakeError
-    from bake.interrupts import one_interrupt
+    from bake.threads import one_interrupt
 
     try:
         with one_interrupt(console.warn):

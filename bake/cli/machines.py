@@ -66,9 +66,9 @@ def extend(
     """Put the end of a machine off: invoke extend NAME 2h."""
     console = new_console(json)
     with running(console):
-        from bake.cli.views import images
+        from bake.aws import machine as selection_machine
+        from bake.cli.views import machines as images_machines
         from bake.errors import RequestError
-        from bake.images import selection
         from bake.machine import cost, lifetime, ssh_config
 
         if not 1 <= len(machine) <= 2:
@@ -76,13 +76,13 @@ def extend(
         *names, time = machine
         by = lifetime.read_time(time, "extend")
         cloud = open_cloud(console, local=local, region=region)
-        found = selection.find_ours(cloud, names[0] if names else None)
+        found = selection_machine.find_ours(cloud, names[0] if names else None)
         host = ssh_config.host_of(cloud, found, ssh_port=ssh_port())
         with console.step(f"Extending {found.name}"), ssh_config.connection(host) as connection:
             extended = lifetime.extend(cloud, found, connection, by)
         paid = cost.of(cloud, extended)
         console.result(
-            images.machine_document(extended, paid, cloud.now()),
+            images_machines.machine_document(extended, paid, cloud.now()),
             f"Ends     {lifetime.describe(extended, cloud.now())}",
             f"Costs    {cost.in_words(paid)}",
         )
@@ -106,15 +106,15 @@ def _change(
     console = new_console(json)
     with running(console):
         from bake.aws import machine as machines
-        from bake.cli.views import images
-        from bake.images import selection
+        from bake.aws import machine as selection_machine
+        from bake.cli.views import machines as images_machines
         from bake.machine import cost, lifetime, ssh_config
         from bake.machine.key_store import forget_key, key_path
 
         cloud = open_cloud(console, local=local, region=region)
         changed = []
         for name in names or (None,):
-            found = selection.find_ours(cloud, name)
+            found = selection_machine.find_ours(cloud, name)
             # Of one that ends, what it has cost until now: afterwards nobody can tell.
             before = cost.of(cloud, found) if verb == "terminate" else None
             with console.step(f"{doing} {found.name or found.instance_id}") as step:
@@ -131,5 +131,5 @@ def _change(
                 # `ssh bake-NAME` finds it at its new address.
                 for host in ssh_config.hosts_of(cloud, [now], ssh_port=ssh_port())[0]:
                     ssh_config.write(host)
-            changed.append(images.machine_document(now, paid))
+            changed.append(images_machines.machine_document(now, paid))
         console.result(changed)

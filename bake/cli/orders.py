@@ -28,8 +28,8 @@ def chosen_recipes(
     """Those that are meant, each as it shall be baked. Whatever cannot work is refused here."""
     from bake import catalog
     from bake.errors import RequestError
-    from bake.plan.plan import refuse_what_cannot_work
     from bake.recipe import recipe as recipes
+    from bake.recipe.compatibility import refuse_what_cannot_work
 
     if spot and no_spot:
         raise RequestError("--spot and --no-spot exclude each other", hint="Give one of them")

@@ -114,13 +114,13 @@ def _reached(
     """
     console = new_console()
     with running(console, interrupted="the machine runs on"):
-        from bake.images import selection
+        from bake.aws import machine as selection_machine
         from bake.machine import cost
         from bake.machine import run as shell
         from bake.machine import ssh_config as reach
 
         cloud = open_cloud(console, local=local, region=region)
-        found = selection.find_ours(cloud, machine)
+        found = selection_machine.find_ours(cloud, machine)
 
         host = reach.host_of(cloud, found, ssh_port=ssh_port())
         if priced:
@@ -161,15 +161,15 @@ def ssh_config(
     """Print what makes `ssh bake-NAME` work, and with --write, make it."""
     console = new_console(json)
     with running(console):
+        from bake.aws import machine as selection_machine
         from bake.aws.machine import machines as find_machines
-        from bake.images import selection
-        from bake.machine import include as includes
+        from bake.machine import ssh_config as includes
         from bake.machine import ssh_config as reach
 
         cloud = open_cloud(console, local=local, region=region)
         if machine:
             hosts = [
-                reach.host_of(cloud, selection.find_ours(cloud, name), ssh_port=ssh_port())
+                reach.host_of(cloud, selection_machine.find_ours(cloud, name), ssh_port=ssh_port())
                 for name in machine
             ]
         else:
@@ -225,13 +225,13 @@ def jupyter(
     """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
     console = new_console(json, quiet)
     with running(console, interrupted="the machine runs on"):
-        from bake.images import selection
+        from bake.aws import machine as selection_machine
         from bake.machine import cost, jupyter, lifetime
         from bake.machine import ssh_config as reach
 
         jupyter.check_port(port)
         cloud = open_cloud(console, local=local, region=region)
-        found = selection.find_ours(cloud, only(machine, "machine"))
+        found = selection_machine.find_ours(cloud, only(machine, "machine"))
         host = reach.host_of(cloud, found, ssh_port=ssh_port())
         if not stop:
             console.print(

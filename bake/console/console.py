@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -25,24 +26,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bake.console.format import duration
 from bake.errors import BakeError
-from bake.interrupts import Cancelled
+from bake.threads import Cancelled
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_A_SECOND = 8
-
-
-def duration(seconds: float) -> str:
-    """`0.8 s`, `42 s`, `3 min 05 s`, `2 h 04 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 # What a terminal would obey, as signs that say so; a newline and a tab are only that. The last ones
@@ -382,3 +371,26 @@ class Console:
                 lines = text.wrap(err, room) if wrap else text.split("\n", allow_blank=True)
                 text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
             err.print(text, soft_wrap=not wrap or bool(prefix))
+
+
+def folded(
+    columns: Sequence[str], rows: Sequence[list[str]], column: int, width: int
+) -> list[list[str]]:
+    """With one column in several lines where there is no room, so that the others stay whole."""
+    room = max(room_for(columns, rows, column, width), 8)
+    return [[*row[:column], "\n".join(wrap(row[column], room)), *row[column + 1 :]] for row in rows]
+
+
+def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> int:
+    """What the others leave of the width to a column; two blanks stand between each."""
+    taken = 0
+    for number, cells in enumerate(zip(columns, *rows, strict=True)):
+        if number != column:
+            taken += 2 + max(len(line) for cell in cells for line in cell.split("\n"))
+    return width - taken
+
+
+def error_document(error: BakeError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {"type": type(error).__name__, "message": error.message, "hint": error.hint}

@@ -8,7 +8,6 @@ from functools import partial
 
 from bake.aws.client.session import Cloud, enabled_regions
 from bake.aws.image import Image, find_image, images
-from bake.aws.machine import Machine, machines
 from bake.errors import CloudError, RequestError
 from bake.threads import together
 
@@ -132,16 +131,3 @@ def _line(image: Image) -> str:
 
 def _listed(words: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(words))
-
-
-def find_ours(cloud: Cloud, word: str | None) -> Machine:
-    """The machine of that id or name; without a word, the only one that there is."""
-    everything = machines(cloud)
-    found = [m for m in everything if word is None or word in (m.instance_id, m.name)]
-    if len(found) == 1:
-        return found[0]
-    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in everything]
-    if not found:
-        message = f"There is no machine {word}" if word else "There is no machine of ours"
-        raise RequestError(f"{message} in {cloud.region}", details=listed)
-    raise RequestError("Which machine?", details=listed, hint="Give its id or its name")

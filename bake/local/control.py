@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bake import files
 from bake.errors import LocalCloudError
+from bake.local import control
+from bake.local.machines.engine import find_engine
 
 DEFAULT_PORT = 4747
 # Generous: the engine does one thing at a time, and may be in the middle of somebody's image.
@@ -212,3 +215,17 @@ def _failure(failure: Path, log: Path) -> LocalCloudError:
         return LocalCloudError(
             "The local cloud cannot be started", hint=f"Its log is {log}", details=last
         )
+
+
+def needs() -> Mapping[str, Callable[[], str]]:
+    """What says how each of them is; LocalCloudError where it is missing."""
+    return {"containers": _containers, "local cloud": _cloud}
+
+
+def _containers() -> str:
+    return find_engine().note
+
+
+def _cloud() -> str:
+    endpoint = control.status()
+    return f"runs at {endpoint.url}" if endpoint else "does not run; it is started when needed"

@@ -16,6 +16,7 @@ from typing import Any
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.price import on_demand, refusals, spot_by_zone, volume_price
+from bake.console.format import money, rate
 from bake.errors import CloudError
 from bake.threads import together
 
@@ -146,18 +147,6 @@ def in_words(cost: Cost) -> str:
         return "price unknown"
     spent = f"{about}${money(cost.since_launch)} since its launch"
     return f"{about}${rate(cost.per_hour)} an hour, {spent}"
-
-
-def rate(usd: float) -> str:
-    """To a hundredth of a cent, which is what spot prices differ by; from 10 USD on to a cent."""
-    text = f"{usd:.4f}" if usd < 10 else f"{usd:.2f}"
-    whole, _, cents = text.partition(".")
-    return f"{whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def money(usd: float) -> str:
-    """To a cent; what is less than one, but not nothing, is said to be."""
-    return "<0.01" if 0 < usd < 0.01 else f"{usd:.2f}"
 
 
 def document(cost: Cost | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bake.catalog import Build, Catalog, Cuda, Driver, InstanceType, distance, nearest, runs_on
 from bake.errors import Finding, RequestError
-from bake.plan import changes
+from bake.plan import description
 from bake.recipe.compatibility import driver_problem
 
 
@@ -41,7 +41,7 @@ class Contents:
 
 def contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Contents:
     """By the description of the plan that an image of ours carries (`bake:plan:0…`)."""
-    described = changes.read(tags)
+    described = description.read(tags)
     if described is None:
         return Contents(architecture)
     told = {
@@ -49,7 +49,9 @@ def contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Co
     }
 
     def says(**values: str) -> bool:
-        return all(name in told and changes.is_same(told[name], values[name]) for name in values)
+        return all(
+            name in told and description.is_same(told[name], values[name]) for name in values
+        )
 
     return Contents(
         architecture,

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.market import Market
-from bake.aws.offer import offered_zones
+from bake.aws.placement import offered_zones
 from bake.aws.price import on_demand, refusals, silent, spot_by_zone
-from bake.aws.quota import Quota, quota_code, read_quotas
+from bake.aws.quota import Quota, gpu_quotas, quota_code, read_quotas
 from bake.catalog import Catalog, Gpu, InstanceType, nearest, numbers, runs_on
 from bake.errors import CloudError, RequestError
 from bake.machine import fit
-from bake.plan.plan import refuse_what_cannot_work
-from bake.recipe.compatibility import driver_problem
+from bake.recipe.compatibility import driver_problem, refuse_what_cannot_work
 from bake.threads import together
 
 if TYPE_CHECKING:
@@ -291,3 +290,48 @@ def _left(
 ) -> int | None:
     quota = quotas.get(quota_code(machine.name, market) or "")
     return max(0, quota.free) // machine.vcpus if isinstance(quota, Quota) else None
+
+
+def meant(catalog: Catalog, word: str) -> InstanceType:
+    """The type of that name, or the smallest of that family; RequestError for neither."""
+    family = [each for each in catalog.instance_types.values() if each.family == word]
+    if family:
+        return min(family, key=lambda each: each.vcpus)
+    if word in catalog.instance_types:
+        return catalog.instance_types[word]
+    families = dict.fromkeys(each.family for each in catalog.instance_types.values())
+    hint = nearest(word, catalog.instance_types if "." in word else families)
+    raise RequestError(f"{word} is neither a GPU machine nor a family of them", hint=hint)
+
+
+def codes_of(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
+    """Which quotas are meant: those that count this machine, or all of GPU machines."""
+    if machine is None:
+        found = gpu_quotas()
+    else:
+        found = {code: m for m in MARKETS if (code := quota_code(machine.name, m))}
+    return {code: market for code, market in found.items() if market == "spot" or not spot}
+
+
+def quota_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
+    """Its code; RequestError for a value that would not start a single machine.
+
+    `again` is the command as it was, without the value.
+    """
+    if vcpus < machine.vcpus:
+        raise RequestError(
+            f"Quotas are in vCPUs, and one {machine.name} has {machine.vcpus}: "
+            f"{vcpus} would start none",
+            hint=f"{again} --raise {machine.vcpus}",
+        )
+    code = quota_code(machine.name, "spot" if spot else "on-demand")
+    if code is None:
+        raise RequestError(
+            f"Which quota counts {machine.family} machines on the spot market is not known here",
+            hint="Ask in the Service Quotas console (AWS services, Amazon EC2, All … Spot)",
+        )
+    return code
+
+
+def how_many(vcpus: int, machine: InstanceType) -> str:
+    return f"{vcpus} vCPUs ({vcpus // machine.vcpus} × {machine.name})"

@@ -18,16 +18,17 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
-from bake import interrupts, json_text
+from bake import files, threads
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
 from bake.aws.machine import GONE, Machine, find_machine
 from bake.aws.tags import read_stages
-from bake.console.console import Console, duration
+from bake.console.console import Console
+from bake.console.format import duration
 from bake.errors import CloudError, ConnectError, LostError, RemoteError, RequestError
 from bake.files import on_machine
 from bake.machine import browser, lifetime
-from bake.plan.plan import PREFIXES
+from bake.recipe.recipe import PREFIXES
 from bake.ssh.connection import Connection
 from bake.ssh.tunnel import forward
 
@@ -101,7 +102,7 @@ def reached(connection: Connection, server: Server, wanted_port: int) -> Iterato
                     hint="It runs on the machine. That its sshd forwards nothing "
                     "(AllowTcpForwarding) would look so",
                 )
-            interrupts.pause(0.2)
+            threads.pause(0.2)
         yield port
 
 
@@ -173,7 +174,7 @@ def _hold(
     asked_at, silent = time.monotonic(), 0
     looked_up_at, near = -_LOOK_UP_S, False
     while silent < _SILENT:
-        interrupts.pause(_LOOK_S)
+        threads.pause(_LOOK_S)
         if connection.alive and time.monotonic() - asked_at > _ASK_S:
             said = _status(server, local_port)
             asked_at = time.monotonic()
@@ -226,7 +227,7 @@ def _come_back(cloud: Cloud, machine: Machine, connection: Connection, console: 
                 "Still no SSH connection. If this computer is in another network now, the "
                 "machine's security group does not let it in."
             )
-        interrupts.pause(1.0)
+        threads.pause(1.0)
 
 
 def _refuse_if_gone(cloud: Cloud, machine: Machine) -> None:
@@ -307,7 +308,7 @@ def _ask(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
 def _document(stdout: str) -> dict[str, Any]:
     """The last line's; {} for what is none."""
     try:
-        said = json_text.read((stdout.splitlines() or [""])[-1])
+        said = files.read((stdout.splitlines() or [""])[-1])
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}

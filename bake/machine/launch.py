@@ -23,10 +23,10 @@ from bake.aws.security_group import create_security_group, remove_security_group
 from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
 from bake.aws.user_data import user_data
 from bake.console.console import Console
+from bake.console.format import rate
 from bake.errors import RequestError
 from bake.machine import session_manager
 from bake.machine.boot import login_user, wait_until_reached
-from bake.machine.cost import rate
 from bake.machine.key_store import check_key, key_path, know_host, public_half, save_key
 from bake.machine.request import Wish, find_places
 from bake.machine.ssh_config import check_name, reach

@@ -19,7 +19,7 @@ from bake.aws.machine import Machine, tag
 from bake.aws.market import Market
 from bake.aws.tags import AT_END, ENDS, IDLE, TTL, Tags, moment, rfc3339
 from bake.aws.user_data import File
-from bake.console.console import duration
+from bake.console.format import duration
 from bake.errors import RemoteError, RequestError
 from bake.files import on_machine
 from bake.ssh.connection import Connection

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar
 
-from bake import interrupts
+from bake import threads
 from bake.aws.client.session import Cloud
 from bake.aws.machine import GONE, Machine, loss
 from bake.console.console import Console
@@ -80,12 +80,12 @@ class Watch:
                 raise lost from error
             if time.monotonic() >= settled_at:
                 return
-            interrupts.pause(_LOOK_S * 2)
+            threads.pause(_LOOK_S * 2)
 
     def _look(self) -> NoReturn:
         pause_s = _LOOK_S
         while True:
-            interrupts.pause(pause_s)
+            threads.pause(pause_s)
             if self._connection.alive:
                 pause_s = _LOOK_S
             elif lost := loss(self._cloud, self._machine):
@@ -110,7 +110,7 @@ class Watch:
             f"in {max(notice.left_s, 0):.0f} s"
         )
         while time.monotonic() < ends_at - self.reserve_s:
-            interrupts.pause(_LOOK_S)
+            threads.pause(_LOOK_S)
         raise self.noticed
 
     def _wait_for_notice(self) -> Notice | None:
@@ -119,7 +119,7 @@ class Watch:
             try:
                 return wait_for_notice(self._connection)
             except ConnectError:
-                interrupts.pause(_LOOK_S)
+                threads.pause(_LOOK_S)
             except RemoteError as error:
                 self._console.warn(f"{error.message}: {' '.join(error.details[-1:])}")
                 return None

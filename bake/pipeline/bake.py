@@ -23,14 +23,14 @@ from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, a_builder
 from bake.pipeline.checkpoints import StartPoints
 from bake.pipeline.finish import check_it_is_clean, prove_it, take_image, write_record, write_report
-from bake.pipeline.job import Job, Workshop, finished_image, make_folder, prepare, take_up
+from bake.pipeline.job import Job, Workshop, finished_image, prepare, take_up
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Floor
 from bake.pipeline.stages import run_one, run_stages
 from bake.plan.forecast import BUILDER, PROOF
-from bake.plan.plan import environment_prefix
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import Recipe, environment_prefix
 from bake.record import Inventory, Record, StageRecord, inventory
+from bake.record.builds import make_folder
 from bake.threads import TaskGroup
 from bake.verify import Check, Proof
 

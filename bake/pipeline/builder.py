@@ -26,7 +26,6 @@ from bake.aws.security_group import (
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
 from bake.errors import BakeError, CloudError, StageError, VerificationError
-from bake.interrupts import held_back
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
 from bake.machine.key_store import forget_key, key_path, know_host, save_key
@@ -35,6 +34,7 @@ from bake.pipeline.job import Job, Workshop
 from bake.pipeline.preflight import Ground
 from bake.ssh import keys
 from bake.ssh.connection import Connection
+from bake.threads import held_back
 
 
 @dataclass(frozen=True)

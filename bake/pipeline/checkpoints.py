@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 
 from bake.aws.checkpoint import (
     Checkpoint,
     as_image,
-    best,
     create_checkpoint,
     delete_checkpoint,
     wait_until_completed,
@@ -20,6 +19,7 @@ from bake.aws.snapshot import TOO_SOON
 from bake.errors import CheckpointError, CloudError, RemoteError
 from bake.pipeline.job import Job, Workshop
 from bake.plan.plan import Plan
+from bake.recipe.recipe import SEAL
 from bake.record import StageRecord
 from bake.ssh.connection import Connection
 from bake.ssh.hold import hold
@@ -123,3 +123,44 @@ def take_checkpoint(
     else:
         points.add(made)
     return True
+
+
+_USABLE = {"pending", "completed"}
+
+
+def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime) -> bool:
+    """Whether all that it holds is a part of this plan that can stand alone. Pure.
+
+    The size of the recipe's disk is `best`'s to look at.
+    """
+    stages = {stage.name: stage for stage in plan.stages if stage.name != SEAL}
+    held = checkpoint.stages
+    return (
+        checkpoint.sound
+        and checkpoint.state in _USABLE
+        and not checkpoint.has_expired(now)
+        and bool(held)
+        and all(name in stages and stages[name].digest == digest for name, digest in held.items())
+        and all(set(stages[name].needs) <= held.keys() for name in held)
+    )
+
+
+def best(
+    checkpoints: Iterable[Checkpoint], plan: Plan, disk_gb: int, *, now: datetime
+) -> Checkpoint | None:
+    """The one that saves most of this plan's time, and None where none is usable. Pure.
+
+    By seconds where they are known of every stage, else by the number of stages; then one that is
+    completed, then the newest. One that turned out bad is left out, and this asked again.
+    """
+    able = [c for c in checkpoints if c.size_gb <= disk_gb and usable(c, plan, now=now)]
+    # The same digest is the same work, whoever has measured it.
+    seconds = {n: s for c in able for n, s in c.seconds.items() if n in c.stages}
+    timed = all(name in seconds for c in able for name in c.stages)
+
+    def worth(checkpoint: Checkpoint) -> tuple[float, int, bool, datetime]:
+        names = sorted(checkpoint.stages)
+        saved = sum(seconds[name] for name in names) if timed else 0.0
+        return saved, len(names), checkpoint.state == "completed", checkpoint.started_at
+
+    return max(able, key=worth, default=None)

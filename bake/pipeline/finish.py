@@ -16,7 +16,7 @@ from bake.errors import BakeError
 from bake.machine.boot import login_user
 from bake.pipeline.job import Job, Workshop
 from bake.pipeline.secrets import revealed
-from bake.plan import changes
+from bake.plan import description
 from bake.plan.lock import asked
 from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
 from bake.ssh.connection import Connection
@@ -77,7 +77,7 @@ def take_image(
         LOGIN_USER: login_user(machine.tags),
         SECONDS: write_seconds({**seconds, **{s.name: s.seconds for s in stages}}),
     }
-    tags |= changes.describe(
+    tags |= description.describe(
         job.plan, base_image_name=job.ground.base_image.name, room=MOST_TAGS - len(tags)
     )
     with workshop.console.step("Image") as step, job.timeline.step("image", "Image") as noted:

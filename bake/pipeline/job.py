@@ -14,7 +14,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.image import Image, delete_image, image_name, images, wait_until_available
 from bake.aws.tags import Run, new_run
 from bake.console.console import Console
-from bake.errors import CloudError, ImageError, PreflightError, RequestError
+from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
 from bake.pipeline.preflight import Ground, preflight
 from bake.pipeline.secrets import Secrets, read_secrets
@@ -157,14 +157,3 @@ def take_up(workshop: Workshop, image: Image) -> Image | None:
             return None
         step.done(image.image_id)
     return image
-
-
-def make_folder(folder: Path) -> None:
-    """For the logs and the record; RequestError now rather than in the middle of the bake."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RequestError(
-            f"The logs cannot be written to {folder}: {error.strerror}",
-            hint="Choose another place: BAKE_BUILDS=FOLDER",
-        ) from None

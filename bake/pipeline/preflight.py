@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bake import catalog
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
+from bake.aws.image import check_name
 from bake.aws.market import Placement
 from bake.aws.placement import Found, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from bake.recipe.recipe import Recipe
 
 T = TypeVar("T")
-
-# CreateImage, "Name".
-_IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 @dataclass(frozen=True)
@@ -77,31 +74,6 @@ def preflight(
     if findings or base_image is None:
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
     return Ground(base_image, found.placements, found.findings)
-
-
-def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
-    """What is wrong with the name of an image to be."""
-    if not _IMAGE_NAME.fullmatch(image_name):
-        message = f"{image_name!r} is no name for an image"
-        hint = "3 to 128 letters, digits, spaces, and any of ()[]./-'@_"
-        return [Finding("name", message, hint)]
-    taken = cloud.pages(
-        "DescribeImages",
-        "Images",
-        Owners=["self"],
-        IncludeDeprecated=True,
-        IncludeDisabled=True,
-        Filters=[{"Name": "name", "Values": [image_name]}],
-    )
-    return [
-        Finding(
-            "name",
-            f"the image {image['ImageId']} ({image['State']}) is already named {image_name}",
-            f"Choose another --name, or remove it: aws ec2 deregister-image --region "
-            f"{cloud.region} --delete-associated-snapshots --image-id {image['ImageId']}",
-        )
-        for image in taken
-    ]
 
 
 def _ask(findings: list[Finding], place: str, question: Callable[[], T], otherwise: T) -> T:

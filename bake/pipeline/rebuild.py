@@ -6,35 +6,27 @@ Markdown that GitHub renders: nothing in them may become a table, a link or a me
 
 from __future__ import annotations
 
-import html
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from time import monotonic
+from typing import Literal
 
-from bake.aws.failures import Failures
-from bake.console.console import duration
-from bake.errors import BakeError
+from bake import catalog
+from bake.aws.failures import Failures, failures, forget_failures, note_failure
+from bake.errors import BakeError, CloudError, RequestError
+from bake.pipeline.bake import Options, Order, Outcome, bake_jobs, for_each
+from bake.pipeline.job import Workshop
+from bake.pipeline.preview import Preview, preview
+from bake.plan.forecast import money
+from bake.plan.plan import make_plan
+from bake.recipe.recipe import Recipe
 
 Status = Literal["baked", "there already", "failed", "not tried"]
 
 # GitHub, "Actions limits": "a maximum of 256 jobs per workflow run" out of a matrix.
 MOST_JOBS = 256
-# GitHub, "Workflow commands", "Step isolation and limits": "a maximum size of 1MiB" per step.
-MOST_BYTES = 1024 * 1024
-
-_LONGEST_CELL = 600
-_MOST_DETAILS, _LONGEST_DETAIL = 40, 300
-_SPOKEN: Mapping[Status, str] = {
-    "baked": "baked",
-    "there already": "nothing to do",
-    "failed": "**failed**",
-    "not tried": "**not tried**",
-}
-_COLUMNS = ("recipe", "what happened", "why", "image", "proved", "time", "cost")
 
 
 # Before ------------------------------------------------------------------------------------------
@@ -63,7 +55,7 @@ def groups(to_run: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
     return sorted(together, key=lambda names: order[names[0]])
 
 
-def matrix(groups: Sequence[tuple[str, ...]]) -> str:
+def as_matrix(groups: Sequence[tuple[str, ...]]) -> str:
     """A matrix of GitHub Actions, a job for each group, in one line; `{"include":[]}` for none.
 
     More groups than a matrix may have jobs share jobs.
@@ -83,28 +75,6 @@ def due(failures: Failures, limit: int | None, identity: str) -> bool:
 
 
 # Afterwards --------------------------------------------------------------------------------------
-
-
-class _Image(Protocol):
-    @property
-    def image_id(self) -> str: ...
-    @property
-    def verified(self) -> str: ...
-
-
-class Outcome(Protocol):
-    """What came of one bake, as the pipeline says it."""
-
-    @property
-    def recipe(self) -> str: ...
-    @property
-    def status(self) -> Status: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def image(self) -> _Image | None: ...
-    @property
-    def error(self) -> BakeError | None: ...
 
 
 @dataclass(frozen=True)
@@ -145,103 +115,119 @@ def given_up(recipe: str, failures: Failures) -> Report:
     return Report(recipe, "not tried", why=why)
 
 
-def summary(reports: Sequence[Report]) -> str:
-    """Markdown for people: a row for each recipe, and below it the failures in full."""
-    lines = [f"## Rebuild: {headline(reports)}", ""]
-    if reports:
-        lines += [_row(_COLUMNS), _row("---" for _ in _COLUMNS), *map(_report_row, reports), ""]
-    for each in reports:
-        if each.error is not None:
-            lines += [f"### {_escaped(each.recipe)}", "", *_failure(each.error), ""]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe before its rebuild. `identity` says what it asks for, whatever the base image."""
+
+    workshop: Workshop
+    preview: Preview
+    failures: Failures
+    identity: str
+
+    @property
+    def name(self) -> str:
+        return self.preview.plan.recipe.name
+
+    def is_due(self, limit: int | None) -> bool:
+        return self.preview.job.there or due(self.failures, limit, self.identity)
 
 
-def headline(reports: Sequence[Report]) -> str:
-    """`2 baked, 1 failed, 3 with nothing to do`."""
-    counts = Counter(each.status for each in reports)
-    words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
-    said = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
-    return ", ".join(said) or "no recipes"
+def look(orders: Sequence[Order]) -> tuple[list[Candidate], list[Outcome]]:
+    """What there would be to do for each; and those of which even that cannot be said."""
+    found, refused = for_each(orders, _candidate)
+    return [candidate for _, candidate in found], refused
 
 
-def write_summary(text: str, environ: Mapping[str, str]) -> None:
-    """Append it to `$GITHUB_STEP_SUMMARY`; nothing where that is not set.
-
-    Too long a text is cut: GitHub shows nothing at all of a summary that is.
-    """
-    if name := environ.get("GITHUB_STEP_SUMMARY"):
-        path = Path(name)
-        there = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
-            file.write(cut(text, MOST_BYTES - there))
-
-
-def cut(text: str, size: int) -> str:
-    """The whole lines of Markdown that fit into so many bytes of UTF-8, and a word on the rest."""
-    if len(text.encode()) < size:
-        return f"{text}\n"
-    close, more = "\n</pre>\n", "\n… and more, which does not fit in here.\n"
-    room = size - len(f"{close}{more}".encode())
-    if room < 0:
-        return ""
-    whole = text.encode()[:room].rpartition(b"\n")[0].decode()
-    is_open = whole.count("<pre>") > whole.count("</pre>")
-    return whole + (close if is_open else "\n") + more
-
-
-def _report_row(each: Report) -> str:
-    return _row(
-        (
-            _cell(each.recipe),
-            _SPOKEN[each.status] + (f"<br>{_said(each.error)}" if each.error else ""),
-            "<br>".join(map(_cell, each.why)),
-            _cell(each.image_id),
-            _cell(each.proved),
-            duration(each.seconds) if each.seconds is not None else "",
-            _cell(each.cost),
+def check(limit: int | None, summary: str | None) -> None:
+    """RequestError now rather than after hours."""
+    if limit is not None and limit < 1:
+        raise RequestError(
+            f"--give-up-after {limit}: after no failure at all, nothing would ever be tried",
+            hint="Give a number from 1 on, or --retry to try everything",
         )
+    if summary and not Path(summary).absolute().parent.is_dir():
+        raise RequestError(f"The summary cannot be written to {summary}: no such folder")
+
+
+def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[Report]:
+    """Those that are not tried any more."""
+    return [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
+
+
+def rebuild(
+    candidates: Sequence[Candidate],
+    refused: Sequence[Outcome],
+    options: Options,
+    *,
+    limit: int | None,
+) -> list[Report]:
+    """Bakes what has changed, and notes what fails. A recipe is given up after `limit` failures in
+    a row, until it asks for something else; None: never."""
+    began = monotonic()
+    tried = [candidate for candidate in candidates if candidate.is_due(limit)]
+    reports = given_up_of(candidates, limit)
+    reports += [report(outcome) for outcome in refused]
+    outcomes = bake_jobs([(c.workshop, c.preview.job) for c in tried], options, began)
+    by_name = {outcome.recipe: outcome for outcome in outcomes}
+    for candidate in tried:
+        outcome = by_name[candidate.name]
+        _note(candidate, outcome)
+        cost = _cost(candidate.preview, outcome)
+        reports.append(report(outcome, why=candidate.preview.why, cost=cost))
+    return sorted(reports, key=lambda each: each.recipe)
+
+
+def matrix(
+    candidates: Sequence[Candidate], refused: Sequence[Outcome], *, limit: int | None
+) -> str:
+    """The groups that have something to do, for GitHub Actions. What cannot even be looked at is a
+    group of its own, so that its job fails and says why."""
+    to_run = {
+        candidate.name: candidate.preview.to_run
+        for candidate in candidates
+        if candidate.is_due(limit) and not candidate.preview.job.there
+    }
+    return as_matrix(groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused}))
+
+
+def _candidate(workshop: Workshop, recipe: Recipe) -> Candidate:
+    plan = make_plan(
+        recipe,
+        catalog=catalog.load(),
+        payload=workshop.payload,
+        base_image_id="",
+        scripts=workshop.scripts,
+        lock=workshop.lock,
     )
+    found = preview(workshop, recipe)
+    return Candidate(workshop, found, failures(workshop.cloud, recipe.name), plan.digest)
+
+
+def _note(candidate: Candidate, outcome: Outcome) -> None:
+    cloud, job = candidate.workshop.cloud, candidate.preview.job
+    try:
+        if outcome.error is not None:
+            note_failure(cloud, job.run, candidate.identity, _said(outcome.error))
+        elif candidate.failures.count:
+            forget_failures(cloud, candidate.name)
+    except CloudError as error:
+        candidate.workshop.console.warn(f"The failures could not be noted: {error.message}")
 
 
 def _said(error: BakeError) -> str:
-    return _cell(error.message) + (f"<br>→ {_cell(error.hint)}" if error.hint else "")
+    return ": ".join(part for part in (error.message, error.code, error.reason) if part)
 
 
-def _failure(error: BakeError) -> list[str]:
-    """Not Markdown but HTML, up to its `</pre>`: blank lines and marks of Markdown mean nothing."""
-    said = ": ".join(filter(None, (error.code, error.reason)))
-    details = [line for detail in error.details for line in detail.splitlines()]
-    lines = [
-        error.message,
-        *([f"AWS says: {said}"] if said else []),
-        *details[-_MOST_DETAILS:],
-        *([f"→ {error.hint}"] if error.hint else []),
+def _cost(preview: Preview, outcome: Outcome) -> str:
+    """Of the machine, by the clock and the list; its snapshots cost as long as they are kept."""
+    record = outcome.record
+    if record is None:
+        return ""
+    usd = [
+        price
+        for place, price in preview.usd_per_hour.items()
+        if price is not None
+        and (place.instance_type, place.zone) == (record.instance_type, record.zone)
     ]
-    shown = (html.escape(_printable(line, _LONGEST_DETAIL), quote=False) for line in lines)
-    return ["<pre>", *shown, "</pre>"]
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    """A text of machines in a table. As code, GitHub makes no mention and no reference of it."""
-    words = _printable(" ".join(text.split()), _LONGEST_CELL)
-    return f"<code>{_escaped(words)}</code>" if words else ""
-
-
-def _escaped(text: str) -> str:
-    """With every mark of Markdown and HTML as a character reference, which is never a mark.
-
-    A dot is one where GitHub would make a link of it: `www.…`.
-    """
-    return re.sub(r"[!-+:-@\[-`{-~]|\.(?=[A-Za-z])", lambda mark: f"&#{ord(mark[0])};", text)
-
-
-def _printable(text: str, longest: int) -> str:
-    """Without the control characters that a terminal's output may have."""
-    plain = re.sub(
-        r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", text
-    )
-    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
+    hours = (record.ended_at - record.started_at).total_seconds() / 3600
+    return money(usd[0] * hours, usd[0] * hours) if usd else ""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from bake import interrupts
+from bake import threads
 from bake.errors import StageError
 from bake.plan.plan import Plan, Stage
 
@@ -73,7 +73,7 @@ class Floor:
         with self._changed:
             me = self._waiting[name]
             while True:
-                interrupts.check()
+                threads.check()
                 me.at_start = me.start()
                 self._refuse_what_failed(me)
                 other = next((bake for bake in self._running.values() if bake.serves(me)), None)

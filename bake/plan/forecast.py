@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bake.console.format import HOUR, span
 from bake.plan.plan import Plan, Stage
 
 Range = tuple[float, float]
@@ -28,7 +29,6 @@ _EXACT: Range = (0.85, 1.2)
 _ALIKE: Range = (0.7, 1.5)
 _LATEST = 5
 
-HOUR = 3600.0
 # "One gigabyte-month: a 1 GB volume that was active for 744 hours", of a month of 31 days (AWS
 # re:Post, "How am I charged for my Amazon EBS volumes?"). This is the average month.
 _HOURS_A_MONTH = 730
@@ -170,17 +170,6 @@ def _based_on(count: int, guessed: list[str]) -> str:
     if len(guessed) == count:
         return "a guess, since nothing of it has been done here before"
     return f"earlier bakes, and a guess for {', '.join(guessed)}"
-
-
-def span(low: float, high: float) -> str:
-    """Seconds as `40 to 70 s`, `25 to 40 min`, `1.5 to 2.5 h`."""
-    if high < 100:
-        unit, ends = "s", (f"{low:.0f}", f"{high:.0f}")
-    elif high < 2 * HOUR:
-        unit, ends = "min", (f"{max(low / 60, 1):.0f}", f"{max(high / 60, 1):.0f}")
-    else:
-        unit, ends = "h", (f"{low / HOUR:.1f}", f"{high / HOUR:.1f}")
-    return f"{' to '.join(dict.fromkeys(ends))} {unit}"
 
 
 def money(low: float, high: float) -> str:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.catalog import Catalog, nearest
-from bake.errors import Finding, IncompatibleError, RecipeError
+from bake.errors import Finding, RecipeError
 from bake.plan.lock import UNLOCKED, Lock, refuse_another
 from bake.plan.script import EVERY_OTHER, Script, read_script
+from bake.recipe.compatibility import refuse_what_cannot_work
 from bake.recipe.payload import Payload, with_mirrors
-from bake.recipe.recipe import MANAGER_STAGES, Recipe
+from bake.recipe.recipe import Recipe, environment_prefix
 from bake.variable import LONGEST_B
 
-PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
 CHANNEL = "conda-forge"
 
 
@@ -105,13 +105,6 @@ def make_plan(
     return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
 
 
-def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
-    """IncompatibleError with every finding; nothing has to be reached or started to know it."""
-    if findings := catalog.check(recipe):
-        message = f"the recipe {recipe.name} cannot work"
-        raise IncompatibleError(message, findings=findings)
-
-
 def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
     """Every input that a stage may declare, without a lock; but STAGE, which is its own name. Lists
     of packages are separated by blanks, lists of requirements by newlines; the recipe must have
@@ -163,11 +156,6 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         **_notebooks(recipe, catalog, payload),
         **UNLOCKED,
     }
-
-
-def environment_prefix(recipe: Recipe) -> str:
-    """The folder of the recipe's Python environment on the machine."""
-    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"
 
 
 def stage_digest(

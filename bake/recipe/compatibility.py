@@ -28,8 +28,8 @@ from bake.catalog import (
     numbers,
     runs_on,
 )
-from bake.errors import Finding
-from bake.suggestion import closest_cuda, closest_driver, either, machine_with
+from bake.errors import Finding, IncompatibleError
+from bake.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from bake.recipe.recipe import Recipe
@@ -364,3 +364,35 @@ def _take(names: Iterable[str]) -> str:
 def _take_machine(case: _Case, able: Callable[[Gpu], bool]) -> str:
     machine = machine_with(case.catalog, able)
     return f"take {machine}" if machine else ""
+
+
+def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
+    """IncompatibleError with every finding; nothing has to be reached or started to know it."""
+    if findings := catalog.check(recipe):
+        message = f"the recipe {recipe.name} cannot work"
+        raise IncompatibleError(message, findings=findings)
+
+
+def either(*ways: object) -> str:
+    """A sentence of those ways that there are; empty ones are left out."""
+    text = ", or ".join(str(way) for way in ways if way)
+    return text[:1].upper() + text[1:]
+
+
+def closest_cuda(cuda: Cuda, among: Iterable[Cuda]) -> str:
+    best = min(among, key=lambda other: distance(other.version, cuda.version), default=None)
+    return f"CUDA {best.version}" if best else ""
+
+
+def closest_driver(branch: str, among: Iterable[Driver]) -> str:
+    best = min(among, key=lambda driver: abs(int(driver.branch) - int(branch)), default=None)
+    return f"branch {best.branch} with {best.modules} modules" if best else ""
+
+
+def machine_with(catalog: Catalog, able: Callable[[Gpu], bool]) -> str:
+    """ "a g4dn (T4)": the first family that is able; the facts begin with the cheapest."""
+    for machine in catalog.instance_types.values():
+        whole = not (machine.retired or machine.fractional)
+        if whole and machine.architecture == "x86_64" and able(catalog.gpus[machine.gpu]):
+            return f"a {machine.family} ({machine.gpu})"
+    return ""

@@ -346,3 +346,11 @@ def _validated(document: Mapping[str, Any], message: str) -> Recipe:
 def _two_with_one_name(name: str, paths: Iterable[Path]) -> RecipeError:
     files = " and ".join(path.name for path in paths)
     return RecipeError(f"two recipes have the name {name}: {files}", hint="Give one another name")
+
+
+PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
+
+
+def environment_prefix(recipe: Recipe) -> str:
+    """The folder of the recipe's Python environment on the machine."""
+    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"

@@ -69,3 +69,14 @@ def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
         except RequestError:
             continue
     yield from sorted(found, key=lambda each: each[1].started_at, reverse=True)
+
+
+def make_folder(folder: Path) -> None:
+    """For the logs and the record; RequestError now rather than in the middle of the bake."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RequestError(
+            f"The logs cannot be written to {folder}: {error.strerror}",
+            hint="Choose another place: BAKE_BUILDS=FOLDER",
+        ) from None

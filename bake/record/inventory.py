@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from bake import json_text
+from bake import files
 from bake.errors import RemoteError
 from bake.record import installed
 from bake.record.installed import Installed
@@ -124,7 +124,7 @@ def _dpkg(listing: str) -> dict[str, str]:
 def _packages(listing: str) -> dict[str, str]:
     """pip's and conda's JSON; nothing when it is none (a stand-in's conda knows no JSON)."""
     try:
-        entries = json_text.read(listing)
+        entries = files.read(listing)
         return {str(entry["name"]): str(entry["version"]) for entry in entries}
     except (ValueError, LookupError, TypeError):
         return {}

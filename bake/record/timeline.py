@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from bake.interrupts import Cancelled
+from bake.threads import Cancelled
 
 Kind = Literal["start", "stage", "reboot", "checkpoint", "proof", "inventory", "clean", "image"]
 Ended = Literal["done", "failed", "stopped"]

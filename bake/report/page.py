@@ -18,7 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bake.console.console import duration, visible
+from bake.console.console import visible
+from bake.console.format import duration
 from bake.report.charts import Chart
 
 FOLDER = Path(__file__).parent

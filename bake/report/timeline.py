@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from bake.console.console import duration
+from bake.console.format import duration
 from bake.record import Failure, Record, StageRecord, StepRecord
 from bake.report.charts import COLOURS, Chart, chart
 

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import paramiko
 
-from bake import interrupts
+from bake import threads
 from bake.errors import ConnectError
 
 # What paramiko raises when a connection is, or becomes, unusable.
@@ -82,7 +82,7 @@ class Command:
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         while True:
-            interrupts.check()
+            threads.check()
             # Asked before reading: what arrives between the two is then read in the next round.
             ended = channel.eof_received or channel.closed
             stdout = channel.recv(_CHUNK) if channel.recv_ready() else b""
@@ -102,7 +102,7 @@ class Command:
         """
         channel = self._channel
         while not channel.status_event.wait(_slice_s(deadline)):
-            interrupts.check()
+            threads.check()
         status: int = channel.recv_exit_status()
         transport = channel.get_transport()
         if not channel.eof_received or (status == -1 and not transport.is_active()):

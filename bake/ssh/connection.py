@@ -16,7 +16,7 @@ import fabric
 import paramiko
 import tenacity
 
-from bake import interrupts
+from bake import threads
 from bake.errors import ConnectError, RemoteError, RequestError
 from bake.ssh.command import BROKEN, SLICE_S, Command, OverdueError
 from bake.ssh.endpoint import Endpoint, reason
@@ -196,7 +196,7 @@ class Connection:
     def _turn(self) -> Iterator[None]:
         """Another thread may be waiting for the machine, for minutes."""
         while not self._lock.acquire(timeout=SLICE_S):
-            interrupts.check()
+            threads.check()
         try:
             yield
         finally:
@@ -239,7 +239,7 @@ class Connection:
 
         def attempt() -> fabric.Connection:
             nonlocal refused_at
-            interrupts.check()
+            threads.check()
             left_s = timeout_s - (time.monotonic() - began)
             attempt_s = _PROXY_ATTEMPT_S if self._endpoint.proxy else _ATTEMPT_S
             try:
@@ -263,7 +263,7 @@ class Connection:
                 wait=tenacity.wait_exponential(
                     multiplier=0.1, max=_PROXY_PAUSE_S if self._endpoint.proxy else 0.2
                 ),
-                sleep=interrupts.pause,
+                sleep=threads.pause,
                 before_sleep=tell,
                 reraise=True,
             )(attempt)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import cache
 
-from bake import interrupts
+from bake import threads
 from bake.errors import RemoteError
 from bake.files import on_machine
 from bake.ssh.command import Command, OverdueError
@@ -52,10 +52,10 @@ def hold(connection: Connection) -> Iterator[None]:
                 )
             yield
         except BaseException:
-            with interrupts.held_back(), contextlib.suppress(RemoteError):
+            with threads.held_back(), contextlib.suppress(RemoteError):
                 _release(machine, said)
             raise
-        with interrupts.held_back():
+        with threads.held_back():
             released = _release(machine, said)
         if not released:
             raise RemoteError(

@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable
 
-from bake import interrupts
+from bake import threads
 from bake.errors import ConnectError, HostKeyError, RemoteError
 from bake.ssh.connection import Connection
 
@@ -55,4 +55,4 @@ def reboot(
                 f"{connection} did not come back within {timeout_s:.0f} s of its reboot: {reason}",
                 hint="Its console output says how far it came.",
             )
-        interrupts.pause(_PAUSE_S)
+        threads.pause(_PAUSE_S)

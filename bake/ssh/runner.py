@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bake import interrupts
+from bake import threads
 from bake.console.redaction import Redactor
 from bake.errors import ConnectError, RemoteError, StageError
 from bake.files import on_machine
@@ -140,7 +140,7 @@ def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) ->
                 hint="It may have been ended, or interrupted by the market; its stage may run on.",
                 details=output.last_lines,
             )
-        interrupts.pause(pause_s)
+        threads.pause(pause_s)
         pause_s = min(pause_s * 2, 10.0)
 
 
@@ -212,7 +212,7 @@ class _Follower:
     def _let_it_start(self, running: Command) -> None:
         """What is still being started could not be stopped: it would run on, with nobody there."""
         if not (self._started or self.reached):
-            with interrupts.held_back(), contextlib.suppress(OverdueError):
+            with threads.held_back(), contextlib.suppress(OverdueError):
                 for _, stderr in running.chunks(deadline=time.monotonic() + _STOP_S):
                     self._listen(stderr)
                     if self.reached:
@@ -241,7 +241,7 @@ class _Follower:
 def _stop(connection: Connection, stage: _Stage) -> None:
     """End the stage's processes; silent, because an error or a Ctrl-C is already on its way."""
     if connection.alive:
-        with interrupts.held_back(), contextlib.suppress(RemoteError):
+        with threads.held_back(), contextlib.suppress(RemoteError):
             connection.run(_remote(connection, "stop", stage.folder), timeout_s=_STOP_S)
 
 

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cache
 
-from bake import json_text
+from bake import files
 from bake.errors import ConnectError, RemoteError
 from bake.files import on_machine
 from bake.ssh.connection import Connection
@@ -40,7 +40,7 @@ def wait_for_notice(connection: Connection) -> Notice:
         if watcher.exit_status() == -1:  # as everything that runs when the machine is rebooted
             raise ConnectError(f"{connection} has ended what listened for the market's notice")
     try:
-        said = json_text.read(stdout.decode(errors="replace"))
+        said = files.read(stdout.decode(errors="replace"))
         return Notice(str(said["action"]), str(said["time"]), float(said["left_s"]))
     except (ValueError, TypeError, KeyError):
         raise RemoteError(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from bake import json_text
+from bake import files
 from bake.console.redaction import Redactor, appearances, parts
 from bake.errors import VerificationError
 from bake.verify.check import Check, Failed, ask
@@ -141,7 +141,7 @@ def _look(
     except Failed as failure:
         raise VerificationError("the search for leftovers failed", details=[str(failure)]) from None
     try:
-        *lines, last = (json_text.read(line) for line in answer.stdout.splitlines())
+        *lines, last = (files.read(line) for line in answer.stdout.splitlines())
         scanned = int(last["scanned"])
         found: dict[str, list[str]] = defaultdict(list)
         for line in lines:

@@ -75,8 +75,7 @@ def expect(
     A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
     looked at. A recipe that installs a driver and leaves its GPU policy open requires a GPU.
     """
-    from bake.plan.plan import environment_prefix
-    from bake.recipe.recipe import MANAGER_STAGES
+    from bake.recipe.recipe import MANAGER_STAGES, environment_prefix
 
     machine = catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]

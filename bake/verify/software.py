@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from bake import json_text
+from bake import files
 from bake.verify.check import Failed, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
@@ -124,7 +124,7 @@ def check_jupyter(shell: Shell, expectation: Expectation) -> str:
     command = [expectation.python_path, "-m", "jupyter", "kernelspec", "list", "--json"]
     answer = ask(shell, shlex.join(command), timeout_s=_IMPORT_TIMEOUT_S)
     try:
-        kernels = json_text.read(answer.stdout)["kernelspecs"]
+        kernels = files.read(answer.stdout)["kernelspecs"]
         starts = {name: str(kernel["spec"]["argv"][0]) for name, kernel in kernels.items()}
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Failed(

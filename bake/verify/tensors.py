@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bake import json_text
+from bake import files
 from bake.verify.check import Failed, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
@@ -119,7 +119,7 @@ def compute(shell: Shell, expectation: Expectation) -> Tensors:
 def read(line: str) -> Tensors:
     """ValueError for anything but the program's own document."""
     try:
-        return Tensors.model_validate(json_text.read(line))
+        return Tensors.model_validate(files.read(line))
     except ValidationError as error:
         raise ValueError(str(error)) from error
 

@@ -17,13 +17,12 @@ from botocore.parsers import ResponseParserError
 
 from bake import __version__
 from bake.aws.client.cloud_time import CloudTime
-from bake.aws.client.denial import decoded
+from bake.aws.client.denial import decoded, not_found
 from bake.aws.client.errors import DENIED, refusal
 from bake.aws.client.response import Answer
 from bake.aws.client.retry import patiently
 from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
-from bake.aws.gone import not_found
 from bake.errors import AccessError, CloudError
 
 __all__ = ["Answer", "Cloud", "connect", "enabled_regions", "pages"]

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bake.errors import BakeError
-from bake.interrupts import held_back
+from bake.threads import held_back
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bake import interrupts
+from bake import threads
 from bake.aws.client.errors import PASSING
 from bake.errors import CloudError
 
@@ -27,7 +27,7 @@ class Clock:
     """The passing of time; tests put their own in its place."""
 
     now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = interrupts.pause
+    sleep: Callable[[float], None] = threads.pause
 
 
 class _Waiting:

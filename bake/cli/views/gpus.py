@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from bake.aws.market import Market
-from bake.aws.quota import Asked, Quota, Request, gpu_quotas, quota_code
-from bake.catalog import Catalog, InstanceType, nearest
-from bake.cli.views.images import in_short
+from bake.aws.quota import Asked, Quota, Request, quota_code
+from bake.catalog import Catalog, InstanceType
 from bake.cli.views.machines import show_unknown
 from bake.console.console import Console
-from bake.errors import CloudError, RequestError
-from bake.machine.cost import rate
-from bake.machine.gpus import MARKETS, Offer, Survey, memory_gb, short_quotas
+from bake.console.format import in_short, rate
+from bake.errors import CloudError
+from bake.machine.gpus import MARKETS, Offer, Survey, how_many, memory_gb, short_quotas
 
 # From here on there is room for what else a person may want to know.
 _WIDE = 120
@@ -146,47 +145,6 @@ def _quota_of(offer: Offer, market: Market, found: Survey) -> dict[str, Any]:
 # Quotas ------------------------------------------------------------------------------------------
 
 
-def meant(catalog: Catalog, word: str) -> InstanceType:
-    """The type of that name, or the smallest of that family; RequestError for neither."""
-    family = [each for each in catalog.instance_types.values() if each.family == word]
-    if family:
-        return min(family, key=lambda each: each.vcpus)
-    if word in catalog.instance_types:
-        return catalog.instance_types[word]
-    families = dict.fromkeys(each.family for each in catalog.instance_types.values())
-    hint = nearest(word, catalog.instance_types if "." in word else families)
-    raise RequestError(f"{word} is neither a GPU machine nor a family of them", hint=hint)
-
-
-def codes_of(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
-    """Which quotas are meant: those that count this machine, or all of GPU machines."""
-    if machine is None:
-        found = gpu_quotas()
-    else:
-        found = {code: m for m in MARKETS if (code := quota_code(machine.name, m))}
-    return {code: market for code, market in found.items() if market == "spot" or not spot}
-
-
-def quota_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
-    """Its code; RequestError for a value that would not start a single machine.
-
-    `again` is the command as it was, without the value.
-    """
-    if vcpus < machine.vcpus:
-        raise RequestError(
-            f"Quotas are in vCPUs, and one {machine.name} has {machine.vcpus}: "
-            f"{vcpus} would start none",
-            hint=f"{again} --raise {machine.vcpus}",
-        )
-    code = quota_code(machine.name, "spot" if spot else "on-demand")
-    if code is None:
-        raise RequestError(
-            f"Which quota counts {machine.family} machines on the spot market is not known here",
-            hint="Ask in the Service Quotas console (AWS services, Amazon EC2, All … Spot)",
-        )
-    return code
-
-
 def show_quotas(
     console: Console,
     catalog: Catalog,
@@ -260,10 +218,6 @@ def show_asked(console: Console, asked: Asked, quota: Quota, machine: InstanceTy
         f"({quota.code}) be raised from {quota.vcpus} to {how_many(request.vcpus, machine)}.",
         f"The request is {status}{case}. AWS decides, in minutes or in days.",
     )
-
-
-def how_many(vcpus: int, machine: InstanceType) -> str:
-    return f"{vcpus} vCPUs ({vcpus // machine.vcpus} × {machine.name})"
 
 
 def _families(catalog: Catalog, code: str) -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
-from bake.cli.views.images import folded, in_short, machine_document, room_for
-from bake.console.console import Console
+from bake.console.console import Console, folded, room_for
+from bake.console.format import in_short, money, rate
 from bake.errors import CloudError
+from bake.machine import cost as in_usd
 from bake.machine import lifetime
-from bake.machine.cost import Cost, Costs, money, rate
+from bake.machine.cost import Cost, Costs
 
 # From here on there is room for what else a person may want to know.
 _WIDE = 120
@@ -104,3 +107,16 @@ def show_unknown(console: Console, refusals: Sequence[CloudError]) -> None:
     for said in dict.fromkeys(f"{each.message} ({each.code})" for each in refusals):
         if not console.json:
             console.warn(f"? is not known: {said}")
+
+
+def machine_document(
+    machine: Machine, cost: Cost | None = None, now: datetime | None = None
+) -> dict[str, Any]:
+    """With what it costs, and the seconds that it has left, where these were asked for."""
+    left = lifetime.left(machine, now) if now else None
+    return (
+        asdict(machine)
+        | {"recipe": machine.recipe}
+        | in_usd.document(cost)
+        | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
+    )

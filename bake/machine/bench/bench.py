@@ -19,11 +19,11 @@ from bake.console.console import Console
 from bake.errors import BakeError, RequestError
 from bake.machine import fit, ssh_config
 from bake.machine.bench import page
-from bake.machine.bench.figures import Bench, Measured, in_words, quartiles, three_digits
+from bake.machine.bench.figures import Bench, Measured
 from bake.machine.bench.measure import Course, measure
 from bake.machine.launch import Wish, launch, own_key_pair
 from bake.machine.lifetime import Lifetime
-from bake.pipeline.job import make_folder
+from bake.record.builds import make_folder
 from bake.threads import TaskGroup
 
 # A machine that is launched for this ends by itself, if nobody is left to end it.
@@ -157,69 +157,3 @@ def _written(
 
 
 # For people --------------------------------------------------------------------------------------
-
-
-def show(console: Console, bench: Bench, folder: Path) -> None:
-    """One machine with all its figures, several beside each other; `--json` is the document."""
-    measured = [each for each in bench.machines if each.figures]
-    if len(measured) == 1:
-        _show_one(console, measured[0])
-    elif measured:
-        _show_several(console, measured)
-    where = folder / bench.run
-    console.result(
-        bench.document() | {"page": str(where / page.FILE)},
-        "",
-        f"Page     {where / page.FILE}",
-        f"Figures  {where / 'bench.json'}",
-    )
-
-
-def _show_one(console: Console, measured: Measured) -> None:
-    rows = [
-        [
-            figure.name,
-            in_words(figure.value, figure.unit),
-            "failed" if figure.failure else quartiles(figure),
-            figure.size,
-        ]
-        for figure in measured.figures
-    ]
-    per_usd = measured.images_per_usd
-    if per_usd:
-        rows.append(["images for 1 USD", f"{three_digits(per_usd / 1e6)} million", "", ""])
-    rows += [
-        [f"scaling to {count} GPUs", f"{part:.0%}", "", ""]
-        for count, part in measured.efficiency.items()
-        if count > 1
-    ]
-    console.table([measured.machine.device, "median", "quartiles", "size"], rows, empty="")
-
-
-def _show_several(console: Console, measured: Sequence[Measured]) -> None:
-    """A row for each; in TFLOP/s and GB/s, of one GPU, and images with all."""
-
-    def cell(value: float | None, factor: float = 1.0) -> str:
-        return "–" if value is None else three_digits(value / factor)
-
-    rows = []
-    for each in measured:
-        products = [
-            f.value if (f := each.figure("multiply", p)) else None
-            for p in ("fp32", "tf32", "fp16", "bf16")
-        ]
-        copied = each.figure("copy")
-        rows.append(
-            [
-                each.instance_type,
-                each.machine.device,
-                *(cell(value, 1e12) for value in products),
-                cell(copied.value if copied else None, 1e9),
-                cell(each.trained.get(max(len(each.machine.gpus), 1))),
-                cell(each.images_per_usd, 1e6),
-            ]
-        )
-    columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
-    console.table(columns, rows, empty="")
-    console.note("Of one GPU: products in TFLOP/s, memory. Of all: images trained a second, and")
-    console.note("millions of them for 1 USD.")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from bake import json_text
+from bake import files
 from bake.machine.bench.figures import Figure, Machine, Precision, Value, Watched, What
 
 UNITS: Mapping[str, str] = {"multiply": "FLOP/s", "train": "images/s"}  # or bytes
@@ -110,7 +110,7 @@ class Answer:
     def take(self, line: str) -> Figure | None:
         """The figure that it tells, if it does."""
         try:
-            said = json_text.read(line) if line.startswith("{") else None
+            said = files.read(line) if line.startswith("{") else None
         except ValueError:
             return None
         if not isinstance(said, dict):

@@ -1,0 +1,112 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bake.cli.views.images import _proved
+from bake.console.console import Console, error_document
+from bake.console.format import duration
+from bake.pipeline.bake import Outcome
+from bake.pipeline.rebuild import Report
+from bake.plan.lock import Lock
+
+KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
+
+
+def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
+    """What came of one bake; `launch` is the command that starts machines here."""
+    image = outcome.image
+    if image is None:
+        return
+    console.result(
+        outcome_document(outcome),
+        "",
+        f"Image    {image.image_id}  {image.name}",
+        f"Proved   {_proved(image)}",
+        f"Launch   {launch} --ami {image.image_id}",
+    )
+
+
+def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
+    documents, lines = [], []
+    for path, lock in locks:
+        counts = {kind: sum(len(getattr(s, kind)) for s in lock.stages.values()) for kind in KINDS}
+        documents.append({"path": str(path), "run": lock.run, "payload": lock.payload, **counts})
+        said = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)
+        lines += [f"{path}: of run {lock.run} ({lock.payload})", f"  {said}"]
+    console.result(documents, *lines)
+
+
+def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """What each recipe got; before that the failures, each whole."""
+    show_failures(console, outcomes)
+    console.result([outcome_document(outcome) for outcome in outcomes], "")
+    console.table(
+        ["recipe", "what", "image", "proved", "time"],
+        [
+            [
+                outcome.recipe,
+                outcome.status,
+                outcome.image.image_id if outcome.image else "-",
+                _proved(outcome.image) if outcome.image else "-",
+                duration(outcome.seconds),
+            ]
+            for outcome in outcomes
+        ],
+        empty="Nothing was asked for.",
+    )
+
+
+def show_reports(console: Console, reports: Sequence[Report]) -> None:
+    """What came of a rebuild."""
+    if not console.json:
+        for each in reports:
+            if each.error is not None:
+                console.named(each.recipe).failure(each.error)
+            for why in each.why if each.status == "not tried" else ():
+                console.named(each.recipe).warn(why)
+    console.result([report_document(each) for each in reports], "")
+    console.table(
+        ["recipe", "what", "image", "time", "cost"],
+        [
+            [
+                each.recipe,
+                each.status,
+                each.image_id or "-",
+                duration(each.seconds) if each.seconds is not None else "-",
+                each.cost or "-",
+            ]
+            for each in reports
+        ],
+        empty="There are no recipes.",
+    )
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    values = {key: value for key, value in vars(report).items() if key != "error"}
+    return values | {"error": error_document(report.error)}
+
+
+def show_failures(console: Console, outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.error is not None and not console.json:
+            console.named(outcome.recipe).failure(outcome.error)
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """`record` is what a bake has written of itself; null where nothing had to be baked."""
+    image = outcome.image
+    return {
+        "recipe": outcome.recipe,
+        "status": outcome.status,
+        "seconds": round(outcome.seconds, 1),
+        "image_id": image.image_id if image else None,
+        "image_name": image.name if image else None,
+        "verified": image.verified if image else None,
+        "digest": image.digest if image else None,
+        "record": outcome.record.document() if outcome.record else None,
+        "error": error_document(outcome.error),
+    }

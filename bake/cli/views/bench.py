@@ -1,0 +1,76 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bake.console.console import Console
+from bake.machine.bench import page
+from bake.machine.bench.figures import Bench, Measured, in_words, quartiles, three_digits
+
+
+def show(console: Console, bench: Bench, folder: Path) -> None:
+    """One machine with all its figures, several beside each other; `--json` is the document."""
+    measured = [each for each in bench.machines if each.figures]
+    if len(measured) == 1:
+        _show_one(console, measured[0])
+    elif measured:
+        _show_several(console, measured)
+    where = folder / bench.run
+    console.result(
+        bench.document() | {"page": str(where / page.FILE)},
+        "",
+        f"Page     {where / page.FILE}",
+        f"Figures  {where / 'bench.json'}",
+    )
+
+
+def _show_one(console: Console, measured: Measured) -> None:
+    rows = [
+        [
+            figure.name,
+            in_words(figure.value, figure.unit),
+            "failed" if figure.failure else quartiles(figure),
+            figure.size,
+        ]
+        for figure in measured.figures
+    ]
+    per_usd = measured.images_per_usd
+    if per_usd:
+        rows.append(["images for 1 USD", f"{three_digits(per_usd / 1e6)} million", "", ""])
+    rows += [
+        [f"scaling to {count} GPUs", f"{part:.0%}", "", ""]
+        for count, part in measured.efficiency.items()
+        if count > 1
+    ]
+    console.table([measured.machine.device, "median", "quartiles", "size"], rows, empty="")
+
+
+def _show_several(console: Console, measured: Sequence[Measured]) -> None:
+    """A row for each; in TFLOP/s and GB/s, of one GPU, and images with all."""
+
+    def cell(value: float | None, factor: float = 1.0) -> str:
+        return "–" if value is None else three_digits(value / factor)
+
+    rows = []
+    for each in measured:
+        products = [
+            f.value if (f := each.figure("multiply", p)) else None
+            for p in ("fp32", "tf32", "fp16", "bf16")
+        ]
+        copied = each.figure("copy")
+        rows.append(
+            [
+                each.instance_type,
+                each.machine.device,
+                *(cell(value, 1e12) for value in products),
+                cell(copied.value if copied else None, 1e9),
+                cell(each.trained.get(max(len(each.machine.gpus), 1))),
+                cell(each.images_per_usd, 1e6),
+            ]
+        )
+    columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
+    console.table(columns, rows, empty="")
+    console.note("Of one GPU: products in TFLOP/s, memory. Of all: images trained a second, and")
+    console.note("millions of them for 1 USD.")

@@ -1,0 +1,135 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bake.console.format import duration
+from bake.errors import BakeError
+from bake.pipeline.rebuild import Report, Status
+
+# GitHub, "Workflow commands", "Step isolation and limits": "a maximum size of 1MiB" per step.
+MOST_BYTES = 1024 * 1024
+
+
+_LONGEST_CELL = 600
+
+
+_MOST_DETAILS, _LONGEST_DETAIL = 40, 300
+
+
+_SPOKEN: Mapping[Status, str] = {
+    "baked": "baked",
+    "there already": "nothing to do",
+    "failed": "**failed**",
+    "not tried": "**not tried**",
+}
+
+
+_COLUMNS = ("recipe", "what happened", "why", "image", "proved", "time", "cost")
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Markdown for people: a row for each recipe, and below it the failures in full."""
+    lines = [f"## Rebuild: {headline(reports)}", ""]
+    if reports:
+        lines += [_row(_COLUMNS), _row("---" for _ in _COLUMNS), *map(_report_row, reports), ""]
+    for each in reports:
+        if each.error is not None:
+            lines += [f"### {_escaped(each.recipe)}", "", *_failure(each.error), ""]
+    return "\n".join(lines)
+
+
+def headline(reports: Sequence[Report]) -> str:
+    """`2 baked, 1 failed, 3 with nothing to do`."""
+    counts = Counter(each.status for each in reports)
+    words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
+    said = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
+    return ", ".join(said) or "no recipes"
+
+
+def write_summary(text: str, environ: Mapping[str, str]) -> None:
+    """Append it to `$GITHUB_STEP_SUMMARY`; nothing where that is not set.
+
+    Too long a text is cut: GitHub shows nothing at all of a summary that is.
+    """
+    if name := environ.get("GITHUB_STEP_SUMMARY"):
+        path = Path(name)
+        there = path.stat().st_size if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
+            file.write(cut(text, MOST_BYTES - there))
+
+
+def cut(text: str, size: int) -> str:
+    """The whole lines of Markdown that fit into so many bytes of UTF-8, and a word on the rest."""
+    if len(text.encode()) < size:
+        return f"{text}\n"
+    close, more = "\n</pre>\n", "\n… and more, which does not fit in here.\n"
+    room = size - len(f"{close}{more}".encode())
+    if room < 0:
+        return ""
+    whole = text.encode()[:room].rpartition(b"\n")[0].decode()
+    is_open = whole.count("<pre>") > whole.count("</pre>")
+    return whole + (close if is_open else "\n") + more
+
+
+def _report_row(each: Report) -> str:
+    return _row(
+        (
+            _cell(each.recipe),
+            _SPOKEN[each.status] + (f"<br>{_said(each.error)}" if each.error else ""),
+            "<br>".join(map(_cell, each.why)),
+            _cell(each.image_id),
+            _cell(each.proved),
+            duration(each.seconds) if each.seconds is not None else "",
+            _cell(each.cost),
+        )
+    )
+
+
+def _said(error: BakeError) -> str:
+    return _cell(error.message) + (f"<br>→ {_cell(error.hint)}" if error.hint else "")
+
+
+def _failure(error: BakeError) -> list[str]:
+    """Not Markdown but HTML, up to its `</pre>`: blank lines and marks of Markdown mean nothing."""
+    said = ": ".join(filter(None, (error.code, error.reason)))
+    details = [line for detail in error.details for line in detail.splitlines()]
+    lines = [
+        error.message,
+        *([f"AWS says: {said}"] if said else []),
+        *details[-_MOST_DETAILS:],
+        *([f"→ {error.hint}"] if error.hint else []),
+    ]
+    shown = (html.escape(_printable(line, _LONGEST_DETAIL), quote=False) for line in lines)
+    return ["<pre>", *shown, "</pre>"]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(text: str) -> str:
+    """A text of machines in a table. As code, GitHub makes no mention and no reference of it."""
+    words = _printable(" ".join(text.split()), _LONGEST_CELL)
+    return f"<code>{_escaped(words)}</code>" if words else ""
+
+
+def _escaped(text: str) -> str:
+    """With every mark of Markdown and HTML as a character reference, which is never a mark.
+
+    A dot is one where GitHub would make a link of it: `www.…`.
+    """
+    return re.sub(r"[!-+:-@\[-`{-~]|\.(?=[A-Za-z])", lambda mark: f"&#{ord(mark[0])};", text)
+
+
+def _printable(text: str, longest: int) -> str:
+    """Without the control characters that a terminal's output may have."""
+    plain = re.sub(
+        r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", text
+    )
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
