@@ -31,7 +31,7 @@ test: .venv/test.stamp ## the whole test suite, with the local cloud's real mach
 .PHONY: soak
 soak: .venv/test.stamp ## the long tests: the real payload, gigabytes; new hostile input
 	@scripts/setup/system-packages.sh test
-	@$(BIN)/pytest -m 'not soak' --hypothesis-profile explore tests/test_fuzz_*.py
+	@$(BIN)/pytest -m 'not soak' --hypothesis-profile explore tests/unit/fuzz
 	@$(BIN)/pytest -m soak --timeout 7200 -rA
 
 .PHONY: bench
@@ -41,7 +41,7 @@ bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; 
 
 .PHONY: lint
 lint: .venv/test.stamp ## ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
-	@$(BIN)/pytest tests/test_lint.py tests/test_workflows.py
+	@$(BIN)/pytest tests/project/test_lint.py tests/project/test_workflows.py
 
 .PHONY: requirements
 requirements: .venv/test.stamp ## pin all dependencies anew, by version and hash, to the newest that setup.cfg admits

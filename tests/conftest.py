@@ -11,35 +11,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.environment import scrub
+
 if TYPE_CHECKING:
-    from kitchen import Kitchen, Witness
-
-REPOSITORY = Path(__file__).parent.parent
-
-# Root file systems and wheels are slow to make and the same for everybody: the only thing shared.
-CACHE = Path(os.environ.get("BAKE_CACHE") or Path.home() / ".cache" / "bake")
+    from tests.support.kitchen import Kitchen, Witness
 
 # A computer that does something else, too, is no failure (deadline). `make test` tries the same
 # examples every time, so that what it says is about the change; `make soak` looks for new ones.
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.load_profile("repeat")
-
-SCRUBBED = ("AWS_", "BAKE_", "GITHUB_", "SSH_", "XDG_")
-
-
-def scrub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(SCRUBBED) and name != "AWS_CA_BUNDLE":
-            monkeypatch.delenv(name)
-    home.mkdir(exist_ok=True)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("BAKE_HOME", str(home / "bake"))
-    monkeypatch.setenv("BAKE_BUILDS", str(home / "builds"))
-    monkeypatch.setenv("BAKE_CACHE", str(CACHE))
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +77,7 @@ def local_cloud(local_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def witness() -> Iterator[Witness]:
-    from kitchen import Witness
+    from tests.support.kitchen import Witness
 
     witness = Witness()
     yield witness
@@ -107,10 +88,10 @@ def witness() -> Iterator[Witness]:
 def kitchen(local_cloud: Path, tmp_path: Path, witness: Witness) -> Iterator[Kitchen]:
     """A kitchen whose images and checkpoints are gone afterwards; nothing else may be left."""
     import boto3
-    from kitchen import Kitchen
-    from leftovers import held
 
     from bake.local import control
+    from tests.support.kitchen import Kitchen
+    from tests.support.leftovers import held
 
     endpoint = control.status()
     assert endpoint is not None

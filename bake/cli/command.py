@@ -123,7 +123,7 @@ def running(
         console.failure(error)
         raise Exit(code=error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        # What could not be removed is noted on the exception (bake.aws.undo).
+        # What could not be removed is noted on the exception (bake.aws.client.undo).
         left = getattr(interrupt, "__notes__", ())
         for note in left:
             console.warn(note)

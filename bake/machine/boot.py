@@ -48,7 +48,7 @@ def wait_until_reached(
     """An SSH connection, as soon as the machine answers with the host key that it was given.
 
     LostError as soon as AWS says that it is stopping or has ended. ConnectError holds the end of
-    its console output, and what has become of it. `proxy`: see `bake.remote.connection.connect`.
+    its console output, and what has become of it. `proxy`: see `bake.ssh.connection.connect`.
     """
     looked_at = time.monotonic()
 

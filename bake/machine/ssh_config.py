@@ -175,7 +175,7 @@ def reach(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
 
 
 def connection(host: Host, *, timeout_s: float = 30) -> Connection:
-    """The same for our own client. Raises as `bake.remote.connection.connect` does."""
+    """The same for our own client. Raises as `bake.ssh.connection.connect` does."""
     return connect(
         host.address,
         port=host.port,

@@ -1,8 +1,8 @@
 """The kinds of value that a recipe has, each saying what would be right.
 
 A refusal is a pydantic error of the type "bake" with a message, a hint, and `below`: the place
-under the one that pydantic knows, where the fault is one level deeper. `bake.faults` makes findings
-of them.
+under the one that pydantic knows, where the fault is one level deeper. `validation` makes
+findings of them.
 """
 
 from __future__ import annotations

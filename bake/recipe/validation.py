@@ -1,6 +1,7 @@
 """Faults of a document that pydantic finds, as findings for people.
 
-A field's description is what would be right; the kinds of value in `bake.fields` bring their own.
+A field's description is what would be right; the kinds of value in `bake.recipe.fields` bring
+their own.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Answer(Protocol):
 
 
 class Shell(Protocol):
-    """Whoever runs a command on the machine as the login user: `bake.remote`'s connection."""
+    """Whoever runs a command on the machine as the login user: `bake.ssh`'s connection."""
 
     def run(
         self, command: str, *, check: bool = True, timeout_s: float | None = None

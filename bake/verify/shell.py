@@ -20,7 +20,7 @@ class Answer(Protocol):
 
 
 class Shell(Protocol):
-    """`bake.remote`'s connection, or anything like it.
+    """`bake.ssh`'s connection, or anything like it.
 
     `check` raises RemoteError for a status other than 0, and so does time running out; a
     connection that breaks raises ConnectError, which is no verdict about the machine.

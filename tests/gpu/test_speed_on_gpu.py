@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 
 from bake.machine.bench.figures import Bench, Figure, Measured, in_words, quartiles
 from bake.machine.bench.judge import Answer
 from bake.machine.bench.measure import QUICK, THOROUGH
 from bake.machine.bench.page import write_page
+from tests.support.environment import REPOSITORY
 
 PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
 # Read before the tests' environment is scrubbed.

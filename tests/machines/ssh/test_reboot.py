@@ -1,0 +1,91 @@
+"""Machines that are rebooted by a bake, and those that reboot without being asked to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from bake.errors import ConnectError, StageError
+from bake.machine import boot
+from tests.support.kitchen import Kitchen, Witness, machines_ever
+
+pytestmark = pytest.mark.machines
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# What only a machine that was rebooted in between can say, of two stages.
+BEFORE = f"cp {BOOT_ID} /opt/boot-id; touch /run/before /tmp/before"
+AFTER = f"""\
+[[ $(<{BOOT_ID}) != "$(</opt/boot-id)" ]]
+[[ ! -e /run/before && ! -e /tmp/before ]]
+"""
+
+
+def test_a_stage_that_reboots_runs_alone_and_is_done_when_the_machine_is_back(
+    kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a machine that does not come back fails the bake; what was done before is kept."""
+    kitchen.stage("first", body=BEFORE)
+    kitchen.stage("kernel", "first", body=f"[[ $(<{BOOT_ID}) == $(</opt/boot-id) ]]", reboots=True)
+    kitchen.stage("beside", "first", body=AFTER)
+    kitchen.stage("last", "kernel beside", body=f"{AFTER} chmod -x /usr/sbin/sshd", reboots=True)
+    kitchen.recipe("one", "first", "kernel", "beside", "last")
+
+    def reboot(*arguments: Any, **more: Any) -> None:
+        if "last begins" in witness.said:
+            more["timeout_s"] = 4.0
+        boot.reboot(*arguments, **more)
+
+    monkeypatch.setattr("bake.pipeline.stages.reboot", reboot)
+    with pytest.raises(ConnectError, match="did not come back within 4 s of its reb") as caught:
+        kitchen.bake("one")
+    assert "Its console said:" in caught.value.details
+    assert any(" is running" in line for line in caught.value.details)
+    assert caught.value.details[-1].startswith("The next bake of it starts from ")
+    assert witness.began() == ["first", "kernel", "beside", "last"]
+    assert witness.said.index("kernel ends") == witness.said.index("kernel begins") + 1
+
+    kitchen.stage("last", "kernel beside", body=AFTER)
+    [outcome] = kitchen.bake("one")
+    assert outcome.record
+    assert witness.began() == ["first", "kernel", "beside", "last", "last"]
+    kept = {stage.name for stage in outcome.record.stages if stage.checkpoint}
+    assert kept == {"first", "kernel", "beside"}
+
+
+@pytest.mark.soak
+def test_a_stage_whose_machine_was_rebooting_when_the_client_was_killed_runs_again(
+    kitchen: Kitchen, witness: Witness
+) -> None:
+    kitchen.stage("first", body=BEFORE)
+    kitchen.stage("kernel", "first", reboots=True)
+    kitchen.stage("after", "kernel", body=AFTER)
+    kitchen.recipe("one", "first", "kernel", "after")
+    with kitchen.baking("one") as process:
+        witness.wait_for("kernel ends")
+        time.sleep(0.7)  # it is shutting down
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    [outcome] = kitchen.bake("one")
+    assert outcome.status == "baked"
+    assert witness.began() == ["first", "kernel", "kernel", "after"]
+
+
+@pytest.mark.soak
+def test_a_machine_that_reboots_by_itself_fails_the_stage_that_ran(
+    kitchen: Kitchen, witness: Witness
+) -> None:
+    kitchen.line("first", "second")
+    kitchen.stage("second", "first", body="ask 'stay up' || { shutdown -r now; sleep 60; }")
+    kitchen.recipe("one", "first", "second")
+    witness.refused.add("stay up")
+    known = machines_ever()
+    with pytest.raises(StageError, match="was rebooted before stage second had ended"):
+        kitchen.bake("one")
+    assert len(machines_ever() - known) == 1
+    witness.refused.clear()
+    [outcome] = kitchen.bake("one")
+    assert outcome.status == "baked"
+    assert witness.began() == ["first", "second", "second"]

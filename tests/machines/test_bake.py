@@ -1,0 +1,290 @@
+"""A bake on real machines: what it makes, and that whatever ends it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from invoke.exceptions import Exit
+
+from bake.aws import key_pair
+from bake.aws.client.session import connect
+from bake.aws.image import delete_image, find_image
+from bake.cli.command import running
+from bake.console.console import Console, Step
+from bake.errors import (
+    BakeError,
+    CloudError,
+    ConnectError,
+    HostKeyError,
+    RequestError,
+    StageError,
+)
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.pipeline import bake, builder, finish
+from bake.pipeline.job import Workshop
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
+from bake.record import Inventory
+from bake.ssh import keys
+from bake.verify import Proof
+from tests.support.environment import REPOSITORY
+from tests.support.leftovers import held
+
+pytestmark = pytest.mark.machines
+
+SCRIPT = """\
+#!/usr/bin/env bash
+# A quick stage.
+# Needs:{needs}
+set -o errexit -o nounset -o pipefail
+source "${{BAKE_LIB:?}}"
+{body}
+"""
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """The default recipe with two stages."""
+    whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+    none = whole.checkpoints.model_copy(update={"after": ()})
+    changed = {"stages": ("base", "seal"), "gpu": "if-present", "checkpoints": none}
+    return whole.model_copy(update=changed)
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    stages = tmp_path / "scripts" / "stages"
+    stages.mkdir(parents=True)
+    (stages.parent / "lib.sh").write_text("# nothing\n")
+    write(stages.parent, "base", "echo here")
+    (stages / "seal.sh").write_text(SCRIPT.format(needs="  *", body="echo sealed"))
+    return stages.parent
+
+
+def write(scripts: Path, name: str, body: str) -> None:
+    (scripts / "stages" / f"{name}.sh").write_text(SCRIPT.format(needs="", body=body))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(local_cloud: Path) -> Iterator[None]:
+    """After each of these tests, the cloud holds what it held before."""
+    before = held()
+    yield
+    assert held() == before
+
+
+@pytest.fixture
+def workshop(local_cloud: Path, scripts: Path, tmp_path: Path) -> Workshop:
+    return Workshop(
+        cloud=connect(),
+        payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
+        scripts=scripts,
+        builds=tmp_path / "builds",
+        console=Console(),
+        ssh_port=int(os.environ["BAKE_SSH_PORT"]),
+    )
+
+
+def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    write(workshop.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
+    with pytest.raises(StageError) as failure:
+        bake.bake(workshop, recipe)
+    assert "base ended with status 100" in failure.value.message
+    assert failure.value.details[-1] == "E: Unable to locate package nvidia"
+    (log,) = workshop.builds.glob("*/base.log")
+    assert log.read_text() == "E: Unable to locate package nvidia\n"
+
+
+def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    body = """
+        mkdir /root/ran-once  # fails when it is there
+        for number in $(seq 1 40); do
+            echo "line $number"
+            if ((number == 20)); then
+                pkill --full 'sshd: ubuntu@notty'
+            fi
+            sleep 0.05
+        done
+        exit 7"""
+    write(workshop.scripts, "base", body)
+    with pytest.raises(StageError, match="status 7"):
+        bake.bake(workshop, recipe)
+    (log,) = workshop.builds.glob("*/base.log")
+    assert log.read_text().splitlines() == [f"line {number}" for number in range(1, 41)]
+
+
+def test_a_machine_with_another_host_key_is_refused(
+    workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builder.user_data
+    monkeypatch.setattr(builder, "user_data", lambda host_key, end: real(keys.generate(), end))
+    with pytest.raises(HostKeyError):
+        bake.bake(workshop, recipe)
+
+
+def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, recipe: Recipe) -> None:
+    with pytest.raises(ConnectError) as failure:
+        bake.bake(replace(workshop, ssh_port=2222, boot_timeout_s=4), recipe)
+    details = "\n".join(failure.value.details)
+    assert "Its console said:" in details
+    assert "Cloud-init v." in details
+
+
+def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    write(workshop.scripts, "mxnet", "echo nothing is installed")
+    recipe = recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
+    with pytest.raises(BakeError, match="not") as failure:
+        bake.bake(workshop, recipe)
+    assert failure.value.details
+
+
+def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
+    workshop: Workshop, recipe: Recipe
+) -> None:
+    write(workshop.scripts, "base", "cloud-init schema --system && exit 7")
+    with pytest.raises(StageError, match="status 7"):
+        bake.bake(workshop, recipe)
+    (log,) = workshop.builds.glob("*/base.log")
+    assert "Valid cloud-config: system userdata" in log.read_text()
+
+
+def test_a_full_disk_is_said_with_what_to_change(workshop: Workshop, recipe: Recipe) -> None:
+    write(workshop.scripts, "base", "echo data > /dev/full")
+    with pytest.raises(StageError) as failure:
+        bake.bake(workshop, recipe)
+    assert "No space left on device" in failure.value.details[-1]
+    assert "disk_gb" in failure.value.hint
+
+
+class InterruptedIn(Console):
+    """Presses Ctrl-C when a step begins, or when it says `word`."""
+
+    def __init__(self, phase: str, word: str = "") -> None:
+        super().__init__()
+        self.phase = phase
+        self.word = word
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        with super().step(title) as step:
+            if title == self.phase and not self.word:
+                os.kill(os.getpid(), signal.SIGINT)
+            elif title == self.phase:
+                step.verbose = self.listen
+            yield step
+
+    def listen(self, step: Step, line: str) -> None:
+        if self.word in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is proved on a machine and found on it has tests of its own; here it passes."""
+    monkeypatch.setattr(finish, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
+    monkeypatch.setattr(bake, "inventory", lambda *_: Inventory())
+    monkeypatch.setattr(finish, "check_clean", lambda *_, **__: ())
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        ("Preflight",),
+        ("Builder",),
+        ("Builder", "pending"),
+        ("SSH",),
+        ("base",),
+        ("base", "here"),
+        ("Proof",),
+        ("seal",),
+        ("Nothing left on it",),
+        ("Image",),
+        ("Image", "stopping"),
+        ("Image", "pending"),
+        ("Removing the builder",),
+    ],
+    ids=" ".join,
+)
+def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
+    workshop: Workshop,
+    recipe: Recipe,
+    phase: tuple[str, ...],
+    proved: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = InterruptedIn(*phase)
+    if phase == ("Removing the builder",):
+        write(workshop.scripts, "base", "exit 1")  # an image that is finished would rightly stay
+    with pytest.raises(Exit) as end, running(console):
+        bake.bake(replace(workshop, console=console), recipe)
+    assert end.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(
+    workshop: Workshop, recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RequestError, match="logs cannot be written") as refused:
+        bake.bake(replace(workshop, builds=tmp_path / "file"), recipe)
+    assert "BAKE_BUILDS" in refused.value.hint
+
+
+@pytest.mark.parametrize("end", ["failure", "interrupt", "success"])
+def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
+    workshop: Workshop,
+    recipe: Recipe,
+    proved: None,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(cloud: object, name: str) -> None:
+        raise CloudError("ec2:DeleteKeyPair was refused", code="UnauthorizedOperation")
+
+    console = InterruptedIn("base" if end == "interrupt" else "")
+    if end == "failure":
+        write(workshop.scripts, "base", "exit 1")
+    record = None
+    with monkeypatch.context() as broken:
+        broken.setattr(key_pair, "delete_key_pair", refuse)
+        try:
+            with running(console):
+                record = bake.bake(replace(workshop, console=console), recipe).record
+        except Exit:
+            assert end != "success"
+    said = capsys.readouterr().err
+    (name,) = held()["key pairs"][-1:]
+    workshop.cloud.ec2("DeleteKeyPair", KeyName=name)
+    assert f"left behind: key pair {name} (UnauthorizedOperation)" in said
+    assert re.search(f"aws ec2 delete-key-pair .*--key-name {name}", said)
+    if record:
+        image = find_image(workshop.cloud, record.image_id)
+        assert image is not None
+        delete_image(workshop.cloud, image)
+
+
+def test_the_image_is_kept_when_all_is_well(
+    workshop: Workshop, recipe: Recipe, proved: None
+) -> None:
+    record = bake.bake(workshop, recipe).record
+    assert record is not None
+    assert record.image_id in held()["images"]
+    assert (workshop.builds / record.run / "record.json").is_file()
+    image = find_image(workshop.cloud, record.image_id)
+    assert image is not None
+    delete_image(workshop.cloud, image)

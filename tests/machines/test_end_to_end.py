@@ -1,0 +1,410 @@
+"""The main job, with stand-ins: bake, look at it with the AWS CLI, launch, use, end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bake.aws.checkpoint import checkpoints
+from bake.aws.client import session
+from bake.aws.machine import find_ours
+from bake.local import control
+from bake.machine import ssh_config
+from bake.record import Record
+from bake.verify import check_clean
+from bake.verify.clean import what_must_not_be
+from tests.support.browser import browser, screenshot
+from tests.support.environment import REPOSITORY
+from tests.support.leftovers import held
+from tests.support.notebook_page import NotebookPage
+
+pytestmark = [pytest.mark.machines, pytest.mark.timeout(600)]
+
+BIN = Path(sys.executable).parent
+
+
+def invoke(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [BIN / "invoke", *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == status, run.stderr + run.stdout
+    assert "Traceback" not in run.stderr
+    return run
+
+
+def aws(*words: str) -> Any:
+    """AWS's own command line, on what `invoke local.env` prints."""
+    script = f'eval "$({BIN}/invoke local.env)"; exec {BIN}/aws ec2 {shlex.join(words)}'
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=100
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@contextmanager
+def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`invoke` that holds a tunnel, and what `--json` says as soon as it stands."""
+    process = subprocess.Popen(
+        [BIN / "invoke", *words, "--json"],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        lines = list(iter(process.stdout.readline, "}\n"))
+        yield process, json.loads("".join([*lines, "}"]))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> dict[str, str]:
+    """What a person reads of a command that is ended by Ctrl-C, with status 0, after `work`."""
+    nowhere = {name: os.environ[name] for name in os.environ if "DISPLAY" not in name}
+    nowhere.pop("BROWSER", None)
+    with subprocess.Popen(
+        [BIN / "invoke", *words],
+        cwd=REPOSITORY, env=nowhere, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        try:
+            before = ""
+            while ready not in before:
+                line = process.stderr.readline()
+                assert line, before
+                before += line
+            done = work()
+            process.send_signal(signal.SIGINT)
+            out, after = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, "")
+    return {"before": before, "work": done, "after": after}
+
+
+@pytest.fixture(scope="module")
+def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """One bake of the default recipe by the command line; what `--json` said of it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("BAKE_HOME", str(local_home))
+        monkeypatch.setenv("BAKE_BUILDS", str(tmp_path_factory.mktemp("builds")))
+        endpoint = control.status()
+        assert endpoint is not None
+        for name, value in control.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        before = held()  # of other tests
+        run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
+        outcome = json.loads(run.stdout)
+        assert outcome["status"] == "baked"
+        record: dict[str, Any] = outcome["record"]
+        record["builds"] = os.environ["BAKE_BUILDS"]
+        record["before"] = before
+        yield record
+
+
+@pytest.fixture
+def machine(baked: dict[str, Any], local_cloud: Path) -> Iterator[list[str]]:
+    """The ssh command of a machine launched from the baked image."""
+    said = invoke("launch-from-ami", "--local", "--name", "mine", "--json")
+    yield json.loads(said.stdout)["ssh"]
+    invoke("terminate", "mine", "--local")
+
+
+def test_a_bake_leaves_the_image_its_record_and_nothing_else(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = baked["before"]
+    left = {kind: [*{*ids} - {*before.get(kind, [])}] for kind, ids in held().items()}
+    assert left.pop("images") == [baked["image_id"]]
+    kept = [checkpoint.snapshot_id for checkpoint in checkpoints(session.connect(), "mxnet-cu101")]
+    assert len(kept) == 4, "one after each wave of stages"
+    assert {*left.pop("snapshots")} == {*baked["snapshot_ids"], *kept}
+    assert not any(left.values()), left
+    folder = Path(baked["builds"], baked["run"])
+    record = Record.model_validate_json((folder / "record.json").read_text())
+    assert record.verified == "cpu"
+    assert record.payload == "stand-in"
+    assert [stage.name for stage in record.stages][-1] == "seal"
+    assert record.inventory.pip["mxnet-cu101"] == "1.7.0"
+    assert {path.stem for path in folder.glob("*.log")} == {stage.name for stage in record.stages}
+
+
+def test_the_aws_cli_lists_the_image_and_its_snapshot_with_all_tags(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    (image,) = aws("describe-images", "--owners", "self")["Images"]
+    (snapshot,) = aws("describe-snapshots", "--owner-ids", "self", "--filters",
+                      "Name=tag-key,Values=bake:digest")["Snapshots"]  # fmt: skip
+    tags = {tag["Key"]: tag["Value"] for tag in image["Tags"]}
+    assert {tag["Key"]: tag["Value"] for tag in snapshot["Tags"]} == tags
+    assert tags["bake:verified"] == "cpu"
+    assert tags["bake:payload"] == "stand-in"
+    assert tags["bake:digest"] == baked["digest"]
+    assert tags["bake:recipe"] == "mxnet-cu101"
+    assert {key for key in tags if key.startswith("bake:stage:")} == {
+        f"bake:stage:{name}"
+        for name in ("base", "drivers", "cuda", "conda", "mxnet", "d2l", "seal")
+    }
+    assert image["ImdsSupport"] == "v2.0"
+    assert image["Public"] is False
+    assert image["Name"].startswith("bake/mxnet-cu101/")
+
+
+def test_a_launched_machine_has_everything_and_nothing_of_the_builder(machine: list[str]) -> None:
+    script = """
+        set -e
+        conda run -n d2l python -c "import mxnet; print(mxnet.__version__)"
+        nvcc --version
+        test -d d2l-en
+        conda run -n d2l jupyter kernelspec list
+    """
+    run = subprocess.run([*machine, script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "1.7.0" in run.stdout
+    assert "release 10.1" in run.stdout
+    assert run.stdout.rstrip().count("d2l") >= 1
+    # What a person would type into a shell there, without one.
+    framework = "python -c 'import mxnet; print(mxnet.__version__)'"
+    assert invoke("run", framework, "--machine", "mine", "--local").stdout == "1.7.0\n"
+
+
+def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
+    local_cloud: Path, machine: list[str], baked: dict[str, Any]
+) -> None:
+    ours = session.connect()
+    host = ssh_config.host_of(
+        ours, find_ours(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"])
+    )
+    with ssh_config.connection(host) as connection:
+        checks = check_clean(connection, booted=True, traces=[baked["run"]])
+    looked_for = {check.name for check in checks if check.outcome == "passed"}
+    assert looked_for >= {*what_must_not_be()["places"], "password", "traces of the builder"}
+
+
+def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_cloud: Path) -> None:
+    assert "running" in invoke("machines", "--local").stderr
+    invoke("stop", "mine", "--local")
+    refused = invoke("connect", "mine", "--local", status=2)
+    assert "invoke start mine" in refused.stderr
+    invoke("start", "--local")
+    (found,) = json.loads(invoke("machines", "--local", "--json").stdout)
+    assert found["state"] == "running"
+    assert found["tags"]["bake:ttl"] == "12h"
+    extended = json.loads(invoke("extend", "mine", "2h", "--local", "--json").stdout)
+    assert 13.5 * 60 * 60 < extended["seconds_left"] <= 14 * 60 * 60
+    assert "By how long?" in invoke("extend", "--local", status=2).stderr
+    again = invoke("launch-from-ami", "--local", "--name", "mine", status=2)
+    assert "There is a machine named mine" in again.stderr
+
+
+def test_one_command_goes_from_the_image_to_a_cell_and_what_breaks_comes_back(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    launch = ["launch-from-ami", "--jupyter", "--no-browser", "--local", "--name", "notebook"]
+    with browser() as driver:
+        with holding(*launch) as (client, told):
+            driver.get(told["url"])
+            page = NotebookPage(driver)
+            assert page.kernel == "d2l (mxnet)"
+            said = page.run(
+                "import mxnet, sys; x = mxnet.np.arange(12).reshape(3, 4); "
+                "print(mxnet.__version__, sys.prefix, x.sum())"
+            )
+            assert said == "1.7.0 /opt/conda/envs/d2l 66.0"
+            screenshot(driver, "jupyter/cell.png")
+            cut = [*told["ssh"], "sudo pkill -KILL -f '^sshd: ubuntu'"]
+            assert subprocess.run(cut, capture_output=True, timeout=30).returncode == 255
+            assert page.run("print(x[2, 3])") == "[11.]"
+            client.kill()
+            _, errors = client.communicate()
+            assert errors.count("The SSH connection broke") == 1
+            assert errors.count("Connected again") == 1
+        again = ["jupyter", "notebook", "--local", "--port", str(told["port"])]
+        said = until_interrupted(again, "Ctrl-C", lambda: page.reload().run("print(x[0])"))
+        assert said["work"] == "[0. 1. 2. 3.]"
+        assert "runs already" in said["before"]
+        assert "No browser could be opened on this computer.\n" in said["before"]
+        assert f"Jupyter  {told['url']}\n" in said["before"]
+        assert "Jupyter runs on, and notebook costs on" in said["after"]
+        assert "jupyter notebook --local --stop\n" in said["after"]
+        assert max(map(len, (said["before"] + said["after"]).splitlines())) <= 80
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with holding(*again[:-1], str(port)) as (client, elsewhere):
+            assert elsewhere["port"] != port
+            assert f":{elsewhere['port']}/" in elsewhere["url"]
+            invoke("terminate", "notebook", "--local")
+            rest, errors = client.communicate()
+    assert (client.returncode, rest) == (1, ""), "there is one document"
+    assert f"Port {port} is taken" in errors
+    assert "notebook was terminated while you were connected" in errors
+    assert "UserInitiatedShutdown" in errors
+
+
+def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_activated(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    said = invoke("launch-from-ami", "--local", "--name", "pasted").stderr
+    (line,) = [line for line in said.splitlines() if line.startswith("End it")]
+    pasted = line.removeprefix("End it").strip()
+    subprocess.run(pasted, shell=True, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
+
+
+def test_an_image_is_copied_to_another_region_once_started_there_and_pruned(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    there = ["--local", "--region", "us-west-2"]
+    copy = ["copy", baked["image_id"], "--to", "us-west-2", "--local", "--json"]
+    (first,) = json.loads(invoke(*copy).stdout)
+    (second,) = json.loads(invoke(*copy).stdout)
+    assert (first["status"], second["status"]) == ("copied", "there already")
+    assert first["image_id"] == second["image_id"] != baked["image_id"]
+    said = invoke("launch-from-ami", *there, "--name", "there", "--json")
+    ssh = json.loads(said.stdout)["ssh"]
+    python = "/opt/conda/envs/d2l/bin/python"
+    run = subprocess.run(
+        [*ssh, python, "-c", "'import d2l, mxnet; print(mxnet.__version__)'"],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert run.stdout.strip() == "1.7.0", run.stderr
+    invoke("terminate", "there", *there)
+    (only,) = json.loads(invoke("prune", *there, "--keep", "1", "--yes", "--json").stdout)
+    assert (only["what"], only["why"]) == ("kept", "the newest")
+    session.connect("us-west-2").ec2(
+        "DeregisterImage", ImageId=first["image_id"], DeleteAssociatedSnapshots=True
+    )
+
+
+def test_a_machine_is_started_in_a_reservation_until_that_is_full(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    made = aws("create-capacity-reservation", "--instance-type", "g4dn.2xlarge",
+               "--instance-platform", "Linux/UNIX", "--availability-zone", "us-east-1c",
+               "--instance-count", "1")["CapacityReservation"]["CapacityReservationId"]  # fmt: skip
+    words = ["launch-from-ami", "--local", "--reservation", made, "--name", "reserved"]
+    run = invoke(*words, "--disk-gb", "70", "--json")
+    assert f"g4dn.2xlarge in us-east-1c ({made}), $0.00/h" in run.stderr
+    volume = json.loads(run.stdout)["root_volume_id"]
+    assert aws("describe-volumes", "--volume-ids", volume)["Volumes"][0]["Size"] == 70
+    full = invoke(*words[:-1], "second", status=2)
+    assert f"{made} is full: 1 of 1" in full.stderr
+    invoke("terminate", "reserved", "--local")
+
+
+def test_what_a_launch_cannot_do_is_refused_with_what_it_can(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = held()
+    image_id, copy = baked["image_id"], f"invoke copy {baked['image_id']} --region us-east-1"
+    for words, says in (
+        (
+            ["--instance-type", "g6.xlarge"],
+            "(L4): CUDA 10.1 has no code for it. Nearest that works: ",
+        ),
+        (["--disk-gb", "63"], "--disk-gb 64"),
+        (["--region", "eu-west-3", "--ami", image_id], f"{copy} --to eu-west-3 --local"),
+    ):
+        assert says in invoke("launch-from-ami", "--local", *words, status=2).stderr
+    assert held() == before
+
+
+def test_a_machine_of_a_kind_is_launched_measured_and_ended(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = {kind: ids for kind, ids in held().items() if kind != "key pairs"}
+    words = ["--ami", baked["image_id"], "--instance-type", "g4dn.xlarge", "--quick"]
+    said = invoke("bench", "--local", *words, "--json")
+    bench = json.loads(said.stdout)
+    (measured,) = bench["machines"]
+    assert measured["machine"]["framework"] == "mxnet"
+    assert [(each["what"], each["failure"]) for each in measured["figures"]] == [
+        *(("multiply", None), ("copy", None), ("add", None), ("train", None))
+    ]
+    assert all(each["value"] > 0 and each["device"] == "cpu" for each in measured["figures"])
+    assert "! No GPU: these are the CPU's figures" in said.stderr
+    assert max(map(len, said.stderr.splitlines())) <= 80
+    assert Path(REPOSITORY, bench["page"]).read_text().startswith("<!doctype html>")
+    assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
+
+
+def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
+    for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
+        run = invoke(*command)
+        longest = max(map(len, (run.stdout + run.stderr).splitlines()))
+        assert longest <= 80, run.stdout + run.stderr
+
+
+def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    # Without --local it is AWS's rule that holds, whatever the endpoint is.
+    refused = invoke("launch-from-ami", "--ami", baked["image_id"], status=2)
+    assert "bake:verified=gpu" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bake", "mxnet-cu102", "--local"], "mxnet-cu101"),
+        (["bake", "--cuda", "10.3"], "There is CUDA 10.0"),
+        (["bake", "--cuda", "10.1", "--instance-type", "p4d.24xlarge"], "A100"),
+        (["bake", "--cuda", "10.1", "--stand-in"], "Add --local"),
+        (["bake", "--cuda", "10.1", "--spot", "--no-spot"], "exclude each other"),
+        (["bake", "mxnet-cu101", "mxnet-cu112", "--name", "x"], "--name is for one image"),
+        (["bake", "--cuda", "10.1", "--local"], "--stand-in"),
+        (["launch-from-ami", "--local", "--ami", "ami-00000000000000000"], "no available image"),
+        (["terminate", "nobody", "--local"], "no machine nobody"),
+        (["copy", "--local"], "--to us-west-2,eu-central-1"),
+        (["prune", "--local", "--keep", "0"], "Keep at least one"),
+        (["prune", "--local", "--older-than", "soon"], "12h, 30d, 2w"),
+    ],
+)
+def test_a_wrong_request_exits_with_2_and_says_what_would_be_right(
+    words: list[str], says: str, local_cloud: Path
+) -> None:
+    before = held()
+    assert says in invoke(*words, status=2).stderr
+    assert held() == before
+
+
+def test_a_name_that_is_taken_is_found_before_anything_starts(
+    baked: dict[str, Any], local_cloud: Path
+) -> None:
+    before = held()
+    words = ["bake", "--cuda", "10.1", "--local", "--stand-in", "--name"]
+    words += [baked["image_name"], "--fresh"]
+    refused = invoke(*words, status=2)
+    assert "is already named" in refused.stderr
+    assert held() == before
+
+
+def test_without_credentials_or_a_region_it_says_what_to_do(monkeypatch: Any) -> None:
+    no_region = invoke("bake", "--cuda", "10.1", status=2)
+    assert "--region" in no_region.stderr
+    no_credentials = invoke("bake", "--cuda", "10.1", "--region", "us-west-2", status=2)
+    assert "credentials" in no_credentials.stderr
+
+
+def test_help_and_list_answer_without_loading_anything_heavy() -> None:
+    code = (
+        "import sys; import tasks; "
+        "heavy = {'boto3', 'fabric', 'pydantic', 'rich', 'paramiko', 'moto'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "--stand-in" in invoke("--help", "bake").stdout

@@ -1,0 +1,347 @@
+"""A machine that has no public address is reached by Session Manager: by AWS's own command line,
+which starts the sessions, and a stand-in for its plugin, which is in no package index."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from bake import catalog
+from bake.aws.base_image import find_base_image
+from bake.aws.client.session import Cloud, connect
+from bake.aws.image import find_image
+from bake.aws.machine import Machine, terminate
+from bake.console.console import Console
+from bake.errors import ConnectError, RequestError
+from bake.local.machines.os_images import STAND_IN_OWNER
+from bake.machine import launch, session_manager, ssh_config, transfer
+from bake.ssh import connection as remote
+from bake.ssh import keys, proxy
+from tests.support.aws_in_process import ACCOUNT, aws_in_process
+from tests.support.environment import REPOSITORY, scrub
+from tests.unit.machine.test_launch import PROVED
+
+BIN = Path(sys.executable).parent
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "ec2.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the PATH with the AWS CLI and the plugin that stands in."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "aws").symlink_to(BIN / "aws")
+    (folder / "session-manager-plugin").symlink_to(REPOSITORY / "tests/session_manager_plugin.py")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(
+    local_home: Path, programs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Cloud, Machine, Path]]:
+    """A machine that was launched so, the cloud, and the plugin's log."""
+    from bake.local import control
+
+    log = tmp_path_factory.mktemp("plugin") / "log"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        scrub(monkeypatch, local_home.parent)
+        monkeypatch.setenv("BAKE_HOME", str(local_home))
+        endpoint = control.status()
+        assert endpoint is not None
+        for name, value in control.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        monkeypatch.setenv("PLUGIN_LOG", str(log))
+        iam = boto3.client("iam")
+        iam.create_role(RoleName="agents", AssumeRolePolicyDocument=json.dumps(TRUST))
+        iam.create_instance_profile(InstanceProfileName="agents")
+        iam.add_role_to_instance_profile(InstanceProfileName="agents", RoleName="agents")
+        cloud = connect()
+        machine = start(cloud, "hidden", instance_profile="agents")
+        yield cloud, machine, log
+        terminate(cloud, machine.instance_id)
+        ssh_config.forget(machine.instance_id)
+        cloud.ec2("DeleteKeyPair", KeyName=machine.key_name)
+        iam.remove_role_from_instance_profile(InstanceProfileName="agents", RoleName="agents")
+        iam.delete_instance_profile(InstanceProfileName="agents")
+        iam.delete_role(RoleName="agents")
+
+
+def start(cloud: Cloud, name: str, **more: Any) -> Machine:
+    base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
+    image = find_image(cloud, base.image_id)
+    assert image is not None
+    wish = launch.Wish(
+        instance_types=("g4dn.xlarge",), key="bake-hidden", name=name, via="ssm", **more
+    )
+    port = int(os.environ["BAKE_SSH_PORT"])
+    return launch.launch(cloud, image, wish, ssh_port=port, console=Console()).machine
+
+
+@pytest.fixture
+def hidden(
+    ours: tuple[Cloud, Machine, Path], local_cloud: Path, programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Machine:  # fmt: skip
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PLUGIN_LOG", str(ours[2]))
+    return ours[1]
+
+
+def run(*words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [BIN / "invoke", *words, "--machine", "hidden", "--local"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120, **more)
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def sessions(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@pytest.mark.machines
+def test_it_has_no_address_and_nobody_gets_in(
+    ours: tuple[Cloud, Machine, Path], local_cloud: Path
+) -> None:
+    cloud, machine, log = ours
+    assert machine.address is None
+    assert machine.tags["bake:via"] == "ssm"
+    listed = subprocess.run([BIN / "invoke", "machines", "--local"], cwd=REPOSITORY,
+                            capture_output=True, text=True).stderr  # fmt: skip
+    (line,) = [line for line in listed.splitlines() if line.startswith("hidden ")]
+    assert " ssm " in line
+    (reservation,) = cloud.ec2("DescribeInstances", InstanceIds=[machine.instance_id])[
+        "Reservations"
+    ]
+    (instance,) = reservation["Instances"]
+    assert instance["IamInstanceProfile"]["Arn"].endswith(":instance-profile/agents")
+    its = [{"Name": "tag:bake:run", "Values": [machine.run_id]}]
+    (there,) = cloud.ec2("DescribeSecurityGroups", Filters=its)["SecurityGroups"]
+    assert there["IpPermissions"] == []
+    assert there["IpPermissionsEgress"]
+    session = sessions(log)[-1]
+    assert session["DocumentName"] == "AWS-StartSSHSession"
+    assert session["Target"] == machine.instance_id
+    assert session["Parameters"] == {"portNumber": [os.environ["BAKE_SSH_PORT"]]}
+    assert session["region"] == cloud.region
+
+
+@pytest.mark.machines
+def test_commands_and_files_go_there_as_to_any_machine(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine, tmp_path: Path
+) -> None:
+    done = run("run", "id -un; cat; exit 3", input=b"in")
+    assert (done.stdout, done.returncode) == (b"ubuntu\nin", 3), done.stderr
+    host = ssh_config.host_of(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    data = os.urandom(1 << 20)
+    (tmp_path / "file").write_bytes(data)
+    for command in (
+        transfer.put(host, [str(tmp_path / "file")], "there", progress=False),
+        transfer.get(host, ["there"], f"{tmp_path}/back", progress=False),
+    ):
+        subprocess.run(command, check=True, timeout=60)
+    assert (tmp_path / "back").read_bytes() == data
+
+
+@pytest.mark.machines
+def test_our_own_client_goes_there_and_leaves_no_process(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine
+) -> None:
+    cloud, _, log = ours
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    with ssh_config.connection(host) as connection:
+        assert connection.run("id -un").stdout == "ubuntu\n"
+        plugin = sessions(log)[-1]["pid"]
+        assert Path("/proc", str(plugin)).exists()
+    assert not Path("/proc", str(plugin)).exists()
+    mine = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())],
+                          capture_output=True, text=True).stdout.split()  # fmt: skip
+    assert "Z" not in "".join(mine)
+    with ssh_config.connection(host) as connection:
+        os.kill(sessions(log)[-1]["pid"], 9)
+        deadline = time.monotonic() + 10
+        while connection.alive:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert connection.run("id -un").stdout == "ubuntu\n", "it is made again"
+
+
+@pytest.mark.machines
+def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine
+) -> None:
+    cloud, *_ = ours
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    ec2 = boto3.client("ec2")
+    (held,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    ec2.disassociate_iam_instance_profile(AssociationId=held["AssociationId"])
+    try:
+        with (
+            pytest.raises(ConnectError, match="is not connected") as refused,
+            session_manager.explained(True),
+        ):
+            ssh_config.connection(host, timeout_s=1)
+    finally:
+        ec2.associate_iam_instance_profile(
+            IamInstanceProfile={"Name": "agents"}, InstanceId=hidden.instance_id
+        )
+    assert "AmazonSSMManagedInstanceCore" in refused.value.hint
+    assert "NAT gateway" in refused.value.hint
+
+
+@pytest.mark.machines
+def test_a_refusal_that_will_not_pass_is_not_waited_for(
+    ours: tuple[Cloud, Machine, Path], hidden: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody whose policy does not let him start sessions, and lets him then."""
+    cloud, *_ = ours
+    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    iam = boto3.client("iam")
+    iam.create_user(UserName="somebody")
+    key = iam.create_access_key(UserName="somebody")["AccessKey"]
+    try:
+        with monkeypatch.context() as his:
+            his.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+            his.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+            began = time.monotonic()
+            with pytest.raises(ConnectError) as refused:
+                ssh_config.connection(host, timeout_s=60)
+            assert "ssm:StartSession" in refused.value.details[0]
+            assert time.monotonic() - began < 20
+            policy = (REPOSITORY / "docs" / "iam-policy-session-manager.json").read_text()
+            iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=policy)
+            with ssh_config.connection(host) as connection:
+                assert connection.run("id -un").stdout == "ubuntu\n"
+            other = policy.replace("ssm:resourceTag/bake:run", "ssm:resourceTag/another")
+            iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=other)
+            with pytest.raises(ConnectError):
+                ssh_config.connection(host, timeout_s=60)
+    finally:
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            iam.delete_user_policy(UserName="somebody", PolicyName="p")
+        iam.delete_access_key(UserName="somebody", AccessKeyId=key["AccessKeyId"])
+        iam.delete_user(UserName="somebody")
+
+
+def test_what_is_missing_here_is_said_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match="no way telnet to a machine"):
+        session_manager.check("telnet")
+    (tmp_path / "aws").symlink_to(BIN / "aws")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with aws_in_process() as aws:
+        image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
+        wish = launch.Wish(instance_types=("g4dn.xlarge",), via="ssm")
+        with pytest.raises(RequestError, match="needs session-manager-plugin") as refused:
+            launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
+        assert "install-plugin" in refused.value.hint
+        assert aws.params("RunInstances") == []
+        assert aws.params("CreateSecurityGroup") == []
+
+
+def test_the_proxy_command_is_aws_s_own_with_all_that_an_editor_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "my profile 100%")
+    words = session_manager.proxy("eu-west-1")
+    host = ssh_config.Host("bake-x", "i-1", "i-1", "ubuntu", 22, tmp_path / "k", words)
+    told = subprocess.run(
+        ["ssh", "-G", "-F", ssh_config.write(host), "bake-x"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (command,) = [
+        line.partition(" ")[2]
+        for line in told.stdout.splitlines()
+        if line.startswith("proxycommand ")
+    ]
+    # As ssh fills it in, and a shell reads it.
+    filled = command.replace("%h", "i-1").replace("%p", "22").replace("%%", "%")
+    assert shlex.split(filled) == [
+        *("aws", "ssm", "start-session", "--region", "eu-west-1"),
+        *("--profile", "my profile 100%"),
+        *("--target", "i-1", "--document-name", "AWS-StartSSHSession"),
+        *("--parameters", "portNumber=22"),
+    ]
+    assert session_manager.filled(words, "i-1", 22) == tuple(shlex.split(filled))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "keys come first")
+    assert "--profile" not in session_manager.proxy("eu-west-1")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("exit 0", "closed|no SSH server"),
+        ("echo first >&2; echo 'it has no idea' >&2; exit 5", "it has no idea"),
+        ("exit 4", "it ended with status 4"),
+        ("echo welcome to telnet; cat >/dev/null", "no SSH server"),
+    ],
+)
+def test_a_proxy_that_leads_nowhere_says_why(program: str, said: str) -> None:
+    pair = keys.generate()
+    with pytest.raises(ConnectError, match=said):
+        remote.connect(
+            "i-1",
+            port=22,
+            user="ubuntu",
+            private_key=pair.private_openssh,
+            host_key=pair.public_openssh,
+            timeout_s=0.2,
+            proxy=("sh", "-c", program),
+        )
+
+
+def test_a_proxy_that_is_not_there_is_not_tried_again() -> None:
+    pair = keys.generate()
+    with pytest.raises(ConnectError, match="cannot be started"):
+        remote.connect(
+            "i-1",
+            port=22,
+            user="ubuntu",
+            private_key=pair.private_openssh,
+            host_key=pair.public_openssh,
+            timeout_s=60,
+            proxy=("/nowhere/aws",),
+        )
+
+
+def test_a_proxy_that_does_not_want_to_end_is_ended_with_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "_END_S", 0.2)
+    pids = tmp_path / "pids"
+    stubborn = (
+        f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >>{pids}; sleep 60' & echo $$ >>{pids}; wait"
+    )
+    line = proxy.ProxyLine(("sh", "-c", stubborn))
+    while not pids.exists() or len(pids.read_text().split()) < 2:
+        time.sleep(0.01)
+    line.close()
+    line.close()
+    deadline = time.monotonic() + 5
+    while alive := [pid for pid in pids.read_text().split() if Path("/proc", pid).exists()]:
+        states = {Path("/proc", pid, "stat").read_text().split()[2] for pid in alive}
+        assert time.monotonic() < deadline, states
+        time.sleep(0.02)

@@ -1,0 +1,178 @@
+"""The least policy in docs/ allows every call that the code makes, no other, and each no further
+than AWS lets a policy go."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+import botocore.session
+import pytest
+
+from bake.local.api.authorization import facts, needs
+from bake.local.api.policy import allows, as_list
+from tests.support.environment import REPOSITORY
+
+# Asked for by AWS itself when another call has tags, and on an account's first spot machine.
+IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}
+# Allowed to everybody (GetCallerIdentity in STS's API reference).
+FREE = {"sts:GetCallerIdentity"}
+# What `invoke doctor` asks where it may, and does without where not.
+OPTIONAL = {"iam:SimulatePrincipalPolicy", "sts:DecodeAuthorizationMessage"}
+# IAM's name of a service, and botocore's.
+SERVICES = {
+    "ec2": "ec2",
+    "iam": "iam",
+    "pricing": "pricing",
+    "servicequotas": "service-quotas",
+    "ssm": "ssm",
+    "sts": "sts",
+}
+# No type of resource, and so no tag, stands in their rows of the Service Authorization Reference
+# (see `bake/local/authorization.toml`); GetServiceQuota's type is optional.
+UNSCOPED = {
+    "ec2:DescribeCapacityReservations",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeKeyPairs",
+    "ec2:DescribeLaunchTemplateVersions",
+    "ec2:DescribeRegions",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSnapshots",
+    "ec2:DescribeSpotInstanceRequests",
+    "ec2:DescribeSpotPriceHistory",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVolumes",
+    "pricing:GetProducts",
+    "servicequotas:GetServiceQuota",
+}
+# What a machine is started from or with, and a copy made of, is not always ours; a network never.
+ANYBODYS = {
+    ("ec2:RunInstances", "capacity-reservation"),
+    ("ec2:RunInstances", "image"),
+    ("ec2:RunInstances", "key-pair"),
+    ("ec2:RunInstances", "subnet"),
+    ("ec2:CopyImage", "image"),
+    ("ec2:CreateSecurityGroup", "vpc"),
+    ("ec2:ModifyNetworkInterfaceAttribute", "security-group"),
+}
+# The one tag that is changed later (`invoke extend`).
+TO_MOVE_AN_END = {
+    "StringLike": {"aws:ResourceTag/bake:run": "*"},
+    "ForAllValues:StringEquals": {"aws:TagKeys": "bake:ends"},
+}
+# A managed policy's size, white space not counted (IAM User Guide, "IAM and AWS STS quotas").
+MOST_CHARACTERS = 6144
+
+POLICY: dict[str, Any] = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
+GRANTS = [
+    (action, resource, statement.get("Condition", {}))
+    for statement in POLICY["Statement"]
+    for action in as_list(statement["Action"])
+    for resource in as_list(statement["Resource"])
+]
+
+
+def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
+    source = "".join(path.read_text() for path in (REPOSITORY / "bake" / "aws").glob("*.py"))
+    words = set(re.findall(r'"([A-Z][A-Za-z]+)"', source))
+    session = botocore.session.Session()
+    called = {
+        f"{prefix}:{operation}"
+        for prefix, service in SERVICES.items()
+        for operation in words & set(session.get_service_model(service).operation_names)
+    }
+    allowed = {action for action, _, _ in GRANTS}
+    assert allowed - IMPLIED == called - IMPLIED - FREE - OPTIONAL
+
+
+def test_parameters_outside_of_ours_are_out_of_reach() -> None:
+    reached = {resource for action, resource, _ in GRANTS if action.startswith("ssm:")}
+    assert reached == {"arn:aws:ssm:*:*:parameter/bake/*"}
+
+
+def test_only_what_aws_cannot_scope_is_allowed_on_everything() -> None:
+    assert {action for action, resource, _ in GRANTS if resource == "*"} <= UNSCOPED
+
+
+@pytest.mark.parametrize(
+    "action", sorted({a for a, _, _ in GRANTS if a.startswith("ec2:")} - UNSCOPED - IMPLIED)
+)
+def test_each_type_of_resource_is_allowed_and_by_our_tag(action: str) -> None:
+    rows = facts()[action.removeprefix("ec2:")]
+    granted = defaultdict(list)
+    for _, resource, condition in [grant for grant in GRANTS if grant[0] == action]:
+        granted[kind(resource)].append(condition)
+    required = {of for of, row in rows if not row.get("optional")}
+    assert required <= granted.keys() <= {of for of, _ in rows}
+    for of, conditions in granted.items():
+        if (action, of) in ANYBODYS:
+            assert conditions == [{}]
+            continue
+        [tags] = {row["tags"] for each, row in rows if each == of}
+        assert conditions == [{"StringLike": {f"aws:{tags.capitalize()}Tag/bake:run": "*"}}]
+
+
+def test_tags_are_given_only_while_making_and_only_with_ours() -> None:
+    tagging = [(kind(r), c) for action, r, c in GRANTS if action == "ec2:CreateTags"]
+    moved = ("instance", TO_MOVE_AN_END)
+    assert tagging.count(moved) == 1
+    tagging.remove(moved)
+    condition = tagging[0][1]
+    assert all(each == condition for _, each in tagging)
+    making = {
+        operation
+        for operation, rows in facts().items()
+        if any(row.get("tags") == "request" for _, row in rows)
+    }
+    assert set(condition["StringEquals"]["ec2:CreateAction"]) == making
+    assert condition["StringLike"] == {"aws:RequestTag/bake:run": "*"}
+    tagged = {of for rows in facts().values() for of, row in rows if row.get("tags") == "request"}
+    assert {of for of, _ in tagging} == tagged
+
+
+@pytest.mark.parametrize(
+    ("ours", "keys", "allowed"),
+    [
+        (True, ["bake:ends"], True),
+        (True, ["bake:ends", "bake:run"], False),
+        (True, ["Name"], False),
+        (False, ["bake:ends"], False),
+    ],
+)
+def test_only_the_end_of_a_machine_of_ours_can_be_moved(
+    ours: bool, keys: list[str], allowed: bool
+) -> None:
+    [need] = needs(
+        "ec2",
+        "CreateTags",
+        {"Resources": ["i-1"], "Tags": [{"Key": key, "Value": "v"} for key in keys]},
+        region="us-east-1",
+        account="123456789012",
+        tags_of=lambda kind, name: {"bake:run": "r"} if ours else {},
+    )
+    assert allows([POLICY], need) is allowed
+
+
+def test_it_fits_into_a_managed_policy_and_its_statements_have_names() -> None:
+    assert len(json.dumps(POLICY, separators=(",", ":"))) <= MOST_CHARACTERS
+    names = [statement["Sid"] for statement in POLICY["Statement"]]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[A-Za-z0-9]+", name) for name in names)
+
+
+def test_a_type_of_resource_has_its_own_arn() -> None:
+    """Images and snapshots belong to no account in theirs; a wrong one would allow nothing."""
+    for action, resource, _ in GRANTS:
+        if action.startswith("ec2:") and resource != "*":
+            account = "" if kind(resource) in {"image", "snapshot"} else "*"
+            assert resource == f"arn:aws:ec2:*:{account}:{kind(resource)}/*"
+
+
+def kind(resource: str) -> str:
+    """The type of resource of an ARN of EC2's."""
+    return resource.rpartition(":")[2].partition("/")[0]

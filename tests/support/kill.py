@@ -1,0 +1,69 @@
+"""A bake that ends itself: `python kill.py SIGNAL N FOLDER RECIPE`.
+
+The signal is sent to this process when AWS's Nth answer has come, and before anybody has seen it;
+N = 0: never. One that says what it said before, as while something is waited for, does not count.
+The first line says which one that was, the last one what was asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from botocore.httpsession import URLLib3Session
+
+from bake.threads import one_interrupt
+from tests.support.kitchen import bake
+
+_send = URLLib3Session.send
+
+
+def end_at(number: int, which: signal.Signals) -> list[str]:
+    """From now on; the list of what was asked grows."""
+    asked: list[str] = []
+    heard: set[tuple[bytes, bytes]] = set()
+    one_at_a_time = threading.Lock()
+
+    def send(self: URLLib3Session, request: Any) -> Any:
+        answer = _send(self, request)
+        body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
+        said = body, re.sub(rb"<requestId>.*?</requestId>", b"", answer.content)
+        with one_at_a_time:
+            if said in heard:
+                return answer
+            heard.add(said)
+            asked.append(_operation(request, body))
+            if len(asked) == number:
+                print(f"{which.name} after {asked[-1]}", flush=True)
+                os.kill(os.getpid(), which)
+        return answer
+
+    URLLib3Session.send = send
+    return asked
+
+
+def _operation(request: Any, body: bytes) -> str:
+    """By what the two protocols say: EC2's and STS's in the body, SSM's in a header."""
+    target = request.headers.get("X-Amz-Target", b"")
+    if target:
+        return (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
+    return body.decode().partition("Action=")[2].partition("&")[0]
+
+
+if __name__ == "__main__":
+    which, number, folder, recipe = sys.argv[1:]
+    asked = end_at(int(number), signal.Signals[which])
+    try:
+        with one_interrupt():
+            for outcome in bake(Path(folder), [recipe]):
+                print(outcome.status, outcome.image and outcome.image.image_id)
+    except KeyboardInterrupt:
+        print("interrupted")
+        sys.exit(130)
+    finally:
+        print("asked:", *asked)

@@ -1,0 +1,98 @@
+"""Whose clock counts: AWS's, whatever the one of this computer says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from bake.aws.client.cloud_time import CloudTime
+from bake.errors import CloudError
+from tests.support.aws_in_process import Aws, aws_in_process
+
+HOURS = timedelta(hours=2)
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+def answer(moment: datetime | str) -> SimpleNamespace:
+    said = moment if isinstance(moment, str) else format_datetime(moment, usegmt=True)
+    return SimpleNamespace(headers={"Date": said})
+
+
+def told(moment: datetime) -> CloudTime:
+    clock = CloudTime()
+    clock.hear(answer(moment))
+    return clock
+
+
+def test_before_aws_has_answered_it_is_this_computers() -> None:
+    assert abs(CloudTime().now() - datetime.now(UTC)) < SECOND
+
+
+@pytest.mark.parametrize("wrong", [HOURS, -HOURS])
+def test_then_it_is_awss_and_goes_on(wrong: timedelta) -> None:
+    said = (datetime.now(UTC) + wrong).replace(microsecond=0)
+    clock = told(said)
+    first = clock.now()
+    assert timedelta() <= first - said < SECOND
+    time.sleep(0.05)
+    assert clock.now() - first >= timedelta(seconds=0.05)
+
+
+def test_an_answer_that_was_long_on_its_way_does_not_put_it_back() -> None:
+    said = datetime.now(UTC) + HOURS
+    clock = told(said)
+    clock.hear(answer(said - timedelta(minutes=1)))
+    assert clock.now() >= said.replace(microsecond=0)
+    clock.hear(answer(said + timedelta(minutes=1)))  # the computer slept, its clock with it
+    assert clock.now() >= (said + timedelta(minutes=1)).replace(microsecond=0)
+
+
+@pytest.mark.parametrize("said", ["", "yesterday", "0", "Sat, 99 Nov 2026 06:30:00 GMT"])
+def test_what_is_no_time_is_not_heard(said: str) -> None:
+    clock = told(datetime.now(UTC) + HOURS)
+    clock.hear(answer(said))
+    clock.hear(SimpleNamespace(headers={}))
+    assert timedelta() <= clock.now() - (datetime.now(UTC) + HOURS - SECOND) < 2 * SECOND
+
+
+def put_wrong(session: boto3.Session) -> Callable[[timedelta], None]:
+    """What sets how much later than here it is at AWS."""
+    late = [timedelta()]
+
+    def shift(http_response: Any, **_: Any) -> None:
+        http_response.headers["Date"] = format_datetime(datetime.now(UTC) + late[0], usegmt=True)
+
+    session.events.register_first("after-call", shift)
+    return lambda wrong: late.__setitem__(0, wrong)
+
+
+def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aws: Aws) -> None:
+    put_wrong(aws.cloud.session)(HOURS)
+    apart, elsewhere = aws.cloud.apart(), aws.cloud.elsewhere("eu-west-1")
+    with pytest.raises(CloudError):
+        elsewhere.ec2("DescribeImages", ImageIds=["ami-0123456789abcdef0"])
+    for cloud in (aws.cloud, apart, elsewhere):
+        assert abs(cloud.now() - datetime.now(UTC) - HOURS) < 2 * SECOND
+
+
+def test_another_region_is_asked_with_the_same_credentials(aws: Aws) -> None:
+    there = aws.cloud.elsewhere("eu-west-1")
+    zones = {
+        cloud.region: cloud.ec2("DescribeSubnets")["Subnets"][0]["AvailabilityZone"]
+        for cloud in (aws.cloud, there)
+    }
+    assert zones["eu-west-1"].startswith("eu-west-1")
+    assert zones["us-east-1"].startswith("us-east-1")

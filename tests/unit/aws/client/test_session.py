@@ -1,0 +1,404 @@
+"""What people are told when AWS cannot be asked, or says no."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import boto3
+import pytest
+from botocore import exceptions as boto
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import BotoCoreError, ClientError
+from moto import mock_aws
+
+from bake.aws.client.errors import HINTS, is_refusal, refusal
+from bake.aws.client.session import Cloud, connect
+from bake.aws.client.undo import Leftover
+from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
+from bake.threads import together
+from tests.support.aws_in_process import Aws, aws_in_process
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes ~/.aws/config."""
+
+    def write(text: str) -> None:
+        path = tmp_path / "config"
+        path.write_text(text)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+    return write
+
+
+def test_a_connection_knows_its_account_and_region(aws: Aws) -> None:
+    assert (aws.cloud.account_id, aws.cloud.region) == ("123456789012", "us-east-1")
+
+
+def test_no_credentials_is_said_before_anything_is_started() -> None:
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert caught.value.exit_code == 2
+    assert caught.value.code == "NoCredentialsError"
+    assert "aws configure" in caught.value.hint
+    assert caught.value.__suppress_context__
+
+
+def test_half_of_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert caught.value.code == "PartialCredentialsError"
+
+
+def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(AccessError) as caught:
+        connect()
+    assert caught.value.code == "NoRegionError"
+    assert "--region" in caught.value.hint
+
+
+def test_the_region_may_come_from_the_profile(profile: Any) -> None:
+    profile("[default]\nregion = eu-west-1\n")
+    with mock_aws():
+        assert connect().region == "eu-west-1"
+
+
+def test_a_region_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(AccessError) as caught:
+        connect("not a region")
+    assert caught.value.code == "InvalidRegionError"
+
+
+def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert caught.value.code == "ProfileNotFound"
+    assert "work" in caught.value.reason
+    assert "list-profiles" in caught.value.hint
+
+
+def test_a_configuration_that_cannot_be_read(profile: Any) -> None:
+    profile("[default\nregion")
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert "~/.aws/config" in caught.value.hint
+
+
+def test_a_sign_in_that_has_expired(profile: Any) -> None:
+    profile(
+        "[default]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n"
+        "[sso-session s]\nsso_region = us-east-1\nsso_start_url = https://example.com/start\n"
+    )
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert "aws sso login" in caught.value.hint
+
+
+def test_an_endpoint_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(AccessError) as caught:
+        connect("us-east-1")
+    assert caught.value.code == "EndpointConnectionError"
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch"])
+def test_credentials_that_are_not_accepted(code: str) -> None:
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>The security token</Message>"
+    body += "</Error></ErrorResponse>"
+    session = boto3.Session("AKIA", "secret", "token", region_name="us-east-1")
+    session.events.register("before-send.sts", lambda **_: answer(403, body))
+    with pytest.raises(AccessError) as caught:
+        connect(session=session)
+    assert (caught.value.code, caught.value.reason) == (code, "The security token")
+    assert caught.value.hint == HINTS[code]
+
+
+def test_a_token_that_expires_during_the_work_is_no_wrong_request(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "ExpiredToken", "The provided token has expired.")
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert not isinstance(caught.value, RequestError)
+    assert caught.value.exit_code == 1
+    assert "aws sso login" in caught.value.hint
+
+
+# How AWS refuses a request whose time is not its own, service by service.
+SKEWED = [
+    ("sts", "SignatureDoesNotMatch", "Signature not yet current: 20261121T164500Z is still", 17),
+    ("ec2", "AuthFailure", "AWS was not able to validate the provided access credentials", 17),
+    ("ec2", "RequestExpired", "Request has expired.", -90),
+    ("ssm", "InvalidSignatureException", "Signature expired: 20261121T161100Z is now", -17),
+]
+
+
+@pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
+def test_a_clock_that_is_wrong_is_said_with_by_how_much(
+    service: str, code: str, message: str, minutes: int
+) -> None:
+    error = refused(service, code, message, date=datetime.now(UTC) - timedelta(minutes=minutes))
+    where = "ahead of" if minutes > 0 else "behind"
+    assert (error.code, error.reason) == (code, message)
+    assert f"clock is {abs(minutes)} minutes {where} AWS's" in error.hint
+    assert "timedatectl set-ntp true" in error.hint
+
+
+@pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
+def test_a_clock_that_is_right_is_not_blamed(
+    service: str, code: str, message: str, minutes: int
+) -> None:
+    a_moment_ago = datetime.now(UTC) - timedelta(minutes=2)
+    # The answer of something that stands before AWS may have no date.
+    date = a_moment_ago if minutes == 17 else None
+    assert refused(service, code, message, date=date).hint == HINTS[code]
+
+
+def refused(service: str, code: str, message: str, *, date: datetime | None) -> CloudError:
+    """What comes of a first call of that service that AWS answers with this, at that time."""
+    if service == "ssm":
+        body = json.dumps({"__type": code, "message": message})
+    else:
+        body = f"<Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        body = f"<Response>{body}</Response>" if service == "ec2" else body[8:-9]
+        body = f"<ErrorResponse>{body}</ErrorResponse>" if service == "sts" else body
+    session = boto3.Session("AKIA", "secret", region_name="us-east-1")
+    headers = {"Date": format_datetime(date, usegmt=True)} if date else {}
+    session.events.register(f"before-send.{service}", lambda **_: answer(403, body, headers))
+    with pytest.raises(CloudError if service != "sts" else AccessError) as caught:
+        {
+            "sts": lambda: connect(session=session),
+            "ec2": lambda: Cloud(session, "1").ec2("DescribeVpcs"),
+            "ssm": lambda: Cloud(session, "1").ssm("GetParameter", Name="/bake/x"),
+        }[service]()
+    assert isinstance(caught.value, CloudError | AccessError)
+    return caught.value  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
+def test_a_missing_permission_is_named(aws: Aws, code: str) -> None:
+    aws.refuse("DescribeVpcs", code, "Encoded authorization failure message: abc")
+    refused = CloudError("AWS refused sts:DecodeAuthorizationMessage", code="AccessDenied")
+    with mock.patch.object(Cloud, "sts", side_effect=refused), pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert "ec2:DescribeVpcs" in caught.value.hint
+    assert "decode-authorization-message" in caught.value.hint
+    assert "abc" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "AuthFailure",
+        "RequestExpired",
+        "VcpuLimitExceeded",
+        "InsufficientInstanceCapacity",
+        "Unsupported",
+        "InvalidAMIID.NotFound",
+        "OptInRequired",
+        "InvalidAMIName.Duplicate",
+    ],
+)
+def test_each_refusal_says_what_to_do_next_with_awss_own_words(aws: Aws, code: str) -> None:
+    aws.refuse("DescribeVpcs", code, "AWS's words")
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    error = caught.value
+    assert (error.code, error.reason) == (code, "AWS's words")
+    assert error.hint
+
+
+def test_a_refusal_nobody_has_met_still_carries_awss_words(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "SomethingNew", "AWS's words")
+    with pytest.raises(CloudError, match="AWS refused ec2:DescribeVpcs") as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert (caught.value.code, caught.value.reason) == ("SomethingNew", "AWS's words")
+
+
+def test_passing_faults_are_asked_again(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    aws.refuse("DescribeVpcs", "RequestLimitExceeded", status=503, times=2)
+    assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
+    assert aws.sent.count("DescribeVpcs") == 3
+
+
+def test_what_lasts_longer_than_boto_asks_again_is_sat_out(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "InternalError", status=500, times=9)
+    assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
+    assert aws.sent.count("DescribeVpcs") == 10
+    assert len(aws.slept) == 3
+
+
+def test_what_does_not_pass_is_given_up_after_a_minute_or_two(aws: Aws) -> None:
+    aws.refuse("DescribeVpcs", "Unavailable", status=503)
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert caught.value.code == "Unavailable"
+    assert 60 < sum(aws.slept) < 120
+
+
+def test_an_answer_of_what_stands_before_aws_passes(aws: Aws) -> None:
+    pages = [answer(502, "<html>Bad Gateway</html>") for _ in range(4)]
+    aws.cloud.session.events.register(
+        "before-send.ec2.DescribeVpcs", lambda **_: pages.pop() if pages else None
+    )
+    aws.cloud._clients.clear()
+    assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
+    assert pages == []
+
+
+def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
+    page = "<html><title>Sign in to the hotel's network"
+    aws.cloud.session.events.register("before-send.ec2", lambda **_: answer(200, page))
+    aws.cloud._clients.clear()
+    with pytest.raises(NoAnswerError, match="ec2:DescribeVpcs could not be asked") as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert caught.value.code == "ResponseParserError"
+    assert "HTTPS_PROXY" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "said_no"),
+    [
+        (boto.ReadTimeoutError(endpoint_url="https://ec2"), False),
+        (boto.SSLError(endpoint_url="https://ec2", error="EOF"), False),
+        (boto.HTTPClientError(error="?"), False),
+        (boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), False),
+        (boto.NoCredentialsError(), True),
+        (boto.ParamValidationError(report="Colour"), True),
+        (ClientError({"Error": {"Code": "InternalError"}}, "RunInstances"), False),
+        (ClientError({"Error": {"Code": "503"}}, "RunInstances"), False),
+        (ClientError({"Error": {"Code": "VcpuLimitExceeded"}}, "RunInstances"), True),
+    ],
+)
+def test_only_who_has_been_told_no_knows_that_nothing_has_happened(
+    error: BotoCoreError | ClientError, said_no: bool
+) -> None:
+    assert is_refusal(refusal(error, "ec2:RunInstances")) is said_no
+
+
+def test_every_page_is_read(aws: Aws) -> None:
+    for number in range(7):
+        name = f"group-{number}"
+        aws.cloud.ec2("CreateSecurityGroup", GroupName=name, Description=name)
+    asked: list[dict[str, Any]] = []
+
+    def page(parsed: dict[str, Any]) -> None:
+        # moto gives all at once; EC2 gives at most 1000 and a token.
+        asked.append(parsed)
+        start = 3 * (len(asked) - 1)
+        everything = parsed["SecurityGroups"]
+        parsed["SecurityGroups"] = everything[start : start + 3]
+        if start + 3 < len(everything):
+            parsed["NextToken"] = "more"
+
+    aws.alter("DescribeSecurityGroups", page)
+    found = list(aws.cloud.pages("DescribeSecurityGroups", "SecurityGroups"))
+    assert len(found) == len({group["GroupId"] for group in found}) == 8
+    tokens = [params.get("NextToken") for params in aws.params("DescribeSecurityGroups")]
+    assert tokens == [None, "more", "more"]
+
+
+def test_a_request_of_the_wrong_shape_is_an_error_of_ours_too(aws: Aws) -> None:
+    with pytest.raises(CloudError, match="ec2:DescribeVpcs could not be asked of AWS") as caught:
+        aws.cloud.ec2("DescribeVpcs", Colour="red")
+    assert "Colour" in caught.value.reason
+
+
+def test_the_nearer_of_two_hints_is_given() -> None:
+    expired = boto.UnauthorizedSSOTokenError()
+    assert "aws sso login" in refusal(expired, "ec2:RunInstances").hint
+    proxy = boto.ProxyConnectionError(proxy_url="http://proxy", error="refused")
+    assert "HTTPS_PROXY" in refusal(proxy, "ec2:RunInstances").hint
+    tls = boto.SSLError(endpoint_url="https://ec2", error="self-signed")
+    assert "AWS_CA_BUNDLE" in refusal(tls, "ec2:RunInstances").hint
+
+
+def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) -> None:
+    other = aws.cloud.apart()
+    other.leftovers.append(Leftover("image", "aws …", "no"))
+    assert aws.cloud.leftovers == []
+    assert (other.account_id, other.region) == (aws.cloud.account_id, aws.cloud.region)
+    assert other.clock is aws.cloud.clock
+
+
+def test_many_bakes_of_one_process_share_their_clients_and_no_connection_is_thrown_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = threading.Barrier(50)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if "GetCallerIdentity" in asked:
+                body = (
+                    "<R><GetCallerIdentityResult><Account>1</Account></GetCallerIdentityResult></R>"
+                )
+            else:
+                here.wait(30)
+                body = "<R><vpcSet/></R>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 100
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        cloud = connect("us-east-1")
+        made: list[str] = []
+        make = cloud.session.client
+
+        def client(name: str, **more: Any) -> Any:
+            made.append(name)
+            return make(name, **more)
+
+        def bake() -> None:
+            cloud.apart().ec2("DescribeVpcs")
+
+        monkeypatch.setattr(cloud.session, "client", client)
+        # Each call is answered when all fifty have come.
+        together(*[bake] * 50)
+        server.shutdown()
+    assert made == ["ec2"]
+    assert "pool is full" not in caplog.text
+
+
+def answer(status: int, body: str, headers: dict[str, str] | None = None) -> AWSResponse:
+    response = AWSResponse("https://aws.amazon.com", status, headers or {}, None)
+    response._content = body.encode()
+    return response

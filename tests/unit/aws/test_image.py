@@ -1,0 +1,347 @@
+"""Images: whole, private and tagged, or gone with all their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from bake.aws.client.retry import TRIES
+from bake.aws.image import create_image, delete_image, find_image, image_name, images
+from bake.aws.machine import Machine, find_machine
+from bake.aws.order import run_machine
+from bake.aws.security_group import create_security_group
+from bake.errors import CloudError, ImageError
+from tests.support.aws_in_process import ACCOUNT, Aws, aws_in_process
+
+NAME = "bake/mxnet-cu101/20261121-063000-0123abcd"
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+def a_builder(aws: Aws, **more: Any) -> Machine:
+    placement = aws.placement(**more)
+    group_id = create_security_group(
+        aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
+    )
+    machine = run_machine(aws.cloud, aws.run, aws.order("k", group_id), [placement])
+    aws.at_first |= aws.remains()
+    return machine
+
+
+def take(aws: Aws, machine: Machine, **more: Any) -> Any:
+    tags = aws.run.finished(
+        name=NAME,
+        digest="0123abcd" * 8,
+        stages={"base": "b", "cuda": "c"},
+        verified="gpu",
+        payload="upstream",
+    )
+    return create_image(aws.cloud, machine, name=NAME, description="d2l", tags=tags, **more)
+
+
+def values(tags: list[dict[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def set_state(state: str, **more: Any) -> Any:
+    def act(answer: dict[str, Any]) -> None:
+        for image in answer["Images"]:
+            if image["OwnerId"] == ACCOUNT:
+                image.update(State=state, **more)
+
+    return act
+
+
+def test_an_image_has_its_tags_on_itself_and_on_its_snapshot(aws: Aws) -> None:
+    image = take(aws, a_builder(aws))
+    assert (image.state, image.name) == ("available", NAME)
+    assert (image.recipe, image.verified, image.payload) == ("mxnet-cu101", "gpu", "upstream")
+    assert image.run_id == aws.run.id
+    assert image.size_gb
+    [snapshot_id] = image.snapshot_ids
+    answer = aws.cloud.ec2("DescribeSnapshots", SnapshotIds=[snapshot_id])
+    assert values(answer["Snapshots"][0]["Tags"]) == image.tags
+    [request] = aws.params("CreateImage")
+    kinds = [specification["ResourceType"] for specification in request["TagSpecifications"]]
+    assert kinds == ["image", "snapshot"]
+    assert image.tags["bake:stage:cuda"] == "c"
+    assert "bake:expires" not in image.tags
+
+
+def test_the_machine_is_stopped_before_its_disk_is_taken(aws: Aws) -> None:
+    machine = a_builder(aws)
+    told: list[str] = []
+    take(aws, machine, on_progress=told.append)
+    assert told[0] == "stopped"
+    assert aws.sent.index("StopInstances") < aws.sent.index("CreateImage")
+    stopped = find_machine(aws.cloud, machine.instance_id)
+    assert stopped
+    assert stopped.state == "stopped"
+
+
+def test_a_spot_machine_is_not_stopped_and_ec2_may_shut_it_down(aws: Aws) -> None:
+    take(aws, a_builder(aws, market="spot"))
+    assert "StopInstances" not in aws.sent
+    [request] = aws.params("CreateImage")
+    assert not request.get("NoReboot"), "a disk in use would be taken as it is"
+
+
+def test_imdsv2_is_asked_for_and_no_one_else_may_start_it(aws: Aws) -> None:
+    image = take(aws, a_builder(aws))
+    assert aws.params("ModifyImageAttribute") == [
+        {"ImageId": image.image_id, "ImdsSupport": {"Value": "v2.0"}}
+    ]
+    assert [p["Attribute"] for p in aws.params("DescribeImageAttribute")] == ["launchPermission"]
+
+
+def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
+    aws.alter(
+        "DescribeImageAttribute", lambda answer: answer.update(LaunchPermissions=[{"Group": "all"}])
+    )
+    machine = a_builder(aws)
+    with pytest.raises(ImageError, match="is shared"):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
+def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"), times=240)
+    aws.alter("DescribeSnapshots", lambda answer: answer["Snapshots"][0].update(Progress="42%"))
+    told: list[str] = []
+    take(aws, machine, on_progress=told.append)
+    assert "pending, snapshot 42%" in told
+    assert sum(aws.slept) > 3600, "boto3's own waiter would have given up after ten minutes"
+
+
+def test_an_image_that_never_comes_is_given_up_and_removed(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"))
+    with pytest.raises(ImageError, match="is pending, and that has not ended after 6 h"):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
+def test_a_failed_image_shows_awss_reason_and_is_removed(aws: Aws) -> None:
+    machine = a_builder(aws)
+    reason = {"Code": "Client.VolumeIOError", "Message": "The volume could not be read"}
+    aws.alter("DescribeImages", set_state("failed", StateReason=reason))
+    with pytest.raises(ImageError, match="went to failed") as caught:
+        take(aws, machine)
+    assert caught.value.code == "Client.VolumeIOError"
+    assert caught.value.reason == "The volume could not be read"
+    assert aws.remains() == set()
+
+
+def test_a_failed_snapshot_ends_the_wait_at_once(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"))
+    aws.alter(
+        "DescribeSnapshots",
+        lambda answer: answer["Snapshots"][0].update(State="error", StateMessage="KMS key gone"),
+        times=1,
+    )
+    with pytest.raises(ImageError, match=r"snapshot snap-\w+ of the image") as caught:
+        take(aws, machine)
+    assert caught.value.reason == "KMS key gone"
+    assert sum(aws.slept) < 60
+    assert aws.remains() == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ReadTimeoutError(endpoint_url="https://e")])
+@pytest.mark.parametrize("operation", ["CreateImage", "ModifyImageAttribute"])
+def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
+    aws: Aws, operation: str, error: Exception
+) -> None:
+    machine = a_builder(aws)
+    aws.cut(operation, error, times=TRIES)
+    with pytest.raises((KeyboardInterrupt, CloudError)):
+        take(aws, machine)
+    assert "CreateImage" in aws.sent
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.cut("DescribeImages", KeyboardInterrupt(), times=1)
+    with pytest.raises(KeyboardInterrupt):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
+def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"), times=4)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=3 * TRIES)
+    assert take(aws, machine).state == "available"
+    assert sum(aws.slept) > 60
+
+
+def test_a_pause_that_ec2_wants_after_a_checkpoint_is_waited_out(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.refuse("CreateImage", "SnapshotCreationPerVolumeRateExceeded", times=2)
+    assert take(aws, machine).state == "available"
+    assert aws.slept.count(15.0) == 2
+
+
+def test_an_outage_that_does_not_end_is_said_and_the_image_is_named(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"))
+    with pytest.raises(CloudError) as caught:
+        take(aws, machine)
+    assert caught.value.code == "ReadTimeoutError"
+    [leftover] = aws.cloud.leftovers
+    assert "aws ec2 deregister-image" in leftover.command
+    assert sum(aws.slept) < 10 * 60
+
+
+def test_an_image_that_somebody_removes_is_not_waited_for(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("pending"), times=3)
+    aws.refuse("DescribeImages", "InvalidAMIID.NotFound")
+    with pytest.raises(ImageError, match="is gone"):
+        take(aws, machine)
+    assert sum(aws.slept) < 20 * 60
+
+
+def test_a_repeated_request_that_meets_its_own_image_takes_it(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    machine = a_builder(aws)
+    aws.lose_answer("CreateImage")
+    image = take(aws, machine)
+    assert aws.sent.count("CreateImage") == 2
+    assert aws.remains() == {image.image_id, *image.snapshot_ids}
+
+
+def test_the_name_of_somebody_elses_image_is_refused_and_theirs_stays(aws: Aws) -> None:
+    theirs = aws.base_image(owner_id=ACCOUNT, name=NAME)
+    machine = a_builder(aws)
+    with pytest.raises(CloudError) as caught:
+        take(aws, machine)
+    assert caught.value.code == "InvalidAMIName.Duplicate"
+    assert "DeregisterImage" not in aws.sent
+    assert find_image(aws.cloud, theirs)
+
+
+def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.refuse("DescribeImages", "InvalidAMIID.NotFound", times=3)
+    assert take(aws, machine).state == "available"
+
+
+@pytest.mark.parametrize("operation", ["ModifyImageAttribute", "DescribeImageAttribute"])
+def test_an_available_image_may_not_be_everywhere_known_yet(aws: Aws, operation: str) -> None:
+    machine = a_builder(aws)
+    aws.refuse(operation, "InvalidAMIID.NotFound", times=3)
+    assert take(aws, machine).state == "available"
+
+
+def test_snapshots_that_the_image_does_not_list_yet_are_found_by_their_tags(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("failed", BlockDeviceMappings=[]))
+    hidden = [3]
+
+    def hide(answer: dict[str, Any]) -> None:
+        if hidden[0]:
+            hidden[0] -= 1
+            answer["Snapshots"] = []
+
+    aws.alter("DescribeSnapshots", hide)
+    with pytest.raises(ImageError):
+        take(aws, machine)
+    assert hidden == [0]
+    assert aws.remains() == set()
+
+
+def test_a_snapshot_still_in_use_is_tried_again(aws: Aws) -> None:
+    machine = a_builder(aws)
+    image = take(aws, machine)
+    aws.refuse("DeleteSnapshot", "InvalidSnapshot.InUse", "in use by ami-1", times=3)
+    delete_image(aws.cloud, image)
+    assert aws.remains() == set()
+
+
+def test_a_snapshot_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("failed"))
+    aws.refuse("DeleteSnapshot", "InvalidSnapshot.NotFound", times=3)
+    with pytest.raises(ImageError):
+        take(aws, machine)
+    assert aws.remains() == set()
+
+
+def test_what_cannot_be_removed_is_named_and_the_cause_stays_the_error(aws: Aws) -> None:
+    machine = a_builder(aws)
+    aws.alter("DescribeImages", set_state("failed"))
+    aws.refuse("DeregisterImage", "UnauthorizedOperation", "You may not.")
+    with pytest.raises(ImageError, match="went to failed"):
+        take(aws, machine)
+    [leftover] = aws.cloud.leftovers
+    [image_id] = [name for name in aws.remains() if name.startswith("ami-")]
+    assert leftover.command == (
+        "aws ec2 deregister-image --region us-east-1 --delete-associated-snapshots "
+        f"--image-id {image_id}"
+    )
+
+
+def test_a_snapshot_that_cannot_be_deleted_is_named_by_itself(aws: Aws) -> None:
+    image = take(aws, a_builder(aws))
+    aws.refuse("DeleteSnapshot", "UnauthorizedOperation", "You may not.")
+    with pytest.raises(ImageError, match="Not all of the image") as caught:
+        delete_image(aws.cloud, image)
+    [detail] = caught.value.details
+    assert (
+        f"aws ec2 delete-snapshot --region us-east-1 --snapshot-id {image.snapshot_ids[0]}"
+        in detail
+    )
+    assert aws.remains() == set(image.snapshot_ids)
+
+
+def test_an_image_is_deleted_with_its_snapshots_and_twice_is_no_error(aws: Aws) -> None:
+    image = take(aws, a_builder(aws))
+    assert aws.remains() == {image.image_id, *image.snapshot_ids}
+    delete_image(aws.cloud, image)
+    assert aws.remains() == set()
+    delete_image(aws.cloud, image)
+
+
+def test_only_images_of_ours_are_listed_the_newest_first_and_by_recipe(aws: Aws) -> None:
+    aws.base_image(owner_id=ACCOUNT, name="by hand")
+    machine = a_builder(aws)
+    for number, recipe in enumerate(["mxnet-cu101", "pytorch-cu126"]):
+        aws.cloud.ec2(
+            "CreateImage",
+            InstanceId=machine.instance_id,
+            Name=f"bake/{recipe}/{number}",
+            TagSpecifications=[
+                {"ResourceType": kind, "Tags": [
+                    {"Key": "bake:run", "Value": "r"}, {"Key": "bake:recipe", "Value": recipe}
+                ]}
+                for kind in ("image", "snapshot")
+            ],
+        )  # fmt: skip
+
+    def age(answer: dict[str, Any]) -> None:
+        for image in answer["Images"]:
+            image["CreationDate"] = f"202{image['Name'][-1]}-01-01T00:00:00.000Z"
+
+    aws.alter("DescribeImages", age)
+    assert [i.recipe for i in images(aws.cloud)] == ["pytorch-cu126", "mxnet-cu101"]
+    assert [i.recipe for i in images(aws.cloud, "mxnet-cu101")] == ["mxnet-cu101"]
+    assert images(aws.cloud)[0].verified == "no", "what is not said was not proved"
+
+
+def test_names_sort_by_time_and_hold_the_plan() -> None:
+    time = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+    assert image_name("mxnet-cu101", time, "0123abcdef") == NAME

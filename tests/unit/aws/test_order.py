@@ -1,0 +1,524 @@
+"""Builders: what is asked of EC2, and that nothing of a run that failed remains."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from bake.aws.client.session import Cloud
+from bake.aws.client.undo import clean_up
+from bake.aws.client.wait import Clock
+from bake.aws.key_pair import key_pair
+from bake.aws.machine import Machine
+from bake.aws.order import remove_machine, run_machine
+from bake.aws.reservation import Reservation
+from bake.aws.security_group import (
+    create_security_group,
+    leave_security_group,
+    remove_security_groups,
+)
+from bake.errors import CapacityError, CloudError, MachineError, NoAnswerError
+from tests.support.aws_in_process import REGION, Aws, aws_in_process, public_key
+
+MINE = "203.0.113.7/32"
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+def bake(aws: Aws, work: Callable[[Machine], Any], *placements: Any, **order: Any) -> None:
+    """A run with everything that a builder needs, in the order in which a bake takes it."""
+    placements = placements or (aws.placement(),)
+    with clean_up(aws.cloud.leftovers) as stack:
+        key_name = stack.enter_context(key_pair(aws.cloud, aws.run, public_key()))
+        group_id = create_security_group(
+            aws.cloud, aws.run, aws.run.temporary(), vpc_id=placements[0].vpc_id, cidr=MINE
+        )
+        stack.callback(remove_security_groups, aws.cloud, aws.run.id, {group_id})
+        request = aws.order(key_name, group_id, **order)
+        machine = run_machine(aws.cloud, aws.run, request, placements)
+        stack.callback(remove_machine, aws.cloud, aws.run, machine.instance_id)
+        work(machine)
+
+
+def nothing(_: Machine) -> None:
+    pass
+
+
+def values(tags: list[dict[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def test_a_run_leaves_nothing(aws: Aws) -> None:
+    seen: list[Machine] = []
+    bake(aws, seen.append)
+    assert seen[0].state == "running"
+    assert seen[0].address
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+def test_the_builder_is_asked_for_as_the_design_says(aws: Aws) -> None:
+    bake(aws, nothing)
+    [request] = aws.params("RunInstances")
+    assert request["MinCount"] == request["MaxCount"] == 1
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert request["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+    }
+    assert request["BlockDeviceMappings"] == [
+        {
+            "DeviceName": "/dev/sda1",
+            "Ebs": {
+                "VolumeSize": 64,
+                "VolumeType": "gp3",
+                "Encrypted": True,
+                "DeleteOnTermination": True,
+            },
+        }
+    ]
+    [interface] = request["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    assert len(request["ClientToken"]) == 64
+    assert "InstanceMarketOptions" not in request
+
+
+def test_a_spot_builder_is_asked_for_once_and_its_request_is_tagged_too(aws: Aws) -> None:
+    bake(aws, nothing, aws.placement(market="spot"))
+    [request] = aws.params("RunInstances")
+    assert request["InstanceMarketOptions"] == {
+        "MarketType": "spot",
+        "SpotOptions": {
+            "SpotInstanceType": "one-time",
+            "InstanceInterruptionBehavior": "terminate",
+        },
+    }
+    assert [spec["ResourceType"] for spec in request["TagSpecifications"]] == [
+        "instance",
+        "volume",
+        "network-interface",
+        "spot-instances-request",
+    ]
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_a_reservation_is_the_target_and_a_capacity_block_a_market_of_its_own(
+    aws: Aws, block: bool
+) -> None:
+    """User Guide, "Launch instances into an existing Capacity Reservation" and "... using Capacity
+    Blocks"."""
+    place = aws.placement()
+    reserved = Reservation("cr-1", place.instance_type, place.zone, block=block)
+    bake(aws, nothing, replace(place, reservation=reserved))
+    [request] = aws.params("RunInstances")
+    assert request["CapacityReservationSpecification"] == {
+        "CapacityReservationTarget": {"CapacityReservationId": "cr-1"}
+    }
+    market = {"MarketType": "capacity-block"} if block else None
+    assert request.get("InstanceMarketOptions") == market
+    tagged = [spec["ResourceType"] for spec in request["TagSpecifications"]]
+    assert "spot-instances-request" not in tagged
+
+
+def test_every_creating_call_carries_the_run_its_recipe_and_its_end(aws: Aws) -> None:
+    bake(aws, nothing)
+    specifications = [
+        specification
+        for operation in ("ImportKeyPair", "CreateSecurityGroup", "RunInstances")
+        for request in aws.params(operation)
+        for specification in request["TagSpecifications"]
+    ]
+    assert {s["ResourceType"] for s in specifications} == {
+        "key-pair",
+        "security-group",
+        "instance",
+        "volume",
+        "network-interface",
+    }
+    for specification in specifications:
+        tags = values(specification["Tags"])
+        assert tags["bake:run"] == aws.run.id
+        assert tags["bake:recipe"] == "mxnet-cu101"
+        assert tags["bake:expires"].endswith("Z")
+
+
+def test_only_the_public_half_of_the_key_and_only_one_address_reach_aws(aws: Aws) -> None:
+    bake(aws, nothing)
+    [key] = aws.params("ImportKeyPair")
+    assert key["PublicKeyMaterial"].startswith(b"ssh-ed25519 ")
+    [ingress] = aws.params("AuthorizeSecurityGroupIngress")
+    [permission] = ingress["IpPermissions"]
+    assert (permission["IpProtocol"], permission["FromPort"], permission["ToPort"]) == (
+        "tcp",
+        22,
+        22,
+    )
+    assert [one["CidrIp"] for one in permission["IpRanges"]] == [MINE]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    ["ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances"],
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), None])
+def test_a_call_that_took_effect_and_was_cut_off_leaves_nothing(
+    aws: Aws, operation: str, error: BaseException | None
+) -> None:
+    lost = error or ReadTimeoutError(endpoint_url="https://ec2")
+    aws.cut(operation, lost)
+    with pytest.raises(KeyboardInterrupt if error else CloudError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+@pytest.mark.parametrize(
+    "operation", ["ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress"]
+)
+def test_a_lost_answer_is_asked_for_again_and_meets_its_own_work(
+    aws: Aws, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    aws.lose_answer(operation)
+    bake(aws, nothing)
+    assert aws.sent.count(operation) == 2
+    assert aws.remains() == set()
+
+
+@pytest.mark.parametrize("operation", ["CreateSecurityGroup", "AuthorizeSecurityGroupIngress"])
+def test_a_refused_call_leaves_nothing_of_those_before_it(aws: Aws, operation: str) -> None:
+    aws.refuse(operation, "UnauthorizedOperation", "You are not authorized.")
+    with pytest.raises(CloudError) as caught:
+        bake(aws, nothing)
+    assert caught.value.code == "UnauthorizedOperation"
+    assert f"ec2:{operation}" in caught.value.hint
+    assert aws.remains() == set()
+
+
+@pytest.mark.parametrize("error", [CloudError("the stage failed"), KeyboardInterrupt()])
+def test_work_that_fails_leaves_nothing(aws: Aws, error: BaseException) -> None:
+    def work(_: Machine) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        bake(aws, work)
+    assert aws.remains() == set()
+
+
+def test_no_capacity_in_the_first_zone_is_answered_by_the_second(aws: Aws) -> None:
+    aws.refuse(
+        "RunInstances",
+        "InsufficientInstanceCapacity",
+        "We currently do not have sufficient g4dn.xlarge capacity in us-east-1a.",
+        status=500,
+        times=1,
+    )
+    seen: list[Machine] = []
+    bake(aws, seen.append, aws.placement(zone="a"), aws.placement(zone="b"))
+    assert seen[0].zone == REGION + "b"
+    # boto3 would have asked the first zone again, since the answer has status 500.
+    assert aws.sent.count("RunInstances") == 2
+    assert aws.remains() == set()
+
+
+def test_no_room_that_ec2_finds_out_after_it_has_said_yes_is_answered_by_the_next_zone(
+    aws: Aws,
+) -> None:
+    """Troubleshooting in the User Guide, "Instance terminates immediately", and "StateReason"."""
+
+    def end(answer: dict[str, Any]) -> None:
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                if instance["Placement"]["AvailabilityZone"].endswith("a"):
+                    instance["State"]["Name"] = "terminated"
+                    instance["StateReason"] = {
+                        "Code": "Server.InsufficientInstanceCapacity",
+                        "Message": "There was insufficient capacity available.",
+                    }
+
+    aws.alter("DescribeInstances", end)
+    refused: list[str] = []
+    placements = [aws.placement(zone="a"), aws.placement(zone="b")]
+    order = aws.order("k", next(name for name in aws.at_first if name.startswith("sg-")))
+    aws.cloud.ec2("ImportKeyPair", KeyName="k", PublicKeyMaterial=public_key().encode())
+    machine = run_machine(
+        aws.cloud,
+        aws.run,
+        order,
+        placements,
+        on_refusal=lambda place, error: refused.append(f"{place.zone} {error.code}"),
+    )
+    assert machine.zone == REGION + "b"
+    assert refused == [f"{REGION}a Server.InsufficientInstanceCapacity"]
+
+
+def test_no_capacity_anywhere_lists_every_try_with_awss_answer(aws: Aws) -> None:
+    message = "We currently do not have sufficient capacity."
+    aws.refuse("RunInstances", "InsufficientInstanceCapacity", message, status=500)
+    placements = [
+        aws.placement(kind, zone) for kind in ("g4dn.xlarge", "g5.xlarge") for zone in "ab"
+    ]
+    with pytest.raises(CapacityError) as caught:
+        bake(aws, nothing, *placements)
+    assert [detail.partition(":")[0] for detail in caught.value.details] == [
+        "g4dn.xlarge in us-east-1a (on-demand)",
+        "g4dn.xlarge in us-east-1b (on-demand)",
+        "g5.xlarge in us-east-1a (on-demand)",
+        "g5.xlarge in us-east-1b (on-demand)",
+    ]
+    assert all(message in detail for detail in caught.value.details)
+    assert aws.sent.count("RunInstances") == 4
+    assert aws.remains() == set()
+
+
+class FullEc2(BaseHTTPRequestHandler):
+    """EC2 over HTTP, with room nowhere."""
+
+    def __init__(self, asked: list[str], *request: Any) -> None:
+        self.asked = asked
+        super().__init__(*request)
+
+    def do_POST(self) -> None:
+        body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.asked += body["Action"]
+        full = body["Action"] == ["RunInstances"]
+        answer = (
+            "<Response><Errors><Error><Code>InsufficientInstanceCapacity</Code><Message>None."
+            "</Message></Error></Errors><RequestID>r</RequestID></Response>"
+            if full
+            else "<DescribeInstancesResponse/>"
+        ).encode()
+        self.send_response(500 if full else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_on_the_wire_no_placement_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto takes the status 500 of this answer for a fault that passes; by HTTP, as it is sent."""
+    with aws_in_process() as aws:
+        placements = [aws.placement(zone=zone) for zone in "abc"]
+        order, run = aws.order("k", "sg-1"), aws.run
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(FullEc2, asked))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    session = boto3.Session("AKIA", "secret", region_name=REGION)
+    slept: list[float] = []
+    cloud = Cloud(session, "123456789012", clock=Clock(sleep=slept.append))
+    try:
+        with pytest.raises(CapacityError) as caught:
+            run_machine(cloud, run, order, placements)
+        assert asked.count("RunInstances") == len(caught.value.details) == 3
+        assert slept == []
+        # As boto is by itself, it would have asked three times for each.
+        client = session.client("ec2", config=Config(retries={"mode": "standard"}))
+        monkeypatch.setattr("time.sleep", slept.append)
+        with pytest.raises(ClientError):
+            client.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1)
+        assert asked.count("RunInstances") == 3 + 3
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_each_placement_has_its_own_token_and_a_repeated_request_the_same(aws: Aws) -> None:
+    aws.refuse("RunInstances", "InsufficientInstanceCapacity", status=500, times=1)
+    aws.refuse("RunInstances", "RequestLimitExceeded", status=503, times=1)
+    bake(aws, nothing, aws.placement(zone="a"), aws.placement(zone="b"))
+    first, second, again = [request["ClientToken"] for request in aws.params("RunInstances")]
+    assert first != second == again
+
+
+def test_a_machine_is_asked_for_until_those_of_many_others_were(aws: Aws) -> None:
+    aws.refuse("RunInstances", "RequestLimitExceeded", status=503, times=12)
+    bake(aws, nothing)
+    assert aws.sent.count("RunInstances") == 13
+    assert sum(aws.slept) > 60
+
+
+def test_a_group_that_is_not_everywhere_known_yet_is_asked_for_again(aws: Aws) -> None:
+    aws.refuse("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound", times=2)
+    aws.refuse("RunInstances", "InvalidGroup.NotFound", times=2)
+    aws.refuse("DescribeInstances", "InvalidInstanceID.NotFound", times=2)
+    bake(aws, nothing)
+    assert aws.remains() == set()
+
+
+def test_a_machine_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+    aws.cut("RunInstances", ReadTimeoutError(endpoint_url="https://ec2"))
+    aws.alter("DescribeInstances", lambda answer: answer.update(Reservations=[]), times=3)
+    with pytest.raises(NoAnswerError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+def test_a_group_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+    aws.cut("CreateSecurityGroup", ReadTimeoutError(endpoint_url="https://ec2"))
+    aws.alter("DescribeSecurityGroups", lambda answer: answer.update(SecurityGroups=[]), times=3)
+    with pytest.raises(NoAnswerError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+
+
+def test_a_group_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+    aws.refuse("AuthorizeSecurityGroupIngress", "UnauthorizedOperation")
+    aws.refuse("DeleteSecurityGroup", "InvalidGroup.NotFound", times=3)
+    with pytest.raises(CloudError):
+        bake(aws, nothing)
+    assert aws.remains() == set()
+    assert aws.cloud.leftovers == []
+
+
+def test_a_machine_that_ends_while_it_starts_shows_awss_reason(aws: Aws) -> None:
+    def end(answer: dict[str, Any]) -> None:
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                instance["State"]["Name"] = "terminated"
+                instance["StateReason"] = {
+                    "Code": "Client.InvalidKMSKey.InvalidState",
+                    "Message": "Client.InvalidKMSKey.InvalidState: The KMS key is disabled",
+                }
+
+    aws.alter("DescribeInstances", end)
+    with pytest.raises(MachineError, match=r"went to terminated while starting") as caught:
+        bake(aws, nothing)
+    assert caught.value.code == "Client.InvalidKMSKey.InvalidState"
+    assert "The KMS key is disabled" in caught.value.reason
+    assert aws.remains() == set()
+
+
+def test_a_machine_that_never_runs_is_given_up_after_a_quarter_of_an_hour(aws: Aws) -> None:
+    states = ["pending"]
+
+    def pend(answer: dict[str, Any]) -> None:
+        for reservation in answer["Reservations"]:
+            for instance in reservation["Instances"]:
+                if instance["State"]["Name"] == "running":
+                    instance["State"]["Name"] = states[0]
+
+    aws.alter("DescribeInstances", pend)
+    with pytest.raises(MachineError, match=r"is starting, and .* 15 min"):
+        bake(aws, nothing)
+    assert 14 * 60 < sum(aws.slept) < 16 * 60
+    assert aws.remains() == set()
+
+
+def test_a_group_still_in_use_is_waited_for(aws: Aws) -> None:
+    aws.refuse("DeleteSecurityGroup", "DependencyViolation", "has a dependent object", times=3)
+    bake(aws, nothing)
+    assert aws.remains() == set()
+    assert len(aws.params("DeleteSecurityGroup")) == 4
+
+
+def test_a_machine_leaves_its_group_for_the_vpc_s_default_one(aws: Aws) -> None:
+    placement = aws.placement()
+    group_id = create_security_group(
+        aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
+    )
+    machine = run_machine(aws.cloud, aws.run, aws.order("k", group_id), [placement])
+    leave_security_group(aws.cloud, machine.network_interface_id, group_id)
+    [request] = aws.params("ModifyNetworkInterfaceAttribute")
+    assert request["NetworkInterfaceId"] == machine.network_interface_id
+    groups = aws.cloud.ec2("DescribeSecurityGroups", GroupIds=request["Groups"])["SecurityGroups"]
+    assert [(g["GroupName"], g["VpcId"]) for g in groups] == [("default", placement.vpc_id)]
+    with pytest.raises(CloudError) as caught:
+        leave_security_group(aws.cloud, machine.network_interface_id, group_id)
+    assert caught.value.code == "InvalidGroup.NotFound"
+    remove_machine(aws.cloud, aws.run, machine.instance_id, wait=False)
+    assert aws.cloud.leftovers == []
+    assert aws.sent[-1] == "TerminateInstances", "its end was waited for"
+
+
+def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(aws: Aws) -> None:
+    aws.refuse("TerminateInstances", "UnauthorizedOperation", "You may not.")
+    aws.refuse("DeleteSecurityGroup", "DependencyViolation", "has a dependent object")
+
+    def work(_: Machine) -> None:
+        raise CloudError("the stage failed")
+
+    with pytest.raises(CloudError, match="the stage failed") as caught:
+        bake(aws, work)
+    machine, group = aws.cloud.leftovers
+    [instance_id] = [name for name in aws.remains() if name.startswith("i-")]
+    [group_id] = [name for name in aws.remains() if name.startswith("sg-")]
+    assert machine.command == (
+        f"aws ec2 terminate-instances --region us-east-1 --instance-ids {instance_id}"
+    )
+    assert machine.reason == "UnauthorizedOperation: You may not."
+    assert group.command == (
+        f"aws ec2 delete-security-group --region us-east-1 --group-id {group_id}"
+    )
+    assert list(caught.value.details) == [str(machine), str(group)]
+    assert not any(name.startswith("bake-") for name in aws.remains()), "the key pair is gone"
+
+
+def test_what_an_interrupted_run_leaves_behind_is_a_note_on_the_interrupt(aws: Aws) -> None:
+    aws.refuse("DeleteKeyPair", "InternalError", status=400)
+
+    def work(_: Machine) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        bake(aws, work)
+    assert f"--key-name bake-{aws.run.id}" in caught.value.__notes__[0]
+
+
+def test_a_machine_that_has_long_ended_by_itself_is_no_leftover(aws: Aws) -> None:
+    bake(aws, lambda machine: aws.forget_instances())
+    assert aws.cloud.leftovers == []
+
+
+def test_a_launched_machine_stays_and_is_stopped_by_a_power_off(aws: Aws) -> None:
+    placement = aws.placement()
+    tags = aws.run.lasting("notebook")
+    group_id = create_security_group(
+        aws.cloud, aws.run, tags, vpc_id=placement.vpc_id, cidr=MINE, port=2222
+    )
+    order = aws.order("mine", group_id, tags=tags, stays=True)
+    aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=public_key().encode())
+    machine = run_machine(aws.cloud, aws.run, order, [placement])
+    assert machine.name == "notebook"
+    assert machine.expires_at is None
+    assert machine.instance_id in aws.remains()
+    [request] = aws.params("RunInstances")
+    assert request["InstanceInitiatedShutdownBehavior"] == "stop"
+    assert request["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
+
+
+def test_a_launched_spot_machine_does_not_ask_for_what_spot_cannot_do(aws: Aws) -> None:
+    placement = aws.placement(market="spot")
+    group_id = create_security_group(
+        aws.cloud, aws.run, aws.run.lasting("n"), vpc_id=placement.vpc_id, cidr=MINE
+    )
+    run_machine(aws.cloud, aws.run, aws.order("mine", group_id, stays=True), [placement])
+    [request] = aws.params("RunInstances")
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+
+
+def test_a_launched_machine_that_does_not_come_up_is_ended(aws: Aws) -> None:
+    aws.cut("RunInstances", KeyboardInterrupt())
+    placement = aws.placement()
+    [group_id] = [name for name in aws.at_first if name.startswith("sg-")]
+    with pytest.raises(KeyboardInterrupt):
+        run_machine(aws.cloud, aws.run, aws.order("mine", group_id, stays=True), [placement])
+    assert aws.remains() == set()

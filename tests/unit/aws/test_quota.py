@@ -1,0 +1,160 @@
+"""Quotas: what is left of them, and asking for more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bake.aws.order import run_machine
+from bake.aws.quota import (
+    Quota,
+    ask_for_more,
+    gpu_quotas,
+    quota_code,
+    read_quota,
+    read_quotas,
+    requests,
+)
+from bake.errors import CloudError, NoAnswerError, RequestError
+from tests.support.aws_in_process import Aws, aws_in_process
+
+G, G_SPOT, P = "L-DB2E81BA", "L-3819A6DF", "L-417A185B"
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+def g_quota(aws: Aws) -> Quota:
+    return read_quota(aws.cloud, G, "on-demand")
+
+
+def test_each_gpu_machine_has_its_quotas() -> None:
+    codes = gpu_quotas()
+    assert codes[G] == codes[P] == "on-demand"
+    assert codes[G_SPOT] == "spot"
+    assert "" not in codes
+    assert quota_code("p5.48xlarge", "spot") == "L-C4BD4855"
+    assert quota_code("p6-b200.48xlarge", "spot") is None
+
+
+def test_all_quotas_are_read_with_one_look_at_what_runs(aws: Aws) -> None:
+    order = aws.order("key", "sg-1")
+    run_machine(aws.cloud, aws.run, order, [aws.placement()])
+    run_machine(aws.cloud, aws.run, order, [aws.placement("g4dn.2xlarge", market="spot")])
+    aws.sent.clear()
+    found = read_quotas(aws.cloud, {G: "on-demand", G_SPOT: "spot", "L-HIDDEN": "spot"})
+    assert sorted(aws.sent) == ["DescribeInstances", *["GetServiceQuota"] * 3]
+    assert found[G] == Quota(G, f"Quota {G}", 64, 4)
+    assert found[G_SPOT] == Quota(G_SPOT, f"Quota {G_SPOT}", 64, 8)
+    hidden = found["L-HIDDEN"]
+    assert isinstance(hidden, CloudError)
+    assert hidden.code == "AccessDeniedException"
+
+
+def test_none_are_not_asked_about(aws: Aws) -> None:
+    aws.sent.clear()
+    assert read_quotas(aws.cloud, {}) == {}
+    assert aws.sent == []
+
+
+def test_more_is_asked_for(aws: Aws) -> None:
+    aws.quotas[G] = 0
+    asked = ask_for_more(aws.cloud, g_quota(aws), 8)
+    assert asked.made
+    assert (asked.request.vcpus, asked.request.status) == (8, "PENDING")
+    [sent] = aws.requests
+    assert (sent["QuotaCode"], sent["DesiredValue"]) == (G, 8.0)
+    assert requests(aws.cloud, G) == [asked.request]
+
+
+@pytest.mark.parametrize("vcpus", [64, 8])
+def test_what_is_no_more_is_not_asked_for(aws: Aws, vcpus: int) -> None:
+    with pytest.raises(RequestError, match="is 64 vCPUs already"):
+        ask_for_more(aws.cloud, g_quota(aws), vcpus)
+    assert aws.requests == []
+
+
+@pytest.mark.parametrize("wanted", [70, 96])
+def test_a_request_that_is_open_is_not_made_twice(aws: Aws, wanted: int) -> None:
+    first = ask_for_more(aws.cloud, g_quota(aws), 96)
+    second = ask_for_more(aws.cloud, g_quota(aws), wanted)
+    assert (second.request, second.made) == (first.request, False)
+    assert len(aws.requests) == 1
+
+
+def test_an_open_request_for_less_is_in_the_way(aws: Aws) -> None:
+    ask_for_more(aws.cloud, g_quota(aws), 70)
+    aws.requests[0] |= {"Status": "CASE_OPENED", "CaseId": "1234567890"}
+    with pytest.raises(RequestError, match=r"70 vCPUs .*support case 1234567890") as caught:
+        ask_for_more(aws.cloud, g_quota(aws), 96)
+    assert "in that case" in caught.value.hint
+    assert len(aws.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["APPROVED", "DENIED", "CASE_CLOSED", "NOT_APPROVED"])
+def test_one_that_was_decided_is_not(aws: Aws, status: str) -> None:
+    ask_for_more(aws.cloud, g_quota(aws), 70)
+    aws.requests[0]["Status"] = status
+    assert ask_for_more(aws.cloud, g_quota(aws), 96).made
+    assert [each.vcpus for each in requests(aws.cloud, G)] == [96, 70]
+
+
+def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
+    """Between the look and the request somebody else has asked; or boto itself, a moment ago."""
+    quota = g_quota(aws)
+    code = "ResourceAlreadyExistsException"
+    aws.refuse("RequestServiceQuotaIncrease", code, "Only one.", times=1)
+    with pytest.raises(CloudError) as caught:
+        ask_for_more(aws.cloud, quota, 96)
+    assert (caught.value.code, caught.value.reason) == (code, "Only one.")
+    ask_for_more(aws.cloud, quota, 96)
+    looked = []
+
+    def at_first_nothing(answer: dict[str, object]) -> None:
+        looked.append(answer["RequestedQuotas"])
+        if len(looked) == 1:
+            answer["RequestedQuotas"] = []
+
+    aws.cloud.session.events.register(
+        "after-call.service-quotas.ListRequestedServiceQuotaChangeHistoryByQuota",
+        lambda parsed, **_: at_first_nothing(parsed),
+    )
+    aws.cloud._clients.clear()
+    aws.refuse("RequestServiceQuotaIncrease", code, "Only one.", times=1)
+    asked = ask_for_more(aws.cloud, quota, 96)
+    assert (asked.made, asked.request.id, len(looked)) == (False, "request-0", 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("DependencyAccessDeniedException", "may not ask EC2"),
+        ("NoSuchResourceException", "no such quota in this region"),
+        ("QuotaExceededException", "Too many requests"),
+        ("IllegalArgumentException", "does not accept"),
+        ("InvalidResourceStateException", "cannot be changed"),
+        ("AccessDeniedException", "servicequotas:RequestServiceQuotaIncrease"),
+    ],
+)
+def test_a_refusal_is_said_in_words(aws: Aws, code: str, says: str) -> None:
+    aws.refuse("RequestServiceQuotaIncrease", code, "Because.")
+    with pytest.raises(CloudError) as caught:
+        ask_for_more(aws.cloud, g_quota(aws), 96)
+    assert says in caught.value.message
+    assert G in caught.value.message
+    assert (caught.value.code, caught.value.reason) == (code, "Because.")
+    assert caught.value.hint
+
+
+def test_an_answer_that_is_none_is_no_request(aws: Aws) -> None:
+    aws.cloud.session.events.register(
+        "after-call.service-quotas.RequestServiceQuotaIncrease",
+        lambda parsed, **_: parsed.pop("RequestedQuota"),
+    )
+    with pytest.raises(NoAnswerError, match="RequestedQuota"):
+        ask_for_more(aws.cloud, g_quota(aws), 96)
+    assert ask_for_more(aws.cloud, g_quota(aws), 96).made is False

@@ -1,0 +1,547 @@
+"""What dead runs have left is found by its tags and removed, and nothing else ever is."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto.ec2.models import ec2_backends
+from moto.ec2.responses.amis import AmisResponse
+
+from bake.aws import holder, parameter
+from bake.aws.checkpoint import create_checkpoint
+from bake.aws.client.session import connect
+from bake.aws.image import create_image
+from bake.aws.key_pair import import_key_pair
+from bake.aws.lease import Lease
+from bake.aws.machine import Machine
+from bake.aws.order import run_machine
+from bake.aws.reap import find, judge, remove
+from bake.aws.remains import KINDS, Found, Remains
+from bake.aws.runs import SILENT, Claim
+from bake.aws.security_group import create_security_group
+from bake.aws.tags import Run, began, new_run, specifications
+from bake.errors import CloudError
+from tests.support.aws_in_process import ACCOUNT, REGION, Aws, _session, aws_in_process, public_key
+from tests.unit.aws.client.test_cloud_time import put_wrong
+from tests.unit.aws.test_checkpoint import _register_image
+
+DIGEST = "d" * 64
+ELSEWHERE = "another-computer pid:[1] 1 1"
+DAY = timedelta(days=1)
+
+
+@contextmanager
+def an_account() -> Iterator[Aws]:
+    """One where it can be made `later`."""
+    with (
+        aws_in_process() as aws,
+        mock.patch.object(AmisResponse, "register_image", _register_image),
+    ):
+        aws.put_off = put_wrong(aws.cloud.session)  # type: ignore[attr-defined]
+        yield aws
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with an_account() as aws:
+        yield aws
+
+
+def a_run(aws: Aws, recipe: str = "mxnet-cu101", ends_in: timedelta = DAY) -> Run:
+    return new_run(recipe, lifetime=ends_in, now=aws.cloud.now())
+
+
+def backend() -> Any:
+    return ec2_backends[ACCOUNT][REGION]
+
+
+def ended() -> str:
+    """A process of this computer that is no more."""
+    with subprocess.Popen(["true"]) as child:
+        pass
+    return f"{holder._here()} {child.pid} 1"
+
+
+def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:
+    """As a run has it that was killed, or that works in that process."""
+    ours = Lease(aws.cloud.apart(), run, digest)
+    ours._holder = replace(ours._holder, process=process)
+    assert ours.wait(lambda: None, pytest.fail) is None
+    return ours
+
+
+def a_builder(aws: Aws, run: Run) -> Machine:
+    """With all that a builder has."""
+    import_key_pair(aws.cloud, f"bake-{run.id}", public_key(), run.temporary())
+    where = aws.placement()
+    group = create_security_group(
+        aws.cloud, run, run.temporary(), vpc_id=where.vpc_id, cidr="192.0.2.1/32"
+    )
+    order = aws.order(f"bake-{run.id}", group, tags=run.temporary())
+    return run_machine(aws.cloud, run, order, [where])
+
+
+def an_image(aws: Aws, run: Run, machine: Machine, name: str = "one") -> str:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    tags = run.finished(
+        name=name, digest=digest, stages={"base": "b" * 64}, verified="cpu", payload="stand-in"
+    )
+    image = create_image(aws.cloud, machine, name=name, description="", tags=tags)
+    return image.image_id
+
+
+def a_checkpoint(aws: Aws, run: Run, machine: Machine, ends_in: timedelta = 30 * DAY) -> str:
+    return create_checkpoint(
+        aws.cloud,
+        run,
+        machine,
+        stages={"base": "b" * 64},
+        seconds={},
+        expires_at=aws.cloud.now() + ends_in,
+    ).snapshot_id
+
+
+def registered(aws: Aws, run: Run, snapshot_id: str) -> str:
+    """An image of a checkpoint, for a machine to start from."""
+    return str(
+        aws.cloud.ec2(
+            "RegisterImage",
+            Name=f"bake-{run.id}/{snapshot_id}",
+            BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot_id}}],
+            TagSpecifications=specifications(run.temporary(), "image"),
+        )["ImageId"]
+    )
+
+
+def everything(aws: Aws, run: Run) -> None:
+    """All that a run can leave."""
+    machine = a_builder(aws, run)
+    aws.cloud.ec2(
+        "CreateVolume",
+        AvailabilityZone=REGION + "a",
+        Size=8,
+        TagSpecifications=specifications(run.temporary(), "volume"),
+    )
+    registered(aws, run, a_checkpoint(aws, run, machine))
+    failed = an_image(aws, run, machine, "failed")
+    backend().amis[failed].state = "failed"
+    # Killed between the two calls that remove an image.
+    aws.cloud.ec2("DeregisterImage", ImageId=an_image(aws, run, machine, "orphan"))
+    before = aws.remains()
+    launch = {"ImageId": aws.image_ids()[0], "InstanceType": "g4dn.xlarge"}
+    asked = aws.cloud.ec2(
+        "RequestSpotInstances",
+        LaunchSpecification=launch,
+        TagSpecifications=specifications(run.temporary(), "spot-instances-request"),
+    )["SpotInstanceRequests"][0]["SpotInstanceRequestId"]
+    request = backend().spot_instance_requests[asked]
+    request.state = "open"
+    request.instance.terminate()
+    aws.at_first |= aws.remains() - before  # moto starts a machine at once, EC2 when there is room
+
+
+def left(aws: Aws) -> set[str]:
+    names = {one.name for one in parameter.below(aws.cloud, "/bake", recursive=True)}
+    return aws.remains() | names | set(backend().spot_instance_requests)
+
+
+def kinds(remains: list[Remains]) -> list[str]:
+    return [each.kind for each in remains]
+
+
+def later(aws: Aws, **more: float) -> None:
+    aws.put_off(timedelta(**more))  # type: ignore[attr-defined]
+    aws.cloud.ec2("DescribeVpcs")
+
+
+# All that a run can leave -----------------------------------------------------------------------
+
+
+def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    everything(aws, run)
+    later(aws, minutes=2)
+    remains = find(aws.cloud)
+    assert kinds(remains) == [
+        "spot request",
+        *["image"] * 2,
+        "machine",
+        "volume",
+        "security group",
+        "key pair",
+        "snapshot",
+        "lease",
+    ]
+    assert {(each.run, each.recipe, each.region) for each in remains} == {
+        (run.id, "mxnet-cu101", REGION)
+    }
+    assert all(each.why and each.made_at for each in remains)
+    assert [removal.left for removal in remove(aws.cloud, remains)] == [None] * len(remains)
+    kept = {each for each in left(aws) if each.startswith("snap-")}
+    assert left(aws) == kept
+    assert len(kept) == 1, "its checkpoint, from which the next one starts"
+    assert find(aws.cloud) == []
+    assert aws.cloud.leftovers == []
+
+
+def test_machines_end_before_what_they_use_goes(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    everything(aws, run)
+    later(aws, minutes=2)
+    remains = find(aws.cloud)
+    before = len(aws.calls)
+    remove(aws.cloud, remains)
+    order = [name for name, _ in aws.calls[before:] if not name.startswith("Describe")]
+    assert order[0] == "CancelSpotInstanceRequests"
+    assert sorted(order[1:4]) == ["DeleteSnapshot", "DeregisterImage", "DeregisterImage"]
+    assert order[4:] == [
+        "TerminateInstances",
+        "DeleteVolume",
+        "DeleteSecurityGroup",
+        "DeleteKeyPair",
+        "DeleteSnapshot",
+        "DeleteParameter",
+    ]
+
+
+# Who is dead ------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_process_has_ended_is_dead(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    a_builder(aws, run)
+    [machine, *_] = find(aws.cloud)
+    assert machine.why == "its run is dead: its process on this computer has ended"
+
+
+def test_a_run_that_was_not_heard_of_for_longer_than_a_waiter_waits_is_dead(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ELSEWHERE)
+    a_builder(aws, run)
+    later(aws, seconds=SILENT.total_seconds() - 5)
+    assert find(aws.cloud) == []
+    later(aws, seconds=SILENT.total_seconds() + 5)
+    remains = find(aws.cloud)
+    assert kinds(remains) == ["machine", "security group", "key pair", "lease"]
+    assert remains[0].why == "its run is dead: not heard of for 4 min"
+
+
+def test_a_run_from_which_another_has_taken_over_is_dead(aws: Aws) -> None:
+    first, second = a_run(aws), a_run(aws)
+    taken = lease(aws, first, ELSEWHERE)
+    a_builder(aws, first)
+    note = replace(taken._holder, run=second.id, token="another").note(0)
+    parameter.create(aws.cloud, f"{taken.path}/2", note, second.temporary())
+    a_builder(aws, second)
+    remains = find(aws.cloud)
+    assert {each.run for each in remains} == {first.id}
+    assert remains[0].why == f"its run is dead: run {second.id} has taken over"
+
+
+def test_who_takes_over_knows_who_is_dead_when_nothing_else_says_so(aws: Aws) -> None:
+    first, second = a_run(aws), a_run(aws)
+    lease(aws, first, ended())
+    a_builder(aws, first)
+    ours = lease(aws, second, holder._this_process())
+    assert ours.dead == {first.id}
+    a_builder(aws, second)
+    assert find(aws.cloud) == []
+    remains = find(aws.cloud, recipe="mxnet-cu101", dead=ours.dead, leases=False)
+    assert {each.run for each in remains} == {first.id}
+    assert [removal.left for removal in remove(aws.cloud, remains)] == [None] * 3
+    ours.check()
+
+
+def test_a_run_without_a_lease_has_its_time(aws: Aws) -> None:
+    """A builder that was kept to be looked at, for one."""
+    run = a_run(aws, ends_in=timedelta(hours=4))
+    a_builder(aws, run)
+    later(aws, hours=3, minutes=59)
+    assert find(aws.cloud) == []
+    later(aws, hours=4, minutes=1)
+    remains = find(aws.cloud)
+    assert kinds(remains) == ["machine", "security group", "key pair"]
+    assert remains[0].why.startswith("its time was up on ")
+
+
+def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) -> None:
+    run = a_run(aws, ends_in=timedelta(hours=4))
+    aws.cloud.ec2("TerminateInstances", InstanceIds=[a_builder(aws, run).instance_id])
+    aws.cloud.ec2("DeleteKeyPair", KeyName=f"bake-{run.id}")
+    later(aws, hours=5)
+    remains = find(aws.cloud)
+    assert kinds(remains) == ["security group"]
+    remove(aws.cloud, remains)
+    assert {each for each in aws.remains() if not each.startswith(("vol-", "eni-"))} == set()
+
+
+@pytest.mark.parametrize("wrong", [timedelta(hours=2), timedelta(hours=-2)])
+def test_a_clock_that_is_two_hours_wrong_here_changes_nothing(aws: Aws, wrong: timedelta) -> None:
+    """Theirs was made by AWS's time, ours too: neither has expired, nor is one of them dead."""
+    session = _session(REGION)
+    put_wrong(session)(wrong)
+    aws.cloud = connect(session=session)
+    aws.listen(session)
+    theirs, ours = a_run(aws, ends_in=timedelta(hours=1)), a_run(aws, ends_in=timedelta(hours=1))
+    a_builder(aws, theirs)
+    lease(aws, theirs, ELSEWHERE)
+    aws.alter("GetParametersByPath", partial(shift_renewal, by=wrong))  # by AWS's clock
+    a_checkpoint(aws, ours, a_builder(aws, ours), timedelta(hours=1))
+    assert find(aws.cloud) == []
+
+
+def shift_renewal(answer: dict[str, Any], by: timedelta) -> None:
+    for one in answer["Parameters"]:
+        one["LastModifiedDate"] += by
+
+
+# What is never touched --------------------------------------------------------------------------
+
+
+def test_what_is_of_a_live_run_is_left_whatever_its_time_says(aws: Aws) -> None:
+    run = a_run(aws, ends_in=timedelta(minutes=1))
+    everything(aws, run)
+    later(aws, minutes=2)
+    lease(aws, run, holder._this_process())
+    aws.alter("GetParametersByPath", partial(shift_renewal, by=timedelta(minutes=2)))
+    assert find(aws.cloud) == []
+
+
+def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
+    """A machine that was launched, with its key and group; a finished image and its snapshot; one
+    that is pending; what somebody else has made; what cannot be read."""
+    run, other = new_run("mxnet-cu101"), a_run(aws)
+    tags = run.lasting("notebook")
+    import_key_pair(aws.cloud, "mine", public_key(), tags)
+    where = aws.placement()
+    group = create_security_group(aws.cloud, run, tags, vpc_id=where.vpc_id, cidr="192.0.2.1/32")
+    machine = run_machine(aws.cloud, run, aws.order("mine", group, tags=tags, stays=True), [where])
+    lease(aws, other, ended())
+    an_image(aws, other, machine, "finished")
+    pending = an_image(aws, other, machine, "pending")
+    backend().amis[pending].state = "pending"
+    disabled = an_image(aws, a_run(aws), machine, "disabled")
+    backend().amis[disabled].state = "disabled"
+    aws.cloud.ec2("CreateSecurityGroup", GroupName="theirs", Description="theirs")
+    aws.cloud.ec2("CreateVolume", AvailabilityZone=REGION + "a", Size=8)
+    aws.cloud.ec2("CreateSnapshot", VolumeId=machine.root_volume_id)
+    # A backup of the machine's disk, to which its tags were copied.
+    copied = specifications(tags, "snapshot")
+    aws.cloud.ec2("CreateSnapshot", VolumeId=machine.root_volume_id, TagSpecifications=copied)
+    note = holder.this_process(other, aws.cloud.now()).note(0).replace(other.id, "")
+    parameter.create(aws.cloud, "/bake/lease/by-hand/1", note, {})
+    later(aws, days=3650)
+    assert kinds(find(aws.cloud)) == ["lease"], "the dead run's own"
+
+
+def test_a_checkpoint_is_left_until_its_time_also_a_dead_runs(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    machine = a_builder(aws, run)
+    soon = a_checkpoint(aws, run, machine, timedelta(hours=1))
+    a_checkpoint(aws, run, machine)
+    broken = a_checkpoint(aws, run, machine)
+    backend().snapshots[broken].status = "error"
+    remains = find(aws.cloud)
+    assert [each.id for each in remains if each.kind == "checkpoint"] == [broken]
+    remove(aws.cloud, remains)
+    later(aws, hours=2)
+    assert find(aws.cloud, recipe="another") == []
+    assert [each.id for each in find(aws.cloud)] == [soon]
+
+
+def test_a_checkpoint_from_which_a_live_run_starts_is_left(aws: Aws) -> None:
+    run = a_run(aws)
+    machine = a_builder(aws, run)
+    lease(aws, run, holder._this_process())
+    old = a_run(aws)
+    registered(aws, run, a_checkpoint(aws, old, machine, timedelta(minutes=1)))
+    later(aws, minutes=2)
+    aws.alter("GetParametersByPath", partial(shift_renewal, by=timedelta(minutes=2)))
+    assert find(aws.cloud) == []
+
+
+def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_known_dead(
+    aws: Aws,
+) -> None:
+    run = a_run(aws)
+    machine = a_builder(aws, run)
+    image_id = an_image(aws, run, machine)
+    aws.cloud.ec2("DeregisterImage", ImageId=image_id)
+    lease(aws, run, ended())
+    assert "snapshot" not in kinds(find(aws.cloud)), "its image may not be known everywhere yet"
+    later(aws, minutes=2)
+    assert "snapshot" in kinds(find(aws.cloud))
+    aws.cloud.ssm("DeleteParameter", Name=f"/bake/lease/{DIGEST}/1")
+    later(aws, hours=23)
+    assert find(aws.cloud) == []
+    later(aws, hours=25)
+    [snapshot] = [each for each in find(aws.cloud) if each.kind == "snapshot"]
+    assert snapshot.why == "no image has it"
+
+
+# One recipe -------------------------------------------------------------------------------------
+
+
+def test_of_one_recipe_only_its_own_is_found(aws: Aws) -> None:
+    mine, other = a_run(aws), a_run(aws, "pytorch-cu126")
+    for run in (mine, other):
+        lease(aws, run, ended(), digest=run.id)
+        a_builder(aws, run)
+    remains = find(aws.cloud, recipe="pytorch-cu126")
+    assert {each.run for each in remains} == {other.id}
+    assert len(remains) == 4
+
+
+def test_a_bake_that_finds_nothing_asks_once_for_each_kind(aws: Aws) -> None:
+    run = a_run(aws, "pytorch-cu126")
+    a_builder(aws, run)
+    a_checkpoint(aws, a_run(aws), a_builder(aws, a_run(aws, "another")))
+    before = len(aws.calls)
+    assert find(aws.cloud, recipe="mxnet-cu101", leases=False) == []
+    assert sorted(name for name, _ in aws.calls[before:]) == [
+        "DescribeImages",
+        "DescribeInstances",
+        "DescribeKeyPairs",
+        "DescribeSecurityGroups",
+        "DescribeSnapshots",
+        "DescribeSpotInstanceRequests",
+        "DescribeVolumes",
+    ]
+
+
+# What goes wrong --------------------------------------------------------------------------------
+
+
+def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    machine = a_builder(aws, run)
+    aws.refuse("TerminateInstances", "OperationNotPermitted", "It is protected.")
+    aws.refuse("DeleteVolume", "UnauthorizedOperation", "You may not.")
+    removals = remove(aws.cloud, find(aws.cloud))
+    refused = {removal.remains.kind: removal.left for removal in removals if removal.left}
+    protected = refused.pop("machine")
+    assert protected
+    assert (protected.resource, protected.reason, protected.command) == (
+        f"machine {machine.instance_id}",
+        "OperationNotPermitted: It is protected.",
+        f"aws ec2 terminate-instances --instance-ids {machine.instance_id} --region {REGION}",
+    )
+    # The group is the machine's as long as that lives.
+    assert set(refused) <= {"security group"}
+    assert f"bake-{run.id}" not in backend().key_pairs
+    # The next one knows what this one knew.
+    aws.faults.clear()
+    again = find(aws.cloud)
+    assert kinds(again)[-1] == "lease"
+    remove(aws.cloud, again)
+    assert find(aws.cloud) == []
+
+
+def test_every_command_is_one_that_the_aws_cli_takes() -> None:
+    from awscli.clidriver import create_clidriver
+
+    commands = create_clidriver()._get_command_table()
+    for kind in KINDS:
+        one = Remains(REGION, kind, "x-1", "r", "mxnet", None, snapshot_ids=("snap-1",))
+        if kind != "image":
+            one = replace(one, snapshot_ids=())
+        words = one.command.split()
+        table = commands[words[1]]._get_command_table()
+        arguments = table[words[2]].arg_table
+        for word in words[3:]:
+            if word.startswith("--") and word != "--region":
+                assert word[2:] in arguments, one.command
+
+
+def test_what_another_has_removed_meanwhile_is_removed(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    everything(aws, run)
+    later(aws, minutes=2)
+    remains = find(aws.cloud)
+    for number in range(2):
+        if number:
+            aws.refuse("CancelSpotInstanceRequests", "InvalidSpotInstanceRequestID.NotFound")
+            aws.forget_instances()
+        removals = remove(aws.cloud, remains)
+        assert [removal.left for removal in removals] == [None] * len(remains)
+    assert aws.slept == []
+
+
+def test_a_look_that_is_refused_is_an_error_and_nothing_goes(aws: Aws) -> None:
+    run = a_run(aws)
+    lease(aws, run, ended())
+    a_builder(aws, run)
+    aws.refuse("GetParametersByPath", "AccessDeniedException")
+    with pytest.raises(CloudError) as caught:
+        find(aws.cloud)
+    assert "ssm:GetParametersByPath" in caught.value.hint
+
+
+# The judgement alone ----------------------------------------------------------------------------
+
+NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+RUNS = ["one", "two", "three"]
+
+
+@st.composite
+def found_things(draw: st.DrawFn) -> Found:
+    kind = draw(st.sampled_from(KINDS[:-1]))
+    hours = draw(st.none() | st.integers(-3, 3))
+    return Found(
+        Remains(REGION, kind, draw(st.uuids()).hex, draw(st.sampled_from(RUNS)), "r", NOW),
+        None if hours is None else NOW + timedelta(hours=hours),
+        broken=draw(st.sampled_from(["", "it failed"])),
+        of_run=draw(st.booleans()),
+    )
+
+
+CLAIMS = st.lists(
+    st.builds(
+        Claim,
+        name=st.uuids().map(str),
+        run=st.sampled_from(RUNS),
+        recipe=st.just("r"),
+        renewed_at=st.just(NOW),
+        dead=st.sampled_from(["", "its process on this computer has ended"]),
+    )
+)
+
+
+@given(st.lists(found_things()), CLAIMS)
+def test_what_goes_has_a_reason_and_no_live_run(found: list[Found], said: list[Claim]) -> None:
+    alive = {claim.run for claim in said if not claim.dead}
+    dead = {claim.run for claim in said if claim.dead}
+    by_id = {one.remains.id: one for one in found}
+    going = {each.id: each for each in judge(found, said, frozenset(), NOW)}
+    for each in going.values():
+        one = by_id[each.id]
+        assert each.run not in alive
+        assert each.why
+        expired = one.expires_at is not None and one.expires_at <= NOW
+        assert one.broken or expired or (one.of_run and each.run in dead)
+    for one in found:
+        if one.remains.run not in alive and (one.broken or one.has_expired(NOW)):
+            assert one.remains.id in going
+
+
+@pytest.mark.parametrize("run_id", ["", "mine", "20261301-000000-abcdef", "20261121-063000"])
+def test_an_id_that_is_none_of_ours_says_no_time(run_id: str) -> None:
+    assert began(run_id) is None
+    assert began(new_run("r", now=NOW).id) == NOW

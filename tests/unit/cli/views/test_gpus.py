@@ -1,0 +1,229 @@
+"""GPU machines and quotas as people read them, on 80 columns, and as documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bake.aws.quota import Asked, Quota, Request
+from bake.cli.views.gpus import show_asked, show_gpus, show_quotas
+from bake.console.console import Console
+from bake.errors import CloudError, RequestError
+from bake.machine.gpus import Offer, Survey, codes_of, meant, quota_to_raise
+from tests.unit.machine.test_gpus import CATALOG, TYPES, offer
+
+NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+G, P, G_SPOT = "L-DB2E81BA", "L-417A185B", "L-3819A6DF"
+QUOTAS: dict[str, Quota | CloudError] = {
+    G: Quota(G, "Running On-Demand G and VT instances", 64, 4),
+    P: Quota(P, "Running On-Demand P instances", 0, 0),
+    G_SPOT: Quota(G_SPOT, "All G and VT Spot Instance Requests", 8, 0),
+}
+EVERY = [
+    offer(name, 113.9328 if number % 2 else 0.526, 100.1234, left=10**number)
+    for number, name in enumerate(
+        ["g4dn.xlarge", "g7e.48xlarge", "p6-b200.48xlarge", "g5.xlarge", "p5en.48xlarge"]
+    )
+]
+COMMAND = "invoke quota"
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    return [line.rstrip() for line in lines]
+
+
+def shown(
+    capsys: pytest.CaptureFixture[str],
+    *offers: Offer,
+    refusals: Sequence[CloudError] = (),
+    priced: bool = True,
+) -> list[str]:
+    found = Survey(tuple(offers), QUOTAS, tuple(refusals))
+    show_gpus(Console(), found if priced else replace(found, priced=frozenset()), COMMAND)
+    return lines_of(capsys)
+
+
+def test_a_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, offer("g4dn.xlarge", 0.526, 0.1578, left=2))
+    assert lines[:2] == [
+        "type         n  GPU  GB  cap  CUDA       left    $/h    spot",
+        "g4dn.xlarge  1  T4   16  7.5  10.0-13.3  2/2   0.526  0.1578",
+    ]
+    assert "on-demand/spot" in " ".join(lines[2:])
+
+
+def test_the_widest_of_all_fit_and_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, *EVERY)
+    text = "\n".join(lines)
+    for each in EVERY:
+        [line] = [line for line in lines[1:] if line.startswith(each.machine.name)]
+        assert f"{each.cuda[0]}-{each.cuda[-1]}" in line.split()
+        assert {"113.93", "0.526"} & set(line.split())
+    assert "99+/99+" in text
+    assert "RTX PRO" in text
+
+
+def test_all_of_the_catalog_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever there is, with the longest figures."""
+    lines = shown(capsys, *(offer(name, 113.9328, 100.1234, left=1000) for name in TYPES))
+    assert len([line for line in lines[1:] if line.split()[0] in TYPES]) == len(TYPES)
+
+
+def test_what_is_not_offered_or_not_sold_so_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere, old = offer("p5e.48xlarge"), offer("p2.xlarge")
+    lines = shown(
+        capsys, replace(nowhere, zones=()), replace(old, zones=()), offer("g5.xlarge", 1.006)
+    )
+    assert lines[1].split()[-4:] == ["not", "here", "-", "-"]
+    assert lines[2].split()[-3:] == ["retired", "-", "-"]
+    assert lines[3].split()[-2:] == ["1.006", "-"]
+
+
+def test_what_is_not_known_is_a_question_mark_with_its_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    denied = CloudError("AWS refused pricing:GetProducts", code="AccessDeniedException")
+    hidden = replace(offer("g5.xlarge", left=None), zones=None)
+    lines = shown(capsys, hidden, refusals=[denied], priced=False)
+    assert lines[1].split()[-3:] == ["?", "?", "?"]
+    assert lines[-1] == "! ? is not known: AWS refused pricing:GetProducts (AccessDeniedException)"
+
+
+def test_a_quota_without_room_says_how_to_ask_for_more(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, offer("g4dn.xlarge"), offer("p4d.24xlarge"))
+    assert "  invoke quota --type p4d.24xlarge --raise 96" in lines
+    assert not [line for line in lines if "--type g4dn" in line]
+    lines = shown(capsys, offer("g4dn.4xlarge"))
+    assert "  invoke quota --type g4dn.4xlarge --spot --raise 16" in lines
+
+
+def test_a_quota_that_nobody_knows_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "p6-b200" in shown(capsys, offer("p6-b200.48xlarge"))[-1]
+
+
+def test_a_wide_terminal_has_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    show_gpus(Console(), Survey((offer("g7e.48xlarge", 16.0, 4.0),)), COMMAND)
+    head, line, *_ = capsys.readouterr().err.splitlines()
+    assert head.split()[-6:] == ["spot", "in", "vCPU", "RAM", "GB", "zones"]
+    assert "RTX PRO 6000" in line
+    assert line.split()[-5:] == ["0.50", "us-east-1a", "192", "2048", "a"]
+
+
+def test_the_document_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    show_gpus(Console(json=True), Survey((offer("g4dn.xlarge", 0.526, 0.2, 2),), QUOTAS), COMMAND)
+    out = capsys.readouterr()
+    assert out.err == ""
+    document = json.loads(out.out)
+    [machine] = document["machines"]
+    assert document["not_known"] == []
+    assert (machine["gpu"], machine["gpus"], machine["gpu_memory_gb"]) == ("T4", 1, 16)
+    assert machine["cuda"][0] == "10.0"
+    assert (machine["usd_per_hour"], machine["spot_usd_per_hour"]) == (0.526, 0.2)
+    assert machine["quota"]["on-demand"] == {
+        "code": G,
+        "name": "Running On-Demand G and VT instances",
+        "vcpus": 64,
+        "used": 4,
+        "machines_left": 2,
+    }
+
+
+def test_none_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys) == [
+        "There is no such GPU machine. Leave a filter out, or see all with --all"
+    ]
+
+
+# ---- quotas
+
+
+def request(status: str = "PENDING", vcpus: int = 96, **more: str) -> Request:
+    return Request("id", P, vcpus, status, NOW - timedelta(days=3), **more)
+
+
+def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    asked: dict[str, list[Request] | CloudError] = {
+        G: [],
+        P: [request("CASE_OPENED", case_id="1234567890")],
+        G_SPOT: [request("NOT_APPROVED"), request()],
+    }
+    show_quotas(Console(), CATALOG, QUOTAS, asked, NOW, None, COMMAND)
+    assert lines_of(capsys) == [
+        "quota                                 vCPUs  in use  request",
+        "Running On-Demand G and VT instances     64       4  -",
+        "Running On-Demand P instances             0       0  96: case open, 3 d ago",
+        "All G and VT Spot Instance Requests       8       0  96: not approved, 3 d ago",
+        "To ask AWS for more, N vCPUs in all:",
+        "  invoke quota --type g4dn.xlarge [--spot] --raise N",
+    ]
+
+
+def test_a_quota_is_said_in_machines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = TYPES["g4dn.4xlarge"]
+    show_quotas(Console(), CATALOG, {G: QUOTAS[G]}, {G: []}, NOW, machine, COMMAND)
+    lines = lines_of(capsys)
+    assert "Running On-Demand G and VT instances: 64 vCPUs (4 × g4dn.4xlarge)" in lines
+    assert lines[-1].endswith("--type g4dn.4xlarge [--spot] --raise N")
+
+
+def test_a_quota_that_is_hidden_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    denied = CloudError("AWS refused servicequotas:GetServiceQuota", code="AccessDenied")
+    show_quotas(Console(), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
+    lines = lines_of(capsys)
+    assert lines[1].split() == [G, "?", "?", "?"]
+    assert [line for line in lines if "GetServiceQuota" in line] == [lines[-1]]
+    show_quotas(Console(json=True), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
+    out = capsys.readouterr()
+    [document] = json.loads(out.out)
+    assert (document["code"], document["vcpus"], document["requests"]) == (G, None, None)
+    assert "g4dn" in document["families"]
+    assert out.err == ""
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_was_asked_for_is_said_in_machines(
+    capsys: pytest.CaptureFixture[str], made: bool
+) -> None:
+    quota = QUOTAS[P]
+    assert isinstance(quota, Quota)
+    show_asked(Console(), Asked(request(), made), quota, TYPES["p4d.24xlarge"])
+    lines = lines_of(capsys)
+    assert lines[0].startswith("Asked AWS" if made else "It is asked for already")
+    assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
+    assert "pending" in lines[2]
+    show_asked(Console(json=True), Asked(request(), made), quota, TYPES["p4d.24xlarge"])
+    assert json.loads(capsys.readouterr().out)["made"] is made
+
+
+def test_a_type_and_a_family_are_meant_by_their_names() -> None:
+    assert meant(CATALOG, "g4dn.metal").name == "g4dn.metal"
+    assert meant(CATALOG, "g7e").name == "g7e.2xlarge"
+    with pytest.raises(RequestError) as caught:
+        meant(CATALOG, "g4dn.xlarg")
+    assert "g4dn.xlarge" in caught.value.hint
+
+
+def test_a_type_has_the_quotas_of_its_markets() -> None:
+    assert codes_of(TYPES["g5.xlarge"], spot=False) == {G: "on-demand", G_SPOT: "spot"}
+    assert codes_of(TYPES["g5.xlarge"], spot=True) == {G_SPOT: "spot"}
+    assert set(codes_of(None, spot=True).values()) == {"spot"}
+    assert len(codes_of(None, spot=False)) == 5
+
+
+def test_a_value_that_would_start_none_is_refused_in_vcpus() -> None:
+    machine = TYPES["p4d.24xlarge"]
+    assert quota_to_raise(machine, 96, COMMAND, spot=False) == P
+    with pytest.raises(RequestError, match=r"one p4d\.24xlarge has 96") as caught:
+        quota_to_raise(machine, 8, "invoke quota --type p4d.24xlarge", spot=False)
+    assert caught.value.hint == "invoke quota --type p4d.24xlarge --raise 96"
+    with pytest.raises(RequestError, match="not known"):
+        quota_to_raise(TYPES["p6-b200.48xlarge"], 192, COMMAND, spot=True)

@@ -1,0 +1,75 @@
+"""Images as people read them, on 80 columns, and as documents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from bake.aws.image import Image
+from bake.cli.views.images import show_images
+from bake.console.console import Console
+from bake.plan import description
+from tests.unit.cli.views.test_bakes import IMAGE, NOW
+from tests.unit.plan.test_changes import RECIPES, real_plan
+
+
+def image_of(recipe: str, **more: str) -> Image:
+    plan = description.describe(real_plan(RECIPES[recipe]))
+    tags = {**plan, "bake:recipe": recipe, "bake:verified": "gpu", **more}
+    return replace(IMAGE, tags=tags)
+
+
+def shown(
+    capsys: pytest.CaptureFixture[str], *images: Image, usd: float | None = 0.05
+) -> list[str]:
+    show_images(Console(), images, NOW, usd)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    return [line.rstrip() for line in lines]
+
+
+def test_an_image_is_shown_with_what_is_in_it_and_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, image_of("mxnet-cu101"))
+    assert lines == [
+        "image                  recipe       in it        proved  GB  $/month  age",
+        "ami-0123456789abcdef0  mxnet-cu101  CUDA 10.1    gpu     64     3.20  60 d",
+        "                                    mxnet 1.7.0",
+        "$/month is the most that it can be: EBS bills only the blocks in use.",
+    ]
+
+
+def test_what_is_long_is_folded_and_ids_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    stand_in = image_of("mxnet-cu118-debian12", **{"bake:payload": "stand-in"})
+    pending = replace(image_of("pytorch-cu126"), state="pending", size_gb=1024)
+    unknown = replace(IMAGE, tags={"bake:recipe": "r" * 60})
+    lines = shown(capsys, stand_in, pending, unknown)
+    text = "\n".join(lines)
+    assert text.count(IMAGE.image_id) == 3
+    recipes = [line[lines[0].index("recipe") : lines[0].index("in it")] for line in lines[1:-1]]
+    assert "mxnet-cu118-debian12" in "".join(part.strip() for part in recipes)
+    assert "".join(recipes).count("r" * 5) > 1
+    for whole in ("gpu,", "stand-in", "pytorch 2.9.1", "CUDA 12.6", "pending", "51.20", "1024"):
+        assert whole in text, whole
+
+
+def test_a_price_that_is_not_known_is_a_question_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, image_of("mxnet-cu101"), usd=None)[1].split()[-3:] == ["?", "60", "d"]
+
+
+def test_a_wide_terminal_shows_the_name_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    show_images(Console(), [image_of("mxnet-cu101")], NOW, 0.05)
+    assert IMAGE.name in capsys.readouterr().err
+
+
+def test_the_document_has_the_price(capsys: pytest.CaptureFixture[str]) -> None:
+    show_images(Console(json=True), [image_of("mxnet-cu101")], NOW - timedelta(hours=1), 0.05)
+    out = capsys.readouterr()
+    [document] = json.loads(out.out)
+    assert out.err == ""
+    assert (document["image_id"], document["usd_per_month_at_most"]) == (IMAGE.image_id, 3.2)

@@ -1,0 +1,126 @@
+"""Machines as people read them, on 80 columns, and as documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from bake.aws.machine import Machine
+from bake.aws.tags import TTL
+from bake.cli.views.machines import show_machines, totals
+from bake.console.console import Console
+from bake.errors import CloudError
+from bake.machine.cost import Cost, Costs
+from tests.unit.machine.test_cost import MACHINE, NOW, of
+
+MINE = replace(MACHINE, name="mxnet-cu101-a1b2c3", tags={TTL: "12h"}, address="203.0.113.205")
+SPOT = replace(MINE, instance_id="i-2", name="second-with-a-rather-long-name", market="spot")
+OLD = replace(MINE, instance_id="i-3", name="old", state="stopped", address=None)
+GONE = replace(
+    MINE, instance_id="i-4", name="x" * 60, state="shutting-down", instance_type="p6-b200.48xlarge"
+)
+ALL = [
+    (MINE, of(0.526)),
+    (SPOT, of(0.1578, market="spot")),
+    (OLD, of(0.526, state="stopped")),
+    (GONE, of(113.9328, state="shutting-down")),
+]
+
+
+def shown(
+    capsys: pytest.CaptureFixture[str],
+    *those: tuple[Machine, Cost],
+    refusals: Sequence[CloudError] = (),
+) -> list[str]:
+    costs = {machine.instance_id: cost for machine, cost in those}
+    show_machines(Console(), [m for m, _ in those], NOW, Costs(costs, tuple(refusals)))
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 80 for line in lines), lines
+    return [line.rstrip() for line in lines]
+
+
+def test_a_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, ALL[0], ALL[2])
+    assert lines == [
+        "machine             state    type         address        left    $/h  $ so far",
+        "mxnet-cu101-a1b2c3  running  g4dn.xlarge  203.0.113.205  9 h   0.526      1.58",
+        "old                 stopped  g4dn.xlarge  -              -     disks   5.76/mo",
+        "Running: $0.526 an hour, $1.58 since they were started.",
+        "Stopped: their disks cost $5.76 a month.",
+    ]
+
+
+def test_nothing_is_cut_where_there_is_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, *ALL)
+    text = "\n".join(lines)
+    for whole in ("203.0.113.205", "p6-b200.48xlarge", "0.1578", "~0.47", "5.76/mo", "stopped"):
+        assert whole in text
+    assert text.count("x") - text.count("xlarge") - text.count("mxnet") == 60
+    columns = [line[: lines[0].index("state")].strip() for line in lines[1:-2]]
+    assert "second-with-a-rather-long-name" in "".join(columns)
+    assert lines[-2] == "Running: $0.6838 an hour, about $2.05 since they were started."
+
+
+def test_a_wide_terminal_has_more_and_folds_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    show_machines(Console(), [SPOT], NOW, Costs({SPOT.instance_id: ALL[1][1]}))
+    head, line, *_ = capsys.readouterr().err.splitlines()
+    assert head.split()[-2:] == ["zone", "id"]
+    assert "g4dn.xlarge spot" in line
+    assert line.split()[-2:] == [SPOT.zone, "i-2"]
+
+
+def test_a_machine_without_an_end_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    forever = replace(MINE, tags={TTL: "never"})
+    assert "never" in shown(capsys, (forever, of()))[1].split()
+
+
+def test_what_is_not_known_is_a_question_mark_with_its_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    denied = CloudError("AWS refused pricing:GetProducts", code="AccessDeniedException")
+    unknown = (MINE, of(None)), (OLD, of(None, None, state="stopped"))
+    lines = shown(capsys, *unknown, refusals=[denied, denied])
+    assert lines[1].split()[-2:] == ["?", "?"]
+    assert lines[2].split()[-2:] == ["disks", "?"]
+    assert lines[3:] == [
+        "! ? is not known: AWS refused pricing:GetProducts (AccessDeniedException)"
+    ]
+
+
+def test_what_is_paid_for_already_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    block = replace(MINE, prepaid=True)
+    assert shown(capsys, (block, of(98.32, prepaid=True)))[1].split()[-2:] == ["paid", "-"]
+
+
+def test_a_sum_that_is_not_all_says_so() -> None:
+    assert totals([of(0.5), of(None), of(state="stopped"), of(disks=None, state="stopped")]) == [
+        "Running: at least $0.50 an hour, at least $1.50 since they were started.",
+        "Stopped: their disks cost at least $5.76 a month.",
+    ]
+    assert totals([of(None)]) == []
+
+
+def test_the_document_has_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    costs = {machine.instance_id: cost for machine, cost in ALL}
+    show_machines(Console(json=True), [m for m, _ in ALL], NOW, Costs(costs))
+    out = capsys.readouterr()
+    mine, spot, old, gone = json.loads(out.out)
+    assert out.err == ""
+    assert (mine["usd_per_hour"], mine["usd_since_launch"], mine["about"]) == (0.526, 1.578, False)
+    assert mine["seconds_left"] == timedelta(hours=9).total_seconds()
+    assert spot["about"] is True
+    assert (old["usd_since_launch"], old["usd_per_month_of_disks"]) == (None, 5.76)
+    assert gone["usd_per_month_of_disks"] == 0
+    assert old["seconds_left"] is None
+
+
+def test_no_machines_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    [line] = shown(capsys)
+    assert "You have no machines here" in line

@@ -1,0 +1,216 @@
+"""Whatever AWS answers: what cannot be understood is a BakeError, and never a crash."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bake import catalog
+from bake.aws import (
+    base_image,
+    checkpoint,
+    failures,
+    image,
+    image_copy,
+    key_pair,
+    machine,
+    order,
+    parameter,
+    placement,
+    price,
+    quota,
+    reap,
+    registration,
+    reservation,
+    runs,
+    security_group,
+    snapshot,
+)
+from bake.aws import image as preflight_image
+from bake.aws.client import session
+from bake.aws.lease import lease
+from bake.aws.market import Placement
+from bake.aws.order import Order
+from bake.aws.tags import Run, new_run
+from bake.cli.views import checkpoints, images, machines
+from bake.cli.views import gpus as choosing
+from bake.console.console import Console
+from bake.errors import BakeError
+from bake.images import retention, selection
+from bake.machine import cost, gpus
+from tests.support.answers import ImaginedCloud
+
+TYPES = ("g4dn.xlarge", "p3.2xlarge")
+PLACE = Placement("g4dn.xlarge", "us-east-1a", "subnet-1", "vpc-1", "on-demand")
+ID = "i-0123456789abcdef0"
+
+
+def run() -> Run:
+    return new_run("mxnet-cu101", lifetime=timedelta(hours=1))
+
+
+def some_order() -> Order:
+    return Order("ami-1", "/dev/sda1", 64, "k", "sg-1", "#cloud-config\n", run().temporary())
+
+
+def a_base_image(cloud: Any) -> base_image.BaseImage:
+    return base_image.find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"))
+
+
+def a_machine(cloud: Any) -> machine.Machine:
+    return machine.wait_until_running(cloud, ID)
+
+
+def placements(cloud: Any) -> object:
+    image = a_base_image(cloud)
+    found = placement.find_placements(cloud, TYPES, market="spot", image=image).placements
+    return price.prices(cloud, found)
+
+
+def copy(cloud: Any) -> object:
+    return [image_copy.copy_image(cloud, i, "us-west-2") for i in image.images(cloud)[:1]]
+
+
+def create_image(cloud: Any) -> object:
+    tags = run().finished(name="abc", digest="d", stages={}, verified="gpu", payload="upstream")
+    found = a_machine(cloud)
+    return image.create_image(cloud, found, name="abc", description="", tags=tags)
+
+
+def as_image(cloud: Any) -> object:
+    with registration.registered_image(cloud, run(), "snap-1", a_base_image(cloud)) as made:
+        return made
+
+
+def create_checkpoint(cloud: Any) -> object:
+    taken = checkpoint.create_checkpoint(
+        cloud, run(), a_machine(cloud), stages={"base": "b"}, seconds={}, expires_at=cloud.now()
+    )
+    return checkpoint.wait_until_completed(cloud, taken)
+
+
+def held(cloud: Any) -> object:
+    with lease(cloud, run(), "d" * 64, found=lambda: "found") as got:
+        return got
+
+
+def reaped(cloud: Any) -> object:
+    judged = reap.find(cloud)
+    return reap.remove(cloud, judged)
+
+
+def pruned(cloud: Any) -> object:
+    verdicts = retention.judge(cloud, keep=1)
+    removals = retention.remove(cloud, verdicts)
+    for console in (Console(), Console(json=True)):
+        images.show_verdicts(console, verdicts, removals, price.snapshot_price(cloud))
+    return removals
+
+
+def shown(cloud: Any) -> None:
+    """Every list, for people and as JSON."""
+    found, taken, there = (
+        image.images(cloud),
+        checkpoint.checkpoints(cloud),
+        machine.machines(cloud),
+    )
+    for console in (Console(), Console(json=True)):
+        images.show_images(console, found)
+        machines.show_machines(console, there, datetime.now(UTC), cost.costs(cloud, there))
+        usd = price.snapshot_price(cloud)
+        checkpoints.show_checkpoints(console, taken, usd, datetime.now(UTC))
+
+
+def chosen(cloud: Any) -> None:
+    known = catalog.load()
+    codes = quota.gpu_quotas()
+    found = gpus.survey(cloud, known, gpus.read_filter(known, gpu="t4", count=1))
+    limits, asked = quota.read_quotas(cloud, codes), quota.read_requests(cloud, codes)
+    for console in (Console(), Console(json=True)):
+        choosing.show_gpus(console, found, "invoke quota")
+        choosing.show_quotas(console, known, limits, asked, datetime.now(UTC), None, "invoke quota")
+
+
+def asked_for_more(cloud: Any) -> object:
+    now = quota.Quota("L-DB2E81BA", "G", 0, 0)
+    asked = quota.ask_for_more(cloud, now, 8)
+    choosing.show_asked(Console(), asked, now, catalog.load().instance_types["g4dn.xlarge"])
+    return asked
+
+
+WORK: dict[str, Callable[[Any], object]] = {
+    "images": image.own_images,
+    "image": lambda cloud: image.find_image(cloud, "ami-1"),
+    "image by name": lambda cloud: image.find_image_by_name(cloud, "n", "r"),
+    "available": lambda cloud: image.wait_until_available(cloud, "ami-1"),
+    "launchable": lambda cloud: selection.choose_image(cloud, None, proved=("gpu",)),
+    "machine": machine.machines,
+    "running": a_machine,
+    "stop": lambda cloud: machine.stop(cloud, ID),
+    "terminate": lambda cloud: machine.terminate(cloud, ID),
+    "console": lambda cloud: machine.console_output(cloud, ID),
+    "start a machine": lambda cloud: order.run_machine(cloud, run(), some_order(), [PLACE]),
+    "create an image": create_image,
+    "copy": copy,
+    "register": as_image,
+    "checkpoints": checkpoint.checkpoints,
+    "create a checkpoint": create_checkpoint,
+    "prune checkpoints": lambda cloud: checkpoint.prune(cloud, "mxnet-cu101", keep=1),
+    "copying": lambda cloud: snapshot.copying_seconds(cloud, ["snap-1"]),
+    "base image": a_base_image,
+    "placements": placements,
+    "reservation": lambda cloud: reservation.find_reservation(cloud, "cr-1"),
+    "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
+    "choosing": chosen,
+    "more": asked_for_more,
+    "name": lambda cloud: preflight_image.check_name(cloud, "abc"),
+    "prices": lambda cloud: price.on_demand(cloud, TYPES),
+    "failures": lambda cloud: failures.failures(cloud, "mxnet-cu101"),
+    "note": lambda cloud: failures.note_failure(cloud, run(), "i", "reason"),
+    "parameters": lambda cloud: parameter.below(cloud, "/bake"),
+    "lease": held,
+    "runs": runs.claims,
+    "reap": reaped,
+    "prune": pruned,
+    "key pair": lambda cloud: key_pair.find_key_pair(cloud, "k"),
+    "import": lambda cloud: key_pair.import_key_pair(cloud, "k", "ssh-ed25519 AAAA", {}),
+    "group": lambda cloud: security_group.create_security_group(
+        cloud, run(), run().temporary(), vpc_id="vpc-1", cidr="203.0.113.7/32"
+    ),
+    "regions": session.enabled_regions,
+    "lists": shown,
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+@settings(max_examples=8, database=None)
+@given(seed=st.integers(0, 2**32))
+def test_any_answer_is_read_or_refused(name: str, seed: int) -> None:
+    survives(WORK[name], seed)
+
+
+def survives(work: Callable[[Any], object], seed: int) -> bool:
+    """Whether it was read."""
+    with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        try:
+            work(ImaginedCloud(seed))
+        except BakeError:
+            return False
+    return True
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_very_many_answers() -> None:
+    """How many are read, and how many refused: both kinds there have to be."""
+    print("\n| work | answers read | refused |\n|---|---|---|")
+    for name, work in WORK.items():
+        read = sum(survives(work, seed) for seed in range(300))
+        print(f"| {name} | {read} | {300 - read} |")

@@ -1,0 +1,264 @@
+"""Whatever stands in a recipe or a script's header arrives byte for byte, or is refused before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import tomllib
+import uuid
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from bake import catalog
+from bake.aws.image import image_name
+from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
+from bake.errors import BakeError, RecipeError
+from bake.plan import description
+from bake.plan.plan import Plan, make_plan
+from bake.plan.script import read_script
+from bake.recipe import recipe
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
+from bake.ssh import keys, runner
+from bake.ssh.inputs import inputs_file
+from tests.support.environment import REPOSITORY
+from tests.support.hostile import KNOWN, documents, short_texts, texts, toml, values
+from tests.support.sshd import Machine, sshd
+
+SCRIPTS = REPOSITORY / "scripts"
+DOCUMENTS = {
+    path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
+}
+MIRROR = {"pypi": "https://mirror.example.org/pypi"}
+MORE = {
+    "tags": {"team": "research"},
+    "mirrors": MIRROR,
+    "packages": {"apt": ["htop"], "conda": ["scipy=1.10"], "pip": ["attrs>=20"]},
+    "checkpoints": {"keep": 1, "max_age_days": 2, "after": ["base"]},
+    "region": "us-west-2",
+}
+# EC2's own: CreateImage, `Name` and `Description`.
+IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+TAME = settings(
+    max_examples=60, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
+packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> dict[str, Any]:
+    """A good recipe in which one or a few values are others, gone, or of another kind."""
+    document = deepcopy(draw(st.sampled_from(list(DOCUMENTS.values())))) | deepcopy(MORE)
+    for _ in range(draw(st.integers(1, 3))):
+        table: Any = document
+        while True:
+            keys_there = list(table) if isinstance(table, dict) else range(len(table))
+            place = draw(st.sampled_from(list(keys_there)))
+            if not isinstance(table[place], dict | list) or not table[place] or draw(st.booleans()):
+                break
+            table = table[place]
+        if isinstance(table, dict) and draw(st.integers(0, 3)) == 0:
+            table[draw(short_texts)] = draw(values)
+        else:
+            table[place] = draw(st.one_of(values, texts, urls, packages))
+    return document
+
+
+def written(folder: Path, document: dict[str, Any]) -> Path:
+    path = folder / "some.toml"
+    lines = [f"{toml(key)} = {toml(value)}" for key, value in document.items()]
+    path.write_text("\n".join(lines), errors="surrogatepass")
+    return path
+
+
+def plan_of(read: Recipe) -> Plan:
+    return make_plan(
+        read,
+        catalog=catalog.load(),
+        payload=UPSTREAM,
+        base_image_id="ami-0123456789abcdef0",
+        scripts=SCRIPTS,
+    )
+
+
+# Recipes -----------------------------------------------------------------------------------------
+
+
+@TAME
+@given(text=st.one_of(documents, texts, st.lists(texts, max_size=5).map("\n".join)))
+def test_any_text_is_a_recipe_or_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(text, errors="surrogatepass")
+    with pytest.raises(RecipeError):
+        recipe.load(path)
+    with pytest.raises(RecipeError):
+        recipe.all_recipes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "a = " + "{a = " * 5000,
+        "a = " + "9" * 5000,
+        "a = 1e" + "9" * 5000,
+        ".".join(["a"] * 5000) + " = 1",
+        "[" + ".".join(["a"] * 5000) + "]",
+        f"[cuda]\nversion = 0x{'f' * 5000}\n[builder]\ndisk_gb = 0x{'f' * 5000}",
+        "\x00",
+        "\ufeffname = 'x'",
+        "a = 0000-00-00",
+        '"\\ud800" = 1',
+    ],
+)
+def test_what_has_no_end_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "some.toml").write_text(text)
+    with pytest.raises(RecipeError):
+        recipe.load(tmp_path / "some.toml")
+
+
+@settings(TAME, max_examples=120)
+@given(document=changed())
+def test_a_recipe_that_is_accepted_can_be_planned_tagged_named_and_told(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    try:
+        read = recipe.load(written(tmp_path, document))
+        plan = plan_of(read)
+    except BakeError:
+        return
+    for stage in plan.stages:
+        inputs_file(stage.name, stage.inputs)  # a StageError would come when the machine runs
+    assert IMAGE_NAME.fullmatch(image_name(read.name, datetime.now(UTC), plan.digest))
+    assert len(read.description) <= 255
+    assert read.description.isascii()
+    assert "\n" not in read.description
+    tags = new_run(read.name, tags=read.tags).finished(
+        name="n", digest=plan.digest, stages={}, verified="no", payload="upstream"
+    )
+    tags |= description.describe(plan, room=MOST_TAGS - len(tags))
+    assert len(tags) <= MOST_TAGS
+    for key, value in tags.items():
+        assert 1 <= len(key) <= LONGEST_KEY
+        assert len(value) <= LONGEST_VALUE
+        assert not key.lower().startswith("aws:")
+        assert "\x00" not in key + value
+    described = description.read(tags)
+    assert described is None or described.base_image_id == plan.base_image_id
+
+
+def test_so_many_packages_that_no_variable_holds_them_are_refused_by_the_plan() -> None:
+    document = deepcopy(DOCUMENTS["mxnet-cu101"])
+    document["packages"] = {"pip": [f"some-package-{n}==1.{n}" for n in range(6000)]}
+    with pytest.raises(RecipeError) as caught:
+        plan_of(Recipe.model_validate(document))
+    assert any("PIP_PACKAGES" in str(finding) for finding in caught.value.findings)
+
+
+@pytest.mark.parametrize("text", ["Zürich", "日本語", "an em dash — here"])
+def test_what_ec2_would_refuse_after_the_whole_bake_is_refused_first(
+    text: str, tmp_path: Path
+) -> None:
+    document = DOCUMENTS["mxnet-cu101"] | {"description": text}
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(written(tmp_path, document))
+    assert ["ASCII" in str(finding) for finding in caught.value.findings] == [True]
+
+
+# Headers -----------------------------------------------------------------------------------------
+
+PARTS = ("# ", "Needs:", "Inputs: ", "Secrets:", "Reboots: yes", "\n", "#  ", "#!/bin/bash\n", "*")
+
+
+@settings(TAME, max_examples=150)
+@given(parts=st.lists(st.sampled_from(PARTS) | short_texts, max_size=12))
+def test_any_header_is_read_or_refused(parts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "some.sh"
+    path.write_text("".join(parts), errors="surrogatepass")
+    try:
+        script = read_script(path)
+    except RecipeError:
+        return
+    assert script.description
+    assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in script.inputs)
+    script.used()
+
+
+# On a real machine -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    if os.geteuid() != 0 and subprocess.run(["sudo", "-n", "true"], check=False).returncode != 0:
+        pytest.skip("stages run as root: needs root, or sudo without a password")
+    with sshd(tmp_path_factory.mktemp("sshd"), keys.generate()) as running:
+        yield running
+
+
+def arrived(machine: Machine, folder: Path, inputs: dict[str, str]) -> dict[str, str]:
+    """The sha256 of each as a stage has it, by name."""
+    script = "#!/bin/bash\nset -o errexit -o nounset -o pipefail\n" + "".join(
+        f'printf "{name} "; printf "%s" "${{{name}}}" | sha256sum\n' for name in inputs
+    )
+    with machine.connect() as connection:
+        runner.run_stage(
+            connection,
+            "hostile",
+            script=script.encode(),
+            lib=b"",
+            inputs=inputs,
+            log=folder / "log",
+            timeout_s=100,
+            run_id=f"test-{uuid.uuid4().hex[:12]}",
+        )
+    lines = [line.split() for line in (folder / "log").read_text().splitlines()]
+    return {name: digest for name, digest, _ in lines}
+
+
+def test_every_known_value_arrives_at_a_stage_byte_for_byte(
+    machine: Machine, tmp_path: Path
+) -> None:
+    inputs = {f"V{n}": text for n, text in enumerate(KNOWN) if "\x00" not in text}
+    assert arrived(machine, tmp_path, inputs) == {
+        name: hashlib.sha256(text.encode()).hexdigest() for name, text in inputs.items()
+    }
+
+
+def test_what_recipes_were_let_through_arrives_byte_for_byte(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """The inputs of many recipes' stages, as the plan makes them, through one real stage."""
+    inputs: dict[str, str] = {}
+    seen: set[str] = set()
+
+    @settings(max_examples=60, database=None, derandomize=True)
+    @given(text=st.one_of(urls, st.text(max_size=80).map("https://{}".format)), pip=packages)
+    def gather(text: str, pip: str) -> None:
+        document = deepcopy(DOCUMENTS["mxnet-cu101"])
+        document |= {"mirrors": {"pypi": text}, "packages": {"pip": [pip]}}
+        try:
+            plan = plan_of(Recipe.model_validate(document))
+        except (BakeError, ValueError):
+            assume(False)
+        for name in ("PYPI_MIRROR", "PIP_PACKAGES"):
+            value = next(s.inputs[name] for s in plan.stages if name in s.inputs)
+            if value not in seen and sum(map(len, seen)) < 500_000:
+                seen.add(value)
+                inputs[f"V{len(inputs)}"] = value
+
+    gather()
+    assert len(inputs) > 10
+    assert arrived(machine, tmp_path, inputs) == {
+        name: hashlib.sha256(text.encode()).hexdigest() for name, text in inputs.items()
+    }

@@ -1,0 +1,579 @@
+"""Which figures count, what a benchmark writes and shows, and what is left of its machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selenium.webdriver.common.by import By
+
+from bake.aws.client.session import connect
+from bake.aws.machine import Machine as Instance
+from bake.aws.machine import machines
+from bake.aws.tags import ENDS, TTL, new_run
+from bake.cli.views import bench as speed_bench
+from bake.console.console import Console
+from bake.errors import CapacityError, RequestError
+from bake.machine import launch
+from bake.machine.bench import bench as speed
+from bake.machine.bench.figures import (
+    Bench,
+    Figure,
+    Gpu,
+    Machine,
+    Measured,
+    Watched,
+    in_words,
+    quartiles,
+    read,
+)
+from bake.machine.bench.judge import Answer
+from bake.machine.bench.measure import Course
+from bake.machine.bench.page import page
+from tests.support.aws_in_process import Aws, aws_in_process
+from tests.support.browser import PHONE, browser, screenshot
+from tests.support.environment import REPOSITORY
+from tests.support.kitchen import Kitchen
+from tests.support.leftovers import held
+
+# ---- figures are judged ----
+
+
+def said(**changes: Any) -> dict[str, Any]:
+    """A line of the program, as it is of a GPU that multiplies right."""
+    return {
+        "line": "figure",
+        "what": "multiply",
+        "precision": "fp16",
+        "device": 0,
+        "kind": "gpu",
+        "work": 2e12,
+        "seconds": [0.1, 0.2, 0.1, 0.1, 0.05],
+        "times": 10,
+        "error": 3e-4,
+        "size": "10000×10000",
+        **changes,
+    }
+
+
+def judged(**changes: Any) -> Figure:
+    found = Answer().take(json.dumps(said(**changes)))
+    assert found is not None
+    return found
+
+
+def test_a_figure_is_the_median_of_its_runs_and_the_quartiles() -> None:
+    found = judged()
+    assert (found.value, found.low, found.high) == (2e13, 2e13, 2e13)
+    assert (found.unit, found.name) == ("FLOP/s", "matrix product fp16")
+    assert found.runs == (2e13, 1e13, 2e13, 2e13, 4e13)
+    spread = judged(seconds=[0.1, 0.2, 0.4])
+    assert (spread.low, spread.value, spread.high) == (7.5e12, 1e13, 1.5e13)
+    assert spread.spread == 0.75
+
+
+NO_SPEED: dict[str, tuple[dict[str, Any], str]] = {
+    "wrong": ({"error": 0.3}, "the result is wrong: off by 0.3"),
+    "not a number": ({"error": math.nan}, "the result is wrong: off by nan"),
+    "not compared": ({"error": None}, "the result is wrong: off by None"),
+    "too right to be fp16": ({"error": 1e-7}, "it was not computed in fp16: off by 1.0e-07 only"),
+    "TF32 for fp32": ({"precision": "fp32"}, "the result is wrong: off by 0.0003"),
+    "fp32 for TF32": ({"precision": "tf32", "error": 3e-7}, "it was not computed in tf32"),
+    "on the CPU": ({"kind": "cpu"}, "it was computed on a cpu, not on the gpu"),
+    "nowhere": ({"kind": ""}, "it was computed on a device unknown"),
+    "not timed": ({"seconds": []}, "it was not timed"),
+    "copied wrong": ({"what": "copy", "precision": None}, "the result is wrong: off by 0.0003"),
+    "added wrong": ({"what": "add", "precision": None}, "the result is wrong"),
+    "not learned": ({"what": "train", "losses": [2.3, 2.4]}, "the loss went from 2.3 to 2.4"),
+    "a loss of NaN": ({"what": "train", "losses": [2.3, math.nan]}, "the loss is no number"),
+    "no loss": ({"what": "train"}, "the loss is no number: None"),
+    "its own reason": ({"failure": "CUDA out of memory"}, "CUDA out of memory"),
+}
+
+
+@pytest.mark.parametrize(("changes", "why"), NO_SPEED.values(), ids=NO_SPEED)
+def test_what_is_wrong_or_something_else_has_no_speed(changes: dict[str, Any], why: str) -> None:
+    found = judged(**changes)
+    assert why in (found.failure or "")
+    assert (found.value, found.low, found.high, found.runs) == (None, None, None, ())
+
+
+RIGHT: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32", "error": 3e-7},
+    "tf32": {"precision": "tf32", "error": 3e-4},
+    "bf16": {"precision": "bf16", "error": 1.7e-3},
+    "copied": {"what": "copy", "precision": None, "error": 0.0},
+    "added": {"what": "add", "precision": None, "error": 3e-8},
+    "learned": {"what": "train", "precision": None, "error": None, "losses": [2.9, 0.1]},
+    "on a CPU that was asked": {"device": None, "kind": "cpu"},
+}
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_has_a_speed(changes: dict[str, Any]) -> None:
+    found = judged(**changes)
+    assert found.failure is None
+    assert found.value
+
+
+@given(st.one_of(st.text(), st.dictionaries(st.sampled_from(list(said())), st.none() | st.text())))
+def test_whatever_a_machine_says_is_no_figure_or_one_of_ours(line: Any) -> None:
+    answer = Answer()
+    text = line if isinstance(line, str) else json.dumps({**said(), **line})
+    found = answer.take(text)
+    assert found is None or found.failure or (found.value or 0) > 0
+
+
+@given(st.lists(st.floats(1e-9, 1e3), min_size=2, max_size=30))
+def test_the_median_lies_between_the_quartiles(seconds: list[float]) -> None:
+    found = judged(seconds=seconds)
+    assert found.low is not None
+    assert found.low <= (found.value or 0) * (1 + 1e-9)
+    assert (found.value or 0) <= (found.high or 0) * (1 + 1e-9)
+
+
+def test_numbers_are_written_with_three_digits_and_their_unit() -> None:
+    assert in_words(7.912e12, "FLOP/s") == "7.91 TFLOP/s"
+    assert in_words(1.2e15, "FLOP/s") == "1.20 PFLOP/s"
+    assert in_words(301e9, "B/s") == "301 GB/s"
+    assert in_words(4.2e3, "B/s") == "0.00420 MB/s"
+    assert in_words(12345.6, "images/s") == "12346 images/s"
+    assert in_words(None, "B/s") == "–"
+    assert quartiles(judged(seconds=[0.1, 0.2, 0.4])) == "7.50 – 15.0"
+
+
+# ---- what they say together ----
+
+
+def a_figure(
+    what: Any, value: float, precision: Any = None, devices: int = 1, **more: Any
+) -> Figure:
+    unit = {"multiply": "FLOP/s", "train": "images/s"}.get(what, "B/s")
+    return Figure(
+        what=what,
+        precision=precision,
+        device="gpu",
+        devices=devices,
+        unit=unit,
+        value=value,
+        low=value * 0.98,
+        high=value * 1.01,
+        runs=(value,) * 15,
+        **more,
+    )
+
+
+def measured(kind: str, gpus: int, usd: float | None, *figures: Figure, **more: Any) -> Measured:
+    return Measured(
+        instance_type=kind,
+        usd_per_hour=usd,
+        machine=Machine(
+            framework="mxnet",
+            version="1.9.1",
+            cpu="a CPU",
+            cpus=4,
+            driver_sees=gpus,
+            gpus=tuple(Gpu(index=index, name="Tesla T4", driver="470.82") for index in range(gpus)),
+        ),
+        figures=figures,
+        **more,
+    )
+
+
+ONE = measured(
+    "g4dn.xlarge",
+    1,
+    0.5,
+    a_figure("multiply", 8e12, "fp32"),
+    a_figure("multiply", 5e13, "fp16", watched=Watched(looks=10, reasons={"0x4": 9, "0x1": 10})),
+    Figure(
+        what="multiply",
+        precision="bf16",
+        device="gpu",
+        unit="FLOP/s",
+        failure="<b>out</b> of memory",
+    ),
+    a_figure("copy", 240e9),
+    a_figure("train", 3000),
+)
+FOUR = measured(
+    "g4dn.12xlarge",
+    4,
+    4.0,
+    a_figure("train", 3000),
+    a_figure("train", 5700, devices=2),
+    a_figure("train", 9600, devices=4),
+)
+GONE = Measured(instance_type="g5.xlarge", failure="InsufficientInstanceCapacity")
+
+
+def a_bench(*found: Measured) -> Bench:
+    return Bench(
+        run="20261121-000000-abcdef",
+        region="us-east-1",
+        image_id="ami-1",
+        recipe="mxnet-cu112",
+        machines=found,
+        started_at=datetime(2026, 11, 21, tzinfo=UTC),
+    )
+
+
+def test_scaling_is_what_several_train_of_several_times_one() -> None:
+    assert FOUR.efficiency == pytest.approx({1: 1.0, 2: 0.95, 4: 0.8})
+    assert measured("x", 2, 1.0, a_figure("train", 9, devices=2)).efficiency == {}
+
+
+def test_a_dollar_buys_what_all_gpus_train_in_its_time() -> None:
+    assert ONE.images_per_usd == 3000 * 3600 / 0.5
+    assert FOUR.images_per_usd == 9600 * 3600 / 4.0
+    for unknown in (None, 0.0):
+        assert measured("x", 1, unknown, a_figure("train", 9)).images_per_usd is None
+    on_cpu = measured("g4dn.xlarge", 0, 0.5, a_figure("train", 9))
+    assert on_cpu.images_per_usd is None, "a GPU machine's price is not for its CPU"
+
+
+def test_a_reader_is_warned() -> None:
+    assert ONE.warnings == ("Slowed down by its power cap: matrix product fp16",)
+    on_cpu = measured("x", 0, None, a_figure("train", 9))
+    assert on_cpu.warnings == ("No GPU: these are the CPU's figures",)
+    hidden = on_cpu.model_copy(
+        update={"machine": on_cpu.machine.model_copy(update={"driver_sees": 2, "load": 3.0})}
+    )
+    assert hidden.warnings == (
+        "The driver sees 2 GPUs, and mxnet none: these are the CPU's figures",
+        "The CPU was busy before: load 3.0",
+    )
+    busy = Gpu(index=1, busy_percent=35)
+    used = ONE.model_copy(update={"machine": ONE.machine.model_copy(update={"gpus": (busy,)})})
+    assert used.warnings[0] == "GPU 1 was busy before, by 35 %: others use it, too"
+
+
+def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
+    bench = a_bench(ONE, FOUR, GONE)
+    assert read(bench.write(tmp_path)) == bench
+    text = (tmp_path / "bench.json").read_text()
+    assert json.loads(text)["version"] == 1
+    (tmp_path / "bench.json").write_text(text.replace('"version": 1', '"version": 2'))
+    with pytest.raises(ValueError, match="version"):
+        read(tmp_path / "bench.json")
+
+
+def test_several_machines_stand_beside_each_other_in_80_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    speed_bench.show(Console(), a_bench(ONE, FOUR, GONE), Path("builds"))
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == [
+        *("machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M", "img/$")
+    ]
+    assert lines[1].split() == [
+        *("g4dn.xlarge", "Tesla", "T4", "8.00", "–", "50.0", "–", "240", "3000", "21.6")
+    ]
+    assert "report.html" in lines[-2]
+
+
+def test_one_machine_is_shown_with_all_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    speed_bench.show(Console(), a_bench(FOUR), Path("builds"))
+    text = capsys.readouterr().err
+    assert max(map(len, text.splitlines())) <= 80
+    assert "training on 4 GPUs  9600 images/s" in text
+    assert "scaling to 4 GPUs   80%" in text
+    assert "8.64 million" in text
+
+
+def test_json_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    speed_bench.show(Console(json=True), a_bench(ONE), Path("builds"))
+    document = json.loads(capsys.readouterr().out)
+    assert document["machines"][0]["figures"][0]["value"] == 8e12
+    assert document["page"] == "builds/20261121-000000-abcdef/report.html"
+
+
+# ---- the page ----
+
+
+def test_the_page_shows_every_figure_on_a_phone_and_in_the_dark(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(a_bench(ONE, FOUR, GONE)))
+    with browser(PHONE, dark=True) as driver:
+        driver.get(path.as_uri())
+        text = driver.find_element(By.TAG_NAME, "body").text
+        assert driver.get_log("browser") == []
+        width = driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= PHONE[0], "nothing is to be scrolled sideways but tables"
+        charts = driver.find_elements(By.CSS_SELECTOR, ".chart svg.main-svg")
+        screenshot(driver, "speed/phone-dark.png")
+    assert len(charts) >= 5, "products, memory, training, per dollar, scaling"
+    for words in (
+        "8.00 TFLOP/s",
+        "240 GB/s",
+        "21.6 million",
+        "<b>out</b> of memory",
+        "InsufficientInstanceCapacity",
+        "Slowed down by its power cap",
+        "Scaling efficiency",
+    ):
+        assert words in text, words
+
+
+def test_a_page_without_any_figure_says_why() -> None:
+    text = page(a_bench(GONE))
+    assert "InsufficientInstanceCapacity" in text
+    assert 'class="chart"' not in text
+
+
+# ---- machines that are launched for it ----
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """Machines answer, and measure nothing: behind EC2 in this process stands none."""
+
+    class Answers:
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "203.0.113.7/32")
+    monkeypatch.setattr(launch, "wait_until_reached", lambda *_, **__: Answers())
+    with aws_in_process() as aws:
+        yield aws
+
+
+def bench(aws: Aws, tmp_path: Path, *kinds: str, **more: Any) -> Bench:
+    from bake.aws.image import find_image
+
+    image = find_image(aws.cloud, aws.image_ids()[0])
+    assert image is not None
+    course = speed.a_course(aws.cloud, "mxnet-cu101", tmp_path, ssh_port=22, quick=True)
+    return speed.bench_image(aws.cloud, image, kinds, course, Console(), **more)
+
+
+def as_measured(*alive: list[int]) -> Any:
+    """In the place of `measure`."""
+
+    def measure(cloud: Any, machine: Instance, course: Course, console: Console) -> Measured:
+        for each in alive:
+            each.append(sum(m.state == "running" for m in machines(cloud)))
+        return ONE.model_copy(update={"instance_type": machine.instance_type})
+
+    return measure
+
+
+def test_one_kind_without_room_does_not_stop_the_others(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measure", as_measured())
+
+    def no_room(*arguments: Any, **more: Any) -> Any:
+        if arguments[2].instance_types == ("g4dn.2xlarge",):
+            raise CapacityError("No room", code="InsufficientInstanceCapacity")
+        return launch.launch(*arguments, **more)
+
+    monkeypatch.setattr(speed, "launch", no_room)
+    done = bench(aws, tmp_path, "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge")
+    assert [(each.instance_type, each.failure) for each in done.machines] == [
+        ("g4dn.xlarge", None),
+        ("g4dn.2xlarge", "No room: InsufficientInstanceCapacity"),
+        ("g4dn.4xlarge", None),
+    ]
+    assert machines(aws.cloud) == []
+    assert read(tmp_path / done.run / "bench.json") == done
+    assert "No room" in (tmp_path / done.run / "report.html").read_text()
+
+
+def test_its_machines_end_by_themselves_if_nobody_does_it(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "measure", as_measured())
+    bench(aws, tmp_path, "g4dn.xlarge")
+    (request,) = aws.params("RunInstances")
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    tags = {tag["Key"]: tag["Value"] for tag in request["TagSpecifications"][0]["Tags"]}
+    assert tags[TTL] == "2h"
+    assert ENDS in tags
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RequestError("no key"), ValueError("bug")])
+def test_whatever_ends_the_measuring_the_machines_are_ended(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(speed, "measure", fails)
+    if isinstance(error, RequestError):
+        done = bench(aws, tmp_path, "g4dn.xlarge", "g4dn.2xlarge")
+        assert [each.failure for each in done.machines] == ["no key", "no key"]
+        with pytest.raises(RequestError, match="no key"):
+            bench(aws, tmp_path, "g4dn.xlarge")
+    else:
+        with pytest.raises(type(error)):
+            bench(aws, tmp_path, "g4dn.xlarge", "g4dn.2xlarge")
+    assert aws.params("RunInstances")
+    assert machines(aws.cloud) == []
+    groups = aws.cloud.ec2("DescribeSecurityGroups")["SecurityGroups"]
+    assert [group["GroupName"] for group in groups] == ["default"]
+
+
+def test_a_machine_that_cannot_be_ended_is_named_with_the_command(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speed, "measure", as_measured())
+    aws.refuse("TerminateInstances", "UnauthorizedOperation", status=403)
+    done = bench(aws, tmp_path, "g4dn.xlarge")
+    assert done.machines[0].failure is None
+    (machine,) = machines(aws.cloud)
+    said = capsys.readouterr().err
+    assert "left behind: machine" in said
+    assert (
+        f"aws ec2 terminate-instances --region us-east-1 --instance-ids {machine.instance_id}"
+        in said
+    )
+
+
+def test_jobs_is_how_many_machines_there_are_at_a_time(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[int] = []
+    monkeypatch.setattr(speed, "measure", as_measured(alive))
+    bench(aws, tmp_path, "g4dn.xlarge", "g4dn.2xlarge", "g4dn.4xlarge", jobs=1)
+    assert alive == [1, 1, 1]
+
+
+def test_what_cannot_be_is_refused_before_anything_is_made(aws: Aws, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="at least one machine is needed"):
+        bench(aws, tmp_path, "g4dn.xlarge", jobs=0)
+    with pytest.raises(RequestError, match="Which machine"):
+        bench(aws, tmp_path)
+    assert aws.remains() == set()
+    assert list(tmp_path.glob("2*")) == []
+
+
+# ---- on real machines ----
+
+HANGS = """\
+mkdir --parents /opt/venvs/d2l/bin /opt/hangs/mxnet
+echo 'import time; time.sleep(1000)' >/opt/hangs/mxnet/__init__.py
+printf '#!/bin/sh\\nPYTHONPATH=/opt/hangs exec python3 "$@"\\n' >/opt/venvs/d2l/bin/python
+chmod 755 /opt/venvs/d2l/bin/python
+"""
+
+
+@pytest.fixture
+def own_key(local_cloud: Path) -> None:
+    """The key pair of whoever runs the tests, which stays: it is not of one machine."""
+    launch.own_key_pair(connect(), new_run("none"), None)
+
+
+@pytest.fixture
+def image(own_key: None, kitchen: Kitchen) -> str:
+    """In whose environment what is called mxnet never ends to import."""
+    kitchen.stage("hangs", body=HANGS)
+    kitchen.recipe("tiny", "hangs", checkpoints={"after": ()})
+    (outcome,) = kitchen.bake("tiny")
+    assert outcome.image
+    return outcome.image.image_id
+
+
+@contextmanager
+def benching(image: str, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, once its program hangs on the machine."""
+    words = [
+        "bench",
+        "--local",
+        "--quick",
+        "--ami",
+        image,
+        "--unverified",
+        "--instance-type",
+        "g4dn.xlarge",
+        *more,
+    ]
+    running = subprocess.Popen(
+        [Path(sys.executable).parent / "invoke", *words],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert running.stderr
+        said = ""
+        while "Measuring" not in said:
+            line = running.stderr.readline()
+            assert line, said
+            said += line
+        time.sleep(3)
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.mark.soak
+@pytest.mark.machines
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_ends_what_was_launched(
+    image: str, local_cloud: Path, number: signal.Signals
+) -> None:
+    before = held()
+    with benching(image) as running:
+        running.send_signal(number)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "Interrupted; what was launched for it has been terminated" in said
+    assert held() == before
+
+
+@pytest.mark.soak
+@pytest.mark.machines
+def test_a_machine_that_is_lost_is_said_and_written_down(
+    image: str, local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "benches"))
+    with benching(image, "--json") as running:
+        cloud = connect()
+        (machine,) = machines(cloud)
+        boto3.client("ec2").terminate_instances(InstanceIds=[machine.instance_id])
+        began = time.monotonic()
+        out, said = running.communicate(timeout=120)
+    print(f"known after {time.monotonic() - began:.0f} s")
+    assert running.returncode == 1, said
+    assert "Traceback" not in said
+    failure = json.loads(out)["machines"][0]["failure"]
+    assert f"{machine.instance_id} (g4dn.xlarge in us-east-1a, on-demand) is lost" in failure
+    assert list((tmp_path / "benches").glob("*/report.html"))
+    assert machines(cloud) == []
+
+
+@pytest.mark.soak
+@pytest.mark.machines
+def test_an_image_without_a_framework_is_told_so(own_key: None, kitchen: Kitchen) -> None:
+    kitchen.line("empty")
+    kitchen.recipe("bare", "empty", checkpoints={"after": ()})
+    kitchen.bake("bare")
+    words = ["bench", "--local", "--ami", "bare", "--unverified", "--instance-type", "g4dn.xlarge"]
+    run = subprocess.run(
+        [Path(sys.executable).parent / "invoke", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1, run.stderr
+    assert "neither mxnet nor torch is installed for /usr/bin/python3" in run.stderr
+    assert max(len(line) for line in run.stderr.splitlines() if "✔" in line) <= 80
+    assert machines(kitchen.cloud) == []

@@ -1,0 +1,183 @@
+"""What machines cost: the arithmetic, and what AWS is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bake.aws import price
+from bake.aws.machine import Machine, machines, stop
+from bake.aws.order import run_machine
+from bake.aws.price import _Known
+from bake.console.format import money, rate
+from bake.machine.cost import Cost, Disk, cost, costs, document, in_words
+from tests.support.aws_in_process import Aws, aws_in_process
+
+NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+MACHINE = Machine(
+    instance_id="i-0123456789abcdef0",
+    name="mine",
+    state="running",
+    instance_type="g4dn.xlarge",
+    zone="us-east-1a",
+    market="on-demand",
+    address="203.0.113.5",
+    launched_at=NOW - timedelta(hours=3),
+    image_id="ami-0123456789abcdef0",
+    key_name="key",
+    reason_code="",
+    reason="",
+    tags={},
+)
+DISKS = [Disk("gp3", 64), Disk("gp3", 8)]
+RATES = {"gp3": 0.08}
+
+
+def of(usd: float | None = 0.526, disks: Any = DISKS, **more: Any) -> Cost:
+    return cost(replace(MACHINE, **more), NOW, usd, disks, RATES.get)
+
+
+def test_a_machine_costs_for_the_time_since_its_launch() -> None:
+    mine = of()
+    assert mine.since_launch == pytest.approx(3 * 0.526)
+    assert mine.disks_per_month == pytest.approx(72 * 0.08)
+    assert in_words(mine) == "$0.526 an hour, $1.58 since its launch"
+
+
+def test_what_a_spot_machine_has_cost_is_about_that() -> None:
+    assert in_words(of(0.1578, market="spot")) == (
+        "about $0.1578 an hour, about $0.47 since its launch"
+    )
+
+
+def test_a_capacity_block_is_paid_for_already() -> None:
+    mine = of(98.32, prepaid=True)
+    assert (mine.per_hour, mine.since_launch, mine.disks_gb) == (0, 0, 72)
+    assert in_words(mine) == "paid for in advance"
+    assert "disks" in in_words(of(98.32, prepaid=True, state="stopped"))
+
+
+@pytest.mark.parametrize("seconds", [-30, 0, 59])
+def test_ec2_bills_at_least_a_minute(seconds: int) -> None:
+    """A clock may be a little behind EC2's, too."""
+    assert of(6.0, launched_at=NOW - timedelta(seconds=seconds)).since_launch == 0.1
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped"])
+def test_of_a_stopped_machine_the_disks_cost(state: str) -> None:
+    mine = of(state=state)
+    assert (mine.since_launch, mine.per_hour_now) == (None, 0)
+    assert in_words(mine) == "$5.76 a month for its disks (72 GB)"
+
+
+@pytest.mark.parametrize("state", ["shutting-down", "terminated"])
+def test_the_disks_of_a_machine_that_ends_go_with_it(state: str) -> None:
+    mine = of(state=state)
+    assert (mine.disks_gb, mine.disks_per_month, mine.since_launch) == (0, 0, None)
+    assert in_words(mine) == "nothing any more"
+
+
+def test_what_is_not_known_is_not_made_up() -> None:
+    assert in_words(of(None)) == "price unknown"
+    assert of(disks=None).disks_per_month is None
+    assert of(disks=[*DISKS, Disk("io2", 4)]).disks_per_month is None
+    assert in_words(of(disks=None, state="stopped")) == "price unknown, for its disks"
+    assert document(of(None, None)) == {
+        "usd_per_hour": None,
+        "usd_since_launch": None,
+        "usd_per_month_of_disks": None,
+        "disks_gb": None,
+        "about": False,
+        "prepaid": False,
+    }
+    assert in_words(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [(0.526, "0.526"), (0.15784, "0.1578"), (1.0, "1.00"), (113.9328, "113.93"), (0, "0.00")],
+)
+def test_rates_are_to_a_hundredth_of_a_cent(usd: float, said: str) -> None:
+    assert rate(usd) == said
+
+
+@pytest.mark.parametrize(("usd", "said"), [(0, "0.00"), (0.004, "<0.01"), (1.575, "1.57")])
+def test_sums_are_to_a_cent(usd: float, said: str) -> None:
+    assert money(usd) == said
+
+
+# ---- what AWS is asked
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+def launched(aws: Aws, market: str = "on-demand") -> Machine:
+    order = aws.order("key", "sg-1")
+    return run_machine(aws.cloud, aws.run, order, [aws.placement(market=market)])
+
+
+@pytest.fixture
+def prices(aws: Aws) -> _Known:
+    """What the Price List says, which moto has not: noted where its answers are kept."""
+    known = price._of(aws.cloud)
+    known.answers[aws.cloud.region, "g4dn.xlarge"] = 0.526
+    for kind in ("gp2", "gp3"):
+        key = (("productFamily", "Storage"), ("volumeApiName", kind))
+        known.answers[aws.cloud.region, *key] = 0.08
+    return known
+
+
+def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _Known) -> None:
+    ordered, on_spot = launched(aws), launched(aws, "spot")
+    prices.spot[aws.cloud.region, "g4dn.xlarge"] = {ordered.zone: 0.2}
+    aws.sent.clear()
+    found = costs(aws.cloud, machines(aws.cloud))
+    assert sorted(aws.sent) == ["DescribeInstances", "DescribeVolumes"]
+    assert found.refusals == ()
+    one, other = found.of[ordered.instance_id], found.of[on_spot.instance_id]
+    assert (one.per_hour, one.about, other.per_hour, other.about) == (0.526, False, 0.2, True)
+    sizes = {v["Size"] for v in aws.cloud.ec2("DescribeVolumes")["Volumes"]}
+    assert {one.disks_gb, other.disks_gb} == sizes
+    assert one.disks_per_month == pytest.approx((one.disks_gb or 0) * 0.08)
+
+
+def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _Known) -> None:
+    mine = launched(aws)
+    stop(aws.cloud, mine.instance_id)
+    [found] = costs(aws.cloud, machines(aws.cloud)).of.values()
+    assert not found.runs
+    assert found.disks_per_month
+
+
+def test_a_machine_in_a_capacity_block_is_known_by_its_lifecycle(aws: Aws) -> None:
+    launched(aws)
+
+    def in_a_block(answer: dict[str, Any]) -> None:
+        answer["Reservations"][0]["Instances"][0]["InstanceLifecycle"] = "capacity-block"
+
+    aws.alter("DescribeInstances", in_a_block)
+    [mine] = machines(aws.cloud)
+    assert (mine.market, mine.prepaid) == ("on-demand", True)
+
+
+def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _Known) -> None:
+    launched(aws)
+    aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
+    found = costs(aws.cloud, machines(aws.cloud))
+    [mine] = found.of.values()
+    assert (mine.per_hour, mine.disks_gb) == (0.526, None)
+    assert [error.code for error in found.refusals] == ["UnauthorizedOperation"]
+
+
+def test_no_machines_cost_nothing_and_are_not_asked_about(aws: Aws) -> None:
+    aws.sent.clear()
+    assert costs(aws.cloud, []).of == {}
+    assert aws.sent == []

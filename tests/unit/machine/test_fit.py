@@ -1,0 +1,138 @@
+"""On which machines an image works, by its own tags."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bake import catalog as catalogs
+from bake.errors import RequestError
+from bake.machine import fit
+from bake.machine.fit import Contents
+from bake.plan import changes, description
+from tests.unit.plan.test_changes import RECIPES, real_plan
+
+CATALOG = catalogs.load()
+TYPES = CATALOG.instance_types
+
+
+def inside(recipe: str) -> Contents:
+    """What the image of a recipe says of itself."""
+    tags = description.describe(real_plan(RECIPES[recipe]))
+    assert tags
+    architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
+    return fit.contents(CATALOG, tags, architecture)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_an_image_says_which_driver_cuda_and_framework_are_in_it(name: str) -> None:
+    recipe, found = RECIPES[name], inside(name)
+    assert found.driver
+    assert found.cuda
+    assert found.build
+    branch, modules = recipe.driver.branch, recipe.driver.modules
+    assert (found.driver.os, found.driver.branch, found.driver.modules) == (
+        recipe.base,
+        branch,
+        modules,
+    )
+    assert found.cuda.version == recipe.cuda.version
+    assert (found.build.name, found.build.version) == (
+        recipe.framework.name,
+        recipe.framework.version,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
+    """The same verdict on every machine of the catalog as the check before a bake."""
+    recipe, found = RECIPES[name], inside(name)
+    # An image has Fabric Manager only if a builder of its recipe needs it: told apart below.
+    found = replace(found, fabric_manager=True)
+    for machine in TYPES.values():
+        findings = CATALOG.check(recipe, instance_types=[machine.name])
+        others = [each for each in findings if "Fabric Manager" not in each.message]
+        assert bool(fit.problem(CATALOG, found, machine)) == bool(others), machine.name
+
+
+@pytest.mark.parametrize("kept", [20, 0])
+def test_what_is_told_as_a_hash_alone_is_known_too(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = inside("mxnet-cu101")
+    monkeypatch.setattr(changes, "_KEPT", (kept,))  # as of a plan too large for longer values
+    tags = description.describe(real_plan())
+    described = description.read(tags)
+    assert described
+    assert isinstance(
+        described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], description.Hash
+    )
+    assert fit.contents(CATALOG, tags, "x86_64") == whole
+
+
+@pytest.mark.parametrize("tags", [{}, {"bake:plan:0": "bm8="}])
+def test_an_image_that_does_not_say_what_is_in_it_rules_nothing_out(tags: dict[str, str]) -> None:
+    found = fit.contents(CATALOG, tags, "x86_64")
+    assert not found.known
+    fit.refuse_unfit(CATALOG, found, ["t3.micro", "p5.48xlarge"])
+    assert fit.usual(CATALOG, found, ("g4dn.xlarge",), None) == ("g4dn.xlarge",)
+    assert fit.usual(CATALOG, found, (), None) == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "says"),
+    [
+        (
+            "mxnet-cu101",
+            "g6.xlarge",
+            ("CUDA 10.1 has no code", "works: g4dn.xlarge"),
+        ),
+        ("mxnet-cu101", "g5.2xlarge", ("A10G", "works: g4dn.2xlarge")),
+        ("mxnet-cu101", "p2.xlarge", ("no longer offered", "g4dn.xlarge")),
+        ("mxnet-cu101", "g5g.xlarge", ("its CPU is arm64, the image x86_64", "g4dn.xlarge")),
+        ("mxnet-cu101", "g6f.large", ("a slice of a GPU", "g4dn.xlarge")),
+        ("mxnet-cu101", "t3.micro", ("no GPU machine that we know",)),
+        ("mxnet-cu101", "g4dn.xlarg", ("Did you mean g4dn.xlarge",)),
+        ("mxnet-cu112", "p4d.24xlarge", ("is not in the image", "works: g5.48xlarge")),
+    ],
+)
+def test_a_machine_on_which_it_does_not_work_is_refused_with_the_nearest_that_does(
+    recipe: str, asked: str, says: tuple[str, ...]
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        fit.refuse_unfit(CATALOG, inside(recipe), [asked])
+    [detail] = refused.value.details
+    assert asked in detail
+    for words in says:
+        assert words in detail
+    assert RECIPES[recipe].cuda.version in refused.value.hint
+
+
+def test_all_that_do_not_fit_are_said_at_once_and_only_those() -> None:
+    with pytest.raises(RequestError, match="not work on all") as refused:
+        fit.refuse_unfit(CATALOG, inside("mxnet-cu101"), ["g4dn.xlarge", "g5.xlarge", "g6.xlarge"])
+    assert [detail.split()[0] for detail in refused.value.details] == ["g5.xlarge", "g6.xlarge"]
+
+
+def test_open_modules_are_told_from_the_proprietary_ones() -> None:
+    """The same branch: what knows a V100 are the proprietary modules alone."""
+    proprietary = inside("mxnet-cu112")
+    assert proprietary.driver
+    assert proprietary.driver.modules == "proprietary"
+    assert fit.problem(CATALOG, proprietary, TYPES["p3dn.24xlarge"]) == ""
+    other = CATALOG.driver(proprietary.driver.os, proprietary.driver.branch, "open")
+    problem = fit.problem(CATALOG, replace(proprietary, driver=other), TYPES["p3dn.24xlarge"])
+    assert "open kernel modules" in problem
+
+
+def test_without_a_type_it_is_the_recipes_as_far_as_they_fit_or_what_the_catalog_has() -> None:
+    found = inside("mxnet-cu101")
+    recipes_own = ("g5.xlarge", "g4dn.2xlarge", "none.such")
+    assert fit.usual(CATALOG, found, recipes_own, None) == ("g4dn.2xlarge",)
+    from_the_catalog = fit.usual(CATALOG, found, (), None)
+    assert from_the_catalog[0] == "g4dn.xlarge"
+    assert all(TYPES[name].gpus == 1 for name in from_the_catalog)
+    assert all(not fit.problem(CATALOG, found, TYPES[name]) for name in from_the_catalog)
+    assert "g4dn.12xlarge" in fit.usual(CATALOG, found, recipes_own, 4)
+    assert fit.usual(CATALOG, found, recipes_own, 3) == ()

@@ -1,0 +1,344 @@
+"""What the doctor says is missing is missing, and what he says is fine is; he changes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from bake.aws import permission
+from bake.aws.checkpoint import create_checkpoint
+from bake.aws.client.session import Cloud
+from bake.aws.image import create_image
+from bake.aws.key_pair import import_key_pair
+from bake.aws.order import run_machine
+from bake.aws.permission import permissions
+from bake.aws.security_group import create_security_group
+from bake.aws.simulator import principal
+from bake.aws.tags import new_run, specifications
+from bake.cli.views.doctor import show
+from bake.console.console import Console
+from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
+from bake.local.api.policy import Need, allows
+from bake.pipeline import doctor
+from bake.pipeline.doctor import Diagnosis, Wanted, examine
+from bake.pipeline.preflight import preflight
+from bake.recipe import recipe as recipes
+from tests.support.aws_in_process import public_key
+from tests.support.environment import REPOSITORY
+from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
+
+RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+# Only with another call (tags, the role for spot machines), or by changing something.
+NEVER_ALONE = {
+    "ec2:CreateTags",
+    "iam:CreateServiceLinkedRole",
+    "servicequotas:RequestServiceQuotaIncrease",
+    "ssm:AddTagsToResource",
+    "ssm:DeleteParameter",
+    "ssm:PutParameter",
+}
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    with an_account() as account:
+        yield account
+
+
+@pytest.fixture
+def of_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """There is one of everything with our tag."""
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "192.0.2.1/32")
+    account.begin(POLICY)
+    cloud = account.cloud()
+    run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
+    ground = preflight(cloud, RECIPE)
+    group = create_security_group(
+        cloud, run, run.temporary(), vpc_id=ground.placements[0].vpc_id, cidr="192.0.2.1/32"
+    )
+    import_key_pair(cloud, "ours", public_key(), run.temporary())
+    order = account.aws.order("ours", group)
+    machine = run_machine(cloud, run, order, ground.placements[:1])
+    expires_at = run.started_at
+    create_checkpoint(cloud, run, machine, stages={"a": "a"}, seconds={}, expires_at=expires_at)
+    tags = run.finished(name="one", digest="d", stages={}, verified="gpu", payload="upstream")
+    create_image(cloud, machine, name="one", description="", tags=tags)
+    account.aws.cloud.ec2(
+        "RequestSpotInstances",
+        LaunchSpecification={"ImageId": order.image_id, "InstanceType": "g4dn.xlarge"},
+        TagSpecifications=specifications(run.temporary(), "spot-instances-request"),
+    )
+    account.aws.calls.clear()
+    return account
+
+
+def diagnosis(account: Account) -> Diagnosis:
+    """Of this user; nothing may have changed by it."""
+    before = account.aws.remains()
+    found = examine(Wanted(RECIPE, POLICY, account.cloud))
+    assert account.aws.remains() == before
+    changing = [
+        (name, params)
+        for name, params in account.aws.calls
+        if not name.startswith(("Describe", "Get"))
+    ]
+    assert changing
+    assert all(params.get("DryRun") for _, params in changing), changing
+    return found
+
+
+def outcomes(found: Diagnosis, outcome: str) -> set[str]:
+    return {check.subject for check in found.checks if check.outcome == outcome}
+
+
+def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
+    found = diagnosis(of_ours)
+    assert found.well
+    assert outcomes(found, "missing") == set()
+    assert outcomes(found, "not asked") == NEVER_ALONE
+    assert {"Python", "credentials", "region", "clock", "base image", "machines"} <= outcomes(
+        found, "fine"
+    )
+    assert found.statements == []
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_is_not_allowed_is_named_and_nothing_else_is(of_ours: Account, half: int) -> None:
+    askable = [action for action in ACTIONS if action not in NEVER_ALONE]
+    taken = set(askable[half::2])
+    of_ours.allow(without(lambda _, action: action in taken))
+    with everything_is_there(of_ours):
+        found = diagnosis(of_ours)
+    assert not found.well
+    assert {subject for subject in outcomes(found, "missing") if ":" in subject} == taken
+    added = {action for each in found.statements for action in each["Action"]}
+    assert added == taken
+    of_ours.allow(POLICY)
+
+
+@contextmanager
+def everything_is_there(account: Account) -> Iterator[None]:
+    """What the doctor looks for he may not be allowed to look for: the owner has found it here."""
+    ground = preflight(account.aws.cloud, RECIPE)
+    ours = permission._ours(account.aws.cloud)
+    with (
+        mock.patch.object(permission, "_ours", return_value=ours),
+        mock.patch.object(doctor, "preflight", return_value=ground),
+    ):
+        yield
+
+
+def test_without_anything_of_ours_less_can_be_asked_and_that_is_said(of_ours: Account) -> None:
+    of_ours.begin(POLICY)
+    found = diagnosis(of_ours)
+    assert found.well
+    unknown = outcomes(found, "not asked")
+    assert unknown > NEVER_ALONE
+    assert {"ec2:TerminateInstances", "ec2:RunInstances", "ec2:DeleteKeyPair"} <= unknown
+    assert not {"ec2:ImportKeyPair", "ec2:CreateSecurityGroup", "ec2:CopyImage"} & unknown
+
+
+@pytest.mark.parametrize(
+    ("sids", "outcome"),
+    [
+        ((), "not asked"),
+        (("StartOnlyWhatCarriesOurTag",), "missing"),
+        (("StartFromAnyImageInAnySubnet",), "missing"),
+        (("StartBehindOurGroupsAlone",), "not asked"),
+    ],
+)
+def test_a_start_is_tried_without_a_group_of_ours_too(
+    of_ours: Account, sids: tuple[str, ...], outcome: str
+) -> None:
+    """It is refused for the network's own group in any case, and what else is refused shows."""
+    of_ours.begin(without(lambda each, _: each["Sid"] in sids))
+    assert "ec2:RunInstances" in outcomes(diagnosis(of_ours), outcome)
+
+
+def test_a_start_that_may_be_behind_any_group_is_known_to_be_allowed(of_ours: Account) -> None:
+    anything = {"Sid": "A", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}
+    of_ours.begin({**POLICY, "Statement": [*POLICY["Statement"], anything]})
+    found = diagnosis(of_ours)
+    assert "ec2:RunInstances" not in outcomes(found, "not asked") | outcomes(found, "missing")
+
+
+def test_tags_that_may_not_be_given_are_what_is_missing(of_ours: Account) -> None:
+    of_ours.allow(without(lambda _, action: action == "ec2:CreateTags"))
+    found = diagnosis(of_ours)
+    assert outcomes(found, "missing") == {"ec2:CreateTags"}
+    assert "ec2:ImportKeyPair" in outcomes(found, "not asked")
+
+
+# IAM's simulator ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", [set(), NEVER_ALONE, {"ec2:TerminateInstances"}])
+def test_what_cannot_be_tried_is_asked_of_the_simulator(of_ours: Account, taken: set[str]) -> None:
+    of_ours.begin(POLICY)
+    theirs = without(lambda _, action: action in taken)
+    shape = botocore.session.Session().get_service_model("iam")
+    model = shape.operation_model("SimulatePrincipalPolicy").input_shape
+
+    def simulate(cloud: Cloud, operation: str, **params: Any) -> Any:
+        assert not ParamValidator().validate(params, model).has_errors()
+        assert params["PolicySourceArn"] == "arn:aws:iam::123456789012:user/baker"
+        keys = {e["ContextKeyName"]: e["ContextKeyValues"][0] for e in params["ContextEntries"]}
+        needs = [Need(params["ActionNames"][0], arn, keys) for arn in params["ResourceArns"]]
+        words = ["allowed" if allows([theirs], need) else "implicitDeny" for need in needs]
+        return {"EvaluationResults": [{"EvalDecision": word} for word in words]}
+
+    with mock.patch.object(Cloud, "iam", simulate):
+        found = permissions(of_ours.cloud(), POLICY)
+    assert {each.action for each in found if each.outcome == "not asked"} == set()
+    assert {each.action for each in found if each.outcome == "missing"} == taken
+
+
+@pytest.mark.parametrize(
+    ("caller", "source"),
+    [
+        ("arn:aws:iam::123456789012:user/baker", "arn:aws:iam::123456789012:user/baker"),
+        ("arn:aws:sts::123456789012:assumed-role/ci/run", "arn:aws:iam::123456789012:role/ci"),
+        ("arn:aws:iam::123456789012:root", ""),
+        ("arn:aws:sts::123456789012:federated-user/me", ""),
+        ("", ""),
+    ],
+)
+def test_policies_are_a_users_or_a_roles(caller: str, source: str) -> None:
+    assert principal(caller) == source
+
+
+# The rest ----------------------------------------------------------------------------------------
+
+
+def test_without_credentials_nothing_else_is_asked() -> None:
+    def connect() -> Cloud:
+        raise AccessError("No access to AWS", hint="Give credentials", code="NoCredentials")
+
+    found = examine(Wanted(RECIPE, POLICY, connect))
+    assert not found.well
+    first = found.checks[0]
+    assert (first.subject, first.outcome) == ("credentials", "missing")
+    assert first.advice == "Give credentials"
+    assert {check.subject for check in found.checks} == {"credentials", "Python"}
+
+
+@pytest.mark.parametrize(("behind_s", "outcome"), [(0, "fine"), (-45, "missing"), (400, "missing")])
+def test_a_clock_that_is_wrong_is_found(of_ours: Account, behind_s: int, outcome: str) -> None:
+    cloud = of_ours.cloud()
+    said = cloud.now() + timedelta(seconds=behind_s)
+    nothing = mock.patch.object(doctor, "permissions", return_value=[])
+    with mock.patch.object(Cloud, "now", return_value=said), nothing:
+        found = examine(Wanted(RECIPE, POLICY, lambda: cloud))
+    [clock] = [check for check in found.checks if check.subject == "clock"]
+    assert clock.outcome == outcome
+    assert bool(clock.advice) == (outcome == "missing")
+
+
+def test_no_base_image_and_no_quota_are_found(of_ours: Account) -> None:
+    of_ours.aws.quotas["L-DB2E81BA"] = 0
+    try:
+        strange = RECIPE.model_copy(update={"base": "debian-12"})
+        found = examine(Wanted(strange, POLICY, of_ours.cloud))
+    finally:
+        of_ours.aws.quotas["L-DB2E81BA"] = 64
+    assert {"base", "quota"} <= outcomes(found, "missing")
+
+
+def test_what_is_worst_is_first_and_all_fits_into_80_columns(
+    of_ours: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_ours.allow(without(lambda _, action: action == "ec2:TerminateInstances"))
+    found = examine(Wanted(RECIPE, POLICY, of_ours.cloud))
+    show(Console(), found)
+    shown = capsys.readouterr().err
+    table, _, advice = shown.partition("→")
+    lines = table.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].startswith("ec2:TerminateInstances")
+    policy = json.loads(advice[advice.index("{") : advice.rindex("}") + 1])
+    [statement] = policy["Statement"]
+    assert statement["Action"] == ["ec2:TerminateInstances"]
+    assert statement["Condition"] == {"StringLike": {"aws:ResourceTag/bake:run": "*"}}
+    show(Console(json=True), found)
+    document = json.loads(capsys.readouterr().out)
+    assert document["well"] is False
+    assert document["policy"] == policy
+    of_ours.allow(POLICY)
+
+
+def test_what_the_computer_lacks_is_found() -> None:
+    def engine() -> str:
+        raise LocalCloudError("No container engine works here", hint="Install Podman")
+
+    found = examine(None, {"containers": engine, "local cloud": lambda: "does not run"})
+    assert [check.subject for check in found.checks] == ["containers", "Python", "local cloud"]
+    assert not found.well
+
+
+def test_a_call_that_is_denied_points_to_the_doctor(account: Account) -> None:
+    account.begin(without(lambda _, action: action == "ec2:DescribeSubnets"))
+    with pytest.raises(CloudError) as caught:
+        account.cloud().ec2("DescribeSubnets")
+    assert "ec2:DescribeSubnets" in caught.value.hint
+    assert "invoke doctor" in caught.value.hint
+
+
+def test_the_command_says_it_and_ends_with_1() -> None:
+    command = [Path(sys.executable).parent / "invoke", "doctor", "--region", "us-east-1", "--json"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1, run.stderr
+    document = json.loads(run.stdout)
+    assert document["checks"][0]["subject"] == "credentials"
+    assert document["checks"][0]["outcome"] == "missing"
+
+
+# What AWS says of a denial in its own code -------------------------------------------------------
+
+BLOB = "Encoded authorization failure message: 8sJ2k_x-9"
+
+
+def test_an_encoded_message_is_decoded_for_who_may(account: Account) -> None:
+    account.begin(without(lambda _, action: action == "ec2:RunInstances"))
+    told = {"explicitDeny": False, "context": {"action": "ec2:RunInstances", "resource": "arn:x"}}
+    account.aws.refuse("RunInstances", "UnauthorizedOperation", f"No. {BLOB}", times=1)
+
+    def decode(cloud: Cloud, operation: str, **params: Any) -> Any:
+        assert (operation, params) == ("DecodeAuthorizationMessage", {"EncodedMessage": BLOB[39:]})
+        return {"DecodedMessage": json.dumps(told)}
+
+    cloud = account.cloud()
+    with mock.patch.object(Cloud, "sts", decode), pytest.raises(CloudError) as caught:
+        cloud.ec2_at_once("RunInstances", MinCount=1, MaxCount=1)
+    assert caught.value.reason == "No. Decoded: no policy allows ec2:RunInstances on arn:x"
+    assert caught.value.message == "AWS refused ec2:RunInstances"
+
+
+def test_who_may_not_decode_it_sees_it_as_it_is(account: Account) -> None:
+    """The policy does not allow it, and a bake says what AWS said all the same."""
+    account.begin(POLICY)
+    account.aws.refuse("DescribeSubnets", "UnauthorizedOperation", f"No. {BLOB}", times=1)
+    with pytest.raises(CloudError) as caught:
+        account.cloud().ec2("DescribeSubnets")
+    assert caught.value.reason == f"No. {BLOB}"
+    assert account.needed[-1].action == "sts:DecodeAuthorizationMessage"
+
+
+def test_a_bake_whose_first_question_is_denied_points_to_the_doctor(account: Account) -> None:
+    account.begin(without(lambda _, action: action == "ec2:DescribeImages"))
+    with pytest.raises(PreflightError) as caught:
+        preflight(account.cloud(), RECIPE)
+    assert any(
+        "ec2:DescribeImages" in str(each) and "invoke doctor" in str(each)
+        for each in caught.value.findings
+    )

@@ -1,0 +1,120 @@
+"""What is there already: an image that is finished, or will be without us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bake.aws.image import Image, create_image, find_image, image_name
+from bake.console.console import Console
+from bake.pipeline import job
+from bake.pipeline.job import Workshop, finished_image, take_up
+from bake.recipe.payload import UPSTREAM
+from tests.support.aws_in_process import Aws, aws_in_process
+from tests.unit.aws.test_image import a_builder, set_state
+
+DIGEST = "0123abcd" * 8
+PLAN: Any = SimpleNamespace(digest=DIGEST, recipe=SimpleNamespace(name="mxnet-cu101"))
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    with aws_in_process() as aws:
+        yield aws
+
+
+@pytest.fixture
+def workshop(aws: Aws, tmp_path: Path) -> Workshop:
+    return Workshop(aws.cloud, UPSTREAM, tmp_path, tmp_path, Console())
+
+
+@pytest.fixture(autouse=True)
+def gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "accepted", lambda recipe: frozenset({"gpu"}))
+
+
+def baked(aws: Aws, *, digest: str = DIGEST, verified: str = "gpu") -> Image:
+    name = image_name("mxnet-cu101", aws.run.started_at, f"{len(aws.params('CreateImage')):08}")
+    tags = aws.run.finished(
+        name=name, digest=digest, stages={}, verified=verified, payload="upstream"
+    )
+    return create_image(aws.cloud, a_builder(aws), name=name, description="", tags=tags)
+
+
+def test_the_image_of_just_this_plan_is_found_if_it_is_proved_enough(aws: Aws) -> None:
+    assert finished_image(aws.cloud, PLAN) is None
+    baked(aws, digest="f" * 64)
+    baked(aws, verified="cpu")
+    assert finished_image(aws.cloud, PLAN) is None
+    image = baked(aws)
+    found = finished_image(aws.cloud, PLAN)
+    assert found is not None
+    assert found.image_id == image.image_id
+
+
+def test_a_pending_one_is_found_where_none_is_available(aws: Aws) -> None:
+    first, second = baked(aws), baked(aws)
+
+    def pending(answer: dict[str, Any]) -> None:
+        for image in answer["Images"]:
+            if image["ImageId"] == second.image_id:
+                image.update(State="pending")
+
+    aws.alter("DescribeImages", pending)
+    found = finished_image(aws.cloud, PLAN)
+    assert found is not None
+    assert found.image_id == first.image_id
+    aws.cloud.ec2("DeregisterImage", ImageId=first.image_id)
+    found = finished_image(aws.cloud, PLAN)
+    assert found is not None
+    assert (found.image_id, found.state) == (second.image_id, "pending")
+
+
+def test_one_that_failed_is_no_image(aws: Aws) -> None:
+    baked(aws)
+    aws.alter("DescribeImages", set_state("failed"))
+    assert finished_image(aws.cloud, PLAN) is None
+
+
+def test_a_pending_image_of_a_killed_run_is_waited_for(aws: Aws, workshop: Workshop) -> None:
+    image = replace(baked(aws), state="pending")
+    aws.alter("DescribeImages", set_state("pending"), times=5)
+    taken = take_up(workshop, image)
+    assert taken is not None
+    assert (taken.image_id, taken.state) == (image.image_id, "available")
+    assert aws.slept, "it was not waited for"
+
+
+def test_what_a_killed_run_had_still_to_do_to_its_image_is_done(
+    aws: Aws, workshop: Workshop
+) -> None:
+    done = baked(aws)
+    assert not replace(done, imdsv2=False).finished
+    asked = aws.sent.count("ModifyImageAttribute")
+    assert take_up(workshop, replace(done, imdsv2=False)) is not None
+    assert aws.sent.count("ModifyImageAttribute") == asked + 1
+
+    def as_it_is_then(answer: dict[str, Any]) -> None:  # moto forgets it
+        answer["Images"][0]["ImdsSupport"] = "v2.0"
+
+    aws.alter("DescribeImages", as_it_is_then)
+    found = finished_image(aws.cloud, PLAN)
+    assert found is not None
+    assert found.finished
+    assert take_up(workshop, found) is found
+
+
+def test_a_pending_image_that_fails_is_removed_and_baked_again(
+    aws: Aws, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = replace(baked(aws), state="pending")
+    aws.alter("DescribeImages", set_state("pending"), times=2)
+    aws.alter("DescribeImages", set_state("failed"), times=1)
+    assert take_up(workshop, image) is None
+    assert find_image(aws.cloud, image.image_id) is None
+    assert "baking it again" in capsys.readouterr().err

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bake import catalog as catalogs
+from bake.aws import tags as aws_tags
+from bake.plan import changes, description
+from bake.plan.plan import Plan, Stage, make_plan, stage_digest
+from bake.plan.script import Script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
+from tests.support.environment import REPOSITORY
+
+ROOT = REPOSITORY
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
+RECIPE = RECIPES["mxnet-cu101"]
+UBUNTU = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-20230607"
+
+
+def real_plan(recipe: Recipe = RECIPE, base: str = "ami-0dba2cb6798deb6d8") -> Plan:
+    return make_plan(
+        recipe,
+        catalog=catalogs.load(),
+        payload=UPSTREAM,
+        base_image_id=base,
+        scripts=ROOT / "scripts",
+    )
+
+
+Parts = dict[str, tuple[bytes, tuple[str, ...], dict[str, str]]]
+
+BASE: Parts = {
+    "base": (b"base", (), {"OS_ID": "ubuntu-18.04"}),
+    "drivers": (b"drivers", ("base",), {"DRIVER_BRANCH": "470", "MIRROR": "https://example.org"}),
+    "cuda": (b"cuda", ("drivers",), {"CUDA_VERSION": "10.1", "MIRROR": "https://example.org"}),
+    "conda": (b"conda", ("base",), {"PYTHON_VERSION": "3.7"}),
+    "mxnet": (b"mxnet", ("conda",), {"FRAMEWORK_VERSION": "1.7.0", "PIP": "mxnet==1.7\nnumpy<2"}),
+    "seal": (b"seal", ("base", "conda", "cuda", "drivers", "mxnet"), {}),
+}
+
+
+def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: int = 64) -> Plan:
+    """With digests as make_plan has them."""
+    stages: dict[str, Stage] = {}
+    for name, (body, needs, inputs) in parts.items():
+        script = Script(name, "", needs, tuple(inputs), body)
+        below = [stages[need].digest for need in needs]
+        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base)
+        stages[name] = Stage(script, inputs, needs, digest)
+    builder = RECIPE.builder.model_copy(update={"disk_gb": disk_gb})
+    recipe = RECIPE.model_copy(update={"builder": builder})
+    return Plan(recipe, UPSTREAM, base, tuple(stages.values()), lib, "digest")
+
+
+def tags_of(plan: Plan, name: str = "") -> dict[str, str]:
+    """An image's, as far as they matter here."""
+    digests = {changes.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
+    return {"Name": "x", **digests, **description.describe(plan, base_image_name=name)}
+
+
+def why(
+    plan: Plan, last: dict[str, str] | None, *, done: set[str] | None = None, **more: Any
+) -> dict[str, tuple[str, ...]]:
+    """The reasons of the stages that are to run: all but those that are done."""
+    states: dict[str, changes.State] = {
+        stage.name: "done" if stage.name in (done or ()) else "to run" for stage in plan.stages
+    }
+    found = changes.reasons(plan, states, last, **more)
+    assert {name: reason.state for name, reason in found.items()} == states
+    return {name: reason.why for name, reason in found.items() if reason.state == "to run"}
+
+
+def test_the_keys_are_those_of_the_cloud_s_tags() -> None:
+    assert (description.PLAN_KEY, changes.STAGE_KEY) == (aws_tags.PLAN, aws_tags.STAGE)
+    assert aws_tags.LONGEST_VALUE == description.LONGEST_VALUE
+
+
+# ---- the description
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_of_ours_is_described_in_full_within_the_limits_of_tags(name: str) -> None:
+    plan = real_plan(RECIPES[name])
+    tags = description.describe(plan, base_image_name=UBUNTU)
+    assert 1 <= len(tags) <= description.MOST_PIECES
+    assert all(re.fullmatch(r"[A-Za-z0-9+/=]{1,256}", value) for value in tags.values())
+    assert description.read(tags) == description.description(plan, UBUNTU)
+
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
+inputs = st.dictionaries(
+    st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=400),
+    max_size=8,
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    parts: Parts = {}
+    for name in draw(st.lists(names, min_size=1, max_size=12, unique=True)):
+        needs = draw(st.lists(st.sampled_from(sorted(parts)), unique=True)) if parts else []
+        parts[name] = (draw(st.binary(max_size=50)), tuple(sorted(needs)), draw(inputs))
+    return plan_of(parts, base=draw(st.text("ami-0123456789abcdef", min_size=1, max_size=21)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(plans(), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
+def test_what_is_described_is_read_again_however_large_the_plan(plan: Plan, name: str) -> None:
+    tags = description.describe(plan, base_image_name=name)
+    assert set(tags) == {f"bake:plan:{n}" for n in range(len(tags))}
+    assert len(tags) <= description.MOST_PIECES
+    assert all(1 <= len(value) <= 256 for value in tags.values())
+    assert tags == description.describe(plan, base_image_name=name)
+    found = description.read({"other": "x", **tags})
+    possible = [description.description(plan, name, kept=kept) for kept in description._KEPT]
+    if tags:
+        assert found in possible
+    else:
+        assert found is None
+        assert all(len(description._pack(each)) > 6 * 256 for each in possible)
+
+
+def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
+    noise = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(50))
+    values = {"SHORT": "3.7", "LONG": noise[:150], "LONGEST": noise}
+    parts = changed(BASE, "conda", inputs=values)
+    found = description.read(description.describe(plan_of(parts)))
+    assert found is not None
+    kept = found.stages["conda"].inputs
+    assert (kept["SHORT"], kept["LONG"]) == ("3.7", noise[:150])
+    assert isinstance(kept["LONGEST"], description.Hash)
+    after = plan_of(changed(parts, "conda", inputs=values | {"LONGEST": noise + "0"}))
+    assert re.fullmatch(
+        r"LONGEST changed \(\w{8} → \w{8}\)", why(after, tags_of(plan_of(parts)))["conda"][0]
+    )
+
+
+def test_an_image_with_many_tags_has_a_shorter_description() -> None:
+    for room in range(description.MOST_PIECES):
+        tags = description.describe(real_plan(), room=room)
+        assert len(tags) <= room
+        assert (description.read(tags) is not None) == bool(tags)
+    assert description.describe(real_plan(), room=5)
+
+
+def test_a_plan_that_cannot_be_described_is_not() -> None:
+    parts: Parts = {f"stage-{n}": (str(n).encode(), (), {}) for n in range(400)}
+    assert description.describe(plan_of(parts)) == {}
+
+
+def changed(parts: Parts, name: str, **values: Any) -> Parts:
+    body, needs, given_inputs = parts[name]
+    return parts | {
+        name: (
+            values.get("body", body),
+            values.get("needs", needs),
+            values.get("inputs", given_inputs),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("https://me:s3cr3t@pypi.example.org/simple", "https://***@pypi.example.org/simple"),
+        ("https://me:s3@cr3t@pypi.example.org", "https://***@pypi.example.org"),
+        ("x @ git+https://s3cr3t@example.org/x.git@v1", "x @ git+https://***@example.org/x.git@v1"),
+        (
+            "x @ https://example.org/x.whl?sig=s3cr3t#sha256=ab",
+            "x @ https://example.org/x.whl?***#sha256=ab",
+        ),
+        ("a\nhttps://u:s3cr3t@h/p?k=s3cr3t\nb", "a\nhttps://***@h/p?***\nb"),
+        ("pip==1; python_version<'3.8'", "pip==1; python_version<'3.8'"),
+    ],
+)
+def test_no_secret_is_described(value: str, kept: str) -> None:
+    plan = plan_of(changed(BASE, "conda", inputs={"URL": value}))
+    tags = description.describe(plan)
+    assert b"s3cr3t" not in zlib.decompress(base64.b64decode("".join(tags.values())))
+    found = description.read(tags)
+    assert found is not None
+    assert found.stages["conda"].inputs == {"URL": kept}
+
+
+def test_a_changed_secret_is_named_and_not_shown() -> None:
+    urls = [f"https://me:{word}@pypi.example.org" for word in ("first", "second")]
+    before, after = (plan_of(changed(BASE, "mxnet", inputs={"URL": url})) for url in urls)
+    assert why(after, tags_of(before))["mxnet"] == ("what is hidden of URL may have changed",)
+
+
+# ---- reasons
+
+
+def test_what_was_never_baked_runs_for_that_reason() -> None:
+    assert set(why(plan_of(BASE), None).values()) == {("never baked here",)}
+
+
+def test_what_has_not_changed_runs_because_nothing_holds_it() -> None:
+    plan = plan_of(BASE)
+    assert set(why(plan, tags_of(plan)).values()) == {("unchanged, but no checkpoint holds it",)}
+    fresh = why(plan, tags_of(plan), fresh=True)
+    assert set(fresh.values()) == {("unchanged, but all is to run (--fresh)",)}
+
+
+def test_what_need_not_run_has_no_reason() -> None:
+    plan = plan_of(BASE)
+    states: dict[str, changes.State] = dict.fromkeys(BASE, "from checkpoint")
+    states["seal"] = "done"
+    found = changes.reasons(plan, states, None)
+    assert found["cuda"] == changes.Reason("from checkpoint")
+    assert found["seal"] == changes.Reason("done")
+
+
+def test_another_base_image() -> None:
+    before, after = plan_of(BASE), plan_of(BASE, base="ami-2")
+    last = tags_of(before, "ubuntu/images/bionic-1")
+    found = why(after, last, base_image_name="ubuntu/images/bionic-2")
+    assert found["base"] == ("base image ami-1 (bionic-1) → ami-2 (bionic-2)",)
+    assert found["conda"] == ("base runs again, and this needs it",)
+    assert found["mxnet"] == ("conda runs again, and this needs it",)
+    assert found["seal"] == ("base runs again, and this needs it",)
+
+
+def test_another_lib() -> None:
+    found = why(plan_of(BASE, lib=b"new"), tags_of(plan_of(BASE)))
+    assert len(found) == len(BASE)
+    for reason in found.values():
+        assert re.fullmatch(r"scripts/lib\.sh changed \([0-9a-f]{8} → [0-9a-f]{8}\)", reason[0])
+        assert len(reason) == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts", "said"),
+    [
+        ("cuda", {"body": b"2"}, r"scripts/stages/cuda\.sh changed \(\w{8} → \w{8}\)"),
+        ("cuda", {"needs": ("base",)}, "needs base now\nneeds drivers no longer"),
+        ("conda", {"inputs": {"PYTHON_VERSION": "3.8"}}, r"PYTHON_VERSION 3\.7 → 3\.8"),
+        ("conda", {"inputs": {"PYTHON_VERSION": ""}}, r"PYTHON_VERSION 3\.7 → \(nothing\)"),
+        ("conda", {"inputs": {}}, "PYTHON_VERSION is not read any more"),
+        (
+            "conda",
+            {"inputs": {"PYTHON_VERSION": "3.7", "NEW": "a\nb"}},
+            "NEW is read now: a, b",
+        ),
+        (
+            "mxnet",
+            {"inputs": {"FRAMEWORK_VERSION": "1.7.0", "PIP": "mxnet==1.8\nnumpy<2\nscipy"}},
+            r"PIP\n- mxnet==1\.7\n\+ mxnet==1\.8\n\+ scipy",
+        ),
+        (
+            "mxnet",
+            {"inputs": {"FRAMEWORK_VERSION": "1.7.0", "PIP": "numpy<2\nmxnet==1.7"}},
+            "PIP: the same in another order",
+        ),
+    ],
+)
+def test_what_has_changed_is_said(stage: str, parts: dict[str, Any], said: str) -> None:
+    before, after = plan_of(BASE), plan_of(changed(BASE, stage, **parts))
+    assert re.fullmatch(said, "\n".join(why(after, tags_of(before))[stage]))
+
+
+def test_a_long_list_of_packages_is_compared_one_by_one() -> None:
+    packages = [f"libnvidia-package-{n}-470=470.256.02" for n in range(4)]
+    before, after = (
+        plan_of(changed(BASE, "drivers", inputs={"DRIVER_PACKAGES": " ".join(some)}))
+        for some in (packages, packages[1:])
+    )
+    said = f"DRIVER_PACKAGES\n- {packages[0]}"
+    assert why(after, tags_of(before))["drivers"] == (said,)
+
+
+def test_several_changes_are_all_said() -> None:
+    parts = changed(BASE, "conda", body=b"2")
+    parts = changed(parts, "cuda", body=b"2")
+    parts = changed(parts, "mxnet", inputs={"FRAMEWORK_VERSION": "1.8.0", "PIP": "x"})
+    found = why(plan_of(parts), tags_of(plan_of(BASE)))
+    assert found["mxnet"][0] == "FRAMEWORK_VERSION 1.7.0 → 1.8.0"
+    assert found["mxnet"][-1] == "conda runs again, and this needs it"
+    assert found["seal"] == ("conda, cuda run again, and this needs them",)
+
+
+def test_a_new_stage_is_new() -> None:
+    before = {name: part for name, part in BASE.items() if name not in ("mxnet", "seal")}
+    found = why(plan_of({**before, "mxnet": BASE["mxnet"]}), tags_of(plan_of(before)))
+    assert found["mxnet"] == ("new in this recipe",)
+
+
+def test_a_larger_disk_is_a_change_of_the_image_alone() -> None:
+    last = tags_of(plan_of(BASE))
+    assert changes.changes_of_the_image(plan_of(BASE, disk_gb=96), last) == ("disk 64 GB → 96 GB",)
+    assert changes.changes_of_the_image(plan_of(BASE), last) == ()
+    assert changes.changes_of_the_image(plan_of(BASE), None) == ()
+
+
+# ---- tags that do not say
+
+
+def spoiled(tags: dict[str, str]) -> list[dict[str, str]]:
+    first = tags["bake:plan:0"]
+    letter = "A" if first[60] != "A" else "B"
+    without = {key: value for key, value in tags.items() if not key.startswith("bake:plan:")}
+    return [
+        without,
+        tags | {"bake:plan:0": first[:60] + letter + first[61:]},
+        tags | {"bake:plan:0": first[:-8]},
+        tags | {"bake:plan:0": "hello there"},
+        without
+        | {"bake:plan:0": base64.b64encode(zlib.compress(b'{"of": "another version"}')).decode()},
+        without | {"bake:plan:0": base64.b64encode(zlib.compress(b"\xff\xfe")).decode()},
+    ]
+
+
+def test_tags_that_cannot_be_read_are_said_not_to_say() -> None:
+    after = plan_of(changed(BASE, "cuda", body=b"2"))
+    for last in spoiled(tags_of(plan_of(BASE))):
+        assert description.read(last) is None
+        found = why(after, last)
+        assert found["cuda"] == found["seal"]
+        assert found["cuda"] == ("changed: the last image's tags do not say in what",)
+        assert found["conda"] == ("unchanged, but no checkpoint holds it",)
+
+
+def test_an_image_without_any_of_our_tags_says_nothing() -> None:
+    said = {("changed: the last image's tags do not say in what",)}
+    assert set(why(plan_of(BASE), {"Name": "x"}).values()) == said
+
+
+def test_a_stage_that_an_image_without_description_lacks_is_new() -> None:
+    last = {changes.STAGE_KEY + "base": plan_of(BASE).stages[0].digest}
+    found = why(plan_of(BASE), last)
+    assert found["base"] == ("unchanged, but no checkpoint holds it",)
+    assert found["cuda"] == ("new in this recipe",)
+
+
+def test_a_digest_changed_by_hand_is_not_explained_away() -> None:
+    last = tags_of(plan_of(BASE)) | {"bake:stage:cuda": "0" * 64}
+    found = why(plan_of(BASE), last)
+    assert found["cuda"] == ("changed: the last image's tags do not say in what",)
+
+
+def test_a_digest_removed_by_hand_is_made_up_for_by_the_description() -> None:
+    last = tags_of(plan_of(BASE))
+    del last["bake:stage:cuda"]
+    assert why(plan_of(BASE), last)["cuda"] == ("unchanged, but no checkpoint holds it",)
+    after = plan_of(changed(BASE, "drivers", body=b"2"))
+    assert why(after, last)["cuda"] == ("drivers runs again, and this needs it",)
+
+
+# ---- one change in any plan
+
+
+@st.composite
+def one_change(draw: st.DrawFn) -> tuple[Plan, Plan, str]:
+    """Before, after, and what a person would call the thing that differs."""
+    plan = draw(plans())
+    parts: Parts = {s.name: (s.script.body, s.needs, dict(s.inputs)) for s in plan.stages}
+    name = draw(st.sampled_from(sorted(parts)))
+    body, _, given_inputs = parts[name]
+    base, lib = plan.base_image_id, plan.lib
+    kind = draw(st.sampled_from(["base", "lib", "script", *(["input"] if given_inputs else [])]))
+    thing = {"base": "base image", "lib": "scripts/lib.sh", "script": f"stages/{name}.sh"}.get(kind)
+    if kind == "base":
+        base += "0"
+    elif kind == "lib":
+        lib += b"0"
+    elif kind == "script":
+        parts = changed(parts, name, body=body + b"0")
+    else:
+        key = draw(st.sampled_from(sorted(given_inputs)))
+        value = given_inputs[key] + draw(st.sampled_from(["0", " and more", "\n0"]))
+        parts = changed(parts, name, inputs={**given_inputs, key: value})
+        thing = key
+    return plan, plan_of(parts, base=base, lib=lib), thing or ""
+
+
+@settings(deadline=None, max_examples=50)
+@given(one_change())
+def test_one_change_is_the_reason_of_exactly_the_stages_that_it_changes(
+    case: tuple[Plan, Plan, str],
+) -> None:
+    before, after, thing = case
+    digests = {stage.name: stage.digest for stage in before.stages}
+    same = {stage.name for stage in after.stages if stage.digest == digests[stage.name]}
+    found = why(after, tags_of(before))
+    unchanged = {name for name, reason in found.items() if reason[0].startswith("unchanged")}
+    assert unchanged == same
+    needs = {stage.name: stage.needs for stage in after.stages}
+    roots = {name for name in found.keys() - same if not set(needs[name]) - same}
+    for name in roots:
+        assert thing in "\n".join(found[name])
+    for name in found.keys() - same - roots:
+        said = "\n".join(found[name])
+        assert thing in said or "this needs" in said, said

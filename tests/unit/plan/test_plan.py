@@ -1,0 +1,466 @@
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from bake import catalog as catalogs
+from bake.catalog import Catalog
+from bake.errors import IncompatibleError, RecipeError
+from bake.plan.plan import Plan, make_plan, stage_digest, variables
+from bake.plan.script import Script
+from bake.recipe import recipe as recipes
+from bake.recipe.payload import UPSTREAM, Payload
+from bake.recipe.recipe import Recipe
+from tests.support.environment import REPOSITORY
+
+ROOT = REPOSITORY
+SCRIPTS = ROOT / "scripts"
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
+
+# conda | venv stand beside drivers → cuda, and meet in seal.
+ABOVE = {
+    "base": {"base", "drivers", "cuda", "conda", "mxnet", "d2l", "seal"},
+    "drivers": {"drivers", "cuda", "seal"},
+    "cuda": {"cuda", "seal"},
+    "conda": {"conda", "mxnet", "d2l", "seal"},
+    "mxnet": {"mxnet", "d2l", "seal"},
+    "d2l": {"d2l", "seal"},
+    "seal": {"seal"},
+}
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return catalogs.load()
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """The needs of our stages, with bodies of one line."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "lib.sh").write_text("# lib\n")
+    needs = {
+        "base": "",
+        "drivers": "base",
+        "cuda": "drivers",
+        "conda": "base",
+        "mxnet": "conda|venv",
+        "d2l": "mxnet|pytorch",
+        "seal": "*",
+    }
+    inputs = {
+        "base": "APT_PACKAGES",
+        "drivers": "DRIVER_BRANCH",
+        "cuda": "CUDA_VERSION",
+        "conda": "CONDA_PACKAGES",
+        "mxnet": "PYPI_MIRROR",
+        "d2l": "PIP_PACKAGES",
+        "seal": "",
+    }
+    for name in needs:
+        write(tmp_path, name, needs[name], inputs[name])
+    return tmp_path
+
+
+def write(scripts: Path, name: str, needs: str = "", inputs: str = "", body: str = "true") -> None:
+    header = f"#!/bin/sh\n# Stage {name}.\n# Needs: {needs}\n# Inputs: {inputs}\n"
+    (scripts / "stages" / f"{name}.sh").write_text(f"{header}\n{body}\n")
+
+
+def changed(recipe: Recipe, **changes: Any) -> Recipe:
+    document = recipe.model_dump(exclude_unset=True)
+    for place, value in changes.items():
+        table, _, key = place.rpartition("__")
+        (document.setdefault(table, {}) if table else document)[key] = value
+    return Recipe.model_validate(document)
+
+
+def plan(
+    scripts: Path,
+    recipe: Recipe = RECIPES["mxnet-cu101"],
+    *,
+    payload: Payload = UPSTREAM,
+    base: str = "ami-1",
+) -> Plan:
+    return make_plan(
+        recipe, catalog=catalogs.load(), payload=payload, base_image_id=base, scripts=scripts
+    )
+
+
+def different(one: Plan, other: Plan) -> set[str]:
+    """The stages whose digests differ."""
+    digests = {stage.script.name: stage.digest for stage in one.stages}
+    return {
+        stage.script.name for stage in other.stages if digests[stage.script.name] != stage.digest
+    }
+
+
+# ---- our own recipes and scripts
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_plan_with_the_scripts_that_come_along(name: str) -> None:
+    made = plan(SCRIPTS, RECIPES[name])
+    assert [stage.script.name for stage in made.stages] == list(RECIPES[name].stages)
+    assert made.stages[-1].needs == tuple(sorted(RECIPES[name].stages[:-1]))
+    for stage in made.stages:
+        assert set(stage.inputs) == set(stage.script.inputs)
+        assert len(stage.digest) == 64
+
+
+def test_the_same_request_has_the_same_plan(scripts: Path) -> None:
+    assert plan(scripts) == plan(scripts)
+
+
+# ---- digests
+
+
+def test_a_changed_script_changes_it_and_those_above(scripts: Path) -> None:
+    for name, above in ABOVE.items():
+        before = plan(scripts)
+        path = scripts / "stages" / f"{name}.sh"
+        path.write_text(path.read_text() + "# another byte\n")
+        assert different(before, plan(scripts)) == above
+
+
+@pytest.mark.parametrize(
+    ("change", "stage"),
+    [
+        ({"packages__apt": ["htop"]}, "base"),
+        ({"driver__branch": "450"}, "drivers"),
+        ({"packages__conda": ["scipy"]}, "conda"),
+        ({"mirrors": {"pypi": "https://mirror.example.org/simple"}}, "mxnet"),
+        ({"packages__pip": ["scipy"]}, "d2l"),
+    ],
+)
+def test_a_changed_input_changes_its_stage_and_those_above(
+    scripts: Path, change: dict[str, Any], stage: str
+) -> None:
+    before = plan(scripts)
+    after = plan(scripts, changed(RECIPES["mxnet-cu101"], **change))
+    assert different(before, after) == ABOVE[stage]
+    assert before.digest != after.digest
+
+
+def test_another_base_image_changes_everything(scripts: Path) -> None:
+    assert different(plan(scripts), plan(scripts, base="ami-2")) == ABOVE["base"]
+
+
+def test_another_lib_changes_everything(scripts: Path) -> None:
+    before = plan(scripts)
+    (scripts / "lib.sh").write_text("# another\n")
+    assert different(before, plan(scripts)) == ABOVE["base"]
+
+
+def test_a_name_or_a_disk_changes_the_image_and_no_stage(scripts: Path) -> None:
+    before = plan(scripts)
+    for change in ({"name": "other"}, {"builder__disk_gb": 100}):
+        after = plan(scripts, changed(RECIPES["mxnet-cu101"], **change))
+        assert different(before, after) == set()
+        assert before.digest != after.digest
+
+
+def test_where_and_how_it_is_baked_changes_nothing(scripts: Path) -> None:
+    before = plan(scripts)
+    for change in (
+        {"region": "eu-west-1"},
+        {"builder__market": "spot"},
+        {"builder__instance_types": ["g4dn.metal"]},
+        {"tags": {"team": "x"}},
+    ):
+        after = plan(scripts, changed(RECIPES["mxnet-cu101"], **change))
+        assert before.digest == after.digest
+
+
+INPUTS = st.dictionaries(st.text(min_size=1), st.text(), min_size=1, max_size=8)
+
+
+def digest(inputs: Mapping[str, str], **more: Any) -> str:
+    script = Script("x", "x", (), tuple(inputs), b"body")
+    given_ = {"lib": b"lib", "needs": [], "base": "ami-1"} | more
+    return stage_digest(script, inputs=inputs, **given_)
+
+
+@given(INPUTS, st.randoms())
+def test_the_order_of_inputs_does_not_matter(inputs: dict[str, str], random: Any) -> None:
+    shuffled = list(inputs.items())
+    random.shuffle(shuffled)
+    assert digest(inputs) == digest(dict(shuffled))
+
+
+@given(INPUTS, st.data())
+def test_any_change_of_any_input_changes_the_digest(
+    inputs: dict[str, str], data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(inputs)))
+    value = data.draw(st.text().filter(lambda text: text != inputs[name]))
+    assert digest(inputs) != digest(inputs | {name: value})
+
+
+@given(st.lists(st.text(), max_size=4), st.randoms())
+def test_the_order_of_needs_does_not_matter_and_each_counts(needs: list[str], random: Any) -> None:
+    shuffled = list(needs)
+    random.shuffle(shuffled)
+    assert digest({}, needs=needs) == digest({}, needs=shuffled)
+    assert digest({}, needs=needs) != digest({}, needs=[*needs, "another"])
+
+
+def test_values_cannot_pass_for_one_another() -> None:
+    assert digest({"A": "1", "B": "2"}) != digest({"A": '1","B":"2'})
+    assert digest({"AB": "C"}) != digest({"A": "BC"})
+    assert digest({"A": "\udcff".encode("utf-8", "surrogatepass").hex()}) != digest({"A": ""})
+
+
+# ---- needs and inputs
+
+
+def test_stages_come_in_an_order_in_which_they_can_run(scripts: Path) -> None:
+    mixed = changed(
+        RECIPES["mxnet-cu101"],
+        stages=["cuda", "mxnet", "d2l", "conda", "drivers", "base", "seal"],
+    )
+    order = [stage.script.name for stage in plan(scripts, mixed).stages]
+    assert order == ["base", "conda", "mxnet", "d2l", "drivers", "cuda", "seal"]
+
+
+def test_the_order_of_stages_changes_no_digest(scripts: Path) -> None:
+    mixed = changed(
+        RECIPES["mxnet-cu101"],
+        stages=["conda", "base", "drivers", "cuda", "mxnet", "d2l", "seal"],
+    )
+    assert different(plan(scripts), plan(scripts, mixed)) == set()
+    assert plan(scripts).digest == plan(scripts, mixed).digest
+
+
+def refused(scripts: Path, recipe: Recipe = RECIPES["mxnet-cu101"]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        plan(scripts, recipe)
+    assert caught.value.exit_code == 2
+    return "\n".join((caught.value.message, *caught.value.details))
+
+
+def test_an_unknown_stage_is_told_the_nearest(scripts: Path) -> None:
+    stages = ["base", "drivrs", "seal"]
+    found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
+    assert "stages[1]: unknown stage: drivrs. Did you mean drivers?" in found
+
+
+def test_a_need_that_the_recipe_does_not_have_is_refused(scripts: Path) -> None:
+    stages = ["base", "mxnet", "seal"]
+    found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
+    assert "mxnet needs conda or venv, which is not in the recipe" in found
+
+
+def test_a_circle_of_needs_is_refused(scripts: Path) -> None:
+    write(scripts, "drivers", "cuda")
+    assert "in a circle: drivers, cuda" in refused(scripts)
+
+
+def test_two_stages_that_need_every_other_are_a_circle(scripts: Path) -> None:
+    write(scripts, "d2l", "*")
+    assert "in a circle" in refused(scripts)
+
+
+def test_an_input_that_nobody_gives_is_refused(scripts: Path) -> None:
+    write(scripts, "cuda", "drivers", "CUDA_VERSON")
+    assert "nobody gives the input CUDA_VERSON. Did you mean CUDA_VERSION" in refused(scripts)
+
+
+def test_an_input_that_is_read_and_not_declared_is_refused(scripts: Path) -> None:
+    write(scripts, "cuda", "drivers", "CUDA_VERSION", 'echo "$CUDA_VERSION ${CUDA_PINS}"')
+    assert "cuda.sh: reads CUDA_PINS and does not declare it" in refused(scripts)
+
+
+def test_a_variable_of_the_scripts_own_is_no_input(scripts: Path) -> None:
+    write(scripts, "cuda", "drivers", "CUDA_VERSION", 'MINE=1; echo "$MINE"')
+    assert plan(scripts)
+
+
+def test_bad_headers_of_several_scripts_come_at_once(scripts: Path) -> None:
+    write(scripts, "cuda", "DRIVERS")
+    write(scripts, "conda", "base", "lower")
+    found = refused(scripts)
+    assert "DRIVERS names no stage" in found
+    assert "lower is no variable" in found
+
+
+def test_a_stage_that_reboots_now_is_another_stage(scripts: Path) -> None:
+    before = plan(scripts)
+    script = scripts / "stages" / "mxnet.sh"
+    script.write_text(script.read_text().replace("# Needs:", "# Reboots: yes\n# Needs:"))
+    after = plan(scripts)
+    assert different(before, after) == {"mxnet", "d2l", "seal"}
+    assert [stage.name for stage in after.stages if stage.script.reboots] == ["mxnet"]
+
+
+def test_the_stage_that_seals_cannot_reboot(scripts: Path) -> None:
+    script = scripts / "stages" / "seal.sh"
+    script.write_text(script.read_text().replace("# Needs:", "# Reboots: yes\n# Needs:"))
+    assert "seal is the last one, and cannot reboot" in refused(scripts)
+
+
+def test_variables_are_only_for_what_can_work() -> None:
+    with pytest.raises(ValueError, match="check comes first"):
+        values("mxnet-cu101", base="debian-12")
+
+
+def test_what_cannot_work_is_refused_before_any_script_is_read(tmp_path: Path) -> None:
+    wrong = changed(RECIPES["mxnet-cu101"], builder__instance_types=["p4d.24xlarge"])
+    with pytest.raises(IncompatibleError) as caught:
+        plan(tmp_path, wrong)
+    assert caught.value.exit_code == 2
+    assert any("no code for the A100" in line for line in caught.value.details)
+
+
+# ---- what the scripts are given
+
+
+def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, str]:
+    return variables(changed(RECIPES[name], **changes), catalogs.load(), payload)
+
+
+def test_every_input_of_the_scripts_is_given_to_every_recipe() -> None:
+    names = {name for recipe in RECIPES for name in values(recipe)}
+    for recipe in RECIPES:
+        assert set(values(recipe)) == names
+        assert all(isinstance(value, str) for value in values(recipe).values())
+
+
+def test_cuda_10_1_is_pinned_to_its_own_cublas() -> None:
+    given_ = values("mxnet-cu101")
+    assert given_["CUDA_PACKAGES"] == "cuda-toolkit-10-1"
+    assert given_["CUDA_PINS"] == "libcublas10=10.2.1.243-1 libcublas-dev=10.2.1.243-1"
+    assert given_["CUDA_SOURCE"] == "nvidia"
+    assert given_["NVIDIA_REPOSITORY"] == "ubuntu1804/x86_64"
+
+
+def test_debians_payload_is_debians() -> None:
+    given_ = values("mxnet-cu118-debian12")
+    assert (given_["DRIVER_SOURCE"], given_["CUDA_SOURCE"]) == ("os", "os")
+    assert given_["CUDA_PACKAGES"] == "nvidia-cuda-toolkit"
+    assert given_["OS_SECURITY_MIRROR"] == "https://deb.debian.org/debian-security"
+    assert given_["LOGIN_USER"] == "admin"
+    assert given_["ENVIRONMENT_PREFIX"] == "/opt/venvs/d2l"
+    assert given_["CONDA_INSTALLER"] == ""
+
+
+def test_d2l_cannot_replace_the_numpy_of_its_framework() -> None:
+    lines = values("mxnet-cu101")["D2L_REQUIREMENTS"].splitlines()
+    assert 'numpy==1.21.6; python_version < "3.8"' in lines
+    assert "d2l==0.17.0" in lines
+
+
+def test_requirements_are_requirements_one_a_line() -> None:
+    for name in RECIPES:
+        given_ = values(name, packages__pip=["scipy", "x; python_version < '3.8'"])
+        for key in ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES"):
+            assert [Requirement(line) for line in given_[key].splitlines()]
+
+
+def test_lists_of_packages_are_words() -> None:
+    given_ = values("mxnet-cu112", packages__apt=["htop", "jq=1.6-1"])
+    assert given_["APT_PACKAGES"] == "htop jq=1.6-1"
+    for key, value in given_.items():
+        if key.endswith("_PACKAGES") and key != "PIP_PACKAGES":
+            assert shlex.split(value) == value.split()
+
+
+def test_no_channel_is_used_whose_terms_somebody_would_have_to_accept() -> None:
+    for name in RECIPES:
+        assert values(name)["CONDA_CHANNEL"] == "https://conda.anaconda.org/conda-forge"
+
+
+def test_installers_come_with_their_hash_from_their_own_place() -> None:
+    forge = values("pytorch-cu126")
+    assert forge["CONDA_INSTALLER_MIRROR"].endswith("/download/26.3.2-3")
+    assert forge["CONDA_INSTALLER"] == "Miniforge3-26.3.2-3-Linux-x86_64.sh"
+    assert len(forge["CONDA_INSTALLER_SHA256"]) == 64
+    conda = values("mxnet-cu101")
+    assert conda["CONDA_INSTALLER_MIRROR"] == "https://repo.anaconda.com/miniconda"
+    assert conda["CONDA_INSTALLER_SHA256"] == UPSTREAM.sha256[conda["CONDA_INSTALLER"]]
+
+
+def test_a_payload_has_hashes_of_its_own() -> None:
+    name = "Miniconda3-py310_24.9.2-0-Linux-x86_64.sh"
+    ours = replace(UPSTREAM, sha256={name: "0" * 64})
+    assert values("mxnet-cu101", ours)["CONDA_INSTALLER_SHA256"] == "0" * 64
+
+
+def test_pytorch_comes_from_its_own_index_for_its_cuda() -> None:
+    given_ = values("pytorch-cu126")
+    assert given_["PYTORCH_MIRROR"] == "https://download.pytorch.org/whl/cu126"
+    assert "torch==2.9.1+cu126" in given_["FRAMEWORK_REQUIREMENTS"].splitlines()
+
+
+def test_notebooks_without_a_published_hash_come_by_commit() -> None:
+    given_ = values("mxnet-cu101")
+    assert given_["NOTEBOOKS_URL"] == "https://github.com/d2l-ai/d2l-en-colab.git"
+    assert len(given_["NOTEBOOKS_COMMIT"]) == 40
+    assert given_["NOTEBOOKS_SHA256"] == ""
+
+
+def test_notebooks_whose_archive_the_payload_knows_come_by_hash() -> None:
+    mirrors = {**UPSTREAM.mirrors, "notebooks": "https://here"}
+    given_ = values("mxnet-cu101", replace(UPSTREAM, mirrors=mirrors, sha256={"d2l-en.zip": "ab"}))
+    assert given_["NOTEBOOKS_URL"] == "https://here/d2l-en.zip"
+    assert (given_["NOTEBOOKS_SHA256"], given_["NOTEBOOKS_COMMIT"]) == ("ab", "")
+
+
+def test_notebooks_are_never_fetched_unchecked() -> None:
+    for name in RECIPES:
+        given_ = values(name, d2l__notebooks=True)
+        assert given_["NOTEBOOKS_URL"]
+        assert given_["NOTEBOOKS_SHA256"] or given_["NOTEBOOKS_COMMIT"]
+        assert values(name, d2l__notebooks=False)["NOTEBOOKS_URL"] == ""
+
+
+def test_the_fabric_manager_is_for_machines_with_switches() -> None:
+    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == ""
+    switched = values("mxnet-cu112", builder__instance_types=["p4d.24xlarge"])
+    assert switched["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
+
+
+def test_mirrors_of_the_recipe_replace_those_of_the_payload() -> None:
+    given_ = values("mxnet-cu101", mirrors={"ubuntu": "http://mirror.example.org/ubuntu/"})
+    assert given_["OS_MIRROR"] == "http://mirror.example.org/ubuntu"
+    assert given_["OS_SECURITY_MIRROR"] == "http://mirror.example.org/ubuntu"
+
+
+# ---- secrets
+
+
+def test_a_stage_takes_the_secrets_that_it_declares_and_no_digest_knows_their_source(
+    scripts: Path,
+) -> None:
+    path = scripts / "stages" / "base.sh"
+    path.write_text(path.read_text().replace("# Inputs", "# Secrets: TOKEN\n# Inputs"))
+    recipe = RECIPES["mxnet-cu101"]
+    first = plan(scripts, changed(recipe, secrets={"TOKEN": {"env": "A"}}))
+    assert first.stages[0].script.secrets == ("TOKEN",)
+    assert "TOKEN" not in first.stages[0].inputs
+    second = plan(scripts, changed(recipe, secrets={"TOKEN": {"ssm": "/b"}}))
+    assert second.digest == first.digest
+
+
+def test_secrets_that_do_not_agree_with_the_stages_are_all_said_at_once(scripts: Path) -> None:
+    write(scripts, "conda", "base", "", 'echo "$READ"')
+    path = scripts / "stages" / "base.sh"
+    path.write_text(path.read_text().replace("# Inputs", "# Secrets: LACKS\n# Inputs"))
+    secrets = {name: {"env": "A"} for name in ("READ", "UNUSED", "LOGIN_USER")}
+    with pytest.raises(RecipeError) as caught:
+        plan(scripts, changed(RECIPES["mxnet-cu101"], secrets=secrets))
+    said = "\n".join(caught.value.details)
+    assert "base.sh: the recipe gives no secret LACKS" in said
+    assert 'LACKS = { env = "LACKS" } under [secrets]' in said
+    assert "conda.sh: reads READ and does not declare it. Add it to Secrets:" in said
+    assert "secrets.UNUSED: no stage takes it" in said
+    assert "secrets.LOGIN_USER: an input of the stages has that name" in said
+    assert len(caught.value.details) == 5  # READ is taken by none, either

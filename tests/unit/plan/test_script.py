@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bake.errors import RecipeError
+from bake.plan import script as stage
+from tests.support.environment import REPOSITORY
+
+SCRIPTS = REPOSITORY / "scripts"
+
+GOOD = """\
+#!/usr/bin/env bash
+# What it does,
+# in two lines.
+# Needs:  conda|venv drivers
+# Inputs: LOGIN_USER CUDA_VERSION
+#         PYPI_MIRROR
+# shellcheck source=lib.sh
+# A comment about what follows.
+set -o errexit
+source "${BAKE_LIB:?}"
+echo "$CUDA_VERSION ${LOGIN_USER} ${#PYPI_MIRROR}" # $APART
+# $COMMENTED
+"""
+
+
+def read(folder: Path, text: str, name: str = "good.sh") -> stage.Script:
+    (folder / name).write_text(text)
+    return stage.read_script(folder / name)
+
+
+def refused(folder: Path, text: str, name: str = "good.sh") -> str:
+    with pytest.raises(RecipeError) as caught:
+        read(folder, text, name)
+    return "\n".join(caught.value.details) or caught.value.message
+
+
+def test_a_header_is_read(tmp_path: Path) -> None:
+    script = read(tmp_path, GOOD)
+    assert script.name == "good"
+    assert script.description == "What it does, in two lines."
+    assert script.needs == ("conda|venv", "drivers")
+    assert script.inputs == ("LOGIN_USER", "CUDA_VERSION", "PYPI_MIRROR")
+    assert script.body == GOOD.encode()
+
+
+def test_what_a_body_reads_is_known_comments_apart(tmp_path: Path) -> None:
+    used = read(tmp_path, GOOD).used()
+    assert used >= {"CUDA_VERSION", "LOGIN_USER", "PYPI_MIRROR", "BAKE_LIB"}
+    assert "COMMENTED" not in used
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS / "stages").glob("*.sh")), ids=lambda p: p.stem)
+def test_the_stages_that_come_along_have_good_headers(path: Path) -> None:
+    script = stage.read_script(path)
+    assert script.name == path.stem
+    assert script.description
+    assert script.inputs
+
+
+@pytest.mark.parametrize(
+    ("line", "reboots"), [("# Reboots: yes\n", True), ("# Reboots: no\n", False), ("", False)]
+)
+def test_a_stage_says_whether_it_reboots(tmp_path: Path, line: str, reboots: bool) -> None:
+    assert read(tmp_path, GOOD.replace("# Needs:", f"{line}# Needs:")).reboots is reboots
+
+
+def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
+    script = read(tmp_path, "#!/bin/sh\n# Does nothing.\n# Needs:\ntrue\n")
+    assert (script.needs, script.inputs) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("# Needs:", "# Need:", "good.sh:4: unknown field Need. Did you mean Needs?"),
+        ("# Inputs:", "# Input:", "Did you mean Inputs?"),
+        (
+            "# shellcheck",
+            "# Reboots: maybe\n",
+            "header: Reboots: maybe is neither yes nor no",
+        ),
+        ("# shellcheck", "# Reboots: yes no\n", "Reboots: yes no is neither yes nor no"),
+        ("# shellcheck", "# Reboots:\n", "Reboots: nothing is neither"),
+        ("# shellcheck", "# Reboot: yes\n", "Did you mean Reboots?"),
+        ("# shellcheck", "# Needs: base\n# shellcheck", "Needs stands here a second time"),
+        ("drivers", "Drivers", "Needs: Drivers names no stage"),
+        ("drivers", "a||b", "Needs: a||b names no stage"),
+        ("LOGIN_USER CUDA", "login CUDA", "Inputs: login is no variable"),
+        ("LOGIN_USER CUDA", "BAKE_LIB CUDA", "BAKE_LIB is given to every stage"),
+        ("# What it does,\n# in two lines.\n", "", "no description"),
+    ],
+)
+def test_a_bad_header_is_refused_with_its_place(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    assert GOOD.count(old) >= 1
+    assert says in refused(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_all_faults_of_a_header_come_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("drivers", "Drivers").replace("LOGIN_USER CUDA", "login CUDA")
+    found = refused(tmp_path, text, "Bad.sh")
+    assert "Drivers" in found
+    assert "login" in found
+    assert "small letters" in found
+
+
+def test_a_script_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.sh").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        stage.read_script(tmp_path / "x.sh")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        stage.read_script(tmp_path / "none.sh")
+
+
+@given(text=st.text())
+def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    path = folder / "any.sh"
+    path.write_bytes(("#!/bin/sh\n# " + text).encode("utf-8", "surrogatepass"))
+    try:
+        assert stage.read_script(path).description
+    except RecipeError as error:
+        assert error.message  # noqa: PT017
+
+
+def test_a_secret_is_declared_apart_from_the_inputs(tmp_path: Path) -> None:
+    script = read(tmp_path, GOOD.replace("# shellcheck", "# Secrets: TOKEN OTHER\n# shellcheck"))
+    assert script.secrets == ("TOKEN", "OTHER")
+    assert read(tmp_path, GOOD).secrets == ()
+
+
+@pytest.mark.parametrize(
+    ("secrets", "says"),
+    [
+        ("token", "token cannot be one"),
+        ("PATH", "PATH cannot be one"),
+        ("BAKE_LIB", "BAKE_LIB cannot be one"),
+        ("LOGIN_USER", "LOGIN_USER is both an input and a secret"),
+    ],
+)
+def test_what_cannot_be_a_secret_is_refused(tmp_path: Path, secrets: str, says: str) -> None:
+    assert says in refused(
+        tmp_path, GOOD.replace("# shellcheck", f"# Secrets: {secrets}\n# shellcheck")
+    )

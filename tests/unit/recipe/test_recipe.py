@@ -1,0 +1,492 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bake.errors import Finding, RecipeError
+from bake.recipe import recipe as recipes
+from bake.recipe.fields import MAX_TAGS
+from bake.recipe.recipe import Recipe
+from tests.support.environment import REPOSITORY
+
+MANIFESTS = REPOSITORY / "manifests"
+
+GOOD = """
+name = "mine"
+base = "ubuntu-18.04"
+stages = ["base", "drivers", "cuda", "conda", "mxnet", "d2l", "seal"]
+[builder]
+instance_types = ["g4dn.xlarge"]
+[driver]
+branch = "470"
+[cuda]
+version = "10.1"
+[python]
+manager = "miniconda"
+installer = "py310_24.9.2-0"
+version = "3.7"
+[framework]
+name = "mxnet"
+version = "1.7.0"
+[d2l]
+version = "0.17.0"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    return tmp_path / "manifests"
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def findings(text: str, tmp_path: Path) -> dict[str, str]:
+    """The place of each finding, and the rest of it."""
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(write(tmp_path, text))
+    assert caught.value.exit_code == 2
+    return {f.place: str(f).removeprefix(f"{f.place}: ") for f in caught.value.findings}
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: Path) -> None:
+    recipe = recipes.load(write(tmp_path, GOOD))
+    assert recipe.builder.disk_gb == 64
+    assert recipe.builder.market == "on-demand"
+    assert recipe.python.environment == "d2l"
+    assert recipe.driver.modules == "proprietary"
+    assert recipe.d2l.notebooks
+    assert recipe.gpu is None
+    assert not recipe.default
+    assert recipe.checkpoints.after is None
+    assert recipe.checkpoints.keep == 8
+    assert recipe.checkpoints.max_age_days == 30
+
+
+def test_the_recipes_that_come_along_are_valid_and_complete() -> None:
+    names = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
+    assert set(names) == {
+        "mxnet-cu100",
+        "mxnet-cu101",
+        "mxnet-cu112",
+        "mxnet-cu118-debian12",
+        "pytorch-cu126",
+    }
+    for name, recipe in names.items():
+        assert (MANIFESTS / f"{name}.toml").exists()
+        assert recipe.description
+        assert recipe.builder.disk_gb == 64
+        assert recipe.stages[0] == "base"
+        assert recipe.stages[-1] == "seal"
+
+
+def test_every_fault_is_found_at_once_with_its_place(tmp_path: Path) -> None:
+    text = changed("18.04", "18.4").replace('"470"', "470").replace("g4dn.xlarge", "g4dn.xl")
+    text = text.replace("[cuda]", "[cuda]\nverson = 1").replace('name = "mxnet"', 'name = "mxnt"')
+    text += "[tags]\n'aws:x' = 'y'\n[mirrors]\npypy = 'https://x'\n"
+    found = findings(text, tmp_path)
+    assert set(found) == {
+        "base",
+        "builder.instance_types[0]",
+        "driver.branch",
+        "cuda.verson",
+        "framework.name",
+        'tags."aws:x"',
+        "mirrors.pypy",
+    }
+
+
+@pytest.mark.parametrize("version", ["10.1", "10.10", "10"])
+def test_a_version_written_as_a_number_is_refused_with_the_reason(
+    tmp_path: Path, version: str
+) -> None:
+    found = findings(changed('version = "10.1"', f"version = {version}"), tmp_path)
+    assert "10.10 as a number is 10.1" in found["cuda.version"]
+    assert "in quotes" in found["cuda.version"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "says"),
+    [
+        ('"ubuntu-18.04"', '"ubuntu-1804"', "base", "Did you mean ubuntu-18.04"),
+        ('version = "10.1"', 'version = "10.4"', "cuda.version", "Did you mean 10.2"),
+        ('branch = "470"', 'branch = "471"', "driver.branch", "Did you mean 470"),
+        ('version = "1.7.0"', 'version = "1.7"', "framework.version", "Did you mean 1.7.0"),
+        ('version = "0.17.0"', 'version = "0.17"', "d2l.version", "Did you mean 0.17.0"),
+        ("py310_24.9.2-0", "py310_24.9.2", "python.installer", "Did you mean py310_24.9.2-0"),
+        ("g4dn.xlarge", "g4dn.xlrge", "builder.instance_types[0]", "Did you mean g4dn.xlarge"),
+        ("[builder]", "[builder]\nmarke = 1", "builder.marke", "Did you mean market?"),
+        ("[builder]", "[builder]\nmarket = 'sport'", "builder.market", "'on-demand' or 'spot'"),
+        ("[builder]", "[builder]\ndisk_gb = '64'", "builder.disk_gb", "a whole number of GB"),
+        ("[builder]", "[builder]\ndisk_gb = 4", "builder.disk_gb", "greater than or equal to 8"),
+        ("[builder]", "[builder]\ntimeout_hours = 0", "builder.timeout_hours", "greater than 0"),
+        ('["g4dn.xlarge"]', "[]", "builder.instance_types", "Name at least one"),
+        ('"d2l", "seal"', '"seal", "d2l"', "stages", "sealed before it is taken"),
+        ('"cuda",', '"cuda", "cuda",', "stages", "more than once: cuda"),
+        ('"conda"', '"venv"', "stages[3]", "Write conda"),
+        ('"mxnet", "d2l"', '"pytorch", "d2l"', "stages[4]", "Write mxnet"),
+        ('name = "mine"', 'name = "M ine"', "name", "a-z, digits and hyphens"),
+        ('name = "mine"', 'name = "mine"\nregion = "us"', "region", "us-west-2"),
+        ('name = "mine"', 'name = "mine"\ngpu = "no"', "gpu", "'required' or 'if-present'"),
+        ('name = "mine"', "", "name", "is missing"),
+        ('name = "mine"', 'name = "mine"\npackages = 3', "packages", "Write [packages]"),
+    ],
+)
+def test_a_fault_says_what_would_be_right(
+    tmp_path: Path, old: str, new: str, place: str, says: str
+) -> None:
+    found = findings(changed(old, new), tmp_path)
+    assert list(found) == [place]
+    assert says in found[place]
+
+
+@pytest.mark.parametrize("version", ["1" * 5000, "10.", "v10", "١٠", "10.1\\n", "", "-1"])
+def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
+    found = findings(changed('version = "10.1"', f'version = "{version}"'), tmp_path)
+    assert list(found) == ["cuda.version"]
+
+
+def test_a_missing_installer_is_told_what_there_is(tmp_path: Path) -> None:
+    found = findings(changed('installer = "py310_24.9.2-0"\n', ""), tmp_path)
+    assert "py310_24.9.2-0" in found["python.installer"]
+
+
+def test_a_venv_has_no_installer(tmp_path: Path) -> None:
+    text = changed('"miniconda"', '"venv"').replace('"conda"', '"venv"')
+    assert "leave it out" in findings(text, tmp_path)["python.installer"]
+
+
+@pytest.mark.parametrize("package", ["-o APT::x=1", "a b", "Über", "x;rm", "../x.deb", ""])
+def test_an_apt_package_cannot_be_an_option_or_hold_a_blank(tmp_path: Path, package: str) -> None:
+    assert "packages.apt[0]" in findings(f"{GOOD}[packages]\napt = ['{package}']\n", tmp_path)
+
+
+@pytest.mark.parametrize("package", ["--channel=evil", "a b", "$(x)", ""])
+def test_a_conda_package_cannot_be_an_option_or_hold_a_blank(tmp_path: Path, package: str) -> None:
+    assert "packages.conda[0]" in findings(f"{GOOD}[packages]\nconda = ['{package}']\n", tmp_path)
+
+
+@pytest.mark.parametrize("package", ["-r /etc/passwd", "a b c", "--index-url=x", "a\\nb", ""])
+def test_a_pip_package_is_a_requirement_on_one_line(tmp_path: Path, package: str) -> None:
+    assert "packages.pip[0]" in findings(f'{GOOD}[packages]\npip = ["{package}"]\n', tmp_path)
+
+
+def test_pip_packages_may_have_markers_and_addresses(tmp_path: Path) -> None:
+    wanted = ("scipy==1.7.3; python_version < '3.8'", "x @ https://example.org/x-1.whl")
+    listed = ", ".join(f'"{line}"' for line in wanted)
+    recipe = recipes.load(write(tmp_path, f"{GOOD}[packages]\npip = [{listed}]\n"))
+    assert recipe.packages.pip == wanted
+
+
+@pytest.mark.parametrize(
+    ("mirror", "good"),
+    [
+        ("pypi = 'https://mirror.example.org/simple/'", True),
+        ("ubuntu = 'http://mirror.example.org/ubuntu'", True),
+        ("pypi = 'http://mirror.example.org/simple'", False),
+        ("nvidia = 'http://mirror.example.org'", False),
+        ("pypi = 'ftp://mirror.example.org'", False),
+        ("pypi = 'https://user:secret@mirror.example.org/simple'", False),
+        ("pypi = 'https://mirror.example.org/simple?a=b'", False),
+        ("pypi = 'https://mirror.example.org/si mple'", False),
+    ],
+)
+def test_a_mirror_is_over_tls_unless_its_archive_signs_what_it_has(
+    tmp_path: Path, mirror: str, good: bool
+) -> None:
+    text = f"{GOOD}[mirrors]\n{mirror}\n"
+    if good:
+        recipes.load(write(tmp_path, text))
+    else:
+        assert list(findings(text, tmp_path)) == [f"mirrors.{mirror.split()[0]}"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "good"),
+    [
+        (("team", "research"), True),
+        (("größe", "«$(x)» '\""), True),
+        (("k" * 128, "v" * 256), True),
+        (("k" * 129, ""), False),
+        (("k", "v" * 257), False),
+        (("", "v"), False),
+        (("AWS:x", "v"), False),
+        (("bake:run", "v"), False),
+        (("k", "a\nb"), False),
+    ],
+)
+def test_tags_obey_ec2(tmp_path: Path, tag: tuple[str, str], good: bool) -> None:
+    document = recipes.load(write(tmp_path, GOOD)).model_dump() | {"tags": dict([tag])}
+    if good:
+        assert Recipe.model_validate(document).tags == dict([tag])
+    else:
+        with pytest.raises(ValueError, match="tags"):
+            Recipe.model_validate(document)
+
+
+def test_there_is_room_for_our_own_tags(tmp_path: Path) -> None:
+    tags = "".join(f"t{n} = 'v'\n" for n in range(MAX_TAGS + 1))
+    assert "at most 25" in findings(f"{GOOD}[tags]\n{tags}", tmp_path)["tags"]
+
+
+def test_what_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="line 2"):
+        recipes.load(write(tmp_path, "a = 1\nb = = 2\n"))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipes.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipes.load(tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "says"),
+    [
+        ("after = ['base', 'mxnt']", "checkpoints.after[1]", "Did you mean mxnet?"),
+        ("after = ['venv']", "checkpoints.after[0]", "no stage venv"),
+        ("after = ['seal']", "checkpoints.after[0]", "a sealed disk is no start"),
+        ("after = ['base', 'base']", "checkpoints.after", "more than once: base"),
+        ("after = 'base'", "checkpoints.after", "a list of the recipe's stages"),
+        ("keep = 101", "checkpoints.keep", "less than or equal to 100"),
+        ("keep = -1", "checkpoints.keep", "greater than or equal to 0"),
+        ("keep = 2.5", "checkpoints.keep", "a whole number, 0 to 100"),
+        ("max_age_days = 0", "checkpoints.max_age_days", "greater than 0"),
+        ("max_age_days = inf", "checkpoints.max_age_days", "less than or equal to 3650"),
+        ("max_age_days = nan", "checkpoints.max_age_days", "a number of days"),
+        ("kep = 3", "checkpoints.kep", "Did you mean keep?"),
+    ],
+)
+def test_a_fault_of_the_checkpoints_says_what_would_be_right(
+    tmp_path: Path, line: str, place: str, says: str
+) -> None:
+    found = findings(f"{GOOD}[checkpoints]\n{line}\n", tmp_path)
+    assert list(found) == [place]
+    assert says in found[place]
+
+
+def test_checkpoints_are_taken_after_some_stages_or_none(tmp_path: Path) -> None:
+    text = f"{GOOD}[checkpoints]\nafter = ['cuda', 'mxnet']\nkeep = 0\nmax_age_days = 0.5\n"
+    checkpoints = recipes.load(write(tmp_path, text)).checkpoints
+    assert (checkpoints.after, checkpoints.keep) == (("cuda", "mxnet"), 0)
+    assert checkpoints.max_age_days == 0.5
+    none = recipes.load(write(tmp_path, f"{GOOD}[checkpoints]\nafter = []\n"))
+    assert none.checkpoints.after == ()
+
+
+def test_another_framework_s_checkpoint_is_after_its_own_stage(tmp_path: Path) -> None:
+    text = f"{GOOD}[checkpoints]\nafter = ['conda', 'mxnet']\n"
+    recipe = recipes.load(write(tmp_path, text))
+    changed = recipes.override(recipe, framework="pytorch", cuda="11.8")
+    assert changed.checkpoints.after == ("conda", "pytorch")
+    assert changed.checkpoints.keep == 8
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(Recipe.model_fields)), JSON)
+def test_whatever_stands_in_a_recipe_it_is_accepted_or_refused_with_findings(
+    key: str, value: Any
+) -> None:
+    document = recipes.find("mxnet-cu101", MANIFESTS).model_dump() | {key: value}
+    found: tuple[Finding, ...] | None = None
+    try:
+        recipes._validated(document, "no good")
+    except RecipeError as error:
+        found = error.findings
+    assert found is None or (found and all(f.place and f.message for f in found))
+
+
+# ---- choosing
+
+
+def test_a_cuda_alone_chooses_its_default_recipe() -> None:
+    assert recipes.choose(MANIFESTS, cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(MANIFESTS, cuda="12.6").name == "pytorch-cu126"
+
+
+def test_a_framework_narrows_the_choice() -> None:
+    assert recipes.choose(MANIFESTS, framework="pytorch").name == "pytorch-cu126"
+    with pytest.raises(RecipeError, match=r"CUDA 10\.1 and pytorch"):
+        recipes.choose(MANIFESTS, cuda="10.1", framework="pytorch")
+
+
+def test_an_unknown_cuda_is_told_what_there_is() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.choose(MANIFESTS, cuda="10.5")
+    assert "no recipe for CUDA 10.5" in caught.value.message
+    assert "10.1 (mxnet: mxnet-cu101)" in caught.value.hint
+
+
+def test_an_unknown_recipe_is_told_the_nearest_names() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.choose(MANIFESTS, name="mxnet-cu110")
+    assert "mxnet-cu101" in caught.value.hint
+
+
+def test_without_anything_to_choose_by_the_names_are_listed() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.choose(MANIFESTS)
+    assert "mxnet-cu101" in caught.value.hint
+
+
+def test_the_default_wins_over_another_recipe_with_its_cuda(folder: Path) -> None:
+    write(folder, GOOD)
+    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
+
+
+def test_two_defaults_must_be_told_apart(folder: Path) -> None:
+    write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
+    with pytest.raises(RecipeError, match="several recipes fit: mine, mxnet-cu101"):
+        recipes.choose(folder, cuda="10.1")
+
+
+def test_mxnet_is_the_default_framework_of_a_cuda(folder: Path) -> None:
+    text = (folder / "pytorch-cu126.toml").read_text()
+    write(folder, text.replace("pytorch-cu126", "other").replace("12.6", "10.1"))
+    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(folder, cuda="10.1", framework="pytorch").name == "other"
+
+
+def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:
+    write(folder, changed('"mine"', '"mxnet-cu101"'))
+    with pytest.raises(RecipeError, match=r"two recipes have the name mxnet-cu101: mine\.toml"):
+        recipes.find("mxnet-cu101", folder)
+    with pytest.raises(RecipeError, match="two recipes have the name"):
+        recipes.all_recipes(folder)
+
+
+def test_a_broken_neighbour_does_not_stop_a_named_recipe(folder: Path) -> None:
+    write(folder, "name = = 1", "broken.toml")
+    assert recipes.find("mxnet-cu101", folder).name == "mxnet-cu101"
+    with pytest.raises(RecipeError) as caught:
+        recipes.all_recipes(folder)
+    assert "broken.toml" in caught.value.findings[0].place
+
+
+def test_no_folder_of_recipes_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no folder of recipes"):
+        recipes.choose(tmp_path / "none", cuda="10.1")
+
+
+# ---- changing
+
+
+@pytest.fixture
+def mxnet() -> Recipe:
+    return recipes.find("mxnet-cu101", MANIFESTS)
+
+
+def test_overriding_nothing_changes_nothing(mxnet: Recipe) -> None:
+    assert recipes.override(mxnet) == mxnet
+
+
+def test_overrides_take_their_places(mxnet: Recipe) -> None:
+    changed = recipes.override(
+        mxnet,
+        cuda="11.2",
+        region="eu-west-1",
+        instance_type="g5.xlarge",
+        spot=True,
+        name="other",
+    )
+    assert changed.cuda.version == "11.2"
+    assert changed.region == "eu-west-1"
+    assert changed.builder.instance_types == ("g5.xlarge",)
+    assert changed.builder.market == "spot"
+    assert changed.name == "other"
+    assert recipes.override(changed, spot=False).builder.market == "on-demand"
+    assert mxnet.cuda.version == "10.1"
+
+
+def test_another_framework_brings_its_version_for_the_cuda_and_its_stage() -> None:
+    pytorch = recipes.find("pytorch-cu126", MANIFESTS)
+    mxnet = recipes.override(pytorch, framework="mxnet", cuda="10.1")
+    assert (mxnet.framework.name, mxnet.framework.version) == ("mxnet", "1.7.0")
+    assert "mxnet" in mxnet.stages
+    assert "pytorch" not in mxnet.stages
+    assert recipes.override(pytorch, framework="mxnet", cuda="11.2").framework.version == "1.9.1"
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"cuda": "10.7"}, "cuda.version"),
+        ({"framework": "jax"}, "framework.name"),
+        ({"region": "mars"}, "region"),
+        ({"instance_type": "g4dn.huge"}, "builder.instance_types[0]"),
+        ({"name": "a b"}, "name"),
+    ],
+)
+def test_a_bad_override_is_refused(mxnet: Recipe, change: dict[str, Any], place: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.override(mxnet, **change)
+    assert place in {finding.place for finding in caught.value.findings}
+
+
+# ---- secrets
+
+
+def test_a_secret_has_one_place(tmp_path: Path) -> None:
+    secrets = """
+[secrets]
+A = { env = "A_KEY" }
+B = { ssm = "/team/b:3" }
+C = { ssm = "arn:aws:ssm:us-west-2:123456789012:parameter/team/c" }
+D = { secretsmanager = "team/d", key = "password" }
+E = { secretsmanager = "arn:aws:secretsmanager:us-west-2:123456789012:secret:d-AbCdEf" }
+"""
+    recipe = recipes.load(write(tmp_path, GOOD + secrets))
+    assert recipe.secrets["D"].key == "password"
+    again = recipes.override(recipe, region="us-west-2")
+    assert again.secrets == recipe.secrets
+
+
+BAD_SECRETS = {
+    "a text": ('A = "hunter2!"', "secrets.A", "is no table. Write [secrets.A]"),
+    "no place": ("A = {}", "secrets.A", "names no place. Write one of env, ssm, secretsmanager"),
+    "two places": ('A = { env = "A", ssm = "/a" }', "secrets.A", "names env and ssm"),
+    "a key of none": ('A = { env = "A", key = "k" }', "secrets.A.key", "is for secretsmanager"),
+    "an unknown key": ('A = { environ = "A" }', "secrets.A.environ", "Did you mean env?"),
+    "a name of the shell": ('PATH = { env = "A" }', "secrets.PATH", "cannot be the name"),
+    "a small name": ('token = { env = "A" }', "secrets.token", "Write capitals"),
+    "a value for env": ('A = { env = "hunter2!" }', "secrets.A.env", "has no place in a recipe"),
+    "a value for ssm": ('A = { ssm = "hunter2!" }', "secrets.A.ssm", "is no name of an SSM"),
+    "a value for sm": ('A = { secretsmanager = "hunter2!" }', "secrets.A.secretsmanager", "is no"),
+    "a number": ("A = { env = 3 }", "secrets.A.env", "should be a valid string"),
+    "an empty key": ('A = { secretsmanager = "a", key = "" }', "secrets.A.key", "at least 1"),
+}
+
+
+def test_every_bad_secret_is_found_and_none_that_stands_there_is_shown(tmp_path: Path) -> None:
+    for table, place, says in BAD_SECRETS.values():
+        found = findings(f"{GOOD}[secrets]\n{table}\n", tmp_path)
+        assert says in found[place]
+        assert "hunter2" not in str(found)
+    numbered = (table.replace("A =", f"A{n} =") for n, (table, _, _) in
+                enumerate(BAD_SECRETS.values()))  # fmt: skip
+    assert len(findings(f"{GOOD}[secrets]\n" + "\n".join(numbered), tmp_path)) == len(BAD_SECRETS)

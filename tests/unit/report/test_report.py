@@ -1,0 +1,335 @@
+"""What stands in the page of a bake: of real ones on real machines, and of records of all kinds."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bake.console.console import Console
+from bake.errors import RequestError, StageError
+from bake.pipeline import finish
+from bake.record import Installed, Inventory, MachineRecord, read, read_failure
+from bake.record import builds as kept
+from bake.record.difference import Change, difference
+from bake.report import report, timeline
+from tests.support.bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
+from tests.support.environment import REPOSITORY
+from tests.support.kitchen import Kitchen, Witness
+
+TOKEN = "s3cr3t-t0k3n-of-a-test"
+
+
+def text_of(folder: Path, run: Any = None) -> str:
+    """The page's words, one blank apart."""
+    if run is not None:
+        run.write(folder)
+    page = report.make(folder).read_text()
+    bare = re.sub(r"<style.*?</style>|<script.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(bare).split())
+
+
+def text_after(heading: str, text: str) -> str:
+    assert heading in text, text
+    return text.partition(heading)[2]
+
+
+@pytest.mark.machines
+def test_a_bake_that_fails_and_one_that_goes_on_from_there_have_pages_of_what_happened(
+    kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", TOKEN)
+    kitchen.stage("a")
+    kitchen.stage("b", "a", body="sleep 0.5")
+    kitchen.stage("c", "a", body='ask begun; echo "it is $TOKEN"; exit 3', secrets="TOKEN")
+    kitchen.recipe("one", "a", "b", "c", secrets={"TOKEN": {"env": "MY_TOKEN"}})
+    witness.held |= {"b ends"}  # so that both run when c fails
+    with pytest.raises(StageError):
+        kitchen.bake("one")
+    [failed] = (kitchen.folder / "builds").iterdir()
+    of_failure = read_failure(failed / "failure.json")
+    ended = {each.name: each.outcome for each in of_failure.steps if each.kind == "stage"}
+    assert ended == {"a": "done", "b": "stopped", "c": "failed"}
+    said = (failed / "report.html").read_text() + (failed / "failure.json").read_text()
+    assert TOKEN not in said
+    said = text_of(failed)
+    assert "stage c ended with status 3" in said
+    assert "it is ***" in text_after("The last lines of c", said)
+    [machine] = of_failure.machines
+    assert machine.ended_at is not None
+    assert of_failure.started_at < machine.began_at < machine.ended_at <= of_failure.ended_at
+
+    witness.held.clear()
+    kitchen.stage("c", "a", body="sleep 0.5", secrets="TOKEN")
+    [outcome] = kitchen.bake("one")
+    made = outcome.record
+    assert made is not None
+    stages = [each for each in made.steps if each.kind == "stage"]
+    assert {(each.name, each.wave) for each in stages} == {("b", 1), ("c", 1), ("seal", 2)}
+    b, c = (next(each for each in stages if each.name == name) for name in "bc")
+    assert max(b.began_at, c.began_at) < min(b.ended_at, c.ended_at)
+    kinds = [each.kind for each in made.steps if each.kind != "stage"]
+    assert kinds == ["start", "checkpoint", "proof", "inventory", "clean", "image"]
+    [machine] = made.machines
+    assert machine.usd_per_hour == 0  # what the local cloud asks for
+    assert machine.checkpoint == made.stages[0].checkpoint
+    folder = kitchen.folder / "builds" / made.run
+    assert read(folder / "record.json") == made
+    said = text_of(folder)
+    assert f"from checkpoint {machine.checkpoint}" in said
+    assert "Side by side ran b and c" in said
+    assert "A rehearsal with stand-ins" in said
+    assert "Cost nothing" in said
+
+
+def test_a_page_that_cannot_be_made_fails_no_bake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "record.json").write_text("cut off")
+    job: Any = SimpleNamespace(folder=tmp_path)
+    workshop: Any = SimpleNamespace(console=Console())
+    finish.write_report(workshop, job)
+    assert "No report of this bake: " in (said := capsys.readouterr().err)
+    assert "is no record of a bake" in " ".join(said.split())
+
+
+def test_it_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
+    text = text_of(tmp_path, record(here="--region us-west-2"))
+    assert "verified on a GPU" in text
+    assert "stand-in" not in text
+    assert "driver 470 proprietary 470.256.02" in text
+    assert "Python 3.7 miniconda 3.7.16" in text
+    assert "framework mxnet 1.7.0 mxnet-cu101 1.7.0" in text
+    assert "invoke launch-from-ami --ami ami-0123456789abcdef0 --region us-west-2" in text
+    assert "ubuntu-bionic-18.04-amd64-server-20230607" in text
+    assert "d" * 64 in text
+    assert "cuda-toolkit-10-1 10.1.243-1 cuda" in text
+    assert "bash 4.4.18-2ubuntu1.3 base image" in text
+    assert "python 3.7.16 conda" in text
+    assert "mxnet-cu101 1.7.0 mxnet" in text
+
+
+@pytest.mark.parametrize(
+    ("verified", "words"), [("cpu", "verified on the CPU alone"), ("no", "not verified")]
+)
+def test_a_proof_without_a_gpu_is_never_called_one(
+    tmp_path: Path, verified: str, words: str
+) -> None:
+    text = text_of(tmp_path, record(verified=verified, payload="stand-in", here="--local"))
+    assert words in text
+    assert "verified on a GPU" not in text
+    assert "A rehearsal with stand-ins" in text
+    assert "--ami ami-0123456789abcdef0 --local" in text
+
+
+def machine(**changes: Any) -> MachineRecord:
+    return MACHINE.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("machines", "cost"),
+    [
+        # 860 s until it was stopped for the image; a spot machine is paid for until the end.
+        ((machine(),), "$0.13"),
+        ((machine(market="spot", usd_per_hour=0.1578),), "$0.06"),
+        ((machine(ended_at=at(317)), machine(market="spot", usd_per_hour=0.2)), "$0.12"),
+        ((machine(usd_per_hour=None),), "not known"),
+        ((machine(), machine(usd_per_hour=None)), "not known"),
+        ((machine(usd_per_hour=0.0),), "nothing"),
+        ((machine(usd_per_hour=0.001),), "less than $0.01"),
+        ((), "not known"),
+    ],
+)
+def test_the_cost_is_the_machines_price_and_time_as_far_as_they_are_known(
+    tmp_path: Path, machines: tuple[MachineRecord, ...], cost: str
+) -> None:
+    text = text_of(tmp_path, record(machines=machines))
+    assert f"Cost {cost} Machine" in text
+
+
+def test_a_machine_of_seconds_costs_a_minute(tmp_path: Path) -> None:
+    """EC2's least; USD 60 an hour are USD 1 a minute."""
+    short = machine(usd_per_hour=60.0, ended_at=at(20))
+    assert "Cost $1.00 Run" in text_of(tmp_path, failure(machines=(short,)))
+
+
+def test_a_machine_that_was_kept_is_said_to_cost_on(tmp_path: Path) -> None:
+    text = text_of(tmp_path, failure(machines=(machine(),)))
+    assert "it is still there, and costs" in text
+    assert "it is still there" not in text_of(tmp_path / "other", failure())
+
+
+def test_a_failure_says_what_aws_said_and_shows_the_end_of_the_log(tmp_path: Path) -> None:
+    tmp_path.joinpath("drivers.log").write_text(
+        "\n".join(f"line {number}" for number in range(100))
+        + "\n10%\r55%\r100% loaded\n\x1b[31mE: red\x1b[0m\n"
+    )
+    text = text_of(tmp_path, failure(code="InsufficientInstanceCapacity", reason="No room"))
+    assert "AWS says: InsufficientInstanceCapacity: No room" in text
+    shown = text_after("The last lines of drivers", text)
+    assert "line 99 100% loaded E: red" in shown
+    assert "55%" not in shown
+    assert re.search(r"\b4\d lines before them", shown)
+    assert "line 20 " not in shown
+    assert "mxnet not run here" in text
+
+
+def test_only_logs_beside_the_record_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "secret.log").write_text("of somebody else")
+    hostile = step("stage", "../secret", 1, 2, outcome="failed", wave=1)
+    folder = tmp_path / "run"
+    run = failure(steps=(hostile,), machines=(machine(),))
+    assert "of somebody else" not in text_of(folder, run)
+
+
+@pytest.mark.parametrize("run", [record(), failure()], ids=["image", "failure"])
+def test_a_record_from_before_the_timeline_has_a_page(tmp_path: Path, run: Any) -> None:
+    path = run.write(tmp_path)
+    document = json.loads(path.read_text())
+    for later in ("steps", "machines", "asked"):
+        del document[later]
+    document.get("inventory", {}).pop("stages", None)
+    path.write_text(json.dumps(document))
+    text = text_of(tmp_path)
+    assert "When the steps began is not on record" in text
+    assert "Cost not known" in text
+    if path.name == "record.json":
+        assert "d2l 1 min 00 s" in text
+
+
+# ---- what has changed
+
+
+def test_a_difference_is_of_parts_and_packages_by_kind() -> None:
+    old = Inventory(driver="470.1", dpkg={"a": "1", "gone": "1"}, pip={"n": "1"})
+    new = Inventory(driver="470.2", dpkg={"a": "2"}, pip={"n": "1", "new": "3"}, conda={"c": "1"})
+    assert difference(old, new) == (
+        Change("system", "driver", "470.1", "470.2"),
+        Change("apt", "a", "1", "2"),
+        Change("apt", "gone", "1", ""),
+        Change("conda", "c", "", "1"),
+        Change("pip", "new", "", "3"),
+    )
+    assert difference(new, new) == ()
+
+
+def test_the_last_image_of_the_recipe_is_what_it_is_compared_with(tmp_path: Path) -> None:
+    def earlier(run: str, days: int, **changes: Any) -> None:
+        then = at(-86400 * days)
+        record(run=run, started_at=then, image_id=f"ami-{run}", **changes).write(tmp_path / run)
+
+    text = text_of(tmp_path / "now", record(run="now"))
+    assert "has no record of an earlier image of mxnet-cu101" in text
+    same = INVENTORY.model_copy(update={"pip": {**INVENTORY.pip, "numpy": "1.17"}})
+    earlier("older", 3, inventory=Inventory())
+    earlier("last", 2, inventory=same)
+    earlier("another", 1, recipe="mxnet-cu112", inventory=Inventory())
+    earlier("rehearsed", 1, payload="stand-in", inventory=Inventory())
+    earlier("later", -1, inventory=Inventory())
+    failure(started_at=at(-60)).write(tmp_path / "failed")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "record.json").write_text('{"of": "another program"}')
+    text = text_of(tmp_path / "now")
+    assert "Compared with ami-last of 2026-11-19 04:00 UTC : 1 difference." in text
+    assert "numpy pip 1.17 1.18.5" in text
+    earlier("last", 2)
+    assert "The same system, packages and versions as ami-last" in text_of(tmp_path / "now")
+
+
+# ---- which one is meant
+
+
+def test_a_bake_is_meant_by_its_run_its_recipe_or_its_record(tmp_path: Path) -> None:
+    builds = tmp_path / "builds"
+    record(run="r1").write(builds / "r1")
+    failure(recipe="pytorch-cu126", started_at=at(60)).write(builds / "r2")
+    assert kept.find(builds).name == "r2"
+    assert kept.find(builds, "mxnet-cu101").name == "r1"
+    assert kept.find(builds, "r1").name == "r1"
+    assert kept.find(builds, str(builds / "r1" / "record.json")).name == "r1"
+    assert kept.find(builds, str(builds / "r2")).name == "r2"
+    with pytest.raises(RequestError, match="no record of a bake of nothing") as refused:
+        kept.find(builds, "nothing")
+    assert refused.value.hint == "There are some of mxnet-cu101, pytorch-cu126"
+    with pytest.raises(RequestError, match="no record of a bake"):
+        kept.find(tmp_path / "empty")
+
+
+def test_what_is_no_record_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"has no record.json"):
+        report.make(tmp_path)
+    (tmp_path / "record.json").write_text("[" * 100_000)
+    with pytest.raises(RequestError, match="is no record of a bake"):
+        report.make(tmp_path)
+
+
+def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
+    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).parent / "invoke", "report", *words]
+        environment = {**os.environ, "BAKE_BUILDS": str(tmp_path)}
+        return subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    missing = invoke()
+    assert missing.returncode == 2
+    assert "invoke bake writes one" in missing.stderr
+    record().write(tmp_path / "r1")
+    said = json.loads(invoke("mxnet-cu101", "--json").stdout)
+    assert said == {"path": str(tmp_path / "r1" / "report.html")}
+    assert Path(said["path"]).stat().st_size > 1_000_000
+
+
+# ---- the chart
+
+
+def test_the_chart_has_a_bar_for_each_step_where_it_ran() -> None:
+    made = timeline.charts(record())["timeline"]
+    bars = {
+        name: (base, length, trace["name"])
+        for trace in made.spec["data"]
+        for name, base, length in zip(trace["y"], trace["base"], trace["x"], strict=True)
+    }
+    assert bars["cuda"] == (409, 368, "stage")
+    assert bars["Image"] == (877, 543, "image")
+    assert bars["base "] == (0, 0, "came with a checkpoint")
+    assert len(bars) == 13
+    axis = made.spec["layout"]["xaxis"]
+    assert axis["range"] == [0, 1420]
+    assert axis["ticktext"] == ["0:00", "10:00", "20:00"]
+    assert "The longest was Image with 9 min 03 s." in made.alt
+    assert "Side by side ran drivers and conda; cuda and mxnet and d2l." in made.alt
+
+
+def test_steps_of_one_name_and_of_several_machines_are_rows_of_their_own() -> None:
+    made = timeline.charts(failure())["timeline"]
+    rows = [name for trace in made.spec["data"] for name in trace["y"]]
+    assert len(rows) == len(set(rows)) == 7
+    assert "drivers, machine 2" in rows
+    assert ("did not end well", "var(--bad)") in made.legend
+    again = (step("checkpoint", "Checkpoint", 1, 2), step("checkpoint", "Checkpoint", 3, 4))
+    assert [row.name for row in timeline.rows(failure(steps=again))][:2] == [
+        "Checkpoint",
+        "Checkpoint 2",
+    ]
+
+
+def test_a_bake_of_no_time_and_one_of_days_have_charts() -> None:
+    for end in (0, 0.001, 59, 3600, 86400 * 3):
+        steps = (step("start", "Builder", 0, end),)
+        axis = timeline.charts(record(steps=steps, started_at=BEGAN))["timeline"].spec["layout"]
+        assert 1 <= len(axis["xaxis"]["tickvals"]) <= 5
+
+
+def test_what_stages_installed_is_found_under_any_spelling(tmp_path: Path) -> None:
+    stages = {"base": Installed(apt={"libc6": "2.27"})}
+    inventory = Inventory(dpkg={"libc6:amd64": "2.27"}, stages=stages)
+    assert "libc6:amd64 2.27 base" in text_of(tmp_path, record(inventory=inventory))

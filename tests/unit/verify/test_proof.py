@@ -1,0 +1,634 @@
+"""A machine is proved or refused: every fault at once, and never more is said than was proved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bake import catalog
+from bake.errors import ConnectError, RemoteError, VerificationError
+from bake.recipe import recipe
+from bake.recipe.recipe import Recipe
+from bake.verify import Check, Expectation, accepted, expect, hardware, prove
+from bake.verify.gpu import is_model
+from bake.verify.software import cuda_runtime
+from tests.support.environment import REPOSITORY
+from tests.unit.verify.test_nvidia_smi import document, gpu
+from tests.unit.verify.test_tensors import expectation, figures, with_mxnet
+
+__all__ = ["with_mxnet"]  # a fixture
+
+T4 = (
+    "/sys/bus/pci/devices/0000:00:{slot}.0/vendor:0x10de\n"
+    "/sys/bus/pci/devices/0000:00:{slot}.0/class:0x030200\n"
+    "/sys/bus/pci/devices/0000:00:{slot}.0/device:0x1eb8\n"
+)
+DRIVER = (
+    "module NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 2024\n"
+    "module 470.256.02\n"
+    "library /usr/lib/x86_64-linux-gnu/libcuda.so.470.256.02\n"
+    "library /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.256.02\n"
+)
+NO_GPU = (
+    "/sys/bus/pci/devices/0000:00:02.0/vendor:0x8086\n"
+    "/sys/bus/pci/devices/0000:00:02.0/class:0x030000\n"
+)
+LDCONFIG = "\tlibcudart.so.10.1 (libc6,x86-64) => /usr/local/cuda/lib64/libcudart.so.10.1\n"
+NVCC = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 10.1, V10.1.243\n"
+
+
+@dataclass
+class Machine:
+    """A machine of programs that say what a test wants; its shell is a real one.
+
+    `says` is by program: its output and its exit status. None: there is no such program.
+    """
+
+    folder: Path
+    probe: str = T4.format(slot="1e") + DRIVER
+    says: dict[str, tuple[str, int] | None] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=figures)
+    python: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        healthy = {"nvidia-smi": document(gpu()), "nvcc": NVCC, "ldconfig": LDCONFIG}
+        self.says = {**{name: (text, 0) for name, text in healthy.items()}, **self.says}
+        self.says.setdefault("sudo", ("", 1))
+        self.says.setdefault("dmesg", ("NVRM: loading NVIDIA UNIX x86_64 Kernel Module\n", 0))
+
+    @property
+    def prefix(self) -> Path:
+        return self.folder / "envs" / "d2l"
+
+    def expectation(self, **changes: Any) -> Expectation:
+        wanted = replace(
+            expectation(self.prefix, "mxnet", "1.9.1"),
+            gpu="required",
+            gpu_model="T4",
+            gpu_count=1,
+            gpu_memory_mib=16384,
+            driver_branch="470",
+            cuda_release="10.1",
+            python="3.7",
+            d2l="0.17.0",
+            notebooks=True,
+        )
+        return replace(wanted, **changes)
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        self.commands.append(command)
+        if command == hardware._PROBE:
+            return subprocess.CompletedProcess([], 0, self.probe, "")
+        self._write()
+        path = f"{self.folder}/bin:/usr/bin:/bin"
+        done: Any = subprocess.run(
+            ["bash", "-c", command.replace("/sbin/ldconfig", "ldconfig")],
+            input=stdin,
+            capture_output=True,
+            env={"PATH": path, "HOME": str(self.folder)},
+        )
+        done.exit_status = done.returncode
+        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        return done
+
+    def _write(self) -> None:
+        for name, said in self.says.items():
+            if said:
+                self._program(
+                    self.folder / "bin" / name, f"cat {self._text(*said)}; exit {said[1]}"
+                )
+        said = {
+            "sys.version_info": f"3.7.16 {self.prefix}",
+            "from d2l": "0.17.0",
+            "import mxnet": "1.9.1",
+            "kernelspec": json.dumps(
+                {"kernelspecs": {"d2l": {"spec": {"argv": [f"{self.prefix}/bin/python", "-m"]}}}}
+            ),
+            **self.python,
+        }
+        cases = "".join(f"*'{key}'*) cat {self._text(text, 0)} ;;\n" for key, text in said.items())
+        tensors = self._text("a warning\n" + json.dumps(self.tensors), 0)
+        self._program(
+            self.prefix / "bin" / "python",
+            f"case \"$*\" in '- mxnet '*) cat >/dev/null; cat {tensors} ;;\n{cases}esac",
+        )
+        notebooks = self.folder / "d2l-en" / "chapter"
+        notebooks.mkdir(parents=True, exist_ok=True)
+        (notebooks / "ndarray.ipynb").write_text("{}")
+
+    def _text(self, text: str, status: int) -> Path:
+        path = self.folder / f"{abs(hash((text, status)))}.txt"
+        path.write_text(text)
+        return path
+
+    def _program(self, path: Path, body: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def refusal(machine: Machine, **changes: Any) -> str:
+    """What a person reads when the machine is refused."""
+    with pytest.raises(VerificationError) as caught:
+        prove(machine, machine.expectation(**changes))
+    assert "No image" in caught.value.hint
+    return "\n".join([caught.value.message, *caught.value.details])
+
+
+# ---- what passes ----
+
+
+def test_a_healthy_gpu_machine_is_proved_on_the_gpu(machine: Machine) -> None:
+    told: list[Check] = []
+    proof = prove(machine, machine.expectation(), on_check=told.append)
+    assert proof.verified == "gpu"
+    assert {check.outcome for check in proof.checks} == {"passed"}
+    assert tuple(told) == proof.checks
+    assert [found.name for found in proof.gpus] == ["Tesla T4"]
+    details = {check.name: check.detail for check in proof.checks}
+    assert details["GPU present"] == "0000:00:1e.0 (10de:1eb8)"
+    assert details["GPU models"] == "1 × Tesla T4, 15109 MiB"
+    assert details["driver"] == "470.256.02, module and 2 libraries"
+    assert details["nvcc"] == "release 10.1"
+    assert details["CUDA libraries"] == "/usr/local/cuda/lib64/libcudart.so.10.1"
+    assert details["notebooks"] == "1 in ~/d2l-en"
+
+
+def test_eight_gpus_are_all_asked_for(machine: Machine) -> None:
+    slots = [f"1{index}" for index in range(8)]
+    machine.probe = "".join(T4.format(slot=slot) for slot in slots) + DRIVER
+    machine.says["nvidia-smi"] = (document(*(gpu(slot=slot) for slot in slots)), 0)
+    machine.tensors = figures(8)
+    proof = prove(machine, machine.expectation(gpu_count=8))
+    assert proof.verified == "gpu"
+    assert "right on 8 GPUs" in proof.checks[-1].detail
+
+
+def test_without_a_gpu_the_real_framework_proves_the_cpu_and_no_more(
+    machine: Machine, with_mxnet: Expectation
+) -> None:
+    machine.probe = NO_GPU
+    proof = prove(machine, with_mxnet)
+    outcomes = {check.name: check.outcome for check in proof.checks}
+    assert proof.verified == "cpu"
+    assert outcomes["framework"] == outcomes["tensors"] == outcomes["Python"] == "passed"
+    skipped = [name for name, outcome in outcomes.items() if outcome == "skipped"]
+    assert skipped[:3] == ["GPU present", "nvidia-smi", "GPU models"]
+    assert all(check.detail for check in proof.checks)
+    assert not any("nvidia-smi" in command for command in machine.commands)
+
+
+@pytest.mark.parametrize("policy", ["required", "if-present"])
+def test_a_gpu_that_is_there_is_proved_whatever_the_policy(machine: Machine, policy: str) -> None:
+    assert prove(machine, machine.expectation(gpu=policy)).verified == "gpu"
+
+
+def test_a_kernel_log_that_is_closed_to_the_user_is_no_fault(machine: Machine) -> None:
+    machine.says["dmesg"] = ("dmesg: read kernel buffer failed: Operation not permitted", 1)
+    proof = prove(machine, machine.expectation())
+    assert proof.verified == "gpu"
+    assert [check.name for check in proof.checks if check.outcome == "skipped"] == ["kernel log"]
+
+
+# ---- where there is a GPU, and where not ----
+
+
+def test_a_driver_that_fails_beside_a_gpu_is_a_failure_and_never_skipped(machine: Machine) -> None:
+    machine.says["nvidia-smi"] = ("couldn't communicate with the NVIDIA driver\n", 9)
+    said = refusal(machine, gpu="if-present")
+    assert "nvidia-smi: no driver is loaded" in said
+    assert "tensors" not in said
+
+
+def test_no_gpu_where_one_is_required_is_a_failure(machine: Machine) -> None:
+    machine.probe = NO_GPU
+    machine.tensors = figures(0)
+    assert "GPU present: this machine has no NVIDIA GPU" in refusal(machine)
+
+
+def test_a_containers_host_lends_its_gpu_only_by_a_device_file(machine: Machine) -> None:
+    host = T4.format(slot="1e") + DRIVER + "container\n"
+    assert hardware.parse(host).gpus == ()
+    assert hardware.parse(host).host_gpus == 1
+    assert hardware.parse(host + "file /dev/nvidia0\n").gpus == ("/dev/nvidia0",)
+    machine.probe, machine.tensors = host, figures(0)
+    proof = prove(machine, machine.expectation(gpu="if-present"))
+    assert proof.verified == "cpu"
+    assert "the container was not given it" in proof.checks[0].detail
+
+
+def test_an_nvswitch_is_no_gpu() -> None:
+    switch = T4.format(slot="1e").replace("0x030200", "0x068000")
+    assert hardware.parse(switch).gpus == ()
+
+
+def test_the_probe_runs_on_this_computer() -> None:
+    done = subprocess.run(["sh", "-c", hardware._PROBE], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert isinstance(hardware.parse(done.stdout), hardware.Hardware)
+
+
+# ---- what fails ----
+
+Change = Callable[[Machine], Any]
+
+
+def smi(*gpus: str) -> Change:
+    return lambda machine: machine.says.update({"nvidia-smi": (document(*gpus), 0)})
+
+
+def program(name: str, text: str, status: int = 0) -> Change:
+    return lambda machine: machine.says.update({name: (text, status)})
+
+
+def answer(key: str, text: str) -> Change:
+    return lambda machine: machine.python.update({key: text})
+
+
+PARTIAL = "Unable to determine the device handle for GPU1: 0000:00:1f.0: Unknown Error\n"
+FAULTS: dict[str, tuple[Change, str]] = {
+    "another GPU": (smi(gpu("NVIDIA T4G")), "GPU models: GPU 0 is a NVIDIA T4G, not a T4"),
+    "half the memory": (smi(gpu(memory="7680 MiB")), "GPU 0 has 7680 MiB of memory"),
+    "one GPU too many": (smi(gpu(), gpu(slot="1f")), "the driver shows 2 GPUs"),
+    "no GPU in the document": (smi(), "nvidia-smi: the driver has found no GPU"),
+    "no devices": (program("nvidia-smi", "No devices were found\n"), "has found no GPU"),
+    "a GPU missing beside a table": (
+        program("nvidia-smi", PARTIAL + document(gpu())),
+        "nvidia-smi: a GPU does not answer (1: 0000:00:1f.0)",
+    ),
+    "a GPU of errors": (smi(gpu("ERR!")), "GPU health: GPU 0 (00000000:00:1E.0) does not answer"),
+    "memory errors": (
+        smi(
+            gpu(
+                more="<ecc_errors><volatile><dram_uncorrectable>3</dram_uncorrectable></volatile></ecc_errors>"
+            )
+        ),
+        "has had 3 memory errors",
+    ),
+    "no spare rows": (
+        smi(
+            gpu(
+                more="<remapped_rows><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>"
+            )
+        ),
+        "has run out of spare memory rows",
+    ),
+    "rows waiting": (
+        smi(
+            gpu(
+                more="<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>"
+            )
+        ),
+        "waits to put faulty memory out of use",
+    ),
+    "recovery": (
+        smi(gpu(more="<gpu_recovery_action>Reboot</gpu_recovery_action>")),
+        "the driver asks for this: Reboot",
+    ),
+    "MIG": (smi(gpu().replace("<current_mig>N/A", "<current_mig>Enabled")), "is divided (MIG)"),
+    "no fabric": (
+        smi(gpu(more="<fabric><state>In Progress</state></fabric>")),
+        "has not joined the NVSwitch fabric",
+    ),
+    "an old driver": (
+        lambda machine: (
+            program("nvidia-smi", document(gpu()).replace("470.256.02", "410.48"))(machine),
+            setattr(machine, "probe", machine.probe.replace("470.256.02", "410.48")),
+        ),
+        "driver: driver 410.48 is too old for CUDA 10.1: it needs 418.39 or newer",
+    ),
+    "another branch": (
+        lambda machine: (
+            program("nvidia-smi", document(gpu()).replace("470.256.02", "535.1.2"))(machine),
+            setattr(machine, "probe", machine.probe.replace("470.256.02", "535.1.2")),
+        ),
+        "driver 535.1.2 is not of branch 470",
+    ),
+    "libraries of another version": (
+        lambda machine: setattr(
+            machine, "probe", machine.probe.replace("ml.so.470.256.02", "ml.so.470.199.02")
+        ),
+        "module is 470.256.02, /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.199.02 is 470.199.02",
+    ),
+    "a fault in the kernel log": (
+        program("dmesg", "NVRM: Xid (PCI:0000:00:1e): 79, pid=1, GPU has fallen off the bus.\n"),
+        "kernel log: a GPU has fallen off the bus (0000:00:1e): Xid 79",
+    ),
+    "no nvcc": (lambda machine: machine.says.update(nvcc=None), "nvcc: nvcc does not say"),
+    "another nvcc": (
+        program("nvcc", NVCC.replace("10.1", "10.2")),
+        "nvcc: nvcc is of release 10.2, not 10.1",
+    ),
+    "an nvcc like it": (
+        program("nvcc", NVCC.replace("10.1,", "10.12,")),
+        "nvcc: nvcc is of release 10.12, not 10.1",
+    ),
+    "CUDA not for the loader": (
+        program("ldconfig", LDCONFIG.replace("10.1", "10.2")),
+        "CUDA libraries: the loader does not find libcudart.so.10.1: it knows libcudart.so.10.2",
+    ),
+    "another Python": (
+        answer("sys.version_info", "3.12.1 /usr"),
+        "Python: the environment's Python is 3.12.1, not 3.7",
+    ),
+    "a Python like it": (
+        answer("sys.version_info", "3.70.1 /x"),
+        "Python: the environment's Python is 3.70.1, not 3.7",
+    ),
+    "another framework": (answer("import mxnet", "1.7.0"), "framework: mxnet is 1.7.0, not 1.9.1"),
+    "another d2l": (answer("from d2l", "1.0.3"), "d2l: d2l is 1.0.3, not 0.17.0"),
+    "no kernel": (
+        answer("kernelspec", '{"kernelspecs": {"ir": {"spec": {"argv": ["R"]}}}}'),
+        "Jupyter: Jupyter has no kernel d2l",
+    ),
+    "a kernel of another Python": (
+        answer("kernelspec", '{"kernelspecs": {"d2l": {"spec": {"argv": ["python3"]}}}}'),
+        "it has d2l → python3",
+    ),
+    "no Jupyter": (answer("kernelspec", "No module named jupyter"), "Jupyter: jupyter ended"),
+    "wrong numbers": (
+        lambda machine: setattr(machine, "tensors", figures(1, error=0.3)),
+        "tensors: GPU 0 computes wrong numbers",
+    ),
+    "numbers of the CPU": (
+        lambda machine: setattr(machine, "tensors", figures(0)),
+        "tensors: the framework sees 0 GPUs, the machine has 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_refuses_the_machine(machine: Machine, change: Change, reason: str) -> None:
+    change(machine)
+    assert reason in refusal(machine)
+
+
+def test_missing_notebooks_refuse_the_machine(machine: Machine) -> None:
+    run = machine.run
+    machine.run = lambda command, **more: run(command.replace("d2l-en", "nowhere"), **more)  # type: ignore[method-assign]
+    assert "there are no notebooks" in refusal(machine)
+
+
+@pytest.mark.parametrize(
+    ("count", "there"), [("9" * 5000, True), ("0" * 5000, False), ("²", False)]
+)
+def test_any_count_of_notebooks_is_read(machine: Machine, count: str, there: bool) -> None:
+    run = machine.run
+    said = f"printf '%s' {count}"
+    machine.run = lambda command, **more: run(said if "*.ipynb" in command else command, **more)  # type: ignore[method-assign]
+    if there:
+        assert prove(machine, machine.expectation()).verified == "gpu"
+    else:
+        assert "there are no notebooks" in refusal(machine)
+
+
+def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
+    FAULTS["another nvcc"][0](machine)
+    FAULTS["another d2l"][0](machine)
+    machine.tensors = figures(1, worst=float("nan"))
+    with pytest.raises(VerificationError) as caught:
+        prove(machine, machine.expectation())
+    assert [detail.split(":")[0] for detail in caught.value.details] == ["nvcc", "d2l", "tensors"]
+    assert caught.value.message.endswith("nvcc, d2l, tensors")
+
+
+def test_a_gpu_too_new_for_its_driver_is_told_from_the_kernel_log(machine: Machine) -> None:
+    machine.says["nvidia-smi"] = ("couldn't communicate with the NVIDIA driver\n", 9)
+    machine.says["dmesg"] = (
+        "[    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2237)\n"
+        "[    4.1] NVRM: installed in this system is not supported by the\n"
+        "[    4.1] NVRM: NVIDIA 450.99.00 driver release.\n",
+        0,
+    )
+    said = refusal(machine)
+    assert "driver 450.99.00 does not know this GPU (PCI id 10de:2237)" in said
+    assert "Choose a driver branch that lists the GPU" in said
+
+
+def test_an_import_that_fails_is_explained(machine: Machine) -> None:
+    broken = machine.folder / "broken"
+    machine._program(
+        broken, "echo 'OSError: libcudnn.so.8: cannot open shared object file' >&2; exit 1"
+    )
+    machine._write()
+    run = machine.run
+    python = f"{machine.prefix}/bin/python -c 'import mxnet"
+    machine.run = lambda command, **more: run(  # type: ignore[method-assign]
+        str(broken) if command.startswith(python) else command, **more
+    )
+    said = refusal(machine)
+    assert "framework: libcudnn.so.8 is not found" in said
+    assert "See the log of the framework's stage" in said
+
+
+def test_a_program_that_hangs_is_a_fault(machine: Machine) -> None:
+    run = machine.run
+
+    def hang(command: str, **more: Any) -> Any:
+        if command.startswith("nvidia-smi"):
+            raise RemoteError("a command did not end")
+        return run(command, **more)
+
+    machine.run = hang  # type: ignore[method-assign]
+    assert "nvidia-smi: no answer within 180 s: nvidia-smi hangs" in refusal(machine)
+
+
+def test_a_broken_connection_is_no_verdict(machine: Machine) -> None:
+    def broken(command: str, **more: Any) -> Any:
+        raise ConnectError("gone")
+
+    machine.run = broken  # type: ignore[method-assign]
+    with pytest.raises(ConnectError):
+        prove(machine, machine.expectation())
+
+
+def test_conda_is_asked_as_a_user_asks_it(machine: Machine) -> None:
+    machine._program(
+        machine.folder / "bin" / "conda",
+        f'[ "$1 $2 $3 $4" = "run -n d2l python" ] && shift 4 && {machine.prefix}/bin/python "$@"',
+    )
+    assert prove(machine, machine.expectation(conda=True)).verified == "gpu"
+    assert "conda run -n d2l python -c 'import mxnet; print(mxnet.__version__)'" in machine.commands
+
+
+def test_gpu_is_never_said_of_checks_that_were_left_out(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bake.verify.check import Skipped
+
+    def skipped(*_: object) -> str:
+        raise Skipped("not today")
+
+    monkeypatch.setattr("bake.verify.gpu.check_driver", skipped)
+    assert prove(machine, machine.expectation()).verified == "no"
+
+
+# ---- recipes that install less ----
+
+
+def recipe_of(*stages: str, gpu: Any = None) -> Recipe:
+    book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    return book.model_copy(update={"stages": (*stages, "seal"), "gpu": gpu})
+
+
+def expected(*stages: str, gpu: Any = None) -> Expectation:
+    return expect(recipe_of(*stages, gpu=gpu), "g4dn.xlarge", catalog.load())
+
+
+def test_a_driver_and_a_toolkit_are_proved_and_nothing_else_is_asked_for(machine: Machine) -> None:
+    proof = prove(machine, expected("base", "drivers", "cuda"))
+    passed = {check.name for check in proof.checks if check.outcome == "passed"}
+    skipped = {check.detail for check in proof.checks if check.outcome == "skipped"}
+    assert proof.verified == "gpu"
+    assert passed >= {"GPU present", "nvidia-smi", "driver", "kernel log", "nvcc", "CUDA libraries"}
+    assert {"the recipe installs no Python", "the recipe installs no framework"} <= skipped
+    assert not any("python" in command for command in machine.commands)
+
+
+@pytest.mark.parametrize("fault", ["an old driver", "no devices", "another nvcc", "memory errors"])
+def test_what_is_installed_is_still_refused_when_it_is_wrong(machine: Machine, fault: str) -> None:
+    change, reason = FAULTS[fault]
+    change(machine)
+    with pytest.raises(VerificationError) as caught:
+        prove(machine, expected("base", "drivers", "cuda"))
+    assert any(reason in detail for detail in caught.value.details)
+
+
+def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) -> None:
+    machine.probe = NO_GPU
+    with pytest.raises(VerificationError, match="GPU present"):
+        prove(machine, expected("base", "drivers", gpu="required"))
+    with pytest.raises(VerificationError, match="GPU present"):
+        prove(machine, expected("base", "drivers"))
+    proof = prove(machine, expected("base", "drivers", "cuda", gpu="if-present"))
+    assert proof.verified == "cpu"
+    assert [check.name for check in proof.checks if check.outcome == "passed"] == [
+        "nvcc",
+        "CUDA libraries",
+    ]
+    assert prove(machine, expected("base", "drivers", gpu="if-present")).verified == "no"
+
+
+def test_of_stages_of_ones_own_nothing_is_proved_and_the_proof_says_so(machine: Machine) -> None:
+    told: list[Check] = []
+    proof = prove(machine, expected("base", "ours", gpu="required"), on_check=told.append)
+    assert proof.verified == "no"
+    assert [(check.outcome, check.detail) for check in proof.checks] == [
+        ("skipped", "the recipe's stages install nothing to prove")
+    ]
+    assert tuple(told) == proof.checks
+    assert machine.commands == []
+
+
+def test_a_framework_without_a_driver_is_proved_where_it_computes(machine: Machine) -> None:
+    machine.probe, machine.tensors = NO_GPU, figures(0)
+    wanted = replace(machine.expectation(), gpu=None, cuda_release=None)
+    proof = prove(machine, wanted)
+    assert proof.verified == "cpu"
+    assert proof.checks[0].detail == "the recipe installs no driver"
+    machine.tensors = figures(0, error=0.3)
+    with pytest.raises(VerificationError, match="tensors"):
+        prove(machine, wanted)
+    machine.tensors = figures(1)  # it finds a GPU, of which nothing else is known
+    assert prove(machine, wanted).verified == "no"
+
+
+@pytest.mark.parametrize(
+    ("stages", "gpu", "proofs"),
+    [
+        (("base", "drivers", "cuda", "conda", "mxnet", "d2l"), None, {"gpu"}),
+        (("base", "drivers", "cuda", "conda", "mxnet", "d2l"), "if-present", {"gpu", "cpu"}),
+        (("base", "drivers", "cuda"), "required", {"gpu"}),
+        (("base", "drivers"), "if-present", {"gpu", "no"}),
+        (("base", "conda", "mxnet"), "required", {"cpu"}),
+        (("base", "ours"), "required", {"no"}),
+    ],
+)
+def test_an_image_is_what_a_recipe_asks_for_by_its_proof(
+    stages: tuple[str, ...], gpu: Any, proofs: set[str]
+) -> None:
+    assert accepted(recipe_of(*stages, gpu=gpu)) == proofs
+
+
+# ---- what is expected ----
+
+NAMES = {
+    "Tesla K80": "K80",
+    "Tesla V100-SXM2-16GB": "V100",
+    "Tesla T4": "T4",
+    "NVIDIA T4G": "T4G",
+    "NVIDIA A10G": "A10G",
+    "A100-SXM4-40GB": "A100",
+    "NVIDIA A100-SXM4-80GB": "A100",
+    "NVIDIA L4": "L4",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H200": "H200",
+    "NVIDIA B200": "B200",
+    "GRID K520": "K520",
+    "NVIDIA RTX PRO 6000 Blackwell Server Edition": "RTX PRO 6000",
+}
+
+
+@pytest.mark.parametrize("model", catalog.load().gpus)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_nvidia_smi_is_of_one_model_only(name: str, model: str) -> None:
+    assert is_model(name, model) == (NAMES[name] == model)
+
+
+def test_the_recipes_of_the_project_say_what_is_expected() -> None:
+    facts = catalog.load()
+    for each in recipe.all_recipes(REPOSITORY / "manifests"):
+        for name in each.builder.instance_types:
+            wanted = expect(each, name, facts)
+            assert wanted.gpu == (each.gpu or "required")
+            assert wanted.framework == each.framework.name
+            assert wanted.environment == each.python.environment
+            assert wanted.gpu_model in facts.gpus
+            assert wanted.gpu_count is not None
+            assert wanted.gpu_count >= 1
+            assert wanted.python == each.python.version
+    book = expect(recipe.find("mxnet-cu101", REPOSITORY / "manifests"), "g4dn.12xlarge", facts)
+    assert (book.gpu_model, book.gpu_count, book.gpu_memory_mib) == ("T4", 4, 16384)
+    assert (book.min_driver, book.driver_branch, book.cuda_release) == ("418.39", "470", "10.1")
+    assert (book.environment_prefix, book.conda) == ("/opt/conda/envs/d2l", True)
+
+
+def test_a_stand_ins_python_and_libraries_are_not_looked_at() -> None:
+    book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    wanted = expect(book, "g4dn.xlarge", catalog.load(), stand_in=True)
+    assert wanted.python is None
+    assert not wanted.cuda_libraries
+
+
+@pytest.mark.parametrize(
+    ("release", "file"),
+    [
+        ("10.1", "libcudart.so.10.1"),
+        ("11.2", "libcudart.so.11.0"),
+        ("11.8", "libcudart.so.11.0"),
+        ("12.6", "libcudart.so.12"),
+        ("13.0", "libcudart.so.13"),
+    ],
+)
+def test_each_cuda_has_its_runtimes_file_name(release: str, file: str) -> None:
+    assert cuda_runtime(release) == file
