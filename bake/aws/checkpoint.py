@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bake.aws.base_image import BaseImage
 from bake.aws.client.session import Cloud
@@ -38,9 +38,6 @@ from bake.aws.tags import (
     write_seconds,
 )
 from bake.errors import CheckpointError, CloudError, MachineError
-
-if TYPE_CHECKING:
-    pass
 
 OnProgress = Callable[[str], None]
 

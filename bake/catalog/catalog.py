@@ -2,7 +2,7 @@
 
 The facts are data (`facts/*.toml`), each with how sure it is (`sure`) and where it is from
 (`source`). This module gives them types and answers single questions; whether a whole recipe can
-work is asked of `Catalog.check`.
+work is asked of `bake.recipe.compatibility`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bake.catalog import facts
-from bake.errors import Finding, RecipeError
-
-if TYPE_CHECKING:
-    from bake.recipe.recipe import Recipe
+from bake.errors import RecipeError
 
 Modules = Literal["proprietary", "open"]
 Archive = Literal["os", "nvidia"]
@@ -256,18 +253,6 @@ class Catalog:
         left_out = self.left_out.get(branch)
         versions = [d.version for d in here] or ([left_out.version] if left_out else [])
         return max(versions, key=numbers, default=None)
-
-    def check(
-        self, recipe: Recipe, *, instance_types: Iterable[str] | None = None
-    ) -> list[Finding]:
-        """What of this recipe cannot work on these machines, each with the nearest that can.
-
-        Without `instance_types`: on the builders of the recipe.
-        """
-        from bake.recipe import compatibility  # here, because it is written in terms of the catalog
-
-        types = recipe.builder.instance_types if instance_types is None else instance_types
-        return compatibility.check(self, recipe, tuple(types))
 
 
 @cache

@@ -254,7 +254,7 @@ def report(_context: Any, which: Any = None, browser: bool = False, json: bool =
         from bake import files
         from bake.machine.browser import opens
         from bake.record import builds
-        from bake.report import report as reports
+        from bake.record.report import report as reports
 
         path = reports.make(builds.find(files.builds(), only(which, "bake") or ""))
         console.result({"path": str(path)}, str(path))

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bake.aws.client.session import Cloud
+from bake.aws.image import Image
 from bake.aws.market import Market
 from bake.aws.placement import offered_zones
 from bake.aws.price import on_demand, refusals, silent, spot_by_zone
@@ -21,12 +22,9 @@ from bake.aws.quota import Quota, gpu_quotas, quota_code, read_quotas
 from bake.catalog import Catalog, Gpu, InstanceType, nearest, numbers, runs_on
 from bake.errors import CloudError, RequestError
 from bake.machine import fit
-from bake.recipe.compatibility import driver_problem, refuse_what_cannot_work
+from bake.recipe.compatibility import check, driver_problem, refuse_what_cannot_work
+from bake.recipe.recipe import Recipe
 from bake.threads import together
-
-if TYPE_CHECKING:
-    from bake.aws.image import Image
-    from bake.recipe.recipe import Recipe
 
 MARKETS: tuple[Market, ...] = ("on-demand", "spot")
 # Who says what a machine costs in each.
@@ -155,9 +153,7 @@ def narrowed(wanted: Filter, names: Iterable[str]) -> Filter:
 
 def works_for_recipe(catalog: Catalog, recipe: Recipe) -> list[str]:
     """The machines on which it can be baked and used; IncompatibleError where there is none."""
-    found = [
-        name for name in catalog.instance_types if not catalog.check(recipe, instance_types=[name])
-    ]
+    found = [name for name in catalog.instance_types if not check(catalog, recipe, (name,))]
     if not found:
         refuse_what_cannot_work(recipe, catalog)
     return found

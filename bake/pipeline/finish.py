@@ -173,7 +173,7 @@ def write_report(workshop: Workshop, job: Job, error: BakeError | None = None) -
     try:
         if error is not None:
             write_failure(workshop, job, error)
-        from bake.report import report  # plotly takes its time
+        from bake.record.report import report  # plotly takes its time
 
         path = report.make(job.folder)
     except Exception as problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from bake import catalog
 from bake.aws.base_image import BaseImage, find_base_image
@@ -13,9 +13,7 @@ from bake.aws.image import check_name
 from bake.aws.market import Placement
 from bake.aws.placement import Found, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError
-
-if TYPE_CHECKING:
-    from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import Recipe
 
 T = TypeVar("T")
 

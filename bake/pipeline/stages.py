@@ -19,6 +19,7 @@ from bake.pipeline.checkpoints import StartPoints, take_checkpoint
 from bake.pipeline.job import Job, Workshop
 from bake.pipeline.scheduler import Floor, Step
 from bake.pipeline.secrets import revealed
+from bake.plan.inputs import inputs_file
 from bake.plan.plan import Stage
 from bake.record import StageRecord
 from bake.ssh.connection import Connection
@@ -108,7 +109,7 @@ def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) 
             stage.name,
             script=stage.script.body,
             lib=job.plan.lib,
-            inputs={**stage.inputs, **secrets},
+            inputs=inputs_file(stage.name, {**stage.inputs, **secrets}),
             log=job.folder / f"{stage.name}.log",
             on_line=step.update,
             timeout_s=STAGE_TIMEOUT_S,

@@ -10,18 +10,16 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bake.errors import Finding, RecipeError, RequestError
+from bake.recipe.payload import Payload
+from bake.recipe.recipe import Recipe
 from bake.record import Installed, Record, Wheel
 from bake.record import read as read_record
 from bake.record.installed import UNKNOWN, Word
-
-if TYPE_CHECKING:
-    from bake.recipe.payload import Payload
-    from bake.recipe.recipe import Recipe
 
 # What of a recipe decides about what is installed.
 ASKED = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")

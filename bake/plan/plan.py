@@ -21,7 +21,7 @@ from bake.plan.script import EVERY_OTHER, Script, read_script
 from bake.recipe.compatibility import refuse_what_cannot_work
 from bake.recipe.payload import Payload, with_mirrors
 from bake.recipe.recipe import Recipe, environment_prefix
-from bake.variable import LONGEST_B
+from bake.recipe.variable import LONGEST_B
 
 CHANNEL = "conda-forge"
 

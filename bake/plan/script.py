@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.errors import Finding, RecipeError
-from bake.variable import is_free
+from bake.recipe.variable import is_free
 
 FIELDS = ("Needs", "Inputs", "Secrets", "Reboots")
 EVERY_OTHER = "*"

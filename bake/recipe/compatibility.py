@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from operator import is_
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
@@ -30,9 +29,6 @@ from bake.catalog import (
 )
 from bake.errors import Finding, IncompatibleError
 from bake.recipe.recipe import Recipe
-
-if TYPE_CHECKING:
-    from bake.recipe.recipe import Recipe
 
 # Room for apt's lists, logs, pip's temporary copies and the notebooks.
 HEADROOM_GB = 8
@@ -368,7 +364,7 @@ def _take_machine(case: _Case, able: Callable[[Gpu], bool]) -> str:
 
 def refuse_what_cannot_work(recipe: Recipe, catalog: Catalog) -> None:
     """IncompatibleError with every finding; nothing has to be reached or started to know it."""
-    if findings := catalog.check(recipe):
+    if findings := check(catalog, recipe, recipe.builder.instance_types):
         message = f"the recipe {recipe.name} cannot work"
         raise IncompatibleError(message, findings=findings)
 

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from bake.catalog import VERSION, nearest
 from bake.recipe.payload import SIGNED, UPSTREAM
-from bake.variable import is_free
+from bake.recipe.variable import is_free
 
 # EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
 MAX_TAGS = 25

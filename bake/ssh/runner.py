@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,6 @@ from bake.files import on_machine
 from bake.ssh.command import Command, OverdueError
 from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
-from bake.ssh.inputs import inputs_file
 from bake.ssh.output import Output
 
 # How long a machine may be out of reach in the middle of a stage before it is given up.
@@ -64,7 +63,7 @@ def run_stage(
     *,
     script: bytes,
     lib: bytes,
-    inputs: Mapping[str, str],
+    inputs: bytes,
     log: Path,
     on_line: Callable[[str], None] | None = None,
     timeout_s: float,
@@ -78,8 +77,10 @@ def run_stage(
     without escape sequences; `log` gets the exact bytes. Where one of `secrets` is printed, in any
     form in which programs print, *** stands in both instead.
 
-    StageError: the status is not 0, the time is over, the machine was rebooted, an input cannot be
-    given. ConnectError: the machine was out of reach for OUT_OF_REACH_S. Any exception on this side
+    `inputs` is the file that sets its variables, as `bake.plan.inputs` writes it.
+
+    StageError: the status is not 0, the time is over, the machine was rebooted.
+    ConnectError: the machine was out of reach for OUT_OF_REACH_S. Any exception on this side
     (Ctrl-C, its work called off, a full disk) ends the stage on the machine, if the connection
     stands.
     """
@@ -90,7 +91,7 @@ def run_stage(
     stage = _Stage(
         name,
         folder=f"{_FOLDER}/{run_id}/{name}",
-        files=(script, lib, inputs_file(name, inputs)),
+        files=(script, lib, inputs),
         limit_s=max(1, math.ceil(timeout_s)),
     )
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from bake.catalog import Catalog
-    from bake.recipe.recipe import Recipe
+from bake.catalog import Catalog
+from bake.recipe.recipe import FRAMEWORK_STAGES, MANAGER_STAGES, Recipe, environment_prefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +61,6 @@ def accepted(recipe: Recipe) -> frozenset[str]:
 
 
 def _proved_without_gpu(recipe: Recipe) -> bool:
-    from bake.recipe.recipe import FRAMEWORK_STAGES, MANAGER_STAGES
-
     return not {"cuda", *MANAGER_STAGES.values(), *FRAMEWORK_STAGES}.isdisjoint(recipe.stages)
 
 
@@ -75,8 +72,6 @@ def expect(
     A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
     looked at. A recipe that installs a driver and leaves its GPU policy open requires a GPU.
     """
-    from bake.recipe.recipe import MANAGER_STAGES, environment_prefix
-
     machine = catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]
     with_framework = recipe.framework.name in recipe.stages

@@ -1,10 +1,12 @@
-"""Who may import whom: the table in docs/architecture.md, read and held against the source."""
+"""The house: who may import whom, without a circle, on few floors, as docs/architecture.md says."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,109 +14,149 @@ import pytest
 from tests.support.environment import REPOSITORY
 
 PACKAGE = REPOSITORY / "bake"
-SOURCES = [*sorted(PACKAGE.rglob("*.py")), REPOSITORY / "tasks.py"]
-# What only one part knows: the library, and the places that may import it. The local cloud is a
-# server that speaks EC2's language, so it may ask botocore how that is spelled.
+SOURCES = [
+    *(path for path in sorted(PACKAGE.rglob("*.py")) if "on_machine" not in path.parts),
+    REPOSITORY / "tasks.py",
+]
+# Each library that only some packages may import. The local cloud is a server that speaks EC2's
+# language, so it may ask botocore how a request is spelled.
 LIBRARIES = {
     "boto3": {"aws"},
     "botocore": {"aws", "local"},
-    "fabric": {"remote"},
-    "paramiko": {"remote"},
+    "fabric": {"ssh"},
+    "paramiko": {"ssh"},
     "moto": {"local"},
 }
-ABOVE = ("tasks", "commands", "schedule", "pipeline", "launch")
+MOST_NAMES, MOST_FLOORS = 16, 9
+# A command imports what it needs when it runs, so that `invoke --list` answers at once.
+LATE = "cli"
 
 
-def place(path: Path) -> str:
-    """The table's name for a file: the part of `bake` that it belongs to."""
-    parts = path.relative_to(PACKAGE).parts if path.is_relative_to(PACKAGE) else (path.name,)
-    return parts[0].removesuffix(".py")
+def package_of(path: Path) -> str:
+    """The name in the table: the package or file of `bake/` to which a file belongs."""
+    if not path.is_relative_to(PACKAGE):
+        return path.stem
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+PACKAGES = {package_of(path) for path in SOURCES} - {"__init__"}
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
+    """Line and module of each import of a file, those inside functions and for types included."""
+
+    def found() -> Iterator[tuple[int, str]]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    yield node.lineno, full if full in MODULES else str(node.module)
+
+    return tuple(found())
 
 
 def read_table() -> dict[str, set[str]]:
-    """What each place may import, itself left out."""
+    """What each package may import, by the column "may import" of the page's first table."""
     text = (REPOSITORY / "docs" / "architecture.md").read_text()
-    rows = [
-        ([name.strip("/") for name in re.findall(r"`(?:bake/)?([\w/]+)(?:\.py)?`", first)], last)
-        for first, last in re.findall(r"^\| (`.+?) \|.+\| ?(.*?) ?\|$", text, re.MULTILINE)
-    ]
-    everything = {name for names, _ in rows for name in names}
-    foundation = {name for names, last in rows if last == "nothing of ours" for name in names}
-    table = {}
-    for names, last in rows:
-        for name in names:
-            match last:
-                case "everything":
-                    allowed = everything
-                case "all below":
-                    allowed = everything - set(ABOVE)
-                case "nothing of ours":
-                    allowed = {"errors", "interrupts"}  # which import nothing at all
-                case _ if last.startswith("anything but "):
-                    above = {"tasks", "commands", *last[len("anything but ") :].split(", ")}
-                    allowed = everything - above
-                case _:
-                    allowed = foundation | set(filter(None, last.split(", ")))
-            table[name] = allowed | {name}
-    return table
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of what a file imports; what is only for types is no dependency."""
-    tree = ast.parse(path.read_text())
-    for_types = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test).endswith("TYPE_CHECKING")
-        for statement in block.body
-        for node in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
-            for alias in node.names:
-                yield node.lineno, f"{node.module}.{alias.name}"
+    rows = re.findall(r"^\| `(?:bake/)?(\w+)(?:\.py|/)` \|.+\|([^|]*)\|$", text, re.MULTILINE)
+    return {name: set(filter(None, re.split(r"[,\s]+", last))) for name, last in rows}
 
 
 TABLE = read_table()
-PARTS = {place(path) for path in SOURCES} - {"__init__"}
 
 
-def test_the_table_is_read() -> None:
-    assert {"tasks", "pipeline", "launch", "plan", "aws", "remote", "errors"} <= TABLE.keys()
-    assert "remote" not in TABLE["aws"]
-    assert "aws" not in TABLE["remote"]
-    assert "errors" in TABLE["aws"]
+def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """The floor of each node: 1 for one that imports no other, else one above its highest."""
+    found: dict[str, int] = {}
+    for name in TopologicalSorter(graph).static_order():
+        found[name] = 1 + max((found[other] for other in graph.get(name, ())), default=0)
+    return found
+
+
+def package_graph() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {name: set() for name in PACKAGES}
+    for path in SOURCES:
+        for _, name in imports(path):
+            part = name.split(".")[1] if name.startswith("bake.") else ""
+            if part in PACKAGES and part != package_of(path):
+                graph[package_of(path)].add(part)
+    graph.pop("__init__", None)
+    return graph
+
+
+def test_the_table_has_a_row_for_each_package_and_no_other() -> None:
+    assert TABLE.keys() == PACKAGES
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_imports_point_the_way_that_the_table_says(path: Path) -> None:
-    if path == PACKAGE / "__init__.py":
-        assert list(imports(path)) == []
-        return
-    allowed = TABLE.get(place(path), set())
+def test_a_file_imports_only_what_the_table_allows(path: Path) -> None:
+    here = package_of(path)
     for line, name in imports(path):
-        package, _, rest = name.partition(".")
-        part = rest.split(".")[0]
-        if package == "bake" and part in PARTS:
-            assert part in allowed, f"{path}:{line}: imports bake.{part}"
-        assert place(path) in LIBRARIES.get(package, {place(path)}), f"{path}:{line}: {name}"
+        top, _, rest = name.partition(".")
+        if top == "bake" and rest:
+            other = rest.split(".")[0]
+            assert other in TABLE.get(here, set()) | {here}, f"{path}:{line}: imports {name}"
+        assert here in LIBRARIES.get(top, {here}), f"{path}:{line}: imports {name}"
 
 
-def test_each_part_stands_in_the_table() -> None:
-    assert not PARTS - TABLE.keys()
+def test_the_table_allows_nothing_that_no_file_uses() -> None:
+    assert {name: allowed - package_graph()[name] for name, allowed in TABLE.items()} == {
+        name: set() for name in TABLE
+    }
 
 
-def test_each_part_in_the_table_exists() -> None:
-    assert not TABLE.keys() - PARTS
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = {
+        module: {name for _, name in imports(path) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle: {' imports '.join(error.args[1][::-1])}")
 
 
-def test_only_the_command_line_knows_of_the_local_cloud() -> None:
+def test_the_house_has_few_floors() -> None:
+    assert max(floors(package_graph()).values()) <= MOST_FLOORS
+
+
+def test_the_top_level_shows_the_product_in_few_names() -> None:
+    names = {path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__pycache__"}
+    assert len(names) <= MOST_NAMES, sorted(names)
+
+
+def test_imports_stand_at_the_top_outside_the_commands() -> None:
+    late = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+        for path in SOURCES
+        if package_of(path) != LATE
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("bake")
+    ]
+    # plotly takes half a second to import, and the stand-ins' server needs no plan.
+    assert [place.split(":")[0] for place in late] == [
+        "bake/local/standin/__init__.py",
+        "bake/pipeline/finish.py",
+    ]
+
+
+def test_only_the_commands_know_of_the_local_cloud() -> None:
     for path in SOURCES:
-        if place(path) not in ("local", "commands"):
+        if package_of(path) not in ("local", "cli"):
             assert "bake.local" not in path.read_text(), path
+
+
+def test_each_package_says_what_it_is() -> None:
+    for path in SOURCES:
+        assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bake import catalog
 from bake.aws.image import Image
 from bake.console.console import Console, error_document, folded
 from bake.console.format import duration, in_short
+from bake.images.copies import Copied
 from bake.images.retention import Removal, Verdict
 from bake.machine import fit
-
-if TYPE_CHECKING:
-    from bake.images.copies import Copied
 
 # From here on there is room for what else a person may want to know.
 _WIDE = 120

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moto.ec2.exceptions import EC2ClientError, InvalidAMIIdError
@@ -23,6 +23,7 @@ class Images(Snapshots):
     """In the place of moto's `AmiBackend`."""
 
     amis: dict[str, LocalImage]
+    in_region: Callable[[str], Images]
 
     def usable_image(self, image_id: str | None) -> LocalImage:
         """The image, when a machine can be started of it; else EC2's answer."""

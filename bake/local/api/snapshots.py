@@ -16,7 +16,6 @@ from bake.local.api.image import LocalImage, LocalSnapshot
 from bake.local.site import Site
 
 if TYPE_CHECKING:
-    from bake.local.api.ec2 import LocalEC2Backend
     from bake.local.api.instance import LocalInstance
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Snapshots:
     tags: dict[str, dict[str, str]]
     get_instance: Callable[[str], LocalInstance]
     get_volume: Callable[[str], Any]
-    in_region: Callable[[str], LocalEC2Backend]
+    in_region: Callable[[str], Snapshots]
 
     def create_snapshot(
         self,

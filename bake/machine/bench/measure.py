@@ -27,6 +27,7 @@ from bake.machine.bench.judge import Answer
 from bake.machine.boot import login_user
 from bake.machine.cost import costs
 from bake.machine.watch import Watch
+from bake.plan.inputs import inputs_file
 from bake.ssh.runner import run_stage
 
 THOROUGH = {
@@ -104,13 +105,16 @@ def _ask(
                 "speed",
                 script=(on_machine("bake.machine.bench") / "measure.sh").read_bytes(),
                 lib=b"",
-                inputs={
-                    "LOGIN_USER": login_user(machine.tags),
-                    "PROGRAM": _program(),
-                    "WISH": json.dumps(
-                        {**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}
-                    ),
-                },
+                inputs=inputs_file(
+                    "speed",
+                    {
+                        "LOGIN_USER": login_user(machine.tags),
+                        "PROGRAM": _program(),
+                        "WISH": json.dumps(
+                            {**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}
+                        ),
+                    },
+                ),
                 log=course.folder / f"{machine.instance_id}.log",
                 on_line=on_line,
                 timeout_s=_ALL_S,

@@ -19,8 +19,8 @@ from bake.machine.bench.figures import (
     scale,
     three_digits,
 )
-from bake.report.charts import Chart, chart
-from bake.report.page import render, write
+from bake.record.report.charts import Chart, chart
+from bake.record.report.page import render, write
 
 TEMPLATE = "speed.html.j2"
 FILE = "report.html"

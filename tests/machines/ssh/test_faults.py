@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from bake.errors import ConnectError, RemoteError, StageError
+from bake.plan.inputs import inputs_file
 from bake.ssh import keys, runner, spot
 from bake.ssh.connection import Connection
 from bake.threads import together
@@ -62,12 +63,13 @@ class Stage:
         """And see that it was one run, told in full and in order, with its own status."""
         fails = pytest.raises(StageError, match=f"^stage stage ended with status {self.status}$")
         with fails if self.status else contextlib.nullcontext():
+            inputs = {"NAME": self.name, "NOTES": str(self.notes), "STATUS": str(self.status)}
             runner.run_stage(
                 ssh,
                 "stage",
                 script=SCRIPT.encode(),
                 lib=b"",
-                inputs={"NAME": self.name, "NOTES": str(self.notes), "STATUS": str(self.status)},
+                inputs=inputs_file("stage", inputs),
                 log=self.log,
                 on_line=on_line,
                 timeout_s=100,

@@ -16,6 +16,7 @@ import pytest
 
 from bake import threads as interrupts
 from bake.errors import ConnectError, StageError
+from bake.plan.inputs import inputs_file
 from bake.ssh import keys, runner
 from bake.ssh.command import Command
 from bake.ssh.connection import Connection
@@ -73,7 +74,7 @@ class Run:
             name,
             script=body.replace(b"@counter", str(self.counter).encode()),
             lib=LIB,
-            inputs=inputs or {},
+            inputs=inputs_file(name, inputs or {}),
             log=self.log,
             on_line=on_line or self.lines.append,
             timeout_s=timeout_s,
@@ -383,7 +384,7 @@ def test_an_error_and_its_log_hold_no_secret(ssh: Connection, run: Run) -> None:
             "cuda",
             script=b'echo "a $TOKEN z"; base64 <<<"$TOKEN"; printf %s "${TOKEN:0:9}"; exit 3',
             lib=LIB,
-            inputs={"TOKEN": "not-to-be-seen"},
+            inputs=inputs_file("cuda", {"TOKEN": "not-to-be-seen"}),
             log=run.log,
             on_line=run.lines.append,
             timeout_s=100,
@@ -524,7 +525,7 @@ from bake.ssh import connection, runner
 with connection.connect("127.0.0.1", port={machine.port}, user={machine.user!r}, timeout_s=20,
         private_key={machine.login.private_openssh!r}, host_key={machine.host_key!r}) as ssh:
     runner.run_stage(ssh, "cuda", script={script.replace("@counter", str(run.counter)).encode()!r},
-        lib={LIB!r}, inputs={{}}, log=Path({str(run.log)!r}), timeout_s=100, run_id={run.run_id!r},
+        lib={LIB!r}, inputs=b"", log=Path({str(run.log)!r}), timeout_s=100, run_id={run.run_id!r},
         on_line=lambda line: print(line, flush=True))
 """
     with subprocess.Popen([sys.executable, "-c", client], stdout=subprocess.PIPE) as killed:

@@ -23,13 +23,13 @@ from bake.aws.image import image_name
 from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
 from bake.errors import BakeError, RecipeError
 from bake.plan import description
+from bake.plan.inputs import inputs_file
 from bake.plan.plan import Plan, make_plan
 from bake.plan.script import read_script
 from bake.recipe import recipe
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
 from bake.ssh import keys, runner
-from bake.ssh.inputs import inputs_file
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import KNOWN, documents, short_texts, texts, toml, values
 from tests.support.sshd import Machine, sshd
@@ -217,7 +217,7 @@ def arrived(machine: Machine, folder: Path, inputs: dict[str, str]) -> dict[str,
             "hostile",
             script=script.encode(),
             lib=b"",
-            inputs=inputs,
+            inputs=inputs_file("hostile", inputs),
             log=folder / "log",
             timeout_s=100,
             run_id=f"test-{uuid.uuid4().hex[:12]}",

@@ -11,6 +11,7 @@ from bake.errors import RequestError
 from bake.machine import fit
 from bake.machine.fit import Contents
 from bake.plan import changes, description
+from bake.recipe.compatibility import check
 from tests.unit.plan.test_changes import RECIPES, real_plan
 
 CATALOG = catalogs.load()
@@ -51,7 +52,7 @@ def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
     # An image has Fabric Manager only if a builder of its recipe needs it: told apart below.
     found = replace(found, fabric_manager=True)
     for machine in TYPES.values():
-        findings = CATALOG.check(recipe, instance_types=[machine.name])
+        findings = check(CATALOG, recipe, (machine.name,))
         others = [each for each in findings if "Fabric Manager" not in each.message]
         assert bool(fit.problem(CATALOG, found, machine)) == bool(others), machine.name
 

@@ -15,8 +15,8 @@ import pytest
 from selenium.webdriver import Chrome
 
 from bake.record.record import Record
-from bake.report import page, report
-from bake.report.charts import COLOURS, chart
+from bake.record.report import page, report
+from bake.record.report.charts import COLOURS, chart
 from tests.support.bakes import failure, record, with_texts
 from tests.support.browser import PHONE, browser, screenshot
 from tests.support.hostile import KNOWN

@@ -20,7 +20,7 @@ from bake.pipeline import finish
 from bake.record import Installed, Inventory, MachineRecord, read, read_failure
 from bake.record import builds as kept
 from bake.record.difference import Change, difference
-from bake.report import report, timeline
+from bake.record.report import report, timeline
 from tests.support.bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
 from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen, Witness

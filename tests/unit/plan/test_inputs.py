@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bake.errors import StageError
-from bake.ssh.inputs import inputs_file
-from bake.variable import LONGEST_B
+from bake.plan.inputs import inputs_file
+from bake.recipe.variable import LONGEST_B
 
 values = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),

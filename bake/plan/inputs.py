@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from bake.errors import StageError
-from bake.variable import LONGEST_B, is_free
+from bake.recipe.variable import LONGEST_B, is_free
 
 
 def inputs_file(stage: str, inputs: Mapping[str, str]) -> bytes:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from bake.record import Failure, Inventory, Record, builds
 from bake.record.difference import difference
-from bake.report import page, timeline
+from bake.record.report import page, timeline
 
 FILE = "report.html"
 

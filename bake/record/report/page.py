@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from bake.console.console import visible
 from bake.console.format import duration
-from bake.report.charts import Chart
+from bake.record.report.charts import Chart
 
 FOLDER = Path(__file__).parent
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from bake.console.format import duration
 from bake.record import Failure, Record, StageRecord, StepRecord
-from bake.report.charts import COLOURS, Chart, chart
+from bake.record.report.charts import COLOURS, Chart, chart
 
 _PIXELS_A_ROW, _PIXELS_BESIDES = 30, 80
 _LONGEST_LABEL = 28  # what a phone has room for
