@@ -23,7 +23,7 @@ _GONE = {"terminated"}
 
 
 class LocalCloud:
-    def __init__(self, endpoint: control.Endpoint, base_image_id: str) -> None:
+    def __init__(self, endpoint: control.LocalCloud, base_image_id: str) -> None:
         self.url, self.ssh_port, self.base_image_id = endpoint.url, endpoint.ssh_port, base_image_id
         self.environment = control.environment(endpoint)
         self.region = self.environment["AWS_DEFAULT_REGION"]

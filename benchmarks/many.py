@@ -98,7 +98,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
     from bake.aws.client.session import connect
     from bake.console.console import Console as OurConsole
     from bake.pipeline import bake as pipeline
-    from bake.pipeline.job import Workshop
+    from bake.pipeline.job import Context
     from bake.recipe import payload as payloads
     from bake.recipe import recipe
 
@@ -114,7 +114,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
     throttle = Throttle(throttled)
     cloud.session.events.register("before-call", count)
     cloud.session.events.register("before-send", throttle)
-    workshop = Workshop(
+    context = Context(
         cloud=cloud,
         payload=payloads.UPSTREAM,
         scripts=folder / "scripts",
@@ -123,7 +123,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
     orders = [
-        (workshop, each.model_copy(update={"gpu": "if-present"}))
+        (context, each.model_copy(update={"gpu": "if-present"}))
         for each in recipe.all_recipes(folder / "manifests")
     ]
     outcomes = pipeline.bake_all(orders, pipeline.Options(machines=machines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bake.aws.client.response import Answer
+from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud
 from bake.aws.tags import moment
 from bake.catalog import OsImage
@@ -86,7 +86,7 @@ def find_base_image(
     return _base_image(newest, cloud.now())
 
 
-def _base_image(image: Answer, now: datetime) -> BaseImage:
+def _base_image(image: Response, now: datetime) -> BaseImage:
     mappings = image["BlockDeviceMappings"]
     roots = [m for m in mappings if m.get("DeviceName") == image["RootDeviceName"]]
     if not roots:

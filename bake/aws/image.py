@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from bake.aws.client.errors import is_refusal
-from bake.aws.client.response import Answer
+from bake.aws.client.response import Response
 from bake.aws.client.retry import patiently
 from bake.aws.client.session import Cloud, pages
 from bake.aws.client.undo import Leftover, undo
@@ -349,7 +349,9 @@ def _command(cloud: Cloud, image_id: str) -> str:
     )
 
 
-def _own(ask: Callable[..., Answer], filters: Mapping[str, str], **more: Any) -> Iterator[Answer]:
+def _own(
+    ask: Callable[..., Response], filters: Mapping[str, str], **more: Any
+) -> Iterator[Response]:
     return pages(
         ask,
         "DescribeImages",
@@ -361,7 +363,7 @@ def _own(ask: Callable[..., Answer], filters: Mapping[str, str], **more: Any) ->
     )
 
 
-def _image(image: Answer) -> Image:
+def _image(image: Response) -> Image:
     volumes = [
         (mapping["DeviceName"], mapping["Ebs"])
         for mapping in image.get("BlockDeviceMappings", [])

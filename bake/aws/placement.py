@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from bake.aws.client.response import Answer
+from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud
 from bake.aws.market import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
@@ -31,7 +31,7 @@ class Bootable(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class PlacementSearch:
     """`findings` say what is wrong with types that are left out, or what could not be asked."""
 
     placements: tuple[Placement, ...]
@@ -46,7 +46,7 @@ def find_placements(
     image: Bootable | None,
     subnet_id: str | None = None,
     reservation: Reservation | None = None,
-) -> Found:
+) -> PlacementSearch:
     """Types × zones, in the order of the types; `subnet_id` takes the default subnets' place.
 
     A type that cannot be had is a finding; the others stand. `image` None: its fit is not asked.
@@ -77,7 +77,7 @@ def find_placements(
                 found += [_placement(name, subnet, market, reservation) for subnet in there]
         if problem:
             findings.append(problem)
-    return Found(tuple(found), tuple(findings))
+    return PlacementSearch(tuple(found), tuple(findings))
 
 
 def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -87,7 +87,7 @@ def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {info["InstanceType"]: info for info in found}
 
 
-def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Answer], Finding | None]:
+def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Finding | None]:
     if subnet_id:
         try:
             return list(cloud.pages("DescribeSubnets", "Subnets", SubnetIds=[subnet_id])), None

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from bake import catalog
-from bake.aws.client.response import Answer
+from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, pages
 from bake.aws.market import Market
 from bake.errors import CloudError, RequestError
@@ -228,7 +228,7 @@ def _used(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, int]:
     return used
 
 
-def _vcpus(instance: Answer) -> int:
+def _vcpus(instance: Response) -> int:
     cpu = instance.get("CpuOptions", {})
     if "CoreCount" in cpu:
         return int(cpu["CoreCount"] * cpu.get("ThreadsPerCore", 1))
@@ -236,7 +236,7 @@ def _vcpus(instance: Answer) -> int:
     return known.vcpus if known else 0
 
 
-def _request(found: Answer) -> Request:
+def _request(found: Response) -> Request:
     return Request(
         id=found["Id"],
         code=found["QuotaCode"],

@@ -19,7 +19,7 @@ from bake.aws.client.undo import Leftover, tried
 from bake.aws.image import deregister_image
 from bake.aws.key_pair import delete_key_pair
 from bake.aws.machine import end
-from bake.aws.remains import KINDS, Found, Kind, Remains, look
+from bake.aws.orphans import KINDS, Kind, Orphan, Orphans, look
 from bake.aws.runs import Claim, claims
 from bake.aws.security_group import delete_security_group
 from bake.aws.snapshot import delete_snapshot
@@ -35,7 +35,7 @@ def find(
     recipe: str | None = None,
     dead: Collection[str] = frozenset(),
     leases: bool = True,
-) -> list[Remains]:
+) -> list[Orphans]:
     """What may be removed in this region, in that order; of one recipe, or of all.
 
     `dead` are runs that are known to be, besides those whose leases say so. Without `leases`, none
@@ -46,7 +46,7 @@ def find(
     said = claims(cloud) if found or leases else []
     remains = judge(found, said, dead, cloud.now())
     remains += [
-        Remains(cloud.region, "lease", claim.name, claim.run, claim.recipe, claim.renewed_at, why)
+        Orphans(cloud.region, "lease", claim.name, claim.run, claim.recipe, claim.renewed_at, why)
         for claim in said
         if (why := claim.dead) and recipe in (None, claim.recipe)
     ]
@@ -54,14 +54,14 @@ def find(
 
 
 def judge(
-    found: Sequence[Found], said: Sequence[Claim], known_dead: Collection[str], now: datetime
-) -> list[Remains]:
+    found: Sequence[Orphan], said: Sequence[Claim], known_dead: Collection[str], now: datetime
+) -> list[Orphans]:
     """Those that may be removed, and why. Pure."""
     alive = {claim.run for claim in said if not claim.dead}
     dead = dict.fromkeys(known_dead, "another run took over from it")
     dead |= {claim.run: claim.dead for claim in said if claim.dead}
 
-    def why(one: Found) -> str:
+    def why(one: Orphan) -> str:
         run = one.remains.run
         if run in alive - set(known_dead):
             return ""
@@ -86,12 +86,12 @@ def judge(
 class Removal:
     """What came of one: `left` where AWS would not remove it."""
 
-    remains: Remains
+    remains: Orphans
     left: Leftover | None = None
 
 
 def remove(
-    cloud: Cloud, remains: Sequence[Remains], *, on_kind: Callable[[str], None] = lambda text: None
+    cloud: Cloud, remains: Sequence[Orphans], *, on_kind: Callable[[str], None] = lambda text: None
 ) -> list[Removal]:
     """Remove them, those of one kind at the same time; a refusal keeps nothing else.
 
@@ -112,7 +112,7 @@ def remove(
     return done
 
 
-def _remove(cloud: Cloud, one: Remains, done: list[Removal]) -> None:
+def _remove(cloud: Cloud, one: Orphans, done: list[Removal]) -> None:
     left: list[Leftover] = []
     with tried(left, str(one), one.command):
         _REMOVE[one.kind](cloud, one)
@@ -128,23 +128,23 @@ def _or_gone(code: str) -> Iterator[None]:
             raise
 
 
-def _image(cloud: Cloud, one: Remains) -> None:
+def _image(cloud: Cloud, one: Orphans) -> None:
     deregister_image(cloud, one.id)
     for snapshot_id in one.snapshot_ids:
         delete_snapshot(cloud, snapshot_id, patience_s=0)
 
 
-def _volume(cloud: Cloud, one: Remains) -> None:
+def _volume(cloud: Cloud, one: Orphans) -> None:
     with _or_gone("InvalidVolume.NotFound"):
         cloud.ec2("DeleteVolume", VolumeId=one.id)
 
 
-def _spot_request(cloud: Cloud, one: Remains) -> None:
+def _spot_request(cloud: Cloud, one: Orphans) -> None:
     with _or_gone("InvalidSpotInstanceRequestID.NotFound"):
         cloud.ec2("CancelSpotInstanceRequests", SpotInstanceRequestIds=[one.id])
 
 
-_REMOVE: dict[Kind, Callable[[Cloud, Remains], None]] = {
+_REMOVE: dict[Kind, Callable[[Cloud, Orphans], None]] = {
     "spot request": _spot_request,
     "image": _image,
     "machine": lambda cloud, one: end(cloud, [one.id], patience_s=0),

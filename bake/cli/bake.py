@@ -82,10 +82,10 @@ def bake(
             bakes.show_outcomes(console, outcomes)
             raise_for(outcomes)
             return
-        ((workshop, only),) = orders
+        ((context, only),) = orders
         console.note(f"{only.name}: {only.description}")
-        outcome = pipeline.bake(workshop, only, options)
-        bakes.show_outcome(console, outcome, f"{invoke_word()} launch-from-ami {workshop.here}")
+        outcome = pipeline.bake(context, only, options)
+        bakes.show_outcome(console, outcome, f"{invoke_word()} launch-from-ami {context.here}")
 
 
 @task(

@@ -70,15 +70,15 @@ def bench(
                 cloud,
                 image,
                 read_types(instance_type) or types_of(image.recipe)[:1],
-                speed.a_course(cloud, image.recipe, **how),
+                speed.new_bench_run(cloud, image.recipe, **how),
                 console,
                 market="spot" if spot else "on-demand",
                 jobs=jobs,
             )
         else:
             found = selection_machine.find_ours(cloud, name)
-            course = speed.a_course(cloud, found.recipe, **how)
-            done = speed.bench_machine(cloud, found, course, console)
+            bench_run = speed.new_bench_run(cloud, found.recipe, **how)
+            done = speed.bench_machine(cloud, found, bench_run, console)
         speed_bench.show(console, done, files.builds())
         if any(each.failure or not each.figures for each in done.machines):
             raise Exit(code=1)

@@ -87,7 +87,7 @@ def launch_from_ami(
 
         if connect and jupyter:
             raise RequestError("--connect and --jupyter exclude each other", hint="Give one")
-        wish = launching.Wish(
+        wish = launching.LaunchRequest(
             instance_types=read_types(instance_type),
             markets=read_markets(market, spot=spot),
             cheapest=cheapest,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
     from bake.console.console import Console
     from bake.pipeline.bake import Outcome
-    from bake.pipeline.job import Workshop
+    from bake.pipeline.job import Context
     from bake.recipe.recipe import Recipe
 
 
@@ -66,10 +66,10 @@ def _workshop(
     stand_in: bool,
     region: str | None,
     no_lock: bool,
-) -> Workshop:
+) -> Context:
     from bake import catalog, files
     from bake.errors import RequestError
-    from bake.pipeline.job import Workshop
+    from bake.pipeline.job import Context
     from bake.plan import lock as locks
     from bake.recipe import payload
 
@@ -102,7 +102,7 @@ def _workshop(
                     files=standin.machine_files() if stand_in else None,
                 )
             )
-    return Workshop(
+    return Context(
         cloud=cloud,
         payload=downloads,
         scripts=SCRIPTS,
@@ -122,7 +122,7 @@ def orders_for(
     stand_in: bool,
     region: str | None,
     no_lock: bool = False,
-) -> tuple[list[tuple[Workshop, Recipe]], list[Outcome]]:
+) -> tuple[list[tuple[Context, Recipe]], list[Outcome]]:
     """Each recipe with where it is baked; and those for which there is no such place."""
     from bake.errors import BakeError
     from bake.pipeline.bake import Outcome
@@ -134,7 +134,7 @@ def orders_for(
     consoles = [console.named(recipe.name) if several else console for recipe in recipes]
     for recipe, mine in zip(recipes, consoles, strict=True):
         try:
-            workshop = _workshop(
+            context = _workshop(
                 mine,
                 recipe,
                 clouds,
@@ -143,7 +143,7 @@ def orders_for(
                 region=region,
                 no_lock=no_lock,
             )
-            orders.append((workshop, recipe))
+            orders.append((context, recipe))
         except BakeError as error:
             if len(recipes) == 1:
                 raise

@@ -28,7 +28,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Removal:
+class ImageRemoval:
     """`error`: what AWS would not remove of it."""
 
     image: Image
@@ -60,7 +60,7 @@ def remove(
     verdicts: Iterable[Verdict],
     *,
     on_image: Callable[[str], None] = lambda text: None,
-) -> list[Removal]:
+) -> list[ImageRemoval]:
     """Remove those that may go, with their snapshots; one that is gone already is no error.
 
     What AWS refuses does not keep the others.
@@ -182,12 +182,12 @@ def _users_of_snapshots(cloud: Cloud) -> Mapping[str, set[str]]:
     return users
 
 
-def _remove(cloud: Cloud, image: Image) -> Removal:
+def _remove(cloud: Cloud, image: Image) -> ImageRemoval:
     try:
         delete_image(cloud, image)
     except CloudError as error:
-        return Removal(image, error)
-    return Removal(image)
+        return ImageRemoval(image, error)
+    return ImageRemoval(image)
 
 
 def _days(time: timedelta) -> str:

@@ -31,7 +31,7 @@ _started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class LocalCloud:
     """A running local cloud. `note` says what is not as it was asked for; often empty."""
 
     url: str
@@ -74,7 +74,7 @@ def log_path() -> Path:
     return _home() / "server.log"
 
 
-def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> Endpoint:
+def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
     """Start it, or find it running. Raises LocalCloudError: why it cannot run here, what to do.
 
     `profile`: a name of `profiles/` or a TOML file, as in BAKE_LOCAL_PROFILE. LocalCloudError when
@@ -147,7 +147,7 @@ def down(*, erase: bool = False) -> bool:
     )
 
 
-def status() -> Endpoint | None:
+def status() -> LocalCloud | None:
     """The running local cloud of this home, if there is one."""
     home = _home()
     _started[:] = [process for process in _started if process.poll() is None]
@@ -160,7 +160,7 @@ def status() -> Endpoint | None:
         return None  # it is starting, or ending; the file may be of one that was killed
     wanted = state["wanted_port"]
     moved = not state["url"].endswith(f":{wanted}")
-    return Endpoint(
+    return LocalCloud(
         url=state["url"],
         ssh_port=state["ssh_port"],
         pid=state["pid"],
@@ -173,7 +173,7 @@ def _described(profile: str) -> str:
     return f"the delays of {profile}" if profile else "no delays"
 
 
-def environment(endpoint: Endpoint) -> dict[str, str]:
+def environment(endpoint: LocalCloud) -> dict[str, str]:
     """What any EC2 client needs to reach it."""
     return {
         "AWS_ENDPOINT_URL": endpoint.url,

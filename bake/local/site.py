@@ -15,7 +15,7 @@ from pathlib import Path
 from bake.errors import LocalCloudError
 from bake.local.delays import NONE, Delays
 from bake.local.machines.engine import Engine
-from bake.local.machines.machine import Machine, free_address
+from bake.local.machines.machine import LocalMachine, free_address
 
 CLEAR_TIMEOUT_S = 30
 
@@ -30,7 +30,7 @@ class Site:
     given: Callable[[], Mapping[Path, str]]
     # What the API shows changes under this lock alone: requests and machines are many threads.
     lock: threading.RLock = field(default_factory=threading.RLock)
-    machines: dict[str, Machine] = field(default_factory=dict)
+    machines: dict[str, LocalMachine] = field(default_factory=dict)
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "layers"))
     on_change: Callable[[], None] = lambda: None
     delays: Delays = NONE
@@ -58,10 +58,10 @@ class Site:
         """The name of the layer that holds a snapshot's data."""
         return f"{self.repository}:{snapshot_id}"
 
-    def new_machine(self, instance_id: str) -> Machine:
+    def new_machine(self, instance_id: str) -> LocalMachine:
         """A machine with an address of its own. Call it with the lock held."""
         taken = {machine.address for machine in self.machines.values()}
-        machine = Machine(
+        machine = LocalMachine(
             self.engine,
             f"bake-{self.cloud_id}-{instance_id}",
             folder=self.home / "machines" / instance_id,

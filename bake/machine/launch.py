@@ -15,9 +15,9 @@ from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up, undo
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair, import_key_pair
+from bake.aws.launch import LaunchSpec, run_machine
 from bake.aws.machine import Machine, end, machines
 from bake.aws.market import Placement
-from bake.aws.order import Order, run_machine
 from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
@@ -28,11 +28,11 @@ from bake.errors import RequestError
 from bake.machine import session_manager
 from bake.machine.boot import login_user, wait_until_reached
 from bake.machine.key_store import check_key, key_path, know_host, public_half, save_key
-from bake.machine.request import Wish, find_places
+from bake.machine.request import LaunchRequest, find_places
 from bake.machine.ssh_config import check_name, reach
 from bake.ssh import keys
 
-__all__ = ["Launched", "Wish", "launch"]
+__all__ = ["LaunchRequest", "Launched", "launch"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Launched:
 def launch(
     cloud: Cloud,
     image: Image,
-    wish: Wish,
+    wish: LaunchRequest,
     *,
     usual: Sequence[str] = (),
     ssh_port: int,
@@ -72,7 +72,7 @@ def launch(
 
     with clean_up(cloud.leftovers) as stack:
         with console.step("Machine") as step:
-            order = Order(
+            order = LaunchSpec(
                 image_id=image.image_id,
                 root_device_name=image.root_device_name,
                 disk_gb=disk_gb,

@@ -11,7 +11,7 @@ from bake import catalog
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
 from bake.aws.market import Market, Placement, cheapest_first
-from bake.aws.placement import Found, find_placements
+from bake.aws.placement import PlacementSearch, find_placements
 from bake.aws.price import prices, refusals
 from bake.aws.reservation import Reservation, find_reservation
 from bake.aws.tags import rfc3339
@@ -23,7 +23,7 @@ from bake.threads import together
 
 
 @dataclass(frozen=True)
-class Wish:
+class LaunchRequest:
     """What a person asks for. What is empty or None is found or made.
 
     `instance_types` and `markets` in order of preference: each type in each zone in the first
@@ -68,7 +68,7 @@ def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
 
 
 def find_places(
-    cloud: Cloud, image: Image, wish: Wish, usual: Sequence[str], console: Console
+    cloud: Cloud, image: Image, wish: LaunchRequest, usual: Sequence[str], console: Console
 ) -> list[Placement]:
     """Where it may be started, in the order in which that is tried; nothing is started yet.
 
@@ -95,7 +95,7 @@ def find_places(
             hint="Name some: --instance-type g4dn.xlarge,g4dn.2xlarge",
         )
     markets = wish.markets or (("spot", "on-demand") if wish.cheapest else ("on-demand",))
-    found: list[Found] = together(
+    found: list[PlacementSearch] = together(
         *(
             partial(
                 find_placements,
@@ -119,7 +119,7 @@ def find_places(
     return _by_price(cloud, places, console) if wish.cheapest else places
 
 
-def _asked(wish: Wish, reserved: Reservation | None) -> tuple[str, ...]:
+def _asked(wish: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]:
     if reserved is None:
         return wish.instance_types
     if wish.instance_types not in ((), (reserved.instance_type,)):
@@ -130,7 +130,7 @@ def _asked(wish: Wish, reserved: Reservation | None) -> tuple[str, ...]:
     return (reserved.instance_type,)
 
 
-def _refuse_what_cannot_be(wish: Wish) -> None:
+def _refuse_what_cannot_be(wish: LaunchRequest) -> None:
     if wish.reservation_id and (wish.cheapest or "spot" in wish.markets):
         raise RequestError(
             "A reservation is one type in one zone, on demand: there is nothing to choose from",

@@ -23,9 +23,9 @@ from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, a_builder
 from bake.pipeline.checkpoints import StartPoints
 from bake.pipeline.finish import check_it_is_clean, prove_it, take_image, write_record, write_report
-from bake.pipeline.job import Job, Workshop, finished_image, prepare, take_up
+from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
 from bake.pipeline.reaping import reap_own
-from bake.pipeline.scheduler import Floor
+from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import run_one, run_stages
 from bake.plan.forecast import BUILDER, PROOF
 from bake.recipe.recipe import Recipe, environment_prefix
@@ -35,7 +35,7 @@ from bake.threads import TaskGroup
 from bake.verify import Check, Proof
 
 T = TypeVar("T")
-Order = tuple[Workshop, Recipe]
+BakeRequest = tuple[Context, Recipe]
 MACHINES = 3  # of one bake, one after the other: where they are lost, others take their place
 
 
@@ -73,20 +73,20 @@ class Outcome:
     error: BakeError | None = None
 
 
-def bake(workshop: Workshop, recipe: Recipe, options: Options | None = None) -> Outcome:
+def bake(context: Context, recipe: Recipe, options: Options | None = None) -> Outcome:
     """Bakes one recipe. Raises a RequestError before anything was started, and any other BakeError
     after everything that was started has been removed."""
     began = monotonic()
     options = options or Options()
-    job = prepare(workshop, recipe, name=options.name, fresh=options.fresh)
-    (outcome,) = bake_jobs([(workshop, job)], options, began)
+    job = prepare(context, recipe, name=options.name, fresh=options.fresh)
+    (outcome,) = bake_jobs([(context, job)], options, began)
     if outcome.error is not None:
         raise outcome.error
     return outcome
 
 
 def bake_all(
-    orders: Sequence[Order], options: Options, refused: Sequence[Outcome] = ()
+    orders: Sequence[BakeRequest], options: Options, refused: Sequence[Outcome] = ()
 ) -> list[Outcome]:
     """Bakes them all, `machines` at a time; one recipe's failure does not stop the others.
 
@@ -101,16 +101,16 @@ def bake_all(
 
 
 def for_each(
-    orders: Sequence[Order], work: Callable[[Workshop, Recipe], T]
-) -> tuple[list[tuple[Workshop, T]], list[Outcome]]:
+    orders: Sequence[BakeRequest], work: Callable[[Context, Recipe], T]
+) -> tuple[list[tuple[Context, T]], list[Outcome]]:
     """What `work` gives for each, asked for all at the same time; and those that it refused.
 
-    The workshops that come back are each for one recipe. RequestError for two of one name.
+    The contexts that come back are each for one recipe. RequestError for two of one name.
     """
     names = [recipe.name for _, recipe in orders]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise RequestError(f"Two recipes are named {twice[0]}", hint="Give each a name of its own")
-    mine = {recipe.name: workshop.for_one(recipe.name) for workshop, recipe in orders}
+    mine = {recipe.name: context.for_one(recipe.name) for context, recipe in orders}
     answers: dict[str, T | BakeError] = {}
     with TaskGroup[str, T | BakeError]() as group:
         for _, recipe in orders:
@@ -126,83 +126,81 @@ def for_each(
 
 
 def _unless_refused(
-    work: Callable[[Workshop, Recipe], T], workshop: Workshop, recipe: Recipe
+    work: Callable[[Context, Recipe], T], context: Context, recipe: Recipe
 ) -> T | BakeError:
     try:
-        return work(workshop, recipe)
+        return work(context, recipe)
     except BakeError as error:
         return error
 
 
-def bake_jobs(
-    jobs: Sequence[tuple[Workshop, Job]], options: Options, began: float
-) -> list[Outcome]:
+def bake_jobs(jobs: Sequence[tuple[Context, Job]], options: Options, began: float) -> list[Outcome]:
     """Each in a thread; the main one waits, and hears of interrupts.
 
     Those with the smallest disks begin: a checkpoint is a start for larger disks, not for smaller.
     """
     jobs = sorted(jobs, key=lambda each: each[1].recipe.builder.disk_gb)
-    floor = Floor(options.machines)
+    scheduler = Scheduler(options.machines)
     points: dict[str, StartPoints] = {}
-    for workshop, job in jobs:
-        cloud, region = workshop.cloud, workshop.cloud.region
+    for context, job in jobs:
+        cloud, region = context.cloud, context.cloud.region
         if job.there:
             continue
         if region not in points:
             points[region] = StartPoints(cloud.now, () if options.fresh else checkpoints(cloud))
-        floor.add(job.recipe.name, job.plan, partial(points[region].digests, job.plan))
+        scheduler.add(job.recipe.name, job.plan, partial(points[region].digests, job.plan))
     try:
         with TaskGroup[str, Outcome]() as group:
-            for workshop, job in jobs:
-                known = points.get(workshop.cloud.region, StartPoints(workshop.cloud.now))
-                work = partial(_outcome, workshop, job, options, floor, known, began)
+            for context, job in jobs:
+                known = points.get(context.cloud.region, StartPoints(context.cloud.now))
+                work = partial(_outcome, context, job, options, scheduler, known, began)
                 group.start(job.recipe.name, work)
             outcomes = [group.next()[1] for _ in jobs]
-        for workshop, job in jobs:
-            _forget_old_checkpoints(workshop, job)
+        for context, job in jobs:
+            _forget_old_checkpoints(context, job)
     except BaseException as error:
-        for workshop, _ in jobs:
-            for leftover in workshop.cloud.leftovers:
+        for context, _ in jobs:
+            for leftover in context.cloud.leftovers:
                 error.add_note(str(leftover))
         raise
     return outcomes
 
 
 def _outcome(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     options: Options,
-    floor: Floor,
+    scheduler: Scheduler,
     points: StartPoints,
     began: float,
 ) -> Outcome:
     recipe = job.recipe.name
     try:
-        made = _take_or_make(workshop, job, options, floor, points)
+        made = _take_or_make(context, job, options, scheduler, points)
     except BakeError as error:
         if start := points.best(job.plan):
             held = ", ".join(start.stages)
             error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
-        write_report(workshop, job, error)
+        write_report(context, job, error)
         return Outcome(recipe, "failed", monotonic() - began, error=error)
     finally:
-        floor.leave(recipe)
+        scheduler.leave(recipe)
     if isinstance(made, Image):
         return Outcome(recipe, "there already", monotonic() - began, image=made)
     record, image = made
-    write_report(workshop, job)
+    write_report(context, job)
     return Outcome(recipe, "baked", monotonic() - began, image=image, record=record)
 
 
 def _take_or_make(
-    workshop: Workshop, job: Job, options: Options, floor: Floor, points: StartPoints
+    context: Context, job: Job, options: Options, scheduler: Scheduler, points: StartPoints
 ) -> Image | tuple[Record, Image]:
     """The image, if it is there, or as soon as another run has it; else it is baked here."""
-    cloud, console = workshop.cloud, workshop.console
+    cloud, console = context.cloud, context.console
 
     def there() -> Image | None:
         found = None if options.fresh else finished_image(cloud, job.plan)
-        return take_up(workshop, found) if found else None
+        return take_up(context, found) if found else None
 
     if job.image and job.there:
         image = job.image
@@ -215,22 +213,22 @@ def _take_or_make(
             right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=wait)
             held = stack.enter_context(right)
             if not isinstance(held, Image):
-                floor.wait_for_turn(job.recipe.name, on_wait=wait)
+                scheduler.wait_for_turn(job.recipe.name, on_wait=wait)
         if isinstance(held, Image):
             console.note(f"Another run has baked it: {held.image_id}")
             return held
         make_folder(job.folder)
-        reap_own(workshop, job, held.dead)
+        reap_own(context, job, held.dead)
 
         def make_on(number: int) -> tuple[Record, Image]:
             """On the run's machine of that number."""
-            with a_builder(workshop, job, points, options.on_failure, number=number) as builder:
-                return _make(workshop, job, builder, floor, points, held.check)
+            with a_builder(context, job, points, options.on_failure, number=number) as builder:
+                return _make(context, job, builder, scheduler, points, held.check)
 
-        return _on_another_if_lost(workshop, job, make_on)
+        return _on_another_if_lost(context, job, make_on)
 
 
-def _on_another_if_lost(workshop: Workshop, job: Job, make_on: Callable[[int], T]) -> T:
+def _on_another_if_lost(context: Context, job: Job, make_on: Callable[[int], T]) -> T:
     """What `make_on` gives on the first machine that is not lost; MACHINES are tried.
 
     LostError when none is left to be tried, or no time: the machines of a run end when its time is
@@ -243,7 +241,7 @@ def _on_another_if_lost(workshop: Workshop, job: Job, make_on: Callable[[int], T
         except LostError as error:
             said = ": ".join(filter(None, (error.message, error.code, error.reason)))
             tries.append(f"machine {len(tries) + 1}: {said}")
-            if job.run.expires_at and workshop.cloud.now() >= job.run.expires_at:
+            if job.run.expires_at and context.cloud.now() >= job.run.expires_at:
                 error.hint = "The bake's time was over: raise builder.timeout_hours in the recipe"
                 error.details += tuple(tries[:-1])
                 raise
@@ -253,18 +251,18 @@ def _on_another_if_lost(workshop: Workshop, job: Job, make_on: Callable[[int], T
                     hint=error.hint,
                     details=[*tries, *error.details],
                 ) from error
-            workshop.console.warn(f"{said}. The bake goes on, on another one")
-            workshop.console.goes_on()
+            context.console.warn(f"{said}. The bake goes on, on another one")
+            context.console.goes_on()
         except BakeError as error:
             error.details += tuple(tries)
             raise
 
 
 def _make(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     builder: Builder,
-    floor: Floor,
+    scheduler: Scheduler,
     points: StartPoints,
     still_ours: Callable[[], None],
 ) -> tuple[Record, Image]:
@@ -273,33 +271,33 @@ def _make(
     LostError as soon as the machine is lost.
     """
     machine, connection = builder.machine, builder.connection
-    watch = Watch(workshop.cloud, machine, connection, workshop.console)
+    watch = Watch(context.cloud, machine, connection, context.console)
     done = _held_by(builder, job)
-    floor.started(job.recipe.name, frozenset(record.digest for record in done))
+    scheduler.started(job.recipe.name, frozenset(record.digest for record in done))
 
     def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, float]:
-        with workshop.console.step("Stages") as step:
+        with context.console.step("Stages") as step:
             stages = run_stages(
-                replace(workshop, console=workshop.console.within(step)),
+                replace(context, console=context.console.within(step)),
                 job,
                 machine,
                 connection,
                 done,
-                floor=floor,
+                scheduler=scheduler,
                 points=points,
                 watch=watch,
                 still_ours=still_ours,
             )
         began = monotonic()
-        proof = prove_it(workshop, job, machine, connection)
+        proof = prove_it(context, job, machine, connection)
         seconds = monotonic() - began
         with job.timeline.step("inventory", "Inventory"):
             found = inventory(connection, environment_prefix(job.recipe))
         return stages, proof, found, seconds
 
     def seal() -> tuple[StageRecord, tuple[Check, ...]]:
-        sealed = run_one(workshop, job, connection, job.plan.stages[-1])
-        return sealed, check_it_is_clean(workshop, job, connection)
+        sealed = run_one(context, job, connection, job.plan.stages[-1])
+        return sealed, check_it_is_clean(context, job, connection)
 
     stages, proof, found, proof_s = watch.while_it_lives(install_and_prove, listening=True)
     # Nothing else runs on the machine after this, so that nothing of it gets into the image.
@@ -309,12 +307,12 @@ def _make(
     still_ours()
     seconds = {BUILDER: builder.seconds, PROOF: proof_s}
     try:
-        image = take_image(workshop, job, machine, stages, proof, seconds, meanwhile=builder.shut)
+        image = take_image(context, job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:
         watch.refuse_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise
     checks = (*proof.checks, *clean)
-    record = write_record(workshop, job, machine, image, proof.verified, stages, checks, found)
+    record = write_record(context, job, machine, image, proof.verified, stages, checks, found)
     return record, image
 
 
@@ -335,12 +333,12 @@ def _held_by(builder: Builder, job: Job) -> list[StageRecord]:
     ]
 
 
-def _forget_old_checkpoints(workshop: Workshop, job: Job) -> None:
+def _forget_old_checkpoints(context: Context, job: Job) -> None:
     settings = job.recipe.checkpoints
     keep = 0 if settings.after == () else settings.keep
     try:
-        prune(workshop.cloud, job.recipe.name, keep=keep)
+        prune(context.cloud, job.recipe.name, keep=keep)
     except CloudError as error:
-        workshop.console.warn(f"Old checkpoints are still there: {error.message} ({error.code})")
-    for leftover in workshop.cloud.leftovers:
-        workshop.console.warn(str(leftover))
+        context.console.warn(f"Old checkpoints are still there: {error.message} ({error.code})")
+    for leftover in context.cloud.leftovers:
+        context.console.warn(str(leftover))

@@ -14,9 +14,9 @@ from bake import catalog
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.client.caller import caller_cidr
 from bake.aws.key_pair import key_pair
+from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.machine import Machine
 from bake.aws.market import Placement
-from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.price import prices
 from bake.aws.security_group import (
     create_security_group,
@@ -30,8 +30,8 @@ from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
 from bake.machine.key_store import forget_key, key_path, know_host, save_key
 from bake.pipeline.checkpoints import StartPoints, start_image
-from bake.pipeline.job import Job, Workshop
-from bake.pipeline.preflight import Ground
+from bake.pipeline.job import Context, Job
+from bake.pipeline.preflight import PreflightResult
 from bake.ssh import keys
 from bake.ssh.connection import Connection
 from bake.threads import held_back
@@ -62,7 +62,7 @@ class OnFailure:
 
 @contextmanager
 def a_builder(
-    workshop: Workshop, job: Job, points: StartPoints, on_failure: OnFailure, *, number: int = 1
+    context: Context, job: Job, points: StartPoints, on_failure: OnFailure, *, number: int = 1
 ) -> Iterator[Builder]:
     """The run's machine, reached; it and all that belongs to it are gone afterwards.
 
@@ -71,7 +71,7 @@ def a_builder(
     Unless a stage or the proof fails and it is to be kept: then it stays until its own timer ends
     it, and how to reach it is said.
     """
-    cloud, console, run = workshop.cloud, workshop.console, job.run
+    cloud, console, run = context.cloud, context.console, job.run
     login, host_key = keys.generate(), keys.generate()
     stack, kept = ExitStack(), ExitStack()
     stack.push(kept)
@@ -79,30 +79,28 @@ def a_builder(
     began, stays = monotonic(), False
     try:
         with job.timeline.step("start", "Builder") as noted:
-            with start_image(workshop, job, points) as (image_id, start):
+            with start_image(context, job, points) as (image_id, start):
                 key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-                group_id, machine = _start(
-                    workshop, job, image_id, key_name, host_key, kept, number
-                )
+                group_id, machine = _start(context, job, image_id, key_name, host_key, kept, number)
             noted(machine.instance_id)
-            _note(workshop, job, machine, start)
+            _note(context, job, machine, start)
             with console.step("SSH") as step:
                 connection = wait_until_reached(
                     cloud,
                     machine,
-                    port=workshop.ssh_port,
+                    port=context.ssh_port,
                     private_key=login.private_openssh,
                     host_key=host_key,
-                    timeout_s=workshop.boot_timeout_s,
+                    timeout_s=context.boot_timeout_s,
                     on_wait=step.update,
                 )
                 stack.enter_context(connection)
                 step.done(str(connection))
-        shut = partial(_shut, workshop, job, machine, group_id, kept)
+        shut = partial(_shut, context, job, machine, group_id, kept)
         yield Builder(machine, connection, start, monotonic() - began, shut)
     except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
-            _look(workshop, job, machine, login, host_key, on_failure, error)
+            _look(context, job, machine, login, host_key, on_failure, error)
             if on_failure.keep:
                 kept.pop_all()
                 stays = True
@@ -116,7 +114,7 @@ def a_builder(
 
 
 def _start(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     image_id: str,
     key_name: str,
@@ -125,7 +123,7 @@ def _start(
     number: int,
 ) -> tuple[str, Machine]:
     """A running machine, and its group; the removal of both is on the stack."""
-    cloud, console, run, ground = workshop.cloud, workshop.console, job.run, job.ground
+    cloud, console, run, ground = context.cloud, context.console, job.run, job.ground
     cidr = caller_cidr()
     with console.step("Builder") as step:
         group_id = create_security_group(
@@ -134,10 +132,10 @@ def _start(
             run.temporary(),
             vpc_id=ground.placements[0].vpc_id,
             cidr=cidr,
-            port=workshop.ssh_port,
+            port=context.ssh_port,
         )
         stack.callback(remove_security_groups, cloud, run.id, {group_id})
-        order = Order(
+        order = LaunchSpec(
             image_id=image_id,
             root_device_name=ground.base_image.root_device_name,
             disk_gb=job.recipe.builder.disk_gb,
@@ -160,19 +158,19 @@ def _start(
     return group_id, machine
 
 
-def _shut(workshop: Workshop, job: Job, machine: Machine, group_id: str, stack: ExitStack) -> None:
-    cloud = workshop.cloud
+def _shut(context: Context, job: Job, machine: Machine, group_id: str, stack: ExitStack) -> None:
+    cloud = context.cloud
     try:
         leave_security_group(cloud, machine.network_interface_id, group_id)
     except CloudError as error:
         said = ": ".join(filter(None, (error.code, error.reason)))
-        workshop.console.warn(f"{group_id} goes later, after the builder: {error.message}: {said}")
+        context.console.warn(f"{group_id} goes later, after the builder: {error.message}: {said}")
         return
     stack.pop_all()
     stack.callback(remove_machine, cloud, job.run, machine.instance_id, wait=False)
 
 
-def _note(workshop: Workshop, job: Job, machine: Machine, start: Checkpoint | None) -> None:
+def _note(context: Context, job: Job, machine: Machine, start: Checkpoint | None) -> None:
     """On record, with its price: asked while it boots, when nobody waits for the answer."""
     place = Placement(machine.instance_type, machine.zone, "", "", machine.market)
     job.timeline.machine_began(
@@ -181,11 +179,11 @@ def _note(workshop: Workshop, job: Job, machine: Machine, start: Checkpoint | No
         zone=machine.zone,
         market=machine.market,
         checkpoint=start.snapshot_id if start else None,
-        usd_per_hour=prices(workshop.cloud, [place])[place],
+        usd_per_hour=prices(context.cloud, [place])[place],
     )
 
 
-def _placements(ground: Ground, number: int) -> Sequence[Placement]:
+def _placements(ground: PreflightResult, number: int) -> Sequence[Placement]:
     """Where spot machines were taken away, the next one begins with the next placement."""
     first = (number - 1) % len(ground.placements)
     if ground.placements[0].market == "on-demand":
@@ -194,7 +192,7 @@ def _placements(ground: Ground, number: int) -> Sequence[Placement]:
 
 
 def _look(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     login: keys.KeyPair,
@@ -203,11 +201,11 @@ def _look(
     error: BakeError,
 ) -> None:
     """A shell on the machine that failed, here and now; or the error says how to reach it."""
-    cloud, console = workshop.cloud, workshop.console
+    cloud, console = context.cloud, context.console
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
     save_key(key, login.private_openssh)
     know_host(machine.instance_id, host_key.public_openssh)
-    command = ssh_config.reach(cloud, machine, ssh_port=workshop.ssh_port)
+    command = ssh_config.reach(cloud, machine, ssh_port=context.ssh_port)
     if on_failure.shell:
         console.failure(error)
         console.note(f"A shell on {machine.instance_id}; when you leave it, the bake ends.")
@@ -216,8 +214,8 @@ def _look(
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
         error.details += (
             f"Its machine stays, and costs, until {ends}. It is reached, and ended, by:",
-            f"invoke connect {machine.instance_id} {workshop.here}".rstrip(),
-            f"invoke terminate {machine.instance_id} {workshop.here}".rstrip(),
+            f"invoke connect {machine.instance_id} {context.here}".rstrip(),
+            f"invoke terminate {machine.instance_id} {context.here}".rstrip(),
             shlex.join(command),
         )
     else:

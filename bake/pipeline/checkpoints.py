@@ -17,7 +17,7 @@ from bake.aws.checkpoint import (
 from bake.aws.machine import Machine
 from bake.aws.snapshot import TOO_SOON
 from bake.errors import CheckpointError, CloudError, RemoteError
-from bake.pipeline.job import Job, Workshop
+from bake.pipeline.job import Context, Job
 from bake.plan.plan import Plan
 from bake.recipe.recipe import SEAL
 from bake.record import StageRecord
@@ -56,13 +56,13 @@ class StartPoints:
 
 @contextmanager
 def start_image(
-    workshop: Workshop, job: Job, points: StartPoints
+    context: Context, job: Job, points: StartPoints
 ) -> Iterator[tuple[str, Checkpoint | None]]:
     """The id of an image to start from, and which checkpoint it is of, if it is of one.
 
     A checkpoint that turns out bad, or gone, is passed over for the next best.
     """
-    cloud, console = workshop.cloud, workshop.console
+    cloud, console = context.cloud, context.console
     with ExitStack() as stack:
         image_id, found = job.ground.base_image.image_id, None
         while (checkpoint := points.best(job.plan)) is not None:
@@ -80,7 +80,7 @@ def start_image(
 
 
 def take_checkpoint(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     connection: Connection,
@@ -97,29 +97,29 @@ def take_checkpoint(
     made = None
     try:
         with (
-            workshop.console.step("Checkpoint") as step,
+            context.console.step("Checkpoint") as step,
             job.timeline.step("checkpoint", "Checkpoint") as noted,
         ):
             with hold(connection):
                 made = create_checkpoint(
-                    workshop.cloud,
+                    context.cloud,
                     job.run,
                     machine,
                     stages={stage.name: stage.digest for stage in stages},
                     seconds={stage.name: stage.seconds for stage in stages},
-                    expires_at=workshop.cloud.now() + max_age,
+                    expires_at=context.cloud.now() + max_age,
                     wait_for_turn=wait_for_turn,
                 )
             step.done(made.snapshot_id)
             noted(made.snapshot_id)
     except BaseException as error:
         if made is not None:  # the machine did not stand still to the end
-            delete_checkpoint(workshop.cloud, made)
+            delete_checkpoint(context.cloud, made)
         if not isinstance(error, CloudError | RemoteError):
             raise
         if error.code == TOO_SOON and not wait_for_turn:
             return False
-        workshop.console.warn(f"No checkpoint: {error.message}. The bake goes on without it")
+        context.console.warn(f"No checkpoint: {error.message}. The bake goes on without it")
     else:
         points.add(made)
     return True

@@ -13,7 +13,7 @@ from bake.aws.client.caller import caller_cidr
 from bake.aws.client.session import Cloud
 from bake.aws.permission import Policy, permissions, statements
 from bake.errors import BakeError, PreflightError
-from bake.pipeline.preflight import Ground, preflight
+from bake.pipeline.preflight import PreflightResult, preflight
 from bake.recipe.recipe import Recipe
 
 Outcome = Literal["missing", "not asked", "mind", "fine"]
@@ -27,7 +27,7 @@ _NOTHING: Mapping[str, Callable[[], str]] = {}
 
 
 @dataclass(frozen=True)
-class Check:
+class Prerequisite:
     """`advice`: what to do about it. "mind": a bake can go on, but not all will be as asked for."""
 
     subject: str
@@ -37,10 +37,10 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class DoctorResult:
     """`statements` are those that a policy of the caller's lacks."""
 
-    checks: Sequence[Check]
+    checks: Sequence[Prerequisite]
     statements: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
@@ -58,9 +58,11 @@ class Wanted:
     connect: Callable[[], Cloud]
 
 
-def examine(wanted: Wanted | None, also: Mapping[str, Callable[[], str]] = _NOTHING) -> Diagnosis:
+def examine(
+    wanted: Wanted | None, also: Mapping[str, Callable[[], str]] = _NOTHING
+) -> DoctorResult:
     """All at once, the worst first; `also` is what else is needed here, by what says how it is."""
-    checks = [Check("Python", "fine", platform.python_version())]
+    checks = [Prerequisite("Python", "fine", platform.python_version())]
     checks += [_asked(subject, ask) for subject, ask in also.items()]
     lacking: list[dict[str, Any]] = []
     if wanted:
@@ -68,18 +70,18 @@ def examine(wanted: Wanted | None, also: Mapping[str, Callable[[], str]] = _NOTH
         checks += more
         lacking = statements(wanted.policy, missing)
     checks.sort(key=lambda check: OUTCOMES.index(check.outcome))
-    return Diagnosis(checks, lacking)
+    return DoctorResult(checks, lacking)
 
 
-def _asked(subject: str, ask: Callable[[], str]) -> Check:
+def _asked(subject: str, ask: Callable[[], str]) -> Prerequisite:
     try:
-        return Check(subject, "fine", ask())
+        return Prerequisite(subject, "fine", ask())
     except BakeError as error:
         said = ": ".join(part for part in (error.message, error.code, error.reason) if part)
-        return Check(subject, "missing", said, error.hint)
+        return Prerequisite(subject, "missing", said, error.hint)
 
 
-def _of_cloud(wanted: Wanted) -> tuple[list[Check], list[str]]:
+def _of_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
     """What AWS says; and the actions that are not allowed."""
     found: list[Cloud] = []
 
@@ -91,7 +93,7 @@ def _of_cloud(wanted: Wanted) -> tuple[list[Check], list[str]]:
     if not found:
         return checks, []
     [cloud] = found
-    checks += [Check("region", "fine", cloud.region), _clock(cloud)]
+    checks += [Prerequisite("region", "fine", cloud.region), _clock(cloud)]
     checks.append(_asked("your address", caller_cidr))
     more, ground = _ground(cloud, wanted.recipe)
     checks += more
@@ -103,34 +105,38 @@ def _of_cloud(wanted: Wanted) -> tuple[list[Check], list[str]]:
     )
     fine = [answer for answer in answers if answer.outcome == "allowed"]
     known = f"{len(fine)} of {len(answers)} are known to be allowed"
-    checks.append(Check("permissions", "fine", known))
+    checks.append(Prerequisite("permissions", "fine", known))
     checks += [
-        Check(answer.action, answer.outcome, answer.how)
+        Prerequisite(answer.action, answer.outcome, answer.how)
         for answer in answers
         if answer.outcome != "allowed"
     ]
     return checks, [answer.action for answer in answers if answer.outcome == "missing"]
 
 
-def _clock(cloud: Cloud) -> Check:
+def _clock(cloud: Cloud) -> Prerequisite:
     off_s = (datetime.now(UTC) - cloud.now()).total_seconds()
     how = f"{abs(off_s):.0f} s {'before' if off_s > 0 else 'behind'} AWS's"
     if abs(off_s) < _MOST_OFF_S:
-        return Check("clock", "fine", how)
+        return Prerequisite("clock", "fine", how)
     advice = "Set this computer's clock: timedatectl set-ntp true"
-    return Check("clock", "missing", how, advice)
+    return Prerequisite("clock", "missing", how, advice)
 
 
-def _ground(cloud: Cloud, recipe: Recipe) -> tuple[list[Check], Ground | None]:
+def _ground(cloud: Cloud, recipe: Recipe) -> tuple[list[Prerequisite], PreflightResult | None]:
     """The base image, the network, the instance types and the quota that the recipe needs."""
     try:
         ground = preflight(cloud, recipe)
     except PreflightError as error:
-        return [Check(f.place, "missing", f.message, f.hint) for f in error.findings], None
+        return [Prerequisite(f.place, "missing", f.message, f.hint) for f in error.findings], None
     zones = sorted({placement.zone for placement in ground.placements})
     types = dict.fromkeys(placement.instance_type for placement in ground.placements)
     checks = [
-        Check("base image", "fine", f"{ground.base_image.image_id} {ground.base_image.name}"),
-        Check("machines", "fine", f"{', '.join(types)} in {', '.join(zones)}"),
+        Prerequisite(
+            "base image", "fine", f"{ground.base_image.image_id} {ground.base_image.name}"
+        ),
+        Prerequisite("machines", "fine", f"{', '.join(types)} in {', '.join(zones)}"),
     ]
-    return checks + [Check(f.place, "mind", f.message, f.hint) for f in ground.warnings], ground
+    return checks + [
+        Prerequisite(f.place, "mind", f.message, f.hint) for f in ground.warnings
+    ], ground

@@ -14,7 +14,7 @@ from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.console.redaction import Redactor
 from bake.errors import BakeError
 from bake.machine.boot import login_user
-from bake.pipeline.job import Job, Workshop
+from bake.pipeline.job import Context, Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
 from bake.plan.lock import asked
@@ -23,15 +23,15 @@ from bake.ssh.connection import Connection
 from bake.verify import Check, Proof, check_clean, expect, prove
 
 
-def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connection) -> Proof:
+def prove_it(context: Context, job: Job, machine: Machine, connection: Connection) -> Proof:
     """VerificationError unless the machine is and does what the recipe promises."""
     expectation = expect(
         job.recipe,
         machine.instance_type,
         catalog.load(),
-        stand_in=workshop.payload.name == "stand-in",
+        stand_in=context.payload.name == "stand-in",
     )
-    with workshop.console.step("Proof") as step, job.timeline.step("proof", "Proof") as noted:
+    with context.console.step("Proof") as step, job.timeline.step("proof", "Proof") as noted:
         # A login of its own, as a person's will be: this one's is from before the stages.
         connection.close()
         connection.reconnect()
@@ -45,18 +45,18 @@ def prove_it(workshop: Workshop, job: Job, machine: Machine, connection: Connect
         if check.outcome == "skipped":
             skipped[check.detail].append(check.name)
     for why, names in skipped.items():
-        workshop.console.note(f"  skipped: {', '.join(names)} ({why})")
+        context.console.note(f"  skipped: {', '.join(names)} ({why})")
     return proof
 
 
-def check_it_is_clean(workshop: Workshop, job: Job, connection: Connection) -> tuple[Check, ...]:
+def check_it_is_clean(context: Context, job: Job, connection: Connection) -> tuple[Check, ...]:
     name = "Nothing left on it"
-    with workshop.console.step(name), job.timeline.step("clean", name):
+    with context.console.step(name), job.timeline.step("clean", name):
         return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
 
 
 def take_image(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     stages: Sequence[StageRecord],
@@ -71,7 +71,7 @@ def take_image(
         digest=job.plan.digest,
         stages={stage.name: stage.digest for stage in stages},
         verified=proof.verified,
-        payload=workshop.payload.name,
+        payload=context.payload.name,
     )
     tags |= {
         LOGIN_USER: login_user(machine.tags),
@@ -80,9 +80,9 @@ def take_image(
     tags |= description.describe(
         job.plan, base_image_name=job.ground.base_image.name, room=MOST_TAGS - len(tags)
     )
-    with workshop.console.step("Image") as step, job.timeline.step("image", "Image") as noted:
+    with context.console.step("Image") as step, job.timeline.step("image", "Image") as noted:
         image = create_image(
-            workshop.cloud,
+            context.cloud,
             machine,
             name=job.image_name,
             description=job.recipe.description,
@@ -95,26 +95,26 @@ def take_image(
     return image
 
 
-def _about(workshop: Workshop, job: Job) -> dict[str, Any]:
+def _about(context: Context, job: Job) -> dict[str, Any]:
     """What is on record of a bake, whatever came of it."""
     return {
         "run": job.run.id,
         "recipe": job.recipe.name,
         "asked": asked(job.recipe),
         "digest": job.plan.digest,
-        "payload": workshop.payload.name,
-        "region": workshop.cloud.region,
+        "payload": context.payload.name,
+        "region": context.cloud.region,
         "base_image_id": job.ground.base_image.image_id,
         "base_image_name": job.ground.base_image.name,
         "steps": job.timeline.steps,
         "machines": job.timeline.machines,
         "started_at": job.run.started_at,
-        "ended_at": workshop.cloud.now(),
+        "ended_at": context.cloud.now(),
     }
 
 
 def write_record(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     image: Image,
@@ -126,9 +126,9 @@ def write_record(
     """What is known of the image, written beside the run's logs."""
     redact = Redactor(revealed(job.secrets).values()).redact
     record = Record(
-        **_about(workshop, job),
+        **_about(context, job),
         verified=verified,
-        here=workshop.here,
+        here=context.here,
         image_id=image.image_id,
         image_name=image.name,
         snapshot_ids=image.snapshot_ids,
@@ -142,15 +142,15 @@ def write_record(
         inventory=found,
     )
     path = record.write(job.folder)
-    workshop.console.note(f"The record is {path}")
+    context.console.note(f"The record is {path}")
     return record
 
 
-def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
+def write_failure(context: Context, job: Job, error: BakeError) -> Failure:
     """How far a bake came that gave no image, written beside the run's logs."""
     redact = Redactor(revealed(job.secrets).values()).redact
     failure = Failure(
-        **_about(workshop, job),
+        **_about(context, job),
         stages=tuple(stage.name for stage in job.plan.stages),
         error=type(error).__name__,
         message=redact(error.message),
@@ -163,7 +163,7 @@ def write_failure(workshop: Workshop, job: Job, error: BakeError) -> Failure:
     return failure
 
 
-def write_report(workshop: Workshop, job: Job, error: BakeError | None = None) -> None:
+def write_report(context: Context, job: Job, error: BakeError | None = None) -> None:
     """The page of a bake, beside its logs, however it has ended; `invoke report` makes it again.
 
     An image is worth more than its page: what goes wrong here is said, and fails nothing.
@@ -172,11 +172,11 @@ def write_report(workshop: Workshop, job: Job, error: BakeError | None = None) -
         return  # nothing was begun
     try:
         if error is not None:
-            write_failure(workshop, job, error)
+            write_failure(context, job, error)
         from bake.record.report import report  # plotly takes its time
 
         path = report.make(job.folder)
     except Exception as problem:
-        workshop.console.warn(f"No report of this bake: {problem}")
+        context.console.warn(f"No report of this bake: {problem}")
     else:
-        workshop.console.note(f"The report is {path}")
+        context.console.note(f"The report is {path}")

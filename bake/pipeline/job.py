@@ -16,7 +16,7 @@ from bake.aws.tags import Run, new_run
 from bake.console.console import Console
 from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
-from bake.pipeline.preflight import Ground, preflight
+from bake.pipeline.preflight import PreflightResult, preflight
 from bake.pipeline.secrets import Secrets, read_secrets
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
@@ -27,7 +27,7 @@ from bake.verify import accepted
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Context:
     """Where a bake happens: the cloud, where downloads come from, and our own folders.
 
     `here` is what a command needs to mean the same cloud, like `--region us-west-2`. `lock` is the
@@ -44,7 +44,7 @@ class Workshop:
     boot_timeout_s: float = BOOT_TIMEOUT_S
     here: str = ""
 
-    def for_one(self, name: str) -> Workshop:
+    def for_one(self, name: str) -> Context:
         """For one of several bakes: its words carry its name, its leftovers are its own."""
         return replace(self, cloud=self.cloud.apart(), console=self.console.named(name))
 
@@ -58,7 +58,7 @@ class Job:
     """
 
     run: Run
-    ground: Ground
+    ground: PreflightResult
     plan: Plan
     image_name: str
     folder: Path
@@ -77,54 +77,54 @@ class Job:
 
 
 def prepare(
-    workshop: Workshop, recipe: Recipe, *, name: str | None = None, fresh: bool = False
+    context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
 ) -> Job:
     """Everything that can be known before anything is started.
 
     `name` is the image's; `fresh`: as if nothing were there yet.
     """
-    cloud, console = workshop.cloud, workshop.console
+    cloud, console = context.cloud, context.console
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags, now=cloud.now())
-    owner = workshop.payload.image_owner
-    locked = workshop.lock.base_image_in(cloud.region) if workshop.lock else ""
-    if workshop.lock:
-        stays = f"on {workshop.lock.base_image.name}, and no newer one"
-        console.note(f"Locked: what run {workshop.lock.run} has installed, {stays}")
+    owner = context.payload.image_owner
+    locked = context.lock.base_image_in(cloud.region) if context.lock else ""
+    if context.lock:
+        stays = f"on {context.lock.base_image.name}, and no newer one"
+        console.note(f"Locked: what run {context.lock.run} has installed, {stays}")
     with console.step("Preflight") as step:
         image = base_image = plan = None
         with suppress(PreflightError):  # said below, with all else that is missing
             os_image = catalog.load().os_image(recipe.base)
             base_image = find_base_image(cloud, os_image, owner, locked=locked)
-            plan = _plan(workshop, recipe, base_image)
+            plan = _plan(context, recipe, base_image)
         if plan is not None and not fresh:
             # Before all that only a machine needs: an image that is there needs no quota.
             image = finished_image(cloud, plan)
         secrets: Secrets = {}
         if base_image and image and image.finished:
-            ground = Ground(base_image, ())
+            ground = PreflightResult(base_image, ())
         else:
             ground = preflight(
                 cloud, recipe, base_image, image_name=name, owner=owner, locked=locked
             )
             secrets = read_secrets(cloud, recipe)
-        plan = plan or _plan(workshop, recipe, ground.base_image)
+        plan = plan or _plan(context, recipe, ground.base_image)
         step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
     for warning in ground.warnings:
         console.warn(str(warning))
     name = name or image_name(recipe.name, run.started_at, plan.digest)
-    folder, timeline = workshop.builds / run.id, Timeline(cloud.now)
+    folder, timeline = context.builds / run.id, Timeline(cloud.now)
     return Job(run, ground, plan, name, folder, image, secrets, timeline)
 
 
-def _plan(workshop: Workshop, recipe: Recipe, base_image: BaseImage) -> Plan:
+def _plan(context: Context, recipe: Recipe, base_image: BaseImage) -> Plan:
     return make_plan(
         recipe,
         catalog=catalog.load(),
-        payload=workshop.payload,
+        payload=context.payload,
         base_image_id=base_image.image_id,
-        scripts=workshop.scripts,
-        lock=workshop.lock,
+        scripts=context.scripts,
+        lock=context.lock,
     )
 
 
@@ -139,21 +139,21 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
     return by_state.get("available") or by_state.get("pending")
 
 
-def take_up(workshop: Workshop, image: Image) -> Image | None:
+def take_up(context: Context, image: Image) -> Image | None:
     """A finished image as soon as it is available; None where it has come to nothing.
 
     It may be of another run that bakes now, or of one that was killed before all was done to it.
     """
     if image.finished:
         return image
-    with workshop.console.step("Image") as step:
+    with context.console.step("Image") as step:
         step.update(f"{image.image_id} of run {image.run_id} is {image.state}")
         try:
-            image = wait_until_available(workshop.cloud, image.image_id, on_progress=step.update)
+            image = wait_until_available(context.cloud, image.image_id, on_progress=step.update)
         except ImageError as error:
-            workshop.console.warn(f"{error.message}: baking it again")
+            context.console.warn(f"{error.message}: baking it again")
             with suppress(CloudError):
-                delete_image(workshop.cloud, image)
+                delete_image(context.cloud, image)
             return None
         step.done(image.image_id)
     return image

@@ -11,7 +11,7 @@ from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.image import check_name
 from bake.aws.market import Placement
-from bake.aws.placement import Found, find_placements
+from bake.aws.placement import PlacementSearch, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError
 from bake.recipe.recipe import Recipe
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ground:
+class PreflightResult:
     """What a bake stands on. `warnings` stop nothing: a type left out, a quota that is hidden."""
 
     base_image: BaseImage
@@ -36,7 +36,7 @@ def preflight(
     owner: str | None = None,
     locked: str = "",
     subnet_id: str | None = None,
-) -> Ground:
+) -> PreflightResult:
     """The base image and the placements for this recipe's builder.
 
     `base_image` is asked for where it is not known yet; `owner` takes the place of its owner in the
@@ -44,7 +44,7 @@ def preflight(
     refusals of AWS to answer among them.
     """
     findings: list[Finding] = []
-    nothing = Found((), ())
+    nothing = PlacementSearch((), ())
     os_image = catalog.load().os_image(recipe.base)
     base_image = base_image or _ask(
         findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
@@ -71,7 +71,7 @@ def preflight(
         findings.append(Finding("builder.disk_gb", message, hint))
     if findings or base_image is None:
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
-    return Ground(base_image, found.placements, found.findings)
+    return PreflightResult(base_image, found.placements, found.findings)
 
 
 def _ask(findings: list[Finding], place: str, question: Callable[[], T], otherwise: T) -> T:

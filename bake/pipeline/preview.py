@@ -13,7 +13,7 @@ from bake.aws.price import prices, refusals, volume_price
 from bake.aws.snapshot import copying_seconds
 from bake.aws.tags import SECONDS, read_seconds, read_stages
 from bake.pipeline.checkpoints import StartPoints
-from bake.pipeline.job import Job, Workshop, prepare
+from bake.pipeline.job import Context, Job, prepare
 from bake.plan.changes import Reason, State, changes_of_the_image, reasons
 from bake.plan.forecast import IMAGE, Forecast, Past, forecast
 from bake.plan.plan import Plan
@@ -55,16 +55,16 @@ class Preview:
 
 
 def preview(
-    workshop: Workshop, recipe: Recipe, *, name: str | None = None, fresh: bool = False
+    context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
 ) -> Preview:
     """Raises what `prepare` does: a bake of this could not even begin."""
-    cloud = workshop.cloud
-    job = prepare(workshop, recipe, name=name, fresh=fresh)
+    cloud = context.cloud
+    job = prepare(context, recipe, name=name, fresh=fresh)
     plan, base_name = job.plan, job.ground.base_image.name
     earlier = images(cloud)
     kept = checkpoints(cloud)
     start = None if job.image or fresh else StartPoints(cloud.now, kept).best(plan)
-    last = _last(earlier, workshop, recipe)
+    last = _last(earlier, context, recipe)
     states: dict[str, State] = {
         stage.name: "done"
         if job.image
@@ -75,7 +75,7 @@ def preview(
     }
     usd_per_hour = prices(cloud, job.ground.placements)
     for refusal in refusals(cloud):
-        workshop.console.warn(f"Prices are not known: {refusal.message} ({refusal.code})")
+        context.console.warn(f"Prices are not known: {refusal.message} ({refusal.code})")
     return Preview(
         job=job,
         start=start.snapshot_id if start else "",
@@ -120,7 +120,7 @@ def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
     ]
 
 
-def _last(earlier: list[Image], workshop: Workshop, recipe: Recipe) -> Image | None:
+def _last(earlier: list[Image], context: Context, recipe: Recipe) -> Image | None:
     """The newest image of that recipe, made of the same upstreams."""
     return next(
         (
@@ -128,7 +128,7 @@ def _last(earlier: list[Image], workshop: Workshop, recipe: Recipe) -> Image | N
             for image in earlier
             if image.recipe == recipe.name
             and image.state == "available"
-            and image.payload == workshop.payload.name
+            and image.payload == context.payload.name
         ),
         None,
     )

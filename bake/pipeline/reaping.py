@@ -10,12 +10,12 @@ from datetime import datetime
 from functools import partial
 
 from bake.aws.client.session import Cloud, enabled_regions
+from bake.aws.orphans import Orphans
 from bake.aws.price import prices, snapshot_price, volume_price
 from bake.aws.reap import Removal, find, remove
-from bake.aws.remains import Remains
 from bake.console.console import Console
 from bake.errors import BakeError, CloudError, RequestError
-from bake.pipeline.job import Job, Workshop
+from bake.pipeline.job import Context, Job
 from bake.threads import TaskGroup
 
 _HOURS_A_MONTH = 730
@@ -28,16 +28,16 @@ class Reaped:
 
     region: str
     at: datetime
-    remains: Sequence[Remains] = ()
-    usd: dict[Remains, float | None] = field(default_factory=dict)
+    remains: Sequence[Orphans] = ()
+    usd: dict[Orphans, float | None] = field(default_factory=dict)
     removals: Sequence[Removal] | None = None
     error: BakeError | None = None
 
 
-def reap_own(workshop: Workshop, job: Job, dead: frozenset[str]) -> None:
+def reap_own(context: Context, job: Job, dead: frozenset[str]) -> None:
     """What dead runs of the recipe have left, before this one starts a machine. Never raises what a
     bake would have to end for. `dead` are those from which it has taken over."""
-    cloud, console = workshop.cloud, workshop.console
+    cloud, console = context.cloud, context.console
     try:
         remains = find(cloud, recipe=job.recipe.name, dead=dead, leases=False)
         if not remains:
@@ -104,18 +104,18 @@ def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> 
     return Reaped(cloud.region, cloud.now(), remains, usd, removals, stays if left else None)
 
 
-def _remove(cloud: Cloud, console: Console, remains: Sequence[Remains]) -> list[Removal]:
+def _remove(cloud: Cloud, console: Console, remains: Sequence[Orphans]) -> list[Removal]:
     with console.step("Reaping") as step:
         removals = remove(cloud, remains, on_kind=step.update)
         step.done(_said(removal.remains for removal in removals if not removal.left))
     return removals
 
 
-def _usd_a_month(cloud: Cloud, remains: Sequence[Remains]) -> dict[Remains, float | None]:
+def _usd_a_month(cloud: Cloud, remains: Sequence[Orphans]) -> dict[Orphans, float | None]:
     """None where a price is not known."""
     hourly = prices(cloud, [each.placement for each in remains if each.placement])
 
-    def usd(each: Remains) -> float | None:
+    def usd(each: Orphans) -> float | None:
         if each.placement:
             price, amount = hourly[each.placement], _HOURS_A_MONTH
         elif each.gb:
@@ -128,7 +128,7 @@ def _usd_a_month(cloud: Cloud, remains: Sequence[Remains]) -> dict[Remains, floa
     return {each: usd(each) for each in remains}
 
 
-def _said(remains: Iterable[Remains]) -> str:
+def _said(remains: Iterable[Orphans]) -> str:
     """`1 machine, 2 key pairs`."""
     counts = Counter(each.kind for each in remains)
     return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())

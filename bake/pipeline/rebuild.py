@@ -16,8 +16,8 @@ from typing import Literal
 from bake import catalog
 from bake.aws.failures import Failures, failures, forget_failures, note_failure
 from bake.errors import BakeError, CloudError, RequestError
-from bake.pipeline.bake import Options, Order, Outcome, bake_jobs, for_each
-from bake.pipeline.job import Workshop
+from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_each
+from bake.pipeline.job import Context
 from bake.pipeline.preview import Preview, preview
 from bake.plan.forecast import money
 from bake.plan.plan import make_plan
@@ -78,7 +78,7 @@ def due(failures: Failures, limit: int | None, identity: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Report:
+class RecipeReport:
     """One recipe's row. `why` are the reasons for which it was to be baked, or is not tried."""
 
     recipe: str
@@ -91,9 +91,9 @@ class Report:
     error: BakeError | None = None
 
 
-def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> Report:
+def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> RecipeReport:
     image = outcome.image
-    return Report(
+    return RecipeReport(
         recipe=outcome.recipe,
         status=outcome.status,
         seconds=outcome.seconds,
@@ -105,21 +105,21 @@ def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> Repo
     )
 
 
-def given_up(recipe: str, failures: Failures) -> Report:
+def given_up(recipe: str, failures: Failures) -> RecipeReport:
     """A recipe that is not tried, and what became of it the last times."""
     since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
     again = "Change the recipe, or try it all the same: invoke rebuild --retry"
     failed = "1 failure" if failures.count == 1 else f"{failures.count} failures in a row"
     times = f"{failed}{since}"
     why = (times, *([f"the last one: {failures.reason}"] if failures.reason else []), again)
-    return Report(recipe, "not tried", why=why)
+    return RecipeReport(recipe, "not tried", why=why)
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A recipe before its rebuild. `identity` says what it asks for, whatever the base image."""
 
-    workshop: Workshop
+    context: Context
     preview: Preview
     failures: Failures
     identity: str
@@ -132,7 +132,7 @@ class Candidate:
         return self.preview.job.there or due(self.failures, limit, self.identity)
 
 
-def look(orders: Sequence[Order]) -> tuple[list[Candidate], list[Outcome]]:
+def look(orders: Sequence[BakeRequest]) -> tuple[list[Candidate], list[Outcome]]:
     """What there would be to do for each; and those of which even that cannot be said."""
     found, refused = for_each(orders, _candidate)
     return [candidate for _, candidate in found], refused
@@ -149,7 +149,7 @@ def check(limit: int | None, summary: str | None) -> None:
         raise RequestError(f"The summary cannot be written to {summary}: no such folder")
 
 
-def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[Report]:
+def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[RecipeReport]:
     """Those that are not tried any more."""
     return [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
 
@@ -160,14 +160,14 @@ def rebuild(
     options: Options,
     *,
     limit: int | None,
-) -> list[Report]:
+) -> list[RecipeReport]:
     """Bakes what has changed, and notes what fails. A recipe is given up after `limit` failures in
     a row, until it asks for something else; None: never."""
     began = monotonic()
     tried = [candidate for candidate in candidates if candidate.is_due(limit)]
     reports = given_up_of(candidates, limit)
     reports += [report(outcome) for outcome in refused]
-    outcomes = bake_jobs([(c.workshop, c.preview.job) for c in tried], options, began)
+    outcomes = bake_jobs([(c.context, c.preview.job) for c in tried], options, began)
     by_name = {outcome.recipe: outcome for outcome in outcomes}
     for candidate in tried:
         outcome = by_name[candidate.name]
@@ -190,28 +190,28 @@ def matrix(
     return as_matrix(groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused}))
 
 
-def _candidate(workshop: Workshop, recipe: Recipe) -> Candidate:
+def _candidate(context: Context, recipe: Recipe) -> Candidate:
     plan = make_plan(
         recipe,
         catalog=catalog.load(),
-        payload=workshop.payload,
+        payload=context.payload,
         base_image_id="",
-        scripts=workshop.scripts,
-        lock=workshop.lock,
+        scripts=context.scripts,
+        lock=context.lock,
     )
-    found = preview(workshop, recipe)
-    return Candidate(workshop, found, failures(workshop.cloud, recipe.name), plan.digest)
+    found = preview(context, recipe)
+    return Candidate(context, found, failures(context.cloud, recipe.name), plan.digest)
 
 
 def _note(candidate: Candidate, outcome: Outcome) -> None:
-    cloud, job = candidate.workshop.cloud, candidate.preview.job
+    cloud, job = candidate.context.cloud, candidate.preview.job
     try:
         if outcome.error is not None:
             note_failure(cloud, job.run, candidate.identity, _said(outcome.error))
         elif candidate.failures.count:
             forget_failures(cloud, candidate.name)
     except CloudError as error:
-        candidate.workshop.console.warn(f"The failures could not be noted: {error.message}")
+        candidate.context.console.warn(f"The failures could not be noted: {error.message}")
 
 
 def _said(error: BakeError) -> str:

@@ -23,7 +23,7 @@ _LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
-class Step:
+class Action:
     """What a bake does next: start these stages; or take a checkpoint; or, with neither, wait."""
 
     stages: tuple[Stage, ...] = ()
@@ -50,7 +50,7 @@ class _Bake:
         )
 
 
-class Floor:
+class Scheduler:
     """Where bakes meet. `machines`: how many of them have one at a time. For several threads."""
 
     def __init__(self, machines: int) -> None:
@@ -93,7 +93,7 @@ class Floor:
             me.contents = me.saved = contents
             self._changed.notify_all()
 
-    def next_step(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Step:
+    def next_step(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Action:
         """What to do with the stages that could start now; `busy`: some are running already.
 
         One that reboots runs alone: it is started as soon as none is running.
@@ -129,24 +129,24 @@ class Floor:
             self._waiting.pop(name, None)
             self._changed.notify_all()
 
-    def _next_step(self, me: _Bake, ready: Sequence[Stage], *, busy: bool) -> Step:
+    def _next_step(self, me: _Bake, ready: Sequence[Stage], *, busy: bool) -> Action:
         followers = [bake for bake in self._waiting.values() if me.serves(bake)]
         if not followers:
-            return Step(tuple(ready))
+            return Action(tuple(ready))
 
         def audience(stage: Stage) -> frozenset[str]:
             return frozenset(bake.name for bake in followers if stage.digest in bake.wanted)
 
         everybody = frozenset(bake.name for bake in followers)
         if shared := [stage for stage in ready if audience(stage) == everybody]:
-            return Step(tuple(shared))
+            return Action(tuple(shared))
         if busy:
-            return Step()
+            return Action()
         if me.contents != me.saved and any(me.contents - bake.at_start for bake in followers):
-            return Step(checkpoint=True)
+            return Action(checkpoint=True)
         # Their ways part: on with what most of them share.
         most = max((audience(stage) for stage in ready), key=len, default=frozenset())
-        return Step(tuple(stage for stage in ready if audience(stage) == most))
+        return Action(tuple(stage for stage in ready if audience(stage) == most))
 
     def _refuse_what_failed(self, me: _Bake) -> None:
         for stage in me.plan.stages[:-1]:

@@ -16,8 +16,8 @@ from bake.errors import StageError
 from bake.machine.boot import reboot
 from bake.machine.watch import SAVE_S, Watch
 from bake.pipeline.checkpoints import StartPoints, take_checkpoint
-from bake.pipeline.job import Job, Workshop
-from bake.pipeline.scheduler import Floor, Step
+from bake.pipeline.job import Context, Job
+from bake.pipeline.scheduler import Action, Scheduler
 from bake.pipeline.secrets import revealed
 from bake.plan.inputs import inputs_file
 from bake.plan.plan import Stage
@@ -31,13 +31,13 @@ STAGE_TIMEOUT_S = 3 * 3600
 
 
 def run_stages(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     connection: Connection,
     done: list[StageRecord],
     *,
-    floor: Floor,
+    scheduler: Scheduler,
     points: StartPoints,
     watch: Watch,
     still_ours: Callable[[], None],
@@ -58,10 +58,10 @@ def run_stages(
         nonlocal not_before
         kept = list(records.values())
         if take_checkpoint(
-            workshop, job, machine, connection, kept, points, wait_for_turn=wait_for_turn
+            context, job, machine, connection, kept, points, wait_for_turn=wait_for_turn
         ):
             unsaved.clear()
-            floor.saved(name)
+            scheduler.saved(name)
         else:
             not_before = monotonic() + BETWEEN_S
 
@@ -84,12 +84,14 @@ def run_stages(
             if any(stage.reboots and stage.name in group.running for stage in installing):
                 ready = []
             busy = bool(group.running)
-            step = Step() if due or lost else floor.next_step(name, ready, busy=busy)
+            step = Action() if due or lost else scheduler.next_step(name, ready, busy=busy)
             if step.checkpoint:
                 save(wait_for_turn=True)
                 continue
             for stage in step.stages:
-                work = partial(_run_shared, workshop, job, machine, connection, stage, floor, watch)
+                work = partial(
+                    _run_shared, context, job, machine, connection, stage, scheduler, watch
+                )
                 group.start(stage.name, work)
             if not group.running:
                 break
@@ -99,11 +101,11 @@ def run_stages(
     return [records[stage.name] for stage in installing]
 
 
-def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) -> StageRecord:
+def run_one(context: Context, job: Job, connection: Connection, stage: Stage) -> StageRecord:
     """StageError when it fails, or leaves one of its secrets on the disk."""
     secrets = revealed(job.secrets, stage.script.secrets)
     began = int(connection.run("date +%s").stdout) - 1 if secrets else 0
-    with workshop.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
+    with context.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
         seconds = run_stage(
             connection,
             stage.name,
@@ -127,36 +129,36 @@ def run_one(workshop: Workshop, job: Job, connection: Connection, stage: Stage) 
 
 
 def _run_shared(
-    workshop: Workshop,
+    context: Context,
     job: Job,
     machine: Machine,
     connection: Connection,
     stage: Stage,
-    floor: Floor,
+    scheduler: Scheduler,
     watch: Watch,
 ) -> StageRecord:
     try:
-        record = run_one(workshop, job, connection, stage)
+        record = run_one(context, job, connection, stage)
     except StageError as error:
         watch.refuse_if_lost(error)  # a shutdown kills stages: then it is not theirs
-        floor.failed(job.recipe.name, stage, error)
+        scheduler.failed(job.recipe.name, stage, error)
         raise
     if stage.reboots:
-        seconds = record.seconds + _reboot(workshop, job, machine, connection)
+        seconds = record.seconds + _reboot(context, job, machine, connection)
         return record.model_copy(update={"seconds": seconds})
     return record
 
 
-def _reboot(workshop: Workshop, job: Job, machine: Machine, connection: Connection) -> float:
+def _reboot(context: Context, job: Job, machine: Machine, connection: Connection) -> float:
     """The machine is rebooted, and answers again; the seconds that it took."""
     began = monotonic()
-    with workshop.console.step("Reboot") as step, job.timeline.step("reboot", "Reboot"):
+    with context.console.step("Reboot") as step, job.timeline.step("reboot", "Reboot"):
         reboot(
-            workshop.cloud,
+            context.cloud,
             machine,
             connection,
             on_wait=step.update,
-            timeout_s=workshop.boot_timeout_s,
+            timeout_s=context.boot_timeout_s,
         )
     return monotonic() - began
 

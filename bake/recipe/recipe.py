@@ -52,7 +52,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Builder(_Table):
+class BuilderSection(_Table):
     instance_types: Annotated[
         tuple[Annotated[str, known("GPU machine", lambda: catalog.load().instance_types)], ...],
         Some,
@@ -63,16 +63,16 @@ class Builder(_Table):
     timeout_hours: float = Field(6, strict=True, gt=0, le=48, description="a number, up to 48")
 
 
-class Driver(_Table):
+class DriverSection(_Table):
     branch: Annotated[Version, known("driver branch", lambda: catalog.load().branches())]
     modules: Literal["proprietary", "open"] = "proprietary"
 
 
-class Cuda(_Table):
+class CudaSection(_Table):
     version: Annotated[Version, known("CUDA release", lambda: catalog.load().cuda)]
 
 
-class Python(_Table):
+class PythonSection(_Table):
     """`installer` is the version of Miniconda or Miniforge, whose own Python is another matter."""
 
     manager: Literal["miniconda", "miniforge", "venv"]
@@ -90,7 +90,7 @@ class Python(_Table):
         raise refusal(message, hint, below="installer")
 
 
-class Framework(_Table):
+class FrameworkSection(_Table):
     name: Literal["mxnet", "pytorch"]
     version: Version
 
@@ -103,12 +103,12 @@ class Framework(_Table):
         return self
 
 
-class D2l(_Table):
+class D2lSection(_Table):
     version: Annotated[Version, known("version of d2l", lambda: catalog.load().d2l)]
     notebooks: bool = Field(True, strict=True, description="true or false")
 
 
-class Packages(_Table):
+class PackagesSection(_Table):
     """On top of what the stages bring."""
 
     apt: Annotated[tuple[AptPackage, ...], Distinct] = ()
@@ -116,7 +116,7 @@ class Packages(_Table):
     pip: Annotated[tuple[PipPackage, ...], Distinct] = ()
 
 
-class Checkpoints(_Table):
+class CheckpointsSection(_Table):
     """When a bake keeps its machine's disk for later ones. No part of any digest.
 
     `after` None: after every wave of stages.
@@ -169,14 +169,14 @@ class Recipe(_Table):
     region: Region | None = None
     gpu: Literal["required", "if-present"] | None = None
     stages: Annotated[tuple[Name, ...], Some, Distinct, AfterValidator(_sealed)]
-    builder: Builder
-    driver: Driver
-    cuda: Cuda
-    python: Python
-    framework: Framework
-    d2l: D2l
-    packages: Packages = Packages()
-    checkpoints: Checkpoints = Checkpoints()
+    builder: BuilderSection
+    driver: DriverSection
+    cuda: CudaSection
+    python: PythonSection
+    framework: FrameworkSection
+    d2l: D2lSection
+    packages: PackagesSection = PackagesSection()
+    checkpoints: CheckpointsSection = CheckpointsSection()
     mirrors: Mirrors = {}
     tags: Tags = {}
     secrets: dict[SecretName, Secret] = {}

@@ -28,7 +28,7 @@ class OverdueError(Exception):
     """The deadline has passed, and the command still runs."""
 
 
-class Command:
+class RemoteCommand:
     """A command under way. `chunks` reads it, `exit_status` is its end, `close` gives it up.
 
     stdin that is long is fed by a thread of its own, so that a command that answers before it has
@@ -115,7 +115,7 @@ class Command:
             self._channel.close()
         self._wait_until_fed()
 
-    def __enter__(self) -> Command:
+    def __enter__(self) -> RemoteCommand:
         return self
 
     def __exit__(

@@ -18,7 +18,7 @@ import tenacity
 
 from bake import threads
 from bake.errors import ConnectError, RemoteError, RequestError
-from bake.ssh.command import BROKEN, SLICE_S, Command, OverdueError
+from bake.ssh.command import BROKEN, SLICE_S, OverdueError, RemoteCommand
 from bake.ssh.endpoint import Endpoint, reason
 
 # cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
@@ -30,7 +30,7 @@ _SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
-class Result:
+class CommandResult:
     """What a command said, and its status; what is not UTF-8 is replaced, a signal is -1."""
 
     stdout: str
@@ -117,7 +117,7 @@ class Connection:
         check: bool = True,
         stdin: bytes | str | None = None,
         timeout_s: float | None = None,
-    ) -> Result:
+    ) -> CommandResult:
         """Run a line of shell as the login user, without a terminal.
 
         RemoteError for a status other than 0 (unless `check` is False) and when `timeout_s` is
@@ -143,7 +143,9 @@ class Connection:
                 f"a command {ended}: {command}",
                 details=_last_lines(stdout, stderr),
             )
-        return Result(stdout.decode(errors="replace"), stderr.decode(errors="replace"), status)
+        return CommandResult(
+            stdout.decode(errors="replace"), stderr.decode(errors="replace"), status
+        )
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
         """Write a file as the login user: whole or not at all, and never more open than `mode`."""
@@ -157,9 +159,9 @@ class Connection:
             stdin=data,
         )
 
-    def start(self, command: str, stdin: bytes = b"", *, hold_stdin: bool = False) -> Command:
+    def start(self, command: str, stdin: bytes = b"", *, hold_stdin: bool = False) -> RemoteCommand:
         """Start a command and follow it oneself; `hold_stdin` leaves its stdin open for more."""
-        return Command(self.open_channel("session"), command, stdin, hold_stdin=hold_stdin)
+        return RemoteCommand(self.open_channel("session"), command, stdin, hold_stdin=hold_stdin)
 
     def open_channel(
         self, kind: str, destination: tuple[str, int] | None = None

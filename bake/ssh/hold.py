@@ -14,7 +14,7 @@ from functools import cache
 from bake import threads
 from bake.errors import RemoteError
 from bake.files import on_machine
-from bake.ssh.command import Command, OverdueError
+from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 
 # After so long without a word from us the machine puts everything back by itself.
@@ -65,7 +65,7 @@ def hold(connection: Connection) -> Iterator[None]:
             )
 
 
-def _release(machine: Command, said: _Said) -> bool:
+def _release(machine: RemoteCommand, said: _Said) -> bool:
     """Whether it was held until now, and has everything back."""
     machine.write(b"release\n")
     return said.hears("released", _END_S)
@@ -74,7 +74,7 @@ def _release(machine: Command, said: _Said) -> bool:
 class _Said:
     """What the machine says, a word a line; what is on its stderr is complaints."""
 
-    def __init__(self, machine: Command) -> None:
+    def __init__(self, machine: RemoteCommand) -> None:
         self._machine = machine
         self._stdout, self._stderr = bytearray(), bytearray()
 

@@ -21,7 +21,7 @@ from bake import threads
 from bake.console.redaction import Redactor
 from bake.errors import ConnectError, RemoteError, StageError
 from bake.files import on_machine
-from bake.ssh.command import Command, OverdueError
+from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
 from bake.ssh.output import Output
@@ -210,7 +210,7 @@ class _Follower:
                 case words:
                     self._complaints.append(" ".join(words))
 
-    def _let_it_start(self, running: Command) -> None:
+    def _let_it_start(self, running: RemoteCommand) -> None:
         """What is still being started could not be stopped: it would run on, with nobody there."""
         if not (self._started or self.reached):
             with threads.held_back(), contextlib.suppress(OverdueError):

@@ -9,7 +9,7 @@ from bake.verify.check import Failed
 from bake.verify.diagnosis import ANOTHER_MACHINE, FAULTS, Diagnosis, diagnose
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
-from bake.verify.nvidia_smi import Gpu, Report
+from bake.verify.nvidia_smi import GpuState, SmiReport
 
 # What nvidia-smi prints is less than EC2's figure by what ECC and the firmware keep (Tesla K80:
 # 11441 of 12288 MiB), or more where EC2's is in GB (A10G: 23028 of 22888). Half a GPU is neither.
@@ -28,7 +28,7 @@ def is_model(name: str, model: str) -> bool:
     return words[: len(wanted)] == wanted
 
 
-def check_models(gpus: tuple[Gpu, ...], hardware: Hardware, expectation: Expectation) -> str:
+def check_models(gpus: tuple[GpuState, ...], hardware: Hardware, expectation: Expectation) -> str:
     """Model, count and memory, of every GPU."""
     faults = []
     count = expectation.gpu_count or len(hardware.gpus)
@@ -62,7 +62,7 @@ def check_models(gpus: tuple[Gpu, ...], hardware: Hardware, expectation: Expecta
     return f"{len(gpus)} × {'; '.join(kinds)}"
 
 
-def check_health(gpus: tuple[Gpu, ...]) -> str:
+def check_health(gpus: tuple[GpuState, ...]) -> str:
     """No error that means a fault; what else is unreadable is named."""
     if faults := [fault for gpu in gpus for fault in _faults(gpu)]:
         raise Failed(*faults)
@@ -70,7 +70,7 @@ def check_health(gpus: tuple[Gpu, ...]) -> str:
     return f"sound; not readable: {', '.join(unread)}" if unread else "sound"
 
 
-def _faults(gpu: Gpu) -> list[Diagnosis]:
+def _faults(gpu: GpuState) -> list[Diagnosis]:
     name = f"GPU {gpu.index} ({gpu.bus_id})"
     faults = []
     if gpu.faulty:
@@ -127,7 +127,7 @@ def _faults(gpu: Gpu) -> list[Diagnosis]:
     return faults
 
 
-def check_driver(report: Report, hardware: Hardware, expectation: Expectation) -> str:
+def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation) -> str:
     """New enough for the toolkit, of the recipe's branch, and one version everywhere."""
     module = hardware.module_version or report.driver_version
     faults = []

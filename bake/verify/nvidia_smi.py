@@ -36,7 +36,7 @@ _ABSENT = ("", "N/A", "[N/A]", "None", "[Not Supported]", "Not Supported")
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuState:
     """One GPU. What the driver does not say is None.
 
     `errors` are the elements (by path) that hold an error in the place of a value; `uncorrectable`
@@ -65,16 +65,16 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Report:
+class SmiReport:
     """`driver_version` is the kernel module's; `messages` is what stood before the document."""
 
     driver_version: str
     cuda_version: str | None
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[GpuState, ...]
     messages: str = ""
 
 
-def parse(text: str) -> Report:
+def parse(text: str) -> SmiReport:
     """VerificationError when there is no document in it, or one that is cut off."""
     start = re.search(r"<\?xml|<!DOCTYPE|<nvidia_smi_log", text)
     if start is None:
@@ -101,7 +101,7 @@ def parse(text: str) -> Report:
     if driver is None:
         raise VerificationError("nvidia-smi does not say which driver it is", details=[messages])
     gpus = tuple(_gpu(index, gpu, driver) for index, gpu in enumerate(root.findall("gpu")))
-    return Report(driver, cuda, gpus, messages)
+    return SmiReport(driver, cuda, gpus, messages)
 
 
 def _unreadable(text: str, error: expat.ExpatError) -> VerificationError:
@@ -124,10 +124,10 @@ def _tree(document: str) -> Element:
     return builder.close()
 
 
-def _gpu(index: int, gpu: Element, driver: str) -> Gpu:
+def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
     recovery = _value(gpu, "gpu_recovery_action")
     fabric = " ".join(filter(None, (_value(gpu, "fabric/state"), _value(gpu, "fabric/status"))))
-    return Gpu(
+    return GpuState(
         index=index,
         uuid=_text(gpu, "uuid"),
         name=_text(gpu, "product_name"),

@@ -13,7 +13,7 @@ from bake.verify.check import Check, Failed, Outcome, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
-from bake.verify.nvidia_smi import Gpu, Report
+from bake.verify.nvidia_smi import GpuState, SmiReport
 from bake.verify.shell import Shell
 from bake.verify.tensors import Tensors
 
@@ -37,7 +37,7 @@ class Proof:
 
     verified: Literal["gpu", "cpu", "no"]
     checks: tuple[Check, ...]
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[GpuState, ...] = ()
     tensors: Tensors | None = None
 
 
@@ -96,7 +96,7 @@ class _Examination:
         self.shell = shell
         self.expectation = expectation
         self.hardware: Hardware | None = None
-        self.report: Report | None = None
+        self.report: SmiReport | None = None
         self.tensors: Tensors | None = None
 
     def checks(self) -> list[tuple[str, Callable[[], str]]]:
@@ -201,7 +201,7 @@ class _Examination:
             raise Skipped("there is no GPU")
         return self.hardware
 
-    def _need_a_report(self) -> Report:
+    def _need_a_report(self) -> SmiReport:
         self._need_a_gpu()
         if self.report is None:
             raise Skipped("nvidia-smi says nothing of the GPUs")

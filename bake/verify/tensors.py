@@ -45,7 +45,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Result(_Model):
+class TensorResult(_Model):
     """`error`, `worst`: how far off, in parts of the right result's root mean square, or NaN."""
 
     operation: str
@@ -71,7 +71,7 @@ class Device(_Model):
     """`index` is None for the CPU."""
 
     index: int | None
-    results: tuple[Result, ...]
+    results: tuple[TensorResult, ...]
     failure: str | None = None
     name: str | None = None
     capability: str | None = None

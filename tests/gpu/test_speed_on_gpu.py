@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from bake.machine.bench.figures import Bench, Figure, Measured, in_words, quartiles
-from bake.machine.bench.judge import Answer
+from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import QUICK, THOROUGH
 from bake.machine.bench.page import write_page
 from tests.support.environment import REPOSITORY
@@ -44,7 +44,7 @@ def measured(how: dict[str, Any]) -> Measured:
         [PYTHON, str(PROGRAM / "measure.py"), wish], stdout=subprocess.PIPE, text=True
     )
     assert done.returncode == 0
-    answer = Answer()
+    answer = Judge()
     for line in done.stdout.splitlines():
         if figure := answer.take(line):
             value = in_words(figure.value, figure.unit)
@@ -163,7 +163,7 @@ figure.main({{"what": "multiply", "precision": {precision!r}, "device": 0, "larg
     done = subprocess.run([PYTHON, "-c", fault], stdout=subprocess.PIPE, text=True)
     said = json.loads(done.stdout.splitlines()[-1])
     line = {"line": "figure", "what": "multiply", "precision": precision, "device": 0, **said}
-    found = Answer().take(json.dumps(line))
+    found = Judge().take(json.dumps(line))
     assert found is not None
     assert found.value is None
     assert "the result is wrong" in (found.failure or "")

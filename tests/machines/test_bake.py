@@ -28,7 +28,7 @@ from bake.errors import (
 )
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.pipeline import bake, builder, finish
-from bake.pipeline.job import Workshop
+from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
@@ -82,8 +82,8 @@ def nothing_is_left(local_cloud: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def workshop(local_cloud: Path, scripts: Path, tmp_path: Path) -> Workshop:
-    return Workshop(
+def context(local_cloud: Path, scripts: Path, tmp_path: Path) -> Context:
+    return Context(
         cloud=connect(),
         payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
         scripts=scripts,
@@ -94,19 +94,19 @@ def workshop(local_cloud: Path, scripts: Path, tmp_path: Path) -> Workshop:
 
 
 def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
-    workshop: Workshop, recipe: Recipe
+    context: Context, recipe: Recipe
 ) -> None:
-    write(workshop.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
+    write(context.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
     with pytest.raises(StageError) as failure:
-        bake.bake(workshop, recipe)
+        bake.bake(context, recipe)
     assert "base ended with status 100" in failure.value.message
     assert failure.value.details[-1] == "E: Unable to locate package nvidia"
-    (log,) = workshop.builds.glob("*/base.log")
+    (log,) = context.builds.glob("*/base.log")
     assert log.read_text() == "E: Unable to locate package nvidia\n"
 
 
 def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
-    workshop: Workshop, recipe: Recipe
+    context: Context, recipe: Recipe
 ) -> None:
     body = """
         mkdir /root/ran-once  # fails when it is there
@@ -118,54 +118,54 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
             sleep 0.05
         done
         exit 7"""
-    write(workshop.scripts, "base", body)
+    write(context.scripts, "base", body)
     with pytest.raises(StageError, match="status 7"):
-        bake.bake(workshop, recipe)
-    (log,) = workshop.builds.glob("*/base.log")
+        bake.bake(context, recipe)
+    (log,) = context.builds.glob("*/base.log")
     assert log.read_text().splitlines() == [f"line {number}" for number in range(1, 41)]
 
 
 def test_a_machine_with_another_host_key_is_refused(
-    workshop: Workshop, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    context: Context, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builder.user_data
     monkeypatch.setattr(builder, "user_data", lambda host_key, end: real(keys.generate(), end))
     with pytest.raises(HostKeyError):
-        bake.bake(workshop, recipe)
+        bake.bake(context, recipe)
 
 
-def test_a_machine_that_never_answers_shows_its_console(workshop: Workshop, recipe: Recipe) -> None:
+def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe: Recipe) -> None:
     with pytest.raises(ConnectError) as failure:
-        bake.bake(replace(workshop, ssh_port=2222, boot_timeout_s=4), recipe)
+        bake.bake(replace(context, ssh_port=2222, boot_timeout_s=4), recipe)
     details = "\n".join(failure.value.details)
     assert "Its console said:" in details
     assert "Cloud-init v." in details
 
 
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
-    workshop: Workshop, recipe: Recipe
+    context: Context, recipe: Recipe
 ) -> None:
-    write(workshop.scripts, "mxnet", "echo nothing is installed")
+    write(context.scripts, "mxnet", "echo nothing is installed")
     recipe = recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
     with pytest.raises(BakeError, match="not") as failure:
-        bake.bake(workshop, recipe)
+        bake.bake(context, recipe)
     assert failure.value.details
 
 
 def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
-    workshop: Workshop, recipe: Recipe
+    context: Context, recipe: Recipe
 ) -> None:
-    write(workshop.scripts, "base", "cloud-init schema --system && exit 7")
+    write(context.scripts, "base", "cloud-init schema --system && exit 7")
     with pytest.raises(StageError, match="status 7"):
-        bake.bake(workshop, recipe)
-    (log,) = workshop.builds.glob("*/base.log")
+        bake.bake(context, recipe)
+    (log,) = context.builds.glob("*/base.log")
     assert "Valid cloud-config: system userdata" in log.read_text()
 
 
-def test_a_full_disk_is_said_with_what_to_change(workshop: Workshop, recipe: Recipe) -> None:
-    write(workshop.scripts, "base", "echo data > /dev/full")
+def test_a_full_disk_is_said_with_what_to_change(context: Context, recipe: Recipe) -> None:
+    write(context.scripts, "base", "echo data > /dev/full")
     with pytest.raises(StageError) as failure:
-        bake.bake(workshop, recipe)
+        bake.bake(context, recipe)
     assert "No space left on device" in failure.value.details[-1]
     assert "disk_gb" in failure.value.hint
 
@@ -220,7 +220,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=" ".join,
 )
 def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
-    workshop: Workshop,
+    context: Context,
     recipe: Recipe,
     phase: tuple[str, ...],
     proved: None,
@@ -228,25 +228,25 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
 ) -> None:
     console = InterruptedIn(*phase)
     if phase == ("Removing the builder",):
-        write(workshop.scripts, "base", "exit 1")  # an image that is finished would rightly stay
+        write(context.scripts, "base", "exit 1")  # an image that is finished would rightly stay
     with pytest.raises(Exit) as end, running(console):
-        bake.bake(replace(workshop, console=console), recipe)
+        bake.bake(replace(context, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(
-    workshop: Workshop, recipe: Recipe, tmp_path: Path
+    context: Context, recipe: Recipe, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RequestError, match="logs cannot be written") as refused:
-        bake.bake(replace(workshop, builds=tmp_path / "file"), recipe)
+        bake.bake(replace(context, builds=tmp_path / "file"), recipe)
     assert "BAKE_BUILDS" in refused.value.hint
 
 
 @pytest.mark.parametrize("end", ["failure", "interrupt", "success"])
 def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
-    workshop: Workshop,
+    context: Context,
     recipe: Recipe,
     proved: None,
     end: str,
@@ -258,33 +258,31 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
 
     console = InterruptedIn("base" if end == "interrupt" else "")
     if end == "failure":
-        write(workshop.scripts, "base", "exit 1")
+        write(context.scripts, "base", "exit 1")
     record = None
     with monkeypatch.context() as broken:
         broken.setattr(key_pair, "delete_key_pair", refuse)
         try:
             with running(console):
-                record = bake.bake(replace(workshop, console=console), recipe).record
+                record = bake.bake(replace(context, console=console), recipe).record
         except Exit:
             assert end != "success"
     said = capsys.readouterr().err
     (name,) = held()["key pairs"][-1:]
-    workshop.cloud.ec2("DeleteKeyPair", KeyName=name)
+    context.cloud.ec2("DeleteKeyPair", KeyName=name)
     assert f"left behind: key pair {name} (UnauthorizedOperation)" in said
     assert re.search(f"aws ec2 delete-key-pair .*--key-name {name}", said)
     if record:
-        image = find_image(workshop.cloud, record.image_id)
+        image = find_image(context.cloud, record.image_id)
         assert image is not None
-        delete_image(workshop.cloud, image)
+        delete_image(context.cloud, image)
 
 
-def test_the_image_is_kept_when_all_is_well(
-    workshop: Workshop, recipe: Recipe, proved: None
-) -> None:
-    record = bake.bake(workshop, recipe).record
+def test_the_image_is_kept_when_all_is_well(context: Context, recipe: Recipe, proved: None) -> None:
+    record = bake.bake(context, recipe).record
     assert record is not None
     assert record.image_id in held()["images"]
-    assert (workshop.builds / record.run / "record.json").is_file()
-    image = find_image(workshop.cloud, record.image_id)
+    assert (context.builds / record.run / "record.json").is_file()
+    image = find_image(context.cloud, record.image_id)
     assert image is not None
-    delete_image(workshop.cloud, image)
+    delete_image(context.cloud, image)

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from bake import catalog
 from bake.local import control
-from bake.local.control import Endpoint
+from bake.local.control import LocalCloud
 from bake.local.machines import os_images
 from bake.local.machines.engine import find_engine
 from bake.ssh.keys import KeyPair, generate
@@ -34,7 +34,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 class Cloud:
     """The cloud of this module, and the ways in which the tests reach it."""
 
-    def __init__(self, home: Path, endpoint: Endpoint, base: str) -> None:
+    def __init__(self, home: Path, endpoint: LocalCloud, base: str) -> None:
         self.home = home
         self.endpoint = endpoint
         self.base = base

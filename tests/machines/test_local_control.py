@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 from bake import catalog, files
 from bake.errors import LocalCloudError, PreflightError
 from bake.local import control
-from bake.local.control import Endpoint
+from bake.local.control import LocalCloud
 from bake.local.machines import os_images
 from bake.local.machines.engine import find_engine
 
@@ -36,7 +36,7 @@ def home() -> Iterator[Path]:
         control.down(erase=True)
 
 
-def client(endpoint: Endpoint, service: str = "ec2") -> Any:
+def client(endpoint: LocalCloud, service: str = "ec2") -> Any:
     return boto3.client(
         service,
         endpoint_url=endpoint.url,
@@ -67,7 +67,7 @@ def test_up_twice_is_one_cloud_and_down_ends_it(home: Path) -> None:
 
 
 def test_two_who_start_it_at_once_get_the_same_one(home: Path) -> None:
-    found: list[Endpoint] = []
+    found: list[LocalCloud] = []
     threads = [threading.Thread(target=lambda: found.append(control.up())) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -152,7 +152,7 @@ def test_why_it_cannot_be_started_is_told(home: Path, monkeypatch: pytest.Monkey
 
 
 def test_ubuntu_without_stand_in_is_refused_with_what_to_do() -> None:
-    nowhere = Endpoint("http://127.0.0.1:9", 22, 0)
+    nowhere = LocalCloud("http://127.0.0.1:9", 22, 0)
     with pytest.raises(PreflightError, match=r"ubuntu-18\.04 cannot be made") as caught:
         os_images.provide(nowhere, catalog.load().os_image("ubuntu-18.04"), stand_in=False)
     assert "--stand-in" in caught.value.hint

@@ -14,7 +14,7 @@ from bake import catalog
 from bake.local import control
 from bake.local.machines import layer, os_images
 from bake.local.machines.engine import Engine, find_engine
-from bake.local.machines.layer import Disk
+from bake.local.machines.layer import MachineDisk
 
 pytestmark = [
     pytest.mark.machines,
@@ -63,7 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     engine.prune("bake.test=" + LABEL["bake.test"])
 
 
-Start = Callable[..., tuple[Disk, str]]
+Start = Callable[..., tuple[MachineDisk, str]]
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def start(root: str) -> Iterator[Start]:
     engine = find_engine()
     names: list[str] = []
 
-    def started(image: str = root, command: str = "sleep 1000") -> tuple[Disk, str]:
+    def started(image: str = root, command: str = "sleep 1000") -> tuple[MachineDisk, str]:
         names.append(f"bake-test-{os.getpid()}-{len(names)}")
         arguments = ["run", "--detach", "--network=none", "--name", names[-1], *engine.limits]
         engine.call(*arguments, image, "sh", "-c", command)
-        return Disk(engine, names[-1], LABEL), names[-1]
+        return MachineDisk(engine, names[-1], LABEL), names[-1]
 
     yield started
     for name in names:
@@ -215,7 +215,7 @@ def test_machine_of_an_engine_without_folders_stands_still_for_a_commit(tmp_path
     program = tmp_path / "docker"
     program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\necho 1\n')
     program.chmod(0o755)
-    disk = Disk(Engine(str(program)), "m", {"a": "b"})
+    disk = MachineDisk(Engine(str(program)), "m", {"a": "b"})
 
     def moment() -> None:
         with calls.open("a") as noted:

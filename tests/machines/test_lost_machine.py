@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bake.aws.order import run_machine
+from bake.aws.launch import run_machine
 from bake.console.console import Console, Step
 from bake.errors import LocalCloudError, LostError
 from bake.local import control

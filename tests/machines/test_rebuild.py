@@ -22,7 +22,7 @@ from bake.local.machines import os_images
 from bake.pipeline import rebuild as schedule
 from bake.pipeline.bake import Options
 from bake.pipeline.preview import Preview, preview
-from bake.pipeline.rebuild import Report
+from bake.pipeline.rebuild import RecipeReport
 from tests.support.kitchen import Kitchen, Witness, machines_ever
 from tests.support.leftovers import held
 
@@ -42,7 +42,7 @@ class Plant:
         self.kitchen.recipe(name, *stages, **changes)
         self.names = tuple(dict.fromkeys((*self.names, name)))
 
-    def rebuild(self, *, limit: int | None = LIMIT) -> dict[str, Report]:
+    def rebuild(self, *, limit: int | None = LIMIT) -> dict[str, RecipeReport]:
         """Reports by recipe; a new one must be said of each recipe, and of nothing else."""
         candidates, refused = schedule.look(self.kitchen.orders(*self.names))
         reports = schedule.rebuild(candidates, refused, Options(machines=3), limit=limit)
@@ -75,7 +75,7 @@ def parameters() -> list[str]:
     return [parameter["Name"] for page in found for parameter in page["Parameters"]]
 
 
-def statuses(reports: dict[str, Report]) -> dict[str, str]:
+def statuses(reports: dict[str, RecipeReport]) -> dict[str, str]:
     return {name: report.status for name, report in reports.items()}
 
 

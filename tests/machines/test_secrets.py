@@ -23,7 +23,7 @@ from bake.console.console import Console
 from bake.console.redaction import Redactor
 from bake.errors import RequestError, StageError
 from bake.machine import ssh_config
-from bake.machine.launch import Wish, launch
+from bake.machine.launch import LaunchRequest, launch
 from bake.pipeline.secrets import LONGEST_B, read_secrets, revealed
 from bake.recipe.recipe import Recipe, Secret, find
 from bake.ssh.connection import Connection
@@ -210,7 +210,7 @@ def a_machine_of(image: Image) -> Iterator[Connection]:
     """Launched from it, and reached; nothing of it is there afterwards."""
     cloud, ec2 = connect_to_aws(), boto3.client("ec2")
     before, port = held(), int(os.environ["BAKE_SSH_PORT"])
-    wish = Wish(instance_types=("g4dn.xlarge",), name="reader")
+    wish = LaunchRequest(instance_types=("g4dn.xlarge",), name="reader")
     launched = launch(cloud, image, wish, ssh_port=port, console=Console())
     machine = launched.machine
     try:

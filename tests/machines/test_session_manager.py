@@ -91,7 +91,7 @@ def start(cloud: Cloud, name: str, **more: Any) -> Machine:
     base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
     image = find_image(cloud, base.image_id)
     assert image is not None
-    wish = launch.Wish(
+    wish = launch.LaunchRequest(
         instance_types=("g4dn.xlarge",), key="bake-hidden", name=name, via="ssm", **more
     )
     port = int(os.environ["BAKE_SSH_PORT"])
@@ -252,7 +252,7 @@ def test_what_is_missing_here_is_said_before_anything_is_started(
     monkeypatch.setenv("PATH", str(tmp_path))
     with aws_in_process() as aws:
         image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
-        wish = launch.Wish(instance_types=("g4dn.xlarge",), via="ssm")
+        wish = launch.LaunchRequest(instance_types=("g4dn.xlarge",), via="ssm")
         with pytest.raises(RequestError, match="needs session-manager-plugin") as refused:
             launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
         assert "install-plugin" in refused.value.hint

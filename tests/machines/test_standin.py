@@ -270,14 +270,14 @@ def test_condas_settings_are_kept(conda: Path) -> None:
 
 def test_a_gpu_build_becomes_one_that_requires_the_cpu_build() -> None:
     wheel = wheels.stand_in_for(Requirement("mxnet-cu101==1.7.0"))
-    assert wheel == wheels.Wheel("mxnet-cu101", "1.7.0", ("mxnet==1.7.0.post2",))
+    assert wheel == wheels.StandInWheel("mxnet-cu101", "1.7.0", ("mxnet==1.7.0.post2",))
     wheel = wheels.stand_in_for(Requirement("mxnet-cu112==1.9.1"))
-    assert wheel == wheels.Wheel("mxnet-cu112", "1.9.1", ("mxnet==1.9.1",))
+    assert wheel == wheels.StandInWheel("mxnet-cu112", "1.9.1", ("mxnet==1.9.1",))
 
 
 def test_cuda_libraries_become_wheels_without_contents() -> None:
     wheel = wheels.stand_in_for(Requirement("nvidia-cudnn-cu11==8.6.0.163"))
-    assert wheel == wheels.Wheel("nvidia-cudnn-cu11", "8.6.0.163")
+    assert wheel == wheels.StandInWheel("nvidia-cudnn-cu11", "8.6.0.163")
 
 
 def test_what_needs_no_gpu_is_real() -> None:
@@ -285,7 +285,7 @@ def test_what_needs_no_gpu_is_real() -> None:
 
 
 def test_a_stand_in_wheel_is_a_wheel(tmp_path: Path) -> None:
-    wheel = wheels.Wheel("mxnet-cu101", "1.7.0", ("mxnet==1.7.0.post2",))
+    wheel = wheels.StandInWheel("mxnet-cu101", "1.7.0", ("mxnet==1.7.0.post2",))
     path = tmp_path / wheel.file_name
     path.write_bytes(wheel.build())
     assert wheel.build() == path.read_bytes()
@@ -327,7 +327,7 @@ def test_what_was_fetched_once_needs_no_network(
     monkeypatch.setattr(wheels, "_resolve", lambda lines: "six==1.0\n")
 
     def fetch(resolved: str, folder: Path) -> None:
-        (folder / "six-1.0-py3-none-any.whl").write_bytes(wheels.Wheel("six", "1.0").build())
+        (folder / "six-1.0-py3-none-any.whl").write_bytes(wheels.StandInWheel("six", "1.0").build())
 
     monkeypatch.setattr(wheels, "_fetch", fetch)
     wheels.provide(tmp_path, ["six==1.0"])

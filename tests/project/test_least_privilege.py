@@ -29,9 +29,9 @@ from bake.aws.failures import forget_failures, note_failure
 from bake.aws.image import create_image, delete_image, deregister_image
 from bake.aws.image_copy import copy_image
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
+from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.lease import Lease, lease
 from bake.aws.machine import console_output, end, start, stop, tag, terminate
-from bake.aws.order import Order, remove_machine, run_machine
 from bake.aws.price import on_demand, refusals, spot
 from bake.aws.quota import ask_for_more, read_quota
 from bake.aws.reap import find
@@ -48,7 +48,7 @@ from bake.aws.tags import ENDS, Run, new_run, specifications
 from bake.errors import BakeError, CloudError
 from bake.images.retention import Verdict, judge, kept_by_users, remove
 from bake.local.api.policy import Need, allows, as_list
-from bake.pipeline.preflight import Ground, preflight
+from bake.pipeline.preflight import PreflightResult, preflight
 from tests.support.aws_in_process import ACCOUNT, REGION, public_key
 from tests.support.iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without
 
@@ -116,13 +116,15 @@ def a_recipe() -> Any:
     return SimpleNamespace(base="ubuntu-18.04", builder=builder)
 
 
-def an_order(ground: Ground, key: str, group: str, run: Run, image_id: str = "") -> Order:
+def an_order(
+    ground: PreflightResult, key: str, group: str, run: Run, image_id: str = ""
+) -> LaunchSpec:
     base = ground.base_image
     image_id = image_id or base.image_id
-    return Order(image_id, base.root_device_name, 64, key, group, "#!", run.temporary())
+    return LaunchSpec(image_id, base.root_device_name, 64, key, group, "#!", run.temporary())
 
 
-def bake(cloud: Cloud, run: Run, ground: Ground) -> Any:
+def bake(cloud: Cloud, run: Run, ground: PreflightResult) -> Any:
     vpc_id = ground.placements[0].vpc_id
     with key_pair(cloud, run, public_key()) as key:
         group = create_security_group(
@@ -157,7 +159,7 @@ def bake(cloud: Cloud, run: Run, ground: Ground) -> Any:
     return image, wait_until_completed(cloud, checkpoint)
 
 
-def resume(cloud: Cloud, run: Run, ground: Ground, image_id: str) -> None:
+def resume(cloud: Cloud, run: Run, ground: PreflightResult, image_id: str) -> None:
     """On the spot market, from a checkpoint, and lost: what there is of it is found by its tag."""
     placement = ground.placements[0]
     on_spot = type(placement)(**{**vars(placement), "market": "spot"})
@@ -170,7 +172,7 @@ def resume(cloud: Cloud, run: Run, ground: Ground, image_id: str) -> None:
         remove_security_groups(cloud, run.id)
 
 
-def launch_and_end(account: Account, cloud: Cloud, ground: Ground) -> None:
+def launch_and_end(account: Account, cloud: Cloud, ground: PreflightResult) -> None:
     """In a reservation, which is the account's and none of ours."""
     place, image_id = ground.placements[0], ground.base_image.image_id
     made = account.aws.cloud.ec2(
@@ -186,7 +188,7 @@ def launch_and_end(account: Account, cloud: Cloud, ground: Ground) -> None:
     import_key_pair(cloud, "bake-me", public_key(), tags)
     assert find_key_pair(cloud, "bake-me")
     group = create_security_group(cloud, run, tags, vpc_id=place.vpc_id, cidr="192.0.2.1/32")
-    order = Order(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
+    order = LaunchSpec(image_id, "/dev/sda1", 64, "bake-me", group, "#!", tags, stays=True)
     machine = run_machine(cloud, run, order, [place])
     assert console_output(cloud, machine.instance_id), "no console: ec2:GetConsoleOutput"
     tag(cloud, machine.instance_id, {ENDS: "2026-11-21T20:00:00Z"})

@@ -33,8 +33,8 @@ from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
+from bake.aws.launch import LaunchSpec
 from bake.aws.market import Placement
-from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
 from bake.local.api.reservations import CapacityReservations
 
@@ -153,10 +153,12 @@ class Aws:
             instance_type, REGION + zone, subnet["SubnetId"], subnet["VpcId"], **fields
         )
 
-    def order(self, key_name: str, group_id: str, **more: Any) -> Order:
+    def order(self, key_name: str, group_id: str, **more: Any) -> LaunchSpec:
         image_id = self.image_ids()[0]
         fields = {"tags": self.run.temporary(), **more}
-        return Order(image_id, "/dev/sda1", 64, key_name, group_id, "#cloud-config\n", **fields)
+        return LaunchSpec(
+            image_id, "/dev/sda1", 64, key_name, group_id, "#cloud-config\n", **fields
+        )
 
     # What goes wrong
 

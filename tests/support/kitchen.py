@@ -27,7 +27,7 @@ from bake.aws.client.session import Cloud, connect
 from bake.console.console import Console
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.pipeline import bake as pipeline
-from bake.pipeline.job import Workshop
+from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe, Secret
@@ -161,7 +161,7 @@ class Kitchen:
         values = {"stages": [*stages, "seal"], **changes}
         (self.folder / f"{name}.json").write_text(json.dumps(values))
 
-    def orders(self, *names: str) -> list[pipeline.Order]:
+    def orders(self, *names: str) -> list[pipeline.BakeRequest]:
         """For who bakes them in another way, or looks at them."""
         return orders(self.folder, names, cloud=self.cloud)
 
@@ -222,8 +222,8 @@ def orders(
     *,
     console: Console | None = None,
     cloud: Cloud | None = None,
-) -> list[pipeline.Order]:
-    workshop = Workshop(
+) -> list[pipeline.BakeRequest]:
+    context = Context(
         cloud=cloud or connect(),
         payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
         scripts=folder / "scripts",
@@ -231,7 +231,7 @@ def orders(
         console=console or Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
-    return [(workshop, load(folder, name)) for name in names]
+    return [(context, load(folder, name)) for name in names]
 
 
 def bake(

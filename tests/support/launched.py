@@ -9,8 +9,8 @@ from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.key_pair import find_key_pair, import_key_pair
+from bake.aws.launch import LaunchSpec, run_machine
 from bake.aws.machine import Machine, terminate
-from bake.aws.order import Order, run_machine
 from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import LOGIN_USER, new_run
@@ -37,7 +37,7 @@ def launched(
         import_key_pair(cloud, key, public_half(path), run.lasting(key))
     host_key = keys.generate()
     tags = run.lasting(name)
-    order = Order(
+    order = LaunchSpec(
         image_id=image.image_id,
         root_device_name=image.root_device_name,
         disk_gb=image.size_gb,

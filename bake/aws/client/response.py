@@ -9,7 +9,7 @@ from bake.aws.tags import moment
 from bake.errors import NoAnswerError
 
 
-class Answer(dict[str, Any]):
+class Response(dict[str, Any]):
     """A structure of an answer. To take a member that is not there is a NoAnswerError.
 
     What can be done without is asked for with `get`.
@@ -46,5 +46,5 @@ class Answer(dict[str, Any]):
 
 def _legible(member: Any, action: str) -> Any:
     if isinstance(member, dict):
-        return Answer(member, action)
+        return Response(member, action)
     return [_legible(each, action) for each in member] if isinstance(member, list) else member

@@ -19,13 +19,13 @@ from bake import __version__
 from bake.aws.client.cloud_time import CloudTime
 from bake.aws.client.denial import decoded, not_found
 from bake.aws.client.errors import DENIED, refusal
-from bake.aws.client.response import Answer
+from bake.aws.client.response import Response
 from bake.aws.client.retry import patiently
 from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
 from bake.errors import AccessError, CloudError
 
-__all__ = ["Answer", "Cloud", "connect", "enabled_regions", "pages"]
+__all__ = ["Cloud", "Response", "connect", "enabled_regions", "pages"]
 
 # Many bakes of one process share their clients: a thread of each may be in a call.
 _BASE = Config(
@@ -107,7 +107,7 @@ class Cloud:
         """
         return self._time.now()
 
-    def ec2(self, operation: str, **params: Any) -> Answer:
+    def ec2(self, operation: str, **params: Any) -> Response:
         """Asked again for a minute and a half where AWS is busy, or not to be reached."""
         ask = partial(_call, self._client("ec2", _PATIENT), operation, params)
         try:
@@ -118,7 +118,7 @@ class Cloud:
                 raise decoded(self.sts, found) from None
             raise
 
-    def ec2_at_once(self, operation: str, **params: Any) -> Answer:
+    def ec2_at_once(self, operation: str, **params: Any) -> Response:
         """The same, asked once."""
         try:
             return _call(self._client("ec2", _AT_ONCE), operation, params)
@@ -127,25 +127,25 @@ class Cloud:
                 raise decoded(self.sts, error) from None
             raise
 
-    def quotas(self, operation: str, **params: Any) -> Answer:
+    def quotas(self, operation: str, **params: Any) -> Response:
         return _call(self._client("service-quotas", _PATIENT), operation, params)
 
-    def ssm(self, operation: str, **params: Any) -> Answer:
+    def ssm(self, operation: str, **params: Any) -> Response:
         return _call(self._client("ssm", _PROMPT), operation, params)
 
-    def sts(self, operation: str, **params: Any) -> Answer:
+    def sts(self, operation: str, **params: Any) -> Response:
         return _call(self._client("sts", _PROMPT), operation, params)
 
-    def iam(self, operation: str, **params: Any) -> Answer:
+    def iam(self, operation: str, **params: Any) -> Response:
         return _call(self._client("iam", _PROMPT), operation, params)
 
-    def secrets(self, operation: str, **params: Any) -> Answer:
+    def secrets(self, operation: str, **params: Any) -> Response:
         return _call(self._client("secretsmanager", _PROMPT), operation, params)
 
-    def pricing(self, operation: str, **params: Any) -> Answer:
+    def pricing(self, operation: str, **params: Any) -> Response:
         return _call(self._client("pricing", _PRICING), operation, params)
 
-    def pages(self, operation: str, key: str, **params: Any) -> Iterator[Answer]:
+    def pages(self, operation: str, key: str, **params: Any) -> Iterator[Response]:
         """Every item under `key` of an EC2 call, over all of its pages."""
         return pages(self.ec2, operation, key, **params)
 
@@ -190,7 +190,7 @@ def connect(
     return Cloud(session, identity["Account"], clock=clock, time=time, caller=who)
 
 
-def pages(ask: Callable[..., Answer], operation: str, key: str, **params: Any) -> Iterator[Any]:
+def pages(ask: Callable[..., Response], operation: str, key: str, **params: Any) -> Iterator[Any]:
     """Every item under `key` of a call, over all of its pages; `ask` is a method of `Cloud`."""
     token: dict[str, str] = {}
     while True:
@@ -205,11 +205,11 @@ def _no_access(error: CloudError) -> AccessError:
     return AccessError("No access to AWS", hint=error.hint, code=error.code, reason=error.reason)
 
 
-def _call(client: Any, operation: str, params: dict[str, Any]) -> Answer:
+def _call(client: Any, operation: str, params: dict[str, Any]) -> Response:
     action = f"{client.meta.service_model.signing_name}:{operation}"
     try:
         # boto3's methods are in snake case; what AWS, IAM and the errors say is not.
         answer = getattr(client, xform_name(operation))(**params)
     except (ClientError, BotoCoreError, ResponseParserError) as error:
         raise refusal(error, action) from None
-    return Answer(answer, action)
+    return Response(answer, action)

@@ -10,7 +10,7 @@ from bake.cli.views.images import _proved
 from bake.console.console import Console, error_document
 from bake.console.format import duration
 from bake.pipeline.bake import Outcome
-from bake.pipeline.rebuild import Report
+from bake.pipeline.rebuild import RecipeReport
 from bake.plan.lock import Lock
 
 KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
@@ -60,7 +60,7 @@ def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     )
 
 
-def show_reports(console: Console, reports: Sequence[Report]) -> None:
+def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
     """What came of a rebuild."""
     if not console.json:
         for each in reports:
@@ -85,7 +85,7 @@ def show_reports(console: Console, reports: Sequence[Report]) -> None:
     )
 
 
-def report_document(report: Report) -> dict[str, Any]:
+def report_document(report: RecipeReport) -> dict[str, Any]:
     values = {key: value for key, value in vars(report).items() if key != "error"}
     return values | {"error": error_document(report.error)}
 

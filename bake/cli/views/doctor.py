@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 
 from bake.console.console import Console
-from bake.pipeline.doctor import Check, Diagnosis
+from bake.pipeline.doctor import DoctorResult, Prerequisite
 
 
-def show(console: Console, diagnosis: Diagnosis) -> None:
+def show(console: Console, diagnosis: DoctorResult) -> None:
     """A table, then what to do about each, and what to add to the policy."""
     checks = diagnosis.checks
     console.table(["what", "is", "why"], list(_rows(checks)), empty="")
@@ -33,7 +33,7 @@ def show(console: Console, diagnosis: Diagnosis) -> None:
         console.result(document)
 
 
-def _rows(checks: Sequence[Check]) -> Iterator[list[str]]:
+def _rows(checks: Sequence[Prerequisite]) -> Iterator[list[str]]:
     """One for each, but for permissions that could not be asked: they are many, for few reasons."""
     unknown: dict[str, list[str]] = {}
     for check in checks:
@@ -46,5 +46,5 @@ def _rows(checks: Sequence[Check]) -> Iterator[list[str]]:
             yield ["permissions", check.outcome, f"{check.detail}: {', '.join(actions)}"]
 
 
-def _is_unknown(check: Check) -> bool:
+def _is_unknown(check: Prerequisite) -> bool:
     return check.outcome == "not asked" and ":" in check.subject

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bake.console.format import duration
 from bake.errors import BakeError
-from bake.pipeline.rebuild import Report, Status
+from bake.pipeline.rebuild import RecipeReport, Status
 
 # GitHub, "Workflow commands", "Step isolation and limits": "a maximum size of 1MiB" per step.
 MOST_BYTES = 1024 * 1024
@@ -33,7 +33,7 @@ _SPOKEN: Mapping[Status, str] = {
 _COLUMNS = ("recipe", "what happened", "why", "image", "proved", "time", "cost")
 
 
-def summary(reports: Sequence[Report]) -> str:
+def summary(reports: Sequence[RecipeReport]) -> str:
     """Markdown for people: a row for each recipe, and below it the failures in full."""
     lines = [f"## Rebuild: {headline(reports)}", ""]
     if reports:
@@ -44,7 +44,7 @@ def summary(reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-def headline(reports: Sequence[Report]) -> str:
+def headline(reports: Sequence[RecipeReport]) -> str:
     """`2 baked, 1 failed, 3 with nothing to do`."""
     counts = Counter(each.status for each in reports)
     words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
@@ -77,7 +77,7 @@ def cut(text: str, size: int) -> str:
     return whole + (close if is_open else "\n") + more
 
 
-def _report_row(each: Report) -> str:
+def _report_row(each: RecipeReport) -> str:
     return _row(
         (
             _cell(each.recipe),

@@ -13,7 +13,7 @@ from bake.aws.image import Image
 from bake.console.console import Console, error_document, folded
 from bake.console.format import duration, in_short
 from bake.images.copies import Copied
-from bake.images.retention import Removal, Verdict
+from bake.images.retention import ImageRemoval, Verdict
 from bake.machine import fit
 
 # From here on there is room for what else a person may want to know.
@@ -109,7 +109,7 @@ def copy_document(copied: Copied) -> dict[str, Any]:
 def show_verdicts(
     console: Console,
     verdicts: Sequence[Verdict],
-    removals: Sequence[Removal] | None,
+    removals: Sequence[ImageRemoval] | None,
     usd_per_gb_month: float | None,
 ) -> None:
     """What may go and what is kept; before that, whole, what AWS would not remove.

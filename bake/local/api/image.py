@@ -25,7 +25,7 @@ def timestamp(moment: datetime) -> str:
 
 
 @dataclass(frozen=True)
-class Reason:
+class StateReason:
     code: str
     message: str
 
@@ -96,7 +96,7 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
     block_device_mappings: list[dict[str, Any]]
     description: str = ""
     state: str = "pending"
-    state_reason: Reason | None = None
+    state_reason: StateReason | None = None
     architecture: str = "x86_64"
     image_owner_alias: str | None = None
     public: bool = False
@@ -172,7 +172,7 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
         self.state = "available"
 
     def fail(self, message: str) -> None:
-        self.state, self.state_reason = "failed", Reason("Client.InternalError", message)
+        self.state, self.state_reason = "failed", StateReason("Client.InternalError", message)
 
 
 def _filter_value(
@@ -211,7 +211,7 @@ def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, datetime):
             values[name] = value.isoformat()
-        elif isinstance(value, Reason):
+        elif isinstance(value, StateReason):
             values[name] = [value.code, value.message]
     return {**values, "tags": dict(resource.ec2_backend.tags.get(resource.id, {}))}
 
@@ -224,7 +224,7 @@ def restore(kind: type, backend: Any, values: dict[str, Any]) -> Any:
         if values.get(name):
             values[name] = datetime.fromisoformat(values[name])
     if values.get("state_reason"):
-        values["state_reason"] = Reason(*values["state_reason"])
+        values["state_reason"] = StateReason(*values["state_reason"])
     resource = kind(ec2_backend=backend, **values)
     resource.add_tags(tags)
     return resource

@@ -24,7 +24,7 @@ from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
 from bake.errors import LocalCloudError
 from bake.local.machines import metadata
-from bake.local.machines.machine import Ending, Machine, Seed
+from bake.local.machines.machine import Ending, LocalMachine, Seed
 from bake.local.site import Site
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     """moto's instance, and the life of its machine."""
 
     site: Site
-    machine: Machine
+    machine: LocalMachine
     spot_instance_request_id: str | None = None
     terminated_at: datetime | None = None
     has_public_address: bool = True

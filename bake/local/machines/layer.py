@@ -42,7 +42,7 @@ class Kept:
 
 
 @dataclass
-class Disk:
+class MachineDisk:
     """The disk of one machine. Its methods are called one after the other."""
 
     engine: Engine

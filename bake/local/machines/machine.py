@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bake.errors import LocalCloudError
 from bake.local.machines.engine import Engine
-from bake.local.machines.layer import Disk
+from bake.local.machines.layer import MachineDisk
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Seed:
         user_data.write_bytes(self.user_data)
 
 
-class Machine:
+class LocalMachine:
     """One container and the folder of what it is given.
 
     Every method blocks until it is done. What changes the container takes its turn, and nothing
@@ -95,7 +95,7 @@ class Machine:
         self.address = address
         self.port = port
         self.labels = labels
-        self._disk = Disk(engine, name, labels)
+        self._disk = MachineDisk(engine, name, labels)
         self._turn = threading.Lock()
         self._removed = False
 

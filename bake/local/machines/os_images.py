@@ -23,7 +23,7 @@ from pathlib import Path
 from bake import files as folders
 from bake.catalog import OsImage
 from bake.errors import LocalCloudError, PreflightError
-from bake.local.control import Endpoint
+from bake.local.control import LocalCloud
 from bake.local.machines.engine import Engine, find_engine
 
 FILES = Path(__file__).with_name("files")
@@ -54,7 +54,7 @@ class _Root:
 
 
 def provide(
-    endpoint: Endpoint,
+    endpoint: LocalCloud,
     os_image: OsImage,
     *,
     stand_in: bool,
@@ -85,7 +85,7 @@ def provide(
 
 
 def _register(
-    endpoint: Endpoint, os_image: OsImage, root: _Root, *, region: str, stand_in: bool
+    endpoint: LocalCloud, os_image: OsImage, root: _Root, *, region: str, stand_in: bool
 ) -> str:
     day = root.made_at.strftime("%Y%m%d")
     serial = root.layer.rpartition(":")[2][:8]

@@ -35,7 +35,7 @@ _EPOCH = (2026, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Wheel:
+class StandInWheel:
     """A stand-in wheel: a name, a version, what it requires, and nothing inside."""
 
     name: str
@@ -62,7 +62,7 @@ class Wheel:
         return buffer.getvalue()
 
 
-def stand_in_for(requirement: Requirement) -> Wheel | None:
+def stand_in_for(requirement: Requirement) -> StandInWheel | None:
     """The wheel that takes the place of a GPU build, or None for one that is real."""
     name = canonicalize_name(requirement.name)
     if not re.fullmatch(r"mxnet-cu\d+|nvidia-.+-cu\d+", name):
@@ -71,8 +71,8 @@ def stand_in_for(requirement: Requirement) -> Wheel | None:
     if not version:
         raise LocalCloudError(f"The stand-in for {name} must know its version: {requirement}")
     if name.startswith("nvidia-"):
-        return Wheel(name, version)
-    return Wheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))
+        return StandInWheel(name, version)
+    return StandInWheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))
 
 
 def provide(root: Path, requirements: Iterable[str]) -> None:
@@ -94,10 +94,10 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
     _write_index(root / "simple", files)
 
 
-def _separate(lines: Iterable[str]) -> tuple[list[str], list[Wheel]]:
+def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
     """The lines to ask PyPI for, and the stand-ins."""
     real: dict[str, None] = {"pip": None}
-    stand_ins: list[Wheel] = []
+    stand_ins: list[StandInWheel] = []
     environment = {key: str(value) for key, value in {**default_environment(), **_MACHINE}.items()}
     for line in lines:
         requirement = Requirement(line)

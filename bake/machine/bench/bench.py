@@ -20,8 +20,8 @@ from bake.errors import BakeError, RequestError
 from bake.machine import fit, ssh_config
 from bake.machine.bench import page
 from bake.machine.bench.figures import Bench, Measured
-from bake.machine.bench.measure import Course, measure
-from bake.machine.launch import Wish, launch, own_key_pair
+from bake.machine.bench.measure import BenchRun, measure
+from bake.machine.launch import LaunchRequest, launch, own_key_pair
 from bake.machine.lifetime import Lifetime
 from bake.record.builds import make_folder
 from bake.threads import TaskGroup
@@ -30,24 +30,28 @@ from bake.threads import TaskGroup
 LIFETIME = Lifetime(ttl=timedelta(hours=2), at_end="terminate")
 
 
-def a_course(cloud: Cloud, recipe: str, builds: Path, *, ssh_port: int, quick: bool) -> Course:
+def new_bench_run(
+    cloud: Cloud, recipe: str, builds: Path, *, ssh_port: int, quick: bool
+) -> BenchRun:
     """Nothing is written yet."""
     run = new_run(recipe, now=cloud.now())
-    return Course(run, builds / run.id, ssh_port, quick)
+    return BenchRun(run, builds / run.id, ssh_port, quick)
 
 
-def bench_machine(cloud: Cloud, machine: Machine, course: Course, console: Console) -> Bench:
+def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Bench:
     """Of a machine that runs, and goes on running. RequestError where it cannot be reached."""
-    ssh_config.host_of(cloud, machine, ssh_port=course.ssh_port)
-    make_folder(course.folder)
-    return _written(cloud, course, [measure(cloud, machine, course, console)], machine.image_id)
+    ssh_config.host_of(cloud, machine, ssh_port=bench_run.ssh_port)
+    make_folder(bench_run.folder)
+    return _written(
+        cloud, bench_run, [measure(cloud, machine, bench_run, console)], machine.image_id
+    )
 
 
 def bench_image(
     cloud: Cloud,
     image: Image,
     instance_types: Sequence[str],
-    course: Course,
+    bench_run: BenchRun,
     console: Console,
     *,
     market: Market = "on-demand",
@@ -70,8 +74,8 @@ def bench_image(
         )
     known = catalog.load()
     fit.refuse_unfit(known, fit.contents(known, image.tags, image.architecture), instance_types)
-    make_folder(course.folder)
-    own_key_pair(cloud, course.run, None)  # now, and not by several of them at the same time
+    make_folder(bench_run.folder)
+    own_key_pair(cloud, bench_run.run, None)  # now, and not by several of them at the same time
     several = len(instance_types) > 1
     consoles = {name: console.named(name) if several else console for name in instance_types}
     clouds = {name: cloud.apart() for name in instance_types}
@@ -81,7 +85,7 @@ def bench_image(
             while waiting or group.running:
                 while waiting and len(group.running) < jobs:
                     name = waiting.pop(0)
-                    where = (clouds[name], image, name, market, course, consoles[name])
+                    where = (clouds[name], image, name, market, bench_run, consoles[name])
                     group.start(name, partial(_on_its_own, *where, alone=not several))
                 name, measured = group.next()
                 found[name] = measured
@@ -94,7 +98,7 @@ def bench_image(
         for leftover in each.leftovers:
             consoles[name].warn(str(leftover))
     in_order = [found[name] for name in instance_types]
-    return _written(cloud, course, in_order, image.image_id, image.name)
+    return _written(cloud, bench_run, in_order, image.image_id, image.name)
 
 
 def _on_its_own(
@@ -102,23 +106,23 @@ def _on_its_own(
     image: Image,
     kind: str,
     market: Market,
-    course: Course,
+    bench_run: BenchRun,
     console: Console,
     *,
     alone: bool,
 ) -> Measured:
     """On a machine that is there for this. `alone`: no other kind is measured."""
-    wish = Wish(
+    wish = LaunchRequest(
         instance_types=(kind,),
         markets=(market,),
-        name=f"bench-{kind}-{course.run.id[-6:]}",
+        name=f"bench-{kind}-{bench_run.run.id[-6:]}",
         lifetime=LIFETIME,
     )
     try:
         with clean_up(cloud.leftovers) as stack:
-            launched = launch(cloud, image, wish, ssh_port=course.ssh_port, console=console)
+            launched = launch(cloud, image, wish, ssh_port=bench_run.ssh_port, console=console)
             stack.callback(_end, cloud, launched.machine, console)
-            return measure(cloud, launched.machine, course, console)
+            return measure(cloud, launched.machine, bench_run, console)
     except BakeError as error:
         if alone:
             raise
@@ -138,21 +142,21 @@ def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
 
 
 def _written(
-    cloud: Cloud, course: Course, found: Sequence[Measured], image_id: str, name: str = ""
+    cloud: Cloud, bench_run: BenchRun, found: Sequence[Measured], image_id: str, name: str = ""
 ) -> Bench:
     bench = Bench(
-        run=course.run.id,
+        run=bench_run.run.id,
         region=cloud.region,
         image_id=image_id,
         image_name=name,
-        recipe=course.run.recipe,
-        quick=course.quick,
+        recipe=bench_run.run.recipe,
+        quick=bench_run.quick,
         machines=tuple(found),
-        started_at=course.run.started_at,
+        started_at=bench_run.run.started_at,
         ended_at=cloud.now(),
     )
-    bench.write(course.folder)
-    page.write_page(bench, course.folder)
+    bench.write(bench_run.folder)
+    page.write_page(bench, bench_run.folder)
     return bench
 
 

@@ -94,7 +94,7 @@ class Figure(Value):
         return (self.high - self.low) / self.value
 
 
-class Gpu(Value):
+class MeasuredGpu(Value):
     """`max_sm_mhz` and the like are the driver's, None where it does not say. `busy_percent` is of
     before anything was measured."""
 
@@ -109,7 +109,7 @@ class Gpu(Value):
     busy_percent: float | None = None
 
 
-class Machine(Value):
+class MeasuredMachine(Value):
     """What measured itself. `gpus` are those that the framework computes on; `load` is the average
     of the minute before."""
 
@@ -121,7 +121,7 @@ class Machine(Value):
     cpus: Annotated[int, Field(ge=1)] = 1
     load: float = 0.0
     driver_sees: Annotated[int, Field(ge=0)] = 0
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[MeasuredGpu, ...] = ()
     failure: str | None = None
 
     @property
@@ -146,7 +146,7 @@ class Measured(Value):
     market: str = ""
     usd_per_hour: float | None = None
     image_id: str = ""
-    machine: Machine = Machine()
+    machine: MeasuredMachine = MeasuredMachine()
     figures: tuple[Figure, ...] = ()
     seconds: float = 0.0
     failure: str | None = None

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from bake import files
-from bake.machine.bench.figures import Figure, Machine, Precision, Value, Watched, What
+from bake.machine.bench.figures import Figure, MeasuredMachine, Precision, Value, Watched, What
 
 UNITS: Mapping[str, str] = {"multiply": "FLOP/s", "train": "images/s"}  # or bytes
 
@@ -98,11 +98,11 @@ class _Taken(Value):
         return None
 
 
-class Answer:
+class Judge:
     """Takes the program's lines as they come. What is no document of ours is left out."""
 
     def __init__(self) -> None:
-        self.machine = Machine()
+        self.machine = MeasuredMachine()
         self.figures: list[Figure] = []
         self.doing: str | None = None
         self.ended = False
@@ -118,7 +118,7 @@ class Answer:
         try:
             match said.get("line"):
                 case "machine":
-                    self.machine = Machine.model_validate(said)
+                    self.machine = MeasuredMachine.model_validate(said)
                 case "begins":
                     begun = _Taken.model_validate({**said, "failure": "it has not ended"})
                     self.doing = begun.judged().name

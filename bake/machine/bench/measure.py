@@ -23,7 +23,7 @@ from bake.errors import BakeError, LostError, RemoteError, StageError
 from bake.files import on_machine
 from bake.machine import ssh_config
 from bake.machine.bench.figures import Figure, Measured, failed, in_words
-from bake.machine.bench.judge import Answer
+from bake.machine.bench.judge import Judge
 from bake.machine.boot import login_user
 from bake.machine.cost import costs
 from bake.machine.watch import Watch
@@ -46,7 +46,7 @@ _ALL_S = 90 * 60
 
 
 @dataclass(frozen=True)
-class Course:
+class BenchRun:
     """One run of the benchmark: who it is, where its results go, and how."""
 
     run: Run
@@ -55,14 +55,14 @@ class Course:
     quick: bool = False
 
 
-def measure(cloud: Cloud, machine: Machine, course: Course, console: Console) -> Measured:
+def measure(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Measured:
     """How fast it is. Where it is lost on the way, or out of reach, the failure says so."""
     began = monotonic()
-    answer = Answer()
+    answer = Judge()
     failure = None
     with console.step("Measuring") as step:
         try:
-            _ask(cloud, machine, course, step, answer, console)
+            _ask(cloud, machine, bench_run, step, answer, console)
         except (LostError, RemoteError) as error:
             failure = _why(error, answer)
         failure = failure or answer.machine.failure
@@ -88,7 +88,7 @@ def measure(cloud: Cloud, machine: Machine, course: Course, console: Console) ->
 
 
 def _ask(
-    cloud: Cloud, machine: Machine, course: Course, step: Step, answer: Answer, console: Console
+    cloud: Cloud, machine: Machine, bench_run: BenchRun, step: Step, answer: Judge, console: Console
 ) -> None:
     def on_line(line: str) -> None:
         figure = answer.take(line)
@@ -96,7 +96,7 @@ def _ask(
         if figure is not None and figure.value is not None:
             console.note(f"  {_line(figure)}")
 
-    host = ssh_config.host_of(cloud, machine, ssh_port=course.ssh_port)
+    host = ssh_config.host_of(cloud, machine, ssh_port=bench_run.ssh_port)
     with ssh_config.connection(host) as connection:
         Watch(cloud, machine, connection, console).while_it_lives(
             partial(
@@ -111,14 +111,14 @@ def _ask(
                         "LOGIN_USER": login_user(machine.tags),
                         "PROGRAM": _program(),
                         "WISH": json.dumps(
-                            {**(QUICK if course.quick else THOROUGH), "limit_s": _ONE_S}
+                            {**(QUICK if bench_run.quick else THOROUGH), "limit_s": _ONE_S}
                         ),
                     },
                 ),
-                log=course.folder / f"{machine.instance_id}.log",
+                log=bench_run.folder / f"{machine.instance_id}.log",
                 on_line=on_line,
                 timeout_s=_ALL_S,
-                run_id=course.run.id,
+                run_id=bench_run.run.id,
             )
         )
 
@@ -141,7 +141,7 @@ def _program() -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def _why(error: BakeError, answer: Answer) -> str:
+def _why(error: BakeError, answer: Judge) -> str:
     """AWS's word where the machine is gone; else what our connection or the program said."""
     reason = ": ".join(filter(None, (error.message, error.reason)))
     if isinstance(error, StageError) and error.details:

@@ -114,7 +114,7 @@ def _words(asked: Any, *names: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cost:
+class BakeCost:
     """Of one machine; None where the price is not known."""
 
     instance_id: str
@@ -130,7 +130,7 @@ class Cost:
         return self.usd_per_hour * max(self.seconds, _LEAST_S) / 3600
 
 
-def _machines(run: Record | Failure) -> list[Cost]:
+def _machines(run: Record | Failure) -> list[BakeCost]:
     """An on-demand machine is stopped for the image, and costs nothing from then on."""
     stopped = {s.machine: s.began_at for s in run.steps if s.kind == "image"}
     found = []
@@ -139,7 +139,7 @@ def _machines(run: Record | Failure) -> list[Cost]:
         if machine.market == "on-demand":
             end = min(end, stopped.get(number, end))
         found.append(
-            Cost(
+            BakeCost(
                 machine.instance_id,
                 f"{machine.instance_type} in {machine.zone}, {machine.market}",
                 max((end - machine.began_at).total_seconds(), 0.0),

@@ -162,7 +162,7 @@ def test_a_login_key_that_arrives_late_is_good(machine: Machine) -> None:
 
 def test_a_command_gives_its_output_errors_and_status(ssh: connection.Connection) -> None:
     result = ssh.run("echo out; echo err >&2; exit 3", check=False)
-    assert result == connection.Result("out\n", "err\n", 3)
+    assert result == connection.CommandResult("out\n", "err\n", 3)
 
 
 def test_a_command_that_fails_raises_with_its_status_and_last_lines(

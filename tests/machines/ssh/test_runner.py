@@ -18,7 +18,7 @@ from bake import threads as interrupts
 from bake.errors import ConnectError, StageError
 from bake.plan.inputs import inputs_file
 from bake.ssh import keys, runner
-from bake.ssh.command import Command
+from bake.ssh.command import RemoteCommand
 from bake.ssh.connection import Connection
 from bake.threads import TaskGroup, together
 from tests.support.proxy import Proxy
@@ -210,7 +210,7 @@ def test_a_stage_takes_one_channel_and_its_machine_is_asked_once_for_its_boot(
     commands: list[str] = []
     start = Connection.start
 
-    def note(self: Connection, command: str, *arguments: Any, **more: Any) -> Command:
+    def note(self: Connection, command: str, *arguments: Any, **more: Any) -> RemoteCommand:
         commands.append(command)
         return start(self, command, *arguments, **more)
 
@@ -293,7 +293,7 @@ def test_a_stage_that_is_called_off_as_it_starts_does_not_run_on(
 
     def start_and_be_called_off(
         self: Connection, command: str, *arguments: Any, **more: Any
-    ) -> Command:
+    ) -> RemoteCommand:
         if " bake start " not in command:
             return start(self, command, *arguments, **more)
         command = command.replace("start() {", "start() {\n    sleep 0.5")

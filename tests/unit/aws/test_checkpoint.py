@@ -38,8 +38,8 @@ from bake.aws.client.retry import TRIES
 from bake.aws.client.session import connect
 from bake.aws.image import find_image, images
 from bake.aws.key_pair import key_pair
+from bake.aws.launch import LaunchSpec, run_machine
 from bake.aws.machine import Machine, end
-from bake.aws.order import Order, run_machine
 from bake.aws.placement import find_placements
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, new_run, read, read_seconds, write_seconds
@@ -735,7 +735,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
 
     def start(image_id: str) -> tuple[Machine, Connection]:
         places = find_placements(cloud, ["t3.micro"], market="on-demand", image=base).placements
-        order = Order(
+        order = LaunchSpec(
             image_id=image_id,
             root_device_name=base.root_device_name,
             disk_gb=64,

@@ -11,8 +11,8 @@ from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.client.retry import TRIES
 from bake.aws.image import create_image, delete_image, find_image, image_name, images
+from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, find_machine
-from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
 from bake.errors import CloudError, ImageError
 from tests.support.aws_in_process import ACCOUNT, Aws, aws_in_process

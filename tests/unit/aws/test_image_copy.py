@@ -12,7 +12,7 @@ from botocore.exceptions import ReadTimeoutError
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, create_image, images
 from bake.aws.image_copy import Copy, copy_image
-from bake.aws.order import run_machine
+from bake.aws.launch import run_machine
 from bake.aws.security_group import create_security_group
 from bake.errors import BakeError, CloudError, ImageError, RequestError
 from tests.support.aws_in_process import REGION, Aws, aws_in_process

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair
+from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, console_output, find_machine, machines, start, stop, terminate
-from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
 from bake.errors import CloudError, MachineError

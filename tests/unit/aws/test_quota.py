@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bake.aws.order import run_machine
+from bake.aws.launch import run_machine
 from bake.aws.quota import (
     Quota,
     ask_for_more,

@@ -23,11 +23,11 @@ from bake.aws.checkpoint import create_checkpoint
 from bake.aws.client.session import connect
 from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
+from bake.aws.launch import run_machine
 from bake.aws.lease import Lease
 from bake.aws.machine import Machine
-from bake.aws.order import run_machine
+from bake.aws.orphans import KINDS, Orphan, Orphans
 from bake.aws.reap import find, judge, remove
-from bake.aws.remains import KINDS, Found, Remains
 from bake.aws.runs import SILENT, Claim
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import Run, began, new_run, specifications
@@ -156,7 +156,7 @@ def left(aws: Aws) -> set[str]:
     return aws.remains() | names | set(backend().spot_instance_requests)
 
 
-def kinds(remains: list[Remains]) -> list[str]:
+def kinds(remains: list[Orphans]) -> list[str]:
     return [each.kind for each in remains]
 
 
@@ -458,7 +458,7 @@ def test_every_command_is_one_that_the_aws_cli_takes() -> None:
 
     commands = create_clidriver()._get_command_table()
     for kind in KINDS:
-        one = Remains(REGION, kind, "x-1", "r", "mxnet", None, snapshot_ids=("snap-1",))
+        one = Orphans(REGION, kind, "x-1", "r", "mxnet", None, snapshot_ids=("snap-1",))
         if kind != "image":
             one = replace(one, snapshot_ids=())
         words = one.command.split()
@@ -501,11 +501,11 @@ RUNS = ["one", "two", "three"]
 
 
 @st.composite
-def found_things(draw: st.DrawFn) -> Found:
+def found_things(draw: st.DrawFn) -> Orphan:
     kind = draw(st.sampled_from(KINDS[:-1]))
     hours = draw(st.none() | st.integers(-3, 3))
-    return Found(
-        Remains(REGION, kind, draw(st.uuids()).hex, draw(st.sampled_from(RUNS)), "r", NOW),
+    return Orphan(
+        Orphans(REGION, kind, draw(st.uuids()).hex, draw(st.sampled_from(RUNS)), "r", NOW),
         None if hours is None else NOW + timedelta(hours=hours),
         broken=draw(st.sampled_from(["", "it failed"])),
         of_run=draw(st.booleans()),
@@ -525,7 +525,7 @@ CLAIMS = st.lists(
 
 
 @given(st.lists(found_things()), CLAIMS)
-def test_what_goes_has_a_reason_and_no_live_run(found: list[Found], said: list[Claim]) -> None:
+def test_what_goes_has_a_reason_and_no_live_run(found: list[Orphan], said: list[Claim]) -> None:
     alive = {claim.run for claim in said if not claim.dead}
     dead = {claim.run for claim in said if claim.dead}
     by_id = {one.remains.id: one for one in found}

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from bake import catalog as catalogs
 from bake.catalog import Catalog, distance, facts, nearest, numbers, runs_on
 from bake.errors import RecipeError
+from bake.recipe import compatibility
 from bake.recipe import recipe as recipes
 from bake.recipe.compatibility import numpy_of
 from bake.recipe.recipe import Recipe
@@ -40,7 +41,9 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
 def refusals(wanted: Recipe, *instance_types: str) -> dict[str, str]:
     """What is refused, by its place; several of one place are joined."""
-    found = catalogs.load().check(wanted, instance_types=instance_types or None)
+    found = compatibility.check(
+        catalogs.load(), wanted, tuple(instance_types or wanted.builder.instance_types)
+    )
     by_place = itertools.groupby(sorted(found, key=lambda f: f.place), key=lambda f: f.place)
     return {place: "\n".join(str(finding) for finding in group) for place, group in by_place}
 
@@ -403,7 +406,7 @@ def test_every_combination_is_answered_and_every_refusal_has_a_way_out(data: st.
         stages=["base", "seal"],
     )
     types = data.draw(st.lists(st.sampled_from(sorted(known.instance_types)), min_size=1))
-    for finding in known.check(wanted, instance_types=types):
+    for finding in compatibility.check(known, wanted, tuple(types)):
         assert finding.place
         assert finding.message
         assert finding.hint[:1].isupper()

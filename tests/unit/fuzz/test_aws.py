@@ -35,9 +35,9 @@ from bake.aws import (
 )
 from bake.aws import image as preflight_image
 from bake.aws.client import session
+from bake.aws.launch import LaunchSpec
 from bake.aws.lease import lease
 from bake.aws.market import Placement
-from bake.aws.order import Order
 from bake.aws.tags import Run, new_run
 from bake.cli.views import checkpoints, images, machines
 from bake.cli.views import gpus as choosing
@@ -56,8 +56,8 @@ def run() -> Run:
     return new_run("mxnet-cu101", lifetime=timedelta(hours=1))
 
 
-def some_order() -> Order:
-    return Order("ami-1", "/dev/sda1", 64, "k", "sg-1", "#cloud-config\n", run().temporary())
+def some_order() -> LaunchSpec:
+    return LaunchSpec("ami-1", "/dev/sda1", 64, "k", "sg-1", "#cloud-config\n", run().temporary())
 
 
 def a_base_image(cloud: Any) -> base_image.BaseImage:

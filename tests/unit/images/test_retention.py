@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bake.aws.image import Image, create_image, images
+from bake.aws.launch import run_machine
 from bake.aws.machine import Machine
-from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
 from bake.errors import CloudError, RequestError

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bake.aws import price
+from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
-from bake.aws.order import run_machine
 from bake.aws.price import _Known
 from bake.console.format import money, rate
 from bake.machine.cost import Cost, Disk, cost, costs, document, in_words

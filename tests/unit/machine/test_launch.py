@@ -112,7 +112,7 @@ def an_image_there(aws: Aws, recipe: str = "") -> Image:
 def start(
     aws: Aws, recipe: str = "", usual: tuple[str, ...] = (), **wishes: Any
 ) -> launch.Launched:
-    wish = launch.Wish(**{"instance_types": ("g4dn.xlarge",), "name": "mine"} | wishes)
+    wish = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",), "name": "mine"} | wishes)
     return launch.launch(
         aws.cloud, an_image_there(aws, recipe), wish, usual=usual, ssh_port=22, console=Console()
     )
@@ -326,7 +326,7 @@ def test_what_cannot_be_is_refused_before_anything_is_there(
     aws: Aws, wishes: dict[str, Any], says: str
 ) -> None:
     image = an_image_there(aws, "mxnet-cu101")
-    wish = launch.Wish(**{"instance_types": ("g4dn.xlarge",)} | wishes)
+    wish = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",)} | wishes)
     with pytest.raises(RequestError, match=re.escape(says)):
         launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
     assert aws.remains() == set()
@@ -390,7 +390,7 @@ def test_a_key_that_cannot_be_used_is_found_before_anything_is_there(
         path.chmod(here)
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=pair.public_openssh)
     image = an_image_there(aws)
-    wish = launch.Wish(instance_types=("g4dn.xlarge",), key="mine")
+    wish = launch.LaunchRequest(instance_types=("g4dn.xlarge",), key="mine")
     with pytest.raises(RequestError, match=says) as refused:
         launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
     assert aws.remains() == set()

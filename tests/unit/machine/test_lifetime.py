@@ -26,15 +26,15 @@ from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.aws.client.session import Cloud, connect
 from bake.aws.image import delete_image, find_image, wait_until_available
+from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, find_machine, machines, start, terminate
-from bake.aws.order import run_machine
 from bake.aws.security_group import create_security_group
 from bake.aws.user_data import user_data
 from bake.console.console import Console
 from bake.errors import RemoteError, RequestError
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine import ssh_config
-from bake.machine.launch import Wish, launch
+from bake.machine.launch import LaunchRequest, launch
 from bake.machine.lifetime import (
     LONGEST,
     SHORTEST,
@@ -50,7 +50,7 @@ from bake.machine.lifetime import (
     write_time,
 )
 from bake.machine.on_machine import lifetime_facts
-from bake.ssh.connection import Connection, Result
+from bake.ssh.connection import CommandResult, Connection
 from bake.ssh.keys import generate
 from bake.ssh.reboot import reboot
 from tests.support.aws_in_process import Aws, aws_in_process
@@ -242,8 +242,8 @@ class Says:
     def __init__(self, stdout: str) -> None:
         self.stdout = stdout
 
-    def run(self, command: str, *, timeout_s: float) -> Result:
-        return Result(self.stdout, "", 0)
+    def run(self, command: str, *, timeout_s: float) -> CommandResult:
+        return CommandResult(self.stdout, "", 0)
 
 
 @pytest.fixture
@@ -391,7 +391,7 @@ def launch_one(name: str, lifetime: Lifetime, image_id: str = "") -> Machine:
     base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
     image = find_image(cloud, image_id or base.image_id)
     assert image
-    wish = Wish(instance_types=("g4dn.xlarge",), name=name, lifetime=lifetime)
+    wish = LaunchRequest(instance_types=("g4dn.xlarge",), name=name, lifetime=lifetime)
     port = int(os.environ["BAKE_SSH_PORT"])
     return launch(cloud, image, wish, ssh_port=port, console=Console(quiet=True)).machine
 

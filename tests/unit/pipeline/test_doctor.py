@@ -21,7 +21,7 @@ from bake.aws.checkpoint import create_checkpoint
 from bake.aws.client.session import Cloud
 from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
-from bake.aws.order import run_machine
+from bake.aws.launch import run_machine
 from bake.aws.permission import permissions
 from bake.aws.security_group import create_security_group
 from bake.aws.simulator import principal
@@ -31,7 +31,7 @@ from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
 from bake.local.api.policy import Need, allows
 from bake.pipeline import doctor
-from bake.pipeline.doctor import Diagnosis, Wanted, examine
+from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
 from bake.recipe import recipe as recipes
 from tests.support.aws_in_process import public_key
@@ -83,7 +83,7 @@ def of_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
     return account
 
 
-def diagnosis(account: Account) -> Diagnosis:
+def diagnosis(account: Account) -> DoctorResult:
     """Of this user; nothing may have changed by it."""
     before = account.aws.remains()
     found = examine(Wanted(RECIPE, POLICY, account.cloud))
@@ -98,7 +98,7 @@ def diagnosis(account: Account) -> Diagnosis:
     return found
 
 
-def outcomes(found: Diagnosis, outcome: str) -> set[str]:
+def outcomes(found: DoctorResult, outcome: str) -> set[str]:
     return {check.subject for check in found.checks if check.outcome == outcome}
 
 
@@ -107,9 +107,14 @@ def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
     assert found.well
     assert outcomes(found, "missing") == set()
     assert outcomes(found, "not asked") == NEVER_ALONE
-    assert {"Python", "credentials", "region", "clock", "base image", "machines"} <= outcomes(
-        found, "fine"
-    )
+    assert {
+        "Python",
+        "credentials",
+        "region",
+        "clock",
+        "base image",
+        "machines",
+    } <= outcomes(found, "fine")
     assert found.statements == []
 
 
@@ -282,7 +287,11 @@ def test_what_the_computer_lacks_is_found() -> None:
         raise LocalCloudError("No container engine works here", hint="Install Podman")
 
     found = examine(None, {"containers": engine, "local cloud": lambda: "does not run"})
-    assert [check.subject for check in found.checks] == ["containers", "Python", "local cloud"]
+    assert [check.subject for check in found.checks] == [
+        "containers",
+        "Python",
+        "local cloud",
+    ]
     assert not found.well
 
 

@@ -13,7 +13,7 @@ import pytest
 from bake.aws.image import Image, create_image, find_image, image_name
 from bake.console.console import Console
 from bake.pipeline import job
-from bake.pipeline.job import Workshop, finished_image, take_up
+from bake.pipeline.job import Context, finished_image, take_up
 from bake.recipe.payload import UPSTREAM
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.unit.aws.test_image import a_builder, set_state
@@ -29,8 +29,8 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def workshop(aws: Aws, tmp_path: Path) -> Workshop:
-    return Workshop(aws.cloud, UPSTREAM, tmp_path, tmp_path, Console())
+def context(aws: Aws, tmp_path: Path) -> Context:
+    return Context(aws.cloud, UPSTREAM, tmp_path, tmp_path, Console())
 
 
 @pytest.fixture(autouse=True)
@@ -81,22 +81,20 @@ def test_one_that_failed_is_no_image(aws: Aws) -> None:
     assert finished_image(aws.cloud, PLAN) is None
 
 
-def test_a_pending_image_of_a_killed_run_is_waited_for(aws: Aws, workshop: Workshop) -> None:
+def test_a_pending_image_of_a_killed_run_is_waited_for(aws: Aws, context: Context) -> None:
     image = replace(baked(aws), state="pending")
     aws.alter("DescribeImages", set_state("pending"), times=5)
-    taken = take_up(workshop, image)
+    taken = take_up(context, image)
     assert taken is not None
     assert (taken.image_id, taken.state) == (image.image_id, "available")
     assert aws.slept, "it was not waited for"
 
 
-def test_what_a_killed_run_had_still_to_do_to_its_image_is_done(
-    aws: Aws, workshop: Workshop
-) -> None:
+def test_what_a_killed_run_had_still_to_do_to_its_image_is_done(aws: Aws, context: Context) -> None:
     done = baked(aws)
     assert not replace(done, imdsv2=False).finished
     asked = aws.sent.count("ModifyImageAttribute")
-    assert take_up(workshop, replace(done, imdsv2=False)) is not None
+    assert take_up(context, replace(done, imdsv2=False)) is not None
     assert aws.sent.count("ModifyImageAttribute") == asked + 1
 
     def as_it_is_then(answer: dict[str, Any]) -> None:  # moto forgets it
@@ -106,15 +104,15 @@ def test_what_a_killed_run_had_still_to_do_to_its_image_is_done(
     found = finished_image(aws.cloud, PLAN)
     assert found is not None
     assert found.finished
-    assert take_up(workshop, found) is found
+    assert take_up(context, found) is found
 
 
 def test_a_pending_image_that_fails_is_removed_and_baked_again(
-    aws: Aws, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+    aws: Aws, context: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = replace(baked(aws), state="pending")
     aws.alter("DescribeImages", set_state("pending"), times=2)
     aws.alter("DescribeImages", set_state("failed"), times=1)
-    assert take_up(workshop, image) is None
+    assert take_up(context, image) is None
     assert find_image(aws.cloud, image.image_id) is None
     assert "baking it again" in capsys.readouterr().err

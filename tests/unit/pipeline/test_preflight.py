@@ -10,7 +10,7 @@ import pytest
 
 from bake.aws.base_image import find_base_image
 from bake.errors import PreflightError
-from bake.pipeline.preflight import Ground, preflight
+from bake.pipeline.preflight import PreflightResult, preflight
 from tests.support.aws_in_process import ACCOUNT, BASE_NAME, UBUNTU, Aws, aws_in_process
 
 # The only calls that a preflight may make.
@@ -31,7 +31,7 @@ def recipe(*instance_types: str, market: str = "on-demand", disk_gb: int = 64) -
     return SimpleNamespace(base="ubuntu-18.04", builder=builder)
 
 
-def check(aws: Aws, recipe: Any, **more: Any) -> Ground:
+def check(aws: Aws, recipe: Any, **more: Any) -> PreflightResult:
     return preflight(aws.cloud, recipe, **more)
 
 

@@ -21,8 +21,8 @@ from bake.aws import parameter
 from bake.aws.client.session import connect
 from bake.aws.client.undo import Leftover
 from bake.aws.market import Placement
+from bake.aws.orphans import KINDS, Orphans
 from bake.aws.reap import Removal
-from bake.aws.remains import KINDS, Remains
 from bake.aws.tags import rfc3339, specifications
 from bake.cli.command import raise_for, running
 from bake.cli.views import reap
@@ -48,7 +48,7 @@ def aws() -> Iterator[Aws]:
 # What is shown ----------------------------------------------------------------------------------
 
 
-def some(kind: Any, **more: Any) -> Remains:
+def some(kind: Any, **more: Any) -> Orphans:
     fields = {
         "id": "i-0123456789abcdef0",
         "run": "20261120-201500-abcdef",
@@ -57,7 +57,7 @@ def some(kind: Any, **more: Any) -> Remains:
         "why": "its run is dead: its process on this computer has ended",
         **more,
     }
-    return Remains("us-east-1", kind, **fields)
+    return Orphans("us-east-1", kind, **fields)
 
 
 def shown(capsys: pytest.CaptureFixture[str], *reaped: reaping.Reaped) -> list[str]:
@@ -174,22 +174,22 @@ def test_a_bake_goes_on_where_the_reaping_is_refused(
 ) -> None:
     from types import SimpleNamespace
 
-    workshop: Any = SimpleNamespace(cloud=aws.cloud, console=Console())
+    context: Any = SimpleNamespace(cloud=aws.cloud, console=Console())
     job: Any = SimpleNamespace(recipe=SimpleNamespace(name="mxnet-cu101"))
     aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
-    reaping.reap_own(workshop, job, frozenset())
+    reaping.reap_own(context, job, frozenset())
     assert "still there" in capsys.readouterr().err
     run = a_run(aws)
     a_builder(aws, run)
     later(aws, days=2)
     aws.refuse("TerminateInstances", "OperationNotPermitted", times=1)
-    reaping.reap_own(workshop, job, frozenset())
+    reaping.reap_own(context, job, frozenset())
     said = capsys.readouterr().err
     assert "left behind: machine i-" in said
     assert aws.cloud.leftovers == []
-    reaping.reap_own(workshop, job, frozenset())
+    reaping.reap_own(context, job, frozenset())
     assert "1 machine" in capsys.readouterr().err
-    reaping.reap_own(workshop, job, frozenset())
+    reaping.reap_own(context, job, frozenset())
     assert capsys.readouterr().err == ""
 
 

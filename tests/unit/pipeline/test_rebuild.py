@@ -17,7 +17,7 @@ from bake.aws.failures import Failures
 from bake.cli.views import github
 from bake.errors import BakeError, StageError
 from bake.pipeline import rebuild
-from bake.pipeline.rebuild import Report, Status
+from bake.pipeline.rebuild import RecipeReport, Status
 
 # Groups ------------------------------------------------------------------------------------------
 
@@ -119,9 +119,13 @@ def test_the_summary_has_a_row_for_each_recipe() -> None:
     failures = Failures(3, "x", datetime(2026, 3, 1, tzinfo=UTC), "cuda ended with 100")
     text = github.summary(
         [
-            Report("a", "baked", 754.0, ("base image: ami-1 → ami-2",), "ami-9", "gpu", "$0.22"),
-            Report("b", "there already", 2.0, (), "ami-8", "gpu"),
-            Report("c", "failed", 61.0, error=StageError("cuda ended with 100", hint="See c.log")),
+            RecipeReport(
+                "a", "baked", 754.0, ("base image: ami-1 → ami-2",), "ami-9", "gpu", "$0.22"
+            ),
+            RecipeReport("b", "there already", 2.0, (), "ami-8", "gpu"),
+            RecipeReport(
+                "c", "failed", 61.0, error=StageError("cuda ended with 100", hint="See c.log")
+            ),
             rebuild.given_up("d", failures),
         ]
     )
@@ -142,8 +146,8 @@ def test_nothing_in_an_error_is_a_table_a_tag_a_mention_or_a_link() -> None:
     error = BakeError(HOSTILE, hint=HOSTILE, reason=HOSTILE, code="X|Y", details=[HOSTILE])
     text = github.summary(
         [
-            Report("a|b", "failed", 1.0, why=(HOSTILE,), cost=HOSTILE, error=error),
-            Report("c", "baked", 1.0),
+            RecipeReport("a|b", "failed", 1.0, why=(HOSTILE,), cost=HOSTILE, error=error),
+            RecipeReport("c", "baked", 1.0),
         ]
     )
     rows = table(text)
@@ -165,7 +169,7 @@ def test_nothing_in_an_error_is_a_table_a_tag_a_mention_or_a_link() -> None:
 
 def test_a_long_log_is_shown_by_its_end() -> None:
     error = BakeError("failed", details=[f"line {n} {'x' * 1000}" for n in range(500)])
-    text = github.summary([Report("a", "failed", 1.0, error=error)])
+    text = github.summary([RecipeReport("a", "failed", 1.0, error=error)])
     assert "line 499" in text
     assert "line 100" not in text
     assert len(text) < 20_000
@@ -186,7 +190,7 @@ def test_what_is_cut_fits_and_is_whole_text(text: str, size: int) -> None:
 
 def test_too_long_a_summary_is_cut_where_it_can_still_be_read(tmp_path: Path) -> None:
     error = BakeError("ä" * 200, details=["ö" * 290] * 40)
-    text = github.summary([Report(f"r{n}", "failed", 1.0, error=error) for n in range(100)])
+    text = github.summary([RecipeReport(f"r{n}", "failed", 1.0, error=error) for n in range(100)])
     assert len(text.encode()) > github.MOST_BYTES
     file = tmp_path / "summary"
     file.write_text("x" * 5000)
@@ -213,8 +217,8 @@ class Outcome:
 
 
 def test_a_report_says_what_the_bake_says() -> None:
-    assert rebuild.report(Outcome("a", "baked", 3.0, Image()), why=["new"], cost="$1") == Report(
-        "a", "baked", 3.0, ("new",), "ami-1", "gpu", "$1"
-    )
+    assert rebuild.report(
+        Outcome("a", "baked", 3.0, Image()), why=["new"], cost="$1"
+    ) == RecipeReport("a", "baked", 3.0, ("new",), "ami-1", "gpu", "$1")
     error = BakeError("no")
     assert rebuild.report(Outcome("a", "failed", 3.0, error=error)).error is error

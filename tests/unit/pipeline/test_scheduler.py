@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bake import threads
 from bake.errors import StageError
-from bake.pipeline.scheduler import Digests, Floor
+from bake.pipeline.scheduler import Digests, Scheduler
 from bake.threads import Cancelled, TaskGroup
 
 
@@ -53,12 +53,12 @@ class Rehearsal:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> Rehearsal:
-        floor = Floor(self.machines)
+        scheduler = Scheduler(self.machines)
         for name, each in self.plans.items():
-            floor.add(name, each, self._start(each))
+            scheduler.add(name, each, self._start(each))
         with TaskGroup[str, None]() as group:
             for name in self.plans:
-                group.start(name, lambda name=name: self._bake(floor, name))  # type: ignore[misc]
+                group.start(name, lambda name=name: self._bake(scheduler, name))  # type: ignore[misc]
             while group.running:
                 group.next()
         return self
@@ -77,37 +77,37 @@ class Rehearsal:
 
         return start
 
-    def _bake(self, floor: Floor, name: str) -> None:
+    def _bake(self, scheduler: Scheduler, name: str) -> None:
         try:
-            floor.wait_for_turn(name)
+            scheduler.wait_for_turn(name)
             with self._lock:
                 self._at_once.add(name)
                 self.most_at_once = max(self.most_at_once, len(self._at_once))
-            self._stages(floor, name)
+            self._stages(scheduler, name)
         except StageError as error:
             self.errors[name] = error
         finally:
             with self._lock:
                 self._at_once.discard(name)
-            floor.leave(name)
+            scheduler.leave(name)
 
-    def _stages(self, floor: Floor, name: str) -> None:
+    def _stages(self, scheduler: Scheduler, name: str) -> None:
         stages = self.plans[name].stages[:-1]
         done = self.starts[name] = self._start(self.plans[name])()
-        floor.started(name, done)
+        scheduler.started(name, done)
         while True:
             ready = [s for s in stages if s.digest not in done and done >= {*s.needs}]
-            step = floor.next_step(name, ready, busy=False)
+            step = scheduler.next_step(name, ready, busy=False)
             if step.checkpoint:
                 with self._lock:
                     self.checkpoints.add(done)
-                floor.saved(name)
+                scheduler.saved(name)
                 continue
             assert len(step.stages) <= 1 or not any(each.reboots for each in step.stages)
             for each in step.stages:
                 if each.digest in self.breaks:
                     error = StageError(f"{each.name} is broken")
-                    floor.failed(name, each, error)
+                    scheduler.failed(name, each, error)
                     raise error
                 with self._lock:
                     self.ran.append((name, each.digest))
@@ -191,19 +191,19 @@ def test_unrelated_bakes_do_not_wait_for_each_other_but_for_machines() -> None:
 
 def test_a_stage_that_reboots_is_started_alone_and_as_soon_as_none_runs() -> None:
     loud, quiet = stage("loud", reboots=True), stage("quiet")
-    floor = Floor(machines=1)
-    floor.add("a", plan(loud, quiet), frozenset)
-    floor.wait_for_turn("a")
-    assert floor.next_step("a", [quiet, loud], busy=True).stages == (quiet,)
-    assert floor.next_step("a", [loud], busy=True).stages == ()
-    assert floor.next_step("a", [quiet, loud], busy=False).stages == (loud,)
+    scheduler = Scheduler(machines=1)
+    scheduler.add("a", plan(loud, quiet), frozenset)
+    scheduler.wait_for_turn("a")
+    assert scheduler.next_step("a", [quiet, loud], busy=True).stages == (quiet,)
+    assert scheduler.next_step("a", [loud], busy=True).stages == ()
+    assert scheduler.next_step("a", [quiet, loud], busy=False).stages == (loud,)
 
 
 def test_who_waits_is_called_off_at_once() -> None:
-    floor = Floor(1)
-    floor.add("first", line("a"), frozenset)
-    floor.add("second", line("b"), frozenset)
-    floor.wait_for_turn("first")
+    scheduler = Scheduler(1)
+    scheduler.add("first", line("a"), frozenset)
+    scheduler.add("second", line("b"), frozenset)
+    scheduler.wait_for_turn("first")
     waits = threading.Event()
     scope = threads.Scope()
     ended: list[BaseException] = []
@@ -211,7 +211,7 @@ def test_who_waits_is_called_off_at_once() -> None:
     def wait() -> None:
         threads.enter(scope)
         try:
-            floor.wait_for_turn("second", on_wait=lambda text: waits.set())
+            scheduler.wait_for_turn("second", on_wait=lambda text: waits.set())
         except Cancelled as error:
             ended.append(error)
 
@@ -224,19 +224,19 @@ def test_who_waits_is_called_off_at_once() -> None:
 
 
 def test_a_bake_that_is_lost_is_followed_by_the_next_one() -> None:
-    floor = Floor(4)
+    scheduler = Scheduler(4)
     for name in ("first", "second"):
-        floor.add(name, line("base", name), frozenset)
-    floor.wait_for_turn("first")
-    floor.next_step("first", [stage("base")], busy=False)
+        scheduler.add(name, line("base", name), frozenset)
+    scheduler.wait_for_turn("first")
+    scheduler.next_step("first", [stage("base")], busy=False)
     waits = threading.Event()
     turn = threading.Thread(
-        target=floor.wait_for_turn, args=("second",), kwargs={"on_wait": lambda _: waits.set()}
+        target=scheduler.wait_for_turn, args=("second",), kwargs={"on_wait": lambda _: waits.set()}
     )
     turn.start()
     assert waits.wait(5)
     assert turn.is_alive()
-    floor.leave("first")  # its machine is gone, and with it what it had
+    scheduler.leave("first")  # its machine is gone, and with it what it had
     turn.join(5)
     assert not turn.is_alive()
 

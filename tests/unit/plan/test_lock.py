@@ -372,7 +372,7 @@ class Upstreams:
             old.unlink()
         for name, text in versions.items():
             version, *requires = text.split()
-            wheel = wheels.Wheel(name, version, tuple(requires))
+            wheel = wheels.StandInWheel(name, version, tuple(requires))
             (files / wheel.file_name).write_bytes(wheel.build())
         for page in (self.root / "pypi/simple").glob("*/index.html"):
             page.unlink()
@@ -636,25 +636,25 @@ def test_a_bake_is_locked_planned_the_same_and_baked_again(
     kitchen.stage("b", "a", inputs="STAGE LOCKED_APT", body=told_once)
     kitchen.recipe("one", "a", "b")
     kitchen.bake("one")
-    ((workshop, recipe),) = kitchen.orders("one")
-    path = lock.newest_record(workshop.builds, "one", "stand-in")
+    ((context, recipe),) = kitchen.orders("one")
+    path = lock.newest_record(context.builds, "one", "stand-in")
     held_to = lock.from_record(path, "one")
     assert held_to.stages["a"].apt == {"one": "1"}
-    locked = replace(workshop, lock=held_to)
+    locked = replace(context, lock=held_to)
     first, second = preview(locked, recipe), preview(locked, recipe)
     assert first.plan.digest == second.plan.digest
     assert {reason.state for reason in first.reasons.values()} == {"to run"}
     assert any(why.startswith("LOCKED_APT") for why in first.reasons["a"].why)
     outcome = bake.bake(locked, recipe)
     assert outcome.record
-    again = lock.from_record(workshop.builds / outcome.record.run / "record.json", "one")
+    again = lock.from_record(context.builds / outcome.record.run / "record.json", "one")
     assert again.stages == held_to.stages
     assert bake.bake(locked, recipe).status == "there already"
     assert witness.began() == ["a", "b", "a", "b"]
     # The base image is the lock's, or none at all.
     gone = held_to.model_copy(update={"base_image": lock.LockedImage(name="x", ids={})})
     with pytest.raises(PreflightError) as caught:
-        bake.bake(replace(workshop, lock=gone), recipe)
+        bake.bake(replace(context, lock=gone), recipe)
     assert "x of owner" in str(caught.value.findings)
 
 

@@ -95,8 +95,8 @@ def test_a_page_that_cannot_be_made_fails_no_bake(
 ) -> None:
     (tmp_path / "record.json").write_text("cut off")
     job: Any = SimpleNamespace(folder=tmp_path)
-    workshop: Any = SimpleNamespace(console=Console())
-    finish.write_report(workshop, job)
+    context: Any = SimpleNamespace(console=Console())
+    finish.write_report(context, job)
     assert "No report of this bake: " in (said := capsys.readouterr().err)
     assert "is no record of a bake" in " ".join(said.split())
 

@@ -15,7 +15,7 @@ from bake.cli.views.images import show_copies, show_verdicts
 from bake.console.console import Console
 from bake.errors import CloudError, ImageError
 from bake.images.copies import Copied
-from bake.images.retention import Removal, Verdict
+from bake.images.retention import ImageRemoval, Verdict
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 ONE = Checkpoint(
@@ -122,13 +122,13 @@ def test_what_may_go_is_shown_with_what_it_frees_and_how_to_remove_it(
 
 
 def test_what_was_not_removed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = Removal(IMAGE, ImageError("Not all of the image could be removed"))
+    failed = ImageRemoval(IMAGE, ImageError("Not all of the image could be removed"))
     show_verdicts(Console(), [Verdict(IMAGE)], [failed], None)
     text = " ".join(capsys.readouterr().err.split())
     assert "✘ Not all of the image could be removed" in text
     assert "not removed: Not all of" in text
     assert "--yes" not in text
-    show_verdicts(Console(), [Verdict(IMAGE)], [Removal(IMAGE)], None)
+    show_verdicts(Console(), [Verdict(IMAGE)], [ImageRemoval(IMAGE)], None)
     assert "removed" in capsys.readouterr().err
 
 

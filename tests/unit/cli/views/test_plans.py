@@ -16,7 +16,7 @@ from bake.aws.tags import new_run
 from bake.cli.views.plans import show_plans
 from bake.console.console import Console
 from bake.pipeline.job import Job
-from bake.pipeline.preflight import Ground
+from bake.pipeline.preflight import PreflightResult
 from bake.pipeline.preview import Preview
 from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
@@ -58,7 +58,7 @@ def show(console: Console, *, usd: float | None = 0.526, reboots: Collection[str
     times = {"cuda": 300.0, "mxnet": 131.0, "seal": 8.0, "Builder": 71.0, "Proof": 45.0}
     prices = dict.fromkeys(ZONES, usd)
     told = Preview(
-        job=Job(new_run("mxnet-cu101"), Ground(UBUNTU, ZONES), plan, "name", Path()),
+        job=Job(new_run("mxnet-cu101"), PreflightResult(UBUNTU, ZONES), plan, "name", Path()),
         start="snap-0a1b2c3d4e5f60718",
         reasons=reasons(plan, states, tags_of(before)),
         changes=changes_of_the_image(plan, tags_of(before)),

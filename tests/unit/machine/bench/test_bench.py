@@ -32,16 +32,16 @@ from bake.machine.bench import bench as speed
 from bake.machine.bench.figures import (
     Bench,
     Figure,
-    Gpu,
-    Machine,
     Measured,
+    MeasuredGpu,
+    MeasuredMachine,
     Watched,
     in_words,
     quartiles,
     read,
 )
-from bake.machine.bench.judge import Answer
-from bake.machine.bench.measure import Course
+from bake.machine.bench.judge import Judge
+from bake.machine.bench.measure import BenchRun
 from bake.machine.bench.page import page
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.browser import PHONE, browser, screenshot
@@ -70,7 +70,7 @@ def said(**changes: Any) -> dict[str, Any]:
 
 
 def judged(**changes: Any) -> Figure:
-    found = Answer().take(json.dumps(said(**changes)))
+    found = Judge().take(json.dumps(said(**changes)))
     assert found is not None
     return found
 
@@ -131,7 +131,7 @@ def test_what_is_right_has_a_speed(changes: dict[str, Any]) -> None:
 
 @given(st.one_of(st.text(), st.dictionaries(st.sampled_from(list(said())), st.none() | st.text())))
 def test_whatever_a_machine_says_is_no_figure_or_one_of_ours(line: Any) -> None:
-    answer = Answer()
+    answer = Judge()
     text = line if isinstance(line, str) else json.dumps({**said(), **line})
     found = answer.take(text)
     assert found is None or found.failure or (found.value or 0) > 0
@@ -180,13 +180,15 @@ def measured(kind: str, gpus: int, usd: float | None, *figures: Figure, **more: 
     return Measured(
         instance_type=kind,
         usd_per_hour=usd,
-        machine=Machine(
+        machine=MeasuredMachine(
             framework="mxnet",
             version="1.9.1",
             cpu="a CPU",
             cpus=4,
             driver_sees=gpus,
-            gpus=tuple(Gpu(index=index, name="Tesla T4", driver="470.82") for index in range(gpus)),
+            gpus=tuple(
+                MeasuredGpu(index=index, name="Tesla T4", driver="470.82") for index in range(gpus)
+            ),
         ),
         figures=figures,
         **more,
@@ -256,7 +258,7 @@ def test_a_reader_is_warned() -> None:
         "The driver sees 2 GPUs, and mxnet none: these are the CPU's figures",
         "The CPU was busy before: load 3.0",
     )
-    busy = Gpu(index=1, busy_percent=35)
+    busy = MeasuredGpu(index=1, busy_percent=35)
     used = ONE.model_copy(update={"machine": ONE.machine.model_copy(update={"gpus": (busy,)})})
     assert used.warnings[0] == "GPU 1 was busy before, by 35 %: others use it, too"
 
@@ -357,14 +359,14 @@ def bench(aws: Aws, tmp_path: Path, *kinds: str, **more: Any) -> Bench:
 
     image = find_image(aws.cloud, aws.image_ids()[0])
     assert image is not None
-    course = speed.a_course(aws.cloud, "mxnet-cu101", tmp_path, ssh_port=22, quick=True)
-    return speed.bench_image(aws.cloud, image, kinds, course, Console(), **more)
+    bench_run = speed.new_bench_run(aws.cloud, "mxnet-cu101", tmp_path, ssh_port=22, quick=True)
+    return speed.bench_image(aws.cloud, image, kinds, bench_run, Console(), **more)
 
 
 def as_measured(*alive: list[int]) -> Any:
     """In the place of `measure`."""
 
-    def measure(cloud: Any, machine: Instance, course: Course, console: Console) -> Measured:
+    def measure(cloud: Any, machine: Instance, bench_run: BenchRun, console: Console) -> Measured:
         for each in alive:
             each.append(sum(m.state == "running" for m in machines(cloud)))
         return ONE.model_copy(update={"instance_type": machine.instance_type})

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bake.machine.bench.figures import Figure
-from bake.machine.bench.judge import Answer
+from bake.machine.bench.judge import Judge
 from tests.support.environment import REPOSITORY
 from tests.unit.verify.test_tensors import environment
 
@@ -65,8 +65,8 @@ def run(python: Path, program: str, wish: dict[str, Any], fault: str = "", tmp: 
     return done.stdout
 
 
-def answer(output: str) -> Answer:
-    made = Answer()
+def answer(output: str) -> Judge:
+    made = Judge()
     for line in output.splitlines():
         made.take(line)
     return made
@@ -77,7 +77,7 @@ def figure(python: Path, fault: str = "", tmp: Any = None, **wish: Any) -> Figur
     wish = {"device": None, "pace": PACE, **WISH["cpu"], **wish}  # type: ignore[dict-item]
     said = json.loads(run(python, "figure.py", wish, fault, tmp).splitlines()[-1])
     told = {key: wish[key] for key in ("what", "precision", "device", "devices") if key in wish}
-    found = Answer().take(json.dumps({"line": "figure", **told, **said}))
+    found = Judge().take(json.dumps({"line": "figure", **told, **said}))
     assert found is not None
     return found
 

@@ -32,7 +32,7 @@ _TRIES = 18
 
 
 @dataclass(frozen=True)
-class Order:
+class LaunchSpec:
     """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
 
     `stays` is what sets a launched machine apart from a builder: when it is powered off from
@@ -59,7 +59,7 @@ class Order:
 def run_machine(
     cloud: Cloud,
     run: Run,
-    order: Order,
+    order: LaunchSpec,
     placements: Sequence[Placement],
     *,
     on_state: OnState = lambda state: None,
@@ -88,7 +88,7 @@ def run_machine(
         raise
 
 
-def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
+def _start(cloud: Cloud, run: Run, order: LaunchSpec, placement: Placement) -> str:
     request = _request(run, order, placement)
     ask = partial(cloud.ec2_at_once, "RunInstances", **request)
     answer = patiently(ask, cloud.clock, codes=_ASK_AGAIN, tries=_TRIES)
@@ -96,7 +96,7 @@ def _start(cloud: Cloud, run: Run, order: Order, placement: Placement) -> str:
     return instance_id
 
 
-def _request(run: Run, order: Order, placement: Placement) -> dict[str, Any]:
+def _request(run: Run, order: LaunchSpec, placement: Placement) -> dict[str, Any]:
     tagged = ["instance", "volume", "network-interface"]
     how: dict[str, Any] = {}
     if placement.market == "spot":
@@ -161,7 +161,7 @@ def _profile(name: str) -> dict[str, Any]:
     return {"IamInstanceProfile": {kind: name}} if name else {}
 
 
-def _token(run: Run, order: Order, placement: Placement) -> str:
+def _token(run: Run, order: LaunchSpec, placement: Placement) -> str:
     return hashlib.sha256(f"{run.id} {order.number} {placement}".encode()).hexdigest()
 
 

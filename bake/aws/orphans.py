@@ -54,7 +54,7 @@ _UNKNOWN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Remains:
+class Orphans:
     """One thing, and `why` it may be removed. A key pair's `id` is its name.
 
     `made_at` is AWS's word where it has one, else the beginning of the run. `gb` is the size of a
@@ -128,13 +128,13 @@ _TEMPORARY = (
 
 
 @dataclass(frozen=True)
-class Found:
+class Orphan:
     """`broken`: why it is of no use to anybody. `of_run`: it may go as soon as its run is dead.
 
     `held_by` is an image that has to go before.
     """
 
-    remains: Remains
+    remains: Orphans
     expires_at: datetime | None
     broken: str = ""
     of_run: bool = True
@@ -148,7 +148,7 @@ class Found:
         return self.of_run or bool(self.broken) or self.has_expired(now)
 
 
-def look(cloud: Cloud, recipe: str | None = None) -> list[Found]:
+def look(cloud: Cloud, recipe: str | None = None) -> list[Orphan]:
     """Everything that could be left; each kind is asked for once, all at the same time."""
     ours = {"tag-key": [RUN]} | ({f"tag:{RECIPE}": [recipe]} if recipe else {})
     there: dict[str, list[Thing]] = {}
@@ -188,7 +188,7 @@ def look(cloud: Cloud, recipe: str | None = None) -> list[Found]:
 
 def _images_and_snapshots(
     region: str, images: Sequence[Thing], snapshots: Sequence[Thing], now: datetime
-) -> Iterator[Found]:
+) -> Iterator[Orphan]:
     """Images that failed, or that a run has registered of a checkpoint; checkpoints; snapshots that
     no image has. Of a pending image's snapshots only their tags say so."""
     by_snapshot = {
@@ -234,11 +234,11 @@ def _found(
     *,
     broken: str = "",
     **more: Any,
-) -> Found:
+) -> Orphan:
     tags = _tags(thing)
     run = tags[RUN]
-    remains = Remains(region, kind, id, run, tags.get(RECIPE, ""), made_at or began(run), **more)
-    return Found(remains, moment(tags.get(EXPIRES, "")), broken=broken)
+    remains = Orphans(region, kind, id, run, tags.get(RECIPE, ""), made_at or began(run), **more)
+    return Orphan(remains, moment(tags.get(EXPIRES, "")), broken=broken)
 
 
 def _is_ours(tags: Tags, recipe: str | None) -> bool:

@@ -19,8 +19,8 @@ from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up
 from bake.aws.client.wait import Clock
 from bake.aws.key_pair import key_pair
+from bake.aws.launch import remove_machine, run_machine
 from bake.aws.machine import Machine
-from bake.aws.order import remove_machine, run_machine
 from bake.aws.reservation import Reservation
 from bake.aws.security_group import (
     create_security_group,
