@@ -68,6 +68,16 @@ class BakeError(Exception):
         self.reason = reason
         self.details = tuple(details)
 
+    @property
+    def cloud_words(self) -> str:
+        """The cloud's own words, `code: reason`; empty if the failure is not the cloud's."""
+        return ": ".join(part for part in (self.code, self.reason) if part)
+
+    @property
+    def full_message(self) -> str:
+        """`message: code: reason`, in one line: for a log, a table's cell, another error's text."""
+        return ": ".join(part for part in (self.message, self.code, self.reason) if part)
+
 
 class RequestError(BakeError):
     exit_code = 2
