@@ -1,0 +1,56 @@
+"""The pages: what they name exists, their links lead somewhere, and their prose is wrapped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.environment import REPOSITORY
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+LONGEST = 100
+NAMED = re.compile(r"`((?:bake|tests|scripts|docs|manifests|benchmarks|requirements)/[\w./-]*)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+
+
+def prose(page: Path) -> list[str]:
+    """The lines outside of code blocks, tables and headings."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [line for line in text.splitlines() if not line.startswith(("|", "#", "<"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    named = set(NAMED.findall(page.read_text()))
+    examples = {"scripts/stages/NAME.sh", "manifests/NAME.toml", "manifests/RECIPE.lock"}
+    assert [name for name in sorted(named - examples) if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
+    for name, anchor in LINK.findall(page.read_text()):
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    assert [line for line in prose(page) if len(line) > LONGEST and " " in line.strip()] == []
+
+
+def test_the_architecture_is_read_in_ten_minutes() -> None:
+    words = (REPOSITORY / "docs" / "architecture.md").read_text().split()
+    assert len(words) < 2500  # at 250 words a minute
