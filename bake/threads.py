@@ -15,6 +15,9 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+# How often a thread that waits for others looks for a signal, and whether it was called off.
+_LOOK_S = 0.2
+
 
 class TaskGroup(Generic[K, T]):
     """A context: when it is left, every thread of it has ended.
@@ -41,12 +44,26 @@ class TaskGroup(Generic[K, T]):
             self._threads[key] = thread
 
     def next(self) -> tuple[K, T]:
-        """Wait for the next piece to end: which one, and what came of it. Raises what it raised."""
-        key, result, error = self._ended.get()
+        """Return the key and the result of the next piece that ends. Raises what the piece raised.
+
+        Raises Cancelled if this thread's own work is called off.
+        """
+        key, result, error = self._wait_for_one()
         self._threads.pop(key).join()
         if error is not None:
             raise error
         return key, result  # type: ignore[return-value]
+
+    def _wait_for_one(self) -> tuple[K, T | None, BaseException | None]:
+        # The main thread handles signals, and the kernel may deliver one to another thread: that
+        # does not wake the main thread. So it wakes up by itself; else Ctrl-C would be heard only
+        # after the work is done.
+        while True:
+            check()
+            try:
+                return self._ended.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
 
     def call_off(self) -> None:
         """End those that still run; what they say to that is not heard. Nothing starts after it."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from bake import threads
 from bake.aws.client.errors import is_refusal
 from bake.aws.client.response import Response
 from bake.aws.client.retry import patiently
@@ -155,11 +156,14 @@ def create_image(
     """
     if machine.market == "on-demand":
         stop(cloud, machine.instance_id, on_state=on_progress)
+    threads.check()  # after an interrupt, CreateImage is never requested
     image_id = ""
     try:
         image_id = _create(cloud, machine.instance_id, name, description, tags)
         meanwhile()
-        return wait_until_available(cloud, image_id, on_progress=on_progress)
+        image = wait_until_available(cloud, image_id, on_progress=on_progress)
+        threads.check()  # an image that is available at once was not waited for
+        return image
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
         if image_id or not is_refusal(error):

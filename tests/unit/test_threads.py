@@ -270,3 +270,35 @@ def test_an_interrupt_that_comes_while_a_piece_is_started_still_ends_it(
     with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
         group.start(1, piece)
     assert piece.said == ["called off", "cleaned up"]
+
+
+def test_an_interrupt_that_another_thread_receives_ends_the_work() -> None:
+    """The kernel chooses the thread that receives a signal; it need not be the main thread."""
+
+    def receive() -> None:
+        time.sleep(0.3)  # until the main thread waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        piece()
+
+    piece = Piece(lambda: pause(3))
+    with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
+        group.start(1, receive)
+        group.next()
+    assert piece.said == ["called off", "cleaned up"]
+
+
+def test_a_thread_that_waits_for_its_pieces_is_called_off_although_they_end_well() -> None:
+    began, goes_on = threading.Event(), threading.Event()
+    results: list[str] = []
+
+    def outer() -> None:
+        with TaskGroup[str, str]() as group:
+            group.start("inner", lambda: str(began.set() or goes_on.wait(10)))
+            results.append(group.next()[1])
+
+    with pytest.raises(ZeroDivisionError), TaskGroup[str, None]() as group:
+        group.start("outer", outer)
+        assert began.wait(10)
+        threading.Timer(0.5, goes_on.set).start()
+        raise ZeroDivisionError
+    assert results == []
