@@ -1,4 +1,4 @@
-"""A command that runs on the machine: its streams and its end, over one SSH channel."""
+"""A command that runs on the machine: its streams and its exit status, over one SSH channel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import paramiko
@@ -18,34 +18,44 @@ from bake.errors import ConnectError
 BROKEN: tuple[type[Exception], ...] = (paramiko.SSHException, EOFError, OSError)
 
 _CHUNK = 256 * 1024
-# Well below the two megabytes that sshd takes of a command's stdin before anybody reads it.
+# Well below the 2 MB of a command's stdin that sshd buffers before the command reads it.
 _SENT_AT_ONCE = 64 * 1024
-# A wait may last no longer before it is asked whether it was called off.
+# The longest wait before the next check whether this thread's work was called off.
 SLICE_S = 0.25
 
 
 class OverdueError(Exception):
-    """The deadline has passed, and the command still runs."""
+    """The deadline has passed before the command has ended, or before it could be started."""
 
 
 class RemoteCommand:
-    """A command under way. `chunks` reads it, `exit_status` is its end, `close` gives it up.
+    """A running command. `chunks` reads its output, `exit_status` waits for its end.
 
-    stdin that is long is fed by a thread of its own, so that a command that answers before it has
-    read all of it does not block both sides. Waiting ends with Cancelled when this thread's work
-    is called off; the command runs on.
+    A long stdin is written by a thread of its own, so that a command that answers before it has
+    read all of it does not block both sides. Waiting raises Cancelled when this thread's work is
+    called off; the command itself runs on. `close` stops following it and calls `on_close`.
     """
 
     def __init__(
-        self, channel: paramiko.Channel, command: str, stdin: bytes, *, hold_stdin: bool = False
+        self,
+        channel: paramiko.Channel,
+        command: str,
+        stdin: bytes,
+        *,
+        hold_stdin: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
+        self._on_close = on_close
         self._feeder: threading.Thread | None = None
         try:
             channel.exec_command(command)
         except BROKEN as error:
-            channel.close()
+            self.close()
             raise ConnectError(f"the connection broke as a command was started: {error}") from error
+        except BaseException:
+            self.close()
+            raise
         if len(stdin) <= _SENT_AT_ONCE:
             self._feed(stdin, hold_stdin)
         else:
@@ -55,8 +65,8 @@ class RemoteCommand:
             self._feeder.start()
 
     def _feed(self, stdin: bytes, hold: bool) -> None:
-        # The command may end without reading it all; that the connection broke, `chunks` sees.
-        # In pieces, because paramiko copies the rest of what it is given for each packet.
+        # A command may end without reading all of it; `chunks` notices a broken connection.
+        # In pieces, because paramiko copies all remaining data for each packet.
         with contextlib.suppress(*BROKEN):
             for begin in range(0, len(stdin), _CHUNK):
                 self._channel.sendall(stdin[begin : begin + _CHUNK])
@@ -64,26 +74,30 @@ class RemoteCommand:
                 self._channel.shutdown_write()
 
     def write(self, data: bytes) -> None:
-        """Send more stdin, where it was held open; a broken connection is seen by `chunks`."""
+        """Send `data` and end stdin, which was held open. No effect once stdin has ended.
+
+        Does not raise when the connection is broken: `exit_status` does.
+        """
         self._wait_until_fed()
-        self._feed(data, hold=False)
+        if not self._channel.eof_sent:  # paramiko's sendall would repeat for ever
+            self._feed(data, hold=False)
 
     def _wait_until_fed(self) -> None:
         if self._feeder is not None:
             self._feeder.join()
 
     def chunks(self, *, deadline: float | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Yield what arrives as (stdout, stderr), until both have ended.
+        """Yield the output as it arrives, as (stdout, stderr), until both streams have ended.
 
-        `deadline` is on time.monotonic's clock; OverdueError when it passes.
-        Ends without a word when the connection breaks: `exit_status` tells.
+        Raises OverdueError when `deadline` (of time.monotonic) passes. Also ends when the
+        connection breaks: `exit_status` then raises ConnectError.
         """
         channel = self._channel
         poll = select.poll()
         poll.register(channel.fileno(), select.POLLIN)
         while True:
             threads.check()
-            # Asked before reading: what arrives between the two is then read in the next round.
+            # Looked at before reading: data that arrives in between is read in the next round.
             ended = channel.eof_received or channel.closed
             stdout = channel.recv(_CHUNK) if channel.recv_ready() else b""
             stderr = channel.recv_stderr(_CHUNK) if channel.recv_stderr_ready() else b""
@@ -92,16 +106,16 @@ class RemoteCommand:
             elif ended:
                 return
             else:
-                poll.poll(_slice_s(deadline) * 1000)
+                poll.poll(slice_s(deadline) * 1000)
 
     def exit_status(self, *, deadline: float | None = None) -> int:
-        """The exit status, once `chunks` has ended; -1 when a signal ended the command.
+        """Wait for the exit status, after `chunks` has ended; -1 when a signal ended the command.
 
-        ConnectError when the connection broke before the status and both streams had arrived:
-        then nothing is known about the command.
+        Raises ConnectError when the connection broke before the status and both streams had
+        arrived: nothing is then known about the command.
         """
         channel = self._channel
-        while not channel.status_event.wait(_slice_s(deadline)):
+        while not channel.status_event.wait(slice_s(deadline)):
             threads.check()
         status: int = channel.recv_exit_status()
         transport = channel.get_transport()
@@ -114,6 +128,7 @@ class RemoteCommand:
         with contextlib.suppress(*BROKEN):
             self._channel.close()
         self._wait_until_fed()
+        self._on_close()
 
     def __enter__(self) -> RemoteCommand:
         return self
@@ -127,7 +142,8 @@ class RemoteCommand:
         self.close()
 
 
-def _slice_s(deadline: float | None) -> float:
+def slice_s(deadline: float | None) -> float:
+    """Return how long to wait before the next check; OverdueError when `deadline` has passed."""
     if deadline is None:
         return SLICE_S
     left = deadline - time.monotonic()

@@ -1,4 +1,7 @@
-"""An SSH connection to one machine: its host key known beforehand, its end not the end."""
+"""An SSH connection to one machine, which accepts only the machine's known host key.
+
+A connection that breaks is made again when the next command or file needs it.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,26 @@ import tenacity
 
 from bake import threads
 from bake.errors import ConnectError, RemoteError, RequestError
-from bake.ssh.command import BROKEN, SLICE_S, OverdueError, RemoteCommand
+from bake.ssh.command import BROKEN, SLICE_S, OverdueError, RemoteCommand, slice_s
 from bake.ssh.endpoint import Endpoint, reason
+from bake.ssh.sessions import Sessions
 
-# cloud-init may bring the key some seconds after sshd answers; pam_nologin refuses while booting.
+# sshd may answer some seconds before cloud-init has installed the key, and pam_nologin refuses
+# logins while the machine boots.
 REFUSED_FOR_S = 60.0
 _ATTEMPT_S = 10.0
-# A proxy is a program to be started, and a call to its server, which may count them.
+# With a proxy, each attempt starts a program and calls a server that may limit the rate of calls.
 _PROXY_ATTEMPT_S, _PROXY_PAUSE_S = 30.0, 2.0
+_PAUSE_S = 0.2  # before a session that sshd refused is requested again
 _SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command said, and its status; what is not UTF-8 is replaced, a signal is -1."""
+    """The output of a command and its exit status; -1 when a signal ended it.
+
+    Bytes that are not UTF-8 are replaced.
+    """
 
     stdout: str
     stderr: str
@@ -50,14 +59,17 @@ def connect(
     silence_s: float = 30.0,
     proxy: Sequence[str] = (),
 ) -> Connection:
-    """Wait until SSH answers, and accept `host_key` (OpenSSH's public format, ed25519) alone.
+    """Wait until the machine accepts a login over SSH, and return the connection.
 
-    HostKeyError at once for another key. A refused login is tried again for REFUSED_FOR_S, all
-    else until `timeout_s` is over; then ConnectError with the last reason, which `on_wait` is
-    told after each try. Cancelled, between two tries, when this thread's work is called off.
-    A connection that gives no sign of life for `silence_s` is closed. No agent, no key file
-    and no SSH configuration of this computer is looked at. `proxy`: a program whose stdin and
-    stdout are the connection, as with ssh's ProxyCommand.
+    Only `host_key` (OpenSSH's public format, ed25519) is accepted: any other key raises
+    HostKeyError at once. A refused login is retried for REFUSED_FOR_S, any other failure until
+    `timeout_s` is over; then ConnectError with the last reason is raised. `on_wait` gets the
+    reason after each failed attempt. Raises Cancelled between two attempts when this thread's
+    work is called off.
+
+    The connection is closed when the machine sends nothing for `silence_s`. The SSH agent, key
+    files and SSH configuration of this computer are not used. `proxy`: a program whose stdin and
+    stdout carry the connection, as with ssh's ProxyCommand.
     """
     endpoint = Endpoint(
         host,
@@ -74,10 +86,11 @@ def connect(
 
 
 class Connection:
-    """An SSH connection that several threads may use at once. Made by `connect`.
+    """An SSH connection that several threads may use at the same time. Made by `connect`.
 
-    What starts anew on a connection known to be broken (a command, a file) first makes a new one;
-    what was under way when it broke raises ConnectError: only the caller knows what that means.
+    A command or file that is started on a connection known to be broken first makes a new one. A
+    command that was running when the connection broke raises ConnectError, because only the
+    caller knows whether it may be repeated.
     """
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
@@ -85,6 +98,7 @@ class Connection:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._fabric: fabric.Connection | None = None
+        self._sessions = Sessions()
         self._boot_id = ""
         self._lock = threading.Lock()
 
@@ -93,22 +107,30 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is not known to be broken."""
+        """False once the connection is known to be broken or closed."""
         return self._fabric is not None and self._fabric.is_connected
 
     def boot_id(self) -> str:
-        """The kernel's id of the boot at which this was first asked: a connection is to one boot.
+        """Return the id of the boot that this connection belongs to.
 
-        After a reboot the machine has another, which this does not tell. See `rebooted`.
+        The kernel is asked once. After an intended reboot, `expect_boot` sets the new id.
         """
         self._boot_id = (
             self._boot_id or self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
         )
         return self._boot_id
 
-    def rebooted(self, boot_id: str) -> None:
-        """It was meant to be, and this is its boot now."""
+    def expect_boot(self, boot_id: str) -> None:
+        """Set the boot id after a reboot that was intended."""
         self._boot_id = boot_id
+
+    def as_root(self, *command: str) -> str:
+        """Return a line of shell that runs `command` as root, with sudo unless root is logged in.
+
+        sudo fails when it would have to ask for a password.
+        """
+        sudo = [] if self.user == "root" else ["sudo", "-n"]
+        return shlex.join([*sudo, *command])
 
     def run(
         self,
@@ -120,23 +142,24 @@ class Connection:
     ) -> CommandResult:
         """Run a line of shell as the login user, without a terminal.
 
-        RemoteError for a status other than 0 (unless `check` is False) and when `timeout_s` is
-        over, ConnectError when the connection breaks: the command may or may not have run.
+        Raises RemoteError when the exit status is not 0 (unless `check` is False) or when
+        `timeout_s` is over. Raises ConnectError when the connection breaks: whether the command
+        has run is then unknown.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         data = stdin.encode() if isinstance(stdin, str) else stdin or b""
         stdout, stderr = bytearray(), bytearray()
-        with self.start(command, data) as running:
-            try:
+        try:
+            with self.start(command, data, deadline=deadline) as running:
                 for out, err in running.chunks(deadline=deadline):
                     stdout += out
                     stderr += err
                 status = running.exit_status(deadline=deadline)
-            except OverdueError:
-                raise RemoteError(
-                    f"a command did not end within {timeout_s:g} s: {command}",
-                    details=_last_lines(stdout, stderr),
-                ) from None
+        except OverdueError:
+            raise RemoteError(
+                f"a command did not end within {timeout_s:g} s: {command}",
+                details=_last_lines(stdout, stderr),
+            ) from None
         if check and status != 0:
             ended = "was ended by a signal" if status == -1 else f"ended with status {status}"
             raise RemoteError(
@@ -148,9 +171,12 @@ class Connection:
         )
 
     def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None:
-        """Write a file as the login user: whole or not at all, and never more open than `mode`."""
+        """Write a file as the login user, in one step and with no more permissions than `mode`.
+
+        When it fails, an existing file stays as it was.
+        """
         target, size = shlex.quote(path), len(data)
-        # The size is compared because a broken connection is just an end of file over there.
+        # The size is compared, because the machine sees a broken connection as an end of file.
         self.run(
             f"new=$(mktemp -- {target}.XXXXXX) && {{ "
             f'head -c {size} >"$new" && test "$(wc -c <"$new")" -eq {size} '
@@ -159,15 +185,58 @@ class Connection:
             stdin=data,
         )
 
-    def start(self, command: str, stdin: bytes = b"", *, hold_stdin: bool = False) -> RemoteCommand:
-        """Start a command and follow it oneself; `hold_stdin` leaves its stdin open for more."""
-        return RemoteCommand(self.open_channel("session"), command, stdin, hold_stdin=hold_stdin)
+    def start(
+        self,
+        command: str,
+        stdin: bytes = b"",
+        *,
+        hold_stdin: bool = False,
+        deadline: float | None = None,
+    ) -> RemoteCommand:
+        """Start a command, which the caller reads and closes.
 
-    def open_channel(
+        Waits while too many sessions are open on this connection; OverdueError when `deadline`
+        (of time.monotonic) passes meanwhile. `hold_stdin` leaves stdin open for more: a command
+        that ends only when it is told to, or after a long time.
+        """
+        channel, give_back = self._open_session(lasting=hold_stdin, deadline=deadline)
+        return RemoteCommand(channel, command, stdin, hold_stdin=hold_stdin, on_close=give_back)
+
+    def _open_session(
+        self, *, lasting: bool, deadline: float | None
+    ) -> tuple[paramiko.Channel, Callable[[], None]]:
+        """Open a session once one is free; the function gives it back.
+
+        A command that was given up occupies its session in sshd until it ends, so sshd may refuse
+        a session that is free on this side. It is then requested again for a while.
+        """
+        began = time.monotonic()
+        while True:
+            threads.check()
+            self.reconnect()
+            sessions = self._sessions
+            give_back = sessions.take(lasting=lasting, timeout_s=slice_s(deadline))
+            if give_back is None:
+                continue
+            try:
+                return self._open_channel("session"), give_back
+            except ConnectError:
+                give_back()
+                if not self.alive or time.monotonic() - began > self._endpoint.silence_s:
+                    raise
+                threads.pause(_PAUSE_S)
+            except BaseException:
+                give_back()
+                raise
+
+    def open_tunnel(self, port: int) -> paramiko.Channel:
+        """Open a channel to a port of the machine itself, on a new connection if needed."""
+        self.reconnect()
+        return self._open_channel("direct-tcpip", ("127.0.0.1", port))
+
+    def _open_channel(
         self, kind: str, destination: tuple[str, int] | None = None
     ) -> paramiko.Channel:
-        """A channel, on a new connection if need be: "session", or "direct-tcpip" to a port."""
-        self.reconnect()
         opened = self._fabric  # another thread may close it at any time
         if opened is None:
             raise ConnectError(f"the connection to {self} was closed")
@@ -185,18 +254,23 @@ class Connection:
         timeout_s: float | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        """Make a new connection where the last one is broken. Raises like `connect`."""
-        with self._turn():
+        """Make a new connection if the last one is broken. Raises the same errors as `connect`."""
+        with self._exclusive():
             if self.alive:
                 return
             self._close()
-            self._fabric = self._wait_until_open(
+            opened = self._wait_until_open(
                 self._timeout_s if timeout_s is None else timeout_s, on_wait
             )
+            self._sessions = Sessions()
+            self._fabric = opened
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Another thread may be waiting for the machine, for minutes."""
+    def _exclusive(self) -> Iterator[None]:
+        """The right to make or close the connection.
+
+        Another thread may hold it for minutes while it waits for the machine.
+        """
         while not self._lock.acquire(timeout=SLICE_S):
             threads.check()
         try:
@@ -205,14 +279,21 @@ class Connection:
             self._lock.release()
 
     def close(self) -> None:
+        """Close the connection; when this returns, the program of a proxy has ended."""
         with self._lock:
             self._close()
 
     def _close(self) -> None:
-        if self._fabric is not None:
-            # Not Fabric's close, which does nothing for a connection that the other side ended.
-            self._fabric.client.close()
-            self._fabric = None
+        if self._fabric is None:
+            return
+        transport = self._fabric.transport
+        # Not Fabric's close, which does nothing for a connection that the other side ended.
+        self._fabric.client.close()
+        # Paramiko's close returns at once for a transport that has ended by itself, while its
+        # thread may still be closing the socket, and with it the program of a proxy.
+        if transport is not None:
+            transport.sock.close()
+        self._fabric = None
 
     def __enter__(self) -> Connection:
         return self
@@ -231,12 +312,12 @@ class Connection:
         began = time.monotonic()
         refused_at: float | None = None
 
-        def given_up(error: BaseException) -> ConnectError:
+        def timeout_error(error: BaseException) -> ConnectError:
             waited_s = time.monotonic() - began
             return ConnectError(
                 f"no SSH connection to {self} after {waited_s:.0f} s: {reason(error)}",
-                hint="The machine's console output says how far it came; a firewall or security "
-                "group between here and there shows as no answer at all.",
+                hint="The machine's console output shows how far its boot came. No answer at all "
+                "can mean that a firewall or a security group blocks the connection.",
             )
 
         def attempt() -> fabric.Connection:
@@ -251,10 +332,10 @@ class Connection:
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()
                 if time.monotonic() - refused_at >= REFUSED_FOR_S:
-                    raise given_up(error) from error
+                    raise timeout_error(error) from error
                 raise
 
-        def tell(state: tenacity.RetryCallState) -> None:
+        def report(state: tenacity.RetryCallState) -> None:
             if on_wait is not None and state.outcome is not None:
                 on_wait(reason(state.outcome.exception()))
 
@@ -266,22 +347,23 @@ class Connection:
                     multiplier=0.1, max=_PROXY_PAUSE_S if self._endpoint.proxy else 0.2
                 ),
                 sleep=threads.pause,
-                before_sleep=tell,
+                before_sleep=report,
                 reraise=True,
             )(attempt)
         except BROKEN as error:
-            raise given_up(error) from error
+            raise timeout_error(error) from error
 
 
 def _login_key(text: str) -> paramiko.PKey:
-    """Ours are ed25519; one that a person brings may be of any kind that AWS takes, or made."""
+    """Read a private key of a kind that EC2 key pairs can have."""
     kinds: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.RSAKey)
     for kind in kinds:
         with contextlib.suppress(paramiko.SSHException):
             return kind.from_private_key(io.StringIO(text))
     raise RequestError(
-        "The private key is neither ed25519 nor RSA: AWS has no other kinds",
-        hint="Give the name of another one with --key, or of a new one, which is made",
+        "The private key is neither ed25519 nor RSA, and EC2 key pairs have no other kinds",
+        hint="Give the name of another key pair with --key; a name that does not exist yet "
+        "creates a key pair",
     )
 
 

@@ -102,7 +102,7 @@ class Endpoint:
     def _proxy_failure(self, sock: Line, error: BaseException) -> Exception | None:
         """What a proxy that has ended says tells more than that it has."""
         refused = isinstance(error, paramiko.AuthenticationException) or _is_host_key_refusal(error)
-        if refused or not isinstance(sock, ProxyLine) or not (said := sock.complaint()):
+        if refused or not isinstance(sock, ProxyLine) or not (said := sock.failure()):
             return None
         if _HOPELESS.search(said):
             return ConnectError(f"{self.proxy[0]} does not lead to {self.host}", details=[said])

@@ -1,12 +1,11 @@
-"""Holding a machine still while its disk is copied: without its keys on it, and flushed.
+"""Hold a machine still while its disk is copied: its keys are off the disk, the disk is flushed.
 
-The machine's side is `hold.sh`.
+`hold.sh` is the program that runs on the machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -17,73 +16,73 @@ from bake.files import on_machine
 from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 
-# After so long without a word from us the machine puts everything back by itself.
+# The machine restores everything by itself when it is not released for this long.
 HELD_FOR_S = 120
-# cloud-init's last minute, another hold's end, and gigabytes to flush.
+# Time for cloud-init to finish, for another hold to end, and for gigabytes to be flushed.
 _BEGIN_S = 600.0
 _END_S = 60.0
 
 
 @contextlib.contextmanager
 def hold(connection: Connection) -> Iterator[None]:
-    """Within this context, a snapshot of the machine's disk holds nothing by which one could log
-    in to this machine or pass for it: login keys, host keys, user data, machine id.
+    """A context in which a snapshot of the machine's disk contains none of the machine's secrets:
+    no login keys, host keys, user data or machine id.
 
-    A machine that is started from such a snapshot is at its first boot. The connection stands;
-    a new one cannot be made meanwhile. No stage may run.
+    A machine that is started from such a snapshot is at its first boot. The connection stays
+    open, but no new one can be made meanwhile. No stage may run.
 
-    RemoteError when the machine could not be held, and on leaving when it was not held to the end:
-    the connection broke, or it took more than HELD_FOR_S. The machine has then put everything back
-    by itself, and a snapshot taken meanwhile has to be deleted. An exception from within comes
-    out as it is, with everything back too. A machine that was rebooted since its stages ran is not
-    held: what they have written need not be on its disk.
+    Raises RemoteError when the machine could not be held. Raises it at the end, too, when the
+    machine was not held all the time (the connection broke, or HELD_FOR_S was over): the machine
+    has then restored everything by itself, and a snapshot taken meanwhile must be deleted. An
+    exception from within the context passes unchanged, after everything was restored. A machine
+    that was rebooted since its stages ran is not held, because their files may not be on its disk.
     """
-    sudo = [] if connection.user == "root" else ["sudo", "-n"]
-    told = [str(HELD_FOR_S), connection.boot_id()]
-    command = [*sudo, "bash", "--norc", "-c", _machine_side(), "bake", *told]
-    with connection.start(shlex.join(command), hold_stdin=True) as machine:
-        said = _Said(machine)
+    command = connection.as_root(
+        *("bash", "--norc", "-c", _program(), "bake", str(HELD_FOR_S), connection.boot_id())
+    )
+    with connection.start(command, hold_stdin=True) as machine:
+        output = _Output(machine)
         try:
-            if not said.hears("held", _BEGIN_S):
+            if not output.wait_until_printed("held", _BEGIN_S):
                 raise RemoteError(
                     f"{connection} could not be held still",
-                    hint="Nothing was taken from it, or it is back.",
-                    details=said.complaints,
+                    hint="Its keys were not removed from its disk, or they are restored.",
+                    details=output.errors,
                 )
             yield
         except BaseException:
             with threads.held_back(), contextlib.suppress(RemoteError):
-                _release(machine, said)
+                _release(machine, output)
             raise
         with threads.held_back():
-            released = _release(machine, said)
+            released = _release(machine, output)
         if not released:
             raise RemoteError(
                 f"{connection} was not held still to the end",
-                hint="A snapshot that was taken meanwhile may hold its keys: it has to be deleted.",
-                details=said.complaints,
+                hint="A snapshot taken meanwhile may contain its keys and has to be deleted.",
+                details=output.errors,
             )
 
 
-def _release(machine: RemoteCommand, said: _Said) -> bool:
-    """Whether it was held until now, and has everything back."""
+def _release(machine: RemoteCommand, output: _Output) -> bool:
+    """Return True when the machine was held until now and has restored everything."""
     machine.write(b"release\n")
-    return said.hears("released", _END_S)
+    return output.wait_until_printed("released", _END_S)
 
 
-class _Said:
-    """What the machine says, a word a line; what is on its stderr is complaints."""
+class _Output:
+    """The output of `hold.sh`: one word a line on stdout, error messages on stderr."""
 
     def __init__(self, machine: RemoteCommand) -> None:
         self._machine = machine
         self._stdout, self._stderr = bytearray(), bytearray()
 
     @property
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         return self._stderr.decode(errors="replace").splitlines()
 
-    def hears(self, word: str, timeout_s: float) -> bool:
-        """False when the command has ended, the connection is broken, or the time is over."""
+    def wait_until_printed(self, word: str, timeout_s: float) -> bool:
+        """Return False when the command ends, the connection breaks or `timeout_s` is over."""
         with contextlib.suppress(OverdueError):
             for stdout, stderr in self._machine.chunks(deadline=time.monotonic() + timeout_s):
                 self._stdout += stdout
@@ -94,5 +93,5 @@ class _Said:
 
 
 @cache
-def _machine_side() -> str:
+def _program() -> str:
     return (on_machine("bake.ssh") / "hold.sh").read_text()

@@ -1,4 +1,4 @@
-"""A program of this computer that carries an SSH connection, as ssh's ProxyCommand does."""
+"""A program on this computer that carries an SSH connection, as ssh's ProxyCommand does."""
 
 from __future__ import annotations
 
@@ -7,67 +7,84 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
+import time
 from collections.abc import Sequence
 
 from bake.ssh.heartbeat import Line
 
-# It may have something to say to its server; then it is made to end.
+# The time that the program has to end its session on its server before it is killed.
 _END_S = 2.0
+_KEPT_B = 64 * 1024
 
 
 class ProxyLine(Line):
-    """The program's stdin and stdout as a connection; closing it ends the program.
+    """A connection over a program's stdin and stdout; closing it ends the program.
 
-    OSError when it cannot be started.
+    OSError when the program cannot be started.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the program runs)
         with theirs:
             try:
                 self._process = subprocess.Popen(
                     command,
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
-                    stderr=self._words,
-                    start_new_session=True,  # all of it, and no interrupt of the terminal's
+                    stderr=subprocess.PIPE,
+                    # A process group that can be killed, and that the terminal's Ctrl-C misses.
+                    start_new_session=True,
                 )
             except BaseException:
                 ours.close()
-                self._words.close()
                 raise
         super().__init__(ours)
+        self._stderr = b""
+        # The processes that the program starts inherit its stderr: this thread ends with the last
+        # of them.
+        self._reader = threading.Thread(target=self._read_stderr, name="ssh-proxy", daemon=True)
+        self._reader.start()
         self._ending = threading.Lock()
-        self._complaint = ""
+        self._ended = False
+        self._failure = ""
 
-    def complaint(self) -> str:
-        """The last line that it wrote to stderr, if it has failed by itself; else ""."""
-        self.close()  # paramiko does, too, as soon as it hears nothing more
-        return self._complaint
+    def failure(self) -> str:
+        """End the program; return the last line of its stderr if it failed by itself, else ""."""
+        self.close()  # paramiko does so too, as soon as it receives no more
+        return self._failure
 
     def close(self) -> None:
+        """End the program and all that it has started, also when another thread is closing it."""
         super().close()
         with self._ending:
-            if not self._words.closed:
-                self._complaint = self._end()
-                self._words.close()
+            if not self._ended:
+                self._failure = self._end()
+                self._ended = True
+
+    def _read_stderr(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101  (it is a pipe)
+        with self._process.stderr as pipe:
+            while data := os.read(pipe.fileno(), _KEPT_B):
+                self._stderr = (self._stderr + data)[-_KEPT_B:]
 
     def _end(self) -> str:
-        """It, and what it has started: most programs end with their stdin."""
-        status: int | None = None
+        """Most programs end with their stdin; the rest, and what they have started, is killed."""
+        self._wait_until_ended()
+        status = self._process.poll()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_END_S)
-            if number == signal.SIGTERM:
-                status = self._process.returncode
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
+            self._wait_until_ended()
         self._process.wait()
-        if not status:  # it was made to end, or has done so as it should
+        if not status:  # it has ended without an error, or only because of the signal
             return ""
-        written = os.pread(self._words.fileno(), 64 * 1024, 0).decode(errors="replace")
-        lines = [line.strip() for line in written.splitlines() if line.strip()]
-        return lines[-1] if lines else f"it ended with status {status}"
+        lines = [line.strip() for line in self._stderr.decode(errors="replace").splitlines()]
+        return next((line for line in reversed(lines) if line), f"it ended with status {status}")
+
+    def _wait_until_ended(self) -> None:
+        """Wait for _END_S at most until the program and all that it has started have ended."""
+        deadline = time.monotonic() + _END_S
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
+        self._reader.join(max(0.0, deadline - time.monotonic()))

@@ -1,13 +1,12 @@
-"""Rebooting a machine from within, and reaching it again: proved by another boot id.
+"""Reboot a machine with its own `shutdown` command, and reconnect: the boot id must be a new one.
 
-From within rather than by EC2's RebootInstances: the system shuts down in order, however long that
-takes, where EC2 "performs a hard reboot" of one that "does not cleanly shut down within a few
-minutes" (its API reference). What was just installed need not be on the disk after that.
+EC2's RebootInstances is not used: it "performs a hard reboot" of a machine that "does not cleanly
+shut down within a few minutes" (its API reference), and then packages that were just installed may
+be missing from the disk. `shutdown` takes as long as it needs.
 """
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 
@@ -15,11 +14,11 @@ from bake import threads
 from bake.errors import ConnectError, HostKeyError, RemoteError
 from bake.ssh.connection import Connection
 
-_ASK_S = 30.0
+_COMMAND_S = 30.0
 _PAUSE_S = 0.5
 
-# Asked again and again, for what answers may still be the boot that is to end; no other one is
-# ended by it. `shutdown` is there with every init, and goes before a power-off at some later time.
+# Run repeatedly, because the machine may answer from the boot that is to end; a later boot is never
+# shut down. Every init system has `shutdown`, and a new one replaces a power-off scheduled before.
 _SCRIPT = """\
 boot=$(cat /proc/sys/kernel/random/boot_id)
 if [ "$boot" != "$1" ]; then echo "$boot"; else shutdown -r now >&2; fi
@@ -29,22 +28,21 @@ if [ "$boot" != "$1" ]; then echo "$boot"; else shutdown -r now >&2; fi
 def reboot(
     connection: Connection, *, timeout_s: float, on_wait: Callable[[str], None] = lambda text: None
 ) -> None:
-    """Reboot the machine; from then on the connection is to its next boot. No stage may run.
+    """Reboot the machine and wait until the connection reaches its next boot. No stage may run.
 
-    `on_wait` is told why that is not reached yet. ConnectError with the last reason when it is not
-    within `timeout_s`; HostKeyError when another machine answers.
+    `on_wait` gets the reason of each failed attempt. Raises ConnectError with the last reason when
+    `timeout_s` is over, HostKeyError when another machine answers.
     """
     deadline = time.monotonic() + timeout_s
-    sudo = [] if connection.user == "root" else ["sudo", "-n"]
-    command = shlex.join([*sudo, "sh", "-c", _SCRIPT, "bake", connection.boot_id()])
+    command = connection.as_root("sh", "-c", _SCRIPT, "bake", connection.boot_id())
     while True:
         try:
             connection.reconnect(timeout_s=max(0.0, deadline - time.monotonic()), on_wait=on_wait)
-            if boot_id := connection.run(command, timeout_s=_ASK_S).stdout.strip():
-                connection.rebooted(boot_id)
+            if boot_id := connection.run(command, timeout_s=_COMMAND_S).stdout.strip():
+                connection.expect_boot(boot_id)
                 return
             reason = "it has not shut down yet"
-            connection.close()  # as the machine soon does, with or without a word
+            connection.close()  # the shutdown ends it soon, perhaps without an end of file
         except HostKeyError:
             raise
         except RemoteError as error:
@@ -53,6 +51,6 @@ def reboot(
         if time.monotonic() >= deadline:
             raise ConnectError(
                 f"{connection} did not come back within {timeout_s:.0f} s of its reboot: {reason}",
-                hint="Its console output says how far it came.",
+                hint="The machine's console output shows how far its boot came.",
             )
         threads.pause(_PAUSE_S)

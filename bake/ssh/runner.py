@@ -1,7 +1,7 @@
-"""Runs a stage: detached on the machine, followed from here, whatever becomes of the connection.
+"""Run a stage detached on the machine, and follow its output even when the connection breaks.
 
-The machine's side is `detached.sh`. A stage is started once; when the connection breaks it runs on,
-and following goes on, over a new connection, from the byte that was reached.
+`detached.sh` is the program that runs on the machine. A stage is started once. When the connection
+breaks, the stage runs on, and its output is read from the last byte on over a new connection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import math
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
 from bake.ssh.output import Output
 
-# How long a machine may be out of reach in the middle of a stage before it is given up.
+# How long the machine may be unreachable during a stage before the stage is given up.
 OUT_OF_REACH_S = 600.0
-# The machine ends a stage at its time limit; when that fails, we do so, this much later.
+# The machine ends a stage at its time limit; if that fails, this side does so this much later.
 _OVERTIME_S = 60.0
 _STOP_S = 30.0
-_FOLDER = "/run/bake"  # memory: never part of an image
+_FOLDER = "/run/bake"  # in memory: never part of an image
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _END = re.compile(r"(timeout|lost|[0-9]{1,3}) [0-9]{1,18}")
@@ -46,7 +45,7 @@ class _Stage:
 
     @property
     def identity(self) -> bytes:
-        """A line that is another one for other files."""
+        """A line that differs when the script, lib.sh or the inputs differ."""
         digests = b"".join(hashlib.sha256(file).digest() for file in self.files)
         return hashlib.sha256(digests).hexdigest().encode() + b"\n"
 
@@ -70,19 +69,19 @@ def run_stage(
     run_id: str = "adhoc",
     secrets: Iterable[str] = (),
 ) -> float:
-    """Run a stage to its end, as root, and return its seconds.
+    """Run a stage as root until it ends, and return its duration in seconds.
 
-    The machine knows it by `run_id` and `name`: where it already runs there, or has ended unread
-    (its client was killed), that one is followed, from its beginning. `on_line` gets each line,
-    without escape sequences; `log` gets the exact bytes. Where one of `secrets` is printed, in any
-    form in which programs print, *** stands in both instead.
+    The machine identifies a stage by `run_id` and `name`. If that stage is already running there,
+    or has ended and its output was not read (its client was killed), its output is read from the
+    beginning and nothing is started. `on_line` gets each line without escape sequences; `log` gets
+    the exact bytes. In both, *** replaces each of `secrets`, in any form that programs print.
 
-    `inputs` is the file that sets its variables, as `bake.plan.inputs` writes it.
+    `inputs` is the file that sets the stage's variables, as `bake.plan.inputs` writes it.
 
-    StageError: the status is not 0, the time is over, the machine was rebooted.
-    ConnectError: the machine was out of reach for OUT_OF_REACH_S. Any exception on this side
-    (Ctrl-C, its work called off, a full disk) ends the stage on the machine, if the connection
-    stands.
+    Raises StageError when the exit status is not 0, `timeout_s` is over or the machine was
+    rebooted; ConnectError when the machine was unreachable for OUT_OF_REACH_S. Any other exception
+    on this side (Ctrl-C, work that is called off, a full disk) ends the stage on the machine if
+    the connection is not broken.
     """
     began = time.monotonic()
     for part in (run_id, name):
@@ -116,29 +115,36 @@ def run_stage(
 
 
 def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
-    """OverdueError when the stage runs on long after the machine should have ended it."""
-    deadline = time.monotonic() + stage.limit_s + _OVERTIME_S
+    """Start and follow the stage, over new connections if needed, and return how it ended.
+
+    Raises OverdueError when the stage still runs long after the machine should have ended it.
+    """
+    deadline = math.inf
     reached_at, pause_s = time.monotonic(), 0.1
     started = False
     while True:
-        reason = "it does not hand over the stage's output"
+        reason = "it does not send the stage's output"
         follower: _Follower | None = None
         try:
             connection.reconnect(timeout_s=max(0.0, reached_at + OUT_OF_REACH_S - time.monotonic()))
-            follower = _Follower(stage, connection.boot_id(), output, started=started)
-            end = follower.follow(connection, deadline)
+            boot_id = connection.boot_id()
+            follower = _Follower(stage, boot_id, output, started=started, deadline=deadline)
+            end = follower.follow(connection)
             if end is not None:
                 return end
         except ConnectError as error:
             reason = error.message
-        if follower is not None and follower.reached:
-            started = True
-            reached_at, pause_s = time.monotonic(), 0.1
+        if follower is not None:
+            deadline = follower.deadline
+            if follower.reached:
+                started = True
+                reached_at, pause_s = time.monotonic(), 0.1
         if time.monotonic() - reached_at > OUT_OF_REACH_S:
             raise ConnectError(
                 f"the machine was out of reach for {OUT_OF_REACH_S:.0f} s during stage "
                 f"{stage.name}: {reason}",
-                hint="It may have been ended, or interrupted by the market; its stage may run on.",
+                hint="It may have been terminated, or interrupted by the spot market; otherwise "
+                "its stage may still be running.",
                 details=output.last_lines,
             )
         threads.pause(pause_s)
@@ -146,10 +152,18 @@ def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) ->
 
 
 class _Follower:
-    """One try at following a stage, over one channel."""
+    """One attempt to follow a stage, over one session.
 
-    def __init__(self, stage: _Stage, boot_id: str, output: Output, *, started: bool) -> None:
+    `reached` is True once the machine has confirmed that the stage is running or has ended.
+    `deadline` (of time.monotonic) is set when the stage is started: the wait for a free session
+    is not a part of its time.
+    """
+
+    def __init__(
+        self, stage: _Stage, boot_id: str, output: Output, *, started: bool, deadline: float
+    ) -> None:
         self.reached = False
+        self.deadline = deadline
         self._started = started
         self._stage = stage
         self._boot_id = boot_id
@@ -157,47 +171,51 @@ class _Follower:
         self._unread = b""
         self._end: _End | None = None
         self._verdict = ""
-        self._complaints: list[str] = []
+        self._errors: list[str] = []
 
-    def follow(self, connection: Connection, deadline: float) -> _End | None:
-        """The stage's end; None or ConnectError when the following ended first; StageError."""
+    def follow(self, connection: Connection) -> _End | None:
+        """Return how the stage ended; None when following it has to be repeated.
+
+        Raises ConnectError when the connection broke, StageError when the stage cannot be followed.
+        """
         stage, output = self._stage, self._output
         if self._started:
             stdin = b""
-            command = _remote(connection, "attach", stage.folder, self._boot_id, output.size)
+            command = _command_line(connection, "attach", stage.folder, self._boot_id, output.size)
         else:
-            # Said again when no answer came: over there, only the first one starts anything.
+            # Sent again when no confirmation came: the machine starts the stage only once.
             stdin = b"".join((stage.identity, *stage.files, stage.identity))
             sizes = map(len, stage.files)
-            command = _remote(
+            command = _command_line(
                 connection, "start", stage.folder, self._boot_id, output.size, stage.limit_s, *sizes
             )
         try:
             with connection.start(command, stdin, hold_stdin=True) as running:
+                self.deadline = min(self.deadline, time.monotonic() + stage.limit_s + _OVERTIME_S)
                 try:
-                    for stdout, stderr in running.chunks(deadline=deadline):
+                    for stdout, stderr in running.chunks(deadline=self.deadline):
                         output.write(stdout)
-                        self._listen(stderr)
+                        self._parse(stderr)
                         if self._complete:
                             running.write(b"read\n")
                 except BaseException:
                     self._let_it_start(running)
                     raise
-                status = running.exit_status(deadline=deadline)
+                status = running.exit_status(deadline=self.deadline)
         except ConnectError:
             status = -1
             if not self._complete:
                 raise
         if self._complete:
             return self._end
-        self._give_up_if_hopeless(status)
+        self._raise_if_hopeless(status)
         return None
 
     @property
     def _complete(self) -> bool:
         return self._end is not None and self._end.size <= self._output.size
 
-    def _listen(self, stderr: bytes) -> None:
+    def _parse(self, stderr: bytes) -> None:
         *lines, self._unread = (self._unread + stderr).split(b"\n")
         for line in lines:
             match line.decode(errors="replace").split():
@@ -208,51 +226,49 @@ class _Follower:
                 case ["bake:", verdict]:
                     self._verdict = verdict
                 case words:
-                    self._complaints.append(" ".join(words))
+                    self._errors.append(" ".join(words))
 
     def _let_it_start(self, running: RemoteCommand) -> None:
-        """What is still being started could not be stopped: it would run on, with nobody there."""
+        """Wait until a stage that is being started runs: only then can it be stopped."""
         if not (self._started or self.reached):
             with threads.held_back(), contextlib.suppress(OverdueError):
                 for _, stderr in running.chunks(deadline=time.monotonic() + _STOP_S):
-                    self._listen(stderr)
+                    self._parse(stderr)
                     if self.reached:
                         return
 
-    def _give_up_if_hopeless(self, status: int) -> None:
+    def _raise_if_hopeless(self, status: int) -> None:
+        """Raise StageError when another attempt to follow the stage cannot succeed."""
         name = self._stage.name
         match self._verdict:
             case "rebooted":
                 raise StageError(f"the machine was rebooted before stage {name} had ended")
             case "gone":
                 raise StageError(
-                    f"stage {name} has left no trace on the machine",
-                    hint="The machine was started anew, or somebody emptied its /run/bake.",
+                    f"no trace of stage {name} was found on the machine",
+                    hint="The machine was restarted, or its folder /run/bake was emptied.",
                 )
             case "another":
                 raise StageError(
                     f"another stage {name} of the same run is on the machine: "
-                    "its script or its inputs are not these",
-                    hint="Its script was changed since; end that run first.",
+                    "its script or its inputs differ",
+                    hint="Its script was changed since it was started; end that run first.",
                 )
         if status > 0 and not (self._started or self.reached):
-            raise start_failure(name, status, self._complaints)
+            raise start_failure(name, status, self._errors)
 
 
 def _stop(connection: Connection, stage: _Stage) -> None:
-    """End the stage's processes; silent, because an error or a Ctrl-C is already on its way."""
+    """End the stage's processes. Raises nothing: an error or a Ctrl-C is already being raised."""
     if connection.alive:
         with threads.held_back(), contextlib.suppress(RemoteError):
-            connection.run(_remote(connection, "stop", stage.folder), timeout_s=_STOP_S)
+            connection.run(_command_line(connection, "stop", stage.folder), timeout_s=_STOP_S)
 
 
-def _remote(connection: Connection, *arguments: object) -> str:
-    sudo = [] if connection.user == "root" else ["sudo", "-n"]
-    return shlex.join(
-        [*sudo, "bash", "--norc", "-c", _machine_side(), "bake", *map(str, arguments)]
-    )
+def _command_line(connection: Connection, *arguments: object) -> str:
+    return connection.as_root("bash", "--norc", "-c", _program(), "bake", *map(str, arguments))
 
 
 @cache
-def _machine_side() -> str:
+def _program() -> str:
     return (on_machine("bake.ssh") / "detached.sh").read_text()

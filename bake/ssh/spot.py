@@ -1,7 +1,7 @@
-"""EC2's notice that it will take a spot machine away, heard on the machine itself.
+"""Wait for EC2's notice that a spot machine will be interrupted.
 
-Nobody but the machine is told in time without setting up an event bus: so it is asked there, over
-the connection that there is anyway. The machine's side is `spot_watcher.py`.
+Without an event bus in the account, only the machine's own metadata service reports it in time. So
+`spot_watcher.py` runs on the machine and reads it there, over the existing SSH connection.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from bake.ssh.connection import Connection
 
 @dataclass(frozen=True)
 class Notice:
-    """What will happen (terminate, stop, hibernate), when by EC2's clock, and how soon that is."""
+    """EC2's notice of an interruption."""
 
-    action: str
-    time: str  # as EC2 wrote it
+    action: str  # terminate, stop or hibernate
+    time: str  # of EC2's clock, in EC2's format
     left_s: float
 
 
 def wait_for_notice(connection: Connection) -> Notice:
-    """For as long as it takes; cancelled when this thread's work is called off.
+    """Wait for the notice, without a time limit, and return it.
 
-    ConnectError when the connection breaks, or the machine shuts down; RemoteError when it cannot
-    listen.
+    Raises Cancelled when this thread's work is called off, ConnectError when the connection breaks
+    or the machine shuts down, RemoteError when the machine cannot read the notice.
     """
-    command = shlex.join(["/usr/bin/python3", "-I", "-c", _machine_side()])
+    command = shlex.join(["/usr/bin/python3", "-I", "-c", _program()])
     stdout, stderr = bytearray(), bytearray()
     with connection.start(command, hold_stdin=True) as watcher:
         for out, err in watcher.chunks():
             stdout += out
             stderr += err
-        if watcher.exit_status() == -1:  # as everything that runs when the machine is rebooted
-            raise ConnectError(f"{connection} has ended what listened for the market's notice")
+        if watcher.exit_status() == -1:  # a machine that shuts down ends all programs by a signal
+            raise ConnectError(f"{connection} ended the program that waits for a spot notice")
     try:
-        said = files.read(stdout.decode(errors="replace"))
-        return Notice(str(said["action"]), str(said["time"]), float(said["left_s"]))
+        notice = files.read(stdout.decode(errors="replace"))
+        return Notice(str(notice["action"]), str(notice["time"]), float(notice["left_s"]))
     except (ValueError, TypeError, KeyError):
         raise RemoteError(
-            f"{connection} cannot listen for the market's notice",
+            f"{connection} cannot read the spot market's notice",
             details=stderr.decode(errors="replace").splitlines(),
         ) from None
 
 
 @cache
-def _machine_side() -> str:
+def _program() -> str:
     return (on_machine("bake.ssh") / "spot_watcher.py").read_text()

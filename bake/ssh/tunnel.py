@@ -65,9 +65,7 @@ class _Server(socketserver.ThreadingTCPServer):
         if not self._is_connected():
             return
         try:
-            channel = self._connection.open_channel(
-                "direct-tcpip", ("127.0.0.1", self._remote_port)
-            )
+            channel = self._connection.open_tunnel(self._remote_port)
         except RemoteError:
             return  # nobody listens over there, or the machine is gone: the caller is hung up on
         self._calls.add(call := (request, channel))

@@ -392,7 +392,7 @@ def test_the_metadata_service_answers_as_ec2s_to_who_has_a_token(network: int) -
 
 def watcher(network: int) -> subprocess.Popen[str]:
     """The program that listens, with shorter pauses."""
-    program = spot._machine_side()
+    program = spot._program()
     assert "EVERY_S = 5\n" in program
     program = program.replace("EVERY_S = 5\n", "EVERY_S = 0.1\n")
     return within(network, sys.executable, "-I", "-c", program)

@@ -27,10 +27,9 @@ from bake.console.console import Console
 from bake.errors import ConnectError, RequestError
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine import launch, session_manager, ssh_config, transfer
-from bake.ssh import connection as remote
-from bake.ssh import keys, proxy
 from tests.support.aws_in_process import ACCOUNT, aws_in_process
 from tests.support.environment import REPOSITORY, scrub
+from tests.support.processes import has_ended
 from tests.unit.machine.test_launch import PROVED
 
 BIN = Path(sys.executable).parent
@@ -51,7 +50,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for the PATH with the AWS CLI and the plugin that stands in."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "aws").symlink_to(BIN / "aws")
-    (folder / "session-manager-plugin").symlink_to(REPOSITORY / "tests/session_manager_plugin.py")
+    (folder / "session-manager-plugin").symlink_to(
+        REPOSITORY / "tests/support/session_manager_plugin.py"
+    )
     return folder
 
 
@@ -172,8 +173,8 @@ def test_our_own_client_goes_there_and_leaves_no_process(
     with ssh_config.connection(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
         plugin = sessions(log)[-1]["pid"]
-        assert Path("/proc", str(plugin)).exists()
-    assert not Path("/proc", str(plugin)).exists()
+        assert not has_ended(plugin)
+    assert has_ended(plugin)
     mine = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())],
                           capture_output=True, text=True).stdout.split()  # fmt: skip
     assert "Z" not in "".join(mine)
@@ -288,60 +289,3 @@ def test_the_proxy_command_is_aws_s_own_with_all_that_an_editor_does_not_know(
     assert session_manager.filled(words, "i-1", 22) == tuple(shlex.split(filled))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "keys come first")
     assert "--profile" not in session_manager.proxy("eu-west-1")
-
-
-@pytest.mark.parametrize(
-    ("program", "said"),
-    [
-        ("exit 0", "closed|no SSH server"),
-        ("echo first >&2; echo 'it has no idea' >&2; exit 5", "it has no idea"),
-        ("exit 4", "it ended with status 4"),
-        ("echo welcome to telnet; cat >/dev/null", "no SSH server"),
-    ],
-)
-def test_a_proxy_that_leads_nowhere_says_why(program: str, said: str) -> None:
-    pair = keys.generate()
-    with pytest.raises(ConnectError, match=said):
-        remote.connect(
-            "i-1",
-            port=22,
-            user="ubuntu",
-            private_key=pair.private_openssh,
-            host_key=pair.public_openssh,
-            timeout_s=0.2,
-            proxy=("sh", "-c", program),
-        )
-
-
-def test_a_proxy_that_is_not_there_is_not_tried_again() -> None:
-    pair = keys.generate()
-    with pytest.raises(ConnectError, match="cannot be started"):
-        remote.connect(
-            "i-1",
-            port=22,
-            user="ubuntu",
-            private_key=pair.private_openssh,
-            host_key=pair.public_openssh,
-            timeout_s=60,
-            proxy=("/nowhere/aws",),
-        )
-
-
-def test_a_proxy_that_does_not_want_to_end_is_ended_with_what_it_has_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(proxy, "_END_S", 0.2)
-    pids = tmp_path / "pids"
-    stubborn = (
-        f"trap '' TERM; sh -c 'trap \"\" TERM; echo $$ >>{pids}; sleep 60' & echo $$ >>{pids}; wait"
-    )
-    line = proxy.ProxyLine(("sh", "-c", stubborn))
-    while not pids.exists() or len(pids.read_text().split()) < 2:
-        time.sleep(0.01)
-    line.close()
-    line.close()
-    deadline = time.monotonic() + 5
-    while alive := [pid for pid in pids.read_text().split() if Path("/proc", pid).exists()]:
-        states = {Path("/proc", pid, "stat").read_text().split()[2] for pid in alive}
-        assert time.monotonic() < deadline, states
-        time.sleep(0.02)

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bake.errors import ConnectError, HostKeyError, RemoteError
-from bake.ssh import connection, keys
+from bake.ssh import connection, keys, sessions
 from bake.threads import together
 from tests.support.proxy import Proxy
 from tests.support.sshd import Machine, free_port, sshd
@@ -225,19 +226,107 @@ def test_many_threads_share_a_connection(ssh: connection.Connection) -> None:
     assert got == {number: f"{number}\n" for number in range(8)}
 
 
+def test_input_that_has_ended_takes_no_more(ssh: connection.Connection) -> None:
+    with ssh.start("cat; sleep 0.3", hold_stdin=True) as running:
+        running.write(b"all\n")
+        began = time.process_time()
+        running.write(b"more\n")
+        assert time.process_time() - began < 0.1
+        assert b"".join(out for out, _ in running.chunks()) == b"all\n"
+        assert running.exit_status() == 0
+
+
+# More commands at the same time than sshd allows on a connection (MaxSessions 10)
+
+
+def test_more_commands_at_once_than_sshd_allows_all_run(ssh: connection.Connection) -> None:
+    done = together(*[partial(ssh.run, f"sleep 0.3; echo {number}") for number in range(25)])
+    assert [result.stdout for result in done] == [f"{number}\n" for number in range(25)]
+
+
+def test_commands_run_while_all_sessions_for_lasting_ones_are_taken(machine: Machine) -> None:
+    with machine.connect() as ssh, ExitStack() as stack:
+        for _ in range(sessions.MAX_LASTING_SESSIONS):
+            stack.enter_context(ssh.start("cat", hold_stdin=True))
+        done = together(*[partial(ssh.run, f"sleep 0.1; echo {number}") for number in range(12)])
+        assert len(done) == 12
+        taken = threading.Event()
+
+        def follow_one_more() -> None:
+            with ssh.start("echo here; cat", hold_stdin=True) as running:
+                taken.set()
+                running.write(b"")
+                assert b"".join(out for out, _ in running.chunks()) == b"here\n"
+
+        one_more = threading.Thread(target=follow_one_more)
+        one_more.start()
+        assert not taken.wait(1)
+        stack.close()
+        one_more.join(5)
+        assert taken.is_set()
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_waiting_for_a_session_ends_when_the_work_is_called_off(
+    machine: Machine, lasting: bool
+) -> None:
+    with machine.connect() as ssh, ExitStack() as stack:
+        for number in range(sessions.MAX_SESSIONS):
+            hold = number < sessions.MAX_LASTING_SESSIONS
+            stack.enter_context(ssh.start("sleep 60", hold_stdin=hold))
+        assert 0 <= call_off(lambda: ssh.start("true", hold_stdin=lasting), 0.5) < 1
+        with pytest.raises(RemoteError, match=r"did not end within 0\.5 s"):
+            ssh.run("true", timeout_s=0.5)
+
+
+def test_waiting_for_a_session_ends_when_the_connection_breaks(
+    machine: Machine, proxy: Proxy
+) -> None:
+    """Those that wait have not begun: they run on the new connection."""
+    with machine.connect(port=proxy.port) as ssh, ExitStack() as stack:
+        for _ in range(sessions.MAX_SESSIONS):
+            stack.enter_context(ssh.start("sleep 60"))
+        said: list[str] = []
+        waiting = threading.Thread(target=lambda: said.append(ssh.run("echo new").stdout))
+        waiting.start()
+        time.sleep(0.5)
+        assert said == []
+        proxy.cut("drop")
+        waiting.join(10)
+        assert (said, proxy.connections) == (["new\n"], 2)
+
+
+def test_commands_that_were_given_up_and_run_on_do_not_fail_the_next(machine: Machine) -> None:
+    """Each occupies a session in sshd until it ends."""
+    with machine.connect() as ssh:
+        for _ in range(12):
+            with pytest.raises(RemoteError, match="did not end within"):
+                ssh.run("sleep 2", timeout_s=0.05)
+        assert ssh.run("echo fine").stdout == "fine\n"
+
+
 # Broken connections
 
 
 @pytest.mark.parametrize("how", ["drop", "stall", "half-close towards the client"])
 def test_a_connection_that_breaks_under_a_command_is_never_success(
-    machine: Machine, proxy: Proxy, how: str, capfd: pytest.CaptureFixture[str]
+    machine: Machine, proxy: Proxy, how: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    began, cut_at = tmp_path / "began", 0.0
+
+    def cut_once_it_runs() -> None:
+        nonlocal cut_at
+        wait_until(began.exists)
+        cut_at = time.monotonic()
+        proxy.cut(how)
+
     with machine.connect(port=proxy.port, silence_s=1.0) as ssh:
-        threading.Timer(0.3, proxy.cut, args=(how,)).start()
-        began = time.monotonic()
+        cutter = threading.Thread(target=cut_once_it_runs)
+        cutter.start()
         with pytest.raises(ConnectError, match="broke"):
-            ssh.run("echo begun; sleep 3")
-        assert time.monotonic() - began < 2.5
+            ssh.run(f"touch {began}; sleep 4")
+        assert time.monotonic() - cut_at < 2.5
+        cutter.join()
         assert ssh.run("echo again").stdout == "again\n"
     assert proxy.connections == 2
     assert capfd.readouterr().err == ""
@@ -294,6 +383,13 @@ def test_keys_that_are_exchanged_anew_do_not_break_the_connection(machine: Machi
 
 
 # Called off
+
+
+def wait_until(what: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def call_off(work: Callable[[], object], after_s: float) -> float:
@@ -395,9 +491,10 @@ def test_a_connection_that_breaks_leaves_the_old_file(
     target = tmp_path / "file"
     target.write_text("old")
     with machine.connect(port=proxy.port, silence_s=1.0) as ssh:
-        threading.Timer(0.15, proxy.cut, args=("drop",)).start()
+        proxy.arm("drop", after_bytes=1 << 20)
         with pytest.raises(ConnectError):
-            ssh.put(b"x" * (100 << 20), str(target))
+            ssh.put(b"x" * (2 << 20), str(target))
+    assert (proxy.done, proxy.connections) == (["drop"], 1)
     deadline = time.monotonic() + 10
     while [entry.name for entry in tmp_path.iterdir() if entry.is_file()] != ["file"]:
         assert time.monotonic() < deadline

@@ -223,17 +223,17 @@ def test_an_ssh_server_that_is_restarted_in_the_middle_of_a_stage_changes_nothin
             assert another.boot_id() == ssh.boot_id()
 
 
-def test_who_listens_for_the_market_hears_of_a_shutdown_as_of_a_broken_connection(
+def test_a_shutdown_ends_the_wait_for_a_spot_notice_as_a_broken_connection_does(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that listening goes on after a reboot; a machine that cannot listen is not asked again."""
+    """So the wait starts again after a reboot; a machine that cannot read a notice is an error."""
     program = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     with machine.connect() as ssh:
-        monkeypatch.setattr(spot, "_machine_side", lambda: program)
-        with pytest.raises(ConnectError, match="has ended what listened"):
+        monkeypatch.setattr(spot, "_program", lambda: program)
+        with pytest.raises(ConnectError, match="ended the program that waits"):
             spot.wait_for_notice(ssh)
-        monkeypatch.setattr(spot, "_machine_side", lambda: "raise SystemExit('no such module')")
-        with pytest.raises(RemoteError, match="cannot listen") as caught:
+        monkeypatch.setattr(spot, "_program", lambda: "raise SystemExit('no such module')")
+        with pytest.raises(RemoteError, match="cannot read the spot") as caught:
             spot.wait_for_notice(ssh)
     assert not isinstance(caught.value, ConnectError)
     assert caught.value.details == ("no such module",)

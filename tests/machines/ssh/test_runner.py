@@ -593,7 +593,7 @@ def test_a_machine_that_has_forgotten_the_stage_does_not_start_it_again(
 
     with (
         machine.connect(port=proxy.port) as ssh,
-        pytest.raises(StageError, match="has left no trace"),
+        pytest.raises(StageError, match="no trace of stage cuda was found"),
     ):
         run.stage(ssh, SLOW, on_line=forget)
     assert run.times_run == 1
