@@ -1,4 +1,4 @@
-"""Where a machine is reached, as whom, and by which host key it is known: one try at it."""
+"""A machine's address, login and host key, and one attempt to connect to it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from bake.errors import ConnectError, HostKeyError
 from bake.ssh.heartbeat import Line
 from bake.ssh.proxy import ProxyLine
 
-# A machine that boots answers nothing at first, and the kernel's own repetitions (after 1, 3 and
-# 7 s, tcp(7)) would find it long after it is there.
+# A booting machine does not answer at first. The kernel repeats a connection request after 1, 3 and
+# 7 s (tcp(7)), which would notice the machine seconds after it is ready.
 _NO_ANSWER_S = 2.0
-# What a proxy says that will say it again, however often it is asked: AWS's refusals, and a program
-# that is not there.
-_HOPELESS = re.compile(r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials")
+# Errors of a proxy that a retry cannot mend.
+_PERMANENT = re.compile(
+    r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials"
+)
 
-# Until keys are exchanged anew (RFC 4344, section 3, for ciphers with blocks of 16 bytes). Paramiko
-# does so after 512 MiB, and then all stands still if a channel is closed meanwhile.
+# The bytes and packets after which new keys are exchanged (RFC 4344, section 3, for ciphers with
+# blocks of 16 bytes). Paramiko's default is 512 MiB, and it hangs when a channel is closed during
+# an exchange.
 _REKEY = (2**32 * 16, 2**31)
 
 # Without a handler of its own, Python prints paramiko's warnings and tracebacks to stderr.
@@ -32,9 +34,10 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A connection to it that gives no sign of life for `silence_s` is closed.
+    """A machine's SSH server, and how to log in to it.
 
-    `proxy` is a program whose stdin and stdout are the connection, instead of TCP to `host`.
+    A connection is closed when the machine sends nothing for `silence_s`. `proxy` is a program
+    whose stdin and stdout carry the connection, instead of TCP to `host`.
     """
 
     host: str
@@ -49,10 +52,11 @@ class Endpoint:
         return f"{self.user}@{self.host}:{self.port}"
 
     def open(self, timeout_s: float) -> fabric.Connection:
-        """Accept the host key alone, look at no agent, key file or SSH configuration of ours.
+        """Connect and log in. Only the host key is accepted.
 
-        Raises paramiko's own exceptions, except for HostKeyError, and ConnectError where a proxy
-        will not do better another time.
+        The SSH agent, key files and SSH configuration of this computer are not used. Raises
+        HostKeyError, ConnectError when a proxy fails in a way that a retry cannot mend, and
+        paramiko's own exceptions for every other failure.
         """
         sock = self._line(timeout_s)
         opened = fabric.Connection(
@@ -71,7 +75,7 @@ class Endpoint:
                 "transport_factory": functools.partial(_ed25519_transport, timeout_s),
             },
         )
-        # Fabric sets AutoAddPolicy, which trusts whoever answers first.
+        # Fabric sets AutoAddPolicy, which accepts any host key at the first connection.
         opened.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         name = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
         opened.client.get_host_keys().add(name, self.host_key.get_name(), self.host_key)
@@ -100,13 +104,13 @@ class Endpoint:
         return sock
 
     def _proxy_failure(self, sock: Line, error: BaseException) -> Exception | None:
-        """What a proxy that has ended says tells more than that it has."""
+        """Return the error that a proxy printed when it ended, which tells more than `error`."""
         refused = isinstance(error, paramiko.AuthenticationException) or _is_host_key_refusal(error)
-        if refused or not isinstance(sock, ProxyLine) or not (said := sock.failure()):
+        if refused or not isinstance(sock, ProxyLine) or not (failure := sock.failure()):
             return None
-        if _HOPELESS.search(said):
-            return ConnectError(f"{self.proxy[0]} does not lead to {self.host}", details=[said])
-        return OSError(0, said)
+        if _PERMANENT.search(failure):
+            return ConnectError(f"{self.proxy[0]} cannot reach {self.host}", details=[failure])
+        return OSError(0, failure)
 
     def _host_key_error(self, error: BaseException) -> HostKeyError:
         shown = (
@@ -116,9 +120,9 @@ class Endpoint:
         )
         return HostKeyError(
             f"{self.host}:{self.port} is not the machine that was started: "
-            f"{shown}, its host key is {self.host_key.fingerprint}",
-            hint="Either the address now belongs to another machine, the machine has lost the "
-            "key that it was given when it was started, or somebody sits in between. "
+            f"{shown}, the expected host key is {self.host_key.fingerprint}",
+            hint="Either the address now belongs to another machine, or the machine has lost the "
+            "host key that it got at its launch, or the connection is intercepted. "
             "Nothing was sent to it.",
         )
 
@@ -140,7 +144,7 @@ def _is_host_key_refusal(error: BaseException) -> bool:
 
 
 def reason(error: BaseException | None) -> str:
-    """Why a try failed, in words."""
+    """Return why an attempt failed, as a phrase for messages."""
     match error:
         case paramiko.AuthenticationException():
             return "the machine refused the login key"
@@ -150,7 +154,7 @@ def reason(error: BaseException | None) -> str:
             return "the connection was closed"
         case paramiko.SSHException() if re.search("banner|No existing session", str(error)):
             return "the port is open, but no SSH server answers there"
-        case OSError(strerror=str(said)):
-            return said
+        case OSError(strerror=str(text)):
+            return text
         case _:
             return str(error)

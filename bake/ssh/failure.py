@@ -1,4 +1,4 @@
-"""Why a stage failed, and what to do about it, from its status and its last lines."""
+"""The error for a failed stage: its cause and a hint, from the exit status and the last lines."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from bake.errors import StageError
 _DIAGNOSES = (
     (
         re.compile(r"^sudo: .*password|not in the sudoers|may not run sudo"),
-        "The login user has to be allowed to use sudo without a password.",
+        "The login user must be allowed to use sudo without a password.",
     ),
     (
         re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE),
-        "The machine's disk is full: raise disk_gb under [builder] in the recipe.",
+        "The machine's disk is full: increase disk_gb under [builder] in the recipe.",
     ),
     (
         re.compile(
             r"Could not get lock|Unable to acquire the dpkg|Unable to lock|dpkg frontend lock"
         ),
         "Another process on the machine holds apt's lock: unattended upgrades after the first "
-        "boot, or a stage that does not wait for it.",
+        "boot, or another stage that uses apt without waiting for the lock.",
     ),
     (
         re.compile(
             r"Could not resolve|name resolution|Name or service not known|Connection timed out"
             r"|Connection refused|Network is unreachable|No route to host|Failed to connect"
         ),
-        "The machine did not reach a server: look at the subnet's route to the internet, a proxy, "
-        "or [mirrors] in the recipe.",
+        "The machine did not reach a server: check the subnet's route to the internet, a proxy, "
+        "and [mirrors] in the recipe.",
     ),
 )
-_OUT_OF_MEMORY = "Something on the machine killed it; when memory runs out, the kernel does so."
+_OUT_OF_MEMORY = "A process was killed on the machine; the kernel does this when memory runs out."
 
 
 def stage_failure(
     name: str, status: str, *, last_lines: Sequence[str], log: Path, limit_s: int
 ) -> StageError:
-    """The error for a stage that ended with `status`: a number, "timeout", or "lost"."""
+    """Return the error for a stage that ended with `status`: a number, "timeout" or "lost"."""
     match status:
         case "timeout":
             message = f"stage {name} did not end within {limit_s} s, and was ended"
@@ -49,15 +49,15 @@ def stage_failure(
         case _:
             message = f"stage {name} ended with status {status}{_signal_name(int(status))}"
     cause = _cause(last_lines) or (_OUT_OF_MEMORY if status in ("lost", "137") else "")
-    return StageError(message, hint=f"{cause} The whole log: {log}".strip(), details=last_lines)
+    return StageError(message, hint=f"{cause} The complete log: {log}".strip(), details=last_lines)
 
 
-def start_failure(name: str, status: int, complaints: Sequence[str]) -> StageError:
-    """The error for a stage that the machine has not even begun."""
+def start_failure(name: str, status: int, errors: Sequence[str]) -> StageError:
+    """Return the error for a stage that could not be started on the machine."""
     return StageError(
         f"stage {name} could not be started (status {status})",
-        hint=_cause(complaints),
-        details=complaints,
+        hint=_cause(errors),
+        details=errors,
     )
 
 
@@ -66,7 +66,7 @@ def _cause(lines: Sequence[str]) -> str:
 
 
 def _signal_name(status: int) -> str:
-    """A shell reports a signal as 128 + its number."""
+    """Return ` (SIGTERM)` for 143: a shell reports a signal as 128 + its number."""
     try:
         return f" ({signal.Signals(status - 128).name})"
     except ValueError:

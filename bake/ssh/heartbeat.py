@@ -1,8 +1,8 @@
-"""Signs of life of SSH connections: asked for where all is quiet, and the end of what stays silent.
+"""Keepalive for SSH connections: request an answer on a quiet one, close one that stays silent.
 
-Paramiko's own keepalive asks for no answer, and most of its waits know no timeout: without this,
-a connection that has gone silent would be waited for for ever. Each connection asks in the thread
-in which paramiko reads it, so that none waits for another; one thread for all looks at the clock.
+Paramiko's own keepalive requests no answer, and most of its waits have no timeout, so a dead
+connection would be waited for for ever. Each connection sends its request in the thread in which
+paramiko reads it, so that no connection blocks another. One thread checks the time for all of them.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import time
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
 
-_LOOK_EVERY_S = 0.25
+_CHECK_EVERY_S = 0.25
 
 
 class Line(socket.socket):
-    """A TCP connection that knows when it was last heard."""
+    """A TCP connection that records when it last received data."""
 
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(
             connected.family, connected.type, connected.proto, fileno=connected.detach()
         )
-        self._heard_at = time.monotonic()
-        self._asked = False
+        self._received_at = time.monotonic()
+        self._requested = False
         self._transport: paramiko.Transport | None = None
         self._silence_s = math.inf
 
     def watch(self, transport: paramiko.Transport, silence_s: float) -> None:
-        """From now on it is hung up on when it gives no sign of life for `silence_s`."""
+        """Start to hang up the connection when it receives nothing for `silence_s`."""
         self._transport, self._silence_s = transport, silence_s
         with _lock:
             if not _watched:
@@ -46,32 +46,33 @@ class Line(socket.socket):
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         try:
             data = super().recv(size, flags)
-        except TimeoutError:  # paramiko looks up ten times a second
-            if not self._asked and self._silent_for(self._silence_s / 2):
-                self._ask()
+        except TimeoutError:  # paramiko sets a timeout of 0.1 s
+            if not self._requested and self._silent_for(self._silence_s / 2):
+                self._request_answer()
             raise
-        self._heard_at, self._asked = time.monotonic(), False
+        self._received_at, self._requested = time.monotonic(), False
         return data
 
     def hang_up(self) -> None:
-        """Who reads it or writes to it, finds it ended."""
+        """End the connection: a thread that reads or writes gets an end of file or an error."""
         with contextlib.suppress(OSError):
             self.shutdown(socket.SHUT_RDWR)
 
     def _silent_for(self, seconds: float) -> bool:
-        return time.monotonic() - self._heard_at > seconds
+        return time.monotonic() - self._received_at > seconds
 
-    def _ask(self) -> None:
+    def _request_answer(self) -> None:
         transport = self._transport
         if transport is None or not transport.clear_to_send.is_set():
-            return  # while keys are exchanged, anew too, nothing else may be said
+            return  # nothing else may be sent while keys are exchanged
         request = paramiko.Message()
         request.add_byte(cMSG_GLOBAL_REQUEST)
         request.add_string("keepalive@openssh.com")
         request.add_boolean(True)
-        # Not `global_request`: it asks for no answer, or waits for it where it would be heard.
+        # Not `global_request`: without `wait` it requests no answer, and with `wait` it would block
+        # the thread that reads the answer.
         transport._send_user_message(request)
-        self._asked = True
+        self._requested = True
 
 
 _watched: set[Line] = set()
@@ -79,9 +80,9 @@ _lock = threading.Lock()
 
 
 def _watch() -> None:
-    """Ends with the last connection."""
+    """Hang up silent connections until all connections are closed."""
     while True:
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_CHECK_EVERY_S)
         with _lock:
             for line in list(_watched):
                 if line.fileno() == -1:

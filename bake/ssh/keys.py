@@ -1,4 +1,4 @@
-"""Key pairs, made for one run and kept in memory."""
+"""SSH key pairs that are generated for one run and kept in memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 @dataclass(frozen=True)
 class KeyPair:
-    """An ed25519 key pair in OpenSSH's formats, good as a login key and as a host key."""
+    """An ed25519 key pair in OpenSSH's formats, usable as a login key or as a host key."""
 
     private_openssh: str = field(repr=False)
     public_openssh: str
 
 
 def generate() -> KeyPair:
-    """Make a key pair; nothing is written to disk."""
+    """Generate a key pair; nothing is written to disk."""
     private = Ed25519PrivateKey.generate()
     return KeyPair(
         private_openssh=private.private_bytes(

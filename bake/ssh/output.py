@@ -1,6 +1,6 @@
-"""A stage's output as it arrives: its bytes into the log, readable lines to whoever watches.
+"""A stage's output as it arrives: the bytes are written to the log, the lines shown to people.
 
-What the redactor takes out is in neither.
+Secrets are removed from both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import BinaryIO
 from bake.console.redaction import Redactor
 
 _KEPT_LINES = 20
-_LONGEST_LINE = 4096  # of what has no line ends: shown in pieces
+_LONGEST_LINE = 4096  # a longer line is shown in pieces
 _ENDED = re.compile(r"([\r\n])")
 # Escape sequences (colours, cursor, title) and control characters: a terminal would obey them.
 _UNPRINTABLE = re.compile(
@@ -24,10 +24,11 @@ _UNPRINTABLE = re.compile(
 
 
 class Output:
-    """Takes the bytes in any pieces. `size` counts what came; `last_lines` are for an error.
+    """The receiver of a stage's output, in pieces of any size.
 
-    A carriage return ends a line for `on_line` (a progress bar moves) but not in `last_lines`,
-    where only a bar's last state is left, as on a terminal.
+    `size` counts the bytes received; `last_lines` are for an error. For `on_line` a carriage return
+    ends a line, so that a progress bar moves; `last_lines` keep only the bar's last state, as a
+    terminal does.
     """
 
     def __init__(
@@ -47,18 +48,18 @@ class Output:
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
-        self._pass_on(self._redactor.feed(data))
+        self._write_redacted(self._redactor.feed(data))
 
     def finish(self) -> None:
-        """No more will come: the last line may lack its end."""
-        self._pass_on(self._redactor.finish())
+        """Handle the last line, which may have no line end."""
+        self._write_redacted(self._redactor.finish())
         self._split(self._decoder.decode(b"", final=True) + "\n")
 
     @property
     def last_lines(self) -> tuple[str, ...]:
         return tuple(self._lines)
 
-    def _pass_on(self, data: bytes) -> None:
+    def _write_redacted(self, data: bytes) -> None:
         self._log.write(data)
         self._log.flush()
         self._split(self._decoder.decode(data))

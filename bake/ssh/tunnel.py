@@ -1,4 +1,4 @@
-"""A local port that leads to a port on the machine, through its SSH connection."""
+"""A local port that is forwarded to a port of the machine, through its SSH connection."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bake.ssh.connection import Connection
 
 _PORTS_TRIED = 50
 _CHUNK = 64 * 1024
-# Browsers give a page half a minute and more; and nobody sees a connection that comes back sooner.
-_PATIENCE_S = 15.0
+# Browsers wait half a minute or more for a page, so a shorter break of the connection goes unseen.
+_RECONNECT_S = 15.0
 
 
 @contextlib.contextmanager
 def forward(connection: Connection, local_port: int, remote_port: int) -> Iterator[int]:
-    """Listen on 127.0.0.1 and lead each caller to 127.0.0.1:`remote_port` on the machine.
+    """Listen on 127.0.0.1 and forward each connection to 127.0.0.1:`remote_port` on the machine.
 
-    Yields the port that is listened on: `local_port`, or the next free one where that is taken.
-    When the SSH connection breaks, callers lose theirs; the next ones wait a while for whoever
-    holds the connection to make it again (`reconnect`). RemoteError when no port is free.
-    (Fabric's own forwarding fails unseen, in its thread.)
+    Yields the local port: `local_port`, or the next free one if it is taken. When the SSH
+    connection breaks, the forwarded connections end; new ones wait a while until the owner of the
+    SSH connection calls `reconnect`. Raises RemoteError when no port is free.
+    Fabric's own forwarding is not used, because its errors are lost in its thread.
     """
     server = _listen(connection, local_port, remote_port)
     thread = threading.Thread(
@@ -46,10 +46,10 @@ def forward(connection: Connection, local_port: int, remote_port: int) -> Iterat
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True  # the port of a tunnel that has just ended is free
+    allow_reuse_address = True  # the port of a tunnel that has just ended can be used at once
     request_queue_size = 64
     daemon_threads = True
-    block_on_close = False  # a caller may be waiting for a machine that is gone
+    block_on_close = False  # a thread may be waiting for a machine that does not answer
 
     def __init__(self, port: int, connection: Connection, remote_port: int) -> None:
         self._connection = connection
@@ -62,12 +62,12 @@ class _Server(socketserver.ThreadingTCPServer):
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
         assert isinstance(request, socket.socket)  # noqa: S101  (a pair is UDP's)
-        if not self._is_connected():
+        if not self._wait_until_connected():
             return
         try:
             channel = self._connection.open_tunnel(self._remote_port)
         except RemoteError:
-            return  # nobody listens over there, or the machine is gone: the caller is hung up on
+            return  # no program listens on the machine's port, or the machine does not answer
         self._calls.add(call := (request, channel))
         try:
             if not self._hung_up:
@@ -76,9 +76,13 @@ class _Server(socketserver.ThreadingTCPServer):
             self._calls.discard(call)
             _end(*call)
 
-    def _is_connected(self) -> bool:
-        """Once it is again: one alone makes it, who says how things are, and gives up."""
-        deadline = time.monotonic() + _PATIENCE_S
+    def _wait_until_connected(self) -> bool:
+        """Wait until the connection is alive again, for _RECONNECT_S at most.
+
+        Only the connection's owner reconnects, because it reports progress and decides when to
+        give up.
+        """
+        deadline = time.monotonic() + _RECONNECT_S
         while not (alive := self._connection.alive) and time.monotonic() < deadline:
             if self._hung_up:
                 break
@@ -103,21 +107,21 @@ def _listen(connection: Connection, local_port: int, remote_port: int) -> _Serve
                 raise
     raise RemoteError(
         f"none of the ports {local_port} to {last - 1} is free on this computer",
-        hint="Give another --port.",
+        hint="Give another port with --port.",
     )
 
 
 def _is_taken(port: int) -> bool:
-    """Whether another program would be met at localhost, which to most is ::1 first."""
+    """Return True when another program listens on ::1, which most clients try first."""
     try:
         socket.create_server(("::1", port), family=socket.AF_INET6).close()
-    except OSError as error:  # there may be no IPv6
+    except OSError as error:  # this computer may have no IPv6
         return error.errno == errno.EADDRINUSE
     return False
 
 
 def _carry(caller: socket.socket, channel: paramiko.Channel) -> None:
-    """Both ways until both have ended: an end of file is passed on, the other way stays open."""
+    """Carry bytes both ways until both have ended; an end of file is passed on in its direction."""
     back = threading.Thread(target=_carry_back, args=(channel, caller), daemon=True)
     back.start()
     try:
@@ -134,7 +138,7 @@ def _carry_back(channel: paramiko.Channel, caller: socket.socket) -> None:
     with contextlib.suppress(*BROKEN):
         while data := channel.recv(_CHUNK):
             caller.sendall(data)
-        # Closed, rather than ended: nobody is left to take what the caller may still say.
+        # A closed channel takes no more data, so the caller's direction is ended as well.
         caller.shutdown(socket.SHUT_RDWR if channel.closed else socket.SHUT_WR)
 
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The machine's side of a stage: started once, followed by whoever comes, ended by itself or by its clock.
+# Runs a stage on the machine: starts it once, sends its output, and ends it at its time limit.
 #
-#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: see take_in, then "read"
+#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: see receive, then "read"
 #   attach DIR BOOT_ID OFFSET                                            stdin: "read"
 #   stop   DIR
 #
 # stdout carries the stage's output from OFFSET on and nothing else; stderr carries lines `bake: …`:
-# running, ended STATUS SIZE, rebooted, gone, another, incomplete. "read" says that all of it has
-# arrived, and the stage's folder goes. The text is given to `bash -c`: no file of it exists.
+# running, ended STATUS SIZE, rebooted, gone, another, incomplete. "read" confirms that all output has
+# arrived, and the stage's folder is removed. The program is an argument of `bash -c`, not a file.
 #
-# In DIR: script, lib.sh, inputs (until the stage has ended); identity (a line: another one for other
-# files); output; lock (held until the stage has ended, or its supervisor was killed); and as symbolic
-# links, which are made whole or not at all and need no space on a full file system: pid (of the stage's
-# process group), status (and the size of its output).
+# In DIR: script, lib.sh, inputs (until the stage has ended); identity (a line that differs when these
+# files differ); output; lock (held until the stage has ended, or its supervisor was killed); and as
+# symbolic links, which are created atomically and need no space on a full file system: pid (of the
+# stage's process group), status (with the size of the output).
 set -o errexit -o nounset -o pipefail
 umask 077
 
@@ -27,7 +27,7 @@ main() {
             ;;
         attach)
             same_boot "$1"
-            still_there "$dir"
+            still_exists "$dir"
             follow "$dir" "$2"
             ;;
         supervise) supervise "$dir" "$@" ;;
@@ -43,21 +43,21 @@ same_boot() {
     [[ $(</proc/sys/kernel/random/boot_id) == "$1" ]] || { say rebooted && return 1; }
 }
 
-still_there() {
+still_exists() {
     [[ -d $1 ]] || { say gone && return 1; }
 }
 
 start() {
     local dir=$1 limit_s=$2 sizes=("${@:3}") new="$1.$$.$RANDOM" identity
     mkdir --parents "$new"
-    if ! take_in "$new" "${sizes[@]}"; then
+    if ! receive "$new" "${sizes[@]}"; then
         rm --recursive "$new"
         say incomplete
         return 1
     fi
     : >"$new/output"
 
-    # The folder appears at once, with the lock held: who sees it free knows that the supervisor is dead.
+    # The folder appears with the lock already held: once the lock is free, the supervisor is dead.
     exec 9>"$new/lock"
     flock 9
     if mv --no-target-directory "$new" "$dir" 2>/dev/null; then
@@ -70,10 +70,11 @@ start() {
     exec 9>&-
 }
 
-take_in() {
+receive() {
     local identity end
     read -r identity && printf '%s\n' "$identity" >"$1/identity" || return 1
-    # head takes no byte too many. A connection that breaks is just an end of file here: hence the end.
+    # head reads exactly its bytes. A broken connection is only an end of file here, so a last line
+    # confirms that everything has arrived.
     head --bytes="$2" >"$1/script" && head --bytes="$3" >"$1/lib.sh" && head --bytes="$4" >"$1/inputs" &&
         read -r end && [[ $end == "$identity" ]]
 }
@@ -92,39 +93,39 @@ supervise() {
     ln --symbolic "$pid" "$dir/pid" || true
     wait "$pid" || status=$?
     ((SECONDS < limit_s)) || [[ $status != @(124|137) ]] || status=timeout
-    # What it has left running in its group would write into the image, and into a log nobody reads.
+    # Processes left running in its group would go on writing into the image and into the log.
     kill -KILL -- "-$pid" 2>/dev/null || true
-    cd "$dir" # which may be gone, and another one there, before the last line has run
-    # A daemon that has left the group may go on writing: what counts is what was there by now.
+    cd "$dir" # the path may lead to a later stage's folder before the last line has run
+    # A daemon that has left the group may go on writing: the output ends with its present size.
     ln --symbolic "$status $(stat --format=%s output)" status
     exec 9>&-
     rm --force script lib.sh inputs
 }
 
 follow() {
-    local dir=$1 offset=$2 acknowledgement
-    cd "$dir" # a follower whose client is gone must not take a later stage of that name for its own
+    local dir=$1 offset=$2 confirmation
+    cd "$dir" # a follower without a client must not follow a later stage of the same name
     say running
-    # flock waits for the supervisor's end, tail for flock's, and then reads what is left.
+    # flock waits for the end of the supervisor, tail for the end of flock; then it reads the rest.
     flock --shared lock true &
     tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.02 --pid=$! output </dev/null
     if [[ -L status ]]; then
         say "ended $(readlink status)"
-    else # the supervisor was killed: so is its stage
+    else # the supervisor was killed, so its stage is killed, too
         kill -KILL -- "-$(readlink pid)" 2>/dev/null || true
         say ended lost "$(stat --format=%s output)"
     fi
-    read -r -t 60 acknowledgement
-    [[ $acknowledgement != read || ! . -ef $dir ]] || forget "$dir"
+    read -r -t 60 confirmation
+    [[ $confirmation != read || ! . -ef $dir ]] || forget "$dir"
 }
 
 stop() {
     local dir=$1 pid
     [[ -d $dir ]] || return 0
     while ! flock --nonblock --shared "$dir/lock" true; do
-        # A stage that has just been started is no group yet, and is asked again.
+        # A stage that has just been started has no process group yet: repeat.
         if pid=$(readlink "$dir/pid") && kill -TERM -- "-$pid" 2>/dev/null; then
-            kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process hears nothing else
+            kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process handles no other signal
             flock --wait 5 --shared "$dir/lock" true || kill -KILL -- "-$pid" 2>/dev/null || true
         fi
         sleep 0.05

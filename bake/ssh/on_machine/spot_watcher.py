@@ -1,9 +1,9 @@
-"""The machine's side of `spot.py`: waits for EC2's notice that it will take this machine away.
+"""Wait on the machine for EC2's notice that this spot machine will be interrupted.
 
-Run by the system's Python, 3.6 or later, as long as stdin stays open. Says one line of JSON: what
-spot/instance-action of the instance's metadata says, and the seconds left by this machine's clock.
-IMDSv2; a look every five seconds is what EC2's User Guide recommends ("Spot Instance interruption
-notices"). What is no answer, or makes no sense, is no notice.
+`bake/ssh/spot.py` starts it with the system's Python, 3.6 or later; it runs as long as stdin stays
+open. It prints one line of JSON: the document spot/instance-action of the instance's metadata, and
+the seconds left by this machine's clock. It uses IMDSv2, every five seconds as EC2's User Guide
+recommends ("Spot Instance interruption notices"). Missing and invalid responses are ignored.
 """
 
 import calendar
@@ -19,13 +19,13 @@ TIMEOUT_S = 2
 TOKEN_S = 21600
 
 
-def ask(method: str, path: str, headers: "dict[str, str]") -> "tuple[int, str]":
-    # Not urllib: it would ask a proxy that a stage has set.
+def request(method: str, path: str, headers: "dict[str, str]") -> "tuple[int, str]":
+    # Not urllib: it would use a proxy that a stage has set.
     connection = http.client.HTTPConnection(ADDRESS, timeout=TIMEOUT_S)
     try:
         connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 
@@ -36,10 +36,10 @@ def main() -> None:
         try:
             if not token:
                 lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)}
-                status, text = ask("PUT", "/latest/api/token", lifetime)
+                status, text = request("PUT", "/latest/api/token", lifetime)
                 token = text if status == 200 else ""
             path = "/latest/meta-data/spot/instance-action"
-            status, text = ask("GET", path, {"X-aws-ec2-metadata-token": token})
+            status, text = request("GET", path, {"X-aws-ec2-metadata-token": token})
             if status == 401:  # the token has run out
                 token = ""
             elif status == 200:

@@ -47,7 +47,7 @@ def test_another_host_key_is_refused_at_once(machine: Machine) -> None:
         machine.connect(host_key=keys.generate().public_openssh, timeout_s=60)
     assert time.monotonic() - began < 3
     assert "SHA256:" in caught.value.message
-    assert "somebody sits in between" in caught.value.hint
+    assert "the connection is intercepted" in caught.value.hint
 
 
 def test_a_server_without_an_ed25519_key_is_refused_at_once(tmp_path: Path) -> None:

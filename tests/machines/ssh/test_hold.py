@@ -239,7 +239,7 @@ def test_a_machine_that_nobody_releases_puts_everything_back_by_itself(
     with pytest.raises(RemoteError, match="not held still to the end") as caught, hold(ssh):
         time.sleep(1.5)
         assert whole(ssh) == before
-    assert caught.value.details == ("nobody asked for its release: everything is back",)
+    assert caught.value.details == ("no release was received: everything is restored",)
 
 
 def test_a_machine_that_is_held_already_is_refused_and_stays_held(
@@ -304,4 +304,4 @@ def test_a_machine_that_loses_its_power_while_held_is_reached_by_the_same_keys(
             assert found(new, builder) == []
     with pytest.raises(RemoteError, match="could not be held still") as caught, hold(ssh):
         pass
-    assert caught.value.details == ("it was rebooted, and no stage said that it would",)
+    assert caught.value.details == ("it was rebooted, and no stage has declared a reboot",)

@@ -218,7 +218,7 @@ def test_it_goes_on_when_the_connection_is_made_again(
 def test_without_a_connection_a_caller_waits_for_a_while_and_is_hung_up_on(
     ssh: Connection, notebook: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tunnel, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(tunnel, "_RECONNECT_S", 0.3)
     with tunnel.forward(ssh, free_port(), notebook) as port:
         ssh.close()
         with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
