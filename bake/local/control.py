@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from bake import files
 from bake.errors import LocalCloudError
-from bake.local import control
 from bake.local.machines.engine import find_engine
 
 DEFAULT_PORT = 4747
@@ -192,14 +192,14 @@ def _home() -> Path:
 
 def _is_served(home: Path) -> bool:
     """Whether a server lives: it holds the lock as long as it does, however it ends."""
-    try:
-        with (home / "server.lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    lock = home / "server.lock"
+    if not lock.exists():  # filelock would make it, and the server of a deleted home would go on
         return False
-    except BlockingIOError:
+    try:
+        with filelock.FileLock(lock, blocking=False):
+            return False
+    except filelock.Timeout:
         return True
-    return False
 
 
 def _environment_without_aws() -> dict[str, str]:
@@ -227,5 +227,5 @@ def _containers() -> str:
 
 
 def _cloud() -> str:
-    endpoint = control.status()
+    endpoint = status()
     return f"runs at {endpoint.url}" if endpoint else "does not run; it is started when needed"

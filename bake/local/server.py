@@ -7,9 +7,7 @@ machines with it when it goes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
-import fcntl
 import functools
 import json
 import logging
@@ -20,7 +18,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
 
 # moto reads these when it is imported: no images that cannot be booted, no answers to web pages.
 os.environ.update(
@@ -31,6 +28,7 @@ os.environ.update(
 
 import moto.ec2.urls
 import moto.servicequotas.urls
+from filelock import FileLock, Timeout
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -98,29 +96,33 @@ def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
 def serve(home: Path, port: int, delays: Delays = NONE) -> None:
     """Serve until SIGTERM or SIGINT. Returns at once when another process serves this home."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / "server.lock").open("w") as lock:
-        if not _take(lock):
-            return
-        (home / "server.json").unlink(missing_ok=True)  # of one that was killed
-        site, application = build(home, delays)
-        server = _listen(application, port)
-        threading.Thread(target=site.given, daemon=True).start()
-        site.workers.submit(register, site, files.cache() / "clouds")
-        threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-        state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
-        state |= {"ssh_port": site.ssh_port, "profile": delays.name}
-        _write(home / "server.json", json.dumps(state))
-        log.info("serving on %s with %s", state["url"], site.engine.note)
-        server.serve_forever()
-        (home / "server.json").unlink(missing_ok=True)
-        with site.lock:
-            application.store.keep()
-        site.clear_machines()
-        # Workers may still wait for machines that are gone; nothing of theirs is needed any more.
-        sys.stderr.flush()
-        os._exit(0)
+    # `control.py` takes the lock for a moment to find out whether a server runs: hence the timeout.
+    lock = FileLock(home / "server.lock", timeout=0.2, poll_interval=0.01)
+    try:
+        lock.acquire()
+    except Timeout:
+        return
+    (home / "server.json").unlink(missing_ok=True)  # a killed server leaves it behind
+    site, application = build(home, delays)
+    server = _listen(application, port)
+    threading.Thread(target=site.given, daemon=True).start()
+    site.workers.submit(register, site, files.cache() / "clouds")
+    threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
+    state |= {"ssh_port": site.ssh_port, "profile": delays.name}
+    files.write_whole(home / "server.json", json.dumps(state))
+    log.info("serving on %s with %s", state["url"], site.engine.note)
+    server.serve_forever()
+    (home / "server.json").unlink(missing_ok=True)
+    with site.lock:
+        application.store.keep()
+    site.clear_machines()
+    sys.stderr.flush()
+    # Workers may still wait for machines that are gone, and must not delay the end. The kernel
+    # releases the lock with the process.
+    os._exit(0)
 
 
 def _end_without(home: Path, application: Application) -> None:
@@ -130,23 +132,6 @@ def _end_without(home: Path, application: Application) -> None:
     with application.site.lock:
         application.erase({})
         os._exit(0)
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing: others read it at any time."""
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
-
-
-def _take(lock: IO[str]) -> bool:
-    """Whether this process is the one that serves. Others hold the lock for a moment to look."""
-    for _ in range(20):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ start of the machine.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from urllib.parse import quote
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from filelock import FileLock
 
 from bake.errors import RequestError
 from bake.files import home, write_whole
@@ -121,6 +121,5 @@ def _others(path: Path, instance_id: str) -> list[str]:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Several commands may write to it at the same time."""
-    with path.with_name(f"{path.name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_name(f"{path.name}.lock")):
         yield

@@ -110,6 +110,7 @@ class Engine:
             yield
             return
         folders.cache().mkdir(parents=True, exist_ok=True)
+        # flock(2) itself: many commands share this lock, and filelock has exclusive locks only.
         with (folders.cache() / "layers.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX if "prune" in arguments else fcntl.LOCK_SH)
             yield

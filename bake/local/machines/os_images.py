@@ -7,7 +7,6 @@ images are not asked for here. A stand-in takes its place, which is Debian under
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import platform
@@ -19,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from filelock import FileLock
 
 from bake import files as folders
 from bake.catalog import OsImage
@@ -133,8 +134,7 @@ def _forget_others(engine: Engine, layer: str) -> None:
 def _one_at_a_time() -> Iterator[None]:
     """Two bakes that start at once do not make the same root file system twice."""
     folders.cache().mkdir(parents=True, exist_ok=True)
-    with (folders.cache() / "root.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folders.cache() / "root.lock"):
         yield
 
 

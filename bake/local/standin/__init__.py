@@ -7,12 +7,13 @@ real where it can be: Python, its packages, MXNet on the CPU. Nothing pretends t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from bake import catalog, files
 from bake.local.machines.engine import Engine, find_engine
@@ -117,6 +118,5 @@ def _state() -> Path:
 def _alone() -> Iterator[None]:
     """Two bakes at once share the cache."""
     _folder().mkdir(parents=True, exist_ok=True)
-    with (_folder() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(_folder() / "lock"):
         yield
