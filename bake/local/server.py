@@ -35,13 +35,13 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake import files
 from bake.errors import LocalCloudError
-from bake.local.api import authorization, ec2, session
-from bake.local.api.api import LocalEC2Response
+from bake.local.api import authorization, ec2_backend, session_manager
 from bake.local.api.application import Application
-from bake.local.api.quota import LocalServiceQuotas, LocalServiceQuotasResponse
+from bake.local.api.ec2_response import LocalEC2Response
+from bake.local.api.service_quotas import LocalServiceQuotas, LocalServiceQuotasResponse
 from bake.local.api.store import Store
 from bake.local.delays import NONE, Delays, load
-from bake.local.machines import computer
+from bake.local.machines import inherited_settings
 from bake.local.machines.engine import find_engine
 from bake.local.machines.machine import ssh_port
 from bake.local.site import Site, register
@@ -77,13 +77,13 @@ def _listen(application: Application, port: int) -> BaseWSGIServer:
 def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
     """The site as it was left, without its machines, and the application that serves it."""
     engine = find_engine()
-    settings = functools.cache(lambda: computer.write_settings(home / "computer"))
+    settings = functools.cache(lambda: inherited_settings.write_settings(home / "computer"))
     site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings, delays=delays)
-    ec2.install(site)
+    ec2_backend.install(site)
     servicequotas_backends.backend = LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
     moto.servicequotas.urls.url_paths["{0}/$"] = LocalServiceQuotasResponse.dispatch
-    session.install()
+    session_manager.install()
     authorization.install()
     site.clear_machines()
     store = Store(home / "store.json", site)

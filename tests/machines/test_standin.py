@@ -209,7 +209,7 @@ def test_what_one_recipe_asked_for_stays_for_the_next(trusted: Trust, tmp_path: 
 
 
 def test_nvidia_smi_fails_as_where_no_driver_is_loaded(tree: Path) -> None:
-    script = REPOSITORY / "bake/local/standin/files/nvidia-smi"
+    script = REPOSITORY / "bake/local/standin/on_machine/nvidia-smi"
     done = subprocess.run(["sh", str(script), "--query-gpu=name"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (9, "")
     assert "stand-in" in done.stdout

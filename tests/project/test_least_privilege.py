@@ -47,7 +47,7 @@ from bake.aws.snapshot import delete_snapshot
 from bake.aws.tags import ENDS, Run, new_run, specifications
 from bake.errors import BakeError, CloudError
 from bake.images.retention import Verdict, judge, kept_by_users, remove
-from bake.local.api.policy import Need, allows, as_list
+from bake.local.api.iam_policy import Need, allows, as_list
 from bake.pipeline.preflight import PreflightResult, preflight
 from tests.support.aws_in_process import ACCOUNT, REGION, public_key
 from tests.support.iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without

@@ -12,7 +12,7 @@ import botocore.session
 import pytest
 
 from bake.local.api.authorization import facts, needs
-from bake.local.api.policy import allows, as_list
+from bake.local.api.iam_policy import allows, as_list
 from tests.support.environment import REPOSITORY
 
 # Asked for by AWS itself when another call has tags, and on an account's first spot machine.

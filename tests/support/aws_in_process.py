@@ -36,7 +36,7 @@ from bake.aws.client.wait import Clock
 from bake.aws.launch import LaunchSpec
 from bake.aws.market import Placement
 from bake.aws.tags import Run, new_run
-from bake.local.api.reservations import CapacityReservations
+from bake.local.api.capacity_reservations import CapacityReservations
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

@@ -23,7 +23,7 @@ from bake.aws import price
 from bake.aws.client.session import Cloud, connect
 from bake.local.api import authorization
 from bake.local.api.authorization import needs
-from bake.local.api.policy import Need, allows, as_list
+from bake.local.api.iam_policy import Need, allows, as_list
 from tests.support.aws_in_process import _LOADER, ACCOUNT, REGION, Aws, _answer, aws_in_process
 from tests.support.environment import REPOSITORY
 from tests.unit.aws.test_checkpoint import _register_image

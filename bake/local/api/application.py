@@ -20,8 +20,8 @@ from moto.ssm.models import ssm_backends
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
-from bake.local.api import capacity, price, quota
-from bake.local.api.ec2 import LocalEC2Backend
+from bake.local.api import capacity, price_list, service_quotas
+from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.image import LocalImage, LocalSnapshot
 from bake.local.api.store import Store
 from bake.local.site import Site
@@ -62,8 +62,8 @@ class Application:
             responder = Response("not for web pages", 403)
         elif request.path.startswith("/moto-api"):
             responder = Response("not in the local cloud", 404)
-        elif request.headers.get("X-Amz-Target", "").startswith(price.TARGET):
-            responder = price.answer
+        elif request.headers.get("X-Amz-Target", "").startswith(price_list.TARGET):
+            responder = price_list.answer
         else:
             responder = self._own_door if request.path in self._doors else self._api
         time.sleep(self.site.delays.api_s)
@@ -152,7 +152,7 @@ class Application:
         unknown = set(asked) - set(capacity.VCPU_QUOTAS)
         if unknown:
             raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
-        return quota.set_values(asked)
+        return service_quotas.set_values(asked)
 
     def interrupt(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The spot market takes a machine away: notice at once, its end `after_s` later."""

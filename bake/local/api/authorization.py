@@ -23,7 +23,7 @@ from moto.ec2.models import ec2_backends
 from moto.iam.access_control import IAMPolicy, IAMRequest
 from moto.iam.models import iam_backends
 
-from bake.local.api.policy import Document, Need, allows, as_list
+from bake.local.api.iam_policy import Document, Need, allows, as_list
 
 TagsOf = Callable[[str, str], Mapping[str, str]]
 

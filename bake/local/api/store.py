@@ -17,7 +17,7 @@ from moto.ec2.models.key_pairs import KeyPair
 from moto.ssm.models import Parameter, SimpleSystemManagerBackend, ssm_backends
 
 from bake.files import write_whole
-from bake.local.api.ec2 import LocalEC2Backend
+from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.image import LocalImage, LocalSnapshot, document, restore
 from bake.local.site import Site
 

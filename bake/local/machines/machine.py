@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.errors import LocalCloudError
+from bake.local.machines.disk import MachineDisk
 from bake.local.machines.engine import Engine
-from bake.local.machines.layer import MachineDisk
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from bake.errors import LocalCloudError, PreflightError
 from bake.local.control import LocalCloud
 from bake.local.machines.engine import Engine, find_engine
 
-FILES = Path(__file__).with_name("files")
+FILES = Path(__file__).with_name("on_machine")
 
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
 PACKAGES = (

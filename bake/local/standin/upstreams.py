@@ -17,6 +17,7 @@ from typing import Any
 
 from bake import catalog
 from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
+from bake.files import on_machine
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
 
@@ -199,7 +200,7 @@ def _digest(trust: Trust, extra: list[str]) -> str:
 
 
 def _file(name: str) -> bytes:
-    return resources.files(__package__).joinpath("files", name).read_bytes()
+    return on_machine("bake.local.standin").joinpath(name).read_bytes()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -29,7 +29,7 @@ from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show
 from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
-from bake.local.api.policy import Need, allows
+from bake.local.api.iam_policy import Need, allows
 from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight

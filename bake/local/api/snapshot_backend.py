@@ -25,7 +25,7 @@ MOST_PENDING = 5  # snapshots of one volume
 NO_DATA_DISKS = "The machines of the local cloud have one disk, their root device"
 
 
-class Snapshots:
+class SnapshotBackend:
     """In the place of moto's `EBSBackend`, as far as snapshots go."""
 
     site: Site
@@ -37,7 +37,7 @@ class Snapshots:
     tags: dict[str, dict[str, str]]
     get_instance: Callable[[str], LocalInstance]
     get_volume: Callable[[str], Any]
-    in_region: Callable[[str], Snapshots]
+    in_region: Callable[[str], SnapshotBackend]
 
     def create_snapshot(
         self,

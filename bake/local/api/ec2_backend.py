@@ -28,9 +28,9 @@ from moto.ec2.utils import (
 
 from bake.local.api.capacity import check_instance_type, check_vcpus
 from bake.local.api.image import LocalImage, image_mappings, now, timestamp
-from bake.local.api.images import Images
+from bake.local.api.image_backend import ImageBackend
 from bake.local.api.instance import LocalInstance
-from bake.local.api.snapshots import NO_DATA_DISKS
+from bake.local.api.snapshot_backend import NO_DATA_DISKS
 from bake.local.site import Site
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
         return {"ImageId": instance.image_id, "InstanceType": instance.instance_type}
 
 
-class LocalEC2Backend(Images, EC2Backend):  # type: ignore[misc]
+class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
     """EC2 in one region. `site` is bound before the first region is made (see `server.py`)."""
 
     def __init__(self, site: Site, region_name: str, account_id: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from bake import catalog
 from bake.local import control
-from bake.local.machines import layer, os_images
+from bake.local.machines import os_images
+from bake.local.machines.disk import MachineDisk
 from bake.local.machines.engine import Engine, find_engine
-from bake.local.machines.layer import MachineDisk
 
 pytestmark = [
     pytest.mark.machines,
@@ -159,7 +159,7 @@ def test_writes_by_a_shared_mapping_are_not_missed(start: Start) -> None:
 def test_layers_do_not_pile_up_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = find_engine()
     disk, name = start()
-    monkeypatch.setattr(layer, "MAX_DEPTH", engine.depth(name))
+    monkeypatch.setattr(disk, "MAX_DEPTH", engine.depth(name))
     inside(name, "echo mine > /opt/mine; rm /etc/motd")
     disk.keep(reference("flat"), nothing)
     _, other = start(reference("flat"))
@@ -201,7 +201,7 @@ def test_failure_leaves_the_machine_running_and_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layer, "_copy_data", full)
+    monkeypatch.setattr(disk, "_copy_data", full)
     with pytest.raises(OSError, match="No space"):
         disk.keep(reference("never"), nothing)
     assert inside(name, "echo goes on") == "goes on\n"

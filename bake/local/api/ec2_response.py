@@ -16,9 +16,9 @@ from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 
+from bake.local.api.capacity_reservations import CapacityReservations
 from bake.local.api.image import now, timestamp
-from bake.local.api.price import SpotPrices
-from bake.local.api.reservations import CapacityReservations
+from bake.local.api.price_list import SpotPrices
 
 log = logging.getLogger(__name__)
 

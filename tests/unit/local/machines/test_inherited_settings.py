@@ -1,4 +1,4 @@
-"""What machines inherit from this computer."""
+"""What machines inherit from this inherited_settings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bake.local.machines import computer
+from bake.local.machines import inherited_settings
 
 
 def test_pip_settings_that_mean_the_same_on_another_machine_are_kept() -> None:
-    text = computer.pip_settings(
+    text = inherited_settings.pip_settings(
         {
             "global.index-url": "https://pypi.example/simple",
             "global.extra-index-url": "file:///opt/wheels https://more.example/simple",
@@ -35,7 +35,7 @@ def test_pip_settings_that_mean_the_same_on_another_machine_are_kept() -> None:
 
 
 def test_pip_settings_of_a_plain_computer_say_nothing() -> None:
-    assert computer.pip_settings({}, has_own_certificates=False) == "[global]\n"
+    assert inherited_settings.pip_settings({}, has_own_certificates=False) == "[global]\n"
 
 
 def test_apt_proxy_is_kept_and_nothing_of_this_computers_files(
@@ -50,7 +50,7 @@ def test_apt_proxy_is_kept_and_nothing_of_this_computers_files(
         'Acquire::cdrom::mount "/media/cdrom/";\n'
         'Acquire::http::Proxy::deb.example "DIRECT";\n'
     )
-    assert computer.apt_settings(dump).splitlines() == [
+    assert inherited_settings.apt_settings(dump).splitlines() == [
         'Acquire::http::Proxy "http://proxy.example:3128";',
         'Acquire::https::Timeout "30";',
         'Acquire::http::Proxy::deb.example "DIRECT";',
@@ -60,20 +60,23 @@ def test_apt_proxy_is_kept_and_nothing_of_this_computers_files(
 def test_proxy_of_the_environment_is_apts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.delenv("http_proxy", raising=False)
-    assert computer.apt_settings("") == 'Acquire::https::Proxy "http://proxy.example:3128";\n'
+    assert (
+        inherited_settings.apt_settings("")
+        == 'Acquire::https::Proxy "http://proxy.example:3128";\n'
+    )
 
 
 def test_only_certificates_that_every_system_does_not_have_are_the_computers_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = computer._certificates(computer._mozilla_bundle())[0]
+    public = inherited_settings._certificates(inherited_settings._mozilla_bundle())[0]
     own = "-----BEGIN CERTIFICATE-----\nMIIown\n-----END CERTIFICATE-----"
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(f"# a comment\n{public}\n{own}\n")
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    assert computer.own_certificates() == [own]
+    assert inherited_settings.own_certificates() == [own]
 
-    given = computer.write_settings(tmp_path / "computer")
+    given = inherited_settings.write_settings(tmp_path / "computer")
     (certificates,) = [path for path, seen in given.items() if seen.endswith("/computer")]
     assert [path.read_text().strip() for path in certificates.iterdir()] == [own]
     assert all(path.exists() for path in given)

@@ -10,7 +10,7 @@ from moto.ec2.exceptions import EC2ClientError, InvalidAMIIdError
 from moto.ec2.utils import generic_filter, random_ami_id
 
 from bake.local.api.image import LocalImage, image_mappings
-from bake.local.api.snapshots import Snapshots
+from bake.local.api.snapshot_backend import SnapshotBackend
 
 if TYPE_CHECKING:
     from bake.local.api.instance import LocalInstance
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
-class Images(Snapshots):
+class ImageBackend(SnapshotBackend):
     """In the place of moto's `AmiBackend`."""
 
     amis: dict[str, LocalImage]
-    in_region: Callable[[str], Images]
+    in_region: Callable[[str], ImageBackend]
 
     def usable_image(self, image_id: str | None) -> LocalImage:
         """The image, when a machine can be started of it; else EC2's answer."""
