@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
+
+from defusedxml import DefusedXmlException, ElementTree, EntitiesForbidden
 
 from bake.errors import VerificationError
 from bake.verify.diagnosis import verbatim
@@ -75,23 +76,18 @@ class SmiReport:
 
 
 def parse(text: str) -> SmiReport:
-    """VerificationError when there is no document in it, or one that is cut off."""
+    """Parse the output of `nvidia-smi -q -x`.
+
+    VerificationError if it contains no XML document, or one that is cut off or hostile.
+    """
     start = re.search(r"<\?xml|<!DOCTYPE|<nvidia_smi_log", text)
     if start is None:
-        raise VerificationError("nvidia-smi wrote no XML", details=[verbatim(text)])
+        raise VerificationError("nvidia-smi printed no XML", details=[verbatim(text)])
     messages, document = text[: start.start()].strip(), text[start.start() :]
-    try:
-        root = _tree(document)
-    except expat.ExpatError as error:
-        # Newer ones add a warning after the end, about a board's infoROM say.
-        head, end, tail = document.partition("</nvidia_smi_log>")
-        if not (end and tail.strip()):
-            raise _unreadable(text, error) from error
-        try:
-            root = _tree(head + end)
-        except expat.ExpatError:
-            raise _unreadable(text, error) from error
-        messages = f"{messages}\n{tail.strip()}".strip()
+    # Newer versions print a warning after the document, for example about a board's infoROM.
+    body, end, tail = document.partition("</nvidia_smi_log>")
+    root = _tree(body + end)
+    messages = f"{messages}\n{tail.strip()}".strip()
     if root.tag != "nvidia_smi_log":
         raise VerificationError(f"nvidia-smi wrote a document of the type {root.tag}")
     # 610 renamed both in its text (kernel-mode driver, user-mode driver), with a word about it
@@ -104,24 +100,22 @@ def parse(text: str) -> SmiReport:
     return SmiReport(driver, cuda, gpus, messages)
 
 
-def _unreadable(text: str, error: expat.ExpatError) -> VerificationError:
-    return VerificationError(f"nvidia-smi's XML cannot be read: {error}", details=[verbatim(text)])
-
-
 def _tree(document: str) -> Element:
-    """The document as a tree. It names a DTD, which is not fetched; entities are refused."""
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
+    """Return the document as a tree; VerificationError if it cannot be parsed or is hostile.
 
-    def refuse(name: str, *_: object) -> None:
-        raise expat.ExpatError(f"it declares the entity {name}")
-
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(document.encode("utf-8", "replace"), True)
-    return builder.close()
+    nvidia-smi names a DTD, which is not fetched. Entities are refused. The parser gets text, so an
+    encoding that the document declares has no effect.
+    """
+    text = document.encode("utf-8", "replace").decode()
+    try:
+        return ElementTree.fromstring(text, forbid_dtd=False, forbid_external=True)
+    except EntitiesForbidden as error:
+        reason = f"it declares the entity {error.name}"
+    except (ElementTree.ParseError, DefusedXmlException) as error:
+        reason = str(error)
+    raise VerificationError(
+        f"Cannot parse the XML that nvidia-smi printed: {reason}", details=[verbatim(document)]
+    )
 
 
 def _gpu(index: int, gpu: Element, driver: str) -> GpuState:

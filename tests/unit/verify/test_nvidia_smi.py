@@ -185,9 +185,9 @@ def test_what_stands_around_the_document_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "wrote no XML"),
-        ("No devices were found\n", "wrote no XML"),
-        (document(gpu())[:-40], "cannot be read"),
+        ("", "printed no XML"),
+        ("No devices were found\n", "printed no XML"),
+        (document(gpu())[:-40], "Cannot parse"),
         ("<nvidia_smi_log><driver_version>N/A</driver_version></nvidia_smi_log>", "which driver"),
         ('<?xml version="1.0"?><html></html>', "type html"),
         (
@@ -200,11 +200,35 @@ def test_what_stands_around_the_document_is_kept() -> None:
             "<nvidia_smi_log><driver_version>&a;</driver_version></nvidia_smi_log>",
             "declares the entity a",
         ),
+        (
+            '<!DOCTYPE nvidia_smi_log [<!ENTITY % a SYSTEM "http://127.0.0.1:9/a.dtd">%a;]>'
+            "<nvidia_smi_log><driver_version>1.2</driver_version></nvidia_smi_log>",
+            "declares the entity a",
+        ),
+        (
+            '<!DOCTYPE nvidia_smi_log [<!ENTITY a "aa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+            "<nvidia_smi_log><driver_version>&b;</driver_version></nvidia_smi_log>",
+            "declares the entity a",
+        ),
     ],
 )
 def test_what_is_no_report_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(VerificationError, match=reason):
         parse(text)
+
+
+def test_the_dtd_that_nvidia_smi_names_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was made")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    text = document(gpu()).replace("nvsmi_device_v11.dtd", "http://127.0.0.1:9/a.dtd")
+    assert parse(text).driver_version == "470.256.02"
+
+
+def test_an_encoding_that_python_does_not_know_has_no_effect() -> None:
+    text = document(gpu()).replace('version="1.0"', 'version="1.0" encoding="unknown-8"')
+    assert parse(text).driver_version == "470.256.02"
 
 
 def test_no_text_whatever_breaks_the_parser() -> None:
