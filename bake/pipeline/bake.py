@@ -29,10 +29,10 @@ from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import run_one, run_stages
 from bake.plan.forecast import BUILDER, PROOF
 from bake.recipe.recipe import Recipe, environment_prefix
-from bake.record import Inventory, Record, StageRecord, inventory
+from bake.record import Inventory, Record, StageRecord
 from bake.record.builds import make_folder
 from bake.threads import TaskGroup
-from bake.verify import Check, Proof
+from bake.verify import Check, Proof, read_inventory
 
 T = TypeVar("T")
 BakeRequest = tuple[Context, Recipe]
@@ -292,7 +292,7 @@ def _make(
         proof = prove_it(context, job, machine, connection)
         seconds = monotonic() - began
         with job.timeline.step("inventory", "Inventory"):
-            found = inventory(connection, environment_prefix(job.recipe))
+            found = read_inventory(connection, environment_prefix(job.recipe))
         return stages, proof, found, seconds
 
     def seal() -> tuple[StageRecord, tuple[Check, ...]]:

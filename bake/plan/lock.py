@@ -19,7 +19,7 @@ from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
 from bake.record import Installed, Record, Wheel
 from bake.record import read as read_record
-from bake.record.installed import UNKNOWN, Word
+from bake.record.inventory import UNKNOWN, Word
 
 # What of a recipe decides about what is installed.
 ASKED = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")

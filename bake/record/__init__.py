@@ -1,7 +1,6 @@
 """What is in an image, and how it came to be."""
 
-from bake.record.installed import Installed, Wheel
-from bake.record.inventory import Inventory, inventory
+from bake.record.inventory import Change, Installed, Inventory, Wheel, difference
 from bake.record.record import (
     CheckRecord,
     Failure,
@@ -13,6 +12,7 @@ from bake.record.record import (
 from bake.record.timeline import MachineRecord, StepRecord, Timeline
 
 __all__ = [
+    "Change",
     "CheckRecord",
     "Failure",
     "Installed",
@@ -23,7 +23,7 @@ __all__ = [
     "StepRecord",
     "Timeline",
     "Wheel",
-    "inventory",
+    "difference",
     "read",
     "read_failure",
 ]

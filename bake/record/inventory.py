@@ -1,42 +1,51 @@
-"""What is installed on a machine, as its own package managers list it."""
+"""What is installed in an image, and how two images differ."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping
-from functools import partial
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from bake import files
-from bake.errors import RemoteError
-from bake.record import installed
-from bake.record.installed import Installed
-from bake.threads import together
+UNKNOWN = "-"
 
-
-class Answer(Protocol):
-    @property
-    def stdout(self) -> str: ...
-    @property
-    def exit_status(self) -> int: ...
+# One word of a line: printable ASCII without spaces.
+Word = Annotated[str, StringConstraints(pattern=r"^[!-~]+$")]
 
 
-class Shell(Protocol):
-    """Whoever runs a command on the machine as the login user: `bake.ssh`'s connection."""
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def run(
-        self, command: str, *, check: bool = True, timeout_s: float | None = None
-    ) -> Answer: ...
+
+class Wheel(_Table):
+    """A pip package. `file` is the wheel's file name, or its URL if it is not from the index."""
+
+    version: Word
+    sha256: Word
+    file: Word
+
+
+class Installed(_Table):
+    """What one stage has installed.
+
+    `apt` maps each package that the stage added or upgraded to its version, `conda` each path in
+    the channel to its sha256, and `files` each other download to its sha256 (a git repository to
+    its commit). UNKNOWN stands for a hash that cannot be determined.
+    """
+
+    apt: Mapping[Word, Word] = {}
+    conda: Mapping[Word, Word] = {}
+    pip: Mapping[Word, Wheel] = {}
+    files: Mapping[Word, Word] = {}
 
 
 class Inventory(BaseModel):
-    """Package → version. `conda` and `driver` are empty where there is none.
+    """Everything that is installed on a machine. It holds no path and no setting of the machine.
 
-    `driver` is the loaded kernel module's version, `cuda` nvcc's release; `stages` is what each
-    of them added, by the files that it came in.
+    `dpkg`, `pip` and `conda` map packages to versions; "" and empty mappings stand for what is not
+    installed. `driver` is the version of the loaded kernel module, `cuda` is nvcc's release, and
+    `stages` is what each stage has installed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,79 +61,37 @@ class Inventory(BaseModel):
     stages: Mapping[str, Installed] = {}
 
 
-_TIMEOUT_S = 300
+@dataclass(frozen=True)
+class Change:
+    """One package or part that differs between two images; "" stands for not installed."""
+
+    kind: str
+    name: str
+    before: str
+    after: str
 
 
-def inventory(shell: Shell, environment_prefix: str) -> Inventory:
-    """Ask the machine; RemoteError when dpkg or the environment's pip cannot answer.
-
-    Where there is no environment, nothing is in it: that one was promised is for the proof to say.
-    Versions and the names of files only: no path and no setting of the machine is in it.
-    """
-    python = shlex.quote(f"{environment_prefix}/bin/python")
-    prefix = shlex.quote(environment_prefix)
-    pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
-    conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
-    dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
-    said = _said(
-        shell,
-        {"dpkg": dpkg, "pip": pip, "stages": installed.COMMAND},
-        {
-            "os": ". /etc/os-release && echo $PRETTY_NAME",
-            "kernel": "uname --kernel-release",
-            "driver": "cat /sys/module/nvidia/version",
-            "cuda": "nvcc --version",
-            "python": f"{python} -c 'import platform; print(platform.python_version())'",
-            "conda": conda,
-        },
-    )
-    return Inventory(
-        os=said["os"],
-        kernel=said["kernel"],
-        driver=said["driver"],
-        cuda=_release(said["cuda"]),
-        python=said["python"],
-        dpkg=_dpkg(said["dpkg"]),
-        pip=_packages(said["pip"]),
-        conda=_packages(said["conda"]),
-        stages=installed.parse(said["stages"]),
+def difference(before: Inventory, after: Inventory) -> tuple[Change, ...]:
+    """Return the changes: parts of the system first, then packages by kind and name."""
+    tables: list[tuple[str, Mapping[str, str], Mapping[str, str]]] = [
+        ("system", _parts(before), _parts(after)),
+        ("apt", before.dpkg, after.dpkg),
+        ("conda", before.conda, after.conda),
+        ("pip", before.pip, after.pip),
+    ]
+    return tuple(
+        Change(kind, name, old.get(name, ""), new.get(name, ""))
+        for kind, old, new in tables
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, "") != new.get(name, "")
     )
 
 
-def _said(shell: Shell, needed: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, str]:
-    """What each command says, all asked at once: every answer is a journey, and pip's and conda's
-    take a second. An optional one says nothing when the machine does not have it."""
-    said: dict[str, str] = {}
-
-    def ask(name: str, command: str) -> None:
-        answer = shell.run(command, check=name in needed, timeout_s=_TIMEOUT_S)
-        said[name] = answer.stdout.strip() if answer.exit_status == 0 else ""
-
-    together(*(partial(ask, name, command) for name, command in {**needed, **optional}.items()))
-    return said
-
-
-def _release(nvcc: str) -> str:
-    match = re.search(r"\brelease (\d+\.\d+)", nvcc)
-    return match[1] if match else ""
-
-
-def _dpkg(listing: str) -> dict[str, str]:
-    """RemoteError when it is not what `dpkg-query` was asked for."""
-    try:
-        lines = [line.split("\t") for line in listing.splitlines()]
-        return {name: version for state, name, version in lines if state.startswith(("ii", "hi"))}
-    except ValueError:
-        raise RemoteError(
-            "The list of packages cannot be understood",
-            hint="`dpkg-query --show` on the machine: something writes into its output",
-        ) from None
-
-
-def _packages(listing: str) -> dict[str, str]:
-    """pip's and conda's JSON; nothing when it is none (a stand-in's conda knows no JSON)."""
-    try:
-        entries = files.read(listing)
-        return {str(entry["name"]): str(entry["version"]) for entry in entries}
-    except (ValueError, LookupError, TypeError):
-        return {}
+def _parts(inventory: Inventory) -> dict[str, str]:
+    return {
+        "OS": inventory.os,
+        "kernel": inventory.kernel,
+        "driver": inventory.driver,
+        "CUDA": inventory.cuda,
+        "Python": inventory.python,
+    }

@@ -1,8 +1,9 @@
-"""Whether a machine is what was asked for: its GPUs, what is installed, what it computes."""
+"""The checks that a machine is what its recipe promises, and the reading of what is installed."""
 
 from bake.verify.check import Check
 from bake.verify.clean import check_clean, find_secrets
 from bake.verify.expectation import Expectation, accepted, expect
+from bake.verify.inventory import read_inventory
 from bake.verify.proof import Proof, prove
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "expect",
     "find_secrets",
     "prove",
+    "read_inventory",
 ]

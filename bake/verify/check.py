@@ -1,20 +1,47 @@
-"""A check, the two ways in which one ends early, and how one asks the machine."""
+"""One check of a machine: how it runs a command there, and what it results in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from bake.errors import ConnectError, RemoteError
 from bake.verify.diagnosis import Diagnosis
-from bake.verify.shell import Answer, Shell
 
 Outcome = Literal["passed", "failed", "skipped"]
 
 
+class CommandOutput(Protocol):
+    """What a command printed, and its exit status."""
+
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+    @property
+    def exit_status(self) -> int: ...
+
+
+class Shell(Protocol):
+    """Runs commands on the machine as the login user: a connection of `bake.ssh`, for example.
+
+    `run` raises RemoteError if the time is over, or, with `check`, if the exit status is not 0. It
+    raises ConnectError if the connection breaks, which proves nothing about the machine.
+    """
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> CommandOutput: ...
+
+
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `detail` says what was found, or why nothing was."""
+    """The result of one check. `detail` says what was found, or why the check was skipped."""
 
     name: str
     outcome: Outcome
@@ -26,7 +53,7 @@ class Check:
 
 
 class Failed(Exception):
-    """Ends a check: everything that is wrong, at once."""
+    """Ends a check that found faults, with all of them."""
 
     def __init__(self, *diagnoses: Diagnosis) -> None:
         super().__init__(" · ".join(map(str, diagnoses)))
@@ -34,20 +61,27 @@ class Failed(Exception):
 
 
 class Skipped(Exception):
-    """Ends a check that has nothing to look at; the text says why."""
+    """Ends a check that does not apply to this machine; its text gives the reason."""
 
 
-def ask(shell: Shell, command: str, *, stdin: bytes | None = None, timeout_s: float) -> Answer:
-    """Run it, whatever its status; Failed when it hangs. A broken connection is no verdict."""
+def ask(
+    shell: Shell, command: str, *, stdin: bytes | None = None, timeout_s: float
+) -> CommandOutput:
+    """Run a command and return its output, whatever its exit status.
+
+    Failed if it takes longer than `timeout_s`; ConnectError if the connection breaks.
+    """
     try:
         return shell.run(command, check=False, stdin=stdin, timeout_s=timeout_s)
     except ConnectError:
         raise
     except RemoteError as error:
+        program = command.split()[0]
         raise Failed(
             Diagnosis(
-                f"no answer within {timeout_s:g} s",
-                f"{command.split()[0]} hangs, or the machine is overloaded",
-                "`sudo dmesg` on the machine; a GPU that hangs blocks every program that asks it.",
+                f"{program} did not finish within {timeout_s:g} s",
+                "it hangs, or the machine is overloaded",
+                "Read `sudo dmesg` on the machine: a GPU that hangs blocks every program that "
+                "queries it.",
             )
         ) from error

@@ -19,10 +19,10 @@ from typing import Any
 from bake import files
 from bake.console.redaction import Redactor, appearances, parts
 from bake.errors import VerificationError
-from bake.verify.check import Check, Failed, ask
+from bake.verify.check import Check, Failed, Shell, ask
 from bake.verify.diagnosis import unknown
-from bake.verify.shell import Shell, script
 
+PROGRAMS = files.on_machine("bake.verify")
 PASSWORDS = "password"
 SECRETS = "secrets by their pattern"
 GIVEN = "secrets of the recipe"
@@ -43,7 +43,7 @@ _DISTINCT = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/_=-]{20,}")
 @cache
 def what_must_not_be() -> Mapping[str, Any]:
     """`places` by kind, and `patterns`, as in clean.toml."""
-    return tomllib.loads(script("clean.toml").decode())
+    return tomllib.loads((PROGRAMS / "clean.toml").read_text())
 
 
 def check_clean(
@@ -133,7 +133,7 @@ def _marks(secrets: Mapping[str, str]) -> dict[str, list[str]]:
 def _look(
     shell: Shell, order: Mapping[str, Any], secrets: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], int]:
-    program = script("clean.py")
+    program = (PROGRAMS / "clean.py").read_bytes()
     stdin = program + json.dumps(order).encode()
     redactor = Redactor(secrets.values())
     try:

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from bake.verify.check import ask
-from bake.verify.shell import Shell
+from bake.verify.check import Shell, ask
 
 NVIDIA = "0x10de"
 DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers; an NVSwitch is a bridge, 0680

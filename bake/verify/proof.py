@@ -9,12 +9,11 @@ from typing import Literal
 
 from bake.errors import VerificationError
 from bake.verify import gpu, hardware, nvidia_smi, software, tensors
-from bake.verify.check import Check, Failed, Outcome, Skipped, ask
+from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
 from bake.verify.nvidia_smi import GpuState, SmiReport
-from bake.verify.shell import Shell
 from bake.verify.tensors import Tensors
 
 OnCheck = Callable[[Check], None]

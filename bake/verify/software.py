@@ -6,10 +6,9 @@ import re
 import shlex
 
 from bake import files
-from bake.verify.check import Failed, Skipped, ask
+from bake.verify.check import CommandOutput, Failed, Shell, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
-from bake.verify.shell import Answer, Shell
 
 NOTEBOOKS = "d2l-en"
 NO_FRAMEWORK = "the recipe installs no framework"
@@ -163,7 +162,7 @@ def _starter(expectation: Expectation) -> list[str]:
     return [expectation.python_path]
 
 
-def _python(shell: Shell, expectation: Expectation, code: str) -> Answer:
+def _python(shell: Shell, expectation: Expectation, code: str) -> CommandOutput:
     command = shlex.join([*_starter(expectation), "-c", code])
     answer = ask(shell, command, timeout_s=_IMPORT_TIMEOUT_S)
     if answer.exit_status:

@@ -14,10 +14,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bake import files
-from bake.verify.check import Failed, Skipped, ask
+from bake.verify.check import Failed, Shell, Skipped, ask
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
-from bake.verify.shell import Shell, script
 from bake.verify.software import NO_FRAMEWORK
 
 # In float32, and with odd sizes, whose edges a kernel treats otherwise. The first is the book's
@@ -107,7 +106,8 @@ def compute(shell: Shell, expectation: Expectation) -> Tensors:
         raise Skipped(NO_FRAMEWORK)
     arguments = ["-", expectation.framework, json.dumps(OPERATIONS)]
     command = shlex.join([expectation.python_path, *arguments])
-    answer = ask(shell, command, stdin=script("tensor.py"), timeout_s=_TIMEOUT_S)
+    program = (files.on_machine("bake.verify") / "tensor.py").read_bytes()
+    answer = ask(shell, command, stdin=program, timeout_s=_TIMEOUT_S)
     lines = answer.stdout.rstrip().splitlines()
     try:
         return read(lines[-1] if lines else "")

@@ -196,7 +196,7 @@ class InterruptedIn(Console):
 def proved(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proved on a machine and found on it has tests of its own; here it passes."""
     monkeypatch.setattr(finish, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
-    monkeypatch.setattr(bake, "inventory", lambda *_: Inventory())
+    monkeypatch.setattr(bake, "read_inventory", lambda *_: Inventory())
     monkeypatch.setattr(finish, "check_clean", lambda *_, **__: ())
 
 

@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["bake"]):
     from bake.plan import description, lock, script
     from bake.recipe import recipe
     from bake.record import record
-    from bake.verify import hardware, nvidia_smi, tensors
+    from bake.verify import hardware, inventory, nvidia_smi, tensors
 
 FOLDER = Path(tempfile.mkdtemp())
 
@@ -47,7 +47,6 @@ def tag_values(text: str) -> None:
     description.read({"bake:plan:0": text})
 
 
-inventory = sys.modules["bake.record.inventory"]  # its package has a function of that name
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "recipe": of_file("some.toml", recipe.load),
     "header": of_file("some.sh", script.read_script),
@@ -57,7 +56,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "nvidia-smi": of_text(nvidia_smi.parse),
     "hardware": of_text(hardware.parse),
     "tensors": of_text(tensors.read),
-    "packages": of_text(lambda text: (inventory._dpkg(text), inventory._packages(text))),
+    "packages": of_text(lambda text: (inventory.parse_dpkg(text), inventory.parse_packages(text))),
 }
 # These say so themselves that they raise it.
 ALLOWED = {"record": (ValueError,), "tensors": (ValueError,)}

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from bake.record import Failure, Inventory, Record, builds
-from bake.record.difference import difference
+from bake.record import Failure, Inventory, Record, builds, difference
 from bake.record.report import page, timeline
 
 FILE = "report.html"

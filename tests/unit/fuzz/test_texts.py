@@ -33,12 +33,12 @@ from bake.machine.ssh_config import Host
 from bake.pipeline import rebuild
 from bake.plan import description, lock
 from bake.recipe import recipe
-from bake.record.inventory import inventory
 from bake.record.record import read as read_record
 from bake.ssh import keys
 from bake.verify import hardware, nvidia_smi, tensors
 from bake.verify.clean import check_clean
 from bake.verify.expectation import expect
+from bake.verify.inventory import read_inventory
 from bake.verify.proof import prove
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import documents, short_texts, texts
@@ -173,7 +173,7 @@ def test_a_machine_that_says_anything_is_proved_or_refused(machine: Machine, of:
 @settings(TAME, max_examples=40)
 @given(machine=machines)
 def test_lists_of_packages(machine: Machine) -> None:
-    survives(lambda: inventory(machine, "/opt/conda/envs/d2l"))
+    survives(lambda: read_inventory(machine, "/opt/conda/envs/d2l"))
 
 
 # What hands and files hold -----------------------------------------------------------------------

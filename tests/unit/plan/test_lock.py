@@ -33,7 +33,7 @@ from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.recipe import Recipe
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
-from bake.record.installed import parse
+from bake.verify.inventory import NOTES_COMMAND, parse_notes
 from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
 from tests.support.environment import CACHE, REPOSITORY
 from tests.support.kitchen import Kitchen, Witness
@@ -207,8 +207,8 @@ def test_a_value_that_could_become_a_line_of_its_own_is_refused(tmp_path: Path) 
     "listing", ["nothing", "/usr/share/bake/installed/base/apt:curl", "a/b/c:d"]
 )
 def test_notes_that_no_stage_of_ours_writes_are_refused(listing: str) -> None:
-    with pytest.raises(RemoteError, match="cannot be understood"):
-        parse(listing)
+    with pytest.raises(RemoteError, match="Cannot read the notes"):
+        parse_notes(listing)
 
 
 def test_the_command_writes_the_lock_of_the_newest_bake(tmp_path: Path) -> None:
@@ -414,9 +414,7 @@ def start(changing: Upstreams) -> Iterator[Callable[[], Machine]]:
 
 def notes(machine: Machine) -> dict[str, Installed]:
     """What the record would have of it."""
-    from bake.record import installed
-
-    return parse(machine.read(installed.COMMAND, user="ubuntu"))
+    return parse_notes(machine.read(NOTES_COMMAND, user="ubuntu"))
 
 
 def told(stage: str, found: dict[str, Installed], *beside: str) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,20 +10,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from bake.errors import RemoteError
-from bake.record import CheckRecord, Inventory, Record, StageRecord, inventory, read
-
-
-class Here:
-    """This computer as the machine."""
-
-    def run(self, command: str, *, check: bool = True, timeout_s: float | None = None) -> Any:
-        done: Any = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-        done.exit_status = done.returncode
-        if check and done.returncode:
-            raise RemoteError(done.stderr)
-        return done
-
+from bake.record import CheckRecord, Inventory, Record, StageRecord, read
 
 RECORD = Record(
     run="20261121-040000-abcdef",
@@ -85,48 +70,3 @@ def test_the_last_record_stays_when_the_new_one_cannot_be_written(
 def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         Record(**(dict(RECORD) | change))
-
-
-def test_the_inventory_of_this_computer_is_what_its_package_managers_say() -> None:
-    found = inventory(Here(), sys.prefix)
-    assert found.python == "{}.{}.{}".format(*sys.version_info[:3])
-    assert found.pip["pydantic"] == pydantic.VERSION
-    assert found.dpkg["bash"]
-    assert found.kernel
-    assert found.os
-    assert found.conda == {}
-
-
-def test_where_there_is_no_environment_nothing_is_in_it() -> None:
-    found = inventory(Here(), "/nowhere")
-    assert (found.python, found.pip, found.conda) == ("", {}, {})
-    assert found.dpkg["bash"]
-
-
-def test_an_environment_whose_pip_does_not_answer_is_an_error(tmp_path: Path) -> None:
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    python.write_text("#!/bin/sh\nexit 1\n")
-    python.chmod(0o755)
-    with pytest.raises(RemoteError):
-        inventory(Here(), str(tmp_path))
-
-
-def test_a_package_that_was_removed_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Machine(Here):
-        def run(self, command: str, **more: Any) -> Any:
-            said = {
-                "dpkg-query": "ii \tbash\t5.1\nrc \tnano\t7\nhi \tnvidia-utils-470\t470.1\n",
-                "nvcc": "Cuda compilation tools, release 10.1, V10.1.243",
-                "conda list": '[{"name": "python", "version": "3.7.16", "channel": "x"}]',
-                "pip list": "[]",
-            }
-            text = next((text for key, text in said.items() if key in command), "")
-            done: Any = subprocess.CompletedProcess([], 0, text, "")
-            done.exit_status = 0
-            return done
-
-    found = inventory(Machine(), "/opt/conda/envs/d2l")
-    assert found.dpkg == {"bash": "5.1", "nvidia-utils-470": "470.1"}
-    assert found.cuda == "10.1"
-    assert found.conda == {"python": "3.7.16"}

@@ -17,9 +17,16 @@ import pytest
 from bake.console.console import Console
 from bake.errors import RequestError, StageError
 from bake.pipeline import finish
-from bake.record import Installed, Inventory, MachineRecord, read, read_failure
+from bake.record import (
+    Change,
+    Installed,
+    Inventory,
+    MachineRecord,
+    difference,
+    read,
+    read_failure,
+)
 from bake.record import builds as kept
-from bake.record.difference import Change, difference
 from bake.record.report import report, timeline
 from tests.support.bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
 from tests.support.environment import REPOSITORY

@@ -1,0 +1,168 @@
+"""Read from a machine what is installed on it, as its own package managers list it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from bake import files
+from bake.errors import RemoteError
+from bake.record import Installed, Inventory
+from bake.verify.check import Shell
+from bake.verify.diagnosis import verbatim
+
+# Where each stage writes what it has installed (scripts/lib.sh): the files STAGE/KIND with lines
+# `NAME WHAT…`. `grep` puts the file's path in front of each line.
+NOTES = "/usr/share/bake/installed"
+NOTES_COMMAND = f"! [ -d {NOTES} ] || grep --recursive '' {NOTES}"
+
+_TIMEOUT_S = 300
+_WHEEL = ("version", "sha256", "file")
+
+
+class _Result(BaseModel):
+    """The output and the exit status of one command (`on_machine/inventory.py`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    exit_status: int
+    stdout: str
+    stderr: str
+
+
+def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
+    """Return what is installed on the machine.
+
+    RemoteError if dpkg, the environment's pip or the notes of the stages cannot be read. An
+    environment that does not exist has no packages: the proof checks that a promised one exists.
+    """
+    python = shlex.quote(f"{environment_prefix}/bin/python")
+    prefix = shlex.quote(environment_prefix)
+    pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
+    conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
+    dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
+    outputs = _run_at_once(
+        shell,
+        {"dpkg": dpkg, "pip": pip, "stages": NOTES_COMMAND},
+        {
+            "os": ". /etc/os-release && echo $PRETTY_NAME",
+            "kernel": "uname --kernel-release",
+            "driver": "cat /sys/module/nvidia/version",
+            "cuda": "nvcc --version",
+            "python": f"{python} -c 'import platform; print(platform.python_version())'",
+            "conda": conda,
+        },
+    )
+    return Inventory(
+        os=outputs["os"],
+        kernel=outputs["kernel"],
+        driver=outputs["driver"],
+        cuda=_parse_nvcc(outputs["cuda"]),
+        python=outputs["python"],
+        dpkg=parse_dpkg(outputs["dpkg"]),
+        pip=parse_packages(outputs["pip"]),
+        conda=parse_packages(outputs["conda"]),
+        stages=parse_notes(outputs["stages"]),
+    )
+
+
+def _run_at_once(
+    shell: Shell, required: Mapping[str, str], optional: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what each command prints. An optional command that fails prints nothing.
+
+    All run in one session: sshd allows ten sessions on a connection (MaxSessions), of which others
+    may be in use. They run at the same time, because pip and conda take a second each.
+    """
+    commands = {**required, **optional}
+    program = (files.on_machine("bake.verify") / "inventory.py").read_bytes()
+    # The commands end before the session's own timeout, so that the error names the slow one.
+    arguments = [json.dumps(commands), str(_TIMEOUT_S - 20)]
+    session = shell.run(
+        shlex.join(["/usr/bin/python3", "-I", "-", *arguments]),
+        stdin=program,
+        timeout_s=_TIMEOUT_S,
+    )
+    try:
+        document = files.read(session.stdout.rstrip().rpartition("\n")[2])
+        results = TypeAdapter(dict[str, _Result]).validate_python(document)
+        outputs = {
+            name: _output(commands[name], results[name], name in required) for name in commands
+        }
+    except (ValueError, LookupError):
+        raise RemoteError(
+            "Cannot list what is installed: the program on the machine printed no result",
+            details=[verbatim(session.stderr or session.stdout)],
+        ) from None
+    return outputs
+
+
+def _output(command: str, result: _Result, required: bool) -> str:
+    if result.exit_status == 0:
+        return result.stdout.strip()
+    if required or result.exit_status == 124:
+        raise RemoteError(
+            f"Cannot list what is installed: exit status {result.exit_status} of `{command}`",
+            hint="124 means that it took too long. Run the command on the machine.",
+            details=[verbatim(result.stderr or result.stdout)],
+        )
+    return ""
+
+
+def _parse_nvcc(text: str) -> str:
+    match = re.search(r"\brelease (\d+\.\d+)", text)
+    return match[1] if match else ""
+
+
+def parse_dpkg(listing: str) -> dict[str, str]:
+    """Return package → version; RemoteError if this is not the output that dpkg-query prints."""
+    try:
+        lines = [line.split("\t") for line in listing.splitlines()]
+        return {name: version for state, name, version in lines if state.startswith(("ii", "hi"))}
+    except ValueError:
+        raise RemoteError(
+            "Cannot read the list of packages that dpkg-query printed",
+            hint="Run `dpkg-query --show` on the machine: another program writes into its output.",
+        ) from None
+
+
+def parse_packages(listing: str) -> dict[str, str]:
+    """Return package → version of pip's or conda's JSON.
+
+    Empty if this is not JSON: the conda of a stand-in does not know the option `--json`.
+    """
+    try:
+        entries = files.read(listing)
+        return {str(entry["name"]): str(entry["version"]) for entry in entries}
+    except (ValueError, LookupError, TypeError):
+        return {}
+
+
+def parse_notes(listing: str) -> dict[str, Installed]:
+    """Return stage → what it installed; RemoteError if a line is not in the format of lib.sh."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    try:
+        for stage, kind, name, words in _note_lines(listing):
+            value = dict(zip(_WHEEL, words, strict=True)) if kind == "pip" else words[0]
+            found.setdefault(stage, {}).setdefault(kind, {})[name] = value
+        return {stage: Installed.model_validate(kinds) for stage, kinds in found.items()}
+    except ValueError as error:
+        raise RemoteError(
+            f"Cannot read the notes of the stages in {NOTES}: {error}",
+            hint="Only scripts/lib.sh may write there. Check whether a stage of your own does.",
+        ) from error
+
+
+def _note_lines(listing: str) -> Iterator[tuple[str, str, str, list[str]]]:
+    for line in listing.splitlines():
+        path, _, text = line.partition(":")
+        stage, kind = path.removeprefix(f"{NOTES}/").split("/")
+        name, *words = text.split()
+        if kind != "pip" and len(words) != 1:
+            raise ValueError(text)
+        yield stage, kind, name, words
