@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -26,15 +26,19 @@ def builds() -> Path:
     return Path(os.environ.get("BAKE_BUILDS") or "builds")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """As it was or as it shall be, whoever reads it meanwhile; for its owner alone."""
-    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def write_whole(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Write a file in UTF-8, completely or not at all: a reader gets the old text or the new one.
+
+    `mode` is the new file's, less the process's umask; by default only its owner may read it.
+    """
+    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        Path(new).replace(path)
+        new.replace(path)
     except BaseException:
-        Path(new).unlink()
+        new.unlink()
         raise
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from bake.files import write_whole
 from bake.record.inventory import Inventory
 from bake.record.timeline import MachineRecord, StepRecord
 
@@ -116,17 +117,15 @@ class Failure(_Table):
 
 def read(path: Path) -> Record:
     """ValueError when the file is no record."""
-    return Record.model_validate_json(path.read_text())
+    return Record.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def read_failure(path: Path) -> Failure:
     """ValueError when the file is none."""
-    return Failure.model_validate_json(path.read_text())
+    return Failure.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def _write(table: _Table, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(table.model_dump_json(indent=2) + "\n")
-    new.replace(path)
+    write_whole(path, table.model_dump_json(indent=2) + "\n", mode=0o666)
     return path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pydantic
 import pytest
@@ -54,13 +55,24 @@ def test_the_last_record_stays_when_the_new_one_cannot_be_written(
     path = RECORD.write(tmp_path)
     before = path.read_text()
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int, *_: object, **__: object) -> TextIO:
+        os.close(descriptor)
+        return Path("/dev/full").open("w")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OSError, match="No space left"):
         RECORD.model_copy(update={"recipe": "another"}).write(tmp_path)
     assert path.read_text() == before
+    assert [file.name for file in tmp_path.glob("*record*")] == ["record.json"]
+
+
+def test_the_record_may_be_read_by_everyone_whom_the_umask_allows(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        path = RECORD.write(tmp_path)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jinja2
 import plotly.graph_objects as go
@@ -309,10 +310,11 @@ def test_a_page_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     path = made(tmp_path, record())
     before = path.read_text()
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int, *_: object, **__: object) -> TextIO:
+        os.close(descriptor)
+        return Path("/dev/full").open("w")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OSError, match="No space left"):
         report.make(tmp_path)
     assert path.read_text() == before
