@@ -15,12 +15,13 @@ from datetime import datetime
 from typing import Any
 
 from bake.aws.base_image import BaseImage
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, wait_until
 from bake.aws.machine import Machine, find_machine
 from bake.aws.registration import registered_image
-from bake.aws.snapshot import BAKE_AGAIN, create_snapshot, deletion
+from bake.aws.snapshot import BAKE_AGAIN, create_snapshot
 from bake.aws.tags import (
     CHECKPOINT,
     EXPIRES,
@@ -186,7 +187,8 @@ def prune(
 def delete_checkpoint(cloud: Cloud, checkpoint: Checkpoint) -> bool:
     """Whether it was removed now: not while an image uses it. A refusal is a Leftover."""
     snapshot_id = checkpoint.snapshot_id
-    with undo(cloud.leftovers, f"checkpoint {snapshot_id}", deletion(cloud, snapshot_id)):
+    command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=snapshot_id)
+    with undo(cloud.leftovers, f"checkpoint {snapshot_id}", command):
         try:
             cloud.ec2("DeleteSnapshot", SnapshotId=snapshot_id)
         except CloudError as error:

@@ -10,14 +10,15 @@ from functools import partial
 from typing import Any
 
 from bake import threads
-from bake.aws.client.errors import is_refusal
+from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.errors import was_refused
 from bake.aws.client.response import Response
-from bake.aws.client.retry import patiently
+from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud, pages
 from bake.aws.client.undo import Leftover, undo
 from bake.aws.client.wait import HOUR, MINUTE, poll, wait_until
 from bake.aws.machine import Machine, stop
-from bake.aws.snapshot import after_a_pause, delete_snapshot, snapshots_of_image
+from bake.aws.snapshot import delete_snapshot, retry_after_pause, snapshots_of_image
 from bake.aws.tags import (
     DIGEST,
     EXPIRES,
@@ -166,7 +167,7 @@ def create_image(
         return image
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
-        if image_id or not is_refusal(error):
+        if image_id or not was_refused(error):
             undo_image(cloud, image_id, name, tags)
         raise
 
@@ -217,7 +218,7 @@ def wait_until_available(
         failure=ImageError,
     )
     # What one of EC2's servers knows to be available, another may not know yet.
-    known = partial(patiently, clock=cloud.clock, codes=_NOT_FOUND)
+    known = partial(retry, clock=cloud.clock, codes=_NOT_FOUND)
     known(partial(require_imdsv2, cloud, image_id))
     if with_whom := known(partial(shared_with, cloud, image_id)):
         raise ImageError(
@@ -244,12 +245,8 @@ def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
     What could not be removed is a Leftover.
     """
     if not image_id:
-        which = (
-            f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
-            f"Name=name,Values={name} Name=tag:{RUN},Values={tags[RUN]} "
-            "--query 'Images[].ImageId' --output text)"
-        )
-        with undo(cloud.leftovers, f"image {name}", _command(cloud, which)):
+        ids = run_resources("image", tags[RUN], region=cloud.region, also={"name": name})
+        with undo(cloud.leftovers, f"image {name}", _removal_command(cloud, ids)):
             look = partial(find_image_by_name, cloud, name, tags[RUN])
             image = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock)
             image_id = image.image_id if image else ""
@@ -289,7 +286,9 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
         "TagSpecifications": specifications(tags, "image", "snapshot"),
     }
     try:
-        image_id: str = after_a_pause(cloud, lambda: cloud.ec2("CreateImage", **request))["ImageId"]
+        image_id: str = retry_after_pause(cloud, lambda: cloud.ec2("CreateImage", **request))[
+            "ImageId"
+        ]
     except CloudError as error:
         # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
         look = partial(find_image_by_name, cloud, name, tags[RUN])
@@ -336,20 +335,25 @@ def _remove(
         return tagged | listed or None
 
     wait = partial(poll, timeout_s=patience_s, clock=cloud.clock)
-    with undo(leftovers, f"image {image_id} and its snapshots", _command(cloud, image_id)):
+    with undo(leftovers, f"image {image_id} and its snapshots", _removal_command(cloud, image_id)):
         image = find_image(cloud, image_id)
         listed = set(image.snapshot_ids) if image else set()
         wait(partial(deregister_image, cloud, image_id))
         for snapshot_id in wait(snapshot_ids) or ():
-            command = f"aws ec2 delete-snapshot --region {cloud.region} --snapshot-id {snapshot_id}"
+            command = aws_command(
+                "ec2", "delete-snapshot", region=cloud.region, snapshot_id=snapshot_id
+            )
             with undo(leftovers, f"snapshot {snapshot_id}", command):
                 delete_snapshot(cloud, snapshot_id)
 
 
-def _command(cloud: Cloud, image_id: str) -> str:
-    return (
-        f"aws ec2 deregister-image --region {cloud.region} --delete-associated-snapshots "
-        f"--image-id {image_id}"
+def _removal_command(cloud: Cloud, image_id: str) -> str:
+    return aws_command(
+        "ec2",
+        "deregister-image",
+        region=cloud.region,
+        delete_associated_snapshots=True,
+        image_id=image_id,
     )
 
 
@@ -419,8 +423,8 @@ def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
         Finding(
             "name",
             f"the image {image['ImageId']} ({image['State']}) is already named {image_name}",
-            f"Choose another --name, or remove it: aws ec2 deregister-image --region "
-            f"{cloud.region} --delete-associated-snapshots --image-id {image['ImageId']}",
+            "Choose another --name, or remove that image: "
+            + _removal_command(cloud, image["ImageId"]),
         )
         for image in taken
     ]

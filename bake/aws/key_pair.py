@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import poll
@@ -32,7 +33,7 @@ class ImportedKey:
 def key_pair(cloud: Cloud, run: Run, public_key: str) -> Iterator[str]:
     """The name of a key pair of the run's own, gone afterwards."""
     name = f"bake-{run.id}"
-    command = f"aws ec2 delete-key-pair --region {cloud.region} --key-name {name}"
+    command = aws_command("ec2", "delete-key-pair", region=cloud.region, key_name=name)
     try:
         # Under the removal from the start: a call that was cut off may have taken effect.
         import_key_pair(cloud, name, public_key, run.temporary())

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from bake.aws.client.errors import PASSING, is_refusal
-from bake.aws.client.retry import patiently
+from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.errors import TRANSIENT, was_refused
+from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import poll
 from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
 from bake.aws.market import Placement, first_with_room
-from bake.aws.tags import AT_END, RUN, Run, Tags, specifications
+from bake.aws.tags import AT_END, Run, Tags, specifications
 from bake.errors import CloudError
 
 OnRefusal = Callable[[Placement, CloudError], None]
@@ -23,12 +24,12 @@ OnRefusal = Callable[[Placement, CloudError], None]
 # Asked again with the same token, and so never done twice. What is not found was made a moment ago
 # by this run (the image, where it is of a checkpoint), and is not everywhere known yet.
 _NOT_KNOWN = {"InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
-_ASK_AGAIN = PASSING | _NOT_KNOWN
+_ASK_AGAIN = TRANSIENT | _NOT_KNOWN
 # How long a new instance may be missing where EC2 lists a run's.
 _LISTED_S = 30.0
 # Five minutes: EC2 lets few requests at a time pass for each operation (Developer Guide, "Request
 # throttling"), and fifty bakes may ask at once.
-_TRIES = 18
+_ATTEMPTS = 18
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,14 @@ def run_machine(
         return first_with_room(placements, start, on_refusal=on_refusal)
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
-        remove_machine(cloud, run, instance_id, patience_s=0 if is_refusal(error) else _LISTED_S)
+        remove_machine(cloud, run, instance_id, patience_s=0 if was_refused(error) else _LISTED_S)
         raise
 
 
 def _start(cloud: Cloud, run: Run, order: LaunchSpec, placement: Placement) -> str:
     request = _request(run, order, placement)
     ask = partial(cloud.ec2_at_once, "RunInstances", **request)
-    answer = patiently(ask, cloud.clock, codes=_ASK_AGAIN, tries=_TRIES)
+    answer = retry(ask, cloud.clock, codes=_ASK_AGAIN, attempts=_ATTEMPTS)
     instance_id: str = answer.the_first("Instances")["InstanceId"]
     return instance_id
 
@@ -173,12 +174,8 @@ def remove_machine(
     `patience_s`: how long to look for what EC2 may not list yet. `wait` False: EC2's word that it
     ends is enough.
     """
-    which = instance_id or (
-        f"$(aws ec2 describe-instances --region {cloud.region} --filters "
-        f"Name=tag:{RUN},Values={run.id} "
-        "--query 'Reservations[].Instances[].InstanceId' --output text)"
-    )
-    command = f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {which}"
+    which = instance_id or run_resources("instance", run.id, region=cloud.region)
+    command = aws_command("ec2", "terminate-instances", region=cloud.region, instance_ids=which)
     with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
         found = [instance_id] if instance_id else None
         look = partial(_ids_of, cloud, run)

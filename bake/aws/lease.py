@@ -19,8 +19,9 @@ from functools import partial
 from typing import TypeVar
 
 from bake.aws import holder, parameter
-from bake.aws.client.errors import is_refusal
-from bake.aws.client.retry import patiently
+from bake.aws.client.commands import aws_command
+from bake.aws.client.errors import was_refused
+from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, Clock, poll
@@ -153,13 +154,13 @@ class Lease:
     def release(self) -> None:
         """Delete what is ours, and what was there before it; never raises."""
         name = f"{self.path}/{self.generation or self._highest + 1}"
-        command = f"aws ssm delete-parameter --region {self._cloud.region} --name {name}"
+        command = aws_command("ssm", "delete-parameter", region=self._cloud.region, name=name)
         with undo(self._cloud.leftovers, f"lease {name}", command), self._calls:
             self._released = True
             if self._claimed:
                 # What a call that was cut off has made is shown after a moment.
                 patience_s = 0 if self.generation else _SHOWN_S
-                give_back = partial(patiently, self._give_back, self._cloud.clock)
+                give_back = partial(retry, self._give_back, self._cloud.clock)
                 poll(give_back, timeout_s=patience_s, clock=self._cloud.clock)
 
     def _give_back(self) -> bool | None:
@@ -226,7 +227,7 @@ class Lease:
         except CloudError as error:
             # Another was first, or boto has asked again and met its own work: a look will tell.
             if error.code != "ParameterAlreadyExists":
-                self._claimed = claimed or not is_refusal(error)
+                self._claimed = claimed or not was_refused(error)
                 raise
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from bake.aws.client.commands import aws_command
 from bake.aws.client.errors import DENIED
 from bake.aws.client.session import Cloud
 from bake.aws.client.wait import MINUTE, poll, wait_until
@@ -293,7 +294,8 @@ def _wait_until(
         timeout_s=timeout_s,
         clock=cloud.clock,
         failure=MachineError,
-        hint=f"aws ec2 describe-instances --instance-ids {instance_id} --region {cloud.region}",
+        hint="See its state: "
+        + aws_command("ec2", "describe-instances", region=cloud.region, instance_ids=instance_id),
     )
 
 

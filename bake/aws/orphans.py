@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, get_args
 
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.market import Placement
 from bake.aws.tags import CHECKPOINT, DIGEST, EXPIRES, RECIPE, RUN, Tags, began, moment, read
@@ -35,16 +36,17 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_COMMANDS: dict[Kind, str] = {
-    "spot request": "ec2 cancel-spot-instance-requests --spot-instance-request-ids",
-    "image": "ec2 deregister-image --image-id",
-    "machine": "ec2 terminate-instances --instance-ids",
-    "volume": "ec2 delete-volume --volume-id",
-    "security group": "ec2 delete-security-group --group-id",
-    "key pair": "ec2 delete-key-pair --key-name",
-    "checkpoint": "ec2 delete-snapshot --snapshot-id",
-    "snapshot": "ec2 delete-snapshot --snapshot-id",
-    "lease": "ssm delete-parameter --name",
+# The service, the operation and the parameter of the AWS CLI that remove a resource of this kind.
+_COMMANDS: dict[Kind, tuple[str, str, str]] = {
+    "spot request": ("ec2", "cancel-spot-instance-requests", "spot_instance_request_ids"),
+    "image": ("ec2", "deregister-image", "image_id"),
+    "machine": ("ec2", "terminate-instances", "instance_ids"),
+    "volume": ("ec2", "delete-volume", "volume_id"),
+    "security group": ("ec2", "delete-security-group", "group_id"),
+    "key pair": ("ec2", "delete-key-pair", "key_name"),
+    "checkpoint": ("ec2", "delete-snapshot", "snapshot_id"),
+    "snapshot": ("ec2", "delete-snapshot", "snapshot_id"),
+    "lease": ("ssm", "delete-parameter", "name"),
 }
 _FAILED = {"failed", "error", "invalid"}
 # A snapshot of an image carries no time. A day is longer than any run works on an image.
@@ -79,8 +81,14 @@ class Orphans:
     @property
     def command(self) -> str:
         """What removes it by hand."""
-        whole = " --delete-associated-snapshots" if self.snapshot_ids else ""
-        return f"aws {_COMMANDS[self.kind]} {self.id}{whole} --region {self.region}"
+        service, operation, parameter = _COMMANDS[self.kind]
+        return aws_command(
+            service,
+            operation,
+            region=self.region,
+            delete_associated_snapshots=bool(self.snapshot_ids),
+            **{parameter: self.id},
+        )
 
 
 @dataclass(frozen=True)

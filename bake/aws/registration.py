@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 from bake.aws.base_image import BaseImage
-from bake.aws.client.errors import is_refusal
+from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.errors import was_refused
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.image import Image, deregister_image, find_image, find_image_by_name
 from bake.aws.snapshot import BAKE_AGAIN
-from bake.aws.tags import RUN, Run, specifications
+from bake.aws.tags import Run, specifications
 from bake.errors import CheckpointError, CloudError
 
 # Nothing is copied: it takes seconds.
@@ -39,7 +40,7 @@ def registered_image(
         image_id = _register(cloud, run, name, snapshot_id, base_image)
         _wait_until_registered(cloud, image_id)
     except BaseException as error:
-        if image_id or not is_refusal(error):
+        if image_id or not was_refused(error):
             _deregister(cloud, run, name, image_id)
         raise
     try:
@@ -114,12 +115,8 @@ def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
 
 def _deregister(cloud: Cloud, run: Run, name: str, image_id: str) -> None:
     """Without an id by its name: a call that was cut off may have taken effect."""
-    which = image_id or (
-        f"$(aws ec2 describe-images --region {cloud.region} --owners self --filters "
-        f"Name=name,Values={name} Name=tag:{RUN},Values={run.id} "
-        "--query 'Images[].ImageId' --output text)"
-    )
-    command = f"aws ec2 deregister-image --region {cloud.region} --image-id {which}"
+    ids = image_id or run_resources("image", run.id, region=cloud.region, also={"name": name})
+    command = aws_command("ec2", "deregister-image", region=cloud.region, image_id=ids)
     with undo(cloud.leftovers, f"image {image_id or name}", command):
         if not image_id:
             image = _find(cloud, run, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from bake.aws.client.errors import is_refusal
+from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.errors import was_refused
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, poll, wait_until
@@ -35,7 +36,7 @@ def create_security_group(
             _let_in(cloud, group_id, cidr, port)
     except BaseException as error:
         # Also when the first call was cut off: it may have taken effect.
-        if made or not is_refusal(error):
+        if made or not was_refused(error):
             remove_security_groups(cloud, run.id, made, patience_s=_KNOWN_S)
         raise
     return group_id
@@ -65,12 +66,11 @@ def remove_security_groups(
 
     `patience_s`: how long to look for what EC2 may not list yet.
     """
-    region = f"--region {cloud.region}"
-    ids = " ".join(known) or (
-        f"$(aws ec2 describe-security-groups {region} --filters Name=tag:{RUN},Values={run_id} "
-        "--query 'SecurityGroups[].GroupId' --output text)"
+    ids = known or [run_resources("security group", run_id, region=cloud.region)]
+    command = " && ".join(
+        aws_command("ec2", "delete-security-group", region=cloud.region, group_id=each)
+        for each in ids
     )
-    command = f"aws ec2 delete-security-group {region} --group-id {ids}"
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
         for group_id in known or _look(cloud, run_id, patience_s):
             delete_security_group(cloud, group_id)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
-
-from bake.aws.client.errors import PASSING, is_refusal
+from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.errors import TRANSIENT, was_refused
+from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, poll, wait_until
@@ -22,7 +22,7 @@ _KNOWN_S = 15.0
 # "Wait at least 15 seconds between concurrent volume snapshots": EC2's "Error codes" page.
 TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
 BETWEEN_S = 15.0
-_TRIES = 4
+_ATTEMPTS = 4
 
 BAKE_AGAIN = "Bake again: it starts from another checkpoint, or from the base image"
 
@@ -57,36 +57,23 @@ def create_snapshot(
         try:
             return cloud.ec2_at_once("CreateSnapshot", **request)
         except BaseException as error:
-            lost = lost or not is_refusal(error)
+            lost = lost or not was_refused(error)
             raise
 
     try:
-        return after_a_pause(cloud, take, PASSING | ({TOO_SOON} if wait_for_turn else set()))
+        codes = TRANSIENT | ({TOO_SOON} if wait_for_turn else set())
+        return retry_after_pause(cloud, take, codes)
     except BaseException:
         if lost:
             _undo(cloud, volume_id, tags, known_by)
         raise
 
 
-def after_a_pause(
+def retry_after_pause(
     cloud: Cloud, take: Callable[[], dict[str, Any]], codes: Collection[str] = (TOO_SOON,)
 ) -> dict[str, Any]:
-    """What `take` gives; asked again where EC2 wants a pause since the volume's last snapshot."""
-    patiently = Retrying(
-        retry=retry_if_exception(
-            lambda error: isinstance(error, CloudError) and error.code in codes
-        ),
-        stop=stop_after_attempt(_TRIES),
-        wait=wait_fixed(BETWEEN_S),
-        sleep=cloud.clock.sleep,
-        reraise=True,
-    )
-    return patiently(take)
-
-
-def deletion(cloud: Cloud, which: str) -> str:
-    """The command that does it."""
-    return f"aws ec2 delete-snapshot --region {cloud.region} --snapshot-id {which}"
+    """Return the result of `take`, repeated when the volume's last snapshot is too recent."""
+    return retry(take, cloud.clock, codes=codes, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
 
 
 def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -140,12 +127,11 @@ def _made(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> list[dict[
 
 
 def _undo(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> None:
-    which = (
-        f"$(aws ec2 describe-snapshots --region {cloud.region} --owner-ids self --filters "
-        f"Name=tag:{RUN},Values={tags[RUN]} Name=tag:{known_by},Values={tags[known_by]} "
-        "--query 'Snapshots[].SnapshotId' --output text)"
+    ids = run_resources(
+        "snapshot", tags[RUN], region=cloud.region, also={f"tag:{known_by}": tags[known_by]}
     )
+    command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=ids)
     look = partial(_made, cloud, volume_id, tags, known_by)
-    with undo(cloud.leftovers, f"snapshot of {volume_id}", deletion(cloud, which)):
+    with undo(cloud.leftovers, f"snapshot of {volume_id}", command):
         for snapshot in poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) or ():
             delete_snapshot(cloud, snapshot["SnapshotId"])

@@ -113,6 +113,7 @@ def running(
 
     A traceback is left only for what is our own mistake. `interrupted` says how things are then.
     """
+    from bake.aws.client.undo import noted_leftovers
     from bake.errors import BakeError
     from bake.threads import one_interrupt
 
@@ -123,8 +124,7 @@ def running(
         console.failure(error)
         raise Exit(code=error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        # What could not be removed is noted on the exception (bake.aws.client.undo).
-        left = getattr(interrupt, "__notes__", ())
+        left = noted_leftovers(interrupt)
         for note in left:
             console.warn(note)
         rest = "the rest of " if left else ""

@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 
 from bake.aws.client.session import Cloud
+from bake.aws.client.undo import note_leftovers
 from bake.aws.image import Image
 from bake.aws.image_copy import copy_image
 from bake.console.console import Console
@@ -89,7 +90,6 @@ def copy_everywhere(
             done = dict(group.next() for _ in wanted)
     except BaseException as error:
         for cloud in clouds:
-            for leftover in cloud.leftovers:
-                error.add_note(str(leftover))
+            note_leftovers(error, cloud.leftovers)
         raise
     return [done[region] for region in wanted]

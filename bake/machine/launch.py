@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bake.aws.client.caller import caller_cidr
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up, undo
 from bake.aws.image import Image
@@ -188,8 +189,8 @@ def _group(
 
 
 def _end(cloud: Cloud, machine: Machine) -> None:
-    command = (
-        f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {machine.instance_id}"
+    command = aws_command(
+        "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
     )
     with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
         end(cloud, [machine.instance_id])
@@ -198,6 +199,6 @@ def _end(cloud: Cloud, machine: Machine) -> None:
 def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
     return RequestError(
         f"AWS has a key pair named {name} in {cloud.region}, and {why}",
-        hint=f"Give another name: --key NAME; or, if nobody needs it: aws ec2 delete-key-pair "
-        f"--region {cloud.region} --key-name {name}",
+        hint="Give another name with --key NAME, or delete that key pair if nobody needs it: "
+        + aws_command("ec2", "delete-key-pair", region=cloud.region, key_name=name),
     )

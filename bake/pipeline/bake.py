@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Literal, TypeVar
 
 from bake.aws.checkpoint import checkpoints, prune
-from bake.aws.client.undo import clean_up
+from bake.aws.client.undo import clean_up, note_leftovers
 from bake.aws.image import Image
 from bake.aws.lease import lease
 from bake.errors import BakeError, CloudError, LostError, RequestError
@@ -160,8 +160,7 @@ def bake_jobs(jobs: Sequence[tuple[Context, Job]], options: Options, began: floa
             _forget_old_checkpoints(context, job)
     except BaseException as error:
         for context, _ in jobs:
-            for leftover in context.cloud.leftovers:
-                error.add_note(str(leftover))
+            note_leftovers(error, context.cloud.leftovers)
         raise
     return outcomes
 

@@ -148,7 +148,7 @@ _SIGNATURE = {
 _SKEW_S = 4 * 60
 
 # What passes by itself: AWS is busy, or the network was away. boto has asked again before.
-PASSING = {
+TRANSIENT = {
     "RequestLimitExceeded",
     "Throttling",
     "ThrottlingException",
@@ -173,11 +173,11 @@ PASSING = {
 DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 
 
-def is_refusal(error: BaseException) -> bool:
+def was_refused(error: BaseException) -> bool:
     """Whether AWS has said no, so that what was asked for cannot have happened."""
     if not isinstance(error, CloudError) or isinstance(error, NoAnswerError):
         return False
-    return error.code not in PASSING
+    return error.code not in TRANSIENT
 
 
 def refusal(error: ClientError | BotoCoreError | ResponseParserError, action: str) -> CloudError:

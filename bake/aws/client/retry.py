@@ -1,40 +1,49 @@
-"""Asking AWS again: for what passes by itself, beyond what boto does about it."""
+"""Retries of calls to AWS, on top of those that boto makes itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+    wait_fixed,
+)
 
-from bake.aws.client.errors import PASSING
+from bake.aws.client.errors import TRANSIENT
 from bake.aws.client.wait import Clock
 from bake.errors import CloudError
 
 T = TypeVar("T")
 
-# A minute and a half. boto's own repetitions of a request that met a fault or a cut connection are
-# over in a fraction of a second (SDKs and Tools Reference Guide, "Retry behavior").
-TRIES = 8
+# About a minute and a half. boto's own retries of a failed or broken request end within a
+# fraction of a second (SDKs and Tools Reference Guide, "Retry behavior").
+ATTEMPTS = 8
 
 
-def patiently(
-    ask: Callable[[], T],
+def retry(
+    call: Callable[[], T],
     clock: Clock,
     *,
-    codes: Collection[str] = frozenset(PASSING),
-    tries: int = TRIES,
+    codes: Collection[str] = frozenset(TRANSIENT),
+    attempts: int = ATTEMPTS,
+    pause_s: float | None = None,
 ) -> T:
-    """What `ask` gives; asked again where AWS says one of `codes`, after ever longer pauses.
+    """Return the result of `call`; repeat it while it raises a CloudError with one of `codes`.
 
-    Only for what may be asked twice: it has a token of its own, or knows its own work when it
-    meets it.
+    The pauses are `pause_s`, or grow from 1 s to 20 s when that is None. The last error is raised.
+    Only for calls that may safely be repeated: those with a ClientToken, and those that recognize
+    what an earlier attempt has created.
     """
-    again = Retrying(
+    wait = wait_exponential_jitter(initial=1, max=20) if pause_s is None else wait_fixed(pause_s)
+    retrying = Retrying(
         retry=retry_if_exception(lambda e: isinstance(e, CloudError) and e.code in codes),
-        stop=stop_after_attempt(tries),
-        wait=wait_exponential_jitter(initial=1, max=20),
+        stop=stop_after_attempt(attempts),
+        wait=wait,
         sleep=clock.sleep,
         reraise=True,
     )
-    return again(ask)
+    return retrying(call)

@@ -20,7 +20,7 @@ from bake.aws.client.cloud_time import CloudTime
 from bake.aws.client.denial import decoded, not_found
 from bake.aws.client.errors import DENIED, refusal
 from bake.aws.client.response import Response
-from bake.aws.client.retry import patiently
+from bake.aws.client.retry import retry
 from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
 from bake.errors import AccessError, CloudError
@@ -111,7 +111,7 @@ class Cloud:
         """Asked again for a minute and a half where AWS is busy, or not to be reached."""
         ask = partial(_call, self._client("ec2", _PATIENT), operation, params)
         try:
-            return patiently(ask, self.clock)
+            return retry(ask, self.clock)
         except CloudError as error:
             if error.code in DENIED:
                 found = not_found(self.ec2, operation, params, error)

@@ -1,8 +1,8 @@
-"""Removing what was made: every step is tried, and what could not be removed is named."""
+"""Clean-up: every step is attempted, and a resource that could not be removed is reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from bake.threads import held_back
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that costs money or stands open, and the command that removes it."""
+    """A resource that could not be removed, with the command that removes it."""
 
     resource: str
     command: str
@@ -24,38 +24,50 @@ class Leftover:
 
 @contextmanager
 def undo(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
-    """One step of the cleaning up: its failure is written down, so that the next step runs too."""
+    """A clean-up step that cannot be interrupted and does not raise.
+
+    When it fails, a Leftover is added to `leftovers`, and the next step can run.
+    """
     with tried(leftovers, resource, command), held_back():
         yield
 
 
 @contextmanager
 def tried(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
-    """The same for what may be interrupted, and begun again later."""
+    """A clean-up step like `undo`, but one that can be interrupted and repeated later."""
     try:
         yield
     except Exception as error:
-        reason = str(error)
-        if isinstance(error, BakeError) and (error.code or error.reason):
-            reason = ": ".join(part for part in (error.code, error.reason) if part)
-        leftovers.append(Leftover(resource, command, reason))
+        cloud_words = error.cloud_words if isinstance(error, BakeError) else ""
+        leftovers.append(Leftover(resource, command, cloud_words or str(error)))
 
 
 @contextmanager
 def clean_up(leftovers: list[Leftover]) -> Iterator[ExitStack]:
-    """The stack on which the resources of a run stand.
+    """An ExitStack for the removal of a run's resources.
 
-    When the work fails, the error that comes out is the work's own; what could not be removed is
-    added to its details. When the work succeeds, `leftovers` is for the caller to show.
+    When the work inside fails, its own error is raised, with the leftovers of this clean-up noted
+    on it. When the work succeeds, the caller has to show `leftovers`.
     """
     before = len(leftovers)
     try:
         with ExitStack() as stack:
             yield stack
-    except BakeError as error:
-        error.details += tuple(str(leftover) for leftover in leftovers[before:])
-        raise
     except BaseException as error:
-        for leftover in leftovers[before:]:
-            error.add_note(str(leftover))
+        note_leftovers(error, leftovers[before:])
         raise
+
+
+def note_leftovers(error: BaseException, leftovers: Iterable[Leftover]) -> None:
+    """Add the leftovers to the error, each once: to a BakeError's details, else as notes."""
+    for text in map(str, leftovers):
+        if isinstance(error, BakeError):
+            if text not in error.details:
+                error.details += (text,)
+        elif text not in noted_leftovers(error):
+            error.add_note(text)
+
+
+def noted_leftovers(error: BaseException) -> tuple[str, ...]:
+    """Return the leftovers noted on an error that is not a BakeError, such as Ctrl-C."""
+    return tuple(getattr(error, "__notes__", ()))

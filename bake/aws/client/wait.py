@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bake import threads
-from bake.aws.client.errors import PASSING
+from bake.aws.client.errors import TRANSIENT
 from bake.errors import CloudError
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | 
             answered_at = clock.now()
             unanswered = None
         except CloudError as error:
-            if error.code not in PASSING or clock.now() - answered_at >= _OUTAGE_S:
+            if error.code not in TRANSIENT or clock.now() - answered_at >= _OUTAGE_S:
                 raise
             unanswered = error
         elapsed = clock.now() - start

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from bake import catalog
 from bake.aws import machine as machines
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
-from bake.aws.client.undo import clean_up, undo
+from bake.aws.client.undo import clean_up, note_leftovers, undo
 from bake.aws.image import Image
 from bake.aws.machine import Machine
 from bake.aws.market import Market
@@ -91,8 +92,7 @@ def bench_image(
                 found[name] = measured
     except BaseException as error:
         for each in clouds.values():
-            for leftover in each.leftovers:
-                error.add_note(str(leftover))
+            note_leftovers(error, each.leftovers)
         raise
     for name, each in clouds.items():
         for leftover in each.leftovers:
@@ -132,8 +132,8 @@ def _on_its_own(
 
 
 def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
-    command = (
-        f"aws ec2 terminate-instances --region {cloud.region} --instance-ids {machine.instance_id}"
+    command = aws_command(
+        "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
     )
     with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
         with console.step("Ending it") as step:

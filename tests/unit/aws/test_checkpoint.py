@@ -34,7 +34,7 @@ from bake.aws.checkpoint import (
     wait_until_completed,
 )
 from bake.aws.client.caller import caller_cidr
-from bake.aws.client.retry import TRIES
+from bake.aws.client.retry import ATTEMPTS
 from bake.aws.client.session import connect
 from bake.aws.image import find_image, images
 from bake.aws.key_pair import key_pair
@@ -471,7 +471,7 @@ def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> No
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TIMEOUT])
 def test_a_registration_that_was_cut_off_leaves_no_image(aws: Aws, error: BaseException) -> None:
     base, taken = a_base_image(aws), take(aws)
-    aws.cut("RegisterImage", error, times=TRIES)
+    aws.cut("RegisterImage", error, times=ATTEMPTS)
     aws.alter("DescribeImages", lambda answer: answer.update(Images=[]), times=4)
     with (
         pytest.raises((KeyboardInterrupt, CloudError)),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from bake.aws.client.retry import TRIES
+from bake.aws.client.retry import ATTEMPTS
 from bake.aws.image import create_image, delete_image, find_image, image_name, images
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, find_machine
@@ -162,7 +162,7 @@ def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
     aws: Aws, operation: str, error: Exception
 ) -> None:
     machine = a_builder(aws)
-    aws.cut(operation, error, times=TRIES)
+    aws.cut(operation, error, times=ATTEMPTS)
     with pytest.raises((KeyboardInterrupt, CloudError)):
         take(aws, machine)
     assert "CreateImage" in aws.sent
@@ -181,7 +181,7 @@ def test_an_interrupt_while_waiting_leaves_no_image_and_no_snapshot(aws: Aws) ->
 def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=4)
-    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=3 * TRIES)
+    aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"), times=3 * ATTEMPTS)
     assert take(aws, machine).state == "available"
     assert sum(aws.slept) > 60
 

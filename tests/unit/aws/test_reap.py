@@ -440,7 +440,7 @@ def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) 
     assert (protected.resource, protected.reason, protected.command) == (
         f"machine {machine.instance_id}",
         "OperationNotPermitted: It is protected.",
-        f"aws ec2 terminate-instances --instance-ids {machine.instance_id} --region {REGION}",
+        f"aws ec2 terminate-instances --region {REGION} --instance-ids {machine.instance_id}",
     )
     # The group is the machine's as long as that lives.
     assert set(refused) <= {"security group"}

@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
-from bake.aws.client.errors import HINTS, is_refusal, refusal
+from bake.aws.client.errors import HINTS, refusal, was_refused
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.undo import Leftover
 from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
@@ -297,7 +297,7 @@ def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
 def test_only_who_has_been_told_no_knows_that_nothing_has_happened(
     error: BotoCoreError | ClientError, said_no: bool
 ) -> None:
-    assert is_refusal(refusal(error, "ec2:RunInstances")) is said_no
+    assert was_refused(refusal(error, "ec2:RunInstances")) is said_no
 
 
 def test_every_page_is_read(aws: Aws) -> None:
