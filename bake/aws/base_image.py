@@ -7,7 +7,7 @@ from datetime import datetime
 
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud
-from bake.aws.tags import moment
+from bake.aws.tags import parse_time
 from bake.catalog import OsImage
 from bake.errors import Finding, PreflightError
 
@@ -91,14 +91,14 @@ def _base_image(image: Response, now: datetime) -> BaseImage:
     roots = [m for m in mappings if m.get("DeviceName") == image["RootDeviceName"]]
     if not roots:
         raise image.illegible("BlockDeviceMappings")
-    deprecated_at = moment(image.get("DeprecationTime", ""))
+    deprecated_at = parse_time(image.get("DeprecationTime", ""))
     return BaseImage(
         image_id=image["ImageId"],
         name=image["Name"],
         architecture=image["Architecture"],
         root_device_name=image["RootDeviceName"],
         size_gb=roots[0]["Ebs"]["VolumeSize"],
-        created_at=image.moment("CreationDate"),
+        created_at=image.time("CreationDate"),
         deprecated=deprecated_at is not None and deprecated_at <= now,
         boot_mode=image.get("BootMode"),
         ena=image.get("EnaSupport"),

@@ -9,18 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bake.aws.base_image import BaseImage
 from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, wait_until
 from bake.aws.machine import Machine, find_machine
-from bake.aws.registration import registered_image
 from bake.aws.snapshot import BAKE_AGAIN, create_snapshot
 from bake.aws.tags import (
     CHECKPOINT,
@@ -31,7 +28,7 @@ from bake.aws.tags import (
     STAGE,
     Run,
     Tags,
-    moment,
+    parse_time,
     read,
     read_seconds,
     read_stages,
@@ -158,17 +155,6 @@ def wait_until_completed(
     )
 
 
-def as_image(
-    cloud: Cloud, run: Run, checkpoint: Checkpoint, base_image: BaseImage
-) -> AbstractContextManager[str]:
-    """The id of an image of a completed checkpoint, which is all that the base image is besides.
-
-    It is deregistered afterwards; a machine that was started from it goes on. CheckpointError when
-    the checkpoint is gone or cannot be used: another start point is needed.
-    """
-    return registered_image(cloud, run, checkpoint.snapshot_id, base_image)
-
-
 def prune(
     cloud: Cloud, recipe_name: str, *, keep: int, now: datetime | None = None
 ) -> list[Checkpoint]:
@@ -234,7 +220,7 @@ def _checkpoint(snapshot: dict[str, Any], tags: Tags | None = None) -> Checkpoin
         progress=snapshot.get("Progress", ""),
         size_gb=snapshot["VolumeSize"],
         started_at=snapshot["StartTime"],
-        expires_at=moment(tags.get(EXPIRES, "")),
+        expires_at=parse_time(tags.get(EXPIRES, "")),
         recipe=tags.get(RECIPE, ""),
         run_id=tags.get(RUN, ""),
         stages=stages,

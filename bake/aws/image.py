@@ -27,7 +27,7 @@ from bake.aws.tags import (
     RUN,
     VERIFIED,
     Tags,
-    moment,
+    parse_time,
     read,
     specifications,
 )
@@ -111,12 +111,12 @@ def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> li
     is not asked again where it is busy or does not answer.
     """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    ask = cloud.ec2_at_once if once else cloud.ec2
+    ask = cloud.ec2_once if once else cloud.ec2
     found = [image for image in map(_image, _own(ask, filters)) if EXPIRES not in image.tags]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 
 
-def own_images(cloud: Cloud) -> list[Image]:
+def account_images(cloud: Cloud) -> list[Image]:
     """All that belong to this account, whoever has made them; also those that are disabled."""
     return [_image(image) for image in _own(cloud.ec2, {}, IncludeDisabled=True)]
 
@@ -251,7 +251,7 @@ def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
             image = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock)
             image_id = image.image_id if image else ""
     if image_id:
-        _remove(cloud, cloud.leftovers, image_id, tags, patience_s=_KNOWN_S)
+        _remove(cloud, cloud.leftovers, image_id, tags, unknown_for_s=_KNOWN_S)
 
 
 def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
@@ -321,11 +321,11 @@ def _remove(
     tags: Mapping[str, str],
     known: Collection[str] = (),
     *,
-    patience_s: float = 0,
+    unknown_for_s: float = 0,
 ) -> None:
     """`known` are all of its snapshots; those that carry its tags, when it is empty.
 
-    `patience_s`: how long to look for what EC2 may not list yet.
+    `unknown_for_s`: how long to look for what EC2 may not list yet.
     """
 
     def snapshot_ids() -> set[str] | None:
@@ -334,7 +334,7 @@ def _remove(
         tagged = {snapshot["SnapshotId"] for snapshot in snapshots_of_image(cloud, tags)}
         return tagged | listed or None
 
-    wait = partial(poll, timeout_s=patience_s, clock=cloud.clock)
+    wait = partial(poll, timeout_s=unknown_for_s, clock=cloud.clock)
     with undo(leftovers, f"image {image_id} and its snapshots", _removal_command(cloud, image_id)):
         image = find_image(cloud, image_id)
         listed = set(image.snapshot_ids) if image else set()
@@ -389,7 +389,7 @@ def _image(image: Response) -> Image:
         ena=image.get("EnaSupport"),
         size_gb=dict(volumes).get(root, {}).get("VolumeSize", 0),
         snapshot_ids=tuple(ebs["SnapshotId"] for _, ebs in volumes if ebs.get("SnapshotId")),
-        created_at=image.moment("CreationDate"),
+        created_at=image.time("CreationDate"),
         reason_code=reason.get("Code", ""),
         reason=reason.get("Message", ""),
         tags=read(image.get("Tags")),
@@ -397,7 +397,7 @@ def _image(image: Response) -> Image:
         public=bool(image.get("Public")),
         imdsv2=image.get("ImdsSupport") == "v2.0",
         protected=image.get("DeregistrationProtection", "disabled") != "disabled",
-        launched_at=moment(image.get("LastLaunchedTime") or ""),
+        launched_at=parse_time(image.get("LastLaunchedTime") or ""),
     )
 
 

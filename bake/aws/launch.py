@@ -14,12 +14,12 @@ from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import poll
-from bake.aws.machine import Machine, OnState, end, machines_of, wait_until_running
-from bake.aws.market import Placement, first_with_room
+from bake.aws.machine import Machine, OnState, machines_of_run, terminate_all, wait_until_running
+from bake.aws.placement import Placement, first_with_capacity
 from bake.aws.tags import AT_END, Run, Tags, specifications
 from bake.errors import CloudError
 
-OnRefusal = Callable[[Placement, CloudError], None]
+OnNoCapacity = Callable[[Placement, CloudError], None]
 
 # Asked again with the same token, and so never done twice. What is not found was made a moment ago
 # by this run (the image, where it is of a checkpoint), and is not everywhere known yet.
@@ -64,7 +64,7 @@ def run_machine(
     placements: Sequence[Placement],
     *,
     on_state: OnState = lambda state: None,
-    on_refusal: OnRefusal = lambda placement, error: None,
+    on_no_capacity: OnNoCapacity = lambda placement, error: None,
 ) -> Machine:
     """A running machine in the first placement that has room; terminated when it does not come up.
 
@@ -82,16 +82,18 @@ def run_machine(
         return wait_until_running(cloud, instance_id, on_state=on_state)
 
     try:
-        return first_with_room(placements, start, on_refusal=on_refusal)
+        return first_with_capacity(placements, start, on_no_capacity=on_no_capacity)
     except BaseException as error:
         # Also without an id: a call that was cut off may have taken effect.
-        remove_machine(cloud, run, instance_id, patience_s=0 if was_refused(error) else _LISTED_S)
+        remove_machine(
+            cloud, run, instance_id, unknown_for_s=0 if was_refused(error) else _LISTED_S
+        )
         raise
 
 
 def _start(cloud: Cloud, run: Run, order: LaunchSpec, placement: Placement) -> str:
     request = _request(run, order, placement)
-    ask = partial(cloud.ec2_at_once, "RunInstances", **request)
+    ask = partial(cloud.ec2_once, "RunInstances", **request)
     answer = retry(ask, cloud.clock, codes=_ASK_AGAIN, attempts=_ATTEMPTS)
     instance_id: str = answer.the_first("Instances")["InstanceId"]
     return instance_id
@@ -167,21 +169,21 @@ def _token(run: Run, order: LaunchSpec, placement: Placement) -> str:
 
 
 def remove_machine(
-    cloud: Cloud, run: Run, instance_id: str = "", *, patience_s: float = 0, wait: bool = True
+    cloud: Cloud, run: Run, instance_id: str = "", *, unknown_for_s: float = 0, wait: bool = True
 ) -> None:
-    """Terminate it and wait until it is; without an id, whatever that run has. Never raises.
+    """Terminate a machine, or without an id all machines of the run. Never raises.
 
-    `patience_s`: how long to look for what EC2 may not list yet. `wait` False: EC2's word that it
-    ends is enough.
+    `unknown_for_s`: for so long EC2 may not list a new machine yet. With `wait` False, return as
+    soon as EC2 has accepted the request.
     """
     which = instance_id or run_resources("instance", run.id, region=cloud.region)
     command = aws_command("ec2", "terminate-instances", region=cloud.region, instance_ids=which)
     with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
         found = [instance_id] if instance_id else None
         look = partial(_ids_of, cloud, run)
-        ids = found or poll(look, timeout_s=patience_s, clock=cloud.clock) or []
-        end(cloud, ids, wait=wait)
+        ids = found or poll(look, timeout_s=unknown_for_s, clock=cloud.clock) or []
+        terminate_all(cloud, ids, wait=wait)
 
 
 def _ids_of(cloud: Cloud, run: Run) -> list[str] | None:
-    return [machine.instance_id for machine in machines_of(cloud, run.id)] or None
+    return [machine.instance_id for machine in machines_of_run(cloud, run.id)] or None

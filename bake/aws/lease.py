@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from bake.aws import holder, parameter
+from bake.aws import lease_holder, parameter
 from bake.aws.client.commands import aws_command
 from bake.aws.client.errors import was_refused
 from bake.aws.client.retry import retry
@@ -91,7 +91,7 @@ class Lease:
         self._cloud = cloud
         self._tags = run.temporary()
         self._takeover_s = takeover_s
-        self._holder = holder.this_process(run, cloud.now())
+        self._holder = lease_holder.this_process(run, cloud.now())
         self._renewals = 0
         self._seen: dict[Parameter, float] = {}  # since when each is as it is
         self._highest = 0
@@ -118,7 +118,7 @@ class Lease:
         def probe() -> list[T] | None:
             if self._claim():
                 return []
-            whose = [str(holder.read(other.value)) for other in self._seen][-1:]
+            whose = [str(lease_holder.read(other.value)) for other in self._seen][-1:]
             if whose and whose != told:
                 told[:] = whose
                 on_wait(f"for {whose[0]}")
@@ -147,7 +147,7 @@ class Lease:
                     self._look_for_a_successor()  # this came late: one may have come before it
             elif not self._taken_by and not self._claim() and self._seen:
                 # It was deleted, by a hand, and somebody else was quicker to create the next.
-                self._taken_by = str(holder.read(list(self._seen)[-1].value))
+                self._taken_by = str(lease_holder.read(list(self._seen)[-1].value))
             self._heard_at = max(self._heard_at, begun)
             return not self._taken_by
 
@@ -159,9 +159,9 @@ class Lease:
             self._released = True
             if self._claimed:
                 # What a call that was cut off has made is shown after a moment.
-                patience_s = 0 if self.generation else _SHOWN_S
+                unknown_for_s = 0 if self.generation else _SHOWN_S
                 give_back = partial(retry, self._give_back, self._cloud.clock)
-                poll(give_back, timeout_s=patience_s, clock=self._cloud.clock)
+                poll(give_back, timeout_s=unknown_for_s, clock=self._cloud.clock)
 
     def _give_back(self) -> bool | None:
         """Looked at first: the name may be another's by now. None where ours is not there (yet)."""
@@ -188,7 +188,10 @@ class Lease:
             self._holder = self._holder.again()  # what was deleted may still be shown for a moment
             return False
         self.generation = generation_of(mine)
-        self.dead |= {holder.read(other.value).run for other in others} - {"", self._holder.run}
+        self.dead |= {lease_holder.read(other.value).run for other in others} - {
+            "",
+            self._holder.run,
+        }
         for other in others:
             with suppress(CloudError):
                 parameter.delete(self._cloud, other.name)
@@ -197,7 +200,7 @@ class Lease:
     def _look_for_a_successor(self) -> Parameter | None:
         mine, others, _ = self._look()
         if any(generation_of(other) >= self.generation for other in others):
-            self._taken_by = str(holder.read(others[-1].value))
+            self._taken_by = str(lease_holder.read(others[-1].value))
         return mine
 
     def _look(self) -> tuple[Parameter | None, list[Parameter], bool]:
@@ -207,12 +210,12 @@ class Lease:
             filter(generation_of, parameter.below(self._cloud, self.path)), key=generation_of
         )
         now = self._cloud.clock.now()
-        mine = [one for one in there if holder.read(one.value).token == self._holder.token]
+        mine = [one for one in there if lease_holder.read(one.value).token == self._holder.token]
         others = [one for one in there if one not in mine]
         self._seen = {other: self._seen.get(other, now) for other in others}
         self._highest = max([self._highest, *map(generation_of, there)])
         free = all(
-            asked - since >= self._takeover_s or holder.read(other.value).has_ended()
+            asked - since >= self._takeover_s or lease_holder.read(other.value).has_ended()
             for other, since in self._seen.items()
         )
         return (mine[-1] if mine else None), others, free

@@ -12,9 +12,9 @@ from bake.aws.client.commands import aws_command
 from bake.aws.client.errors import DENIED
 from bake.aws.client.session import Cloud
 from bake.aws.client.wait import MINUTE, poll, wait_until
-from bake.aws.market import Market
+from bake.aws.placement import Market
 from bake.aws.security_group import remove_security_groups
-from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, moment, read, specifications
+from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, parse_time, read, specifications
 from bake.errors import CloudError, LostError, MachineError, RequestError
 
 OnState = Callable[[str], None]
@@ -77,7 +77,7 @@ class Machine:
     @property
     def expires_at(self) -> datetime | None:
         """When `reap` may remove it; None for a machine that was launched to stay."""
-        return moment(self.tags.get(EXPIRES, ""))
+        return parse_time(self.tags.get(EXPIRES, ""))
 
 
 def machines(cloud: Cloud) -> list[Machine]:
@@ -90,7 +90,7 @@ def machines(cloud: Cloud) -> list[Machine]:
     return sorted(found, key=lambda machine: machine.launched_at, reverse=True)
 
 
-def machines_of(cloud: Cloud, run_id: str) -> list[Machine]:
+def machines_of_run(cloud: Cloud, run_id: str) -> list[Machine]:
     filters = [
         {"Name": f"tag:{RUN}", "Values": [run_id]},
         {"Name": "instance-state-name", "Values": _ALIVE},
@@ -165,7 +165,7 @@ def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda stat
     machine = find_machine(cloud, instance_id)
     if machine is None:
         raise _unknown(cloud, instance_id)
-    end(cloud, [instance_id], on_state=on_state)
+    terminate_all(cloud, [instance_id], on_state=on_state)
     if machine.run_id:
         remove_security_groups(cloud, machine.run_id)
 
@@ -176,24 +176,24 @@ def tag(cloud: Cloud, instance_id: str, tags: Tags) -> None:
     cloud.ec2("CreateTags", Resources=[instance_id], Tags=of_it["Tags"])
 
 
-def end(
+def terminate_all(
     cloud: Cloud,
     instance_ids: Collection[str],
     *,
     on_state: OnState = lambda state: None,
-    patience_s: float = _KNOWN_S,
+    unknown_for_s: float = _KNOWN_S,
     wait: bool = True,
 ) -> None:
-    """Terminate and wait until they are; one that EC2 does not know (any more) is done.
+    """Terminate machines, and wait until all are terminated; an unknown machine is no error.
 
-    `patience_s`: how long one may be unknown that was started a moment ago. `wait` False: once EC2
-    has taken the order, which nothing can call off ("TerminateInstances", API reference).
+    `unknown_for_s`: for so long EC2 may not know a machine that was just started. With `wait`
+    False, return as soon as EC2 has accepted the request, which cannot be cancelled any more
+    ("TerminateInstances", API reference).
     """
-
     for instance_id in instance_ids:
         poll(
             partial(_ask_to_end, cloud, instance_id),
-            timeout_s=patience_s,
+            timeout_s=unknown_for_s,
             clock=cloud.clock,
         )
     for instance_id in instance_ids if wait else ():
@@ -352,7 +352,7 @@ def _machine(instance: dict[str, Any]) -> Machine:
     )
 
 
-def find_ours(cloud: Cloud, word: str | None) -> Machine:
+def find_own_machine(cloud: Cloud, word: str | None) -> Machine:
     """The machine of that id or name; without a word, the only one that there is."""
     everything = machines(cloud)
     found = [m for m in everything if word is None or word in (m.instance_id, m.name)]

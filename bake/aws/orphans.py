@@ -1,7 +1,7 @@
-"""What runs can leave behind, as it is found by their tags.
+"""The resources that a run may leave behind, found by their tags.
 
-Never what carries no `bake:run`, a finished image with its snapshots, or what is meant to last (it
-carries no `bake:expires`): nor a backup of such, to which its tags may have been copied.
+Never listed: a resource without the tag `bake:run`, a finished image and its snapshots, and what is
+meant to stay (it has no tag `bake:expires`), nor a backup to which such tags were copied.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, Literal, get_args
 
 from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
-from bake.aws.market import Placement
-from bake.aws.tags import CHECKPOINT, DIGEST, EXPIRES, RECIPE, RUN, Tags, began, moment, read
+from bake.aws.placement import Placement
+from bake.aws.tags import CHECKPOINT, DIGEST, EXPIRES, RECIPE, RUN, Tags, began, parse_time, read
 from bake.threads import together
 
-Thing = Mapping[str, Any]  # as AWS describes it
+Description = Mapping[str, Any]  # a resource as AWS describes it
 
-# In the order in which they are removed: a request could still become a machine, a machine holds
-# its group and its volumes, an image its snapshots. A lease says why all the rest may go.
+# In the order of removal: a spot request may still become a machine, a machine uses its security
+# group and its volumes, an image its snapshots. The lease shows that all of them may be removed.
 Kind = Literal[
     "spot request",
     "image",
@@ -49,19 +49,19 @@ _COMMANDS: dict[Kind, tuple[str, str, str]] = {
     "lease": ("ssm", "delete-parameter", "name"),
 }
 _FAILED = {"failed", "error", "invalid"}
-# A snapshot of an image carries no time. A day is longer than any run works on an image.
+# A snapshot of an image has no expiry time. No run works on an image for as long as a day.
 _WITHOUT_IMAGE = timedelta(days=1)
-# How long a new image may be unknown to some of EC2's servers, where its snapshots are known.
+# For so long EC2 may list the snapshots of a new image, but not the image itself.
 _UNKNOWN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
-class Orphans:
-    """One thing, and `why` it may be removed. A key pair's `id` is its name.
+class Orphan:
+    """An orphaned resource, and `why` it may be removed. The `id` of a key pair is its name.
 
-    `made_at` is AWS's word where it has one, else the beginning of the run. `gb` is the size of a
-    disk, which a snapshot of it costs at most. `placement` is a running machine's. `snapshot_ids`
-    are those of an image that failed.
+    `made_at` is the time of creation that AWS reports, otherwise the start of the run. `gb` is the
+    size of a disk; a snapshot of it is charged for at most that much. `placement` is set for a
+    running machine, `snapshot_ids` for an image that failed.
     """
 
     region: str
@@ -80,7 +80,7 @@ class Orphans:
 
     @property
     def command(self) -> str:
-        """What removes it by hand."""
+        """The AWS CLI command that removes it."""
         service, operation, parameter = _COMMANDS[self.kind]
         return aws_command(
             service,
@@ -92,8 +92,12 @@ class Orphans:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How one kind of what is temporary is listed: where its id and the time of its making are."""
+class _Listing:
+    """How to list one kind of temporary resource.
+
+    `id` and `made_at` are the members of the response for the id and the time of creation; `wanted`
+    are further filters.
+    """
 
     kind: Kind
     operation: str
@@ -104,7 +108,7 @@ class _Look:
 
 
 _TEMPORARY = (
-    _Look(
+    _Listing(
         "machine",
         "DescribeInstances",
         "Reservations",
@@ -112,8 +116,8 @@ _TEMPORARY = (
         "LaunchTime",
         {"instance-state-name": ["pending", "running", "stopping", "stopped"]},
     ),
-    # One that is attached goes with its machine.
-    _Look(
+    # A volume that is attached is deleted together with its machine.
+    _Listing(
         "volume",
         "DescribeVolumes",
         "Volumes",
@@ -121,10 +125,10 @@ _TEMPORARY = (
         "CreateTime",
         {"status": ["available", "error"]},
     ),
-    _Look("security group", "DescribeSecurityGroups", "SecurityGroups", "GroupId"),
-    _Look("key pair", "DescribeKeyPairs", "KeyPairs", "KeyName", "CreateTime"),
-    # One that has got its machine ends with it.
-    _Look(
+    _Listing("security group", "DescribeSecurityGroups", "SecurityGroups", "GroupId"),
+    _Listing("key pair", "DescribeKeyPairs", "KeyPairs", "KeyName", "CreateTime"),
+    # A request that was fulfilled ends together with its machine.
+    _Listing(
         "spot request",
         "DescribeSpotInstanceRequests",
         "SpotInstanceRequests",
@@ -136,13 +140,14 @@ _TEMPORARY = (
 
 
 @dataclass(frozen=True)
-class Orphan:
-    """`broken`: why it is of no use to anybody. `of_run`: it may go as soon as its run is dead.
+class Candidate:
+    """A resource that may turn out to be orphaned.
 
-    `held_by` is an image that has to go before.
+    `broken` is the reason why no run can use it. `of_run`: it may be removed as soon as its run is
+    dead. `held_by` is the id of an image that has to be removed before.
     """
 
-    remains: Orphans
+    orphan: Orphan
     expires_at: datetime | None
     broken: str = ""
     of_run: bool = True
@@ -152,53 +157,61 @@ class Orphan:
         return self.expires_at is not None and self.expires_at <= now
 
     def may_go(self, now: datetime) -> bool:
-        """Whether there is a reason, if its run should turn out to be dead."""
+        """Return whether it could be removed now if its run were dead."""
         return self.of_run or bool(self.broken) or self.has_expired(now)
 
 
-def look(cloud: Cloud, recipe: str | None = None) -> list[Orphan]:
-    """Everything that could be left; each kind is asked for once, all at the same time."""
-    ours = {"tag-key": [RUN]} | ({f"tag:{RECIPE}": [recipe]} if recipe else {})
-    there: dict[str, list[Thing]] = {}
+def list_candidates(cloud: Cloud, recipe: str | None = None) -> list[Candidate]:
+    """Return all resources that could be orphaned, of one recipe or of all.
 
-    def ask(operation: str, key: str, more: Mapping[str, list[str]], **params: Any) -> None:
+    Each kind is listed once, all kinds at the same time.
+    """
+    ours = {"tag-key": [RUN]} | ({f"tag:{RECIPE}": [recipe]} if recipe else {})
+    listed: dict[str, list[Description]] = {}
+
+    def list_kind(operation: str, key: str, more: Mapping[str, list[str]], **params: Any) -> None:
         filters = [{"Name": name, "Values": values} for name, values in {**ours, **more}.items()]
-        listed = cloud.pages(operation, key, Filters=filters, **params)
+        found = cloud.pages(operation, key, Filters=filters, **params)
         if key == "Reservations":
-            listed = (instance for each in listed for instance in each["Instances"])
-        # Looked at again here: what answers might not know the filter.
-        there[key] = [thing for thing in listed if _is_ours(_tags(thing), recipe)]
+            found = (instance for each in found for instance in each["Instances"])
+        # Checked again: another EC2 endpoint might ignore the filter.
+        listed[key] = [each for each in found if _has_run(_tags(each), recipe)]
 
     own = {"Owners": ["self"], "IncludeDeprecated": True, "IncludeDisabled": True}
     together(
-        partial(ask, "DescribeImages", "Images", {}, **own),
-        partial(ask, "DescribeSnapshots", "Snapshots", {}, OwnerIds=["self"]),
-        *(partial(ask, look.operation, look.key, look.wanted) for look in _TEMPORARY),
+        partial(list_kind, "DescribeImages", "Images", {}, **own),
+        partial(list_kind, "DescribeSnapshots", "Snapshots", {}, OwnerIds=["self"]),
+        *(
+            partial(list_kind, listing.operation, listing.key, listing.wanted)
+            for listing in _TEMPORARY
+        ),
     )
     return [
-        *_images_and_snapshots(cloud.region, there["Images"], there["Snapshots"], cloud.now()),
+        *_images_and_snapshots(cloud.region, listed["Images"], listed["Snapshots"], cloud.now()),
         *(
-            _found(
+            _candidate(
                 cloud.region,
-                look.kind,
-                each[look.id],
+                listing.kind,
+                each[listing.id],
                 each,
-                each.get(look.made_at),
+                each.get(listing.made_at),
                 gb=each.get("Size", 0),
                 placement=_placement(each),
             )
-            for look in _TEMPORARY
-            for each in there[look.key]
+            for listing in _TEMPORARY
+            for each in listed[listing.key]
             if EXPIRES in _tags(each)
         ),
     ]
 
 
 def _images_and_snapshots(
-    region: str, images: Sequence[Thing], snapshots: Sequence[Thing], now: datetime
-) -> Iterator[Orphan]:
-    """Images that failed, or that a run has registered of a checkpoint; checkpoints; snapshots that
-    no image has. Of a pending image's snapshots only their tags say so."""
+    region: str, images: Sequence[Description], snapshots: Sequence[Description], now: datetime
+) -> Iterator[Candidate]:
+    """Yield images that failed or expire, checkpoints, and snapshots that no image uses.
+
+    The snapshots of a pending image can be recognized only by their tags.
+    """
     by_snapshot = {
         mapping["Ebs"]["SnapshotId"]: image
         for image in images
@@ -206,24 +219,26 @@ def _images_and_snapshots(
         if "SnapshotId" in mapping.get("Ebs", {})
     }
     by_contents = {_contents(image): image for image in images if DIGEST in _tags(image)}
-    of_image: dict[str, list[Thing]] = defaultdict(list)
+    of_image: dict[str, list[Description]] = defaultdict(list)
     for snapshot in snapshots:
         tags, snapshot_id = _tags(snapshot), snapshot["SnapshotId"]
         image = by_snapshot.get(snapshot_id)
-        make = partial(_found, region, id=snapshot_id, thing=snapshot, gb=snapshot["VolumeSize"])
+        make = partial(
+            _candidate, region, id=snapshot_id, described=snapshot, gb=snapshot["VolumeSize"]
+        )
         made_at, failed = snapshot["StartTime"], snapshot["State"] == "error"
         if CHECKPOINT in tags or EXPIRES in tags:
-            # It is of use to other runs than its own, dead or not.
+            # Other runs can use it, even if its own run is dead.
             found = make("checkpoint", made_at=made_at, broken=_failure(snapshot) if failed else "")
             yield replace(found, of_run=False, held_by=image["ImageId"] if image else "")
         elif image := image or by_contents.get(_contents(snapshot)):
             of_image[image["ImageId"]].append(snapshot)
         elif DIGEST in tags and now - made_at > _UNKNOWN:
-            found = make("snapshot", made_at=made_at, why="no image has it")
+            found = make("snapshot", made_at=made_at, why="no image uses it")
             yield replace(found, expires_at=made_at + _WITHOUT_IMAGE)
     for image in images:
-        made = partial(_found, region, "image", image["ImageId"], image)
-        made_at, failed = moment(image.get("CreationDate", "")), image["State"] in _FAILED
+        made = partial(_candidate, region, "image", image["ImageId"], image)
+        made_at, failed = parse_time(image.get("CreationDate", "")), image["State"] in _FAILED
         if EXPIRES in _tags(image):
             yield made(made_at)
         elif failed and DIGEST in _tags(image):
@@ -233,50 +248,50 @@ def _images_and_snapshots(
             yield made(made_at, broken=_failure(image), gb=gb, snapshot_ids=ids)
 
 
-def _found(
+def _candidate(
     region: str,
     kind: Kind,
     id: str,
-    thing: Thing,
+    described: Description,
     made_at: datetime | None = None,
     *,
     broken: str = "",
     **more: Any,
-) -> Orphan:
-    tags = _tags(thing)
+) -> Candidate:
+    tags = _tags(described)
     run = tags[RUN]
-    remains = Orphans(region, kind, id, run, tags.get(RECIPE, ""), made_at or began(run), **more)
-    return Orphan(remains, moment(tags.get(EXPIRES, "")), broken=broken)
+    orphan = Orphan(region, kind, id, run, tags.get(RECIPE, ""), made_at or began(run), **more)
+    return Candidate(orphan, parse_time(tags.get(EXPIRES, "")), broken=broken)
 
 
-def _is_ours(tags: Tags, recipe: str | None) -> bool:
+def _has_run(tags: Tags, recipe: str | None) -> bool:
     return RUN in tags and recipe in (None, tags.get(RECIPE))
 
 
-def _tags(thing: Thing) -> Tags:
-    return read(thing.get("Tags"))
+def _tags(described: Description) -> Tags:
+    return read(described.get("Tags"))
 
 
-def _contents(thing: Thing) -> tuple[str | None, str | None]:
-    """What an image and its snapshots have in common."""
-    tags = _tags(thing)
+def _contents(described: Description) -> tuple[str | None, str | None]:
+    """Return the run and the digest, which an image and its snapshots have in common."""
+    tags = _tags(described)
     return tags.get(RUN), tags.get(DIGEST)
 
 
-def _failure(thing: Thing) -> str:
-    """An image says why in one place, a snapshot in another."""
-    said = thing.get("StateReason", {}).get("Message") or thing.get("StateMessage")
-    return f"it failed: {said}" if said else "it failed"
+def _failure(described: Description) -> str:
+    """Return why an image or a snapshot failed; EC2 describes the two differently."""
+    reason = described.get("StateReason", {}).get("Message") or described.get("StateMessage")
+    return f"it failed: {reason}" if reason else "it failed"
 
 
-def _placement(thing: Thing) -> Placement | None:
-    """Of a machine that costs something as long as it runs; its disk is not counted."""
-    if "InstanceType" not in thing or thing["State"]["Name"] not in {"pending", "running"}:
+def _placement(described: Description) -> Placement | None:
+    """Return the placement of a machine that is charged for by the hour; None for all others."""
+    if "InstanceType" not in described or described["State"]["Name"] not in {"pending", "running"}:
         return None
     return Placement(
-        thing["InstanceType"],
-        thing["Placement"]["AvailabilityZone"],
-        thing.get("SubnetId", ""),
-        thing.get("VpcId", ""),
-        "spot" if thing.get("InstanceLifecycle") == "spot" else "on-demand",
+        described["InstanceType"],
+        described["Placement"]["AvailabilityZone"],
+        described.get("SubnetId", ""),
+        described.get("VpcId", ""),
+        "spot" if described.get("InstanceLifecycle") == "spot" else "on-demand",
     )

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from bake.aws.client.errors import DENIED
 from bake.aws.client.session import Cloud
-from bake.aws.market import Placement
-from bake.aws.simulator import as_list, simulated
+from bake.aws.placement import Placement
+from bake.aws.policy_simulator import as_list, simulate_policy
 from bake.aws.tags import RUN, specifications
 from bake.errors import CloudError
 from bake.threads import together
@@ -104,7 +104,7 @@ def permissions(
             for answer in answers:
                 _note(found, answer)
     unknown = [a for a in sorted(wanted) if a not in found or found[a].outcome == "not asked"]
-    for action, allowed in simulated(cloud, policy, unknown).items():
+    for action, allowed in simulate_policy(cloud, policy, unknown).items():
         outcome: Outcome = "allowed" if allowed else "missing"
         _note(found, Permission(action, outcome, "by IAM's simulator"))
     nothing = "nothing here to try it on"
@@ -155,7 +155,7 @@ def _looks(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
         operation = action.removeprefix("ec2:")
         if operation.startswith("Describe") and operation != "DescribeImageAttribute":
             questions[action] = partial(
-                cloud.ec2_at_once, operation, DryRun=True, **more.get(operation, {})
+                cloud.ec2_once, operation, DryRun=True, **more.get(operation, {})
             )
     path = f"/bake/{_NAME}"
     quota = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
@@ -209,7 +209,7 @@ def _dry_runs(
         }
     calls |= _on_ours(ours, tag)
     return {
-        f"ec2:{operation}": partial(cloud.ec2_at_once, operation, DryRun=True, **params)
+        f"ec2:{operation}": partial(cloud.ec2_once, operation, DryRun=True, **params)
         for operation, params in calls.items()
     }
 

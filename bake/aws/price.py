@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from bake import files
 from bake.aws.client.session import Cloud, pages
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.errors import CloudError
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class _Known:
     lock: threading.Lock = field(default_factory=threading.Lock)
     answers: dict[Hashable, Price] = field(default_factory=dict)
     spot: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
-    refusals: dict[str, CloudError] = field(default_factory=dict)
+    errors: dict[str, CloudError] = field(default_factory=dict)
 
 
 # What reading a document of another form than AWS describes may end with.
@@ -116,14 +116,14 @@ def volume_price(cloud: Cloud, kind: str = "gp3") -> Price:
     return _storage(cloud, "Storage", usage, volumeApiName=kind)
 
 
-def refusals(cloud: Cloud) -> list[CloudError]:
+def price_errors(cloud: Cloud) -> list[CloudError]:
     """Why prices are not known: what AWS refused, or could not be asked."""
-    return list(_of(cloud).refusals.values())
+    return list(_of(cloud).errors.values())
 
 
-def silent(cloud: Cloud) -> frozenset[str]:
+def unanswered_services(cloud: Cloud) -> frozenset[str]:
     """Those of `pricing` and `ec2` (the spot market) that have not answered."""
-    return frozenset(_of(cloud).refusals)
+    return frozenset(_of(cloud).errors)
 
 
 def _storage(cloud: Cloud, family: str, usage: re.Pattern[str], **terms: str) -> Price:
@@ -216,15 +216,15 @@ def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float
 
 def _asked(known: _Known, service: str, ask: Callable[[], T]) -> T | None:
     """None where the service has refused; it is not asked a second time then."""
-    if service in known.refusals:
+    if service in known.errors:
         return None
     try:
         return ask()
     except CloudError as error:
-        known.refusals[service] = error
+        known.errors[service] = error
     except _ILLEGIBLE as error:
         reason = f"{type(error).__name__}: {error}"
-        known.refusals[service] = CloudError(f"{service}'s prices cannot be read", reason=reason)
+        known.errors[service] = CloudError(f"{service}'s prices cannot be read", reason=reason)
     return None
 
 

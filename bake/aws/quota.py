@@ -15,7 +15,7 @@ from functools import partial
 from bake import catalog
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, pages
-from bake.aws.market import Market
+from bake.aws.placement import Market
 from bake.errors import CloudError, RequestError
 from bake.threads import together
 
@@ -62,7 +62,7 @@ class Quota:
 
 
 @dataclass(frozen=True)
-class Request:
+class QuotaRequest:
     """That a quota be raised to `vcpus`. `status` is AWS's word for what has come of it."""
 
     id: str
@@ -78,10 +78,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Asked:
+class IncreaseRequest:
     """`made`: now; otherwise it was open already."""
 
-    request: Request
+    request: QuotaRequest
     made: bool
 
 
@@ -122,7 +122,7 @@ def read_quotas(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, Quota | 
     }
 
 
-def requests(cloud: Cloud, code: str) -> list[Request]:
+def requests(cloud: Cloud, code: str) -> list[QuotaRequest]:
     """What was asked for, the newest first."""
     found = pages(
         cloud.quotas,
@@ -134,10 +134,10 @@ def requests(cloud: Cloud, code: str) -> list[Request]:
     return sorted(map(_request, found), key=lambda each: each.created_at, reverse=True)
 
 
-def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[Request] | CloudError]:
+def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[QuotaRequest] | CloudError]:
     """Of several quotas, at the same time; in its place, why one could not be read."""
 
-    def read(code: str) -> list[Request] | CloudError:
+    def read(code: str) -> list[QuotaRequest] | CloudError:
         try:
             return requests(cloud, code)
         except CloudError as error:
@@ -147,7 +147,7 @@ def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[Request]
     return dict(zip(wanted, together(*(partial(read, code) for code in wanted)), strict=True))
 
 
-def ask_for_more(cloud: Cloud, quota: Quota, vcpus: int) -> Asked:
+def request_increase(cloud: Cloud, quota: Quota, vcpus: int) -> IncreaseRequest:
     """Raised to so many vCPUs; AWS decides, in minutes or days.
 
     AWS takes one request for a quota at a time: one that is open already, for as many or more, is
@@ -160,7 +160,7 @@ def ask_for_more(cloud: Cloud, quota: Quota, vcpus: int) -> Asked:
         )
     already = _open_request(cloud, quota, vcpus)
     if already:
-        return Asked(already, made=False)
+        return IncreaseRequest(already, made=False)
     try:
         answer = cloud.quotas(
             "RequestServiceQuotaIncrease",
@@ -173,9 +173,9 @@ def ask_for_more(cloud: Cloud, quota: Quota, vcpus: int) -> Asked:
         if error.code == "ResourceAlreadyExistsException" and (
             already := _open_request(cloud, quota, vcpus)
         ):
-            return Asked(already, made=False)
+            return IncreaseRequest(already, made=False)
         raise _in_words(error, quota) from None
-    return Asked(_request(answer["RequestedQuota"]), made=True)
+    return IncreaseRequest(_request(answer["RequestedQuota"]), made=True)
 
 
 def how_to_raise(cloud: Cloud, instance_type: str, market: Market, vcpus: int) -> str:
@@ -191,7 +191,7 @@ def how_to_raise(cloud: Cloud, instance_type: str, market: Market, vcpus: int) -
     )
 
 
-def _open_request(cloud: Cloud, quota: Quota, vcpus: int) -> Request | None:
+def _open_request(cloud: Cloud, quota: Quota, vcpus: int) -> QuotaRequest | None:
     found = next((each for each in requests(cloud, quota.code) if each.is_open), None)
     if found and found.vcpus < vcpus:
         case = f" (support case {found.case_id})" if found.case_id else ""
@@ -236,8 +236,8 @@ def _vcpus(instance: Response) -> int:
     return known.vcpus if known else 0
 
 
-def _request(found: Response) -> Request:
-    return Request(
+def _request(found: Response) -> QuotaRequest:
+    return QuotaRequest(
         id=found["Id"],
         code=found["QuotaCode"],
         vcpus=int(found["DesiredValue"]),

@@ -1,8 +1,8 @@
-"""Reaping: what dead runs have left behind is found, and removed in the order in which it holds.
+"""Finding the orphaned resources of dead runs, and removing them in the right order.
 
-What may be removed is what is past its time, or of a run that is known dead (runs.py), or broken;
-never what is of a run that lives. Two reaps at once do not disturb each other: what is gone already
-is removed.
+A resource is orphaned when it has expired, when its run is known to be dead (run_state.py), or when
+it is broken. A resource of a live run is never orphaned. Several reaps may run at the same time: a
+resource that another one has already deleted counts as removed.
 """
 
 from __future__ import annotations
@@ -18,109 +18,114 @@ from bake.aws.client.session import Cloud
 from bake.aws.client.undo import Leftover, tried
 from bake.aws.image import deregister_image
 from bake.aws.key_pair import delete_key_pair
-from bake.aws.machine import end
-from bake.aws.orphans import KINDS, Kind, Orphan, Orphans, look
-from bake.aws.runs import Claim, claims
+from bake.aws.machine import terminate_all
+from bake.aws.orphans import KINDS, Candidate, Kind, Orphan, list_candidates
+from bake.aws.run_state import RunState, run_states
 from bake.aws.security_group import delete_security_group
 from bake.aws.snapshot import delete_snapshot
 from bake.errors import CloudError
 from bake.threads import together
 
-_AT_A_TIME = 20
+_BATCH = 20
 
 
-def find(
+def find_orphans(
     cloud: Cloud,
     *,
     recipe: str | None = None,
     dead: Collection[str] = frozenset(),
     leases: bool = True,
-) -> list[Orphans]:
-    """What may be removed in this region, in that order; of one recipe, or of all.
+) -> list[Orphan]:
+    """Return the orphaned resources in this region, in the order in which they can be removed.
 
-    `dead` are runs that are known to be, besides those whose leases say so. Without `leases`, none
-    are looked at as long as nothing is there that they would have to judge. CloudError.
+    `recipe` None: of all recipes. `dead` are the ids of runs that the caller knows to be dead, in
+    addition to those whose leases show it. With `leases` False, the leases are read only if there
+    is a resource to decide about. CloudError when AWS cannot be asked.
     """
-    found = [one for one in look(cloud, recipe) if one.may_go(cloud.now())]
-    # Later than the things: who has made one has had its lease before.
-    said = claims(cloud) if found or leases else []
-    remains = judge(found, said, dead, cloud.now())
-    remains += [
-        Orphans(cloud.region, "lease", claim.name, claim.run, claim.recipe, claim.renewed_at, why)
-        for claim in said
-        if (why := claim.dead) and recipe in (None, claim.recipe)
+    candidates = [each for each in list_candidates(cloud, recipe) if each.may_go(cloud.now())]
+    # Only after the resources: a run gets its lease before it creates anything.
+    runs = run_states(cloud) if candidates or leases else []
+    orphans = judge(candidates, runs, dead, cloud.now())
+    orphans += [
+        Orphan(cloud.region, "lease", run.lease, run.run, run.recipe, run.renewed_at, why)
+        for run in runs
+        if (why := run.dead) and recipe in (None, run.recipe)
     ]
-    return sorted(remains, key=lambda each: (KINDS.index(each.kind), each.id))
+    return sorted(orphans, key=lambda each: (KINDS.index(each.kind), each.id))
 
 
 def judge(
-    found: Sequence[Orphan], said: Sequence[Claim], known_dead: Collection[str], now: datetime
-) -> list[Orphans]:
-    """Those that may be removed, and why. Pure."""
-    alive = {claim.run for claim in said if not claim.dead}
+    candidates: Sequence[Candidate],
+    runs: Sequence[RunState],
+    known_dead: Collection[str],
+    now: datetime,
+) -> list[Orphan]:
+    """Return the candidates that may be removed, each with its reason. A pure function."""
+    alive = {run.run for run in runs if not run.dead}
     dead = dict.fromkeys(known_dead, "another run took over from it")
-    dead |= {claim.run: claim.dead for claim in said if claim.dead}
+    dead |= {run.run: run.dead for run in runs if run.dead}
 
-    def why(one: Orphan) -> str:
-        run = one.remains.run
+    def reason(candidate: Candidate) -> str:
+        run = candidate.orphan.run
         if run in alive - set(known_dead):
             return ""
-        if one.broken:
-            return one.broken
-        if one.of_run and run in dead:
+        if candidate.broken:
+            return candidate.broken
+        if candidate.of_run and run in dead:
             return f"its run is dead: {dead[run]}"
-        if one.expires_at and one.has_expired(now):
-            return f"its time was up on {one.expires_at:%Y-%m-%d at %H:%M} UTC"
+        if candidate.expires_at and candidate.has_expired(now):
+            return f"it expired on {candidate.expires_at:%Y-%m-%d at %H:%M} UTC"
         return ""
 
-    going = [(one, reason) for one in found if (reason := why(one))]
-    gone = {"", *(one.remains.id for one, _ in going)}
+    removable = [(each, why) for each in candidates if (why := reason(each))]
+    removable_ids = {"", *(each.orphan.id for each, _ in removable)}
     return [
-        replace(one.remains, why=one.remains.why or reason)
-        for one, reason in going
-        if one.held_by in gone
+        replace(each.orphan, why=each.orphan.why or why)
+        for each, why in removable
+        if each.held_by in removable_ids
     ]
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What came of one: `left` where AWS would not remove it."""
+    """The outcome for one orphaned resource; `leftover` is set when AWS did not remove it."""
 
-    remains: Orphans
-    left: Leftover | None = None
+    orphan: Orphan
+    leftover: Leftover | None = None
 
 
-def remove(
-    cloud: Cloud, remains: Sequence[Orphans], *, on_kind: Callable[[str], None] = lambda text: None
+def remove_orphans(
+    cloud: Cloud, orphans: Sequence[Orphan], *, on_kind: Callable[[str], None] = lambda text: None
 ) -> list[Removal]:
-    """Remove them, those of one kind at the same time; a refusal keeps nothing else.
+    """Remove the resources, those of one kind at the same time; an error does not stop the others.
 
-    Machines are waited for, then their groups until they are free. The lease of a run of which
-    something stays, stays too: the next one is to know that the run is dead.
+    Waits until machines are terminated, and until security groups are no longer in use. The lease
+    of a run stays when one of its resources could not be removed, so that the next reap still
+    knows that the run is dead.
     """
     done: list[Removal] = []
     for kind in KINDS:
-        mine = [each for each in remains if each.kind == kind]
+        of_kind = [each for each in orphans if each.kind == kind]
         if kind == "lease":
-            not_all_of = {removal.remains.run for removal in done if removal.left}
-            mine = [each for each in mine if each.run not in not_all_of]
-        if mine:
-            on_kind(f"{kind}: {len(mine)}")
-        for first in range(0, len(mine), _AT_A_TIME):
-            batch = mine[first : first + _AT_A_TIME]
+            incomplete = {removal.orphan.run for removal in done if removal.leftover}
+            of_kind = [each for each in of_kind if each.run not in incomplete]
+        if of_kind:
+            on_kind(f"{kind}: {len(of_kind)}")
+        for first in range(0, len(of_kind), _BATCH):
+            batch = of_kind[first : first + _BATCH]
             together(*(partial(_remove, cloud, each, done) for each in batch))
     return done
 
 
-def _remove(cloud: Cloud, one: Orphans, done: list[Removal]) -> None:
-    left: list[Leftover] = []
-    with tried(left, str(one), one.command):
-        _REMOVE[one.kind](cloud, one)
-    done.append(Removal(one, left[0] if left else None))
+def _remove(cloud: Cloud, orphan: Orphan, done: list[Removal]) -> None:
+    leftovers: list[Leftover] = []
+    with tried(leftovers, str(orphan), orphan.command):
+        _REMOVE[orphan.kind](cloud, orphan)
+    done.append(Removal(orphan, leftovers[0] if leftovers else None))
 
 
 @contextmanager
-def _or_gone(code: str) -> Iterator[None]:
+def _ignoring(code: str) -> Iterator[None]:
     try:
         yield
     except CloudError as error:
@@ -128,30 +133,32 @@ def _or_gone(code: str) -> Iterator[None]:
             raise
 
 
-def _image(cloud: Cloud, one: Orphans) -> None:
-    deregister_image(cloud, one.id)
-    for snapshot_id in one.snapshot_ids:
-        delete_snapshot(cloud, snapshot_id, patience_s=0)
+def _remove_image(cloud: Cloud, orphan: Orphan) -> None:
+    deregister_image(cloud, orphan.id)
+    for snapshot_id in orphan.snapshot_ids:
+        delete_snapshot(cloud, snapshot_id, unknown_for_s=0)
 
 
-def _volume(cloud: Cloud, one: Orphans) -> None:
-    with _or_gone("InvalidVolume.NotFound"):
-        cloud.ec2("DeleteVolume", VolumeId=one.id)
+def _remove_volume(cloud: Cloud, orphan: Orphan) -> None:
+    with _ignoring("InvalidVolume.NotFound"):
+        cloud.ec2("DeleteVolume", VolumeId=orphan.id)
 
 
-def _spot_request(cloud: Cloud, one: Orphans) -> None:
-    with _or_gone("InvalidSpotInstanceRequestID.NotFound"):
-        cloud.ec2("CancelSpotInstanceRequests", SpotInstanceRequestIds=[one.id])
+def _cancel_spot_request(cloud: Cloud, orphan: Orphan) -> None:
+    with _ignoring("InvalidSpotInstanceRequestID.NotFound"):
+        cloud.ec2("CancelSpotInstanceRequests", SpotInstanceRequestIds=[orphan.id])
 
 
-_REMOVE: dict[Kind, Callable[[Cloud, Orphans], None]] = {
-    "spot request": _spot_request,
-    "image": _image,
-    "machine": lambda cloud, one: end(cloud, [one.id], patience_s=0),
-    "volume": _volume,
-    "security group": lambda cloud, one: delete_security_group(cloud, one.id, patience_s=0),
-    "key pair": lambda cloud, one: delete_key_pair(cloud, one.id),
-    "checkpoint": lambda cloud, one: delete_snapshot(cloud, one.id, patience_s=0),
-    "snapshot": lambda cloud, one: delete_snapshot(cloud, one.id, patience_s=0),
-    "lease": lambda cloud, one: parameter.delete(cloud, one.id),
+_REMOVE: dict[Kind, Callable[[Cloud, Orphan], None]] = {
+    "spot request": _cancel_spot_request,
+    "image": _remove_image,
+    "machine": lambda cloud, orphan: terminate_all(cloud, [orphan.id], unknown_for_s=0),
+    "volume": _remove_volume,
+    "security group": lambda cloud, orphan: delete_security_group(
+        cloud, orphan.id, unknown_for_s=0
+    ),
+    "key pair": lambda cloud, orphan: delete_key_pair(cloud, orphan.id),
+    "checkpoint": lambda cloud, orphan: delete_snapshot(cloud, orphan.id, unknown_for_s=0),
+    "snapshot": lambda cloud, orphan: delete_snapshot(cloud, orphan.id, unknown_for_s=0),
+    "lease": lambda cloud, orphan: parameter.delete(cloud, orphan.id),
 }

@@ -37,7 +37,7 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     return text
 
 
-def what_to_do(error: CloudError) -> str:
+def hint_for(error: CloudError) -> str:
     """What to do when AWS does not give a value: what is needed for it is in no policy of ours."""
     match error.code:
         case "ParameterNotFound" | "ParameterVersionNotFound":

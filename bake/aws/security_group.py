@@ -37,7 +37,7 @@ def create_security_group(
     except BaseException as error:
         # Also when the first call was cut off: it may have taken effect.
         if made or not was_refused(error):
-            remove_security_groups(cloud, run.id, made, patience_s=_KNOWN_S)
+            remove_security_groups(cloud, run.id, made, unknown_for_s=_KNOWN_S)
         raise
     return group_id
 
@@ -60,11 +60,11 @@ def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str, cidr: str | None) -
 
 
 def remove_security_groups(
-    cloud: Cloud, run_id: str, known: Collection[str] = (), *, patience_s: float = 0
+    cloud: Cloud, run_id: str, known: Collection[str] = (), *, unknown_for_s: float = 0
 ) -> None:
     """`known`, or else all groups of that run, each as soon as nothing uses it; never raises.
 
-    `patience_s`: how long to look for what EC2 may not list yet.
+    `unknown_for_s`: how long to look for what EC2 may not list yet.
     """
     ids = known or [run_resources("security group", run_id, region=cloud.region)]
     command = " && ".join(
@@ -72,13 +72,13 @@ def remove_security_groups(
         for each in ids
     )
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
-        for group_id in known or _look(cloud, run_id, patience_s):
+        for group_id in known or _look(cloud, run_id, unknown_for_s):
             delete_security_group(cloud, group_id)
 
 
-def _look(cloud: Cloud, run_id: str, patience_s: float) -> list[str]:
+def _look(cloud: Cloud, run_id: str, unknown_for_s: float) -> list[str]:
     look = partial(_groups_of, cloud, run_id)
-    return poll(look, timeout_s=patience_s, clock=cloud.clock) or []
+    return poll(look, timeout_s=unknown_for_s, clock=cloud.clock) or []
 
 
 def _groups_of(cloud: Cloud, run_id: str) -> list[str] | None:
@@ -128,15 +128,15 @@ def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str)
         NetworkInterfaceId=network_interface_id,
         Groups=[default_id],
     )
-    delete_security_group(cloud, group_id, patience_s=0, timeout_s=_LEFT_S)
+    delete_security_group(cloud, group_id, unknown_for_s=0, timeout_s=_LEFT_S)
 
 
 def delete_security_group(
-    cloud: Cloud, group_id: str, *, patience_s: float = _KNOWN_S, timeout_s: float = _DELETE_S
+    cloud: Cloud, group_id: str, *, unknown_for_s: float = _KNOWN_S, timeout_s: float = _DELETE_S
 ) -> None:
     """Delete it as soon as nothing uses it; no error when it is gone already.
 
-    `patience_s`: how long one may be unknown that was made a moment ago.
+    `unknown_for_s`: how long one may be unknown that was made a moment ago.
     """
     began = cloud.clock.now()
 
@@ -149,7 +149,7 @@ def delete_security_group(
             if error.code != "InvalidGroup.NotFound":
                 raise
             # Gone; or made a moment ago, and not everywhere known yet.
-            return None if cloud.clock.now() - began < patience_s else True
+            return None if cloud.clock.now() - began < unknown_for_s else True
         return True
 
     what = f"security group {group_id} is still in use"

@@ -55,7 +55,7 @@ def create_snapshot(
         if lost and (made := _made(cloud, volume_id, tags, known_by)):
             return made[0]
         try:
-            return cloud.ec2_at_once("CreateSnapshot", **request)
+            return cloud.ec2_once("CreateSnapshot", **request)
         except BaseException as error:
             lost = lost or not was_refused(error)
             raise
@@ -96,10 +96,10 @@ def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, fl
     }
 
 
-def delete_snapshot(cloud: Cloud, snapshot_id: str, *, patience_s: float = _KNOWN_S) -> None:
+def delete_snapshot(cloud: Cloud, snapshot_id: str, *, unknown_for_s: float = _KNOWN_S) -> None:
     """Delete it as soon as no image uses it; no error when it is gone already.
 
-    `patience_s`: how long one may be unknown that was made a moment ago.
+    `unknown_for_s`: how long one may be unknown that was made a moment ago.
     """
     began = cloud.clock.now()
 
@@ -112,7 +112,7 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str, *, patience_s: float = _KNOW
             if error.code != "InvalidSnapshot.NotFound":
                 raise
             # Gone; or made a moment ago, and not everywhere known yet.
-            return None if cloud.clock.now() - began < patience_s else True
+            return None if cloud.clock.now() - began < unknown_for_s else True
         return True
 
     what = f"snapshot {snapshot_id} is in use by an image"

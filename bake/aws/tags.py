@@ -20,7 +20,6 @@ VERIFIED = "bake:verified"
 PAYLOAD = "bake:payload"
 CHECKPOINT = "bake:checkpoint"  # on a snapshot of a builder: the digest of all that it contains
 SECONDS = "bake:seconds"  # how long each step took, like `base=12.1 drivers=70.3`
-PLAN = "bake:plan:"  # and a number: what the plan's digest is over, in pieces (see explain.py)
 LOGIN_USER = "bake:login-user"  # whom to log in as: an image does not say it otherwise
 # How long a launched machine lives (see machine/lifetime.py), and what its power-off is then.
 TTL = "bake:ttl"
@@ -176,15 +175,15 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
-def moment(text: str) -> datetime | None:
+def parse_time(text: str) -> datetime | None:
     """What `rfc3339` wrote; None where a hand has made something else of it."""
     try:
-        return aws_moment(text).astimezone(UTC)
+        return parse_aws_time(text).astimezone(UTC)
     except (ValueError, OverflowError):  # it may be one of another zone's year 0 or 10000
         return None
 
 
-def aws_moment(text: str) -> datetime:
+def parse_aws_time(text: str) -> datetime:
     """A time as AWS writes it, like 2026-11-21T06:30:00.000Z."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)

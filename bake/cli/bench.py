@@ -76,7 +76,7 @@ def bench(
                 jobs=jobs,
             )
         else:
-            found = selection_machine.find_ours(cloud, name)
+            found = selection_machine.find_own_machine(cloud, name)
             bench_run = speed.new_bench_run(cloud, found.recipe, **how)
             done = speed.bench_machine(cloud, found, bench_run, console)
         speed_bench.show(console, done, files.builds())

@@ -44,7 +44,7 @@ def quota(
             code = choosing_gpus.quota_to_raise(machine, raise_, again, spot=spot)
             cloud = open_cloud(console, local=local, region=region)
             now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
-            asked = quotas.ask_for_more(cloud, now, raise_)
+            asked = quotas.request_increase(cloud, now, raise_)
             choosing.show_asked(console, asked, now, machine)
             return
         cloud = open_cloud(console, local=local, region=region)

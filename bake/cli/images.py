@@ -23,7 +23,7 @@ def images(
     console = new_console(json)
     with running(console):
         from bake.aws.image import images as find_images
-        from bake.aws.price import refusals, snapshot_price
+        from bake.aws.price import price_errors, snapshot_price
         from bake.cli.views import images as listing
         from bake.cli.views.machines import show_unknown
 
@@ -31,7 +31,7 @@ def images(
         found = find_images(cloud, recipe)
         usd = snapshot_price(cloud) if found else None
         listing.show_images(console, found, cloud.now(), usd)
-        show_unknown(console, refusals(cloud))
+        show_unknown(console, price_errors(cloud))
 
 
 @task(

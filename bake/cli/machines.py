@@ -76,7 +76,7 @@ def extend(
         *names, time = machine
         by = lifetime.read_time(time, "extend")
         cloud = open_cloud(console, local=local, region=region)
-        found = selection_machine.find_ours(cloud, names[0] if names else None)
+        found = selection_machine.find_own_machine(cloud, names[0] if names else None)
         host = ssh_config.host_of(cloud, found, ssh_port=ssh_port())
         with console.step(f"Extending {found.name}"), ssh_config.connection(host) as connection:
             extended = lifetime.extend(cloud, found, connection, by)
@@ -114,7 +114,7 @@ def _change(
         cloud = open_cloud(console, local=local, region=region)
         changed = []
         for name in names or (None,):
-            found = selection_machine.find_ours(cloud, name)
+            found = selection_machine.find_own_machine(cloud, name)
             # Of one that ends, what it has cost until now: afterwards nobody can tell.
             before = cost.of(cloud, found) if verb == "terminate" else None
             with console.step(f"{doing} {found.name or found.instance_id}") as step:

@@ -120,7 +120,7 @@ def _reached(
         from bake.machine import ssh_config as reach
 
         cloud = open_cloud(console, local=local, region=region)
-        found = selection_machine.find_ours(cloud, machine)
+        found = selection_machine.find_own_machine(cloud, machine)
 
         host = reach.host_of(cloud, found, ssh_port=ssh_port())
         if priced:
@@ -169,7 +169,9 @@ def ssh_config(
         cloud = open_cloud(console, local=local, region=region)
         if machine:
             hosts = [
-                reach.host_of(cloud, selection_machine.find_ours(cloud, name), ssh_port=ssh_port())
+                reach.host_of(
+                    cloud, selection_machine.find_own_machine(cloud, name), ssh_port=ssh_port()
+                )
                 for name in machine
             ]
         else:
@@ -231,7 +233,7 @@ def jupyter(
 
         jupyter.check_port(port)
         cloud = open_cloud(console, local=local, region=region)
-        found = selection_machine.find_ours(cloud, only(machine, "machine"))
+        found = selection_machine.find_own_machine(cloud, only(machine, "machine"))
         host = reach.host_of(cloud, found, ssh_port=ssh_port())
         if not stop:
             console.print(

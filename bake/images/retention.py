@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bake.aws.client.session import Cloud
-from bake.aws.image import Image, delete_image, images, own_images, shared_with
+from bake.aws.image import Image, account_images, delete_image, images, shared_with
 from bake.errors import BakeError, CloudError, RequestError
 
 KEEP = 3
@@ -176,7 +176,7 @@ def _templates(cloud: Cloud) -> Iterable[tuple[str, str]]:
 
 def _users_of_snapshots(cloud: Cloud) -> Mapping[str, set[str]]:
     users: dict[str, set[str]] = defaultdict(set)
-    for image in own_images(cloud):
+    for image in account_images(cloud):
         for snapshot_id in image.snapshot_ids:
             users[snapshot_id].add(image.image_id)
     return users

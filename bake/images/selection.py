@@ -96,7 +96,7 @@ def _elsewhere(cloud: Cloud, asked: str | None) -> list[tuple[str, Image]]:
 
     def look(region: str) -> list[tuple[str, Image]]:
         try:
-            there = images(cloud.elsewhere(region), once=True)
+            there = images(cloud.in_region(region), once=True)
         except CloudError:
             return []
         found = [image for image in _meant(there, asked) if image.state == "available"]

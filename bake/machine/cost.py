@@ -15,7 +15,7 @@ from typing import Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
-from bake.aws.price import on_demand, refusals, spot_by_zone, volume_price
+from bake.aws.price import on_demand, price_errors, spot_by_zone, volume_price
 from bake.console.format import money, rate
 from bake.errors import CloudError
 from bake.threads import together
@@ -84,7 +84,7 @@ def costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
             usd = by_type[machine.instance_type]
         mine = disks.get(machine.instance_id, ()) if disks is not None else None
         found[machine.instance_id] = cost(machine, now, usd, mine, partial(volume_price, cloud))
-    return Costs(found, (*refusals(cloud), *refused))
+    return Costs(found, (*price_errors(cloud), *refused))
 
 
 def cost(

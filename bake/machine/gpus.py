@@ -15,9 +15,9 @@ from typing import Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
-from bake.aws.market import Market
-from bake.aws.placement import offered_zones
-from bake.aws.price import on_demand, refusals, silent, spot_by_zone
+from bake.aws.placement import Market
+from bake.aws.placement_search import offered_zones
+from bake.aws.price import on_demand, price_errors, spot_by_zone, unanswered_services
 from bake.aws.quota import Quota, gpu_quotas, quota_code, read_quotas
 from bake.catalog import Catalog, Gpu, InstanceType, nearest, numbers, runs_on
 from bake.errors import CloudError, RequestError
@@ -211,8 +211,16 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
     return Survey(
         tuple(sorted((o for o in offers if _as_wanted(o, wanted)), key=ORDERS[wanted.order])),
         quotas,
-        (*refused, *(each for each in hidden if isinstance(each, CloudError)), *refusals(cloud)),
-        frozenset(market for market, service in _PRICES.items() if service not in silent(cloud)),
+        (
+            *refused,
+            *(each for each in hidden if isinstance(each, CloudError)),
+            *price_errors(cloud),
+        ),
+        frozenset(
+            market
+            for market, service in _PRICES.items()
+            if service not in unanswered_services(cloud)
+        ),
     )
 
 

@@ -17,8 +17,8 @@ from bake.aws.client.undo import clean_up, undo
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.launch import LaunchSpec, run_machine
-from bake.aws.machine import Machine, end, machines
-from bake.aws.market import Placement
+from bake.aws.machine import Machine, machines, terminate_all
+from bake.aws.placement import Placement
 from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
@@ -97,7 +97,7 @@ def launch(
                 order,
                 where,
                 on_state=step.update,
-                on_refusal=lambda place, error: console.note(f"  {place}: {error.code}"),
+                on_no_capacity=lambda place, error: console.note(f"  {place}: {error.code}"),
             )
             stack.callback(_end, cloud, machine)
             step.done(_place_and_price(cloud, machine, where))
@@ -193,7 +193,7 @@ def _end(cloud: Cloud, machine: Machine) -> None:
         "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
     )
     with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
-        end(cloud, [machine.instance_id])
+        terminate_all(cloud, [machine.instance_id])
 
 
 def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:

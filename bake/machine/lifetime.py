@@ -16,8 +16,8 @@ from typing import Literal
 
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine, tag
-from bake.aws.market import Market
-from bake.aws.tags import AT_END, ENDS, IDLE, TTL, Tags, moment, rfc3339
+from bake.aws.placement import Market
+from bake.aws.tags import AT_END, ENDS, IDLE, TTL, Tags, parse_time, rfc3339
 from bake.aws.user_data import File
 from bake.console.format import duration
 from bake.errors import RemoteError, RequestError
@@ -98,7 +98,7 @@ def end(machine: Machine) -> datetime | None:
         return None
     ttl = _read_tag(machine.tags.get(TTL, ""))
     whole = machine.launched_at + ttl if ttl else None
-    extended = moment(machine.tags.get(ENDS, ""))
+    extended = parse_time(machine.tags.get(ENDS, ""))
     return max((each for each in (whole, extended) if each), default=None)
 
 

@@ -10,9 +10,9 @@ from typing import get_args
 from bake import catalog
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
-from bake.aws.market import Market, Placement, cheapest_first
-from bake.aws.placement import PlacementSearch, find_placements
-from bake.aws.price import prices, refusals
+from bake.aws.placement import Market, Placement, cheapest_first
+from bake.aws.placement_search import PlacementSearch, find_placements
+from bake.aws.price import price_errors, prices
 from bake.aws.reservation import Reservation, find_reservation
 from bake.aws.tags import rfc3339
 from bake.console.console import Console
@@ -150,6 +150,6 @@ def _by_price(cloud: Cloud, places: Sequence[Placement], console: Console) -> li
     known = {(place.instance_type, place.market) for place in places if usd[place] is not None}
     if unknown := sorted(offers - known):
         which = ", ".join(f"{name} ({market})" for name, market in unknown)
-        why = "".join(f"; {error.message}: {error.code}" for error in refusals(cloud))
+        why = "".join(f"; {error.message}: {error.code}" for error in price_errors(cloud))
         console.note(f"  no price is known of {which}: tried last{why}")
     return cheapest_first(places, usd, gpus)

@@ -16,7 +16,7 @@ from bake.aws.client.caller import caller_cidr
 from bake.aws.key_pair import key_pair
 from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.machine import Machine
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.aws.price import prices
 from bake.aws.security_group import (
     create_security_group,
@@ -151,7 +151,7 @@ def _start(
             order,
             _placements(ground, number),
             on_state=step.update,
-            on_refusal=lambda place, error: console.warn(f"{place}: {error.code}"),
+            on_no_capacity=lambda place, error: console.warn(f"{place}: {error.code}"),
         )
         stack.callback(remove_machine, cloud, run, machine.instance_id)
         step.done(f"{machine.instance_id}, {machine.instance_type} in {machine.zone}")

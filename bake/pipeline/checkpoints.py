@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 from bake.aws.checkpoint import (
     Checkpoint,
-    as_image,
     create_checkpoint,
     delete_checkpoint,
     wait_until_completed,
 )
 from bake.aws.machine import Machine
 from bake.aws.snapshot import TOO_SOON
+from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, RemoteError
 from bake.pipeline.job import Context, Job
 from bake.plan.plan import Plan
@@ -69,7 +69,9 @@ def start_image(
             try:
                 with console.step("Start point") as step:
                     ready = wait_until_completed(cloud, checkpoint, on_progress=step.update)
-                    registered = as_image(cloud, job.run, ready, job.ground.base_image)
+                    registered = temporary_image(
+                        cloud, job.run, ready.snapshot_id, job.ground.base_image
+                    )
                     image_id, found = stack.enter_context(registered), ready
                     step.done(f"{ready.snapshot_id}: {', '.join(ready.stages)}")
                 break

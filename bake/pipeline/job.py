@@ -46,7 +46,7 @@ class Context:
 
     def for_one(self, name: str) -> Context:
         """For one of several bakes: its words carry its name, its leftovers are its own."""
-        return replace(self, cloud=self.cloud.apart(), console=self.console.named(name))
+        return replace(self, cloud=self.cloud.separate(), console=self.console.named(name))
 
 
 @dataclass(frozen=True)

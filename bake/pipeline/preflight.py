@@ -10,8 +10,8 @@ from bake import catalog
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.image import check_name
-from bake.aws.market import Placement
-from bake.aws.placement import PlacementSearch, find_placements
+from bake.aws.placement import Placement
+from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError
 from bake.recipe.recipe import Recipe
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, images
-from bake.aws.market import Placement
-from bake.aws.price import prices, refusals, volume_price
+from bake.aws.placement import Placement
+from bake.aws.price import price_errors, prices, volume_price
 from bake.aws.snapshot import copying_seconds
 from bake.aws.tags import SECONDS, read_seconds, read_stages
 from bake.pipeline.checkpoints import StartPoints
@@ -74,7 +74,7 @@ def preview(
         for stage in plan.stages
     }
     usd_per_hour = prices(cloud, job.ground.placements)
-    for refusal in refusals(cloud):
+    for refusal in price_errors(cloud):
         context.console.warn(f"Prices are not known: {refusal.message} ({refusal.code})")
     return Preview(
         job=job,

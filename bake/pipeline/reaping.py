@@ -10,9 +10,9 @@ from datetime import datetime
 from functools import partial
 
 from bake.aws.client.session import Cloud, enabled_regions
-from bake.aws.orphans import Orphans
+from bake.aws.orphans import Orphan
 from bake.aws.price import prices, snapshot_price, volume_price
-from bake.aws.reap import Removal, find, remove
+from bake.aws.reap import Removal, find_orphans, remove_orphans
 from bake.console.console import Console
 from bake.errors import BakeError, CloudError, RequestError
 from bake.pipeline.job import Context, Job
@@ -28,8 +28,8 @@ class Reaped:
 
     region: str
     at: datetime
-    remains: Sequence[Orphans] = ()
-    usd: dict[Orphans, float | None] = field(default_factory=dict)
+    remains: Sequence[Orphan] = ()
+    usd: dict[Orphan, float | None] = field(default_factory=dict)
     removals: Sequence[Removal] | None = None
     error: BakeError | None = None
 
@@ -39,7 +39,7 @@ def reap_own(context: Context, job: Job, dead: frozenset[str]) -> None:
     bake would have to end for. `dead` are those from which it has taken over."""
     cloud, console = context.cloud, context.console
     try:
-        remains = find(cloud, recipe=job.recipe.name, dead=dead, leases=False)
+        remains = find_orphans(cloud, recipe=job.recipe.name, dead=dead, leases=False)
         if not remains:
             return
         removals = _remove(cloud, console, remains)
@@ -47,8 +47,8 @@ def reap_own(context: Context, job: Job, dead: frozenset[str]) -> None:
         console.warn(f"What dead runs have left is still there: {error.message} ({error.code})")
         return
     for removal in removals:
-        if removal.left:
-            console.warn(str(removal.left))
+        if removal.leftover:
+            console.warn(str(removal.leftover))
 
 
 def regions_of(
@@ -79,7 +79,7 @@ def reap(
     """Each region, all at the same time; one that refuses does not keep the others."""
     with TaskGroup[str, Reaped]() as group:
         for region in regions:
-            there = cloud if region == cloud.region else cloud.elsewhere(region)
+            there = cloud if region == cloud.region else cloud.in_region(region)
             mine = console.named(region) if len(regions) > 1 else console
             group.start(region, partial(_reap_one, there, mine, recipe, act))
         done = dict(group.next() for _ in regions)
@@ -88,14 +88,14 @@ def reap(
 
 def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> Reaped:
     try:
-        remains = find(cloud, recipe=recipe)
+        remains = find_orphans(cloud, recipe=recipe)
         usd = _usd_a_month(cloud, remains)
         if not act or not remains:
             return Reaped(cloud.region, cloud.now(), remains, usd, [] if act else None)
         removals = _remove(cloud, console, remains)
     except BakeError as error:
         return Reaped(cloud.region, cloud.now(), error=error)
-    left = [str(removal.left) for removal in removals if removal.left]
+    left = [str(removal.leftover) for removal in removals if removal.leftover]
     stays = CloudError(
         f"Not all that runs have left in {cloud.region} could be removed",
         hint="Run the commands above, or this one again",
@@ -104,18 +104,18 @@ def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> 
     return Reaped(cloud.region, cloud.now(), remains, usd, removals, stays if left else None)
 
 
-def _remove(cloud: Cloud, console: Console, remains: Sequence[Orphans]) -> list[Removal]:
+def _remove(cloud: Cloud, console: Console, remains: Sequence[Orphan]) -> list[Removal]:
     with console.step("Reaping") as step:
-        removals = remove(cloud, remains, on_kind=step.update)
-        step.done(_said(removal.remains for removal in removals if not removal.left))
+        removals = remove_orphans(cloud, remains, on_kind=step.update)
+        step.done(_said(removal.orphan for removal in removals if not removal.leftover))
     return removals
 
 
-def _usd_a_month(cloud: Cloud, remains: Sequence[Orphans]) -> dict[Orphans, float | None]:
+def _usd_a_month(cloud: Cloud, remains: Sequence[Orphan]) -> dict[Orphan, float | None]:
     """None where a price is not known."""
     hourly = prices(cloud, [each.placement for each in remains if each.placement])
 
-    def usd(each: Orphans) -> float | None:
+    def usd(each: Orphan) -> float | None:
         if each.placement:
             price, amount = hourly[each.placement], _HOURS_A_MONTH
         elif each.gb:
@@ -128,7 +128,7 @@ def _usd_a_month(cloud: Cloud, remains: Sequence[Orphans]) -> dict[Orphans, floa
     return {each: usd(each) for each in remains}
 
 
-def _said(remains: Iterable[Orphans]) -> str:
+def _said(remains: Iterable[Orphan]) -> str:
     """`1 machine, 2 key pairs`."""
     counts = Counter(each.kind for each in remains)
     return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Literal
 
 from bake import catalog
-from bake.aws.failures import Failures, failures, forget_failures, note_failure
+from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
 from bake.errors import BakeError, CloudError, RequestError
 from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_each
 from bake.pipeline.job import Context
@@ -68,7 +68,7 @@ def as_matrix(groups: Sequence[tuple[str, ...]]) -> str:
     return json.dumps({"include": include}, separators=(",", ":"))
 
 
-def due(failures: Failures, limit: int | None, identity: str) -> bool:
+def due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:
     """Whether a recipe is still tried: not after `limit` failures in a row of just what it asks
     for now, which `identity` says. None: it always is."""
     return limit is None or failures.count < limit or failures.identity != identity
@@ -105,7 +105,7 @@ def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> Reci
     )
 
 
-def given_up(recipe: str, failures: Failures) -> RecipeReport:
+def given_up(recipe: str, failures: RecipeFailures) -> RecipeReport:
     """A recipe that is not tried, and what became of it the last times."""
     since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
     again = "Change the recipe, or try it all the same: invoke rebuild --retry"
@@ -121,7 +121,7 @@ class Candidate:
 
     context: Context
     preview: Preview
-    failures: Failures
+    failures: RecipeFailures
     identity: str
 
     @property
@@ -200,16 +200,16 @@ def _candidate(context: Context, recipe: Recipe) -> Candidate:
         lock=context.lock,
     )
     found = preview(context, recipe)
-    return Candidate(context, found, failures(context.cloud, recipe.name), plan.digest)
+    return Candidate(context, found, read_failures(context.cloud, recipe.name), plan.digest)
 
 
 def _note(candidate: Candidate, outcome: Outcome) -> None:
     cloud, job = candidate.context.cloud, candidate.preview.job
     try:
         if outcome.error is not None:
-            note_failure(cloud, job.run, candidate.identity, _said(outcome.error))
+            record_failure(cloud, job.run, candidate.identity, _said(outcome.error))
         elif candidate.failures.count:
-            forget_failures(cloud, candidate.name)
+            clear_failures(cloud, candidate.name)
     except CloudError as error:
         candidate.context.console.warn(f"The failures could not be noted: {error.message}")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import SecretStr
 
 from bake.aws.client.session import Cloud
-from bake.aws.secret import read_parameter, read_secret, what_to_do
+from bake.aws.secret import hint_for, read_parameter, read_secret
 from bake.console.redaction import SHORTEST
 from bake.errors import CloudError, Finding, RequestError
 from bake.recipe.recipe import Recipe, Secret
@@ -30,7 +30,7 @@ def read_secrets(cloud: Cloud, recipe: Recipe) -> Secrets:
             values[name] = SecretStr(_usable(_read(cloud, secret)))
         except CloudError as error:
             said = f"{error.message} ({error.code})"
-            findings.append(Finding(f"secrets.{name}", said, what_to_do(error)))
+            findings.append(Finding(f"secrets.{name}", said, hint_for(error)))
         except RequestError as error:
             findings.append(Finding(f"secrets.{name}", error.message, error.hint))
     if findings:

@@ -18,7 +18,7 @@ import pytest
 
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client import session
-from bake.aws.machine import find_ours
+from bake.aws.machine import find_own_machine
 from bake.local import control
 from bake.machine import ssh_config
 from bake.record import Record
@@ -184,7 +184,7 @@ def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
 ) -> None:
     ours = session.connect()
     host = ssh_config.host_of(
-        ours, find_ours(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"])
+        ours, find_own_machine(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"])
     )
     with ssh_config.connection(host) as connection:
         checks = check_clean(connection, booted=True, traces=[baked["run"]])

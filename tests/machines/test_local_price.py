@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bake.aws.client.session import connect
-from bake.aws.market import Placement
-from bake.aws.price import prices, refusals, snapshot_price, volume_price
+from bake.aws.placement import Placement
+from bake.aws.price import price_errors, prices, snapshot_price, volume_price
 
 pytestmark = pytest.mark.machines
 
@@ -38,7 +38,7 @@ def test_nothing_costs_anything(local_cloud: Path) -> None:
     ]
     assert prices(cloud, machines) == dict.fromkeys(machines, 0.0)
     assert (snapshot_price(cloud), volume_price(cloud)) == (0.0, 0.0)
-    assert refusals(cloud) == []
+    assert price_errors(cloud) == []
     nowhere = Placement("x9.huge", zone, "subnet-1", "vpc-1", "on-demand")
     assert prices(cloud, [nowhere]) == {nowhere: None}
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bake.aws.client.session import Cloud, connect
-from bake.aws.quota import ask_for_more, gpu_quotas, read_quota, read_quotas, requests
+from bake.aws.quota import gpu_quotas, read_quota, read_quotas, request_increase, requests
 from bake.errors import CloudError, RequestError
 from bake.local import control
 from bake.local.api.capacity import GENEROUS
@@ -40,16 +40,16 @@ def test_it_has_all_quotas_of_gpu_machines(cloud: Cloud) -> None:
 
 
 def test_what_is_asked_for_is_open_until_the_owner_decides(cloud: Cloud) -> None:
-    asked = ask_for_more(cloud, read_quota(cloud, G, "on-demand"), 8)
+    asked = request_increase(cloud, read_quota(cloud, G, "on-demand"), 8)
     assert (asked.made, asked.request.status) == (True, "PENDING")
-    assert not ask_for_more(cloud, read_quota(cloud, G, "on-demand"), 8).made
+    assert not request_increase(cloud, read_quota(cloud, G, "on-demand"), 8).made
     assert not [each for each in requests(cloud, P) if each.is_open]
     decide(L_DB2E81BA=8)
     assert read_quota(cloud, G, "on-demand").vcpus == 8
     assert [each.status for each in requests(cloud, G)][:1] == ["APPROVED"]
     with pytest.raises(RequestError, match="8 vCPUs already"):
-        ask_for_more(cloud, read_quota(cloud, G, "on-demand"), 8)
-    assert ask_for_more(cloud, read_quota(cloud, G, "on-demand"), 16).made
+        request_increase(cloud, read_quota(cloud, G, "on-demand"), 8)
+    assert request_increase(cloud, read_quota(cloud, G, "on-demand"), 16).made
     decide(L_DB2E81BA=12)
     assert [each.status for each in requests(cloud, G)][:2] == ["DENIED", "APPROVED"]
 

@@ -14,7 +14,7 @@ import pytest
 from invoke.exceptions import Exit
 
 from bake import catalog
-from bake.aws.failures import Failures, failures, forget_failures
+from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures
 from bake.cli.command import raise_for
 from bake.cli.views import github
 from bake.local import control, standin
@@ -65,7 +65,7 @@ def plant(kitchen: Kitchen) -> Iterator[Plant]:
     plant = Plant(kitchen)
     yield plant
     for name in plant.names:
-        forget_failures(plant.kitchen.cloud, name)
+        clear_failures(plant.kitchen.cloud, name)
     assert parameters() == []
 
 
@@ -174,10 +174,10 @@ def test_of_three_one_fails_and_the_others_are_baked(plant: Plant, witness: Witn
     assert plant.matrix() == ["bad"]
 
     # It works again, and nothing is remembered.
-    assert failures(plant.kitchen.cloud, "bad").count == 1
+    assert read_failures(plant.kitchen.cloud, "bad").count == 1
     witness.refused.clear()
     assert statuses(plant.rebuild())["bad"] == "baked"
-    assert failures(plant.kitchen.cloud, "bad") == Failures()
+    assert read_failures(plant.kitchen.cloud, "bad") == RecipeFailures()
 
 
 def test_what_keeps_failing_is_given_up_until_it_is_asked_for_or_changes(

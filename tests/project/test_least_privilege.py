@@ -25,17 +25,16 @@ from bake.aws.checkpoint import (
     wait_until_completed,
 )
 from bake.aws.client.session import Cloud, enabled_regions
-from bake.aws.failures import forget_failures, note_failure
 from bake.aws.image import create_image, delete_image, deregister_image
 from bake.aws.image_copy import copy_image
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
 from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.lease import Lease, lease
-from bake.aws.machine import console_output, end, start, stop, tag, terminate
-from bake.aws.price import on_demand, refusals, spot
-from bake.aws.quota import ask_for_more, read_quota
-from bake.aws.reap import find
-from bake.aws.reap import remove as remove_remains
+from bake.aws.machine import console_output, start, stop, tag, terminate, terminate_all
+from bake.aws.price import on_demand, price_errors, spot
+from bake.aws.quota import read_quota, request_increase
+from bake.aws.reap import find_orphans, remove_orphans
+from bake.aws.recipe_failures import clear_failures, record_failure
 from bake.aws.reservation import find_reservation
 from bake.aws.security_group import (
     create_security_group,
@@ -78,20 +77,22 @@ def live(account: Account) -> None:
     on_demand(cloud, ["g4dn.xlarge"])
     spot(cloud, ground.placements)
     quota = read_quota(cloud, "L-DB2E81BA", "on-demand")
-    ask_for_more(cloud, quota, quota.vcpus + 4)
-    told = [str(each) for each in (*ground.warnings, *(f"{e}: {e.code}" for e in refusals(cloud)))]
+    request_increase(cloud, quota, quota.vcpus + 4)
+    told = [
+        str(each) for each in (*ground.warnings, *(f"{e}: {e.code}" for e in price_errors(cloud)))
+    ]
     if told:
         raise AssertionError("\n".join(told))
     # What needs nothing that was made before comes first, so that most lives are short.
     reap(account, cloud)
     launch_and_end(account, cloud, ground)
     run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
-    note_failure(cloud, run, "identity", "It failed before.")
+    record_failure(cloud, run, "identity", "It failed before.")
     with lease(cloud, run, DIGEST, found=lambda: None) as held:
         assert isinstance(held, Lease)
         image, checkpoint = bake(cloud, run, ground)
         held.renew()
-    forget_failures(cloud, "mxnet-cu101")
+    clear_failures(cloud, "mxnet-cu101")
     later = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
     with as_image(cloud, later, checkpoint, ground.base_image) as image_id:
         resume(cloud, later, ground, image_id)
@@ -219,11 +220,11 @@ def reap(account: Account, cloud: Cloud) -> None:
     request.instance.terminate()  # moto starts one at once, EC2 when there is room
     account.aws.at_first |= account.aws.remains() - before
     assert REGION in enabled_regions(cloud)
-    removals = remove_remains(cloud, find(cloud))
-    left = [str(each.left) for each in removals if each.left]
+    removals = remove_orphans(cloud, find_orphans(cloud))
+    left = [str(each.leftover) for each in removals if each.leftover]
     if left:
         raise AssertionError("\n".join(left))
-    assert {each.remains.kind for each in removals} == {"volume", "spot request"}
+    assert {each.orphan.kind for each in removals} == {"volume", "spot request"}
 
 
 # Under the policy, and under less ----------------------------------------------------------------
@@ -311,11 +312,11 @@ def test_what_is_gone_is_gone_under_the_policy_too(account: Account) -> None:
     owner.ec2("DeleteSnapshot", SnapshotId=checkpoint.snapshot_id)
     assert not delete_checkpoint(cloud, checkpoint)
     assert deregister_image(cloud, image.image_id) is None
-    delete_snapshot(cloud, checkpoint.snapshot_id, patience_s=0)
-    delete_security_group(cloud, "sg-0123456789abcdef0", patience_s=0)
+    delete_snapshot(cloud, checkpoint.snapshot_id, unknown_for_s=0)
+    delete_security_group(cloud, "sg-0123456789abcdef0", unknown_for_s=0)
     delete_key_pair(cloud, "never-made")
     account.aws.forget_instances()
-    end(cloud, ["i-0123456789abcdef0"])
+    terminate_all(cloud, ["i-0123456789abcdef0"])
     assert cloud.leftovers == []
     assert "ec2:DeleteKeyPair" in {need.action for need in account.needed}
 
@@ -335,6 +336,6 @@ def test_a_machine_that_has_ended_and_lost_its_tags_has_ended(account: Account) 
     cloud, owner = account.cloud(), account.aws.cloud
     order = account.aws.order("k", "sg-1")
     machine = run_machine(owner, account.aws.run, order, [account.aws.placement()])
-    end(owner, [machine.instance_id])
+    terminate_all(owner, [machine.instance_id])
     ec2_backends[ACCOUNT][REGION].tags.pop(machine.instance_id)
-    end(cloud, [machine.instance_id])
+    terminate_all(cloud, [machine.instance_id])

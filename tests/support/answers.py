@@ -27,7 +27,7 @@ from tests.support.environment import REPOSITORY
 from tests.support.hostile import KNOWN
 
 _SESSION = botocore.session.Session()
-_SOURCE = "".join(path.read_text() for path in Path(REPOSITORY, "bake", "aws").glob("*.py"))
+_SOURCE = "".join(path.read_text() for path in Path(REPOSITORY, "bake", "aws").rglob("*.py"))
 # What of an answer the code asks for; of all else, a little is there, too.
 _NAMED = set(re.findall(r"[\"']([A-Z][A-Za-z]+)[\"']", _SOURCE))
 

@@ -34,7 +34,7 @@ from moto.ec2.responses.amis import AmisResponse
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
 from bake.aws.launch import LaunchSpec
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.aws.tags import Run, new_run
 from bake.local.api.capacity_reservations import CapacityReservations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bake"]):
-    from bake.aws import holder, parameter, tags
+    from bake.aws import lease_holder, parameter, tags
     from bake.errors import BakeError
     from bake.plan import description, lock, script
     from bake.recipe import recipe
@@ -42,7 +42,7 @@ def tag_values(text: str) -> None:
     if time is not None and tags.moment(tags.rfc3339(time)) is None:
         raise AssertionError(text)
     tags.write_seconds(tags.read_seconds(text))
-    str(holder.read(text))
+    str(lease_holder.read(text))
     parameter.decode(text)
     description.read({"bake:plan:0": text})
 

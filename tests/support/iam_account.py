@@ -79,7 +79,7 @@ class Account:
 
     def cloud(self, region: str = REGION) -> Cloud:
         """As that user sees it."""
-        return self._clouds[region].apart()
+        return self._clouds[region].separate()
 
     def allows(self, documents: Any, need: Need) -> bool:
         self.needed.append(need)

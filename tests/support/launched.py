@@ -11,7 +11,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.launch import LaunchSpec, run_machine
 from bake.aws.machine import Machine, terminate
-from bake.aws.placement import find_placements
+from bake.aws.placement_search import find_placements
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import LOGIN_USER, new_run
 from bake.aws.user_data import user_data

@@ -29,7 +29,7 @@ class CloudTime:
         began = self._began
         return datetime.now(UTC) if began is None else began + _monotonic()
 
-    def hear(self, http_response: Any, **_: Any) -> None:
+    def observe(self, http_response: Any, **_: Any) -> None:
         """For botocore's event `after-call`, which tells of refusals too."""
         try:
             said = parsedate_to_datetime(http_response.headers["Date"])

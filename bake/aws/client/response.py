@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from bake.aws.tags import moment
+from bake.aws.tags import parse_time
 from bake.errors import NoAnswerError
 
 
@@ -28,12 +28,12 @@ class Response(dict[str, Any]):
             raise self.illegible(name)
         return self[name][0]
 
-    def moment(self, name: str) -> datetime:
+    def time(self, name: str) -> datetime:
         """Of a member that AWS writes as a text."""
-        time = moment(self[name])
-        if time is None:
+        found = parse_time(self[name])
+        if found is None:
             raise self.illegible(name)
-        return time
+        return found
 
     def illegible(self, name: str) -> NoAnswerError:
         """What was asked for may have happened all the same."""

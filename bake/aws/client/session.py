@@ -87,15 +87,15 @@ class Cloud:
         self._clients: dict[tuple[str, Config], Any] = {}
         self._making = threading.Lock()
 
-    def apart(self) -> Cloud:
+    def separate(self) -> Cloud:
         """The same account for another bake of this process, with leftovers of its own."""
         other = copy.copy(self)
         other.leftovers = []
         return other
 
-    def elsewhere(self, region: str) -> Cloud:
+    def in_region(self, region: str) -> Cloud:
         """The same account in another region, with leftovers of its own."""
-        other = self.apart()
+        other = self.separate()
         other.region = region
         other._clients = {}
         return other
@@ -118,7 +118,7 @@ class Cloud:
                 raise decoded(self.sts, found) from None
             raise
 
-    def ec2_at_once(self, operation: str, **params: Any) -> Response:
+    def ec2_once(self, operation: str, **params: Any) -> Response:
         """The same, asked once."""
         try:
             return _call(self._client("ec2", _AT_ONCE), operation, params)
@@ -180,7 +180,7 @@ def connect(
         if not session.region_name:
             raise NoRegionError()
         time = CloudTime()
-        session.events.register("after-call", time.hear)
+        session.events.register("after-call", time.observe)
         identity = _call(session.client("sts", config=_FIRST), "GetCallerIdentity", {})
     except CloudError as error:
         raise _no_access(error) from None

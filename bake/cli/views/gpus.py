@@ -7,8 +7,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from bake.aws.market import Market
-from bake.aws.quota import Asked, Quota, Request, quota_code
+from bake.aws.placement import Market
+from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest, quota_code
 from bake.catalog import Catalog, InstanceType
 from bake.cli.views.machines import show_unknown
 from bake.console.console import Console
@@ -149,7 +149,7 @@ def show_quotas(
     console: Console,
     catalog: Catalog,
     quotas: Mapping[str, Quota | CloudError],
-    requests: Mapping[str, Sequence[Request] | CloudError],
+    requests: Mapping[str, Sequence[QuotaRequest] | CloudError],
     now: datetime,
     machine: InstanceType | None,
     command: str,
@@ -188,7 +188,7 @@ def show_quotas(
 
 
 def _quota_row(
-    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError, now: datetime
+    code: str, quota: Quota | CloudError, asked: Sequence[QuotaRequest] | CloudError, now: datetime
 ) -> list[str]:
     request = "?" if isinstance(asked, CloudError) else _newest(asked, now)
     if isinstance(quota, CloudError):
@@ -197,7 +197,7 @@ def _quota_row(
 
 
 def _quota_document(
-    code: str, quota: Quota | CloudError, asked: Sequence[Request] | CloudError
+    code: str, quota: Quota | CloudError, asked: Sequence[QuotaRequest] | CloudError
 ) -> dict[str, Any]:
     """What could not be read is null."""
     known = {"code": code, "name": None, "vcpus": None, "used": None}
@@ -207,7 +207,9 @@ def _quota_document(
     }
 
 
-def show_asked(console: Console, asked: Asked, quota: Quota, machine: InstanceType) -> None:
+def show_asked(
+    console: Console, asked: IncreaseRequest, quota: Quota, machine: InstanceType
+) -> None:
     request = asked.request
     what = "Asked AWS that" if asked.made else "It is asked for already that"
     case = f", support case {request.case_id}" if request.case_id else ""
@@ -229,7 +231,7 @@ def _families(catalog: Catalog, code: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _newest(asked: Sequence[Request], now: datetime) -> str:
+def _newest(asked: Sequence[QuotaRequest], now: datetime) -> str:
     """The newest request, if it is open or AWS has said no."""
     if not asked or asked[0].status == "APPROVED":
         return "-"

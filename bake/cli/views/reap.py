@@ -51,7 +51,7 @@ def _rows(reaped: Reaped) -> list[list[str]]:
 
 def document(reaped: Reaped) -> dict[str, Any]:
     """For `reap --json`; `state` is found, removed or left."""
-    left = {r.remains: r.left for r in reaped.removals or ()}
+    left = {r.orphan: r.leftover for r in reaped.removals or ()}
     return {
         "region": reaped.region,
         "error": error_document(reaped.error),

@@ -14,7 +14,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up, note_leftovers, undo
 from bake.aws.image import Image
 from bake.aws.machine import Machine
-from bake.aws.market import Market
+from bake.aws.placement import Market
 from bake.aws.tags import new_run
 from bake.console.console import Console
 from bake.errors import BakeError, RequestError
@@ -79,7 +79,7 @@ def bench_image(
     own_key_pair(cloud, bench_run.run, None)  # now, and not by several of them at the same time
     several = len(instance_types) > 1
     consoles = {name: console.named(name) if several else console for name in instance_types}
-    clouds = {name: cloud.apart() for name in instance_types}
+    clouds = {name: cloud.separate() for name in instance_types}
     waiting, found = list(instance_types), dict[str, Measured]()
     try:
         with TaskGroup[str, Measured]() as group:

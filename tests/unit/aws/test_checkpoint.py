@@ -25,7 +25,6 @@ from bake import catalog as catalogs
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.checkpoint import (
     Checkpoint,
-    as_image,
     checkpoints,
     contents_digest,
     create_checkpoint,
@@ -39,10 +38,11 @@ from bake.aws.client.session import connect
 from bake.aws.image import find_image, images
 from bake.aws.key_pair import key_pair
 from bake.aws.launch import LaunchSpec, run_machine
-from bake.aws.machine import Machine, end
-from bake.aws.placement import find_placements
+from bake.aws.machine import Machine, terminate_all
+from bake.aws.placement_search import find_placements
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, new_run, read, read_seconds, write_seconds
+from bake.aws.temporary_image import temporary_image
 from bake.aws.user_data import user_data
 from bake.errors import CheckpointError, CloudError, MachineError
 from bake.local.machines.os_images import STAND_IN_OWNER
@@ -368,7 +368,7 @@ def test_an_image_of_a_checkpoint_is_what_its_base_image_is(aws: Aws) -> None:
     base = replace(a_base_image(aws), boot_mode="uefi-preferred", ena=True, sriov="simple")
     base = replace(base, tpm="v2.0")
     taken = take(aws)
-    with as_image(aws.cloud, aws.run, taken, base) as image_id:
+    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
         found = find_image(aws.cloud, image_id)
         assert found
         assert found.tags == aws.run.temporary()
@@ -411,7 +411,7 @@ def test_a_base_image_says_its_flags_in_ec2s_words(aws: Aws) -> None:
 
 def test_flags_that_the_base_image_lacks_are_not_asked_for(aws: Aws) -> None:
     base = replace(a_base_image(aws), boot_mode=None, ena=False, sriov=None)
-    with as_image(aws.cloud, aws.run, take(aws), base):
+    with temporary_image(aws.cloud, aws.run, take(aws).snapshot_id, base):
         pass
     [request] = aws.params("RegisterImage")
     assert not {"BootMode", "EnaSupport", "SriovNetSupport", "TpmSupport"} & request.keys()
@@ -420,7 +420,10 @@ def test_flags_that_the_base_image_lacks_are_not_asked_for(aws: Aws) -> None:
 def test_a_checkpoint_that_is_gone_asks_for_another_start_point(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     delete_checkpoint(aws.cloud, taken)
-    with pytest.raises(CheckpointError) as caught, as_image(aws.cloud, aws.run, taken, base):
+    with (
+        pytest.raises(CheckpointError) as caught,
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
+    ):
         pytest.fail("there is nothing to start from")
     assert caught.value.code == "InvalidSnapshot.NotFound"
     assert "base image" in caught.value.hint
@@ -431,14 +434,20 @@ def test_a_checkpoint_that_is_gone_asks_for_another_start_point(aws: Aws) -> Non
 def test_a_checkpoint_that_is_not_completed_cannot_be_used_yet(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     ec2_backends[ACCOUNT][REGION].snapshots[taken.snapshot_id].status = "pending"
-    with pytest.raises(CheckpointError), as_image(aws.cloud, aws.run, taken, base):
+    with (
+        pytest.raises(CheckpointError),
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
+    ):
         pytest.fail("it is pending")
 
 
 def test_a_refusal_that_no_other_checkpoint_would_change_is_said(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("RegisterImage", "UnauthorizedOperation")
-    with pytest.raises(CloudError) as caught, as_image(aws.cloud, aws.run, taken, base):
+    with (
+        pytest.raises(CloudError) as caught,
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
+    ):
         pytest.fail("refused")
     assert not isinstance(caught.value, CheckpointError)
     assert "ec2:RegisterImage" in caught.value.hint
@@ -453,7 +462,10 @@ def test_an_image_that_fails_is_deregistered(aws: Aws) -> None:
             image.update(State="failed", StateReason=reason)
 
     aws.alter("DescribeImages", fail)
-    with pytest.raises(CheckpointError) as caught, as_image(aws.cloud, aws.run, taken, base):
+    with (
+        pytest.raises(CheckpointError) as caught,
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
+    ):
         pytest.fail("it failed")
     assert caught.value.reason == "The disk has no boot sector"
     assert aws.remains() == {taken.snapshot_id}
@@ -462,7 +474,7 @@ def test_an_image_that_fails_is_deregistered(aws: Aws) -> None:
 def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("DescribeImages", "InvalidAMIID.NotFound", times=3)
-    with as_image(aws.cloud, aws.run, taken, base) as image_id:
+    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
         assert len(aws.slept) == 3
         aws.refuse("DeregisterImage", "InvalidAMIID.Unavailable", times=2)
     assert image_id not in aws.remains()
@@ -475,7 +487,7 @@ def test_a_registration_that_was_cut_off_leaves_no_image(aws: Aws, error: BaseEx
     aws.alter("DescribeImages", lambda answer: answer.update(Images=[]), times=4)
     with (
         pytest.raises((KeyboardInterrupt, CloudError)),
-        as_image(aws.cloud, aws.run, taken, base),
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
     ):
         pytest.fail("it was cut off")
     assert "RegisterImage" in aws.sent
@@ -489,14 +501,17 @@ def test_a_repeated_registration_that_meets_its_own_work_takes_it(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     base, taken = a_base_image(aws), take(aws)
     aws.lose_answer("RegisterImage")
-    with as_image(aws.cloud, aws.run, taken, base):
+    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base):
         assert aws.sent.count("RegisterImage") == 2
     assert aws.remains() == {taken.snapshot_id}
 
 
 def test_the_work_s_error_comes_out_and_the_image_goes(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
-    with pytest.raises(MachineError, match="ended"), as_image(aws.cloud, aws.run, taken, base):
+    with (
+        pytest.raises(MachineError, match="ended"),
+        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
+    ):
         raise MachineError("it ended")
     assert aws.remains() == {taken.snapshot_id}
 
@@ -504,7 +519,7 @@ def test_the_work_s_error_comes_out_and_the_image_goes(aws: Aws) -> None:
 def test_an_image_that_stays_is_named(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("DeregisterImage", "UnauthorizedOperation")
-    with as_image(aws.cloud, aws.run, taken, base) as image_id:
+    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
         pass
     [leftover] = aws.cloud.leftovers
     assert leftover.command == f"aws ec2 deregister-image --region us-east-1 --image-id {image_id}"
@@ -557,7 +572,7 @@ def test_other_recipes_checkpoints_and_other_snapshots_stay(aws: Aws) -> None:
 
 def test_one_from_which_a_machine_is_being_started_is_left(aws: Aws) -> None:
     base, (first, second) = a_base_image(aws), some(aws, 2)
-    with as_image(aws.cloud, aws.run, second, base):
+    with temporary_image(aws.cloud, aws.run, second.snapshot_id, base):
         assert ids(prune(aws.cloud, "mxnet-cu101", keep=0, now=NOW)) == [first.snapshot_id]
     assert aws.cloud.leftovers == []
     assert snapshots(aws) == {second.snapshot_id}
@@ -745,7 +760,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
             tags=run.temporary() | {LOGIN_USER: os_image.ssh_user},
         )
         machine = run_machine(cloud, new_run("mxnet-cu101"), order, places)
-        stack.callback(end, cloud, [machine.instance_id])
+        stack.callback(terminate_all, cloud, [machine.instance_id])
         connection = wait_until_reached(
             cloud,
             machine,
@@ -785,7 +800,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
         connection.run("echo after | sudo tee /opt/after && sync")
         assert done in checkpoints(cloud, "mxnet-cu101")
         before = ids(prune(cloud, "no-such-recipe", keep=0))
-        with as_image(cloud, run, done, base) as image_id:
+        with temporary_image(cloud, run, done.snapshot_id, base) as image_id:
             registered = find_image(cloud, image_id)
             assert registered
             assert (registered.size_gb, registered.boot_mode) == (64, base.boot_mode)

@@ -261,7 +261,7 @@ def test_no_room_that_ec2_finds_out_after_it_has_said_yes_is_answered_by_the_nex
         aws.run,
         order,
         placements,
-        on_refusal=lambda place, error: refused.append(f"{place.zone} {error.code}"),
+        on_no_capacity=lambda place, error: refused.append(f"{place.zone} {error.code}"),
     )
     assert machine.zone == REGION + "b"
     assert refused == [f"{REGION}a Server.InsufficientInstanceCapacity"]

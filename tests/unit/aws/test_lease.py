@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bake import threads
-from bake.aws import holder, parameter
+from bake.aws import lease_holder, parameter
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
 from bake.aws.lease import RENEW_S, TAKEOVER_S, Lease, lease
@@ -59,7 +59,7 @@ class Computer:
     def __init__(self, aws: Aws, during: Callable[[float], None] = lambda now: None) -> None:
         self.now = 1000.0
         self.slept: list[float] = []
-        self.cloud = aws.cloud.apart()
+        self.cloud = aws.cloud.separate()
         self.cloud.clock = Clock(lambda: self.now, self.sleep)
         self.during = during
 
@@ -71,7 +71,7 @@ class Computer:
 
 def killed(aws: Aws, run: Run | None = None) -> Lease:
     """A lease whose holder does nothing any more."""
-    first = Lease(aws.cloud.apart(), run or a_run(), DIGEST)
+    first = Lease(aws.cloud.separate(), run or a_run(), DIGEST)
     assert first.wait(nothing, pytest.fail) is None
     return first
 
@@ -200,11 +200,13 @@ def test_a_process_of_this_computer_that_has_ended_is_not_waited_for(
             there.setattr(os, "getpid", lambda: child.pid)
             killed(aws)
         (one,) = parameter.below(aws.cloud, PATH)
-        assert not holder.read(one.value).has_ended()
+        assert not lease_holder.read(one.value).has_ended()
         child.kill()
-        while holder._stat(child.pid)[0] != "Z":
+        while lease_holder._stat(child.pid)[0] != "Z":
             time.sleep(0.01)
-        assert holder.read(one.value).has_ended()  # as long as nobody has asked for its status
+        assert lease_holder.read(
+            one.value
+        ).has_ended()  # as long as nobody has asked for its status
     other = Computer(aws)
     with lease(other.cloud, a_run(), DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
@@ -227,8 +229,8 @@ def test_a_process_of_this_computer_that_has_ended_is_not_waited_for(
 def test_only_a_process_of_this_boot_and_namespace_is_known_to_have_ended(
     change: Callable[..., list[str]], ended: bool
 ) -> None:
-    process = holder.this_process(a_run(), datetime.now(UTC)).process
-    assert holder._has_ended(" ".join(change(*process.split(" ")))) is ended
+    process = lease_holder.this_process(a_run(), datetime.now(UTC)).process
+    assert lease_holder._has_ended(" ".join(change(*process.split(" ")))) is ended
 
 
 def test_an_image_that_was_there_after_all_is_the_answer_and_the_lease_is_given_back(
@@ -259,7 +261,7 @@ def test_who_was_overtaken_learns_it_while_working_and_when_leaving(aws: Aws) ->
     held = lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01)
     with pytest.raises(LeaseError), held as ours:
         assert isinstance(ours, Lease)
-        note = holder.this_process(a_run(), datetime.now(UTC)).note(0)
+        note = lease_holder.this_process(a_run(), datetime.now(UTC)).note(0)
         parameter.create(aws.cloud, f"{PATH}/2", note, {})
         until = time.monotonic() + 10
         with pytest.raises(LeaseError):
@@ -371,7 +373,7 @@ def test_a_note_that_nobody_can_read_is_waited_for_as_any_other(aws: Aws) -> Non
 
 def test_waiting_can_be_called_off(aws: Aws) -> None:
     first = killed(aws)
-    cloud = aws.cloud.apart()
+    cloud = aws.cloud.separate()
     cloud.clock = Clock()
     waiting = threading.Event()
 
@@ -401,7 +403,7 @@ class Actor(threading.Thread):
 
     def __init__(self, aws: Aws, now: Callable[[], float], crashes: bool) -> None:
         super().__init__(daemon=True)
-        self.cloud = aws.cloud.apart()
+        self.cloud = aws.cloud.separate()
         self.cloud.clock = Clock(now, lambda seconds: None)
         self.cloud.ssm = self._ssm  # type: ignore[method-assign]
         self._call = aws.cloud.ssm
@@ -550,13 +552,13 @@ def test_a_slow_holder_whose_renewal_crosses_the_takeover_learns_it_at_once(aws:
 HOLD = """
 import sys, time
 from datetime import UTC, datetime, timedelta
-from bake.aws import holder
+from bake.aws import lease_holder
 from bake.aws.lease import Lease, lease
 from bake.aws.client.session import connect
 from bake.aws.tags import new_run
 elsewhere, takeover_s = sys.argv[1] == "elsewhere", float(sys.argv[2])
 if elsewhere:
-    holder._here = lambda: "another-computer pid:[1]"
+    lease_holder._here = lambda: "another-computer pid:[1]"
 run = new_run("mxnet-cu101", lifetime=timedelta(hours=1))
 told = lambda text: print("waits", text, flush=True)
 with lease(connect(), run, "e" * 64, found=lambda: None, on_wait=told,

@@ -13,11 +13,11 @@ from botocore.stub import ANY, Stubber
 
 from bake.aws.client import session as sessions
 from bake.aws.client.session import Cloud
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.aws.price import (
     on_demand,
+    price_errors,
     prices,
-    refusals,
     snapshot_price,
     spot,
     spot_by_zone,
@@ -165,7 +165,7 @@ def test_a_machine_costs_what_the_price_list_says(cloud: Cloud, pricing: Stubber
         "get_products", answer(machine("0.5870000000")), asked_machine("g4dn.xlarge")
     )
     assert on_demand(cloud, ["g4dn.xlarge"]) == {"g4dn.xlarge": 0.587}
-    assert refusals(cloud) == []
+    assert price_errors(cloud) == []
 
 
 def any_machine(*instance_types: str) -> Json:
@@ -204,7 +204,7 @@ def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None
     pricing.add_response("get_products", answer(machine("0.5870000000")))
     events = cloud._client("pricing", sessions._PRICING).meta.events
     events.register("before-parameter-build", lambda **_: time.sleep(0.05))
-    clouds = [cloud.apart() for _ in range(8)]
+    clouds = [cloud.separate() for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda each: on_demand(each, ["g4dn.xlarge"]), clouds))
     assert found == [{"g4dn.xlarge": 0.587}] * 8
@@ -243,7 +243,7 @@ def test_a_machine_that_is_not_sold_so_has_no_price(
 ) -> None:
     pricing.add_response("get_products", answer(*documents))
     assert on_demand(cloud, ["p6-b300.48xlarge"]) == {"p6-b300.48xlarge": None}
-    assert refusals(cloud) == []
+    assert price_errors(cloud) == []
 
 
 # ---- spot
@@ -343,7 +343,7 @@ def test_a_volume_that_costs_more_than_its_gigabytes_has_no_price(
     assert volume_price(cloud, kind) is None
 
 
-# ---- refusals
+# ---- price_errors
 
 
 def test_a_refusal_leaves_prices_unknown_and_is_kept(cloud: Cloud, pricing: Stubber) -> None:
@@ -358,7 +358,7 @@ def test_a_refusal_leaves_prices_unknown_and_is_kept(cloud: Cloud, pricing: Stub
     }
     assert snapshot_price(cloud) is None
     assert volume_price(cloud) is None
-    (refusal,) = refusals(cloud)
+    (refusal,) = price_errors(cloud)
     assert refusal.code == "AccessDeniedException"
     assert "pricing:GetProducts" in refusal.hint
 
@@ -370,13 +370,13 @@ def test_a_refusal_of_one_service_is_none_of_the_other(
     pricing.add_response("get_products", answer(machine("0.5870000000")))
     places = [at("a"), at("a", market="on-demand")]
     assert list(prices(cloud, places).values()) == [None, 0.587]
-    assert [refusal.code for refusal in refusals(cloud)] == ["UnauthorizedOperation"]
+    assert [refusal.code for refusal in price_errors(cloud)] == ["UnauthorizedOperation"]
 
 
 def test_no_network_is_a_refusal_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", "http://127.0.0.1:1")
     assert volume_price(cloud) is None
-    assert [refusal.code for refusal in refusals(cloud)] == ["EndpointConnectionError"]
+    assert [refusal.code for refusal in price_errors(cloud)] == ["EndpointConnectionError"]
 
 
 def test_the_price_list_is_asked_where_it_answers(cloud: Cloud) -> None:

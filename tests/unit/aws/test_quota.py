@@ -9,11 +9,11 @@ import pytest
 from bake.aws.launch import run_machine
 from bake.aws.quota import (
     Quota,
-    ask_for_more,
     gpu_quotas,
     quota_code,
     read_quota,
     read_quotas,
+    request_increase,
     requests,
 )
 from bake.errors import CloudError, NoAnswerError, RequestError
@@ -63,7 +63,7 @@ def test_none_are_not_asked_about(aws: Aws) -> None:
 
 def test_more_is_asked_for(aws: Aws) -> None:
     aws.quotas[G] = 0
-    asked = ask_for_more(aws.cloud, g_quota(aws), 8)
+    asked = request_increase(aws.cloud, g_quota(aws), 8)
     assert asked.made
     assert (asked.request.vcpus, asked.request.status) == (8, "PENDING")
     [sent] = aws.requests
@@ -74,32 +74,32 @@ def test_more_is_asked_for(aws: Aws) -> None:
 @pytest.mark.parametrize("vcpus", [64, 8])
 def test_what_is_no_more_is_not_asked_for(aws: Aws, vcpus: int) -> None:
     with pytest.raises(RequestError, match="is 64 vCPUs already"):
-        ask_for_more(aws.cloud, g_quota(aws), vcpus)
+        request_increase(aws.cloud, g_quota(aws), vcpus)
     assert aws.requests == []
 
 
 @pytest.mark.parametrize("wanted", [70, 96])
 def test_a_request_that_is_open_is_not_made_twice(aws: Aws, wanted: int) -> None:
-    first = ask_for_more(aws.cloud, g_quota(aws), 96)
-    second = ask_for_more(aws.cloud, g_quota(aws), wanted)
+    first = request_increase(aws.cloud, g_quota(aws), 96)
+    second = request_increase(aws.cloud, g_quota(aws), wanted)
     assert (second.request, second.made) == (first.request, False)
     assert len(aws.requests) == 1
 
 
 def test_an_open_request_for_less_is_in_the_way(aws: Aws) -> None:
-    ask_for_more(aws.cloud, g_quota(aws), 70)
+    request_increase(aws.cloud, g_quota(aws), 70)
     aws.requests[0] |= {"Status": "CASE_OPENED", "CaseId": "1234567890"}
     with pytest.raises(RequestError, match=r"70 vCPUs .*support case 1234567890") as caught:
-        ask_for_more(aws.cloud, g_quota(aws), 96)
+        request_increase(aws.cloud, g_quota(aws), 96)
     assert "in that case" in caught.value.hint
     assert len(aws.requests) == 1
 
 
 @pytest.mark.parametrize("status", ["APPROVED", "DENIED", "CASE_CLOSED", "NOT_APPROVED"])
 def test_one_that_was_decided_is_not(aws: Aws, status: str) -> None:
-    ask_for_more(aws.cloud, g_quota(aws), 70)
+    request_increase(aws.cloud, g_quota(aws), 70)
     aws.requests[0]["Status"] = status
-    assert ask_for_more(aws.cloud, g_quota(aws), 96).made
+    assert request_increase(aws.cloud, g_quota(aws), 96).made
     assert [each.vcpus for each in requests(aws.cloud, G)] == [96, 70]
 
 
@@ -109,9 +109,9 @@ def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
     code = "ResourceAlreadyExistsException"
     aws.refuse("RequestServiceQuotaIncrease", code, "Only one.", times=1)
     with pytest.raises(CloudError) as caught:
-        ask_for_more(aws.cloud, quota, 96)
+        request_increase(aws.cloud, quota, 96)
     assert (caught.value.code, caught.value.reason) == (code, "Only one.")
-    ask_for_more(aws.cloud, quota, 96)
+    request_increase(aws.cloud, quota, 96)
     looked = []
 
     def at_first_nothing(answer: dict[str, object]) -> None:
@@ -125,7 +125,7 @@ def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
     )
     aws.cloud._clients.clear()
     aws.refuse("RequestServiceQuotaIncrease", code, "Only one.", times=1)
-    asked = ask_for_more(aws.cloud, quota, 96)
+    asked = request_increase(aws.cloud, quota, 96)
     assert (asked.made, asked.request.id, len(looked)) == (False, "request-0", 2)
 
 
@@ -143,7 +143,7 @@ def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
 def test_a_refusal_is_said_in_words(aws: Aws, code: str, says: str) -> None:
     aws.refuse("RequestServiceQuotaIncrease", code, "Because.")
     with pytest.raises(CloudError) as caught:
-        ask_for_more(aws.cloud, g_quota(aws), 96)
+        request_increase(aws.cloud, g_quota(aws), 96)
     assert says in caught.value.message
     assert G in caught.value.message
     assert (caught.value.code, caught.value.reason) == (code, "Because.")
@@ -156,5 +156,5 @@ def test_an_answer_that_is_none_is_no_request(aws: Aws) -> None:
         lambda parsed, **_: parsed.pop("RequestedQuota"),
     )
     with pytest.raises(NoAnswerError, match="RequestedQuota"):
-        ask_for_more(aws.cloud, g_quota(aws), 96)
-    assert ask_for_more(aws.cloud, g_quota(aws), 96).made is False
+        request_increase(aws.cloud, g_quota(aws), 96)
+    assert request_increase(aws.cloud, g_quota(aws), 96).made is False

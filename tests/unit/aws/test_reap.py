@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from moto.ec2.models import ec2_backends
 from moto.ec2.responses.amis import AmisResponse
 
-from bake.aws import holder, parameter
+from bake.aws import lease_holder, parameter
 from bake.aws.checkpoint import create_checkpoint
 from bake.aws.client.session import connect
 from bake.aws.image import create_image
@@ -26,9 +26,9 @@ from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
 from bake.aws.lease import Lease
 from bake.aws.machine import Machine
-from bake.aws.orphans import KINDS, Orphan, Orphans
-from bake.aws.reap import find, judge, remove
-from bake.aws.runs import SILENT, Claim
+from bake.aws.orphans import KINDS, Candidate, Orphan
+from bake.aws.reap import find_orphans, judge, remove_orphans
+from bake.aws.run_state import SILENT, RunState
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import Run, began, new_run, specifications
 from bake.errors import CloudError
@@ -70,12 +70,12 @@ def ended() -> str:
     """A process of this computer that is no more."""
     with subprocess.Popen(["true"]) as child:
         pass
-    return f"{holder._here()} {child.pid} 1"
+    return f"{lease_holder._here()} {child.pid} 1"
 
 
 def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:
     """As a run has it that was killed, or that works in that process."""
-    ours = Lease(aws.cloud.apart(), run, digest)
+    ours = Lease(aws.cloud.separate(), run, digest)
     ours._holder = replace(ours._holder, process=process)
     assert ours.wait(lambda: None, pytest.fail) is None
     return ours
@@ -156,8 +156,8 @@ def left(aws: Aws) -> set[str]:
     return aws.remains() | names | set(backend().spot_instance_requests)
 
 
-def kinds(remains: list[Orphans]) -> list[str]:
-    return [each.kind for each in remains]
+def kinds(orphans: list[Orphan]) -> list[str]:
+    return [each.kind for each in orphans]
 
 
 def later(aws: Aws, **more: float) -> None:
@@ -173,8 +173,8 @@ def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
     lease(aws, run, ended())
     everything(aws, run)
     later(aws, minutes=2)
-    remains = find(aws.cloud)
-    assert kinds(remains) == [
+    orphans = find_orphans(aws.cloud)
+    assert kinds(orphans) == [
         "spot request",
         *["image"] * 2,
         "machine",
@@ -184,15 +184,17 @@ def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
         "snapshot",
         "lease",
     ]
-    assert {(each.run, each.recipe, each.region) for each in remains} == {
+    assert {(each.run, each.recipe, each.region) for each in orphans} == {
         (run.id, "mxnet-cu101", REGION)
     }
-    assert all(each.why and each.made_at for each in remains)
-    assert [removal.left for removal in remove(aws.cloud, remains)] == [None] * len(remains)
+    assert all(each.why and each.made_at for each in orphans)
+    assert [removal.leftover for removal in remove_orphans(aws.cloud, orphans)] == [None] * len(
+        orphans
+    )
     kept = {each for each in left(aws) if each.startswith("snap-")}
     assert left(aws) == kept
     assert len(kept) == 1, "its checkpoint, from which the next one starts"
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
     assert aws.cloud.leftovers == []
 
 
@@ -201,9 +203,9 @@ def test_machines_end_before_what_they_use_goes(aws: Aws) -> None:
     lease(aws, run, ended())
     everything(aws, run)
     later(aws, minutes=2)
-    remains = find(aws.cloud)
+    orphans = find_orphans(aws.cloud)
     before = len(aws.calls)
-    remove(aws.cloud, remains)
+    remove_orphans(aws.cloud, orphans)
     order = [name for name, _ in aws.calls[before:] if not name.startswith("Describe")]
     assert order[0] == "CancelSpotInstanceRequests"
     assert sorted(order[1:4]) == ["DeleteSnapshot", "DeregisterImage", "DeregisterImage"]
@@ -224,7 +226,7 @@ def test_a_run_whose_process_has_ended_is_dead(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     a_builder(aws, run)
-    [machine, *_] = find(aws.cloud)
+    [machine, *_] = find_orphans(aws.cloud)
     assert machine.why == "its run is dead: its process on this computer has ended"
 
 
@@ -233,11 +235,11 @@ def test_a_run_that_was_not_heard_of_for_longer_than_a_waiter_waits_is_dead(aws:
     lease(aws, run, ELSEWHERE)
     a_builder(aws, run)
     later(aws, seconds=SILENT.total_seconds() - 5)
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
     later(aws, seconds=SILENT.total_seconds() + 5)
-    remains = find(aws.cloud)
-    assert kinds(remains) == ["machine", "security group", "key pair", "lease"]
-    assert remains[0].why == "its run is dead: not heard of for 4 min"
+    orphans = find_orphans(aws.cloud)
+    assert kinds(orphans) == ["machine", "security group", "key pair", "lease"]
+    assert orphans[0].why == "its run is dead: it has not renewed its lease for 4 min"
 
 
 def test_a_run_from_which_another_has_taken_over_is_dead(aws: Aws) -> None:
@@ -247,22 +249,22 @@ def test_a_run_from_which_another_has_taken_over_is_dead(aws: Aws) -> None:
     note = replace(taken._holder, run=second.id, token="another").note(0)
     parameter.create(aws.cloud, f"{taken.path}/2", note, second.temporary())
     a_builder(aws, second)
-    remains = find(aws.cloud)
-    assert {each.run for each in remains} == {first.id}
-    assert remains[0].why == f"its run is dead: run {second.id} has taken over"
+    orphans = find_orphans(aws.cloud)
+    assert {each.run for each in orphans} == {first.id}
+    assert orphans[0].why == f"its run is dead: run {second.id} has taken over"
 
 
 def test_who_takes_over_knows_who_is_dead_when_nothing_else_says_so(aws: Aws) -> None:
     first, second = a_run(aws), a_run(aws)
     lease(aws, first, ended())
     a_builder(aws, first)
-    ours = lease(aws, second, holder._this_process())
+    ours = lease(aws, second, lease_holder._this_process())
     assert ours.dead == {first.id}
     a_builder(aws, second)
-    assert find(aws.cloud) == []
-    remains = find(aws.cloud, recipe="mxnet-cu101", dead=ours.dead, leases=False)
-    assert {each.run for each in remains} == {first.id}
-    assert [removal.left for removal in remove(aws.cloud, remains)] == [None] * 3
+    assert find_orphans(aws.cloud) == []
+    orphans = find_orphans(aws.cloud, recipe="mxnet-cu101", dead=ours.dead, leases=False)
+    assert {each.run for each in orphans} == {first.id}
+    assert [removal.leftover for removal in remove_orphans(aws.cloud, orphans)] == [None] * 3
     ours.check()
 
 
@@ -271,11 +273,11 @@ def test_a_run_without_a_lease_has_its_time(aws: Aws) -> None:
     run = a_run(aws, ends_in=timedelta(hours=4))
     a_builder(aws, run)
     later(aws, hours=3, minutes=59)
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
     later(aws, hours=4, minutes=1)
-    remains = find(aws.cloud)
-    assert kinds(remains) == ["machine", "security group", "key pair"]
-    assert remains[0].why.startswith("its time was up on ")
+    orphans = find_orphans(aws.cloud)
+    assert kinds(orphans) == ["machine", "security group", "key pair"]
+    assert orphans[0].why.startswith("it expired on ")
 
 
 def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) -> None:
@@ -283,9 +285,9 @@ def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) ->
     aws.cloud.ec2("TerminateInstances", InstanceIds=[a_builder(aws, run).instance_id])
     aws.cloud.ec2("DeleteKeyPair", KeyName=f"bake-{run.id}")
     later(aws, hours=5)
-    remains = find(aws.cloud)
-    assert kinds(remains) == ["security group"]
-    remove(aws.cloud, remains)
+    orphans = find_orphans(aws.cloud)
+    assert kinds(orphans) == ["security group"]
+    remove_orphans(aws.cloud, orphans)
     assert {each for each in aws.remains() if not each.startswith(("vol-", "eni-"))} == set()
 
 
@@ -301,7 +303,7 @@ def test_a_clock_that_is_two_hours_wrong_here_changes_nothing(aws: Aws, wrong: t
     lease(aws, theirs, ELSEWHERE)
     aws.alter("GetParametersByPath", partial(shift_renewal, by=wrong))  # by AWS's clock
     a_checkpoint(aws, ours, a_builder(aws, ours), timedelta(hours=1))
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
 
 
 def shift_renewal(answer: dict[str, Any], by: timedelta) -> None:
@@ -316,9 +318,9 @@ def test_what_is_of_a_live_run_is_left_whatever_its_time_says(aws: Aws) -> None:
     run = a_run(aws, ends_in=timedelta(minutes=1))
     everything(aws, run)
     later(aws, minutes=2)
-    lease(aws, run, holder._this_process())
+    lease(aws, run, lease_holder._this_process())
     aws.alter("GetParametersByPath", partial(shift_renewal, by=timedelta(minutes=2)))
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
 
 
 def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
@@ -342,10 +344,10 @@ def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
     # A backup of the machine's disk, to which its tags were copied.
     copied = specifications(tags, "snapshot")
     aws.cloud.ec2("CreateSnapshot", VolumeId=machine.root_volume_id, TagSpecifications=copied)
-    note = holder.this_process(other, aws.cloud.now()).note(0).replace(other.id, "")
+    note = lease_holder.this_process(other, aws.cloud.now()).note(0).replace(other.id, "")
     parameter.create(aws.cloud, "/bake/lease/by-hand/1", note, {})
     later(aws, days=3650)
-    assert kinds(find(aws.cloud)) == ["lease"], "the dead run's own"
+    assert kinds(find_orphans(aws.cloud)) == ["lease"], "the dead run's own"
 
 
 def test_a_checkpoint_is_left_until_its_time_also_a_dead_runs(aws: Aws) -> None:
@@ -356,23 +358,23 @@ def test_a_checkpoint_is_left_until_its_time_also_a_dead_runs(aws: Aws) -> None:
     a_checkpoint(aws, run, machine)
     broken = a_checkpoint(aws, run, machine)
     backend().snapshots[broken].status = "error"
-    remains = find(aws.cloud)
-    assert [each.id for each in remains if each.kind == "checkpoint"] == [broken]
-    remove(aws.cloud, remains)
+    orphans = find_orphans(aws.cloud)
+    assert [each.id for each in orphans if each.kind == "checkpoint"] == [broken]
+    remove_orphans(aws.cloud, orphans)
     later(aws, hours=2)
-    assert find(aws.cloud, recipe="another") == []
-    assert [each.id for each in find(aws.cloud)] == [soon]
+    assert find_orphans(aws.cloud, recipe="another") == []
+    assert [each.id for each in find_orphans(aws.cloud)] == [soon]
 
 
 def test_a_checkpoint_from_which_a_live_run_starts_is_left(aws: Aws) -> None:
     run = a_run(aws)
     machine = a_builder(aws, run)
-    lease(aws, run, holder._this_process())
+    lease(aws, run, lease_holder._this_process())
     old = a_run(aws)
     registered(aws, run, a_checkpoint(aws, old, machine, timedelta(minutes=1)))
     later(aws, minutes=2)
     aws.alter("GetParametersByPath", partial(shift_renewal, by=timedelta(minutes=2)))
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
 
 
 def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_known_dead(
@@ -383,15 +385,17 @@ def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_know
     image_id = an_image(aws, run, machine)
     aws.cloud.ec2("DeregisterImage", ImageId=image_id)
     lease(aws, run, ended())
-    assert "snapshot" not in kinds(find(aws.cloud)), "its image may not be known everywhere yet"
+    assert "snapshot" not in kinds(find_orphans(aws.cloud)), (
+        "its image may not be known everywhere yet"
+    )
     later(aws, minutes=2)
-    assert "snapshot" in kinds(find(aws.cloud))
+    assert "snapshot" in kinds(find_orphans(aws.cloud))
     aws.cloud.ssm("DeleteParameter", Name=f"/bake/lease/{DIGEST}/1")
     later(aws, hours=23)
-    assert find(aws.cloud) == []
+    assert find_orphans(aws.cloud) == []
     later(aws, hours=25)
-    [snapshot] = [each for each in find(aws.cloud) if each.kind == "snapshot"]
-    assert snapshot.why == "no image has it"
+    [snapshot] = [each for each in find_orphans(aws.cloud) if each.kind == "snapshot"]
+    assert snapshot.why == "no image uses it"
 
 
 # One recipe -------------------------------------------------------------------------------------
@@ -402,9 +406,9 @@ def test_of_one_recipe_only_its_own_is_found(aws: Aws) -> None:
     for run in (mine, other):
         lease(aws, run, ended(), digest=run.id)
         a_builder(aws, run)
-    remains = find(aws.cloud, recipe="pytorch-cu126")
-    assert {each.run for each in remains} == {other.id}
-    assert len(remains) == 4
+    orphans = find_orphans(aws.cloud, recipe="pytorch-cu126")
+    assert {each.run for each in orphans} == {other.id}
+    assert len(orphans) == 4
 
 
 def test_a_bake_that_finds_nothing_asks_once_for_each_kind(aws: Aws) -> None:
@@ -412,7 +416,7 @@ def test_a_bake_that_finds_nothing_asks_once_for_each_kind(aws: Aws) -> None:
     a_builder(aws, run)
     a_checkpoint(aws, a_run(aws), a_builder(aws, a_run(aws, "another")))
     before = len(aws.calls)
-    assert find(aws.cloud, recipe="mxnet-cu101", leases=False) == []
+    assert find_orphans(aws.cloud, recipe="mxnet-cu101", leases=False) == []
     assert sorted(name for name, _ in aws.calls[before:]) == [
         "DescribeImages",
         "DescribeInstances",
@@ -433,8 +437,8 @@ def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) 
     machine = a_builder(aws, run)
     aws.refuse("TerminateInstances", "OperationNotPermitted", "It is protected.")
     aws.refuse("DeleteVolume", "UnauthorizedOperation", "You may not.")
-    removals = remove(aws.cloud, find(aws.cloud))
-    refused = {removal.remains.kind: removal.left for removal in removals if removal.left}
+    removals = remove_orphans(aws.cloud, find_orphans(aws.cloud))
+    refused = {removal.orphan.kind: removal.leftover for removal in removals if removal.leftover}
     protected = refused.pop("machine")
     assert protected
     assert (protected.resource, protected.reason, protected.command) == (
@@ -447,10 +451,10 @@ def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) 
     assert f"bake-{run.id}" not in backend().key_pairs
     # The next one knows what this one knew.
     aws.faults.clear()
-    again = find(aws.cloud)
+    again = find_orphans(aws.cloud)
     assert kinds(again)[-1] == "lease"
-    remove(aws.cloud, again)
-    assert find(aws.cloud) == []
+    remove_orphans(aws.cloud, again)
+    assert find_orphans(aws.cloud) == []
 
 
 def test_every_command_is_one_that_the_aws_cli_takes() -> None:
@@ -458,7 +462,7 @@ def test_every_command_is_one_that_the_aws_cli_takes() -> None:
 
     commands = create_clidriver()._get_command_table()
     for kind in KINDS:
-        one = Orphans(REGION, kind, "x-1", "r", "mxnet", None, snapshot_ids=("snap-1",))
+        one = Orphan(REGION, kind, "x-1", "r", "mxnet", None, snapshot_ids=("snap-1",))
         if kind != "image":
             one = replace(one, snapshot_ids=())
         words = one.command.split()
@@ -474,13 +478,13 @@ def test_what_another_has_removed_meanwhile_is_removed(aws: Aws) -> None:
     lease(aws, run, ended())
     everything(aws, run)
     later(aws, minutes=2)
-    remains = find(aws.cloud)
+    orphans = find_orphans(aws.cloud)
     for number in range(2):
         if number:
             aws.refuse("CancelSpotInstanceRequests", "InvalidSpotInstanceRequestID.NotFound")
             aws.forget_instances()
-        removals = remove(aws.cloud, remains)
-        assert [removal.left for removal in removals] == [None] * len(remains)
+        removals = remove_orphans(aws.cloud, orphans)
+        assert [removal.leftover for removal in removals] == [None] * len(orphans)
     assert aws.slept == []
 
 
@@ -490,7 +494,7 @@ def test_a_look_that_is_refused_is_an_error_and_nothing_goes(aws: Aws) -> None:
     a_builder(aws, run)
     aws.refuse("GetParametersByPath", "AccessDeniedException")
     with pytest.raises(CloudError) as caught:
-        find(aws.cloud)
+        find_orphans(aws.cloud)
     assert "ssm:GetParametersByPath" in caught.value.hint
 
 
@@ -501,21 +505,21 @@ RUNS = ["one", "two", "three"]
 
 
 @st.composite
-def found_things(draw: st.DrawFn) -> Orphan:
+def candidates(draw: st.DrawFn) -> Candidate:
     kind = draw(st.sampled_from(KINDS[:-1]))
     hours = draw(st.none() | st.integers(-3, 3))
-    return Orphan(
-        Orphans(REGION, kind, draw(st.uuids()).hex, draw(st.sampled_from(RUNS)), "r", NOW),
+    return Candidate(
+        Orphan(REGION, kind, draw(st.uuids()).hex, draw(st.sampled_from(RUNS)), "r", NOW),
         None if hours is None else NOW + timedelta(hours=hours),
         broken=draw(st.sampled_from(["", "it failed"])),
         of_run=draw(st.booleans()),
     )
 
 
-CLAIMS = st.lists(
+RUN_STATES = st.lists(
     st.builds(
-        Claim,
-        name=st.uuids().map(str),
+        RunState,
+        lease=st.uuids().map(str),
         run=st.sampled_from(RUNS),
         recipe=st.just("r"),
         renewed_at=st.just(NOW),
@@ -524,12 +528,14 @@ CLAIMS = st.lists(
 )
 
 
-@given(st.lists(found_things()), CLAIMS)
-def test_what_goes_has_a_reason_and_no_live_run(found: list[Orphan], said: list[Claim]) -> None:
-    alive = {claim.run for claim in said if not claim.dead}
-    dead = {claim.run for claim in said if claim.dead}
-    by_id = {one.remains.id: one for one in found}
-    going = {each.id: each for each in judge(found, said, frozenset(), NOW)}
+@given(st.lists(candidates()), RUN_STATES)
+def test_what_is_removed_has_a_reason_and_is_of_no_live_run(
+    found: list[Candidate], runs: list[RunState]
+) -> None:
+    alive = {run.run for run in runs if not run.dead}
+    dead = {run.run for run in runs if run.dead}
+    by_id = {one.orphan.id: one for one in found}
+    going = {each.id: each for each in judge(found, runs, frozenset(), NOW)}
     for each in going.values():
         one = by_id[each.id]
         assert each.run not in alive
@@ -537,11 +543,11 @@ def test_what_goes_has_a_reason_and_no_live_run(found: list[Orphan], said: list[
         expired = one.expires_at is not None and one.expires_at <= NOW
         assert one.broken or expired or (one.of_run and each.run in dead)
     for one in found:
-        if one.remains.run not in alive and (one.broken or one.has_expired(NOW)):
-            assert one.remains.id in going
+        if one.orphan.run not in alive and (one.broken or one.has_expired(NOW)):
+            assert one.orphan.id in going
 
 
 @pytest.mark.parametrize("run_id", ["", "mine", "20261301-000000-abcdef", "20261121-063000"])
-def test_an_id_that_is_none_of_ours_says_no_time(run_id: str) -> None:
+def test_an_invalid_run_id_has_no_start_time(run_id: str) -> None:
     assert began(run_id) is None
     assert began(new_run("r", now=NOW).id) == NOW

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bake.aws.placement import find_placements
+from bake.aws.placement_search import find_placements
 from bake.aws.reservation import Reservation, find_reservation
 from bake.errors import CloudError, RequestError
 from tests.support.aws_in_process import REGION, Aws, aws_in_process

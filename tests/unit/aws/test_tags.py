@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from bake.aws.tags import Run, moment, new_run, read, rfc3339, specifications
+from bake.aws.tags import Run, new_run, parse_time, read, rfc3339, specifications
 from bake.errors import RecipeError
 
 START = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
@@ -97,10 +97,10 @@ def test_each_resource_of_a_creating_call_gets_the_same_tags() -> None:
 def test_times_are_in_utc_whatever_the_clock_of_this_computer() -> None:
     tokyo = START.astimezone(timezone(timedelta(hours=9)))
     assert rfc3339(tokyo) == "2026-11-21T06:30:00Z"
-    assert moment("2026-11-21T06:30:00Z") == START
-    assert moment("2026-11-21T06:30:00.000Z") == START
+    assert parse_time("2026-11-21T06:30:00Z") == START
+    assert parse_time("2026-11-21T06:30:00.000Z") == START
 
 
 def test_a_time_that_a_hand_has_changed_is_no_time() -> None:
-    assert moment("never") is None
-    assert moment("") is None
+    assert parse_time("never") is None
+    assert parse_time("") is None

@@ -16,28 +16,27 @@ from bake import catalog
 from bake.aws import (
     base_image,
     checkpoint,
-    failures,
     image,
     image_copy,
     key_pair,
+    launch,
     machine,
-    order,
     parameter,
-    placement,
+    placement_search,
     price,
     quota,
     reap,
-    registration,
+    recipe_failures,
     reservation,
-    runs,
+    run_state,
     security_group,
     snapshot,
+    temporary_image,
 )
-from bake.aws import image as preflight_image
 from bake.aws.client import session
 from bake.aws.launch import LaunchSpec
 from bake.aws.lease import lease
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.aws.tags import Run, new_run
 from bake.cli.views import checkpoints, images, machines
 from bake.cli.views import gpus as choosing
@@ -70,7 +69,7 @@ def a_machine(cloud: Any) -> machine.Machine:
 
 def placements(cloud: Any) -> object:
     image = a_base_image(cloud)
-    found = placement.find_placements(cloud, TYPES, market="spot", image=image).placements
+    found = placement_search.find_placements(cloud, TYPES, market="spot", image=image).placements
     return price.prices(cloud, found)
 
 
@@ -85,7 +84,7 @@ def create_image(cloud: Any) -> object:
 
 
 def as_image(cloud: Any) -> object:
-    with registration.registered_image(cloud, run(), "snap-1", a_base_image(cloud)) as made:
+    with temporary_image.temporary_image(cloud, run(), "snap-1", a_base_image(cloud)) as made:
         return made
 
 
@@ -102,8 +101,8 @@ def held(cloud: Any) -> object:
 
 
 def reaped(cloud: Any) -> object:
-    judged = reap.find(cloud)
-    return reap.remove(cloud, judged)
+    judged = reap.find_orphans(cloud)
+    return reap.remove_orphans(cloud, judged)
 
 
 def pruned(cloud: Any) -> object:
@@ -140,13 +139,13 @@ def chosen(cloud: Any) -> None:
 
 def asked_for_more(cloud: Any) -> object:
     now = quota.Quota("L-DB2E81BA", "G", 0, 0)
-    asked = quota.ask_for_more(cloud, now, 8)
+    asked = quota.request_increase(cloud, now, 8)
     choosing.show_asked(Console(), asked, now, catalog.load().instance_types["g4dn.xlarge"])
     return asked
 
 
 WORK: dict[str, Callable[[Any], object]] = {
-    "images": image.own_images,
+    "images": image.account_images,
     "image": lambda cloud: image.find_image(cloud, "ami-1"),
     "image by name": lambda cloud: image.find_image_by_name(cloud, "n", "r"),
     "available": lambda cloud: image.wait_until_available(cloud, "ami-1"),
@@ -156,7 +155,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "stop": lambda cloud: machine.stop(cloud, ID),
     "terminate": lambda cloud: machine.terminate(cloud, ID),
     "console": lambda cloud: machine.console_output(cloud, ID),
-    "start a machine": lambda cloud: order.run_machine(cloud, run(), some_order(), [PLACE]),
+    "start a machine": lambda cloud: launch.run_machine(cloud, run(), some_order(), [PLACE]),
     "create an image": create_image,
     "copy": copy,
     "register": as_image,
@@ -170,13 +169,13 @@ WORK: dict[str, Callable[[Any], object]] = {
     "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
     "choosing": chosen,
     "more": asked_for_more,
-    "name": lambda cloud: preflight_image.check_name(cloud, "abc"),
+    "name": lambda cloud: image.check_name(cloud, "abc"),
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
-    "failures": lambda cloud: failures.failures(cloud, "mxnet-cu101"),
-    "note": lambda cloud: failures.note_failure(cloud, run(), "i", "reason"),
+    "failures": lambda cloud: recipe_failures.read_failures(cloud, "mxnet-cu101"),
+    "note": lambda cloud: recipe_failures.record_failure(cloud, run(), "i", "reason"),
     "parameters": lambda cloud: parameter.below(cloud, "/bake"),
     "lease": held,
-    "runs": runs.claims,
+    "run_state": run_state.run_states,
     "reap": reaped,
     "prune": pruned,
     "key pair": lambda cloud: key_pair.find_key_pair(cloud, "k"),

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bake import catalog
-from bake.aws import holder, parameter
-from bake.aws.failures import Failures
-from bake.aws.tags import moment, read_seconds, read_stages, rfc3339, write_seconds
+from bake.aws import lease_holder, parameter
+from bake.aws.recipe_failures import RecipeFailures
+from bake.aws.tags import parse_time, read_seconds, read_stages, rfc3339, write_seconds
 from bake.aws.user_data import user_data
 from bake.cli.views import github
 from bake.console import redaction
@@ -183,11 +183,11 @@ def test_lists_of_packages(machine: Machine) -> None:
 @given(text=documents, other=texts)
 def test_notes_tags_and_files(text: str, other: str, tmp_path: Path) -> None:
     for said in (text, other):
-        time = moment(said)
-        assert time is None or moment(rfc3339(time)) is not None
+        time = parse_time(said)
+        assert time is None or parse_time(rfc3339(time)) is not None
         write_seconds(read_seconds(said))
         read_stages({said: said, "bake:stage:" + said: said})
-        held = holder.read(said)
+        held = lease_holder.read(said)
         assert str(held)
         held.has_ended()
         assert isinstance(parameter.decode(said), dict)
@@ -273,7 +273,7 @@ def test_a_summary_is_one_table_of_whole_rows(text: str, other: str) -> None:
         error=BakeError(text, hint=other, code=text[:50], reason=other, details=[text, other]),
     )  # fmt: skip
     since = datetime(2026, 11, 21, tzinfo=UTC)
-    given_up = rebuild.given_up("r", Failures(3, "i", since, reason=text, run=other))
+    given_up = rebuild.given_up("r", RecipeFailures(3, "i", since, reason=text, run=other))
     lines = github.summary([failed, given_up]).split("\n")
     assert lines.count("</pre>") == lines.count("<pre>") == 1
     outside = lines[: lines.index("<pre>")] + lines[lines.index("</pre>") :]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bake.aws.image import Image, images
-from bake.aws.machine import Machine, find_ours
+from bake.aws.machine import Machine, find_own_machine
 from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.errors import CloudError, RequestError
 from bake.images import selection
@@ -160,7 +160,7 @@ def test_the_newest_is_the_newest_that_is_finished(aws: Aws, there: list[Image])
 
 def in_region(aws: Aws, region: str, name: str) -> str:
     """An image of ours there, which EC2 in this process has."""
-    cloud = aws.cloud.elsewhere(region)
+    cloud = aws.cloud.in_region(region)
     source = aws.base_image(owner_id=ACCOUNT, name=name, region_name=region)
     copied = cloud.ec2(
         "CopyImage", Name=name, SourceImageId=source, SourceRegion=REGION, ClientToken=name
@@ -200,7 +200,7 @@ def test_other_regions_are_a_hint_and_not_asked_twice(aws: Aws) -> None:
     aws.refuse("DescribeImages", "Unavailable", status=503)
     before = aws.sent.count("DescribeImages")
     with pytest.raises(CloudError):
-        images(aws.cloud.elsewhere(ELSEWHERE), once=True)
+        images(aws.cloud.in_region(ELSEWHERE), once=True)
     assert aws.sent.count("DescribeImages") - before == 1
 
 
@@ -227,10 +227,10 @@ def test_which_machine_is_asked_where_there_are_several(
     )
     two = replace(one, instance_id="i-2", name="two")
     monkeypatch.setattr(selection, "machines", lambda cloud: [one, two])
-    assert find_ours(aws.cloud, "two") == two
-    assert find_ours(aws.cloud, "i-1") == one
+    assert find_own_machine(aws.cloud, "two") == two
+    assert find_own_machine(aws.cloud, "i-1") == one
     with pytest.raises(RequestError, match="Which machine") as refused:
-        find_ours(aws.cloud, None)
+        find_own_machine(aws.cloud, None)
     assert len(refused.value.details) == 2
     with pytest.raises(RequestError, match="no machine three"):
-        find_ours(aws.cloud, "three")
+        find_own_machine(aws.cloud, "three")

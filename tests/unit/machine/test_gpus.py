@@ -10,7 +10,7 @@ import pytest
 
 from bake import catalog
 from bake.aws import price
-from bake.aws.market import Market
+from bake.aws.placement import Market
 from bake.aws.quota import Quota, quota_code
 from bake.errors import IncompatibleError, RequestError
 from bake.machine import gpus

@@ -23,8 +23,8 @@ from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
 from bake.aws.permission import permissions
+from bake.aws.policy_simulator import principal
 from bake.aws.security_group import create_security_group
-from bake.aws.simulator import principal
 from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show
 from bake.console.console import Console
@@ -328,7 +328,7 @@ def test_an_encoded_message_is_decoded_for_who_may(account: Account) -> None:
 
     cloud = account.cloud()
     with mock.patch.object(Cloud, "sts", decode), pytest.raises(CloudError) as caught:
-        cloud.ec2_at_once("RunInstances", MinCount=1, MaxCount=1)
+        cloud.ec2_once("RunInstances", MinCount=1, MaxCount=1)
     assert caught.value.reason == "No. Decoded: no policy allows ec2:RunInstances on arn:x"
     assert caught.value.message == "AWS refused ec2:RunInstances"
 

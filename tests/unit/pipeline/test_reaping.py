@@ -20,8 +20,8 @@ from invoke.exceptions import Exit
 from bake.aws import parameter
 from bake.aws.client.session import connect
 from bake.aws.client.undo import Leftover
-from bake.aws.market import Placement
-from bake.aws.orphans import KINDS, Orphans
+from bake.aws.orphans import KINDS, Orphan
+from bake.aws.placement import Placement
 from bake.aws.reap import Removal
 from bake.aws.tags import rfc3339, specifications
 from bake.cli.command import raise_for, running
@@ -48,7 +48,7 @@ def aws() -> Iterator[Aws]:
 # What is shown ----------------------------------------------------------------------------------
 
 
-def some(kind: Any, **more: Any) -> Orphans:
+def some(kind: Any, **more: Any) -> Orphan:
     fields = {
         "id": "i-0123456789abcdef0",
         "run": "20261120-201500-abcdef",
@@ -57,7 +57,7 @@ def some(kind: Any, **more: Any) -> Orphans:
         "why": "its run is dead: its process on this computer has ended",
         **more,
     }
-    return Orphans("us-east-1", kind, **fields)
+    return Orphan("us-east-1", kind, **fields)
 
 
 def shown(capsys: pytest.CaptureFixture[str], *reaped: reaping.Reaped) -> list[str]:

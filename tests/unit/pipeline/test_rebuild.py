@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.aws.failures import Failures
+from bake.aws.recipe_failures import RecipeFailures
 from bake.cli.views import github
 from bake.errors import BakeError, StageError
 from bake.pipeline import rebuild
@@ -92,7 +92,7 @@ def test_a_matrix_never_has_more_jobs_than_github_takes() -> None:
 def test_a_recipe_is_given_up_after_so_many_failures_of_the_same(
     count: int, identity: str, limit: int | None, due: bool
 ) -> None:
-    assert rebuild.due(Failures(count, identity), limit, "now") is due
+    assert rebuild.due(RecipeFailures(count, identity), limit, "now") is due
 
 
 # The summary -------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_the_summary_has_a_row_for_each_recipe() -> None:
-    failures = Failures(3, "x", datetime(2026, 3, 1, tzinfo=UTC), "cuda ended with 100")
+    failures = RecipeFailures(3, "x", datetime(2026, 3, 1, tzinfo=UTC), "cuda ended with 100")
     text = github.summary(
         [
             RecipeReport(

@@ -33,7 +33,7 @@ def answer(moment: datetime | str) -> SimpleNamespace:
 
 def told(moment: datetime) -> CloudTime:
     clock = CloudTime()
-    clock.hear(answer(moment))
+    clock.observe(answer(moment))
     return clock
 
 
@@ -54,17 +54,17 @@ def test_then_it_is_awss_and_goes_on(wrong: timedelta) -> None:
 def test_an_answer_that_was_long_on_its_way_does_not_put_it_back() -> None:
     said = datetime.now(UTC) + HOURS
     clock = told(said)
-    clock.hear(answer(said - timedelta(minutes=1)))
+    clock.observe(answer(said - timedelta(minutes=1)))
     assert clock.now() >= said.replace(microsecond=0)
-    clock.hear(answer(said + timedelta(minutes=1)))  # the computer slept, its clock with it
+    clock.observe(answer(said + timedelta(minutes=1)))  # the computer slept, its clock with it
     assert clock.now() >= (said + timedelta(minutes=1)).replace(microsecond=0)
 
 
 @pytest.mark.parametrize("said", ["", "yesterday", "0", "Sat, 99 Nov 2026 06:30:00 GMT"])
 def test_what_is_no_time_is_not_heard(said: str) -> None:
     clock = told(datetime.now(UTC) + HOURS)
-    clock.hear(answer(said))
-    clock.hear(SimpleNamespace(headers={}))
+    clock.observe(answer(said))
+    clock.observe(SimpleNamespace(headers={}))
     assert timedelta() <= clock.now() - (datetime.now(UTC) + HOURS - SECOND) < 2 * SECOND
 
 
@@ -81,7 +81,7 @@ def put_wrong(session: boto3.Session) -> Callable[[timedelta], None]:
 
 def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aws: Aws) -> None:
     put_wrong(aws.cloud.session)(HOURS)
-    apart, elsewhere = aws.cloud.apart(), aws.cloud.elsewhere("eu-west-1")
+    apart, elsewhere = aws.cloud.separate(), aws.cloud.in_region("eu-west-1")
     with pytest.raises(CloudError):
         elsewhere.ec2("DescribeImages", ImageIds=["ami-0123456789abcdef0"])
     for cloud in (aws.cloud, apart, elsewhere):
@@ -89,7 +89,7 @@ def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aw
 
 
 def test_another_region_is_asked_with_the_same_credentials(aws: Aws) -> None:
-    there = aws.cloud.elsewhere("eu-west-1")
+    there = aws.cloud.in_region("eu-west-1")
     zones = {
         cloud.region: cloud.ec2("DescribeSubnets")["Subnets"][0]["AvailabilityZone"]
         for cloud in (aws.cloud, there)

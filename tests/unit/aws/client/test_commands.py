@@ -10,7 +10,7 @@ from awscli.shorthand import ShorthandParser
 from botocore import xform_name
 
 from bake.aws.client.commands import aws_command, filters, run_resources
-from bake.aws.orphans import KINDS, Orphans
+from bake.aws.orphans import KINDS, Orphan
 
 
 def option_names(command: list[str]) -> set[str]:
@@ -56,7 +56,7 @@ def test_the_aws_cli_reads_each_filter_as_it_was_meant(value: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_that_removes_an_orphan_is_one_of_the_aws_cli(kind: str) -> None:
-    orphan = Orphans(
+    orphan = Orphan(
         "us-east-1",
         kind,
         "id-1",

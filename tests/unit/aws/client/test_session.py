@@ -338,7 +338,7 @@ def test_the_nearer_of_two_hints_is_given() -> None:
 
 
 def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) -> None:
-    other = aws.cloud.apart()
+    other = aws.cloud.separate()
     other.leftovers.append(Leftover("image", "aws …", "no"))
     assert aws.cloud.leftovers == []
     assert (other.account_id, other.region) == (aws.cloud.account_id, aws.cloud.region)
@@ -388,7 +388,7 @@ def test_many_bakes_of_one_process_share_their_clients_and_no_connection_is_thro
             return make(name, **more)
 
         def bake() -> None:
-            cloud.apart().ec2("DescribeVpcs")
+            cloud.separate().ec2("DescribeVpcs")
 
         monkeypatch.setattr(cloud.session, "client", client)
         # Each call is answered when all fifty have come.

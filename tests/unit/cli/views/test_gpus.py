@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bake.aws.quota import Asked, Quota, Request
+from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest
 from bake.cli.views.gpus import show_asked, show_gpus, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
@@ -146,12 +146,12 @@ def test_none_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 # ---- quotas
 
 
-def request(status: str = "PENDING", vcpus: int = 96, **more: str) -> Request:
-    return Request("id", P, vcpus, status, NOW - timedelta(days=3), **more)
+def request(status: str = "PENDING", vcpus: int = 96, **more: str) -> QuotaRequest:
+    return QuotaRequest("id", P, vcpus, status, NOW - timedelta(days=3), **more)
 
 
 def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    asked: dict[str, list[Request] | CloudError] = {
+    asked: dict[str, list[QuotaRequest] | CloudError] = {
         G: [],
         P: [request("CASE_OPENED", case_id="1234567890")],
         G_SPOT: [request("NOT_APPROVED"), request()],
@@ -195,12 +195,12 @@ def test_what_was_asked_for_is_said_in_machines(
 ) -> None:
     quota = QUOTAS[P]
     assert isinstance(quota, Quota)
-    show_asked(Console(), Asked(request(), made), quota, TYPES["p4d.24xlarge"])
+    show_asked(Console(), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
     lines = lines_of(capsys)
     assert lines[0].startswith("Asked AWS" if made else "It is asked for already")
     assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
     assert "pending" in lines[2]
-    show_asked(Console(json=True), Asked(request(), made), quota, TYPES["p4d.24xlarge"])
+    show_asked(Console(json=True), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
     assert json.loads(capsys.readouterr().out)["made"] is made
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bake.aws.base_image import BaseImage
-from bake.aws.market import Placement
+from bake.aws.placement import Placement
 from bake.aws.tags import new_run
 from bake.cli.views.plans import show_plans
 from bake.console.console import Console

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bake.aws import parameter
-from bake.aws.failures import Failures, failures, forget_failures, note_failure
+from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
 from bake.aws.tags import new_run
 from bake.errors import CloudError
 from tests.support.aws_in_process import Aws, aws_in_process
@@ -23,23 +23,23 @@ def aws() -> Iterator[Aws]:
 
 
 def test_nothing_is_noted_at_first_and_after_a_success(aws: Aws) -> None:
-    assert failures(aws.cloud, "mxnet-cu101") == Failures()
-    forget_failures(aws.cloud, "mxnet-cu101")
-    note_failure(aws.cloud, aws.run, "a", "no room")
-    forget_failures(aws.cloud, "mxnet-cu101")
-    assert failures(aws.cloud, "mxnet-cu101") == Failures()
+    assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
+    clear_failures(aws.cloud, "mxnet-cu101")
+    record_failure(aws.cloud, aws.run, "a", "no room")
+    clear_failures(aws.cloud, "mxnet-cu101")
+    assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
 
 
 def test_failures_in_a_row_are_counted_from_the_first_one(aws: Aws) -> None:
     begun = datetime.now(UTC) - timedelta(seconds=1)
-    first = note_failure(aws.cloud, aws.run, "a", "no room")
+    first = record_failure(aws.cloud, aws.run, "a", "no room")
     later = new_run("mxnet-cu101")
-    note_failure(aws.cloud, later, "a", "stage cuda: é {{x}}")
-    noted = failures(aws.cloud, "mxnet-cu101")
-    assert noted == Failures(2, "a", first.since, "stage cuda: é {{x}}", later.id)
+    record_failure(aws.cloud, later, "a", "stage cuda: é {{x}}")
+    noted = read_failures(aws.cloud, "mxnet-cu101")
+    assert noted == RecipeFailures(2, "a", first.since, "stage cuda: é {{x}}", later.id)
     assert noted.since
     assert begun <= noted.since <= datetime.now(UTC)
-    assert failures(aws.cloud, "pytorch-cu126") == Failures()
+    assert read_failures(aws.cloud, "pytorch-cu126") == RecipeFailures()
     created, refused, overwritten = aws.params("PutParameter")
     assert {"Key": "bake:recipe", "Value": "mxnet-cu101"} in created["Tags"]
     assert "Overwrite" not in refused
@@ -50,16 +50,16 @@ def test_failures_in_a_row_are_counted_from_the_first_one(aws: Aws) -> None:
 
 def test_what_asks_for_something_else_has_not_failed_yet(aws: Aws) -> None:
     for _ in range(3):
-        note_failure(aws.cloud, aws.run, "a", "no room")
-    assert note_failure(aws.cloud, aws.run, "b", "other").count == 1
-    assert failures(aws.cloud, "mxnet-cu101").reason == "other"
+        record_failure(aws.cloud, aws.run, "a", "no room")
+    assert record_failure(aws.cloud, aws.run, "b", "other").count == 1
+    assert read_failures(aws.cloud, "mxnet-cu101").reason == "other"
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀", '"', "\n", "{"])
 def test_a_long_reason_is_cut_to_what_a_parameter_holds(aws: Aws, letter: str) -> None:
-    note_failure(aws.cloud, aws.run, "a", letter * 9000)
+    record_failure(aws.cloud, aws.run, "a", letter * 9000)
     assert 3000 < len(parameter.read(aws.cloud, NAME).value) <= 4096
-    noted = failures(aws.cloud, "mxnet-cu101")
+    noted = read_failures(aws.cloud, "mxnet-cu101")
     assert noted.count == 1
     assert noted.reason.startswith(letter * 300)
     assert noted.reason.endswith(" …")
@@ -78,13 +78,13 @@ def test_a_long_reason_is_cut_to_what_a_parameter_holds(aws: Aws, letter: str) -
 )
 def test_what_a_hand_has_made_of_it_counts_as_none(aws: Aws, value: str) -> None:
     parameter.create(aws.cloud, NAME, value, {})
-    assert failures(aws.cloud, "mxnet-cu101") == Failures()
-    assert note_failure(aws.cloud, aws.run, "a", "no room").count == 1
-    assert failures(aws.cloud, "mxnet-cu101").count == 1
+    assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
+    assert record_failure(aws.cloud, aws.run, "a", "no room").count == 1
+    assert read_failures(aws.cloud, "mxnet-cu101").count == 1
 
 
 def test_a_refusal_is_no_empty_ledger(aws: Aws) -> None:
     aws.refuse("GetParameter", "AccessDeniedException", "not authorized")
     with pytest.raises(CloudError) as caught:
-        failures(aws.cloud, "mxnet-cu101")
+        read_failures(aws.cloud, "mxnet-cu101")
     assert "ssm:GetParameter" in caught.value.hint

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bake.aws.market import NO_ROOM_HERE, Market, Placement, cheapest_first, first_with_room
+from bake.aws.placement import (
+    NO_CAPACITY_HERE,
+    Market,
+    Placement,
+    cheapest_first,
+    first_with_capacity,
+)
 from bake.aws.reservation import Reservation
 from bake.errors import CapacityError, CloudError
 
@@ -30,18 +36,18 @@ class Ec2:
 
 def test_the_first_with_room_is_taken() -> None:
     ec2 = Ec2()
-    assert first_with_room([at("g5", "a"), at("g5", "b")], ec2.start) == "i-g5_a"
+    assert first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start) == "i-g5_a"
     assert ec2.tried == ["g5_a"]
 
 
-@pytest.mark.parametrize("code", sorted(NO_ROOM_HERE))
+@pytest.mark.parametrize("code", sorted(NO_CAPACITY_HERE))
 def test_another_zone_is_tried_where_the_refusal_is_the_zones(code: str) -> None:
     refused: list[Placement] = []
     ec2 = Ec2(g5_a=code)
-    started = first_with_room(
+    started = first_with_capacity(
         [at("g5", "a"), at("g5", "b")],
         ec2.start,
-        on_refusal=lambda placement, error: refused.append(placement),
+        on_no_capacity=lambda placement, error: refused.append(placement),
     )
     assert started == "i-g5_b"
     assert refused == [at("g5", "a")]
@@ -51,7 +57,7 @@ def test_another_zone_is_tried_where_the_refusal_is_the_zones(code: str) -> None
 def test_a_limit_of_the_account_is_not_asked_of_the_other_zones(code: str) -> None:
     ec2 = Ec2(g5_a=code)
     placements = [at("g5", "a"), at("g5", "b"), at("g4dn", "a")]
-    assert first_with_room(placements, ec2.start) == "i-g4dn_a"
+    assert first_with_capacity(placements, ec2.start) == "i-g4dn_a"
     assert ec2.tried == ["g5_a", "g4dn_a"]
 
 
@@ -63,13 +69,13 @@ def test_a_limit_of_one_market_does_not_shut_the_other() -> None:
             raise CloudError("refused", code=code)
         return placement.market
 
-    assert first_with_room([at("g5", "a", "spot"), at("g5", "a")], start) == "on-demand"
+    assert first_with_capacity([at("g5", "a", "spot"), at("g5", "a")], start) == "on-demand"
 
 
 def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
     ec2 = Ec2(g5_a="UnauthorizedOperation")
     with pytest.raises(CloudError) as caught:
-        first_with_room([at("g5", "a"), at("g5", "b")], ec2.start)
+        first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert not isinstance(caught.value, CapacityError)
     assert ec2.tried == ["g5_a"]
 
@@ -77,7 +83,7 @@ def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
 def test_no_room_anywhere_lists_what_was_tried() -> None:
     ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
     with pytest.raises(CapacityError, match="2 tries") as caught:
-        first_with_room([at("g5", "a"), at("g5", "b")], ec2.start)
+        first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert caught.value.details == (
         "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",
         "g5 in b (on-demand): Unsupported: Unsupported in b",

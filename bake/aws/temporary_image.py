@@ -26,7 +26,7 @@ _COMING = {"pending", "transient"}
 
 
 @contextmanager
-def registered_image(
+def temporary_image(
     cloud: Cloud, run: Run, snapshot_id: str, base_image: BaseImage
 ) -> Iterator[str]:
     """The image's id; its flags are the base image's. CheckpointError when the snapshot is no good.

@@ -19,7 +19,7 @@ Params = dict[str, Any]
 _NAME = "bake-doctor"
 
 
-def simulated(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> dict[str, bool]:
+def simulate_policy(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> dict[str, bool]:
     """Whether these actions of the policy are allowed to the caller, each on all that it is for.
 
     Nothing where IAM may not be asked, or does not know the caller.

@@ -10,12 +10,12 @@ from datetime import datetime
 
 from bake.aws import parameter
 from bake.aws.client.session import Cloud
-from bake.aws.tags import Run, moment, rfc3339
+from bake.aws.tags import Run, parse_time, rfc3339
 from bake.errors import CloudError
 
 
 @dataclass(frozen=True)
-class Failures:
+class RecipeFailures:
     """`count` in a row since `since`, all with one `identity`; reason and run of the last one."""
 
     count: int = 0
@@ -25,35 +25,35 @@ class Failures:
     run: str = ""
 
 
-def failures(cloud: Cloud, recipe: str) -> Failures:
+def read_failures(cloud: Cloud, recipe: str) -> RecipeFailures:
     """None at all where nothing is noted, or what a hand has made of it cannot be read."""
     try:
         noted = parameter.decode(parameter.read(cloud, _name(recipe)).value)
     except CloudError as error:
         if error.code == "ParameterNotFound":
-            return Failures()
+            return RecipeFailures()
         raise
-    count, since = noted.get("count"), moment(str(noted.get("since")))
+    count, since = noted.get("count"), parse_time(str(noted.get("since")))
     if not isinstance(count, int) or count < 1 or since is None:
-        return Failures()
+        return RecipeFailures()
     text = {key: str(noted.get(key, "")) for key in ("identity", "reason", "run")}
-    return Failures(count, text["identity"], since, text["reason"], text["run"])
+    return RecipeFailures(count, text["identity"], since, text["reason"], text["run"])
 
 
-def note_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Failures:
+def record_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> RecipeFailures:
     """One more of `run.recipe`, or the first where `identity` is another than the noted one.
 
     `identity` is the digest of what was asked for, without the base image: a new one of these
     is no reason to hope. `reason` is shown to people, and must hold no secret.
     """
-    before = failures(cloud, run.recipe)
+    before = read_failures(cloud, run.recipe)
     same = before.identity == identity
     now = cloud.now().replace(microsecond=0)
     since = before.since if same and before.since else now
-    after = Failures(before.count + 1 if same else 1, identity, since, reason, run.id)
+    after = RecipeFailures(before.count + 1 if same else 1, identity, since, reason, run.id)
     while len(note := _note(after)) > parameter.MOST_CHARACTERS:
         reason = reason[: len(reason) * 9 // 10]
-        after = Failures(after.count, identity, since, f"{reason} …", run.id)
+        after = RecipeFailures(after.count, identity, since, f"{reason} …", run.id)
     name = _name(run.recipe)
     try:
         parameter.create(cloud, name, note, run.lasting(f"bake-failures-{run.recipe}"))
@@ -64,7 +64,7 @@ def note_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Failures
     return after
 
 
-def forget_failures(cloud: Cloud, recipe: str) -> None:
+def clear_failures(cloud: Cloud, recipe: str) -> None:
     """It works again; no error where nothing was noted."""
     parameter.delete(cloud, _name(recipe))
 
@@ -73,6 +73,6 @@ def _name(recipe: str) -> str:
     return f"/bake/failures/{recipe}"
 
 
-def _note(noted: Failures) -> str:
+def _note(noted: RecipeFailures) -> str:
     since = rfc3339(noted.since) if noted.since else ""
     return parameter.encode({**vars(noted), "since": since})
