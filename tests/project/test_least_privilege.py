@@ -18,7 +18,6 @@ import pytest
 from moto.ec2.models import ec2_backends
 
 from bake.aws.checkpoint import (
-    as_image,
     create_checkpoint,
     delete_checkpoint,
     prune,
@@ -44,6 +43,7 @@ from bake.aws.security_group import (
 )
 from bake.aws.snapshot import delete_snapshot
 from bake.aws.tags import ENDS, Run, new_run, specifications
+from bake.aws.temporary_image import temporary_image
 from bake.errors import BakeError, CloudError
 from bake.images.retention import Verdict, judge, kept_by_users, remove
 from bake.local.api.iam_policy import Need, allows, as_list
@@ -94,7 +94,7 @@ def live(account: Account) -> None:
         held.renew()
     clear_failures(cloud, "mxnet-cu101")
     later = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
-    with as_image(cloud, later, checkpoint, ground.base_image) as image_id:
+    with temporary_image(cloud, later, checkpoint.snapshot_id, ground.base_image) as image_id:
         resume(cloud, later, ground, image_id)
     there = account.cloud(OTHER_REGION)
     delete_image(there, copy_image(there, image, REGION).image)
