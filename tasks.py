@@ -6,13 +6,13 @@ from invoke import Collection
 
 from bake.cli.bake import bake, lock, plan, rebuild, recipes, report
 from bake.cli.bench import bench
+from bake.cli.connect import connect, get, jupyter, put, run, ssh_config
 from bake.cli.doctor import doctor
 from bake.cli.gpus import gpus, quota
 from bake.cli.images import copy, images, prune
 from bake.cli.launch import launch_from_ami
 from bake.cli.local import down, env, interrupt, status, up
 from bake.cli.machines import extend, machines, start, stop, terminate
-from bake.cli.reach import connect, get, jupyter, put, run, ssh_config
 from bake.cli.reap import checkpoints, reap
 
 namespace = Collection(

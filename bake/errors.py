@@ -21,13 +21,14 @@ BakeError                     exit 1: the work failed
 ├── VerificationError         the machine is not what was asked for: no image is taken
 └── LocalCloudError           the local cloud cannot be started or used here
 
-Only a command (`bake/command.py`) turns one of these into an exit code.
+Only a command (`bake/cli/command.py`) turns one of these into an exit code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ class BakeError(Exception):
     def full_message(self) -> str:
         """`message: code: reason`, in one line: for a log, a table's cell, another error's text."""
         return ": ".join(part for part in (self.message, self.code, self.reason) if part)
+
+
+def error_document(error: BakeError | None) -> dict[str, Any] | None:
+    """Return an error as a part of a JSON document, always in this shape. None without an error."""
+    if error is None:
+        return None
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "code": error.code,
+        "reason": error.reason,
+        "details": list(error.details),
+        "hint": error.hint,
+    }
 
 
 class RequestError(BakeError):

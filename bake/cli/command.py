@@ -1,117 +1,97 @@
-"""A command of the command line: its options, its console, its exit code.
-
-The other files of `bake/cli/` hold the commands; this holds what is the same in all of them.
-"""
+"""What all commands have in common: their console, their shared options, their exit codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
-from invoke.parser import Argument
-from invoke.parser.parser import ParseMachine
-from invoke.tasks import Task
 
-WRONG = 2
+from bake.cli.options import CommonOptions, explained
+from bake.cli.parser import ParsedTask
+
+if TYPE_CHECKING:
+    from bake.console.console import Console
+
 INTERRUPTED = 130
 
-EVERYWHERE = {
-    "json": "one JSON document on stdout, nothing else there",
-    "quiet": "only warnings, failures and the result",
-    "verbose": "every line that the machine prints",
-    "local": "the local cloud on this computer instead of AWS (started when needed)",
-    "region": "AWS region (default: your AWS configuration's)",
-}
 
+class Command(ParsedTask):
+    """A command. It calls its function with a console and the common options, then its own options.
 
-class Names(Argument):  # type: ignore[misc]
-    """A positional argument that may be given never, once or several times.
-
-    Invoke's own positionals must be given exactly once: it takes words for them while their value
-    is None, and complains when it still is at the end. So the value is None until the end.
+    A BakeError or an interrupt ends it with a message and an exit code. With `--json`, it prints
+    exactly one JSON document on stdout.
     """
 
-    def __init__(self, name: str, help: str) -> None:
-        super().__init__(name=name, kind=str, help=help, positional=True)
-        self.words: list[str] = []
-        self.complete = False
+    def __init__(
+        self,
+        body: Callable[..., None],
+        *,
+        takes: Sequence[str],
+        group: type[Any] | None,
+        interrupted: str,
+        **options: Any,
+    ) -> None:
+        self.takes = takes
+        self.group = group
+        self.interrupted = interrupted
+        known = explained(CommonOptions)
+        shared = {name: known[name] for name in takes}
+        shared |= explained(group) if group else {}
+        super().__init__(body, shared=shared, injected=3 if group else 2, **options)
 
-    @property
-    def value(self) -> tuple[str, ...] | None:
-        return tuple(self.words) if self.complete else None
+    def __call__(self, _context: object, **given: Any) -> None:
+        from bake.console.console import Console
 
-    @value.setter
-    def value(self, word: str) -> None:
-        if word.startswith("-"):
-            option = f"There is no option {word} here; invoke --help COMMAND lists those there are"
-            raise Exit(option, code=WRONG)
-        self.words.append(word)
-        self.raw_value = word  # what Invoke looks at when it was given by its name: --machine NAME
+        def taken(names: Iterable[str]) -> dict[str, Any]:
+            return {name: given.pop(name) for name in names if name in given}
 
-    @property
-    def got_value(self) -> bool:
-        return bool(self.words)
-
-
-class WholeNumber(Argument):  # type: ignore[misc]
-    """An option that says what it takes, where Invoke's own lets Python's error out."""
-
-    def set_value(self, value: Any, cast: bool = True) -> None:
-        try:
-            super().set_value(value, cast)
-        except ValueError:
-            said = f"--{self.name.replace('_', '-')} takes a whole number, not {value}"
-            raise Exit(said, code=WRONG) from None
-
-
-def _complete_names(complete_context: Callable[[ParseMachine], None]) -> Callable[..., None]:
-    def complete(machine: ParseMachine) -> None:
-        if machine.context:
-            for argument in machine.context.positional_args:
-                if isinstance(argument, Names):
-                    argument.complete = True
-        complete_context(machine)
-
-    return complete
+        common = CommonOptions(**taken(self.takes))
+        groups = [self.group(**taken(explained(self.group)))] if self.group else []
+        console = Console(json=common.json, quiet=common.quiet, verbose=common.verbose)
+        with running(console, interrupted=self.interrupted):
+            self.body(console, common, *groups, **given)
+            console.check_answered()
+        self.times_called += 1
 
 
-ParseMachine.complete_context = _complete_names(ParseMachine.complete_context)
+def command(
+    *takes: str,
+    group: type[Any] | None = None,
+    name: str | None = None,
+    positional: Sequence[str] = (),
+    help: Mapping[str, str] | None = None,
+    interrupted: str = "everything that was started has been removed",
+) -> Callable[[Callable[..., None]], Command]:
+    """Make a command of a function `(console, common, its own options…)`.
 
+    `takes` names the common options that the command accepts. `group` is a class of further options
+    that arrive as one value, after the common ones. `help` explains the options in the signature.
+    `interrupted` completes the warning after Ctrl-C: it says what remains.
+    """
 
-class Command(Task):  # type: ignore[misc]
-    """An Invoke task with `Names` for its positionals, and with its common options explained."""
+    def decorate(body: Callable[..., None]) -> Command:
+        return Command(
+            body,
+            takes=takes,
+            group=group,
+            interrupted=interrupted,
+            name=name,
+            positional=positional,
+            help=dict(help or {}),
+        )
 
-    help: dict[str, Any]
-
-    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        explained = dict(self.help)
-        arguments: list[Argument] = super().get_arguments(ignore_unknown_help=ignore_unknown_help)
-        self.help = explained  # Invoke takes out what it has read; it must be there the next time
-        return [self._ours(argument) for argument in arguments]
-
-    def _ours(self, argument: Argument) -> Argument:
-        if argument.name in self.positional:
-            return Names(argument.name, argument.help)
-        if argument.kind is int:
-            same = {"default": argument.default, "help": argument.help, "kind": int}
-            return WholeNumber(names=argument.names, attr_name=argument.attr_name, **same)
-        return argument
-
-    def arg_opts(self, name: str, default: Any, taken_names: set[str]) -> dict[str, Any]:
-        options: dict[str, Any] = super().arg_opts(name, default, taken_names)
-        options.setdefault("help", EVERYWHERE.get(name.replace("-", "_")))
-        return options
+    return decorate
 
 
 @contextmanager
 def running(
-    console: Any, *, interrupted: str = "what was started has been removed"
+    console: Console, *, interrupted: str = "everything that was started has been removed"
 ) -> Iterator[None]:
-    """What a command does happens in here: failures become words and an exit code.
+    """A context that turns a BakeError or an interrupt into a message and an exit code.
 
-    A traceback is left only for what is our own mistake. `interrupted` says how things are then.
+    Any other exception is a programming error and keeps its traceback.
     """
     from bake.aws.client.undo import noted_leftovers
     from bake.errors import BakeError
@@ -124,16 +104,16 @@ def running(
         console.failure(error)
         raise Exit(code=error.exit_code) from None
     except KeyboardInterrupt as interrupt:
-        left = noted_leftovers(interrupt)
-        for note in left:
+        notes = noted_leftovers(interrupt)
+        for note in notes:
             console.warn(note)
-        rest = "the rest of " if left else ""
-        console.warn(f"Interrupted; {rest}{interrupted}.")
+        but = "apart from that, " if notes else ""
+        console.warn(f"Interrupted; {but}{interrupted}.")
         raise Exit(code=INTERRUPTED) from None
 
 
 def raise_for(outcomes: Sequence[Any]) -> None:
-    """The exit code of several bakes: 1 where one failed, 2 where all were wrong requests."""
+    """Exit with 1 if one of several outcomes failed, or with 2 if all were wrong requests."""
     codes = [outcome.error.exit_code if outcome.error else 0 for outcome in outcomes]
     if any(codes):
         raise Exit(code=min(codes) or 1)

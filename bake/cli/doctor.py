@@ -1,48 +1,45 @@
-"""What the account has, may do and still holds."""
+"""The command that finds what is missing before a bake: here, and at AWS."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from invoke import task
 from invoke.exceptions import Exit
 
-from bake.cli.command import running
-from bake.cli.context import ROOT, new_console, open_cloud
-from bake.cli.options import COMMAND
-from bake.cli.orders import chosen_recipes
+from bake.cli.command import command
+from bake.cli.environment import ROOT, open_cloud
+from bake.cli.options import CommonOptions, RecipeOptions
+from bake.cli.recipes import chosen_recipes
+
+if TYPE_CHECKING:
+    from bake.console.console import Console
 
 
-@task(
+@command(
+    "region",
+    "local",
+    "json",
     positional=["recipe"],
-    help={"recipe": "what is to be baked (default: the recipe for CUDA 10.1)"},
-    **COMMAND,
+    help={"recipe": "the recipe that you want to bake (default: the one for CUDA 10.1)"},
 )
-def doctor(
-    _context: Any,
-    recipe: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
-    """Say what is missing here, and at AWS, before anything is started; nothing is changed."""
-    console = new_console(json)
-    with running(console):
-        import json as json_library
-        from functools import partial
+def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()) -> None:
+    """Find out what is missing here, and at AWS, before a bake; nothing is changed."""
+    import json
+    from functools import partial
 
-        from bake.cli.views import doctor as doctors_doctor
-        from bake.pipeline import doctor as doctors
+    from bake.cli.views import doctor as views
+    from bake.pipeline import doctor as checks
 
-        if local:
-            from bake.local.control import needs
+    if common.local:
+        from bake.local.control import needs
 
-            diagnosis = doctors.examine(None, needs())
-        else:
-            [chosen] = chosen_recipes(recipe, cuda=None if recipe else "10.1", local=False)
-            policy = json_library.loads((ROOT / "docs" / "iam-policy.json").read_text())
-            connect = partial(open_cloud, console, local=False, region=region or chosen.region)
-            diagnosis = doctors.examine(doctors.Wanted(chosen, policy, connect))
-        doctors_doctor.show(console, diagnosis)
-        if not diagnosis.well:
-            raise Exit(code=1)
+        diagnosis = checks.examine(None, needs())
+    else:
+        selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
+        [chosen] = chosen_recipes(selection, local=False)
+        policy = json.loads((ROOT / "docs" / "iam-policy.json").read_text())
+        connect = partial(open_cloud, console, common, common.region or chosen.region)
+        diagnosis = checks.examine(checks.Wanted(chosen, policy, connect))
+    views.show(console, diagnosis)
+    if not diagnosis.well:
+        raise Exit(code=1)

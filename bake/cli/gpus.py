@@ -1,119 +1,105 @@
-"""TODO docstring."""
+"""The commands that compare GPU machines and show or raise quotas."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from invoke import task
+from bake.cli.command import command
+from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
+from bake.cli.options import CommonOptions, option
 
-from bake.cli.command import running
-from bake.cli.context import MANIFESTS, invoke_word, new_console, open_cloud, where
-from bake.cli.options import COMMAND
+if TYPE_CHECKING:
+    from bake.console.console import Console
 
 
-@task(
+@command(
+    "region",
+    "local",
+    "json",
     help={
-        "type": "that which counts this instance type, or this family: g4dn.xlarge, p4d",
-        "spot": "of the spot market",
-        "raise_": "ask AWS that it be raised to so many vCPUs (without --type: g4dn's)",
+        "type": "only the quota that counts this instance type or family: g4dn.xlarge, p4d",
+        "spot": "only quotas of spot machines",
+        "raise_": "ask AWS to raise it to so many vCPUs (without --type: the quota of g4dn)",
     },
-    **COMMAND,
 )
 def quota(
-    _context: Any,
+    console: Console,
+    common: CommonOptions,
     type: str | None = None,
     spot: bool = False,
     raise_: int = 0,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
 ) -> None:
     """List your quotas of GPU machines, or ask AWS to raise one."""
-    console = new_console(json)
-    with running(console):
-        from bake import catalog
-        from bake.aws import quota as quotas
-        from bake.cli.views import gpus as choosing
-        from bake.machine import gpus as choosing_gpus
+    from bake import catalog
+    from bake.aws import quota as quotas
+    from bake.cli.views import gpus as views
+    from bake.machine import gpus as machines
 
-        known, command = catalog.load(), f"{invoke_word()} quota{where(local, region)}"
-        machine = choosing_gpus.meant(known, type) if type else None
-        if raise_:
-            machine = machine or choosing_gpus.meant(known, choosing.USUAL)
-            again = f"{command} --type {machine.name}{' --spot' * spot}"
-            code = choosing_gpus.quota_to_raise(machine, raise_, again, spot=spot)
-            cloud = open_cloud(console, local=local, region=region)
-            now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
-            asked = quotas.request_increase(cloud, now, raise_)
-            choosing.show_asked(console, asked, now, machine)
-            return
-        cloud = open_cloud(console, local=local, region=region)
-        codes = choosing_gpus.codes_of(machine, spot=spot)
-        found = quotas.read_quotas(cloud, codes)
-        requests = quotas.read_requests(cloud, codes)
-        choosing.show_quotas(console, known, found, requests, cloud.now(), machine, command)
+    known, again = catalog.load(), f"{invoke_program()} quota{common.flags}"
+    machine = machines.meant(known, type) if type else None
+    if raise_:
+        machine = machine or machines.meant(known, views.USUAL)
+        again += f" --type {machine.name}{' --spot' * spot}"
+        code = machines.quota_to_raise(machine, raise_, again, spot=spot)
+        cloud = open_cloud(console, common)
+        now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
+        views.show_asked(console, quotas.request_increase(cloud, now, raise_), now, machine)
+        return
+    cloud = open_cloud(console, common)
+    codes = machines.codes_of(machine, spot=spot)
+    found = quotas.read_quotas(cloud, codes)
+    requests = quotas.read_requests(cloud, codes)
+    views.show_quotas(console, known, found, requests, cloud.now(), machine, again)
 
 
-@task(
-    help={
-        "gpu": "only these GPUs: t4,a10g",
-        "count": "only with so many GPUs",
-        "cuda": "only those on which this CUDA works: 10.1",
-        "min_memory": "only GPUs with at least so many GB each: 24",
-        "max_price": "only what costs at most so many USD an hour, on demand or on the spot market",
-        "offered": "only what this region has",
-        "recipe": "only those on which this recipe works",
-        "ami": "only those on which this image works: its id, recipe or name",
-        "all": "also families that AWS has retired",
-        "sort": "by price, spot, memory, gpu, left or type",
-    },
-    **COMMAND,
-)
-def gpus(
-    _context: Any,
-    gpu: str | None = None,
-    count: int = 0,
-    cuda: str | None = None,
-    min_memory: str | None = None,
-    max_price: str | None = None,
-    offered: bool = False,
-    recipe: str | None = None,
-    ami: str | None = None,
-    all: bool = False,
-    sort: str = "price",
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class GpuOptions:
+    """The options that select GPU machines."""
+
+    gpu: str | None = option(None, "only these GPUs: t4,a10g")
+    count: int = option(0, "only with so many GPUs")
+    cuda: str | None = option(None, "only those on which this CUDA works: 10.1")
+    min_memory: str | None = option(None, "only GPUs with at least so many GB each: 24")
+    max_price: str | None = option(
+        None, "only what costs at most so many USD an hour, on demand or on the spot market"
+    )
+    offered: bool = option(False, "only what this region offers")
+    recipe: str | None = option(None, "only those on which this recipe works")
+    ami: str | None = option(None, "only those on which this image works: its id, recipe or name")
+    all: bool = option(False, "also families that AWS has retired")
+    sort: str = option("price", "by price, spot, memory, gpu, left or type")
+
+
+@command("region", "local", "json", group=GpuOptions)
+def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     """List GPU machines: which CUDA works, how many you may start here, and what they cost."""
-    console = new_console(json)
-    with running(console):
-        from bake import catalog
-        from bake.cli.views import gpus as choosing
-        from bake.machine import gpus as machines
-        from bake.recipe import recipe as recipes
+    from bake import catalog
+    from bake.cli.views import gpus as views
+    from bake.machine import gpus as machines
+    from bake.recipe import recipe as recipes
 
-        known = catalog.load()
-        works = None
-        if recipe:
-            works = machines.works_for_recipe(known, recipes.find(recipe, MANIFESTS))
-        wanted = machines.read_filter(
-            known,
-            gpu=gpu,
-            count=count,
-            cuda=cuda,
-            min_memory=min_memory,
-            max_price=max_price,
-            offered=offered,
-            retired=all,
-            only=works,
-            order=sort,
-        )
-        cloud = open_cloud(console, local=local, region=region)
-        if ami:
-            from bake.images import selection
+    known = catalog.load()
+    works = None
+    if options.recipe:
+        works = machines.works_for_recipe(known, recipes.find(options.recipe, MANIFESTS))
+    wanted = machines.read_filter(
+        known,
+        gpu=options.gpu,
+        count=options.count,
+        cuda=options.cuda,
+        min_memory=options.min_memory,
+        max_price=options.max_price,
+        offered=options.offered,
+        retired=options.all,
+        only=works,
+        order=options.sort,
+    )
+    cloud = open_cloud(console, common)
+    if options.ami:
+        from bake.images import selection
 
-            image = selection.choose_image(cloud, ami, proved=("gpu", "cpu", "no"))
-            wanted = machines.narrowed(wanted, machines.works_for_image(known, image))
-        found = machines.survey(cloud, known, wanted)
-        choosing.show_gpus(console, found, f"{invoke_word()} quota{where(local, region)}")
+        image = selection.choose_image(cloud, options.ami, proved=("gpu", "cpu", "no"))
+        wanted = machines.narrowed(wanted, machines.works_for_image(known, image))
+    found = machines.survey(cloud, known, wanted)
+    views.show_gpus(console, found, f"{invoke_program()} quota{common.flags}")

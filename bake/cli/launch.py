@@ -1,146 +1,144 @@
-"""TODO docstring."""
+"""The command that starts a machine from an image."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from invoke import task
+from bake.cli.command import command, running
+from bake.cli.connect import use_jupyter
+from bake.cli.environment import invoke_program, open_cloud, ssh_port
+from bake.cli.options import NO_BROWSER, CommonOptions, option
+from bake.cli.recipes import instance_types_of
 
-from bake.cli.command import running
-from bake.cli.context import invoke_word, new_console, open_cloud, ssh_port, where
-from bake.cli.options import COMMAND, NO_BROWSER
-from bake.cli.orders import types_of
-from bake.cli.reach import use_jupyter
+if TYPE_CHECKING:
+    from bake.console.console import Console
+    from bake.machine.launch import LaunchRequest
 
 
-@task(
-    help={
-        "ami": "id, recipe, name or its beginning of the image (default: the newest verified one)",
-        "unverified": "also an image that was not proved on a GPU",
-        "instance_type": "EC2 instance types in order of preference: g4dn.xlarge,g5.xlarge "
-        "(default: the recipe's, as far as the image works on them)",
-        "market": "spot, on-demand (the default), or spot,on-demand: all types and zones as spot "
+@dataclass(frozen=True)
+class LaunchOptions:
+    """The options that describe the machine to launch."""
+
+    ami: str | None = option(
+        None,
+        "the image's id, recipe, name or the beginning of its name (default: the newest "
+        "verified one)",
+    )
+    unverified: bool = option(False, "also an image that was not proved on a GPU")
+    instance_type: str | None = option(
+        None,
+        "EC2 instance types in order of preference: g4dn.xlarge,g5.xlarge "
+        "(default: those of the recipe on which the image works)",
+    )
+    market: str | None = option(
+        None,
+        "spot, on-demand (the default), or spot,on-demand: all types and zones as spot "
         "first, then on demand",
-        "spot": "the same as --market spot",
-        "cheapest": "whatever has the lowest price per GPU and hour now, of all types on which the "
-        "image works (or those named), spot included unless --market says otherwise",
-        "gpus": "how many GPUs, where no type is named (default: as the recipe's types; with "
-        "--cheapest 1)",
-        "reservation": "a capacity reservation or Capacity Block to start it in: cr-...",
-        "subnet": "a subnet to start it in (default: those of the default VPC)",
-        "disk_gb": "size of its disk (default: the image's)",
-        "key": "name of an SSH key pair (default: your own, made when there is none)",
-        "name": "the machine's name",
-        "ttl": "how long it runs before it ends by itself: 8h, 90m, 2d, never",
-        "idle": "how long nobody may use it before it does: 1h, never",
-        "at_end": "what it does then: stop (the default, except on spot) or terminate",
-        "via": "ssm: without a public address, reached by AWS's Session Manager",
-        "instance_profile": "what the machine may do at AWS: name of an IAM instance profile "
+    )
+    spot: bool = option(False, "the same as --market spot")
+    cheapest: bool = option(
+        False,
+        "the lowest price per GPU and hour now, of all types on which the image works (or those "
+        "named), including spot unless --market says otherwise",
+    )
+    gpus: int = option(
+        0, "how many GPUs, if no type is named (default: as the recipe's types; with --cheapest 1)"
+    )
+    reservation: str | None = option(
+        None, "a capacity reservation or Capacity Block to start it in: cr-..."
+    )
+    subnet: str | None = option(None, "a subnet to start it in (default: those of the default VPC)")
+    disk_gb: int = option(0, "size of its disk (default: the image's)")
+    key: str | None = option(
+        None, "name of an SSH key pair (default: your own, made if there is none)"
+    )
+    name: str | None = option(None, "the machine's name")
+    ttl: str = option("12h", "how long it runs before it ends by itself: 8h, 90m, 2d, never")
+    idle: str = option("never", "how long it may be unused before it ends by itself: 1h, never")
+    at_end: str | None = option(
+        None, "what it does then: stop (the default, except on spot) or terminate"
+    )
+    via: str | None = option(
+        None, "ssm: without a public address, reached by AWS's Session Manager"
+    )
+    instance_profile: str | None = option(
+        None,
+        "what the machine may do at AWS: name of an IAM instance profile "
         "(Session Manager's agent needs one with AmazonSSMManagedInstanceCore)",
+    )
+
+    def request(self) -> LaunchRequest:
+        """Return the validated launch request. Raises a RequestError for an invalid option."""
+        from bake.machine import lifetime
+        from bake.machine.launch import LaunchRequest
+        from bake.machine.request import read_markets, read_types
+
+        return LaunchRequest(
+            instance_types=read_types(self.instance_type),
+            markets=read_markets(self.market, spot=self.spot),
+            cheapest=self.cheapest,
+            gpus=self.gpus or None,
+            reservation_id=self.reservation,
+            subnet_id=self.subnet,
+            disk_gb=self.disk_gb or None,
+            key=self.key,
+            name=self.name,
+            lifetime=lifetime.read_lifetime(ttl=self.ttl, idle=self.idle, at_end=self.at_end),
+            via=self.via,
+            instance_profile=self.instance_profile,
+        )
+
+
+@command(
+    "region",
+    "local",
+    "json",
+    "quiet",
+    group=LaunchOptions,
+    help={
         "connect": "open a shell on it",
         "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
         "no_browser": NO_BROWSER,
     },
-    **COMMAND,
 )
 def launch_from_ami(
-    _context: Any,
-    ami: str | None = None,
-    unverified: bool = False,
-    instance_type: str | None = None,
-    market: str | None = None,
-    spot: bool = False,
-    cheapest: bool = False,
-    gpus: int = 0,
-    reservation: str | None = None,
-    subnet: str | None = None,
-    disk_gb: int = 0,
-    region: str | None = None,
-    key: str | None = None,
-    name: str | None = None,
-    ttl: str = "12h",
-    idle: str = "never",
-    at_end: str | None = None,
-    via: str | None = None,
-    instance_profile: str | None = None,
+    console: Console,
+    common: CommonOptions,
+    options: LaunchOptions,
     connect: bool = False,
     jupyter: bool = False,
     no_browser: bool = False,
-    local: bool = False,
-    json: bool = False,
-    quiet: bool = False,
 ) -> None:
     """Start a machine from the newest verified image, and say how to reach it."""
-    console = new_console(json, quiet)
-    with running(console):
-        import shlex
-        from functools import partial
+    from bake.cli.views.machines import launch_lines, machine_document
+    from bake.errors import RequestError
+    from bake.images import selection
+    from bake.machine import cost
+    from bake.machine.jupyter import check_image
+    from bake.machine.launch import launch
 
-        from bake.cli.views import machines
-        from bake.errors import RequestError
-        from bake.images import selection
-        from bake.machine import cost, lifetime
-        from bake.machine import launch as launching
-        from bake.machine.jupyter import check_image
-        from bake.machine.request import read_markets, read_types
-
-        if connect and jupyter:
-            raise RequestError("--connect and --jupyter exclude each other", hint="Give one")
-        wish = launching.LaunchRequest(
-            instance_types=read_types(instance_type),
-            markets=read_markets(market, spot=spot),
-            cheapest=cheapest,
-            gpus=gpus or None,
-            reservation_id=reservation,
-            subnet_id=subnet,
-            disk_gb=disk_gb or None,
-            key=key,
-            name=name,
-            lifetime=lifetime.read_lifetime(ttl=ttl, idle=idle, at_end=at_end),
-            via=via,
-            instance_profile=instance_profile,
-        )
-        cloud = open_cloud(console, local=local, region=region)
-        # On a computer without a GPU there is no more to prove than what the CPU can do.
-        proved = selection.enough(cpu=local, unverified=unverified)
-        image = selection.choose_image(cloud, ami, proved=proved, flags=where(local, None))
-        flag = where(local, region)
-        if jupyter:
-            check_image(image)
-        launched = launching.launch(
-            cloud,
-            image,
-            wish,
-            usual=types_of(image.recipe),
-            console=console,
-            ssh_port=ssh_port(),
-        )
-        paid = cost.of(cloud, launched.machine)
-        document = machines.machine_document(launched.machine, paid) | {"ssh": launched.ssh}
-        # One document: with Jupyter, when it answers.
-        tell = partial(console.result, document) if not jupyter else console.print
-        tell(
-            "",
-            f"Image    {image.image_id}  {image.name}",
-            f"Machine  {launched.machine.name}  {launched.machine.instance_id}",
-            f"Shell    {invoke_word()} connect {launched.machine.name}{flag}   which is",
-            shlex.join(launched.ssh),
-            f"Costs    {cost.in_words(paid)}",
-            f"Ends     {lifetime.describe(launched.machine, cloud.now())}",
-            f"Longer   {invoke_word()} extend {launched.machine.name} 2h{flag}",
-            f"End it   {invoke_word()} terminate {launched.machine.name}{flag}",
-        )
+    if connect and jupyter:
+        raise RequestError("--connect and --jupyter exclude each other", hint="Give one of them")
+    request = options.request()
+    cloud = open_cloud(console, common)
+    # A local computer may have no GPU; then an image that was proved on the CPU is enough.
+    proved = selection.enough(cpu=common.local, unverified=options.unverified)
+    image = selection.choose_image(cloud, options.ami, proved=proved, flags=common.local_flag)
     if jupyter:
-        with running(console, interrupted=f"{launched.machine.name} runs on"):
-            use_jupyter(
-                console,
-                cloud,
-                launched.machine,
-                browser=not (no_browser or json),
-                local=local,
-                region=region,
-                known=document,
-            )
+        check_image(image)
+    usual = instance_types_of(image.recipe)
+    launched = launch(cloud, image, request, usual=usual, console=console, ssh_port=ssh_port())
+    machine, paid = launched.machine, cost.of(cloud, launched.machine)
+    document = machine_document(machine, paid) | {"ssh": launched.ssh}
+    lines = launch_lines(launched, paid, cloud.now(), invoke_program(), common.flags)
+    if jupyter:
+        console.print(*lines)
+        with running(console, interrupted=f"{machine.name} is left running"):
+            browser = not (no_browser or console.json)
+            use_jupyter(console, common, cloud, machine, browser=browser, known=document)
+    else:
+        console.result(document, *lines)
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606

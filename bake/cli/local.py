@@ -1,101 +1,104 @@
-"""The local cloud."""
+"""The commands of the local cloud."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from invoke import task
+from bake.cli.command import command
+from bake.cli.options import CommonOptions
 
-from bake.cli.command import running
-from bake.cli.context import new_console
-from bake.cli.options import COMMAND
+if TYPE_CHECKING:
+    from bake.console.console import Console
 
 
-@task(help={"like_ec2": "with EC2's delays (BAKE_LOCAL_PROFILE: those of a file)"}, **COMMAND)
-def up(_context: Any, like_ec2: bool = False, json: bool = False) -> None:
+@command("json", help={"like_ec2": "with EC2's delays (or those of the file BAKE_LOCAL_PROFILE)"})
+def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     """Start the local cloud (every command with --local does so by itself)."""
-    console = new_console(json)
-    with running(console):
-        from bake.local import control
+    from bake.local import control
 
-        with console.step("Local cloud"):
-            endpoint = control.up(profile="ec2" if like_ec2 else None)
-        console.result(
-            {"url": endpoint.url, "ssh_port": endpoint.ssh_port},
-            f"EC2's API is at {endpoint.url}",
-            endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
-        )
+    with console.step("Local cloud"):
+        endpoint = control.up(profile="ec2" if like_ec2 else None)
+    console.result(
+        {"url": endpoint.url, "ssh_port": endpoint.ssh_port},
+        f"EC2's API is at {endpoint.url}",
+        endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
+    )
 
 
-@task(**COMMAND)
-def down(_context: Any, json: bool = False) -> None:
+@command("json")
+def down(console: Console, common: CommonOptions) -> None:
     """End the local cloud and its machines; images, snapshots and keys are kept."""
-    console = new_console(json)
-    with running(console):
-        from bake.local import control, standin
+    from bake.local import control, standin
 
-        with console.step("Ending the local cloud"):
-            ended = control.down()
-            standin.down()
-        console.result({"ended": ended}, "" if ended else "It was not running.")
+    with console.step("Ending the local cloud"):
+        ended = control.down()
+        standin.down()
+    console.result({"ended": ended}, "" if ended else "The local cloud was not running.")
 
 
-@task(**COMMAND)
-def status(_context: Any, json: bool = False) -> None:
-    """Say whether the local cloud runs, where, and by what."""
-    console = new_console(json)
-    with running(console):
-        from bake.local import control
+@command("json")
+def status(console: Console, common: CommonOptions) -> None:
+    """Show whether the local cloud runs, where, and what it runs on."""
+    from bake.local import control
 
-        endpoint = control.status()
-        if endpoint is None:
-            console.result({"running": False}, "It does not run. Start it: invoke local.up")
-            return
-        told = endpoint.ask("status")
+    endpoint = control.status()
+    if endpoint is None:
         console.result(
-            {"running": True, "url": endpoint.url, **told},
-            f"EC2's API   {endpoint.url}",
-            f"engine      {told['engine']} ({told['engine_note']})",
-            f"machines    {told['machines']}, SSH on port {endpoint.ssh_port}",
-            f"images      {told['images']}",
-            f"memory      {told['memory_mib']} MiB",
+            {"running": False}, "The local cloud does not run. Start it: invoke local.up"
         )
+        return
+    reported = endpoint.ask("status")
+    console.result(
+        {"running": True, "url": endpoint.url, **reported},
+        f"EC2's API   {endpoint.url}",
+        f"engine      {reported['engine']} ({reported['engine_note']})",
+        f"machines    {reported['machines']}, SSH on port {endpoint.ssh_port}",
+        f"images      {reported['images']}",
+        f"memory      {reported['memory_mib']} MiB",
+    )
 
 
-@task(
+@command(
+    "json",
     positional=["machine"],
     help={"machine": "its instance id", "after": "seconds from notice to end (on EC2: 120)"},
-    **COMMAND,
 )
-def interrupt(_context: Any, machine: Any = None, after: int = 120, json: bool = False) -> None:
-    """Take a spot machine of the local cloud away, as EC2's market does: notice, then its end."""
-    console = new_console(json)
-    with running(console):
-        from bake.errors import RequestError
-        from bake.local import control
+def interrupt(
+    console: Console, common: CommonOptions, machine: tuple[str, ...] = (), after: int = 120
+) -> None:
+    """Interrupt a spot machine of the local cloud as EC2 does: a notice first, then its end."""
+    from bake.errors import RequestError
+    from bake.local import control
 
-        endpoint = control.status()
-        if endpoint is None or not machine:
-            missing = "a machine's id" if endpoint else "a local cloud that runs"
-            raise RequestError(f"There is no machine to interrupt: this needs {missing}")
-        for each in machine:
-            told = endpoint.ask("interrupt", {"instance_id": each, "after_s": after})
-            console.result({"machine": each, **told}, f"{each} is terminated at {told['time']}")
+    endpoint = control.status()
+    if endpoint is None:
+        raise RequestError(
+            "The local cloud does not run, so it has no machine to interrupt",
+            hint="invoke launch-from-ami --local --spot",
+        )
+    if not machine:
+        raise RequestError(
+            "No machine was named", hint="Name its id. To list the ids: invoke machines --local"
+        )
+    documents, lines = [], []
+    for instance_id in machine:
+        reported = endpoint.ask("interrupt", {"instance_id": instance_id, "after_s": after})
+        documents.append({"machine": instance_id, **reported})
+        lines.append(f"{instance_id} is terminated at {reported['time']}")
+    console.result(documents[0] if len(documents) == 1 else documents, *lines)
 
 
-@task(**COMMAND)
-def env(_context: Any, json: bool = False) -> None:
-    """Print what makes any EC2 client use it: eval "$(invoke local.env)"."""
-    console = new_console(json)
-    with running(console):
-        import shlex
+@command("json")
+def env(console: Console, common: CommonOptions) -> None:
+    """Print variables with which any EC2 client uses it: eval "$(invoke local.env)"."""
+    import shlex
 
-        from bake.local import control
+    from bake.local import control
 
-        variables = control.environment(control.up())
-        if json:
-            console.result(variables)
-        else:
-            # The one thing for a shell to read, and so for stdout.
-            for name, value in variables.items():
-                print(f"export {name}={shlex.quote(value)}")
+    variables = control.environment(control.up())
+    if console.json:
+        console.result(variables)
+    else:
+        console.output(
+            "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+        )

@@ -1,135 +1,135 @@
-"""The life of a machine."""
+"""The commands that list machines, start, stop, extend and terminate them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from invoke import task
+from bake.cli.command import command
+from bake.cli.environment import open_cloud, ssh_port
+from bake.cli.options import MACHINE, CommonOptions
 
-from bake.cli.command import running
-from bake.cli.context import new_console, open_cloud, ssh_port
-from bake.cli.options import COMMAND, MACHINE
+if TYPE_CHECKING:
+    from bake.aws.client.session import Cloud
+    from bake.aws.machine import Machine
+    from bake.console.console import Console
 
 
-@task(**COMMAND)
-def machines(
-    _context: Any, region: str | None = None, local: bool = False, json: bool = False
-) -> None:
+@command("region", "local", "json")
+def machines(console: Console, common: CommonOptions) -> None:
     """List your machines: how long they live, and what they cost."""
-    console = new_console(json)
-    with running(console):
-        from bake.aws.machine import machines as find_machines
-        from bake.cli.views.machines import show_machines
-        from bake.machine.cost import costs
+    from bake.aws.machine import machines as find_machines
+    from bake.cli.views.machines import show_machines
+    from bake.machine.cost import costs
 
-        cloud = open_cloud(console, local=local, region=region)
-        found = find_machines(cloud)
-        show_machines(console, found, cloud.now(), costs(cloud, found))
+    cloud = open_cloud(console, common)
+    found = find_machines(cloud)
+    show_machines(console, found, cloud.now(), costs(cloud, found))
 
 
-@task(positional=["machine"], help=MACHINE, **COMMAND)
-def start(
-    _context: Any,
-    machine: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
+@command("region", "local", "json", positional=["machine"], help=MACHINE)
+def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Start a stopped machine again."""
-    _change("start", "Starting", machine, region=region, local=local, json=json)
+    from bake.aws import machine as aws
+    from bake.cli.views.machines import machine_document
+    from bake.machine import cost, lifetime, ssh_config
 
-
-@task(positional=["machine"], help=MACHINE, **COMMAND)
-def stop(
-    _context: Any,
-    machine: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
-    """Stop a machine; its disk stays, and goes on costing."""
-    _change("stop", "Stopping", machine, region=region, local=local, json=json)
-
-
-@task(
-    positional=["machine"],
-    help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
-    **COMMAND,
-)
-def extend(
-    _context: Any,
-    machine: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
-    """Put the end of a machine off: invoke extend NAME 2h."""
-    console = new_console(json)
-    with running(console):
-        from bake.aws import machine as selection_machine
-        from bake.cli.views import machines as images_machines
-        from bake.errors import RequestError
-        from bake.machine import cost, lifetime, ssh_config
-
-        if not 1 <= len(machine) <= 2:
-            raise RequestError("By how long?", hint="invoke extend NAME 2h")
-        *names, time = machine
-        by = lifetime.read_time(time, "extend")
-        cloud = open_cloud(console, local=local, region=region)
-        found = selection_machine.find_own_machine(cloud, names[0] if names else None)
-        host = ssh_config.host_of(cloud, found, ssh_port=ssh_port())
-        with console.step(f"Extending {found.name}"), ssh_config.connection(host) as connection:
-            extended = lifetime.extend(cloud, found, connection, by)
-        paid = cost.of(cloud, extended)
-        console.result(
-            images_machines.machine_document(extended, paid, cloud.now()),
-            f"Ends     {lifetime.describe(extended, cloud.now())}",
-            f"Costs    {cost.in_words(paid)}",
+    cloud = open_cloud(console, common)
+    documents = []
+    for name in machine or (None,):
+        found = aws.find_own_machine(cloud, name)
+        started = _change(console, cloud, found, "Starting", aws.start)
+        paid = cost.of(cloud, started)
+        console.print(
+            f"Costs    {cost.in_words(paid)}", f"Ends     {lifetime.describe(started, cloud.now())}"
         )
+        # Its address is new, and `ssh bake-NAME` must use that one.
+        for host in ssh_config.hosts_of(cloud, [started], ssh_port=ssh_port())[0]:
+            ssh_config.write(host)
+        documents.append(machine_document(started, paid))
+    console.result(documents)
 
 
-@task(positional=["machine"], help=MACHINE, **COMMAND)
-def terminate(
-    _context: Any,
-    machine: Any = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
+@command("region", "local", "json", positional=["machine"], help=MACHINE)
+def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
+    """Stop a machine; its disk is kept and still costs money."""
+    from bake.aws import machine as aws
+    from bake.cli.views.machines import machine_document
+    from bake.machine import cost
+
+    cloud = open_cloud(console, common)
+    documents = []
+    for name in machine or (None,):
+        found = aws.find_own_machine(cloud, name)
+        stopped = _change(console, cloud, found, "Stopping", aws.stop)
+        paid = cost.of(cloud, stopped)
+        console.print(f"Costs    {cost.in_words(paid)}")
+        documents.append(machine_document(stopped, paid))
+    console.result(documents)
+
+
+@command("region", "local", "json", positional=["machine"], help=MACHINE)
+def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """End a machine for good, with its disk."""
-    _change("terminate", "Ending", machine, region=region, local=local, json=json)
+    from bake.aws import machine as aws
+    from bake.cli.views.machines import machine_document
+    from bake.machine import cost, ssh_config
+    from bake.machine.key_store import forget_key, key_path
+
+    cloud = open_cloud(console, common)
+    documents = []
+    for name in machine or (None,):
+        found = aws.find_own_machine(cloud, name)
+        paid = cost.of(cloud, found)  # a terminated machine no longer has its volumes
+        ended = _change(console, cloud, found, "Ending", aws.terminate)
+        ssh_config.forget(found.instance_id)
+        if found.key_name == f"bake-{found.run_id}":  # a builder that was kept has its own key
+            forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
+        console.print(f"Cost     {cost.in_words(paid)}")
+        documents.append(machine_document(ended, paid))
+    console.result(documents)
 
 
 def _change(
-    verb: str, doing: str, names: tuple[str, ...], *, region: str | None, local: bool, json: bool
-) -> None:
-    console = new_console(json)
-    with running(console):
-        from bake.aws import machine as machines
-        from bake.aws import machine as selection_machine
-        from bake.cli.views import machines as images_machines
-        from bake.machine import cost, lifetime, ssh_config
-        from bake.machine.key_store import forget_key, key_path
+    console: Console, cloud: Cloud, machine: Machine, doing: str, change: Callable[..., object]
+) -> Machine:
+    """Change the state of a machine, wait for that, and return the machine as it is now."""
+    from bake.aws.machine import find_machine
 
-        cloud = open_cloud(console, local=local, region=region)
-        changed = []
-        for name in names or (None,):
-            found = selection_machine.find_own_machine(cloud, name)
-            # Of one that ends, what it has cost until now: afterwards nobody can tell.
-            before = cost.of(cloud, found) if verb == "terminate" else None
-            with console.step(f"{doing} {found.name or found.instance_id}") as step:
-                getattr(machines, verb)(cloud, found.instance_id, on_state=step.update)
-            if verb == "terminate":
-                ssh_config.forget(found.instance_id)
-                if found.key_name == f"bake-{found.run_id}":  # a builder's that was kept
-                    forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
-            now = machines.find_machine(cloud, found.instance_id) or found
-            paid = before or cost.of(cloud, now)
-            console.print(f"{'Cost    ' if before else 'Costs   '} {cost.in_words(paid)}")
-            if verb == "start":
-                console.print(f"Ends     {lifetime.describe(now, cloud.now())}")
-                # `ssh bake-NAME` finds it at its new address.
-                for host in ssh_config.hosts_of(cloud, [now], ssh_port=ssh_port())[0]:
-                    ssh_config.write(host)
-            changed.append(images_machines.machine_document(now, paid))
-        console.result(changed)
+    with console.step(f"{doing} {machine.name or machine.instance_id}") as step:
+        change(cloud, machine.instance_id, on_state=step.update)
+    return find_machine(cloud, machine.instance_id) or machine
+
+
+@command(
+    "region",
+    "local",
+    "json",
+    positional=["machine"],
+    help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
+)
+def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
+    """Postpone the end of a machine: invoke extend NAME 2h."""
+    from bake.aws.machine import find_own_machine
+    from bake.cli.views.machines import machine_document
+    from bake.errors import RequestError
+    from bake.machine import cost, lifetime, ssh_config
+
+    if not 1 <= len(machine) <= 2:
+        raise RequestError(
+            "This command takes a machine and for how much longer it shall run",
+            hint="invoke extend NAME 2h",
+        )
+    *names, time = machine
+    by = lifetime.read_time(time, "extend")
+    cloud = open_cloud(console, common)
+    found = find_own_machine(cloud, names[0] if names else None)
+    host = ssh_config.host_of(cloud, found, ssh_port=ssh_port())
+    with console.step(f"Extending {found.name}"), ssh_config.connection(host) as connection:
+        extended = lifetime.extend(cloud, found, connection, by)
+    paid = cost.of(cloud, extended)
+    console.result(
+        machine_document(extended, paid, cloud.now()),
+        f"Ends     {lifetime.describe(extended, cloud.now())}",
+        f"Costs    {cost.in_words(paid)}",
+    )

@@ -1,19 +1,63 @@
-"""What the commands' options say."""
+"""Options that several commands have in common, and their help texts."""
 
 from __future__ import annotations
 
-from bake.cli.command import Command
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-COMMAND = {"klass": Command, "auto_shortflags": False}
-RECIPE = {
-    "recipe": "recipes of manifests/ (default: one, by --cuda and --framework; see invoke recipes)",
-    "cuda": "CUDA version, like 10.1",
-    "framework": "mxnet or pytorch",
-    "instance_type": "an EC2 instance type instead of the recipe's",
-    "spot": "a spot machine",
-    "no_spot": "an on-demand machine, whatever the recipe says",
-    "stand_in": "with --local: small stand-ins for NVIDIA's, Anaconda's and Ubuntu's servers",
-    "no_lock": "install what there is now, and not what the recipe's lock says",
-}
+
+def option(default: Any, help: str) -> Any:
+    """Make a field of a class of options, with its default value and its help text."""
+    return field(default=default, metadata={"help": help})
+
+
+def explained(options: type[Any]) -> Mapping[str, tuple[Any, str]]:
+    """Map the name of each option of a class to its default value and its help text."""
+    return {each.name: (each.default, each.metadata["help"]) for each in fields(options)}
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """The options that most commands take. One that a command does not take has its default."""
+
+    region: str | None = option(None, "AWS region (default: your AWS configuration's)")
+    local: bool = option(
+        False, "the local cloud on this computer instead of AWS (started when needed)"
+    )
+    json: bool = option(False, "one JSON document on stdout, nothing else there")
+    quiet: bool = option(False, "only warnings, failures and the result")
+    verbose: bool = option(False, "every line that the machine prints")
+
+    @property
+    def local_flag(self) -> str:
+        """` --local` if that was given, to append to a command."""
+        return " --local" if self.local else ""
+
+    @property
+    def flags(self) -> str:
+        """The options that select the same cloud and region, to append to a command."""
+        return self.local_flag + (f" --region {self.region}" if self.region else "")
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """The options that select recipes and change how they are baked."""
+
+    recipe: tuple[str, ...] = option(
+        (), "recipes of manifests/ (default: one, by --cuda and --framework; see invoke recipes)"
+    )
+    all: bool = option(False, "every recipe of manifests/")
+    cuda: str | None = option(None, "CUDA version, like 10.1")
+    framework: str | None = option(None, "mxnet or pytorch")
+    instance_type: str | None = option(None, "an EC2 instance type instead of the recipe's")
+    spot: bool = option(False, "a spot machine")
+    no_spot: bool = option(False, "an on-demand machine, even if the recipe prefers spot")
+    no_lock: bool = option(False, "install the newest versions, not those of the recipe's lock")
+    stand_in: bool = option(
+        False, "with --local: small stand-ins for NVIDIA's, Anaconda's and Ubuntu's servers"
+    )
+
+
 MACHINE = {"machine": "id or name of a machine (default: the only one)"}
-NO_BROWSER = "print the address of Jupyter, with its token, instead of opening it (as --json does)"
+NO_BROWSER = "print Jupyter's address, with its token, instead of opening it (as --json does)"

@@ -1,78 +1,69 @@
-"""TODO docstring."""
+"""The commands that list checkpoints and remove orphaned resources."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from invoke import task
+from bake.cli.command import command, raise_for
+from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
+from bake.cli.options import CommonOptions
 
-from bake.cli.command import raise_for, running
-from bake.cli.context import MANIFESTS, invoke_word, new_console, open_cloud
-from bake.cli.options import COMMAND
+if TYPE_CHECKING:
+    from bake.console.console import Console
 
 
-@task(help={"recipe": "only this recipe's"}, **COMMAND)
-def checkpoints(
-    _context: Any,
-    recipe: str | None = None,
-    region: str | None = None,
-    local: bool = False,
-    json: bool = False,
-) -> None:
+@command("region", "local", "json", help={"recipe": "only this recipe's"})
+def checkpoints(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List the checkpoints from which bakes can start, and what they cost."""
-    console = new_console(json)
-    with running(console):
-        from bake.aws.checkpoint import checkpoints as find_checkpoints
-        from bake.aws.price import snapshot_price
-        from bake.cli.views import checkpoints as images_checkpoints
+    from bake.aws.checkpoint import checkpoints as find_checkpoints
+    from bake.aws.price import snapshot_price
+    from bake.cli.views.checkpoints import show_checkpoints
 
-        cloud = open_cloud(console, local=local, region=region)
-        found = find_checkpoints(cloud, recipe)
-        images_checkpoints.show_checkpoints(
-            console, found, snapshot_price(cloud), cloud.now(), recipe
-        )
+    cloud = open_cloud(console, common)
+    found = find_checkpoints(cloud, recipe)
+    show_checkpoints(console, found, snapshot_price(cloud), cloud.now(), recipe)
 
 
-@task(
+@command(
+    "region",
+    "local",
+    "json",
+    "quiet",
     help={
         "recipe": "only this recipe's",
         "region": "AWS regions, with commas (default: your configuration's, and those of recipes)",
         "all_regions": "every region that the account may use",
-        "yes": "remove it; without it, it is only shown",
+        "yes": "remove them; without it, they are only shown",
     },
-    **COMMAND,
+    interrupted="to find and remove what is left, run the same command again",
 )
 def reap(
-    _context: Any,
+    console: Console,
+    common: CommonOptions,
     recipe: str | None = None,
-    region: str | None = None,
     all_regions: bool = False,
     yes: bool = False,
-    local: bool = False,
-    json: bool = False,
-    quiet: bool = False,
 ) -> None:
     """Remove what killed runs have left behind, by its tags; shows it first."""
-    console = new_console(json, quiet)
-    with running(console, interrupted="what is still there, the same command finds"):
-        import shlex
+    import shlex
 
-        from bake.cli.views import reap as reaping_reap
-        from bake.errors import RecipeError
-        from bake.pipeline import reaping
-        from bake.recipe import recipe as recipes
+    from bake.cli.views.reap import show_reaped
+    from bake.errors import RecipeError
+    from bake.pipeline import reaping
+    from bake.recipe.recipe import all_recipes
 
-        first = region.replace(",", " ").split()[:1] if region else []
-        cloud = open_cloud(console, local=local, region=first[0] if first else None)
-        try:
-            usual = [each.region for each in recipes.all_recipes(MANIFESTS) if each.region]
-        except RecipeError as error:
-            console.warn(f"{error.message}: the regions that recipes name are not looked at")
-            usual = []
-        regions = reaping.regions_of(cloud, region, all_regions, usual)
-        reaped = reaping.reap(cloud, regions, console, recipe=recipe, act=yes)
-        where = ["--all-regions"] if all_regions else ["--region", ",".join(regions)]
-        which = ["--recipe", recipe] if recipe else []
-        words = [invoke_word(), "reap", *where, *which, "--yes", *(["--local"] if local else [])]
-        reaping_reap.show(console, reaped, shlex.join(words))
-        raise_for(reaped)
+    first = common.region.replace(",", " ").split()[:1] if common.region else []
+    cloud = open_cloud(console, replace(common, region=first[0] if first else None))
+    try:
+        usual = [each.region for each in all_recipes(MANIFESTS) if each.region]
+    except RecipeError as error:
+        console.warn(f"{error.message}: the regions that recipes name are not searched")
+        usual = []
+    regions = reaping.regions_of(cloud, common.region, all_regions, usual)
+    reaped = reaping.reap(cloud, regions, console, recipe=recipe, act=yes)
+    where = ["--all-regions"] if all_regions else ["--region", ",".join(regions)]
+    which = ["--recipe", recipe] if recipe else []
+    again = [invoke_program(), "reap", *where, *which, "--yes"]
+    show_reaped(console, reaped, shlex.join(again) + common.local_flag)
+    raise_for(reaped)

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bake.console.format import duration
-from bake.errors import BakeError
+from bake.errors import BakeError, error_document
 from bake.threads import Cancelled
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -70,6 +70,7 @@ class _Screen:
         self.here = _Here()
         self.numbers = itertools.count()
         self.width = 0
+        self.answered = False
         self._running: list[Step] = []
         self._live: Live | None = None
 
@@ -183,7 +184,6 @@ class Console:
         self._screen = _Screen()
         self._work = _Work(self._screen)
         self._above: Step | None = None
-        self._answered = False
 
     # Views ---------------------------------------------------------------------------------
 
@@ -321,13 +321,35 @@ class Console:
             self._screen.err.print(table, soft_wrap=False)
 
     def result(self, document: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
-        """The answer of a command: `lines` for people, `document` for `--json`."""
+        """Show the result of a command: `lines` for people, `document` for `--json`.
+
+        A command calls this, or `output`, once.
+        """
+        self._answer()
         if self.json:
-            self._answered = True
-            sys.stdout.write(json_library.dumps(document, indent=2, default=str) + "\n")
-            sys.stdout.flush()
-            return
-        self.print(*lines)
+            self._write_document(document)
+        else:
+            self.print(*lines)
+
+    def output(self, text: str) -> None:
+        """Write the result of a command to stdout, with or without `--json`, for a program."""
+        self._answer()
+        sys.stdout.write(text if text.endswith("\n") or not text else f"{text}\n")
+        sys.stdout.flush()
+
+    def check_answered(self) -> None:
+        """Raise a RuntimeError if the command promised a JSON document and has shown no result."""
+        if self.json and not self._screen.answered:
+            raise RuntimeError("a command with --json must show its result")
+
+    def _answer(self) -> None:
+        if self._screen.answered:
+            raise RuntimeError("a command must show its result only once")
+        self._screen.answered = True
+
+    def _write_document(self, document: object) -> None:
+        sys.stdout.write(json_library.dumps(document, indent=2, default=str) + "\n")
+        sys.stdout.flush()
 
     def print(self, *lines: str) -> None:
         """Lines for people, as they are: not wrapped, so that they can be pasted."""
@@ -335,30 +357,22 @@ class Console:
             self._print(Text(line))
 
     def failure(self, error: BakeError) -> None:
-        """What happened, where, and what to do next.
+        """Show what failed, the details, and what to do next.
 
-        It is a document unless it is one of several recipes', or comes after the answer: there is
-        one document.
+        With `--json` it is also the document of the command, unless the command has shown its
+        result already or the failure is of one of several recipes.
         """
         self._print(Text.assemble(("✘ ", "red"), (error.message, "bold")))
-        if error.code or error.reason:
-            said = ": ".join(part for part in (error.code, error.reason) if part)
-            self._print(Text(f"  AWS says: {said}"))
+        if error.cloud_words:
+            self._print(Text(f"  AWS says: {error.cloud_words}"))
         for detail in error.details:
             for line in detail.splitlines() or [""]:
                 self._print(Text(f"  {line}"))
         if error.hint:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))
-        if self.json and not self._work.name and not self._answered:
-            document = {
-                "error": type(error).__name__,
-                "message": error.message,
-                "code": error.code,
-                "reason": error.reason,
-                "details": list(error.details),
-                "hint": error.hint,
-            }
-            self.result({key: value for key, value in document.items() if value})
+        if self.json and not self._work.name and not self._screen.answered:
+            self._screen.answered = True
+            self._write_document({"error": error_document(error)})
 
     def _print(self, text: Text, *, wrap: bool = False) -> None:
         # Not wrapped as a rule: a command must be in one piece when it is pasted.
@@ -388,9 +402,3 @@ def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int,
         if number != column:
             taken += 2 + max(len(line) for cell in cells for line in cell.split("\n"))
     return width - taken
-
-
-def error_document(error: BakeError | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    return {"type": type(error).__name__, "message": error.message, "hint": error.hint}

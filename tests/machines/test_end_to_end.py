@@ -203,7 +203,7 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     assert found["tags"]["bake:ttl"] == "12h"
     extended = json.loads(invoke("extend", "mine", "2h", "--local", "--json").stdout)
     assert 13.5 * 60 * 60 < extended["seconds_left"] <= 14 * 60 * 60
-    assert "By how long?" in invoke("extend", "--local", status=2).stderr
+    assert "invoke extend NAME 2h" in invoke("extend", "--local", status=2).stderr
     again = invoke("launch-from-ami", "--local", "--name", "mine", status=2)
     assert "There is a machine named mine" in again.stderr
 

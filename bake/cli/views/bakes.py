@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bake.cli.views.images import _proved
-from bake.console.console import Console, error_document
+from bake.console.console import Console
 from bake.console.format import duration
+from bake.errors import error_document
 from bake.pipeline.bake import Outcome
 from bake.pipeline.rebuild import RecipeReport
 from bake.plan.lock import Lock
@@ -17,9 +18,10 @@ KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "fil
 
 
 def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
-    """What came of one bake; `launch` is the command that starts machines here."""
+    """Show the image of one bake; `launch` is the command that starts machines from images."""
     image = outcome.image
     if image is None:
+        console.result(outcome_document(outcome))
         return
     console.result(
         outcome_document(outcome),
@@ -61,14 +63,15 @@ def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
-    """What came of a rebuild."""
-    if not console.json:
-        for each in reports:
-            if each.error is not None:
-                console.named(each.recipe).failure(each.error)
-            for why in each.why if each.status == "not tried" else ():
-                console.named(each.recipe).warn(why)
-    console.result([report_document(each) for each in reports], "")
+    """Show the failures of a rebuild, and a table with a row for each recipe."""
+    if console.json:
+        return
+    for each in reports:
+        if each.error is not None:
+            console.named(each.recipe).failure(each.error)
+        for why in each.why if each.status == "not tried" else ():
+            console.named(each.recipe).warn(why)
+    console.print("")
     console.table(
         ["recipe", "what", "image", "time", "cost"],
         [
@@ -81,7 +84,7 @@ def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
             ]
             for each in reports
         ],
-        empty="There are no recipes.",
+        empty="No recipes.",
     )
 
 

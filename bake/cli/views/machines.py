@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +16,7 @@ from bake.errors import CloudError
 from bake.machine import cost as in_usd
 from bake.machine import lifetime
 from bake.machine.cost import Cost, Costs
+from bake.machine.launch import Launched
 
 # From here on there is room for what else a person may want to know.
 _WIDE = 120
@@ -120,3 +122,24 @@ def machine_document(
         | in_usd.document(cost)
         | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
     )
+
+
+def launch_lines(
+    launched: Launched, cost: Cost, now: datetime, invoke: str, flags: str
+) -> list[str]:
+    """Return what to know about a new machine: what it is, how to reach, extend and end it.
+
+    `invoke` and `flags` are the beginning and the end of the commands that do so.
+    """
+    machine, image = launched.machine, launched.image
+    return [
+        "",
+        f"Image    {image.image_id}  {image.name}",
+        f"Machine  {machine.name}  {machine.instance_id}",
+        f"Shell    {invoke} connect {machine.name}{flags}   which is",
+        shlex.join(launched.ssh),
+        f"Costs    {in_usd.in_words(cost)}",
+        f"Ends     {lifetime.describe(machine, now)}",
+        f"Longer   {invoke} extend {machine.name} 2h{flags}",
+        f"End it   {invoke} terminate {machine.name}{flags}",
+    ]

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
-from bake.console.console import Console, error_document
+from bake.console.console import Console
 from bake.console.format import in_short
+from bake.errors import error_document
 from bake.pipeline.reaping import Reaped
 
 
-def show(console: Console, reaped: Sequence[Reaped], command: str) -> None:
+def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> None:
     """What there is in each region and what came of it; `command` is what removes it."""
     console.result([document(each) for each in reaped])
     if console.json:

@@ -1,65 +1,33 @@
-"""Optional positionals, exit codes and signals of the command line."""
+"""Consoles, exit codes, signals and JSON documents of the commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from invoke import Collection, task
 from invoke.exceptions import Exit
-from invoke.parser import Parser
 
-from bake.cli.command import Command, running
+import tasks
+from bake.aws.client import session
+from bake.cli import bake as cli_bake
+from bake.cli.command import command, running
+from bake.cli.options import CommonOptions
 from bake.console.console import Console
 from bake.errors import CloudError, Finding, RecipeError
+from bake.local import control
+from bake.pipeline import rebuild as rebuilding
+from bake.plan import lock
+from bake.recipe import recipe as recipes
+from bake.record.report import report
 from tests.support.environment import REPOSITORY
-
-
-@task(klass=Command, auto_shortflags=False, positional=["recipe"], help={"recipe": "which"})
-def cook(_context: Any, recipe: Any = None, cuda: str | None = None, json: bool = False) -> None:
-    """Cook it."""
-
-
-@task(klass=Command, auto_shortflags=False)
-def serve(_context: Any) -> None:
-    """Serve it."""
-
-
-def parse(*words: str) -> list[tuple[str, dict[str, Any]]]:
-    namespace = Collection(cook, serve)
-    contexts = Parser(contexts=namespace.to_contexts()).parse_argv(list(words))
-    return [(context.name, context.as_kwargs) for context in contexts]
-
-
-@pytest.mark.parametrize(
-    ("words", "recipe"),
-    [
-        (["cook"], ()),
-        (["cook", "mxnet-cu101"], ("mxnet-cu101",)),
-        (["cook", "a", "b", "--json", "c"], ("a", "b", "c")),
-        (["cook", "--cuda", "10.1"], ()),
-        (["cook", "--cuda", "10.1", "a"], ("a",)),
-        (["cook", "--recipe", "a", "--json"], ("a",)),
-    ],
-)
-def test_a_positional_may_be_given_never_once_or_often(words: list[str], recipe: Any) -> None:
-    assert parse(*words)[0][1]["recipe"] == recipe
-
-
-def test_a_command_without_positionals_can_be_followed_by_another() -> None:
-    assert [name for name, _ in parse("serve", "cook")] == ["serve", "cook"]
-
-
-def test_every_option_is_explained() -> None:
-    contexts = Collection(cook).to_contexts()
-    assert dict(contexts[0].help_tuples())["--json"].startswith("one JSON document")
-    assert dict(contexts[0].help_tuples())["--recipe=STRING"] == "which"
 
 
 @pytest.mark.parametrize(
@@ -131,16 +99,151 @@ def test_with_json_a_failure_is_one_document_on_stdout(capsys: pytest.CaptureFix
     findings = [Finding("cuda.version", "10.1 is a number", 'Write "10.1"')]
     Console(json=True).failure(RecipeError("1 error in x.toml", findings=findings))
     document = json.loads(capsys.readouterr().out)
-    assert document["error"] == "RecipeError"
-    assert document["details"] == ['cuda.version: 10.1 is a number. Write "10.1"']
+    assert document == {
+        "error": {
+            "type": "RecipeError",
+            "message": "1 error in x.toml",
+            "code": "",
+            "reason": "",
+            "details": ['cuda.version: 10.1 is a number. Write "10.1"'],
+            "hint": "",
+        }
+    }
+
+
+# One document for each call with --json ---------------------------------------------------------
+
+
+def run(body: Callable[..., None], **options: Any) -> None:
+    command("json")(body)(None, json=True, **options)
+
+
+def test_a_second_result_is_a_programming_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def twice(console: Console, common: CommonOptions) -> None:
+        console.named("first").result({"number": 1})
+        console.result({"number": 2})
+
+    with pytest.raises(RuntimeError, match="only once"):
+        run(twice)
+    assert json.loads(capsys.readouterr().out) == {"number": 1}
+
+
+def test_a_result_for_a_program_is_the_only_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def both(console: Console, common: CommonOptions) -> None:
+        console.output('{"include": []}')
+        console.result({})
+
+    with pytest.raises(RuntimeError, match="only once"):
+        run(both)
+    assert capsys.readouterr().out == '{"include": []}\n'
+
+
+def test_no_result_is_a_programming_error() -> None:
+    with pytest.raises(RuntimeError, match="must show its result"):
+        run(lambda console, common: None)
+
+
+def test_a_failure_after_the_result_is_no_second_document(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(console: Console, common: CommonOptions) -> None:
+        console.result({"number": 1})
+        raise CloudError("The machine was lost")
+
+    with pytest.raises(Exit) as ended:
+        run(fail)
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"number": 1}
+    assert "The machine was lost" in shown.err
+
+
+def with_json() -> list[str]:
+    names = tasks.namespace.task_names
+    return [name for name in names if "json" in tasks.namespace[name].shared]
+
+
+# Words without which a command reports a wrong request before it needs the cloud.
+WORDS: dict[str, dict[str, Any]] = {
+    "lock": {"recipe": ("mxnet-cu101",)},
+    "copy": {"to": "us-west-2"},
+    "extend": {"machine": ("2h",)},
+    "quota": {"raise_": 8},
+}
+
+
+# What each command calls sooner or later.
+FAILING = [
+    (session, "connect"),
+    (control, "status"),
+    (control, "up"),
+    (control, "down"),
+    (lock, "newest_record"),
+    (report, "make"),
+]
+
+
+@pytest.mark.parametrize("name", with_json())
+def test_a_command_that_fails_prints_its_error_as_the_one_document(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise CloudError("Nothing works", code="Broken", hint="Repair it")
+
+    for owner, function in [*FAILING, *([(recipes, "all_recipes")] if name == "recipes" else [])]:
+        monkeypatch.setattr(owner, function, fail)
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path))
+    with pytest.raises(Exit):
+        tasks.namespace[name](None, json=True, **WORDS.get(name, {}))
+    document = json.loads(capsys.readouterr().out)
+    if name == "doctor":  # a failure is what it reports
+        assert document["well"] is False
+        return
+    if isinstance(document, list):  # an error for each recipe
+        document = document[0]
+    assert set(document["error"]) == {"type", "message", "code", "reason", "details", "hint"}
+
+
+def test_several_interrupted_machines_are_one_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Endpoint:
+        def ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+            return {"time": f"{parameters['after_s']} s later"}
+
+    monkeypatch.setattr(control, "status", Endpoint)
+    tasks.namespace["local.interrupt"](None, json=True, machine=("i-1", "i-2"))
+    documents = json.loads(capsys.readouterr().out)
+    assert [each["machine"] for each in documents] == ["i-1", "i-2"]
+    tasks.namespace["local.interrupt"](None, json=True, machine=("i-1",), after=3)
+    assert json.loads(capsys.readouterr().out) == {"machine": "i-1", "time": "3 s later"}
+
+
+def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given_up = [rebuilding.RecipeReport("mxnet-cu101", "not tried", why=("It failed 3 times.",))]
+    monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
+    monkeypatch.setattr(rebuilding, "look", lambda requests: ([], []))
+    monkeypatch.setattr(rebuilding, "given_up_of", lambda candidates, limit: given_up)
+    tasks.namespace["rebuild"](None, json=True, matrix=True)
+    assert json.loads(capsys.readouterr().out) == {"include": []}
+
+
+def test_only_the_console_prints() -> None:
+    for path in (REPOSITORY / "bake" / "cli").rglob("*.py"):
+        assert not re.search(r"(?<![.\w])print\(|sys\.stdout\.write", path.read_text()), path
+
+
+# Wrong requests ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["bake", "--jobs", "many"], "--jobs takes a whole number, not many"),
-        (["rebuild", "--give-up-after", "x"], "--give-up-after takes a whole number, not x"),
-        (["bake", "--cudda"], "There is no option --cudda here"),
+        (["bake", "--jobs", "many"], "Invalid value for --jobs: many"),
+        (["rebuild", "--give-up-after", "x"], "Invalid value for --give-up-after: x"),
+        (["bake", "--cudda"], "Unknown option: --cudda"),
         (["bake", "mxnet-cu101", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
         (["rebuild", "--give-up-after", "0"], "nothing would ever be tried"),
         (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),

@@ -61,7 +61,7 @@ def some(kind: Any, **more: Any) -> Orphan:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *reaped: reaping.Reaped) -> list[str]:
-    reap.show(Console(), reaped, "invoke reap --region us-east-1 --yes")
+    reap.show_reaped(Console(), reaped, "invoke reap --region us-east-1 --yes")
     lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
     assert all(len(line) <= 80 for line in lines), lines
     return lines
@@ -106,11 +106,11 @@ def test_what_stays_is_named_with_its_command(capsys: pytest.CaptureFixture[str]
     left = Leftover(str(one), one.command, "OperationNotPermitted: It is protected.")
     error = CloudError("Not all could be removed", details=[str(left)])
     reaped = reaping.Reaped("us-east-1", NOW, [one], {one: 0.0}, [Removal(one, left)], error)
-    reap.show(Console(), [reaped], "")
+    reap.show_reaped(Console(), [reaped], "")
     said = capsys.readouterr().err
     assert f"Remove it with: {one.command}" in said
     assert "Nothing was removed" not in said
-    reap.show(Console(json=True), [reaped], "")
+    reap.show_reaped(Console(json=True), [reaped], "")
     [document] = json.loads(capsys.readouterr().out)
     [each] = document["remains"]
     assert (each["state"], each["command"]) == ("left", one.command)

@@ -1,0 +1,278 @@
+"""The commands that use a machine from this computer: shell, files, SSH configuration, Jupyter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from invoke.exceptions import Exit
+
+from bake.cli.command import command
+from bake.cli.environment import at_most_one, invoke_program, open_cloud, ssh_port
+from bake.cli.options import MACHINE, NO_BROWSER, CommonOptions
+
+if TYPE_CHECKING:
+    from bake.aws.client.session import Cloud
+    from bake.aws.machine import Machine
+    from bake.console.console import Console
+    from bake.machine.ssh_config import Host
+
+_LEFT_RUNNING = "the machine is left running"
+
+
+@command("region", "local", positional=["machine"], help=MACHINE, interrupted=_LEFT_RUNNING)
+def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
+    """Open a shell on a machine."""
+    from bake.machine import cost, ssh_config
+
+    cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
+    console.note(f"{found.name}: {cost.in_words(cost.of(cloud, found))}")
+    _call(console, cloud, found, ssh_config.ssh(host))
+
+
+@command(
+    "region",
+    "local",
+    positional=["command"],
+    help={**MACHINE, "command": "a line of shell: it runs in the image's Python environment"},
+    interrupted=_LEFT_RUNNING,
+)
+def run(
+    console: Console,
+    common: CommonOptions,
+    command: tuple[str, ...] = (),
+    machine: str | None = None,
+) -> None:
+    """Run a command on a machine, with its output, input and exit status here."""
+    from bake.machine import run as shell
+
+    cloud, found, host = _reached(console, common, machine)
+    words = shell.command(host, " ".join(command), terminal=shell.on_a_terminal())
+    _call(console, cloud, found, words)
+
+
+@command(
+    "region",
+    "local",
+    positional=["paths"],
+    help={**MACHINE, "paths": "files and folders here, and at the end the place on the machine"},
+    interrupted=_LEFT_RUNNING,
+)
+def put(
+    console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
+) -> None:
+    """Copy files and folders to a machine (rsync): invoke put LOCAL... REMOTE."""
+    _transfer(console, common, "put", paths, machine)
+
+
+@command(
+    "region",
+    "local",
+    positional=["paths"],
+    help={**MACHINE, "paths": "files and folders on the machine, and at the end the place here"},
+    interrupted=_LEFT_RUNNING,
+)
+def get(
+    console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
+) -> None:
+    """Copy files and folders from a machine (rsync): invoke get REMOTE... LOCAL."""
+    _transfer(console, common, "get", paths, machine)
+
+
+def _transfer(
+    console: Console,
+    common: CommonOptions,
+    verb: str,
+    paths: tuple[str, ...],
+    machine: str | None,
+) -> None:
+    from bake.machine import transfer
+
+    *sources, target = transfer.check(verb, paths)
+    cloud, found, host = _reached(console, common, machine)
+    copy = transfer.put if verb == "put" else transfer.get
+    words = copy(host, sources, target, progress=sys.stderr.isatty())
+    _call(console, cloud, found, words, advice=partial(transfer.advice, host))
+
+
+def _reached(
+    console: Console, common: CommonOptions, name: str | None
+) -> tuple[Cloud, Machine, Host]:
+    """Return the cloud, the machine of that id or name, and how to reach the machine by SSH."""
+    from bake.aws.machine import find_own_machine
+    from bake.machine import ssh_config
+
+    cloud = open_cloud(console, common)
+    machine = find_own_machine(cloud, name)
+    return cloud, machine, ssh_config.host_of(cloud, machine, ssh_port=ssh_port())
+
+
+def _call(
+    console: Console,
+    cloud: Cloud,
+    machine: Machine,
+    words: list[str],
+    advice: Callable[[int], str] = lambda status: "",
+) -> None:
+    """Run a program that connects to the machine, and exit with its status if that is not 0.
+
+    `advice` says what to do about a status; it is empty if the program has said enough.
+    """
+    from bake.machine import run as shell
+
+    status = shell.call(words)
+    lost = shell.loss(cloud, machine) if status in shell.NO_CONNECTION else None
+    if lost:
+        console.failure(lost)
+    elif text := advice(status):
+        console.warn(text)
+    if status:
+        raise Exit(code=status)
+
+
+@command(
+    "region",
+    "local",
+    "json",
+    name="ssh-config",
+    positional=["machine"],
+    help={
+        "machine": "ids or names of machines (default: all that run)",
+        "write": "write it to files in bake's own folder, for ssh, rsync, VS Code and others",
+        "include": "write it, and let ~/.ssh/config include these files",
+    },
+)
+def ssh_config(
+    console: Console,
+    common: CommonOptions,
+    machine: tuple[str, ...] = (),
+    write: bool = False,
+    include: bool = False,
+) -> None:
+    """Print SSH settings with which `ssh bake-NAME` works, or with --write, store them."""
+    from bake.machine import ssh_config as settings
+
+    cloud = open_cloud(console, common)
+    hosts = _hosts(console, cloud, machine)
+    documents = [host.document() for host in hosts]
+    if write or include:
+        for host in hosts:
+            settings.write(host)
+        if not machine:
+            settings.keep_only(cloud, hosts)
+        if include:
+            settings.include()
+        lines = [f"{host.alias}  {host.instance_id}" for host in hosts]
+        if settings.is_included():
+            lines += ["To connect: ssh bake-NAME"]
+        else:
+            lines += [
+                "`ssh bake-NAME` works with this line at the top of ~/.ssh/config (--include):",
+                settings.include_line(),
+            ]
+        console.result(documents, *lines)
+    elif console.json:
+        console.result(documents)
+    else:
+        console.output("\n".join(host.configuration() for host in hosts))
+
+
+def _hosts(console: Console, cloud: Cloud, names: tuple[str, ...]) -> list[Host]:
+    """Return how to reach the named machines; without names, all that run."""
+    from bake.aws.machine import find_own_machine
+    from bake.aws.machine import machines as find_machines
+    from bake.machine import ssh_config as settings
+
+    if names:
+        return [
+            settings.host_of(cloud, find_own_machine(cloud, name), ssh_port=ssh_port())
+            for name in names
+        ]
+    hosts, errors = settings.hosts_of(cloud, find_machines(cloud), ssh_port=ssh_port())
+    for error in errors:
+        console.warn(error.message)
+    if not hosts:
+        console.note("No running machine can be reached from here.")
+    return hosts
+
+
+@command(
+    "region",
+    "local",
+    "json",
+    "quiet",
+    positional=["machine"],
+    help={
+        **MACHINE,
+        "port": "on this computer; if it is taken, the next free one",
+        "no_browser": NO_BROWSER,
+        "stop": "end Jupyter and its kernels on the machine, which is left running",
+    },
+    interrupted=_LEFT_RUNNING,
+)
+def jupyter(
+    console: Console,
+    common: CommonOptions,
+    machine: tuple[str, ...] = (),
+    port: int = 8889,
+    no_browser: bool = False,
+    stop: bool = False,
+) -> None:
+    """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
+    from bake.machine import cost, lifetime, ssh_config
+    from bake.machine import jupyter as server
+
+    server.check_port(port)
+    cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
+    if stop:
+        with ssh_config.connection(host) as connection:
+            stopped = server.stop(connection)
+        console.result(
+            {"stopped": stopped}, "Jupyter has ended." if stopped else "Jupyter was not running."
+        )
+        return
+    console.print(
+        f"Costs    {cost.in_words(cost.of(cloud, found))}",
+        f"Ends     {lifetime.describe(found, cloud.now())}",
+    )
+    browser = not (no_browser or console.json)
+    use_jupyter(console, common, cloud, found, port=port, browser=browser)
+
+
+def use_jupyter(
+    console: Console,
+    common: CommonOptions,
+    cloud: Cloud,
+    machine: Machine,
+    *,
+    port: int = 8889,
+    browser: bool,
+    known: dict[str, Any] | None = None,
+) -> None:
+    """Start Jupyter on the machine if needed, and hold a tunnel to it until Ctrl-C.
+
+    `known` is what the JSON document contains in addition to Jupyter's address.
+    """
+    import shlex
+
+    from bake.machine import jupyter, ssh_config
+
+    def words(verb: str, *more: str) -> str:
+        name = machine.name or machine.instance_id
+        return shlex.join([invoke_program(), verb, name, *more]) + common.flags
+
+    with ssh_config.connection(
+        ssh_config.host_of(cloud, machine, ssh_port=ssh_port())
+    ) as connection:
+        jupyter.use(
+            cloud,
+            machine,
+            connection,
+            console,
+            port=port,
+            words=words,
+            open_browser=browser,
+            known=known,
+        )

@@ -1,0 +1,69 @@
+"""Where a command works: its cloud, the folders of recipes and scripts, the SSH port.
+
+Only this module starts the local cloud. For everything else it is a cloud like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bake.aws.client.session import Cloud
+    from bake.cli.options import CommonOptions
+    from bake.console.console import Console
+
+# Recipes and scripts are beside the tasks.py that Invoke has loaded.
+ROOT = Path(str(sys.modules["tasks"].__file__)).parent
+MANIFESTS = ROOT / "manifests"
+SCRIPTS = ROOT / "scripts"
+
+
+def open_cloud(console: Console, common: CommonOptions, region: str | None = None) -> Cloud:
+    """Connect to AWS, or with --local to the local cloud, which is started if needed.
+
+    `region` is used instead of the one in the options.
+    """
+    from bake.aws.client.session import connect
+
+    if common.local:
+        from bake.local import control
+
+        endpoint = control.status()
+        if endpoint is None:
+            with console.step("Local cloud") as step:
+                endpoint = control.up()
+                step.done(endpoint.url)
+            if endpoint.note:
+                console.warn(endpoint.note)
+        os.environ.update(control.environment(endpoint))
+    return connect(region or common.region)
+
+
+def invoke_program() -> str:
+    """What to type for `invoke` here: a path if the virtual environment is not activated."""
+    import shutil
+
+    found, running = shutil.which("invoke"), Path(sys.argv[0])
+    if found and running.exists() and Path(found).samefile(running):
+        return "invoke"
+    return os.path.relpath(running)
+
+
+def ssh_port() -> int:
+    """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22."""
+    return int(os.environ.get("BAKE_SSH_PORT") or 22)
+
+
+def at_most_one(words: tuple[str, ...], what: str) -> str | None:
+    """Return the only word, or None without any. Several are a RequestError."""
+    from bake.errors import RequestError
+
+    if len(words) > 1:
+        raise RequestError(
+            f"This command takes one {what}, not several: {' '.join(words)}",
+            hint=f"Name one {what}",
+        )
+    return words[0] if words else None

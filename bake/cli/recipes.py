@@ -1,0 +1,179 @@
+"""Which recipes a command is about, and the context in which each one is baked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bake.cli.environment import MANIFESTS, SCRIPTS, open_cloud, ssh_port
+from bake.cli.options import CommonOptions, RecipeOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bake.aws.client.session import Cloud
+    from bake.console.console import Console
+    from bake.pipeline.bake import Outcome
+    from bake.pipeline.job import Context
+    from bake.plan.lock import Lock
+    from bake.recipe.payload import Payload
+    from bake.recipe.recipe import Recipe
+
+
+def chosen_recipes(options: RecipeOptions, *, local: bool) -> list[Recipe]:
+    """Return the selected recipes, each with the changes that the options make to it.
+
+    Raises a RequestError if the options contradict each other, or if a recipe cannot work.
+    """
+    from bake.recipe import recipe as recipes
+
+    _check(options)
+    names, cuda, framework = options.recipe, options.cuda, options.framework
+    if options.all:
+        chosen = recipes.all_recipes(MANIFESTS)
+    else:
+        chosen = [
+            recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
+            for name in dict.fromkeys(names or (None,))
+        ]
+    # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
+    change = {"cuda": cuda, "framework": framework} if names else {}
+    market = True if options.spot else False if options.no_spot else None
+    return [
+        _ready(
+            recipes.override(recipe, instance_type=options.instance_type, spot=market, **change),
+            local=local,
+        )
+        for recipe in chosen
+    ]
+
+
+def selected_recipes(names: tuple[str, ...], *, local: bool) -> list[Recipe]:
+    """Return the named recipes as they are; without names, all of them."""
+    return chosen_recipes(RecipeOptions(recipe=names, all=not names), local=local)
+
+
+def _check(options: RecipeOptions) -> None:
+    from bake.errors import RequestError
+
+    names, version = options.recipe, options.cuda or options.framework
+    if options.spot and options.no_spot:
+        raise RequestError("--spot and --no-spot exclude each other", hint="Give one of them")
+    if options.all and (names or version):
+        raise RequestError("--all means all recipes", hint="Leave out the names, or --all")
+    if len(names) > 1 and version:
+        raise RequestError("--cuda and --framework are for one recipe", hint="Leave them out")
+
+
+def _ready(recipe: Recipe, *, local: bool) -> Recipe:
+    from bake import catalog
+    from bake.recipe.compatibility import refuse_what_cannot_work
+
+    refuse_what_cannot_work(recipe, catalog.load())
+    # An image on AWS must work on a GPU; a local computer may have none.
+    policy = recipe.gpu or ("if-present" if local else "required")
+    return recipe.model_copy(update={"gpu": policy})
+
+
+def requests_for(
+    console: Console,
+    common: CommonOptions,
+    recipes: Sequence[Recipe],
+    *,
+    stand_in: bool,
+    no_lock: bool = False,
+) -> tuple[list[tuple[Context, Recipe]], list[Outcome]]:
+    """Return each recipe with its context, and the outcomes of recipes that have failed already.
+
+    A single recipe's failure is raised instead.
+    """
+    from bake.errors import BakeError, RequestError
+    from bake.pipeline.bake import Outcome
+    from bake.plan import lock as locks
+
+    if stand_in and not common.local:
+        raise RequestError(
+            "--stand-in works only in the local cloud: an image of stand-ins is useless on AWS",
+            hint="Add --local, or leave out --stand-in",
+        )
+    requests, refused = [], []
+    clouds: dict[str | None, Cloud] = {}
+    # All consoles first: the prefix of their lines is as wide as the longest name.
+    several = len(recipes) > 1
+    consoles = [console.named(recipe.name) if several else console for recipe in recipes]
+    for recipe, own in zip(recipes, consoles, strict=True):
+        region = common.region or recipe.region
+        try:
+            lock = None if no_lock else locks.beside(MANIFESTS, recipe.name)
+            if region not in clouds:
+                clouds[region] = open_cloud(own, common, region)
+            context = _context(own, recipe, clouds[region], common, lock, stand_in=stand_in)
+            requests.append((context, recipe))
+        except BakeError as error:
+            if not several:
+                raise
+            refused.append(Outcome(recipe.name, "failed", 0, error=error))
+    return requests, refused
+
+
+def _context(
+    console: Console,
+    recipe: Recipe,
+    cloud: Cloud,
+    common: CommonOptions,
+    lock: Lock | None,
+    *,
+    stand_in: bool,
+) -> Context:
+    from bake import files
+    from bake.pipeline.job import Context
+    from bake.recipe import payload
+
+    downloads = payload.UPSTREAM
+    if common.local:
+        downloads = _prepare_local(console, recipe, cloud.region, stand_in=stand_in) or downloads
+    return Context(
+        cloud=cloud,
+        payload=downloads,
+        scripts=SCRIPTS,
+        builds=files.builds(),
+        console=console,
+        lock=lock,
+        ssh_port=ssh_port(),
+        here="--local" if common.local else f"--region {cloud.region}",
+    )
+
+
+def _prepare_local(
+    console: Console, recipe: Recipe, region: str, *, stand_in: bool
+) -> Payload | None:
+    """Provide the base image in the local cloud; with stand-ins, return where they are."""
+    from bake import catalog
+    from bake.local import control, standin
+    from bake.local.machines import os_images
+
+    downloads = None
+    if stand_in:
+        with console.step("Stand-in upstreams") as step:
+            downloads = standin.up(recipe)
+            step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
+    with console.step("Base image") as step:
+        image = os_images.provide(
+            control.up(),
+            catalog.load().os_image(recipe.base),
+            stand_in=stand_in,
+            region=region,
+            files=standin.machine_files() if stand_in else None,
+        )
+        step.done(image)
+    return downloads
+
+
+def instance_types_of(recipe: str) -> tuple[str, ...]:
+    """Return the instance types on which a recipe is baked; none if the recipe does not exist."""
+    from bake.errors import RecipeError
+    from bake.recipe import recipe as recipes
+
+    try:
+        return recipes.find(recipe, MANIFESTS).builder.instance_types
+    except RecipeError:
+        return ()

@@ -1,0 +1,134 @@
+"""The changes to Invoke's parser, and a guard against changes in Invoke itself."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import pytest
+from invoke import Collection
+from invoke.exceptions import Exit
+from invoke.parser import Argument, Parser
+from invoke.parser.parser import ParseMachine
+from invoke.tasks import Task
+from packaging.requirements import Requirement
+
+from bake.cli import parser
+from bake.cli.command import command
+from tests.support.environment import REPOSITORY
+
+
+@command("json", positional=["recipe"], help={"recipe": "which"})
+def cook(
+    console: Any, common: Any, recipe: tuple[str, ...] = (), cuda: str | None = None, jobs: int = 4
+) -> None:
+    """Cook it."""
+
+
+@command()
+def serve(console: Any, common: Any) -> None:
+    """Serve it."""
+
+
+def parse(*words: str) -> list[tuple[str, dict[str, Any]]]:
+    namespace = Collection(cook, serve)
+    contexts = Parser(contexts=namespace.to_contexts()).parse_argv(list(words))
+    return [(context.name, context.as_kwargs) for context in contexts]
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe"),
+    [
+        (["cook"], ()),
+        (["cook", "mxnet-cu101"], ("mxnet-cu101",)),
+        (["cook", "a", "b", "--json", "c"], ("a", "b", "c")),
+        (["cook", "--cuda", "10.1"], ()),
+        (["cook", "--cuda", "10.1", "a"], ("a",)),
+        (["cook", "--recipe", "a", "--json"], ("a",)),
+    ],
+)
+def test_a_positional_argument_may_be_given_any_number_of_times(
+    words: list[str], recipe: tuple[str, ...]
+) -> None:
+    assert parse(*words)[0][1]["recipe"] == recipe
+
+
+def test_a_command_without_positional_arguments_can_be_followed_by_another() -> None:
+    assert [name for name, _ in parse("serve", "cook")] == ["serve", "cook"]
+
+
+def test_every_option_is_explained() -> None:
+    contexts = Collection(cook).to_contexts()
+    assert dict(contexts[0].help_tuples())["--json"].startswith("one JSON document")
+    assert dict(contexts[0].help_tuples())["--recipe=STRING"] == "which"
+
+
+def test_help_can_be_read_more_than_once() -> None:
+    first, second = (Collection(cook).to_contexts()[0].help_tuples() for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("option", ["--cudda", "-j"])
+def test_an_unknown_option_is_reported(option: str) -> None:
+    with pytest.raises(Exit, match=f"Unknown option: {option}") as ended:
+        parse("cook", option)
+    assert ended.value.code == 2
+
+
+def test_an_invalid_number_is_reported() -> None:
+    with pytest.raises(Exit, match="Invalid value for --jobs: many") as ended:
+        parse("cook", "--jobs", "many")
+    assert ended.value.code == 2
+
+
+# Invoke itself -----------------------------------------------------------------------------------
+
+# What bake/cli/parser.py replaces or calls. When one of these fails, compare Invoke's new source
+# with the old one, adapt that file if needed, and then put the new digest here.
+METHODS: list[tuple[type[Any], str, str]] = [
+    (ParseMachine, "handle", "9b12c763da45"),
+    (ParseMachine, "see_positional_arg", "4dcdc855472a"),
+    (Argument, "set_value", "dd275fc32f2b"),
+    (Task, "__init__", "05a6b02e29f9"),
+    (Task, "__call__", "24bfa4401571"),
+    (Task, "arg_opts", "88569ea97266"),
+    (Task, "get_arguments", "c675fe47d25e"),
+]
+
+
+def digest_of(method: Callable[..., Any]) -> str:
+    return hashlib.sha256(inspect.getsource(method).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(("owner", "name", "digest"), METHODS)
+def test_invoke_has_not_changed_under_the_parser(owner: type[Any], name: str, digest: str) -> None:
+    method = inspect.getattr_static(owner, name)
+    assert digest_of(method.fget if isinstance(method, property) else method) == digest
+
+
+def test_the_one_method_that_is_replaced_calls_invokes_own() -> None:
+    replaced = ParseMachine.complete_context
+    assert replaced.__module__ == parser.__name__
+    own = inspect.getclosurevars(replaced).nonlocals["complete_context"]
+    assert digest_of(own) == "fba382f0b198"
+
+
+def test_setup_cfg_limits_invoke_to_the_versions_that_were_compared() -> None:
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    (line,) = [
+        line for line in config["options"]["install_requires"].splitlines() if "invoke" in line
+    ]
+    specifier = Requirement(line).specifier
+    assert metadata.version("invoke") in specifier
+    assert "2.1.4" not in specifier
+    assert "4.0.0" not in specifier
+
+
+def test_nothing_else_changes_invoke() -> None:
+    for path in (REPOSITORY / "bake").rglob("*.py"):
+        assert "invoke.parser" not in path.read_text() or path.name == "parser.py", path
