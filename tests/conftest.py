@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.support.environment import scrub
+from tests.support.environment import REPOSITORY, scrub
 
 if TYPE_CHECKING:
     from tests.support.kitchen import Kitchen, Witness
+
+MACHINES = REPOSITORY / "tests" / "machines"
 
 # A computer that does something else, too, is no failure (deadline). `make test` tries the same
 # examples every time, so that what it says is about the change; `make soak` looks for new ones.
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
 settings.load_profile("repeat")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests in tests/machines with `machines`."""
+    for item in items:
+        if item.path.is_relative_to(MACHINES):
+            item.add_marker(pytest.mark.machines)
 
 
 @pytest.fixture(autouse=True)

@@ -38,8 +38,6 @@ from bake.verify import Proof
 from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
 
-pytestmark = pytest.mark.machines
-
 SCRIPT = """\
 #!/usr/bin/env bash
 # A quick stage.

@@ -29,7 +29,7 @@ from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
 from tests.support.notebook_page import NotebookPage
 
-pytestmark = [pytest.mark.machines, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 BIN = Path(sys.executable).parent
 

@@ -181,7 +181,6 @@ def table() -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.machines
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault", [*SURVIVED, PERMISSION])
 def test_each_call_of_a_bake_meets_each_fault(oven: Oven, fault: str) -> None:
@@ -207,7 +206,6 @@ def test_each_call_of_a_bake_meets_each_fault(oven: Oven, fault: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.machines
 def test_a_bake_whose_every_call_meets_every_fault_makes_its_image_and_leaves_nothing(
     oven: Oven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +224,6 @@ def test_a_bake_whose_every_call_meets_every_fault_makes_its_image_and_leaves_no
     assert few == {"GetProducts"}, "a bake does without a price: it is not asked for long"
 
 
-@pytest.mark.machines
 @pytest.mark.parametrize("operation", ["ModifyNetworkInterfaceAttribute", "none"])
 def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
     oven: Oven, operation: str, capsys: pytest.CaptureFixture[str]
@@ -240,7 +237,6 @@ def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
     assert (group < machine) == (operation == "none")
 
 
-@pytest.mark.machines
 def test_a_permission_that_is_missing_is_named_and_nothing_is_left(oven: Oven) -> None:
     """Those without which no machine is started; `make soak` tries every one."""
     for service, operation in [

@@ -15,7 +15,7 @@ import pytest
 from bake.local import control
 from tests.support.environment import REPOSITORY
 
-pytestmark = [pytest.mark.machines, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 NAME = "a-machine-with-a-rather-long-name-0123456789"
 

@@ -14,9 +14,7 @@ from bake.errors import VerificationError
 from bake.verify.clean import GIVEN, PASSWORDS, what_must_not_be
 from bake.verify.clean import SECRETS as SECRETS_BY_PATTERN
 from tests.support.kitchen import Kitchen
-from tests.unit.verify.test_clean import LEFT, LETTERS, SECRETS
-
-pytestmark = pytest.mark.machines
+from tests.support.secrets import LEFT, LETTERS, SECRETS
 
 CONTENT = "x0123456789abcdef0123456789abcdef\n"
 SESSION = ("auth.log", "wtmp", "btmp", "lastlog", "journal")  # our own connection writes there

@@ -36,8 +36,6 @@ MUTATING = (
     "DeleteParameter",
 )
 
-pytestmark = pytest.mark.machines
-
 
 @dataclass(frozen=True)
 class Ended:

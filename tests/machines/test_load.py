@@ -45,7 +45,6 @@ def test_as_many_are_throttled_as_were_asked_for() -> None:
     assert throttle.refused / 40 == pytest.approx(PERCENT, abs=1)
 
 
-@pytest.mark.machines
 @pytest.mark.soak
 def test_forty_bakes_at_once_with_a_twentieth_of_all_requests_throttled(tmp_path: Path) -> None:
     log = tmp_path / "bakes.log"

@@ -22,8 +22,6 @@ from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen
 from tests.support.leftovers import held
 
-pytestmark = pytest.mark.machines
-
 POLICY = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
 
 

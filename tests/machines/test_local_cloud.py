@@ -24,8 +24,6 @@ from bake.local.machines import os_images
 from bake.local.machines.engine import find_engine
 from bake.ssh.keys import KeyPair, generate
 
-pytestmark = pytest.mark.machines
-
 DEBIAN_OWNER = "136693071363"
 TINY = "t3.micro"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

@@ -167,7 +167,6 @@ def test_root_file_system_that_cannot_be_made_is_said_with_how_it_could(
     assert "apt-get install mmdebstrap" in caught.value.hint
 
 
-@pytest.mark.machines
 def test_images_and_keys_survive_a_restart_and_a_kill_and_machines_do_not(home: Path) -> None:
     endpoint = control.up()
     base = os_images.provide(endpoint, catalog.load().os_image("debian-12"), stand_in=False)
@@ -234,7 +233,6 @@ def test_parameters_survive_a_restart_and_a_kill_until_they_are_erased(home: Pat
     assert ssm.get_parameters_by_path(Path="/bake/a")["Parameters"] == []
 
 
-@pytest.mark.machines
 def test_two_clouds_on_one_computer_leave_each_other_alone(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +264,6 @@ def test_two_clouds_on_one_computer_leave_each_other_alone(
     )
 
 
-@pytest.mark.machines
 def test_layers_of_a_cloud_whose_home_was_deleted_are_removed_by_the_next_one(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

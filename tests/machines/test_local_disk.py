@@ -17,7 +17,6 @@ from bake.local.machines.disk import MachineDisk
 from bake.local.machines.engine import Engine, find_engine
 
 pytestmark = [
-    pytest.mark.machines,
     pytest.mark.skipif(
         not find_engine().layers_are_folders, reason="Layers are made by the engine's commit here"
     ),

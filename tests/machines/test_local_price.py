@@ -12,8 +12,6 @@ from bake.aws.client.session import connect
 from bake.aws.placement import Placement
 from bake.aws.price import price_errors, prices, snapshot_price, volume_price
 
-pytestmark = pytest.mark.machines
-
 
 @pytest.fixture
 def pricing(local_cloud: Path) -> Any:

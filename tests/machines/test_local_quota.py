@@ -15,8 +15,6 @@ from bake.errors import CloudError, RequestError
 from bake.local import control
 from bake.local.api.capacity import GENEROUS
 
-pytestmark = pytest.mark.machines
-
 G, P = "L-DB2E81BA", "L-417A185B"
 
 

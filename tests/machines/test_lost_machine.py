@@ -117,7 +117,6 @@ class AtStep(Console):
 # On real machines ---------------------------------------------------------------------------------
 
 
-@pytest.mark.machines
 def test_an_interrupted_stage_runs_again_on_another_machine_and_those_before_it_do_not(
     kitchen: Kitchen, witness: Witness, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +135,6 @@ def test_an_interrupted_stage_runs_again_on_another_machine_and_those_before_it_
     assert len(machines_ever() - before) == 2
 
 
-@pytest.mark.machines
 def test_what_ends_in_the_time_that_is_left_is_saved_and_not_done_again(
     kitchen: Kitchen, witness: Witness, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +159,6 @@ def test_what_ends_in_the_time_that_is_left_is_saved_and_not_done_again(
     assert [bool(stage.checkpoint) for stage in outcome.record.stages[:3]] == [True, True, False]
 
 
-@pytest.mark.machines
 @pytest.mark.parametrize(
     "lose",
     [
@@ -202,7 +199,6 @@ def test_a_machine_that_ends_without_notice_is_missed_within_seconds(
     print(f"{lose.__name__}: another one was begun after {seconds:.1f} s")
 
 
-@pytest.mark.machines
 @pytest.mark.parametrize("step", ["Proof", pytest.param("Image", marks=pytest.mark.soak)])
 def test_a_machine_ended_by_hand_after_its_stages_costs_none_of_them(
     kitchen: Kitchen, witness: Witness, step: str
@@ -216,7 +212,6 @@ def test_a_machine_ended_by_hand_after_its_stages_costs_none_of_them(
     assert len(machines_ever() - before) == 2
 
 
-@pytest.mark.machines
 def test_three_losses_in_a_row_end_the_bake_with_each_of_them_and_nothing_is_left(
     kitchen: Kitchen, witness: Witness
 ) -> None:
@@ -233,7 +228,6 @@ def test_three_losses_in_a_row_end_the_bake_with_each_of_them_and_nothing_is_lef
     assert held() == before
 
 
-@pytest.mark.machines
 @pytest.mark.soak
 def test_a_machine_that_ends_while_it_boots_is_not_waited_for(
     kitchen: Kitchen, witness: Witness
@@ -247,7 +241,6 @@ def test_a_machine_that_ends_while_it_boots_is_not_waited_for(
     assert time.monotonic() - began < 120
 
 
-@pytest.mark.machines
 @pytest.mark.soak
 def test_who_waits_for_a_bake_goes_on_waiting_when_its_machine_is_lost(
     kitchen: Kitchen, witness: Witness
@@ -263,7 +256,6 @@ def test_who_waits_for_a_bake_goes_on_waiting_when_its_machine_is_lost(
     assert Counter(witness.began()) == {"a": 2, "x": 1, "y": 1}
 
 
-@pytest.mark.machines
 def test_the_local_market_says_what_ec2_does(kitchen: Kitchen, witness: Witness) -> None:
     ec2 = boto3.client("ec2")
     image = next(

@@ -22,8 +22,6 @@ from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen, Witness, machines_ever
 from tests.support.leftovers import held
 
-pytestmark = pytest.mark.machines
-
 
 def snapshots() -> list[str]:
     return [checkpoint.snapshot_id for checkpoint in checkpoints(connect())]

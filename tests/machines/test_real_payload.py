@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.environment import REPOSITORY
 
-pytestmark = [pytest.mark.soak, pytest.mark.machines]
+pytestmark = pytest.mark.soak
 
 BIN = Path(sys.executable).parent
 

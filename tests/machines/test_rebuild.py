@@ -26,8 +26,6 @@ from bake.pipeline.rebuild import RecipeReport
 from tests.support.kitchen import Kitchen, Witness, machines_ever
 from tests.support.leftovers import held
 
-pytestmark = pytest.mark.machines
-
 LIMIT = 2
 
 

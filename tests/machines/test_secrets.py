@@ -226,7 +226,6 @@ def a_machine_of(image: Image) -> Iterator[Connection]:
                     ec2.delete_security_group(GroupId=found)
 
 
-@pytest.mark.machines
 def test_what_a_stage_prints_of_its_secrets_is_nowhere(
     kitchen: Kitchen,
     witness: Witness,
@@ -301,7 +300,6 @@ def test_what_a_stage_prints_of_its_secrets_is_nowhere(
     assert {check.outcome for check in checks} == {"passed"}
 
 
-@pytest.mark.machines
 def test_a_stage_that_leaves_its_secret_on_the_disk_fails_before_it_is_in_a_checkpoint(
     kitchen: Kitchen, witness: Witness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +316,6 @@ def test_a_stage_that_leaves_its_secret_on_the_disk_fails_before_it_is_in_a_chec
     assert not shows(f"{caught.value.message} {caught.value.hint} {caught.value.details}")
 
 
-@pytest.mark.machines
 def test_a_secret_that_is_not_there_is_missed_before_anything_starts(kitchen: Kitchen) -> None:
     kitchen.stage("tells", secrets="TOKEN")
     kitchen.recipe("one", "tells", secrets={"TOKEN": {"env": "NOT_THERE"}})

@@ -30,7 +30,7 @@ from bake.machine import launch, session_manager, ssh_config, transfer
 from tests.support.aws_in_process import ACCOUNT, aws_in_process
 from tests.support.environment import REPOSITORY, scrub
 from tests.support.processes import has_ended
-from tests.unit.machine.test_launch import PROVED
+from tests.support.proved_images import PROVED
 
 BIN = Path(sys.executable).parent
 TRUST = {
@@ -120,7 +120,6 @@ def sessions(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
-@pytest.mark.machines
 def test_it_has_no_address_and_nobody_gets_in(
     ours: tuple[Cloud, Machine, Path], local_cloud: Path
 ) -> None:
@@ -147,7 +146,6 @@ def test_it_has_no_address_and_nobody_gets_in(
     assert session["region"] == cloud.region
 
 
-@pytest.mark.machines
 def test_commands_and_files_go_there_as_to_any_machine(
     ours: tuple[Cloud, Machine, Path], hidden: Machine, tmp_path: Path
 ) -> None:
@@ -164,7 +162,6 @@ def test_commands_and_files_go_there_as_to_any_machine(
     assert (tmp_path / "back").read_bytes() == data
 
 
-@pytest.mark.machines
 def test_our_own_client_goes_there_and_leaves_no_process(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
@@ -187,7 +184,6 @@ def test_our_own_client_goes_there_and_leaves_no_process(
         assert connection.run("id -un").stdout == "ubuntu\n", "it is made again"
 
 
-@pytest.mark.machines
 def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
@@ -210,7 +206,6 @@ def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
     assert "NAT gateway" in refused.value.hint
 
 
-@pytest.mark.machines
 def test_a_refusal_that_will_not_pass_is_not_waited_for(
     ours: tuple[Cloud, Machine, Path], hidden: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

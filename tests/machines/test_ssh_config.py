@@ -31,7 +31,6 @@ from tests.support.environment import REPOSITORY, scrub
 from tests.support.launched import launched
 from tests.support.sshd import sshd
 
-on_machines = pytest.mark.machines
 BIN = Path(sys.executable).parent
 
 
@@ -192,7 +191,6 @@ def there(host: Host, words: str, stdin: bytes = b"") -> subprocess.CompletedPro
     return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
 
 
-@on_machines
 def test_a_command_has_the_person_s_words_input_output_and_status(host: Host) -> None:
     words = (
         """printf '%s|' "a  b" 'it'\\''s' '$HOME' "$(id -un)" '!!' \\*; cat; echo to >&2; exit 7"""
@@ -222,7 +220,6 @@ EOF
 """
 
 
-@on_machines
 def test_a_command_runs_in_the_environment_that_a_shell_has(host: Host) -> None:
     """As the stages leave it: activated by the login user's .bashrc, for shells alone."""
     assert there(host, f"cp .bashrc kept; {ENVIRONMENT}").returncode == 0
@@ -234,7 +231,6 @@ def test_a_command_runs_in_the_environment_that_a_shell_has(host: Host) -> None:
         subprocess.run([*ssh_config.ssh(host), "mv kept .bashrc; rm -r env"], check=True)
 
 
-@on_machines
 def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_path: Path) -> None:
     names = ["plain", "two words", "a:b", "-dash", "new\nline", "$HOME", "*", "ü'\"", "back\\slash"]
     there = tmp_path / "there"
@@ -265,7 +261,6 @@ def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_p
     subprocess.run([*ssh_config.ssh(host), "rm -r 'a place'"], check=True)
 
 
-@on_machines
 def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
     data = os.urandom(32 << 20)
     (tmp_path / "large").write_bytes(data)
@@ -291,7 +286,6 @@ def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_pat
     assert sum_there.decode().split()[0] == sha256(data).hexdigest()
 
 
-@on_machines
 def test_where_rsync_is_missing_it_is_said_how_to_get_it(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +308,6 @@ def test_what_goes_where_has_to_be_said(verb: str) -> None:
     assert f"invoke {verb} " in refused.value.hint
 
 
-@on_machines
 def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> None:
     shown = run("ssh-config")
     assert shown.stdout.decode() == host.configuration()
@@ -333,13 +326,11 @@ def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> 
     assert document["configuration"] == host.configuration()
 
 
-@on_machines
 def test_our_own_client_has_the_same_facts(host: Host) -> None:
     with ssh_config.connection(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 
-@on_machines
 def test_a_machine_with_another_host_key_is_not_spoken_to(
     ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
@@ -361,7 +352,6 @@ def test_a_machine_with_another_host_key_is_not_spoken_to(
     assert there(host, "true").returncode == 0
 
 
-@on_machines
 def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
     ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
@@ -382,7 +372,6 @@ def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
         host.key.chmod(0o400)
 
 
-@on_machines
 def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
     ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
@@ -407,7 +396,6 @@ def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 
-@on_machines
 def test_an_interrupted_command_ends_as_one(host: Host) -> None:
     command = [BIN / "invoke", "run", "echo there; sleep 60", "--machine", "reach-me", "--local"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE,
@@ -420,7 +408,6 @@ def test_an_interrupted_command_ends_as_one(host: Host) -> None:
     assert said == b""
 
 
-@on_machines
 def test_on_a_terminal_a_command_has_one_and_its_interrupt_reaches_it(host: Host) -> None:
     words = (
         "test -t 0 && test -t 1 && echo there; trap 'echo interrupted; exit 9' INT; sleep 60 & wait"

@@ -17,8 +17,6 @@ from bake.threads import together
 from tests.support.environment import CACHE
 from tests.support.stage_machines import LIB, SCRIPTS, Machine, find, machines
 
-pytestmark = pytest.mark.machines
-
 UBUNTU, DEBIAN = "mxnet-cu101", "mxnet-cu118-debian12"
 PREFIX = "/opt/conda/envs/d2l"
 # What a login by `ssh host command` starts from: pam_env reads the file, and no profile is.

@@ -185,7 +185,6 @@ def leave_an_expired_group() -> str:
     return str(made["GroupId"])
 
 
-@pytest.mark.machines
 @pytest.mark.timeout(900)
 def test_the_workflow_bakes_what_has_changed_and_opens_one_issue_for_what_fails(
     runner: Runner,

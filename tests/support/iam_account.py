@@ -25,8 +25,8 @@ from bake.local.api import authorization
 from bake.local.api.authorization import needs
 from bake.local.api.iam_policy import Need, allows, as_list
 from tests.support.aws_in_process import _LOADER, ACCOUNT, REGION, Aws, _answer, aws_in_process
+from tests.support.checkpoints import register_image
 from tests.support.environment import REPOSITORY
-from tests.unit.aws.test_checkpoint import _register_image
 
 Policy = dict[str, Any]
 
@@ -105,7 +105,7 @@ def an_account() -> Iterator[Account]:
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
         aws_in_process() as aws,
-        mock.patch.object(AmisResponse, "register_image", _register_image),
+        mock.patch.object(AmisResponse, "register_image", register_image),
     ):
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         account = Account(aws, aws.cloud.session.client("iam", region_name=REGION))

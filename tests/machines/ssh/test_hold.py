@@ -25,8 +25,6 @@ from bake.ssh.connection import Connection, connect
 from bake.ssh.hold import hold
 from bake.threads import TaskGroup
 
-pytestmark = pytest.mark.machines
-
 # What a hold touches, down to the folders in which it does.
 LOOKED_AT = "/etc/ssh /etc/machine-id /root /home /var/lib/cloud /var/lib/dbus /var/lib/systemd"
 

@@ -12,8 +12,6 @@ from bake.errors import ConnectError, StageError
 from bake.machine import boot
 from tests.support.kitchen import Kitchen, Witness, machines_ever
 
-pytestmark = pytest.mark.machines
-
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # What only a machine that was rebooted in between can say, of two stages.
 BEFORE = f"cp {BOOT_ID} /opt/boot-id; touch /run/before /tmp/before"

@@ -11,11 +11,10 @@ from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.client.retry import ATTEMPTS
 from bake.aws.image import create_image, delete_image, find_image, image_name, images
-from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, find_machine
-from bake.aws.security_group import create_security_group
 from bake.errors import CloudError, ImageError
 from tests.support.aws_in_process import ACCOUNT, Aws, aws_in_process
+from tests.support.builders import a_builder, set_state
 
 NAME = "bake/mxnet-cu101/20261121-063000-0123abcd"
 
@@ -24,16 +23,6 @@ NAME = "bake/mxnet-cu101/20261121-063000-0123abcd"
 def aws() -> Iterator[Aws]:
     with aws_in_process() as aws:
         yield aws
-
-
-def a_builder(aws: Aws, **more: Any) -> Machine:
-    placement = aws.placement(**more)
-    group_id = create_security_group(
-        aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
-    )
-    machine = run_machine(aws.cloud, aws.run, aws.order("k", group_id), [placement])
-    aws.at_first |= aws.remains()
-    return machine
 
 
 def take(aws: Aws, machine: Machine, **more: Any) -> Any:
@@ -49,15 +38,6 @@ def take(aws: Aws, machine: Machine, **more: Any) -> Any:
 
 def values(tags: list[dict[str, str]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in tags}
-
-
-def set_state(state: str, **more: Any) -> Any:
-    def act(answer: dict[str, Any]) -> None:
-        for image in answer["Images"]:
-            if image["OwnerId"] == ACCOUNT:
-                image.update(State=state, **more)
-
-    return act
 
 
 def test_an_image_has_its_tags_on_itself_and_on_its_snapshot(aws: Aws) -> None:

@@ -10,15 +10,13 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.client.session import Cloud
-from bake.aws.image import Image, create_image, images
+from bake.aws.image import Image, images
 from bake.aws.image_copy import Copy, copy_image
-from bake.aws.launch import run_machine
-from bake.aws.security_group import create_security_group
 from bake.errors import BakeError, CloudError, ImageError, RequestError
 from tests.support.aws_in_process import REGION, Aws, aws_in_process
+from tests.support.copied_images import NAME, an_image
 
 THERE = "us-west-2"
-NAME = "bake/mxnet-cu101/20261121-063000-0123abcd"
 
 
 @pytest.fixture
@@ -36,18 +34,6 @@ def image(aws: Aws) -> Image:
 @pytest.fixture
 def there(aws: Aws) -> Cloud:
     return aws.elsewhere(THERE)
-
-
-def an_image(aws: Aws, *, name: str = NAME, digest: str = "0123abcd" * 8) -> Image:
-    placement = aws.placement()
-    group_id = create_security_group(
-        aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
-    )
-    machine = run_machine(aws.cloud, aws.run, aws.order("k", group_id), [placement])
-    tags = aws.run.finished(
-        name=name, digest=digest, stages={"base": "b"}, verified="gpu", payload="upstream"
-    )
-    return create_image(aws.cloud, machine, name=name, description="d2l", tags=tags)
 
 
 def copied(aws: Aws, image: Image, there: Cloud, **more: Any) -> Copy:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.ec2.models import ec2_backends
-from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws import lease_holder, parameter
 from bake.aws.checkpoint import create_checkpoint
@@ -24,7 +20,6 @@ from bake.aws.client.session import connect
 from bake.aws.image import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
-from bake.aws.lease import Lease
 from bake.aws.machine import Machine
 from bake.aws.orphans import KINDS, Candidate, Orphan
 from bake.aws.reap import find_orphans, judge, remove_orphans
@@ -32,24 +27,11 @@ from bake.aws.run_state import SILENT, RunState
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import Run, began, new_run, specifications
 from bake.errors import CloudError
-from tests.support.aws_in_process import ACCOUNT, REGION, Aws, _session, aws_in_process, public_key
-from tests.unit.aws.client.test_cloud_time import put_wrong
-from tests.unit.aws.test_checkpoint import _register_image
+from tests.support.aws_in_process import ACCOUNT, REGION, Aws, _session, public_key
+from tests.support.cloud_clock import put_wrong
+from tests.support.runs import DAY, DIGEST, a_builder, a_run, an_account, ended, later, lease
 
-DIGEST = "d" * 64
 ELSEWHERE = "another-computer pid:[1] 1 1"
-DAY = timedelta(days=1)
-
-
-@contextmanager
-def an_account() -> Iterator[Aws]:
-    """One where it can be made `later`."""
-    with (
-        aws_in_process() as aws,
-        mock.patch.object(AmisResponse, "register_image", _register_image),
-    ):
-        aws.put_off = put_wrong(aws.cloud.session)  # type: ignore[attr-defined]
-        yield aws
 
 
 @pytest.fixture
@@ -58,38 +40,8 @@ def aws() -> Iterator[Aws]:
         yield aws
 
 
-def a_run(aws: Aws, recipe: str = "mxnet-cu101", ends_in: timedelta = DAY) -> Run:
-    return new_run(recipe, lifetime=ends_in, now=aws.cloud.now())
-
-
 def backend() -> Any:
     return ec2_backends[ACCOUNT][REGION]
-
-
-def ended() -> str:
-    """A process of this computer that is no more."""
-    with subprocess.Popen(["true"]) as child:
-        pass
-    return f"{lease_holder._here()} {child.pid} 1"
-
-
-def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:
-    """As a run has it that was killed, or that works in that process."""
-    ours = Lease(aws.cloud.separate(), run, digest)
-    ours._holder = replace(ours._holder, process=process)
-    assert ours.wait(lambda: None, pytest.fail) is None
-    return ours
-
-
-def a_builder(aws: Aws, run: Run) -> Machine:
-    """With all that a builder has."""
-    import_key_pair(aws.cloud, f"bake-{run.id}", public_key(), run.temporary())
-    where = aws.placement()
-    group = create_security_group(
-        aws.cloud, run, run.temporary(), vpc_id=where.vpc_id, cidr="192.0.2.1/32"
-    )
-    order = aws.order(f"bake-{run.id}", group, tags=run.temporary())
-    return run_machine(aws.cloud, run, order, [where])
 
 
 def an_image(aws: Aws, run: Run, machine: Machine, name: str = "one") -> str:
@@ -158,11 +110,6 @@ def left(aws: Aws) -> set[str]:
 
 def kinds(orphans: list[Orphan]) -> list[str]:
     return [each.kind for each in orphans]
-
-
-def later(aws: Aws, **more: float) -> None:
-    aws.put_off(timedelta(**more))  # type: ignore[attr-defined]
-    aws.cloud.ec2("DescribeVpcs")
 
 
 # All that a run can leave -----------------------------------------------------------------------

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.environment import REPOSITORY
-from tests.unit.verify.test_nvidia_smi import document, gpu
-from tests.unit.verify.test_proof import DRIVER, T4
-from tests.unit.verify.test_tensors import figures
+from tests.support.nvidia_smi import document, gpu
+from tests.support.proved_machine import DRIVER, T4
+from tests.support.tensor_reports import figures
 
 SECONDS = 60
 # What each begins with: a good one.

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import subprocess
-import tomllib
-import uuid
-from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bake import catalog
 from bake.aws.image import image_name
 from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
 from bake.errors import BakeError, RecipeError
 from bake.plan import description
 from bake.plan.inputs import inputs_file
-from bake.plan.plan import Plan, make_plan
 from bake.plan.script import read_script
 from bake.recipe import recipe
-from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
-from bake.ssh import keys, runner
-from tests.support.environment import REPOSITORY
-from tests.support.hostile import KNOWN, documents, short_texts, texts, toml, values
-from tests.support.sshd import Machine, sshd
+from tests.support.hostile import documents, short_texts, texts, toml, values
+from tests.support.recipes import DOCUMENTS, packages, plan_of, urls
 
-SCRIPTS = REPOSITORY / "scripts"
-DOCUMENTS = {
-    path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
-}
 MIRROR = {"pypi": "https://mirror.example.org/pypi"}
 MORE = {
     "tags": {"team": "research"},
@@ -51,9 +36,6 @@ IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 TAME = settings(
     max_examples=60, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
-packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
 
 
 @st.composite
@@ -80,16 +62,6 @@ def written(folder: Path, document: dict[str, Any]) -> Path:
     lines = [f"{toml(key)} = {toml(value)}" for key, value in document.items()]
     path.write_text("\n".join(lines), errors="surrogatepass")
     return path
-
-
-def plan_of(read: Recipe) -> Plan:
-    return make_plan(
-        read,
-        catalog=catalog.load(),
-        payload=UPSTREAM,
-        base_image_id="ami-0123456789abcdef0",
-        scripts=SCRIPTS,
-    )
 
 
 # Recipes -----------------------------------------------------------------------------------------
@@ -193,72 +165,3 @@ def test_any_header_is_read_or_refused(parts: list[str], tmp_path: Path) -> None
     assert script.description
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in script.inputs)
     script.used()
-
-
-# On a real machine -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if os.geteuid() != 0 and subprocess.run(["sudo", "-n", "true"], check=False).returncode != 0:
-        pytest.skip("stages run as root: needs root, or sudo without a password")
-    with sshd(tmp_path_factory.mktemp("sshd"), keys.generate()) as running:
-        yield running
-
-
-def arrived(machine: Machine, folder: Path, inputs: dict[str, str]) -> dict[str, str]:
-    """The sha256 of each as a stage has it, by name."""
-    script = "#!/bin/bash\nset -o errexit -o nounset -o pipefail\n" + "".join(
-        f'printf "{name} "; printf "%s" "${{{name}}}" | sha256sum\n' for name in inputs
-    )
-    with machine.connect() as connection:
-        runner.run_stage(
-            connection,
-            "hostile",
-            script=script.encode(),
-            lib=b"",
-            inputs=inputs_file("hostile", inputs),
-            log=folder / "log",
-            timeout_s=100,
-            run_id=f"test-{uuid.uuid4().hex[:12]}",
-        )
-    lines = [line.split() for line in (folder / "log").read_text().splitlines()]
-    return {name: digest for name, digest, _ in lines}
-
-
-def test_every_known_value_arrives_at_a_stage_byte_for_byte(
-    machine: Machine, tmp_path: Path
-) -> None:
-    inputs = {f"V{n}": text for n, text in enumerate(KNOWN) if "\x00" not in text}
-    assert arrived(machine, tmp_path, inputs) == {
-        name: hashlib.sha256(text.encode()).hexdigest() for name, text in inputs.items()
-    }
-
-
-def test_what_recipes_were_let_through_arrives_byte_for_byte(
-    machine: Machine, tmp_path: Path
-) -> None:
-    """The inputs of many recipes' stages, as the plan makes them, through one real stage."""
-    inputs: dict[str, str] = {}
-    seen: set[str] = set()
-
-    @settings(max_examples=60, database=None, derandomize=True)
-    @given(text=st.one_of(urls, st.text(max_size=80).map("https://{}".format)), pip=packages)
-    def gather(text: str, pip: str) -> None:
-        document = deepcopy(DOCUMENTS["mxnet-cu101"])
-        document |= {"mirrors": {"pypi": text}, "packages": {"pip": [pip]}}
-        try:
-            plan = plan_of(Recipe.model_validate(document))
-        except (BakeError, ValueError):
-            assume(False)
-        for name in ("PYPI_MIRROR", "PIP_PACKAGES"):
-            value = next(s.inputs[name] for s in plan.stages if name in s.inputs)
-            if value not in seen and sum(map(len, seen)) < 500_000:
-                seen.add(value)
-                inputs[f"V{len(inputs)}"] = value
-
-    gather()
-    assert len(inputs) > 10
-    assert arrived(machine, tmp_path, inputs) == {
-        name: hashlib.sha256(text.encode()).hexdigest() for name, text in inputs.items()
-    }

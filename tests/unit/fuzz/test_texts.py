@@ -42,7 +42,7 @@ from bake.verify.inventory import read_inventory
 from bake.verify.proof import prove
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import documents, short_texts, texts
-from tests.unit.verify.test_nvidia_smi import document, gpu
+from tests.support.nvidia_smi import document, gpu
 
 TAME = settings(
     max_examples=40, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

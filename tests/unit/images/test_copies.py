@@ -17,7 +17,7 @@ from bake.console.console import Console
 from bake.errors import AccessError, RequestError
 from bake.images.copies import Copied, copy_everywhere, regions
 from tests.support.aws_in_process import REGION, Aws, aws_in_process
-from tests.unit.aws.test_image_copy import an_image
+from tests.support.copied_images import an_image
 
 WEST, FRANKFURT = "us-west-2", "eu-central-1"
 

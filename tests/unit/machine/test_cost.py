@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,31 +13,9 @@ from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
 from bake.aws.price import _Known
 from bake.console.format import money, rate
-from bake.machine.cost import Cost, Disk, cost, costs, document, in_words
+from bake.machine.cost import Disk, costs, document, in_words
 from tests.support.aws_in_process import Aws, aws_in_process
-
-NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
-MACHINE = Machine(
-    instance_id="i-0123456789abcdef0",
-    name="mine",
-    state="running",
-    instance_type="g4dn.xlarge",
-    zone="us-east-1a",
-    market="on-demand",
-    address="203.0.113.5",
-    launched_at=NOW - timedelta(hours=3),
-    image_id="ami-0123456789abcdef0",
-    key_name="key",
-    reason_code="",
-    reason="",
-    tags={},
-)
-DISKS = [Disk("gp3", 64), Disk("gp3", 8)]
-RATES = {"gp3": 0.08}
-
-
-def of(usd: float | None = 0.526, disks: Any = DISKS, **more: Any) -> Cost:
-    return cost(replace(MACHINE, **more), NOW, usd, disks, RATES.get)
+from tests.support.costs import DISKS, NOW, of
 
 
 def test_a_machine_costs_for_the_time_since_its_launch() -> None:

@@ -12,7 +12,7 @@ from bake.machine import fit
 from bake.machine.fit import Contents
 from bake.plan import changes, description
 from bake.recipe.compatibility import check
-from tests.unit.plan.test_changes import RECIPES, real_plan
+from tests.support.plans import RECIPES, real_plan
 
 CATALOG = catalogs.load()
 TYPES = CATALOG.instance_types

@@ -8,16 +8,13 @@ from typing import Any
 
 import pytest
 
-from bake import catalog
 from bake.aws import price
-from bake.aws.placement import Market
 from bake.aws.quota import Quota, quota_code
 from bake.errors import IncompatibleError, RequestError
 from bake.machine import gpus
 from bake.machine.gpus import (
     ORDERS,
     Filter,
-    Offer,
     Survey,
     read_filter,
     short_quotas,
@@ -27,9 +24,7 @@ from bake.machine.gpus import (
 from bake.recipe import recipe
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.environment import REPOSITORY
-
-CATALOG = catalog.load()
-TYPES = CATALOG.instance_types
+from tests.support.offers import CATALOG, TYPES, offer
 
 
 def names(**options: Any) -> list[str]:
@@ -133,18 +128,6 @@ def test_a_recipe_that_works_nowhere_says_why() -> None:
     )
     with pytest.raises(IncompatibleError, match="cannot"):
         gpus.works_for_recipe(CATALOG, nowhere)
-
-
-# ---- order
-
-
-def offer(
-    name: str, on_demand: float | None = None, spot: float | None = None, left: int | None = 0
-) -> Offer:
-    machine = TYPES[name]
-    limits: dict[Market, int | None] = {"on-demand": left, "spot": left}
-    prices = {} if spot is None else {"us-east-1a": spot, "us-east-1b": spot + 1}
-    return Offer(machine, works(CATALOG, machine), ("us-east-1a",), limits, on_demand, prices)
 
 
 @pytest.mark.parametrize(

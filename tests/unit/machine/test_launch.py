@@ -14,7 +14,6 @@ import pytest
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair
 from bake.aws.machine import machines
-from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.console.console import Console
 from bake.errors import CapacityError, ConnectError, PreflightError, RequestError
 from bake.machine import launch
@@ -24,7 +23,8 @@ from bake.machine.request import read_markets
 from bake.plan import description
 from bake.ssh import keys
 from tests.support.aws_in_process import ACCOUNT, REGION, Aws, aws_in_process
-from tests.unit.plan.test_changes import RECIPES, real_plan
+from tests.support.plans import RECIPES, real_plan
+from tests.support.proved_images import PROVED
 
 
 @pytest.fixture
@@ -32,27 +32,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     monkeypatch.setenv("BAKE_CALLER_CIDR", "203.0.113.7/32")
     with aws_in_process() as aws:
         yield aws
-
-
-def an_image(image_id: str, *, day: int, verified: str, recipe: str = "mxnet-cu101") -> Image:
-    return Image(
-        image_id=image_id,
-        name=f"bake/{recipe}/{day}",
-        state="available",
-        architecture="x86_64",
-        root_device_name="/dev/sda1",
-        boot_mode=None,
-        ena=True,
-        size_gb=64,
-        snapshot_ids=("snap-1",),
-        created_at=datetime(2026, 11, day, tzinfo=UTC),
-        reason_code="",
-        reason="",
-        tags={RUN: "r", RECIPE: recipe, VERIFIED: verified},
-    )
-
-
-PROVED = an_image("ami-0000000000000002", day=10, verified="gpu")
 
 
 def test_a_key_pair_is_made_once_and_used_again(aws: Aws) -> None:

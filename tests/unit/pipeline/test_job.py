@@ -16,7 +16,7 @@ from bake.pipeline import job
 from bake.pipeline.job import Context, finished_image, take_up
 from bake.recipe.payload import UPSTREAM
 from tests.support.aws_in_process import Aws, aws_in_process
-from tests.unit.aws.test_image import a_builder, set_state
+from tests.support.builders import a_builder, set_state
 
 DIGEST = "0123abcd" * 8
 PLAN: Any = SimpleNamespace(digest=DIGEST, recipe=SimpleNamespace(name="mxnet-cu101"))

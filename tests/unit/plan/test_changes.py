@@ -10,61 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake import catalog as catalogs
 from bake.aws import tags as aws_tags
 from bake.plan import changes, description
-from bake.plan.plan import Plan, Stage, make_plan, stage_digest
-from bake.plan.script import Script
-from bake.recipe import recipe as recipes
-from bake.recipe.payload import UPSTREAM
-from bake.recipe.recipe import Recipe
-from tests.support.environment import REPOSITORY
+from bake.plan.plan import Plan
+from tests.support.plans import BASE, RECIPES, Parts, changed, plan_of, real_plan, tags_of
 
-ROOT = REPOSITORY
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
-RECIPE = RECIPES["mxnet-cu101"]
 UBUNTU = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-20230607"
-
-
-def real_plan(recipe: Recipe = RECIPE, base: str = "ami-0dba2cb6798deb6d8") -> Plan:
-    return make_plan(
-        recipe,
-        catalog=catalogs.load(),
-        payload=UPSTREAM,
-        base_image_id=base,
-        scripts=ROOT / "scripts",
-    )
-
-
-Parts = dict[str, tuple[bytes, tuple[str, ...], dict[str, str]]]
-
-BASE: Parts = {
-    "base": (b"base", (), {"OS_ID": "ubuntu-18.04"}),
-    "drivers": (b"drivers", ("base",), {"DRIVER_BRANCH": "470", "MIRROR": "https://example.org"}),
-    "cuda": (b"cuda", ("drivers",), {"CUDA_VERSION": "10.1", "MIRROR": "https://example.org"}),
-    "conda": (b"conda", ("base",), {"PYTHON_VERSION": "3.7"}),
-    "mxnet": (b"mxnet", ("conda",), {"FRAMEWORK_VERSION": "1.7.0", "PIP": "mxnet==1.7\nnumpy<2"}),
-    "seal": (b"seal", ("base", "conda", "cuda", "drivers", "mxnet"), {}),
-}
-
-
-def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: int = 64) -> Plan:
-    """With digests as make_plan has them."""
-    stages: dict[str, Stage] = {}
-    for name, (body, needs, inputs) in parts.items():
-        script = Script(name, "", needs, tuple(inputs), body)
-        below = [stages[need].digest for need in needs]
-        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base)
-        stages[name] = Stage(script, inputs, needs, digest)
-    builder = RECIPE.builder.model_copy(update={"disk_gb": disk_gb})
-    recipe = RECIPE.model_copy(update={"builder": builder})
-    return Plan(recipe, UPSTREAM, base, tuple(stages.values()), lib, "digest")
-
-
-def tags_of(plan: Plan, name: str = "") -> dict[str, str]:
-    """An image's, as far as they matter here."""
-    digests = {changes.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
-    return {"Name": "x", **digests, **description.describe(plan, base_image_name=name)}
 
 
 def why(
@@ -156,17 +107,6 @@ def test_an_image_with_many_tags_has_a_shorter_description() -> None:
 def test_a_plan_that_cannot_be_described_is_not() -> None:
     parts: Parts = {f"stage-{n}": (str(n).encode(), (), {}) for n in range(400)}
     assert description.describe(plan_of(parts)) == {}
-
-
-def changed(parts: Parts, name: str, **values: Any) -> Parts:
-    body, needs, given_inputs = parts[name]
-    return parts | {
-        name: (
-            values.get("body", body),
-            values.get("needs", needs),
-            values.get("inputs", given_inputs),
-        )
-    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bake.console.format import span
 from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money
 from bake.plan.plan import Plan
-from tests.unit.plan.test_changes import BASE, Parts, plan_of
+from tests.support.plans import BASE, Parts, plan_of
 
 PLAN = plan_of(BASE)
 DIGESTS = {stage.name: stage.digest for stage in PLAN.stages}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
-from typing import Any
 
-import boto3
 import pytest
 
 from bake.aws.client.cloud_time import CloudTime
 from bake.errors import CloudError
 from tests.support.aws_in_process import Aws, aws_in_process
+from tests.support.cloud_clock import put_wrong
 
 HOURS = timedelta(hours=2)
 SECOND = timedelta(seconds=1)
@@ -66,17 +65,6 @@ def test_what_is_no_time_is_not_heard(said: str) -> None:
     clock.observe(answer(said))
     clock.observe(SimpleNamespace(headers={}))
     assert timedelta() <= clock.now() - (datetime.now(UTC) + HOURS - SECOND) < 2 * SECOND
-
-
-def put_wrong(session: boto3.Session) -> Callable[[timedelta], None]:
-    """What sets how much later than here it is at AWS."""
-    late = [timedelta()]
-
-    def shift(http_response: Any, **_: Any) -> None:
-        http_response.headers["Date"] = format_datetime(datetime.now(UTC) + late[0], usegmt=True)
-
-    session.events.register_first("after-call", shift)
-    return lambda wrong: late.__setitem__(0, wrong)
 
 
 def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aws: Aws) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from bake.aws.checkpoint import Checkpoint
-from bake.aws.image import Image
 from bake.cli.views.checkpoints import show_checkpoints
 from bake.cli.views.images import show_copies, show_verdicts
 from bake.console.console import Console
 from bake.errors import CloudError, ImageError
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict
+from tests.support.finished_images import IMAGE, NOW
 
-NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 ONE = Checkpoint(
     snapshot_id="snap-0123456789abcdef0",
     state="completed",
@@ -91,21 +90,6 @@ def test_the_document_has_all_of_a_checkpoint(capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)[0]["usd_per_month_at_most"] is None
 
 
-IMAGE = Image(
-    image_id="ami-0123456789abcdef0",
-    name="bake/mxnet-cu118-debian12/20261121-063000-0123abcd",
-    state="available",
-    architecture="x86_64",
-    root_device_name="/dev/sda1",
-    boot_mode=None,
-    ena=True,
-    size_gb=64,
-    snapshot_ids=("snap-0123456789abcdef0",),
-    created_at=NOW - timedelta(days=60),
-    reason_code="",
-    reason="",
-    tags={"bake:recipe": "mxnet-cu118-debian12", "bake:verified": "gpu"},
-)
 KEPT = Verdict(replace(IMAGE, image_id="ami-00000000000000001"), "one of the 3 newest")
 
 

@@ -14,7 +14,7 @@ from bake.cli.views.gpus import show_asked, show_gpus, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.machine.gpus import Offer, Survey, codes_of, meant, quota_to_raise
-from tests.unit.machine.test_gpus import CATALOG, TYPES, offer
+from tests.support.offers import CATALOG, TYPES, offer
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 G, P, G_SPOT = "L-DB2E81BA", "L-417A185B", "L-3819A6DF"

@@ -12,8 +12,8 @@ from bake.aws.image import Image
 from bake.cli.views.images import show_images
 from bake.console.console import Console
 from bake.plan import description
-from tests.unit.cli.views.test_bakes import IMAGE, NOW
-from tests.unit.plan.test_changes import RECIPES, real_plan
+from tests.support.finished_images import IMAGE, NOW
+from tests.support.plans import RECIPES, real_plan
 
 
 def image_of(recipe: str, **more: str) -> Image:

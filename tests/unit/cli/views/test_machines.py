@@ -15,7 +15,7 @@ from bake.cli.views.machines import show_machines, totals
 from bake.console.console import Console
 from bake.errors import CloudError
 from bake.machine.cost import Cost, Costs
-from tests.unit.machine.test_cost import MACHINE, NOW, of
+from tests.support.costs import MACHINE, NOW, of
 
 MINE = replace(MACHINE, name="mxnet-cu101-a1b2c3", tags={TTL: "12h"}, address="203.0.113.205")
 SPOT = replace(MINE, instance_id="i-2", name="second-with-a-rather-long-name", market="spot")

@@ -20,7 +20,7 @@ from bake.pipeline.preflight import PreflightResult
 from bake.pipeline.preview import Preview
 from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
-from tests.unit.plan.test_changes import BASE, changed, plan_of, tags_of
+from tests.support.plans import BASE, changed, plan_of, tags_of
 
 UBUNTU = BaseImage(
     image_id="ami-0dba2cb6798deb6d8",

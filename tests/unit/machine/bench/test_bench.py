@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from selenium.webdriver.common.by import By
 
-from bake.aws.client.session import connect
 from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
-from bake.aws.tags import ENDS, TTL, new_run
+from bake.aws.tags import ENDS, TTL
 from bake.cli.views import bench as speed_bench
 from bake.console.console import Console
 from bake.errors import CapacityError, RequestError
@@ -34,8 +25,6 @@ from bake.machine.bench.figures import (
     Figure,
     Measured,
     MeasuredGpu,
-    MeasuredMachine,
-    Watched,
     in_words,
     quartiles,
     read,
@@ -44,10 +33,7 @@ from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import BenchRun
 from bake.machine.bench.page import page
 from tests.support.aws_in_process import Aws, aws_in_process
-from tests.support.browser import PHONE, browser, screenshot
-from tests.support.environment import REPOSITORY
-from tests.support.kitchen import Kitchen
-from tests.support.leftovers import held
+from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
 
 # ---- figures are judged ----
 
@@ -155,84 +141,6 @@ def test_numbers_are_written_with_three_digits_and_their_unit() -> None:
     assert quartiles(judged(seconds=[0.1, 0.2, 0.4])) == "7.50 – 15.0"
 
 
-# ---- what they say together ----
-
-
-def a_figure(
-    what: Any, value: float, precision: Any = None, devices: int = 1, **more: Any
-) -> Figure:
-    unit = {"multiply": "FLOP/s", "train": "images/s"}.get(what, "B/s")
-    return Figure(
-        what=what,
-        precision=precision,
-        device="gpu",
-        devices=devices,
-        unit=unit,
-        value=value,
-        low=value * 0.98,
-        high=value * 1.01,
-        runs=(value,) * 15,
-        **more,
-    )
-
-
-def measured(kind: str, gpus: int, usd: float | None, *figures: Figure, **more: Any) -> Measured:
-    return Measured(
-        instance_type=kind,
-        usd_per_hour=usd,
-        machine=MeasuredMachine(
-            framework="mxnet",
-            version="1.9.1",
-            cpu="a CPU",
-            cpus=4,
-            driver_sees=gpus,
-            gpus=tuple(
-                MeasuredGpu(index=index, name="Tesla T4", driver="470.82") for index in range(gpus)
-            ),
-        ),
-        figures=figures,
-        **more,
-    )
-
-
-ONE = measured(
-    "g4dn.xlarge",
-    1,
-    0.5,
-    a_figure("multiply", 8e12, "fp32"),
-    a_figure("multiply", 5e13, "fp16", watched=Watched(looks=10, reasons={"0x4": 9, "0x1": 10})),
-    Figure(
-        what="multiply",
-        precision="bf16",
-        device="gpu",
-        unit="FLOP/s",
-        failure="<b>out</b> of memory",
-    ),
-    a_figure("copy", 240e9),
-    a_figure("train", 3000),
-)
-FOUR = measured(
-    "g4dn.12xlarge",
-    4,
-    4.0,
-    a_figure("train", 3000),
-    a_figure("train", 5700, devices=2),
-    a_figure("train", 9600, devices=4),
-)
-GONE = Measured(instance_type="g5.xlarge", failure="InsufficientInstanceCapacity")
-
-
-def a_bench(*found: Measured) -> Bench:
-    return Bench(
-        run="20261121-000000-abcdef",
-        region="us-east-1",
-        image_id="ami-1",
-        recipe="mxnet-cu112",
-        machines=found,
-        started_at=datetime(2026, 11, 21, tzinfo=UTC),
-    )
-
-
 def test_scaling_is_what_several_train_of_several_times_one() -> None:
     assert FOUR.efficiency == pytest.approx({1: 1.0, 2: 0.95, 4: 0.8})
     assert measured("x", 2, 1.0, a_figure("train", 9, devices=2)).efficiency == {}
@@ -302,33 +210,6 @@ def test_json_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["machines"][0]["figures"][0]["value"] == 8e12
     assert document["page"] == "builds/20261121-000000-abcdef/report.html"
-
-
-# ---- the page ----
-
-
-def test_the_page_shows_every_figure_on_a_phone_and_in_the_dark(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(page(a_bench(ONE, FOUR, GONE)))
-    with browser(PHONE, dark=True) as driver:
-        driver.get(path.as_uri())
-        text = driver.find_element(By.TAG_NAME, "body").text
-        assert driver.get_log("browser") == []
-        width = driver.execute_script("return document.documentElement.scrollWidth")
-        assert width <= PHONE[0], "nothing is to be scrolled sideways but tables"
-        charts = driver.find_elements(By.CSS_SELECTOR, ".chart svg.main-svg")
-        screenshot(driver, "speed/phone-dark.png")
-    assert len(charts) >= 5, "products, memory, training, per dollar, scaling"
-    for words in (
-        "8.00 TFLOP/s",
-        "240 GB/s",
-        "21.6 million",
-        "<b>out</b> of memory",
-        "InsufficientInstanceCapacity",
-        "Slowed down by its power cap",
-        "Scaling efficiency",
-    ):
-        assert words in text, words
 
 
 def test_a_page_without_any_figure_says_why() -> None:
@@ -462,120 +343,3 @@ def test_what_cannot_be_is_refused_before_anything_is_made(aws: Aws, tmp_path: P
         bench(aws, tmp_path)
     assert aws.remains() == set()
     assert list(tmp_path.glob("2*")) == []
-
-
-# ---- on real machines ----
-
-HANGS = """\
-mkdir --parents /opt/venvs/d2l/bin /opt/hangs/mxnet
-echo 'import time; time.sleep(1000)' >/opt/hangs/mxnet/__init__.py
-printf '#!/bin/sh\\nPYTHONPATH=/opt/hangs exec python3 "$@"\\n' >/opt/venvs/d2l/bin/python
-chmod 755 /opt/venvs/d2l/bin/python
-"""
-
-
-@pytest.fixture
-def own_key(local_cloud: Path) -> None:
-    """The key pair of whoever runs the tests, which stays: it is not of one machine."""
-    launch.own_key_pair(connect(), new_run("none"), None)
-
-
-@pytest.fixture
-def image(own_key: None, kitchen: Kitchen) -> str:
-    """In whose environment what is called mxnet never ends to import."""
-    kitchen.stage("hangs", body=HANGS)
-    kitchen.recipe("tiny", "hangs", checkpoints={"after": ()})
-    (outcome,) = kitchen.bake("tiny")
-    assert outcome.image
-    return outcome.image.image_id
-
-
-@contextmanager
-def benching(image: str, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, once its program hangs on the machine."""
-    words = [
-        "bench",
-        "--local",
-        "--quick",
-        "--ami",
-        image,
-        "--unverified",
-        "--instance-type",
-        "g4dn.xlarge",
-        *more,
-    ]
-    running = subprocess.Popen(
-        [Path(sys.executable).parent / "invoke", *words],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        assert running.stderr
-        said = ""
-        while "Measuring" not in said:
-            line = running.stderr.readline()
-            assert line, said
-            said += line
-        time.sleep(3)
-        yield running
-    finally:
-        running.kill()
-        running.communicate()
-
-
-@pytest.mark.soak
-@pytest.mark.machines
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupt_ends_what_was_launched(
-    image: str, local_cloud: Path, number: signal.Signals
-) -> None:
-    before = held()
-    with benching(image) as running:
-        running.send_signal(number)
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert "Interrupted; what was launched for it has been terminated" in said
-    assert held() == before
-
-
-@pytest.mark.soak
-@pytest.mark.machines
-def test_a_machine_that_is_lost_is_said_and_written_down(
-    image: str, local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "benches"))
-    with benching(image, "--json") as running:
-        cloud = connect()
-        (machine,) = machines(cloud)
-        boto3.client("ec2").terminate_instances(InstanceIds=[machine.instance_id])
-        began = time.monotonic()
-        out, said = running.communicate(timeout=120)
-    print(f"known after {time.monotonic() - began:.0f} s")
-    assert running.returncode == 1, said
-    assert "Traceback" not in said
-    failure = json.loads(out)["machines"][0]["failure"]
-    assert f"{machine.instance_id} (g4dn.xlarge in us-east-1a, on-demand) is lost" in failure
-    assert list((tmp_path / "benches").glob("*/report.html"))
-    assert machines(cloud) == []
-
-
-@pytest.mark.soak
-@pytest.mark.machines
-def test_an_image_without_a_framework_is_told_so(own_key: None, kitchen: Kitchen) -> None:
-    kitchen.line("empty")
-    kitchen.recipe("bare", "empty", checkpoints={"after": ()})
-    kitchen.bake("bare")
-    words = ["bench", "--local", "--ami", "bare", "--unverified", "--instance-type", "g4dn.xlarge"]
-    run = subprocess.run(
-        [Path(sys.executable).parent / "invoke", *words],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1, run.stderr
-    assert "neither mxnet nor torch is installed for /usr/bin/python3" in run.stderr
-    assert max(len(line) for line in run.stderr.splitlines() if "✔" in line) <= 80
-    assert machines(kitchen.cloud) == []

@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,19 +16,7 @@ from typing import Any
 
 import pytest
 
-from bake.machine.bench.figures import Figure
-from bake.machine.bench.judge import Judge
-from tests.support.environment import REPOSITORY
-from tests.unit.verify.test_tensors import environment
-
-PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
-PACE = {"warm_s": 0.02, "run_s": 0.01, "runs": 5, "most_s": 1.0}
-WISH = {
-    "limit_s": 120,
-    "pace": PACE,
-    "gpu": {"largest": 1024, "most_mib": 16},
-    "cpu": {"largest": 1024, "most_mib": 16},
-}
+from tests.support.measuring import PROGRAM, WISH, answer, run
 
 
 def module(name: str) -> ModuleType:
@@ -39,153 +26,6 @@ def module(name: str) -> ModuleType:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     return made
-
-
-@pytest.fixture(scope="session")
-def mxnet() -> Path:
-    if sys.version_info >= (3, 12):
-        pytest.skip("MXNet 1.x needs numpy 1.23, which Python 3.12 does not have")
-    return environment("mxnet-1.9.1", "mxnet==1.9.1", "numpy==1.23.5") / "bin/python"
-
-
-def run(python: Path, program: str, wish: dict[str, Any], fault: str = "", tmp: Any = None) -> str:
-    """What it prints; `fault` is Python that each of its processes runs before anything else."""
-    given = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    if fault:
-        (tmp / "sitecustomize.py").write_text(fault)
-        given["PYTHONPATH"] = str(tmp)
-    done = subprocess.run(
-        [str(python), str(PROGRAM / program), json.dumps(wish)],
-        capture_output=True,
-        text=True,
-        env=given,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def answer(output: str) -> Judge:
-    made = Judge()
-    for line in output.splitlines():
-        made.take(line)
-    return made
-
-
-def figure(python: Path, fault: str = "", tmp: Any = None, **wish: Any) -> Figure:
-    """One figure, and what is made of it."""
-    wish = {"device": None, "pace": PACE, **WISH["cpu"], **wish}  # type: ignore[dict-item]
-    said = json.loads(run(python, "figure.py", wish, fault, tmp).splitlines()[-1])
-    told = {key: wish[key] for key in ("what", "precision", "device", "devices") if key in wish}
-    found = Judge().take(json.dumps({"line": "figure", **told, **said}))
-    assert found is not None
-    return found
-
-
-# ---- real figures ----
-
-
-@pytest.mark.soak
-def test_mxnet_is_measured_on_the_cpu_figure_by_figure(mxnet: Path) -> None:
-    told = answer(run(mxnet, "measure.py", WISH))
-    assert told.ended
-    assert (told.machine.framework, told.machine.version) == ("mxnet", "1.9.1")
-    assert told.machine.gpus == ()
-    assert [(f.name, f.failure, f.device) for f in told.figures] == [
-        ("matrix product fp32", None, "cpu"),
-        ("memory, copied", None, "cpu"),
-        ("memory, added", None, "cpu"),
-        ("training", None, "cpu"),
-    ]
-    for each in told.figures:
-        assert 0 < (each.low or 0) <= (each.value or 0) <= (each.high or 0)
-        assert len(each.runs) == 5
-    # No computer multiplies 1000 times slower than this, nor does a CPU do so faster.
-    assert 1e8 < (told.figures[0].value or 0) < 1e14
-
-
-def test_mxnet_trains_on_several_devices_at_once(mxnet: Path) -> None:
-    found = figure(mxnet, what="train", devices=2, batch=2)
-    assert found.failure is None
-    assert (found.devices, found.size) == (2, "2 images a device")
-
-
-@pytest.mark.soak
-def test_pytorch_is_measured_on_the_cpu_and_in_several_processes() -> None:
-    python = environment("torch-2.13.0", "torch==2.13.0", "numpy") / "bin/python"
-    told = answer(run(python, "measure.py", WISH))
-    assert told.ended
-    assert told.machine.framework == "torch"
-    assert [(f.name, f.failure) for f in told.figures] == [
-        ("matrix product fp32", None),
-        ("matrix product bf16", None),
-        ("memory, copied", None),
-        ("memory, added", None),
-        ("training", None),
-    ]
-    together = figure(python, what="train", devices=2, batch=4)
-    assert (together.failure, together.devices) == (None, 2)
-
-
-@pytest.mark.soak
-def test_one_process_of_several_that_dies_fails_the_figure_with_its_reason(tmp_path: Path) -> None:
-    python = environment("torch-2.13.0", "torch==2.13.0", "numpy") / "bin/python"
-    fault = """
-import os
-if '"rank": 1' in open('/proc/self/cmdline').read(): os.kill(os.getpid(), 11)
-"""
-    found = figure(python, fault, tmp_path, what="train", devices=2, batch=4)
-    assert found.failure == "RuntimeError: GPU 1: it ended with -11"
-
-
-# ---- what goes wrong ----
-
-
-WRONG = {
-    "one row": "out[-1] = 0",
-    "all of it": "out *= 1.01",
-    "a NaN": "out[-1] = float('nan')",
-    "less than fp32": "out[:] = out.astype('float16').astype('float32')",
-}
-
-
-@pytest.mark.parametrize("fault", WRONG.values(), ids=WRONG)
-def test_a_product_that_is_wrong_has_no_speed(mxnet: Path, fault: str, tmp_path: Path) -> None:
-    code = f"""
-import mxnet
-right = mxnet.nd.dot
-def wrong(a, b, out):
-    right(a, b, out=out)
-    {fault}
-mxnet.nd.dot = wrong
-"""
-    found = figure(mxnet, code, tmp_path, what="multiply", precision="fp32")
-    assert found.value is None
-    assert "the result is wrong: off by" in (found.failure or "")
-
-
-def test_what_crashes_is_reported_and_the_rest_stands(mxnet: Path, tmp_path: Path) -> None:
-    code = """
-import os
-words = open('/proc/self/cmdline').read()
-if '"multiply"' in words: os.kill(os.getpid(), 11)
-if '"add"' in words: os.kill(os.getpid(), 9)
-"""
-    told = answer(run(mxnet, "measure.py", WISH, code, tmp_path))
-    assert told.ended
-    by_name = {figure.name: figure.failure for figure in told.figures}
-    assert by_name == {
-        "matrix product fp32": "it was ended by SIGSEGV",
-        "memory, copied": None,
-        "memory, added": "it was ended by SIGKILL, as the kernel does when memory runs out",
-        "training": None,
-    }
-
-
-def test_memory_that_runs_out_is_the_reason(mxnet: Path, tmp_path: Path) -> None:
-    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))"
-    found = figure(mxnet, code, tmp_path, what="add", most_mib=1024)
-    assert re.search("(?i)memory|alloc", found.failure or "")
 
 
 def test_what_hangs_is_ended(tmp_path: Path) -> None:

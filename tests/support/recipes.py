@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import tomllib
+
+from hypothesis import strategies as st
+
+from bake import catalog
+from bake.plan.plan import Plan, make_plan
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
+from tests.support.environment import REPOSITORY
+from tests.support.hostile import texts
+
+SCRIPTS = REPOSITORY / "scripts"
+DOCUMENTS = {
+    path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
+}
+
+urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
+packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
+
+
+def plan_of(read: Recipe) -> Plan:
+    return make_plan(
+        read,
+        catalog=catalog.load(),
+        payload=UPSTREAM,
+        base_image_id="ami-0123456789abcdef0",
+        scripts=SCRIPTS,
+    )

@@ -1,0 +1,106 @@
+"""Secrets of every kind that must not be in an image, and traces that a build leaves."""
+
+from __future__ import annotations
+
+LETTERS = "aB3" * 40  # so that no scanner takes this file for a leak
+
+
+LEFT = {
+    "password": ["etc/shadow", "etc/shadow-", "var/backups/shadow.bak", "etc/gshadow-"],
+    "random seed": ["var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"],
+    "network state": [
+        "var/lib/dhcp/dhclient.ens5.leases",
+        "etc/udev/rules.d/70-persistent-net.rules",
+        "etc/netplan/50-cloud-init.yaml",
+    ],
+    "mail and jobs": ["var/mail/ubuntu", "var/spool/cron/crontabs/root"],
+    "core dump": ["core", "root/core.1234", "var/crash/_usr_bin_python3.1000.crash"],
+    "swap": ["swapfile", "swap.img"],
+    "authorized keys": ["root/.ssh/authorized_keys", "home/ubuntu/.ssh/authorized_keys2"],
+    "host key": ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_rsa_key.pub"],
+    "machine id": ["etc/machine-id", "var/lib/dbus/machine-id"],
+    "cloud-init": [
+        "var/lib/cloud/instances/i-1/user-data.txt",
+        "var/lib/cloud/data/instance-id",
+        "var/lib/cloud/sem/config_scripts_per_once.once",
+    ],
+    "power-off timer": ["var/lib/cloud/scripts/per-boot/bake-power-off"],
+    "inputs of a stage": ["run/bake/run.cuda/inputs", "run/bake/run.cuda/lib.sh"],
+    "credentials": [
+        "root/.netrc",
+        "home/ubuntu/.aws/credentials",
+        "home/ubuntu/.git-credentials",
+        "home/ubuntu/.docker/config.json",
+        "home/ubuntu/.pypirc",
+        "home/ubuntu/.config/gh/hosts.yml",
+        "home/ubuntu/.ssh/id_ed25519",
+        "home/ubuntu/.kaggle/kaggle.json",
+        "root/.huggingface/token",
+        "root/.ngc/config",
+        "etc/apt/auth.conf.d/90site.conf",
+    ],
+    "history": [
+        "root/.bash_history",
+        "home/ubuntu/.python_history",
+        "home/ubuntu/.lesshst",
+        "home/ubuntu/.wget-hsts",
+        "home/ubuntu/.notes.txt.swp",
+        "root/.local/share/fish/fish_history",
+        "home/ubuntu/.viminfo",
+        "home/ubuntu/.ssh/known_hosts",
+        "home/ubuntu/.ipython/profile_default/history.sqlite",
+    ],
+    "log": [
+        "var/log/auth.log",
+        "var/log/journal/0123/system.journal",
+        "var/log/cloud-init-output.log",
+        "var/log/.hidden",
+        "var/log/wtmp",
+        "var/log/btmp",
+        "var/log/lastlog",
+    ],
+    "cache": [
+        "var/lib/apt/lists/archive_dists_bionic_InRelease",
+        "var/cache/apt/archives/bash_5.deb",
+        "var/cache/apt/pkgcache.bin",
+        "home/ubuntu/.cache/pip/http/0/1",
+        "opt/conda/pkgs/python-3.7.conda",
+        "home/ubuntu/.npm/_cacache/index-v5/a",
+        "root/.cache/uv/wheels/a",
+        "root/.cache/x",
+    ],
+    "temporary": ["tmp/pip-1/x.whl", "var/tmp/y", "tmp/.hidden/z"],
+}
+
+
+SECRETS = {
+    "AWS key": "AKIA" + "Q7ZX2BC3DE4FG5HI"[:16],
+    "AWS secret": "aws_secret_access_key = " + LETTERS[:40],
+    "AWS session token": "AWS_SESSION_TOKEN=IQoJ" + LETTERS[:110],
+    "GitHub token": "ghp_" + LETTERS[:36],
+    "GitHub token ": "github_pat_" + LETTERS[:82],
+    "GitLab token": "glpat-" + LETTERS[:20],
+    "PyPI token": "pypi-AgEIcHlwaS5vcmc" + LETTERS[:90],
+    "npm token": "npm_" + LETTERS[:36],
+    "Hugging Face token": "hf_" + LETTERS[:34],
+    "NGC token": "nvapi-" + LETTERS[:64],
+    "W&B key": "WANDB_API_KEY=" + "0123456789abcdef" * 2 + "01234567",
+    "OpenAI key": "sk-proj-" + LETTERS[:40] + "T3BlbkFJ" + LETTERS[:40],
+    "Anthropic key": "sk-ant-" + "api03-" + LETTERS[:90],
+    "Google key": "AIza" + LETTERS[:35],
+    "Slack token": "xoxb-" + "1234567890-" + LETTERS[:24],
+    "Slack webhook": "https://hooks.slack.com/" + "services/T0123ABCD/B0123ABCD/" + LETTERS[:24],
+    "Stripe key": "sk_live_" + LETTERS[:24],
+    "Docker token": "dckr_pat_" + LETTERS[:27],
+    "Databricks token": "dapi" + "0123456789abcdef" * 2,
+    "Anaconda token": "https://conda.anaconda.org/t/" + LETTERS[:20] + "/channel",
+    "private key": "-----BEGIN OPENSSH PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key ": "-----BEGIN RSA PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key  ": "-----BEGIN PRIVATE KEY-----\n" + LETTERS[:64] + "\n",
+    "private key   ": "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n" + LETTERS[:64] + "\n",
+    "private key    ": '"private_key": "-----BEGIN PRIVATE KEY-----\\n' + LETTERS[:64] + '\\n"',
+    "private key     ": "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n"
+    + LETTERS[:64],
+    "password in a URL": "index-url = https://reader:hunter22@pypi.example.com/simple\n",
+    "password in a URL ": "deb https://aws:token-4f9a@apt.example.com stable main\n",
+}

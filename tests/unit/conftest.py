@@ -1,0 +1,52 @@
+"""Unit tests need no machine and no network: what tries to reach one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+PROGRAMS = frozenset(
+    ("podman", "docker", "sshd", "ssh", "qemu-system-x86_64", "chromium", "chromedriver", "packer")
+)
+
+
+class OutsideError(BaseException):
+    """A unit test has opened a connection, or started a program that does."""
+
+
+_attempts: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if _attempts is None:
+        return
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo"):
+        attempt = f"{event} {arguments[:2]}"
+    elif event == "subprocess.Popen":
+        command = arguments[1]
+        first = command if isinstance(command, (str, bytes)) else command[0]
+        name = os.path.basename(os.fsdecode(first))  # noqa: PTH119  (it may be bytes)
+        if name not in PROGRAMS:
+            return
+        attempt = f"{event} {name}"
+    else:
+        return
+    _attempts.append(attempt)
+    raise OutsideError(f"unit tests reach nothing outside their process: {attempt}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def nothing_outside_is_reached() -> Iterator[None]:
+    """Fail the test that tries, even where the error is caught by the code under test."""
+    global _attempts
+    _attempts = attempts = []
+    yield
+    _attempts = None
+    assert not attempts, f"unit tests reach nothing outside their process: {attempts}"
