@@ -344,6 +344,18 @@ def test_power_button_works_while_a_timer_runs(cloud: Cloud) -> None:
     cloud.terminate(instance_id)
 
 
+def test_machine_that_is_started_at_once_after_its_end_has_a_network(cloud: Cloud) -> None:
+    instance_id = cloud.run(cloud.base)
+    cloud.wait_for_ssh(instance_id)
+    for _ in range(3):
+        cloud.ec2.stop_instances(InstanceIds=[instance_id], Force=True)
+        cloud.wait_for(instance_id, "stopped")
+        cloud.ec2.start_instances(InstanceIds=[instance_id])
+        cloud.wait_for_ssh(instance_id)
+        assert "tap0" in cloud.ssh(instance_id, "ip -brief address")
+    cloud.terminate(instance_id)
+
+
 @pytest.mark.parametrize("how", ["from inside", "by the API"])
 def test_reboot_keeps_the_disk_and_the_address_and_runs_boot_scripts(
     cloud: Cloud, how: str

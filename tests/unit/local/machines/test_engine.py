@@ -135,9 +135,30 @@ def test_no_layer_is_pruned_while_others_are_made_or_looked_at(
 
 
 def test_failed_command_says_what_the_engine_said(tmp_path: Path) -> None:
-    engine = Engine(str(program(tmp_path, "podman", "echo 'no such container' >&2; exit 125")))
+    fails = "echo exited; [ $1 != start ] || { echo 'no such container' >&2; exit 125; }"
+    engine = Engine(str(program(tmp_path, "podman", fails)))
     with pytest.raises(LocalCloudError, match="podman start failed: no such container"):
         engine.start("m")
+
+
+@pytest.mark.parametrize("status", ["running", "stopping", "stopped"])
+def test_machine_that_podman_has_not_cleaned_up_is_cleaned_up_before_it_starts(
+    tmp_path: Path, status: str
+) -> None:
+    body = f"case $1 in wait) echo 129 ;; *) echo {status} ;; esac"
+    Engine(str(program(tmp_path, "podman", body))).start("m")
+    assert calls(tmp_path)[1:] == ["wait m", "container cleanup m", "start m"]
+
+
+@pytest.mark.parametrize("status", ["created", "exited"])
+def test_machine_that_is_new_or_cleaned_up_is_only_started(tmp_path: Path, status: str) -> None:
+    Engine(str(program(tmp_path, "podman", f"echo {status}"))).start("m")
+    assert calls(tmp_path)[1:] == ["start m"]
+
+
+def test_docker_is_only_asked_to_start_a_machine(tmp_path: Path) -> None:
+    Engine(str(program(tmp_path, "docker", "true"))).start("m")
+    assert calls(tmp_path) == ["start m"]
 
 
 def test_no_engine_is_said_with_how_to_install_one(
