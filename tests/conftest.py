@@ -105,7 +105,7 @@ def kitchen(local_cloud: Path, tmp_path: Path, witness: Witness) -> Iterator[Kit
     endpoint = control.status()
     assert endpoint is not None
     before = held()
-    yield Kitchen(tmp_path / "kitchen", witness, endpoint.ask("status")["computer_address"])
+    yield Kitchen(tmp_path / "kitchen", witness, endpoint.request("status")["computer_address"])
     after = held()
     ec2 = boto3.client("ec2")
     for image_id in {*after.pop("images", [])} - {*before.get("images", [])}:

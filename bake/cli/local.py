@@ -47,7 +47,7 @@ def status(console: Console, common: CommonOptions) -> None:
             {"running": False}, "The local cloud does not run. Start it: invoke local.up"
         )
         return
-    reported = endpoint.ask("status")
+    reported = endpoint.request("status")
     console.result(
         {"running": True, "url": endpoint.url, **reported},
         f"EC2's API   {endpoint.url}",
@@ -82,7 +82,7 @@ def interrupt(
         )
     documents, lines = [], []
     for instance_id in machine:
-        reported = endpoint.ask("interrupt", {"instance_id": instance_id, "after_s": after})
+        reported = endpoint.request("interrupt", {"instance_id": instance_id, "after_s": after})
         documents.append({"machine": instance_id, **reported})
         lines.append(f"{instance_id} is terminated at {reported['time']}")
     console.result(documents[0] if len(documents) == 1 else documents, *lines)

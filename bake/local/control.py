@@ -1,4 +1,4 @@
-"""Starting, ending and reaching the local cloud."""
+"""Start, stop and reach the local cloud. The functions have the names of its commands."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from bake.errors import LocalCloudError
 from bake.local.machines.engine import find_engine
 
 DEFAULT_PORT = 4747
-# Generous: the engine does one thing at a time, and may be in the middle of somebody's image.
+# Generous: the engine runs one command at a time, and may be committing another user's image.
 START_TIMEOUT_S = 300
 END_TIMEOUT_S = 300
 
 
-# Servers outlive the process that starts them; one that lives as long asks after them here.
+# The servers that this process started. It polls them, so that none stays behind as a zombie.
 _started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
 class LocalCloud:
-    """A running local cloud. `note` says what is not as it was asked for; often empty."""
+    """A running local cloud."""
 
     url: str
     ssh_port: int
     pid: int
-    note: str = ""
-    profile: str = ""  # of EC2's delays that it imitates; empty: none
+    note: str = ""  # a difference from the request, such as another port; often empty
+    profile: str = ""  # the name of the delay profile; empty if nothing is delayed
 
-    def ask(self, path: str, document: Any = None) -> dict[str, Any]:
-        """Its owner's door: GET, or POST with a document.
+    def request(self, path: str, document: Any = None) -> dict[str, Any]:
+        """Send a request to the owner's API (`/_bake/`): GET, or POST with a document.
 
-        Raises LocalCloudError with what it answers.
+        Raises LocalCloudError with the server's error message.
         """
         host, _, port = self.url.removeprefix("http://").partition(":")
-        # http.client and nothing that would ask a proxy: it is on loopback.
+        # The server is on loopback. http.client uses no proxy, whatever the environment says.
         connection = http.client.HTTPConnection(host, int(port), timeout=120)
         body = None if document is None else json.dumps(document)
         try:
@@ -56,17 +56,17 @@ class LocalCloud:
                 body,
                 {"Content-Type": "application/json"},
             )
-            answer = connection.getresponse()
-            said = answer.read()
+            response = connection.getresponse()
+            content = response.read()
         except OSError as error:
             raise LocalCloudError(f"The local cloud at {self.url} does not answer") from error
         finally:
             connection.close()
-        if answer.status == 500:
-            raise LocalCloudError("The local cloud failed", hint=f"Its log is {log_path()}")
-        parsed: dict[str, Any] = json.loads(said)
-        if answer.status != 200:
-            raise LocalCloudError(f"The local cloud refuses: {parsed['error']}")
+        if response.status == 500:
+            raise LocalCloudError("The local cloud failed", hint=f"See its log: {log_path()}")
+        parsed: dict[str, Any] = json.loads(content)
+        if response.status != 200:
+            raise LocalCloudError(f"The local cloud refused the request: {parsed['error']}")
         return parsed
 
 
@@ -75,10 +75,11 @@ def log_path() -> Path:
 
 
 def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
-    """Start it, or find it running. Raises LocalCloudError: why it cannot run here, what to do.
+    """Return the running local cloud; start it first if it does not run.
 
-    `profile`: a name of `profiles/` or a TOML file, as in BAKE_LOCAL_PROFILE. LocalCloudError when
-    it is said here and the cloud runs with another.
+    `profile` is the name of a file in `profiles/`, or the path of a TOML file; the default is the
+    value of BAKE_LOCAL_PROFILE. Raises LocalCloudError if the cloud cannot be started, or if
+    `profile` is given and the cloud runs with another profile.
     """
     home = _home()
     wanted = os.environ.get("BAKE_LOCAL_PROFILE", "") if profile is None else profile
@@ -89,7 +90,7 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
         raise LocalCloudError(
             f"The local cloud runs with {_described(running.profile)}, "
             f"not with {_described(wanted)}",
-            hint="invoke local.down, then again",
+            hint="Run `invoke local.down`, then run the command again",
         )
     if running:
         return running
@@ -115,40 +116,41 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
         if ended:
             raise _failure(failure, log)
         running = status()
-        # 0: another one was first, and is the one that answers.
+        # Status 0: another process was faster, and its server answers.
         if running and (running.pid == process.pid or ended == 0):
             return running
         time.sleep(0.05)
     raise LocalCloudError(
-        f"The local cloud did not answer within {START_TIMEOUT_S} s", hint=f"Its log is {log}"
+        f"The local cloud did not answer within {START_TIMEOUT_S} s", hint=f"See its log: {log}"
     )
 
 
 def down(*, erase: bool = False) -> bool:
-    """End it and its machines; whether one was running.
+    """End the local cloud and its machines. Return False if no cloud was running.
 
-    Images, snapshots and key pairs are kept for the next time, unless they are to be erased too.
+    Images, snapshots and key pairs are kept for the next start, unless `erase` is set.
     """
     running = status()
     if running is None and not erase:
         return False
     running = running or up()
     if erase:
-        running.ask("erase", {})
+        running.request("erase", {})
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
         if not _is_served(_home()):
-            status()  # asks after it, so that it does not stay behind as a zombie
+            status()  # polls the process, so that it does not stay behind as a zombie
             return True
         time.sleep(0.05)
     raise LocalCloudError(
-        f"The local cloud (process {running.pid}) does not end", hint=f"kill -9 {running.pid}"
+        f"The local cloud (process {running.pid}) did not end within {END_TIMEOUT_S} s",
+        hint=f"Run `kill -9 {running.pid}`",
     )
 
 
 def status() -> LocalCloud | None:
-    """The running local cloud of this home, if there is one."""
+    """Return the running local cloud of this BAKE_HOME; None if it does not run."""
     home = _home()
     _started[:] = [process for process in _started if process.poll() is None]
     if not _is_served(home):
@@ -157,7 +159,7 @@ def status() -> LocalCloud | None:
         state = json.loads((home / "server.json").read_text())
         os.kill(state["pid"], 0)
     except (OSError, ValueError):
-        return None  # it is starting, or ending; the file may be of one that was killed
+        return None  # the cloud is starting or ending, or a killed one left the file behind
     wanted = state["wanted_port"]
     moved = not state["url"].endswith(f":{wanted}")
     return LocalCloud(
@@ -165,7 +167,7 @@ def status() -> LocalCloud | None:
         ssh_port=state["ssh_port"],
         pid=state["pid"],
         profile=state.get("profile", ""),
-        note=f"port {wanted} is taken: the local cloud is at {state['url']}" if moved else "",
+        note=f"port {wanted} is in use: the local cloud is at {state['url']}" if moved else "",
     )
 
 
@@ -173,16 +175,16 @@ def _described(profile: str) -> str:
     return f"the delays of {profile}" if profile else "no delays"
 
 
-def environment(endpoint: LocalCloud) -> dict[str, str]:
-    """What any EC2 client needs to reach it."""
+def environment(cloud: LocalCloud) -> dict[str, str]:
+    """Return the environment variables with which any EC2 client reaches the local cloud."""
     return {
-        "AWS_ENDPOINT_URL": endpoint.url,
+        "AWS_ENDPOINT_URL": cloud.url,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",  # nothing is secret here: signatures are not checked
+        "AWS_SECRET_ACCESS_KEY": "local",  # not secret: the signatures of this key are not checked
         "AWS_EC2_METADATA_DISABLED": "true",
         "BAKE_CALLER_CIDR": "127.0.0.1/32",
-        "BAKE_SSH_PORT": str(endpoint.ssh_port),
+        "BAKE_SSH_PORT": str(cloud.ssh_port),
     }
 
 
@@ -191,9 +193,10 @@ def _home() -> Path:
 
 
 def _is_served(home: Path) -> bool:
-    """Whether a server lives: it holds the lock as long as it does, however it ends."""
+    """Return whether a server runs. It holds the lock until its process ends, in whatever way."""
     lock = home / "server.lock"
-    if not lock.exists():  # filelock would make it, and the server of a deleted home would go on
+    # filelock would create the file, and a server whose home was deleted would never end.
+    if not lock.exists():
         return False
     try:
         with filelock.FileLock(lock, blocking=False):
@@ -208,24 +211,27 @@ def _environment_without_aws() -> dict[str, str]:
 
 def _failure(failure: Path, log: Path) -> LocalCloudError:
     try:
-        known = json.loads(failure.read_text())
-        return LocalCloudError(known["message"], hint=known["hint"], details=known["details"])
+        written = json.loads(failure.read_text())
+        return LocalCloudError(written["message"], hint=written["hint"], details=written["details"])
     except (OSError, ValueError):
-        last = log.read_text(errors="replace").splitlines()[-20:]
+        last_lines = log.read_text(errors="replace").splitlines()[-20:]
         return LocalCloudError(
-            "The local cloud cannot be started", hint=f"Its log is {log}", details=last
+            "The local cloud cannot be started", hint=f"See its log: {log}", details=last_lines
         )
 
 
 def needs() -> Mapping[str, Callable[[], str]]:
-    """What says how each of them is; LocalCloudError where it is missing."""
-    return {"containers": _containers, "local cloud": _cloud}
+    """Map the name of each requirement of the local cloud to the function that checks it.
+
+    The function returns a description, or raises LocalCloudError if the requirement is not met.
+    """
+    return {"containers": _check_engine, "local cloud": _check_cloud}
 
 
-def _containers() -> str:
+def _check_engine() -> str:
     return find_engine().note
 
 
-def _cloud() -> str:
-    endpoint = status()
-    return f"runs at {endpoint.url}" if endpoint else "does not run; it is started when needed"
+def _check_cloud() -> str:
+    cloud = status()
+    return f"runs at {cloud.url}" if cloud else "does not run; it is started when needed"

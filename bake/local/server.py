@@ -1,7 +1,7 @@
 """The local cloud's process: `python -m bake.local.server --home FOLDER --port N`.
 
-`control.py` starts and ends it. It serves the API on loopback until SIGTERM, and takes its
-machines with it when it goes.
+`control.py` starts and ends it. It serves the API on loopback until SIGTERM, and removes its
+machines before it ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import threading
 import time
 from pathlib import Path
 
-# moto reads these when it is imported: no images that cannot be booted, no answers to web pages.
+# moto reads these variables when it is imported. Without them it would offer images that cannot
+# be booted, and let web pages read its responses.
 os.environ.update(
     MOTO_EC2_LOAD_DEFAULT_AMIS="false",
     MOTO_DISABLE_GLOBAL_CORS="true",
@@ -54,7 +55,7 @@ HOME_CHECK_S = 5
 
 
 def _listen(application: Application, port: int) -> BaseWSGIServer:
-    """A server on the first port from `port` on that is free."""
+    """Return a server on the first free port, beginning with `port`."""
     for candidate in range(port, port + PORTS_TRIED):
         try:
             listener = socket.create_server((HOST, candidate))
@@ -71,14 +72,14 @@ def _listen(application: Application, port: int) -> BaseWSGIServer:
                 request_handler=MotoRequestHandler,
                 fd=listener.fileno(),
             )
-    raise LocalCloudError(f"All ports from {port} to {port + PORTS_TRIED - 1} are taken")
+    raise LocalCloudError(f"All ports from {port} to {port + PORTS_TRIED - 1} are in use")
 
 
 def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
-    """The site as it was left, without its machines, and the application that serves it."""
+    """Return the site as the last server left it, without machines, and its application."""
     engine = find_engine()
     settings = functools.cache(lambda: inherited_settings.write_settings(home / "computer"))
-    site = Site(engine=engine, home=home, ssh_port=ssh_port(), given=settings, delays=delays)
+    site = Site(engine=engine, home=home, ssh_port=ssh_port(), inherited=settings, delays=delays)
     ec2_backend.install(site)
     servicequotas_backends.backend = LocalServiceQuotas
     moto.ec2.urls.url_paths["{0}/"] = LocalEC2Response.dispatch
@@ -94,7 +95,7 @@ def build(home: Path, delays: Delays = NONE) -> tuple[Site, Application]:
 
 
 def serve(home: Path, port: int, delays: Delays = NONE) -> None:
-    """Serve until SIGTERM or SIGINT. Returns at once when another process serves this home."""
+    """Serve until SIGTERM or SIGINT. Return at once if another process serves this home."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     # `control.py` takes the lock for a moment to find out whether a server runs: hence the timeout.
     lock = FileLock(home / "server.lock", timeout=0.2, poll_interval=0.01)
@@ -105,9 +106,9 @@ def serve(home: Path, port: int, delays: Delays = NONE) -> None:
     (home / "server.json").unlink(missing_ok=True)  # a killed server leaves it behind
     site, application = build(home, delays)
     server = _listen(application, port)
-    threading.Thread(target=site.given, daemon=True).start()
+    threading.Thread(target=site.inherited, daemon=True).start()
     site.workers.submit(register, site, files.cache() / "clouds")
-    threading.Thread(target=_end_without, args=(home, application), daemon=True).start()
+    threading.Thread(target=_end_with_home, args=(home, application), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
@@ -125,8 +126,8 @@ def serve(home: Path, port: int, delays: Delays = NONE) -> None:
     os._exit(0)
 
 
-def _end_without(home: Path, application: Application) -> None:
-    """End, and take everything along, when somebody has deleted the home: nothing else could."""
+def _end_with_home(home: Path, application: Application) -> None:
+    """Erase everything and end when the home folder is deleted: no later start would find it."""
     while (home / "server.lock").exists():
         time.sleep(HOME_CHECK_S)
     with application.site.lock:
@@ -144,7 +145,7 @@ def main() -> None:
     try:
         serve(arguments.home, arguments.port, load(arguments.profile))
     except LocalCloudError as error:
-        # control.py shows it to the person who wanted the cloud.
+        # control.py reads this file and shows the error to the user.
         failure = {"message": error.message, "hint": error.hint, "details": error.details}
         (arguments.home / "failure.json").write_text(json.dumps(failure))
         raise SystemExit(1) from error

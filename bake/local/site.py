@@ -1,4 +1,4 @@
-"""The local cloud's site: what its regions, images and machines share on this computer."""
+"""The site of a local cloud: the state that its regions, images and machines share."""
 
 from __future__ import annotations
 
@@ -22,19 +22,25 @@ CLEAR_TIMEOUT_S = 30
 
 @dataclass
 class Site:
-    """One per server. `cloud_id` keeps two clouds on one computer apart: it is in every label."""
+    """The shared state of one server.
+
+    `cloud_id` is in the label of every container and layer. It keeps two clouds on one computer
+    apart.
+    """
 
     engine: Engine
     home: Path
     ssh_port: int
-    given: Callable[[], Mapping[Path, str]]
-    # What the API shows changes under this lock alone: requests and machines are many threads.
+    # Returns the files of this computer that each machine sees, and their paths on the machine.
+    inherited: Callable[[], Mapping[Path, str]]
+    # The state that the API shows changes only under this lock: requests and machines run in
+    # threads of their own.
     lock: threading.RLock = field(default_factory=threading.RLock)
     machines: dict[str, LocalMachine] = field(default_factory=dict)
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "layers"))
     on_change: Callable[[], None] = lambda: None
     delays: Delays = NONE
-    # What the answer to the request that has the lock has to wait for, once it has let it go.
+    # The events for which the response to the current request waits, after the lock is released.
     moments: list[threading.Event] = field(default_factory=list)
     _prune_waits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1))
 
@@ -55,11 +61,11 @@ class Site:
         return f"localhost/bake-{self.cloud_id}/snapshot"
 
     def layer(self, snapshot_id: str) -> str:
-        """The name of the layer that holds a snapshot's data."""
+        """Return the name of the layer that contains a snapshot's data."""
         return f"{self.repository}:{snapshot_id}"
 
     def new_machine(self, instance_id: str) -> LocalMachine:
-        """A machine with an address of its own. Call it with the lock held."""
+        """Return a machine with an address of its own. The caller holds the lock."""
         taken = {machine.address for machine in self.machines.values()}
         machine = LocalMachine(
             self.engine,
@@ -73,8 +79,8 @@ class Site:
         return machine
 
     @contextlib.contextmanager
-    def others_first(self) -> Iterator[None]:
-        """Let other requests be served meanwhile. For a request that has changed nothing yet."""
+    def lock_released(self) -> Iterator[None]:
+        """Release the lock for a slow operation, in a request that has changed nothing yet."""
         self.lock.release()
         try:
             yield
@@ -82,12 +88,12 @@ class Site:
             self.lock.acquire()
 
     def forget_layer(self, snapshot_id: str) -> None:
-        """Remove a snapshot's data, as far as no machine and no other snapshot stands on it."""
+        """Remove a snapshot's data, except for layers that a machine or another snapshot uses."""
         self.engine.forget(self.layer(snapshot_id))
         self.prune()
 
     def prune(self) -> None:
-        """Have layers removed that nothing stands on; once, however many ask before it begins."""
+        """Remove unused layers in the background. Calls before it begins are one removal."""
         if self._prune_waits.acquire(blocking=False):
             self.workers.submit(self._prune)
 
@@ -101,38 +107,38 @@ class Site:
         self.engine.prune(self.label)
 
     def clear_machines(self) -> None:
-        """Remove every machine of this cloud, those of a server that was killed included."""
+        """Remove every machine of this cloud, also the machines of a server that was killed."""
         for machine in list(self.machines.values()):
             machine.remove()
         self.machines.clear()
-        # One that was being started when its server was killed takes a moment to be removable.
+        # A machine that was starting when its server was killed cannot be removed at once.
         deadline = time.monotonic() + CLEAR_TIMEOUT_S
         while left := self.engine.containers(self.label):
             for name in left:
                 self.engine.remove(name)
             if time.monotonic() > deadline:
-                raise LocalCloudError(f"These machines cannot be removed: {', '.join(left)}")
+                raise LocalCloudError(f"Cannot remove these machines: {', '.join(left)}")
         shutil.rmtree(self.home / "machines", ignore_errors=True)
         self.engine.prune(self.label)
 
 
 def register(site: Site, clouds: Path) -> None:
-    """Note where this cloud's home is, and remove what is left of clouds whose home is gone.
+    """Record this cloud's home, and remove the layers and machines of clouds without a home.
 
-    Their layers are in the container engine's storage, where nobody would look for them.
+    They are in the container engine's storage, and no other command would find them.
     """
     clouds.mkdir(parents=True, exist_ok=True)
     (clouds / site.cloud_id).write_text(str(site.home.resolve()))
     for note in clouds.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another cloud was faster
+        with contextlib.suppress(FileNotFoundError):  # another cloud has removed it
             home = Path(note.read_text())
             if not home.exists():
-                orphan = Site(site.engine, home, site.ssh_port, site.given)
+                orphan = Site(site.engine, home, site.ssh_port, site.inherited)
                 orphan.erase_layers()
                 orphan.clear_machines()
                 note.unlink()
 
 
 def cloud_id(home: Path) -> str:
-    """Which cloud this is: one for each home folder."""
+    """Return the id of the cloud of a home folder."""
     return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]

@@ -84,8 +84,8 @@ def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:
 def test_a_quota_is_seen_raised_and_seen_again(local_cloud: Path) -> None:
     endpoint = control.status()
     assert endpoint is not None
-    before = endpoint.ask("quotas", {})["L-417A185B"]
-    endpoint.ask("quotas", {"L-417A185B": 0})
+    before = endpoint.request("quotas", {})["L-417A185B"]
+    endpoint.request("quotas", {"L-417A185B": 0})
     try:
         assert "--type p4d.24xlarge --raise 96" in invoke("gpus", "--local", "--gpu", "a100").stderr
         words = ["quota", "--local", "--type", "p4d", "--raise"]
@@ -94,6 +94,6 @@ def test_a_quota_is_seen_raised_and_seen_again(local_cloud: Path) -> None:
         assert (first["made"], second["made"], first["id"]) == (True, False, second["id"])
         assert "96: pending" in invoke("quota", "--local").stderr
     finally:
-        endpoint.ask("quotas", {"L-417A185B": before})
+        endpoint.request("quotas", {"L-417A185B": before})
     [p4d] = json.loads(invoke("quota", "--local", "--type", "p4d", "--json").stdout)[:1]
     assert (p4d["vcpus"], p4d["requests"][0]["status"]) == (before, "APPROVED")

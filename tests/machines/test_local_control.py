@@ -56,14 +56,14 @@ def test_up_twice_is_one_cloud_and_down_ends_it(home: Path) -> None:
     endpoint = control.up()
     print(f"up: {time.monotonic() - begun:.2f} s")
     assert control.up() == endpoint == control.status()
-    status = endpoint.ask("status")
+    status = endpoint.request("status")
     print(f"memory: {status['memory_mib']} MiB")
     assert status["memory_mib"] < 300
     assert status["engine_note"]
     assert control.down() is True
     assert control.status() is None
     with pytest.raises(LocalCloudError, match="does not answer"):
-        endpoint.ask("status")
+        endpoint.request("status")
 
 
 def test_two_who_start_it_at_once_get_the_same_one(home: Path) -> None:
@@ -82,7 +82,7 @@ def test_next_port_is_taken_and_said_where_the_first_is_not_free(home: Path) -> 
         port = taken.getsockname()[1]
         endpoint = control.up(port)
         assert endpoint.url != f"http://{control_host()}:{port}"
-        assert f"port {port} is taken" in endpoint.note
+        assert f"port {port} is in use" in endpoint.note
         assert client(endpoint).describe_regions()["Regions"]
 
 
@@ -126,7 +126,7 @@ def test_services_that_it_does_not_have_are_not_made_up(home: Path) -> None:
     assert connection.getresponse().status == 501
     connection.close()
     with pytest.raises(LocalCloudError, match="There is no quota L-NONE"):
-        endpoint.ask("quotas", {"L-NONE": 1})
+        endpoint.request("quotas", {"L-NONE": 1})
 
 
 def test_it_ends_when_its_home_is_deleted(home: Path) -> None:
@@ -177,7 +177,7 @@ def test_images_and_keys_survive_a_restart_and_a_kill_and_machines_do_not(home: 
     ec2.create_tags(Resources=[base], Tags=tags)
     asked = {"ImageId": base, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
     ec2.run_instances(**asked)
-    label = f"bake.cloud={endpoint.ask('status')['cloud_id']}"
+    label = f"bake.cloud={endpoint.request('status')['cloud_id']}"
     deadline = time.monotonic() + 20
     while not find_engine().containers(label):
         assert time.monotonic() < deadline
@@ -271,7 +271,7 @@ def test_layers_of_a_cloud_whose_home_was_deleted_are_removed_by_the_next_one(
         elsewhere.setenv("BAKE_HOME", str(tmp_path / "other"))
         other = control.up()
         os_images.provide(other, catalog.load().os_image("debian-12"), stand_in=False)
-        repository = f"localhost/bake-{other.ask('status')['cloud_id']}/snapshot"
+        repository = f"localhost/bake-{other.request('status')['cloud_id']}/snapshot"
         control.down()
     engine = find_engine()
     assert len(engine.references(repository)) == 1

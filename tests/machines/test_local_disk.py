@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         name = f"{REPOSITORY}:root"
         engine = find_engine()
         (there,) = engine.references(
-            f"localhost/bake-{endpoint.ask('status')['cloud_id']}/snapshot"
+            f"localhost/bake-{endpoint.request('status')['cloud_id']}/snapshot"
         )
         engine.tag(there, name)
         control.down(erase=True)

@@ -21,7 +21,7 @@ G, P = "L-DB2E81BA", "L-417A185B"
 def decide(**vcpus: int) -> None:
     endpoint = control.status()
     assert endpoint is not None
-    endpoint.ask("quotas", {code.replace("_", "-"): value for code, value in vcpus.items()})
+    endpoint.request("quotas", {code.replace("_", "-"): value for code, value in vcpus.items()})
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def interrupt(instance_id: str, after_s: float) -> None:
     """As the spot market does."""
     endpoint = control.status()
     assert endpoint
-    endpoint.ask("interrupt", {"instance_id": instance_id, "after_s": after_s})
+    endpoint.request("interrupt", {"instance_id": instance_id, "after_s": after_s})
 
 
 def terminate(instance_id: str) -> None:

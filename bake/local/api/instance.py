@@ -132,7 +132,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._worker.submit(work)
 
     def console(self) -> bytes:
-        with self.site.others_first():
+        with self.site.lock_released():
             return self.machine.console()
 
     def is_long_gone(self) -> bool:
@@ -148,7 +148,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             public_key=key.public_key.strip() if key else "",
             user_data=self._given_user_data(),
         )
-        create = functools.partial(self.machine.create, layer, seed, self.site.given())
+        create = functools.partial(self.machine.create, layer, seed, self.site.inherited())
         if self.site.delays.boot_s:
             self._boot(self.machine.boot, lambda: create(boot=False))
         else:

@@ -1,7 +1,8 @@
-"""Service Quotas of the local cloud: how many vCPUs may run, and asking for more.
+"""The Service Quotas API of the local cloud: how many vCPUs may run, and requests for an increase.
 
-Who decides is the cloud's owner (`Endpoint.ask("quotas", {code: vCPUs})`): a request is pending
-until the quota is set, approved where it is then at least what was asked for, and else denied.
+A request is pending until the cloud's owner sets the quota
+(`LocalCloud.request("quotas", {code: vCPUs})`). Then it is approved if the new quota is at least
+the requested value, else denied.
 https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/
 """
 
@@ -25,7 +26,7 @@ _OPEN = {"PENDING", "CASE_OPENED"}
 
 
 class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
-    """moto knows the quotas of VPCs alone, and no requests."""
+    """The vCPU quotas and the requests for an increase. moto has only the quotas of VPCs."""
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
@@ -33,7 +34,7 @@ class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
 
     @property
     def _url_module(self) -> Any:
-        """moto finds a service's addresses beside its backend's module."""
+        """The module of moto that contains the service's URLs."""
         return moto.servicequotas.urls
 
     def list_service_quotas(self, service_code: str) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
 
     def _quota(self, code: str) -> dict[str, Any]:
         if code not in VCPU_QUOTAS:
-            raise JsonRESTError("NoSuchResourceException", f"There is no quota {code}")
+            raise JsonRESTError("NoSuchResourceException", f"Quota {code} not found")
         arn = f"arn:aws:servicequotas:{self.region_name}:{self.account_id}:ec2/{code}"
         return {
             "ServiceCode": "ec2",
@@ -108,27 +109,29 @@ class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
 
 
 class LocalServiceQuotasResponse(ServiceQuotasResponse):  # type: ignore[misc]
-    """What moto does not answer."""
+    """The operations that moto does not implement."""
 
     def list_service_quotas(self) -> str:
-        return json.dumps({"Quotas": self.backend.list_service_quotas(self._asked("ServiceCode"))})
+        return json.dumps(
+            {"Quotas": self.backend.list_service_quotas(self._parameter("ServiceCode"))}
+        )
 
     def request_service_quota_increase(self) -> str:
-        service, code = self._asked("ServiceCode"), self._asked("QuotaCode")
-        made = self.backend.request_increase(service, code, float(self._asked("DesiredValue")))
+        service, code = self._parameter("ServiceCode"), self._parameter("QuotaCode")
+        made = self.backend.request_increase(service, code, float(self._parameter("DesiredValue")))
         return json.dumps({"RequestedQuota": made})
 
     def list_requested_service_quota_change_history_by_quota(self) -> str:
-        service, code = self._asked("ServiceCode"), self._asked("QuotaCode")
+        service, code = self._parameter("ServiceCode"), self._parameter("QuotaCode")
         found = self.backend.list_requests(service, code, json.loads(self.body).get("Status"))
         return json.dumps({"RequestedQuotas": found})
 
-    def _asked(self, name: str) -> Any:
+    def _parameter(self, name: str) -> Any:
         return json.loads(self.body)[name]
 
 
 def set_values(values: Mapping[str, float]) -> dict[str, float]:
-    """By the cloud's owner, who thereby decides what was asked for; all that there are."""
+    """Set quotas and decide the pending requests for them. Return the values of all quotas."""
     quota_values.update(values)
     for _, _, backend in servicequotas_backends.iter_backends():
         backend.decide(values)

@@ -1,13 +1,13 @@
-"""A machine's disk kept as a layer, with the machine standing still as shortly as can be.
+"""Save a machine's disk as a layer, with the machine paused for as short a time as possible.
 
-`commit` packs what a machine has written, hashes it and unpacks it again, and the machine waits for
-all of that. Where the engine's storage shows what was written as a directory (Podman's overlay
-driver, as root), the machine waits for a copy of that directory alone, the copy shares its data
-with the one before as far as the file system or unchanged files allow, and it is put in the place
+The engine's `commit` packs, hashes and unpacks the files that a machine has written, and the
+machine is paused all the time. Where the engine stores these files in a folder (Podman's overlay
+driver, as root), the machine is paused only while the folder is copied. The copy shares data with
+the copy before, as far as files are unchanged or the file system can. It then replaces the content
 of a layer that was made empty.
 """
 
-# A machine waits for this, and has tens of thousands of files: plain strings are faster.
+# A machine is paused meanwhile, and has tens of thousands of files: plain strings are faster.
 # ruff: noqa: PTH101, PTH102, PTH115, PTH123, PTH211
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from pathlib import Path
 from bake.errors import LocalCloudError
 from bake.local.machines.engine import Engine
 
-# Changes closer together than a tick of the kernel's clock may have one time (CONFIG_HZ=100).
+# Two changes within one tick of the kernel's clock may have the same time (CONFIG_HZ=100).
 _TICK_NS = 20_000_000
 _CHUNK = 1024 * 1024
-# The kernel stacks 500 at most; each one makes looking a file up dearer.
+# The kernel stacks 500 layers at most, and each layer makes the lookup of a file slower.
 MAX_DEPTH = 64
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a layer holds: where, and which file of the machine's each of its files was."""
+class SavedLayer:
+    """A layer's folder, and the machine's file from which each file in it was copied."""
 
     folder: Path
     files: Mapping[int, tuple[int, str]]  # inode → time of its last change, path in the layer
@@ -43,40 +43,40 @@ class Kept:
 
 @dataclass
 class MachineDisk:
-    """The disk of one machine. Its methods are called one after the other."""
+    """The disk of one machine. The caller calls `keep` from one thread at a time."""
 
     engine: Engine
     name: str
     labels: Mapping[str, str]
-    _last: Kept | None = None
+    _last: SavedLayer | None = None
 
     def keep(self, reference: str, on_moment: Callable[[], None]) -> int:
-        """Make a layer of what the disk holds now; the bytes that had to be copied, if known.
+        """Save the disk's present content as a layer. Return the number of bytes copied, or 0.
 
         `on_moment` is called as soon as nothing that the machine does can change the layer.
         """
         if not self.engine.layers_are_folders:
-            with self._standing_still():
+            with self._paused():
                 on_moment()
                 self.engine.commit(self.name, reference, labels=self.labels)
             return 0
         written, process_id = self.engine.written_by(self.name)
         copy = written.with_name(f"bake-{uuid.uuid4().hex}")
         try:
-            with self._standing_still():
+            with self._paused():
                 on_moment()
                 copying = _Copying(self._last, before_ns=time.time_ns() - _TICK_NS)
                 copying.folder(str(written), str(copy), "")
-                # Later writes into such a file need not change its time.
+                # Later writes into a mapped file do not always change its time.
                 trusted = not _writes_into_mapped_files(process_id)
             layer = self._layer_of(copy, reference)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
-        self._last = Kept(layer, copying.kept) if trusted else None
+        self._last = SavedLayer(layer, copying.kept) if trusted else None
         return copying.copied_bytes
 
     @contextlib.contextmanager
-    def _standing_still(self) -> Iterator[None]:
+    def _paused(self) -> Iterator[None]:
         paused = self.engine.pause(self.name)
         try:
             yield
@@ -85,9 +85,9 @@ class MachineDisk:
                 self.engine.unpause(self.name)
 
     def _layer_of(self, copy: Path, reference: str) -> Path:
-        """An image of what the machine was started from and, upon that, the copy; where it is."""
+        """Make an image of the machine's own image and the copy. Return the layer's folder."""
         helper = f"{self.name}-layer"
-        marker = f"bake-{uuid.uuid4().hex}"  # no two layers are one, as equal ones would be
+        marker = f"bake-{uuid.uuid4().hex}"  # the engine stores layers with equal content once
         image = self.engine.image_of(self.name)
         self.engine.create(helper, image, labels=self.labels)
         try:
@@ -104,7 +104,11 @@ class MachineDisk:
         if deep:
             return layer
         if [entry.name for entry in layer.iterdir()] != [marker]:
-            raise LocalCloudError(f"The engine keeps the layer of {reference} elsewhere: {layer}")
+            raise LocalCloudError(
+                f"The layer of {reference} is not in the expected folder {layer}",
+                hint="This version of the container engine stores layers in another way. "
+                "Try another version, or BAKE_ENGINE=docker",
+            )
         (layer / marker).unlink()
         layer.rmdir()
         copy.rename(layer)
@@ -113,13 +117,14 @@ class MachineDisk:
 
 @dataclass
 class _Copying:
-    """Copies a directory of overlayfs, which also says what is gone from those beneath it.
+    """A copy of an overlayfs folder, in progress.
 
-    That is said by devices and extended attributes (Documentation/filesystems/overlayfs.rst), so
-    these are copied too. Files that are as they were in the last copy are that copy's.
+    Overlayfs marks files that were removed from the layers below with devices and extended
+    attributes (Documentation/filesystems/overlayfs.rst), so these are copied, too. A file that has
+    not changed since the last copy becomes a hard link to it.
     """
 
-    last: Kept | None
+    last: SavedLayer | None
     before_ns: int
     kept: dict[int, tuple[int, str]] = field(default_factory=dict)
     copied_bytes: int = 0
@@ -154,14 +159,14 @@ class _Copying:
         return _copy_metadata(entry.path, target, about)
 
     def _link_last(self, about: os.stat_result, target: str) -> bool:
-        """Whether the file is as it was in the last copy, and could be taken from there."""
+        """Link a file that is unchanged since the last copy. Return whether that was possible."""
         changed_ns, path = self.last.files.get(about.st_ino, (0, "")) if self.last else (0, "")
         if not self.last or changed_ns != about.st_ctime_ns:
             return False
         try:
             os.link(f"{self.last.folder}{path}", target)
         except OSError as error:
-            # The last one is deleted; it has many links; or none can be made from there to here.
+            # The last copy is deleted or on another file system, or the file has too many links.
             if error.errno in (errno.ENOENT, errno.EMLINK, errno.EXDEV):
                 return False
             raise
@@ -169,7 +174,7 @@ class _Copying:
 
 
 def _copy_data(source: str, target: str, about: os.stat_result) -> None:
-    """The data of a file, shared where the file system can; holes stay holes."""
+    """Copy the data of a file, or share them where the file system can. Holes stay holes."""
     with open(source, "rb", buffering=0) as data, open(target, "xb", buffering=0) as copy:
         os.truncate(copy.fileno(), about.st_size)
         position = 0
@@ -177,19 +182,19 @@ def _copy_data(source: str, target: str, about: os.stat_result) -> None:
             try:
                 begin = os.lseek(data.fileno(), position, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                if error.errno == errno.ENXIO:  # the rest of the file is a hole
                     return
                 raise
             position = os.lseek(data.fileno(), begin, os.SEEK_HOLE)
             while begin < position:
                 done = _copy_some(data.fileno(), copy.fileno(), begin, position - begin)
                 if not done:
-                    raise LocalCloudError(f"{source} ends before its size: it is being changed")
+                    raise LocalCloudError(f"{source} became shorter while it was copied")
                 begin += done
 
 
 def _copy_some(source: int, target: int, offset: int, size: int) -> int:
-    """How many bytes were copied, from an offset to the same one."""
+    """Copy up to `size` bytes at `offset`. Return how many bytes were copied."""
     try:  # copy_file_range(2) shares the data on XFS and Btrfs
         return os.copy_file_range(source, target, size, offset, offset)
     except OSError as error:
@@ -209,21 +214,21 @@ def _copy_metadata(source: str, target: str, about: os.stat_result) -> None:
 
 
 def _writes_into_mapped_files(process_id: int) -> bool:
-    """Whether a process of the machine has a file mapped such that writes into it are shared.
+    """Return whether a process of the machine has a file mapped with shared writes.
 
-    While such a page is dirty, further writes into it go unnoticed: the file's time stays.
+    While a page of such a file is dirty, further writes to the page do not change the file's time.
     """
     if not process_id:
         return False
     try:
         machine = os.readlink(f"/proc/{process_id}/ns/pid")
     except OSError:
-        return True  # it has started anew since, and nobody has looked
+        return True  # the machine was restarted meanwhile: assume the worst
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if os.readlink(process / "ns" / "pid") == machine:
                 for line in (process / "maps").read_text().splitlines():
                     _, access, _, device, *_ = line.split()
                     if access[1] == "w" and access[3] == "s" and device != "00:01":
-                        return True  # 00:01: shared memory, which is no file
+                        return True  # 00:01 is shared memory, not a file
     return False

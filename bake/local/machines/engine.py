@@ -145,10 +145,10 @@ class Engine:
     def start(self, name: str) -> None:
         """Start a machine that was only created, or that has ended.
 
-        Podman takes a container's network down in a process of its own, some time after the
-        container has ended. `podman start` before that keeps the old network, whose slirp4netns
-        has ended with the machine: the new one would reach nothing and be reached by nobody. So
-        what has ended but is not cleaned up ("exited") yet is cleaned up here.
+        Podman removes a container's network in a separate process after the container has ended,
+        and `podman wait` waits for that for 20 s at most. `podman start` before that keeps the
+        old network, whose slirp4netns has ended with the machine: then nothing answers on the
+        SSH port. So a container that is not cleaned up ("exited") yet is cleaned up here.
         """
         if self._podman and self._look(name, "{{.State.Status}}") not in ("created", "exited"):
             self.wait(name)

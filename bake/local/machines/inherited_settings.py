@@ -1,7 +1,7 @@
-"""What every machine inherits from this computer: its CA certificates, its pip and apt settings.
+"""The settings that each machine inherits from this computer: CA certificates, pip, conda, apt.
 
-A network that inspects TLS, or that reaches the world only through a proxy or a mirror, is set up
-once, here. The files are mounted into each machine, so no image holds them.
+So a network that inspects TLS, or that is reached only through a proxy or a mirror, is set up once,
+on this computer. The files are mounted into each machine, so no image contains them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 _MACHINE_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
-# What of pip's settings means the same on another machine. Files of this computer do not.
+# The settings of pip that also work on another machine. Paths of this computer's files do not.
 _PIP_NUMBERS = ("timeout", "default-timeout", "retries")
 _PIP_ADDRESSES = ("index-url", "extra-index-url", "proxy", "trusted-host")
 
 
 def write_settings(folder: Path) -> Mapping[Path, str]:
-    """Write what machines are to inherit into the folder; which of it is seen where in them."""
+    """Write the settings into the folder. Return each file and its path on a machine."""
     certificates = folder / "certificates"
     shutil.rmtree(folder, ignore_errors=True)
     certificates.mkdir(parents=True)
@@ -48,7 +48,7 @@ def write_settings(folder: Path) -> Mapping[Path, str]:
 
 
 def own_certificates() -> list[str]:
-    """The CA certificates that this computer trusts and that do not come with every system."""
+    """Return the CA certificates that were added to this computer's operating system."""
     bundle = ssl.get_default_verify_paths().cafile
     trusted = _certificates(Path(bundle)) if bundle else []
     packaged = set(_certificates(_mozilla_bundle()))
@@ -69,21 +69,23 @@ def _mozilla_bundle() -> Path:
 
 
 def pip_settings(configured: Mapping[str, str], *, has_own_certificates: bool) -> str:
-    """A pip.conf for the machines, of `pip config list`'s settings on this computer."""
+    """Return a pip.conf for the machines, from the output of `pip config list`."""
     lines = ["[global]"]
     if has_own_certificates:
         lines.append(f"cert = {_MACHINE_BUNDLE}")
     for name in _PIP_NUMBERS + _PIP_ADDRESSES:
-        # Most specific last, as pip reads them: global, user, site, environment.
+        # In pip's order, in which a later value replaces an earlier one.
         places = [f"{place}.{name}" for place in ("global", "user", "site", "install", ":env:")]
         values = [configured[place] for place in places if place in configured]
-        kept = [word for value in values[-1:] for word in value.split() if _travels(name, word)]
+        kept = [
+            word for value in values[-1:] for word in value.split() if _works_on_machine(name, word)
+        ]
         if kept:
             lines.append(f"{name} = " + "\n    ".join(kept))
     return "\n".join(lines) + "\n"
 
 
-def _travels(name: str, value: str) -> bool:
+def _works_on_machine(name: str, value: str) -> bool:
     if name in _PIP_NUMBERS or name == "trusted-host":
         return True
     return value.startswith(("https://", "http://"))
@@ -96,7 +98,7 @@ def _pip_config() -> dict[str, str]:
 
 
 def apt_settings(configured: str) -> str:
-    """An apt.conf for the machines, of `apt-config dump`'s lines on this computer."""
+    """Return an apt.conf for the machines, from the output of `apt-config dump`."""
     kept = [
         line
         for line in configured.splitlines()

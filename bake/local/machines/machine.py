@@ -1,7 +1,7 @@
-"""A machine: the container that stands behind a running instance.
+"""The machine behind a running instance: a container.
 
-process 1 is a real init, cloud-init is real, and what EC2 gives a machine from outside (its user
-data, its key, its address) is given here by a seed directory that is mounted, never copied.
+Process 1 is a real init, and cloud-init is real. The data that EC2 gives a machine from outside
+(user data, public key, host name) are in a seed folder, which is mounted and never copied.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 Meanwhile = Callable[[int], contextlib.AbstractContextManager[object]]
 
-# More at the same time end no sooner: they take turns at the engine's locks and the processors,
-# and everything else on the computer waits for them.
+# More starts at the same time take no less time in all: they wait for the engine's locks and for
+# the processors, and everything else on the computer waits for them.
 _starting = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 
 
 class Ending(enum.Enum):
-    """How a machine ended by itself."""
+    """How a machine ended without a request of the API."""
 
     POWER_OFF = "power off"
     REBOOT = "reboot"
@@ -54,7 +54,7 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True)
 class Seed:
-    """What cloud-init is told (its NoCloud data source)."""
+    """The data that cloud-init reads at the first boot (its NoCloud data source)."""
 
     instance_id: str
     hostname: str
@@ -64,19 +64,20 @@ class Seed:
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         keys = [self.public_key] if self.public_key else []
-        # JSON is YAML; nothing in a key's comment can be read as anything else.
-        about = {"instance-id": self.instance_id, "local-hostname": self.hostname}
-        (folder / "meta-data").write_text(json.dumps({**about, "public-keys": keys}))
+        # JSON is YAML, in which no character of a key's comment has a special meaning.
+        ids = {"instance-id": self.instance_id, "local-hostname": self.hostname}
+        (folder / "meta-data").write_text(json.dumps({**ids, "public-keys": keys}))
         user_data = folder / "user-data"
         user_data.touch(mode=0o600)
         user_data.write_bytes(self.user_data)
 
 
 class LocalMachine:
-    """One container and the folder of what it is given.
+    """One container and the folder of its seed.
 
-    Every method blocks until it is done. What changes the container takes its turn, and nothing
-    does after `remove`: so a server that ends leaves no machine that was just being started.
+    Every method blocks until it is done. Methods that change the container run one after the
+    other, and raise LocalCloudError after `remove`: a server that ends leaves no machine behind
+    that was just starting.
     """
 
     def __init__(
@@ -100,13 +101,16 @@ class LocalMachine:
         self._removed = False
 
     def create(
-        self, layer: str, seed: Seed, given: Mapping[Path, str], *, boot: bool = True
+        self, layer: str, seed: Seed, inherited: Mapping[Path, str], *, boot: bool = True
     ) -> None:
-        """Make it, and boot it. `given`: files of this computer and where they are seen."""
-        with self._change(), _starting:
-            self._create(layer, seed, given, boot)
+        """Create the container, and boot it if `boot` is set.
 
-    def _create(self, layer: str, seed: Seed, given: Mapping[Path, str], boot: bool) -> None:
+        `inherited` maps files of this computer to the paths at which the machine sees them.
+        """
+        with self._change(), _starting:
+            self._create(layer, seed, inherited, boot)
+
+    def _create(self, layer: str, seed: Seed, inherited: Mapping[Path, str], boot: bool) -> None:
         seed.write(self.folder / "seed")
         arguments = self.engine.run_arguments(
             self.name,
@@ -115,7 +119,7 @@ class LocalMachine:
             address=self.address,
             port=self.port,
             labels=self.labels,
-            mounts={self.folder / "seed": _SEED, **given},
+            mounts={self.folder / "seed": _SEED, **inherited},
             command=["/sbin/init"],
             start=boot,
         )
@@ -129,32 +133,33 @@ class LocalMachine:
             self._give_boot_id()
 
     def _give_boot_id(self) -> None:
-        """One of its own: the kernel's tells when the computer was booted, and not this machine."""
+        """Give this boot an id of its own: the kernel's id is that of the computer's boot."""
         (self.folder / "seed" / "boot-id").write_text(f"{uuid.uuid4()}\n")
         try:
             self.engine.mount_over(self.name, f"{_SEED}/boot-id", _BOOT_ID)
         except LocalCloudError as error:
-            log.warning("%s: its boot id stays when it reboots: %s", self.name, error.message)
+            log.warning("%s: a reboot does not change the boot id: %s", self.name, error.message)
 
     def power_off(self) -> None:
         with self._change():
             self.engine.stop(self.name, timeout_s=POWER_OFF_TIMEOUT_S)
 
     def unplug(self) -> None:
-        """Also while it is being powered off."""
+        """End the machine at once, also while another thread powers it off."""
         self.engine.kill(self.name)
 
     def remove(self) -> None:
-        """Remove it whatever state it is in, and everything that it was given."""
+        """Remove the container in any state, and the folder of its seed."""
         with self._turn, _starting:
             self._removed = True
             self.engine.remove(self.name)
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def commit(self, reference: str, on_moment: Callable[[], None]) -> int:
-        """Keep its disk as a layer; what is mounted (/run, the seed) is not on its disk.
+        """Save the disk as a layer, without mounted folders such as /run and the seed.
 
-        `on_moment` is called when nothing can change the layer any more. The bytes copied.
+        `on_moment` is called when nothing can change the layer any more. Returns the number of
+        bytes that were copied.
         """
         with self._change():
             return self._disk.keep(reference, on_moment)
@@ -163,16 +168,16 @@ class LocalMachine:
     def _change(self) -> Iterator[None]:
         with self._turn:
             if self._removed:
-                raise LocalCloudError(f"{self.name} is removed")
+                raise LocalCloudError(f"The machine {self.name} was removed")
             yield
 
     def console(self) -> bytes:
         return self.engine.console(self.name)
 
     def wait_until_ended(self, meanwhile: Meanwhile = contextlib.nullcontext) -> Ending:
-        """Wait, without polling and for as long as it takes, until the machine is off.
+        """Wait without a timeout until the machine is off.
 
-        `meanwhile` is given the machine's process 1, and is left when that has ended.
+        `meanwhile` gets the id of the machine's process 1; its context is left when that ends.
         """
         pid = self.engine.process_id(self.name)
         if pid:
@@ -191,7 +196,7 @@ class LocalMachine:
         return Ending.POWER_OFF if status in (0, _POWERED_OFF) else Ending.BROKEN
 
     def answers(self, *, within_s: float) -> bool:
-        """Whether its SSH server has said hello within that time."""
+        """Return whether the SSH server sends its greeting within `within_s` seconds."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             with (
@@ -206,7 +211,7 @@ class LocalMachine:
 
 
 def ssh_port() -> int:
-    """22, or 2222 where this user may not offer 22."""
+    """Return the port on which machines offer SSH: 22, or 2222 if this user may not bind 22."""
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     except OSError:
@@ -215,7 +220,7 @@ def ssh_port() -> int:
 
 
 def free_address(cloud_id: str, port: int, taken: Collection[str]) -> str:
-    """A loopback address of the cloud's own /24 on which the port is free."""
+    """Return a loopback address in the cloud's own /24 on which the port is free."""
     for address in _addresses(cloud_id):
         if address in taken:
             continue
@@ -225,7 +230,7 @@ def free_address(cloud_id: str, port: int, taken: Collection[str]) -> str:
             except OSError:
                 continue
         return address
-    raise LocalCloudError("All loopback addresses of this local cloud are taken")
+    raise LocalCloudError("All 254 loopback addresses of this local cloud are in use")
 
 
 def _addresses(cloud_id: str) -> Iterator[str]:

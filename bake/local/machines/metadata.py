@@ -1,8 +1,8 @@
-"""A machine's metadata service: IMDSv2 at 169.254.169.254, in the network of that machine alone.
+"""The metadata service of a machine: IMDSv2 at 169.254.169.254, in the machine's own network.
 
-By EC2's User Guide, "Use the Instance Metadata Service to access instance metadata". The address is
-put on the loopback device of the machine's network namespace, and the socket is opened there too;
-what answers is this process. So the machine finds it as on EC2, and nobody else does.
+Source: EC2 User Guide, "Use the Instance Metadata Service to access instance metadata". The address
+is added to the loopback device of the machine's network namespace, and the socket is opened in that
+namespace, but this process answers. So only the machine itself can reach the service.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ log = logging.getLogger(__name__)
 ADDRESS = "169.254.169.254"
 LONGEST_TOKEN_S = 21600
 _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
-# linux/sched.h; linux/sockios.h; a label of loopback's own, of at most 15 characters.
+# From linux/sched.h and linux/sockios.h; and a label for the address, of at most 15 characters.
 _CLONE_NEWNET, _SIOCSIFADDR, _SIOCSIFNETMASK, _LABEL = 0x40000000, 0x8916, 0x891C, b"lo:metadata"
 
-# Paths below /latest/ and what they say; asked for at each request.
+# Returns the metadata: path below /latest/ → content. It is called at each request.
 Items = Callable[[], Mapping[str, str]]
 
 
 @contextlib.contextmanager
 def served(process_id: int, items: Items, *, tokens_required: Callable[[], bool]) -> Iterator[None]:
-    """Within this context, the machine whose process 1 this is can ask for `items`.
+    """Serve `items` to the machine whose process 1 has this id, within this context.
 
-    Where another's network may not be entered (no root) it has no metadata service.
+    Without root, this process may not enter the machine's network: then no service is started.
     """
     try:
         listener = _listener(process_id)
@@ -53,12 +53,12 @@ def served(process_id: int, items: Items, *, tokens_required: Callable[[], bool]
         yield
     finally:
         with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes up who accepts
+            listener.shutdown(socket.SHUT_RDWR)  # ends the thread that waits in accept()
         listener.close()
 
 
 def _listener(process_id: int) -> socket.socket:
-    """Opened by a thread of its own, which enters the machine's network and ends there."""
+    """Open the socket in a thread of its own, which enters the machine's network and then ends."""
     found: list[socket.socket | OSError] = []
 
     def work() -> None:
@@ -78,7 +78,7 @@ def _listener(process_id: int) -> socket.socket:
 def _open_within(process_id: int) -> socket.socket:
     network = os.open(f"/proc/{process_id}/ns/net", os.O_RDONLY)
     try:
-        # Of this thread alone. Python has `os.setns` from 3.12 on.
+        # This moves only the calling thread. Python has `os.setns` from 3.12 on.
         if ctypes.CDLL(None, use_errno=True).setns(network, _CLONE_NEWNET):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
@@ -95,7 +95,7 @@ class _Service:
     def __init__(self, items: Items, tokens_required: Callable[[], bool]) -> None:
         self._items = items
         self._tokens_required = tokens_required
-        self._tokens: dict[str, float] = {}  # and until when each is good
+        self._tokens: dict[str, float] = {}  # token → end of its validity (monotonic clock)
 
     def serve(self, listener: socket.socket) -> None:
         while True:
@@ -123,7 +123,7 @@ class _Service:
         return self._tokens.get(token, 0.0) > time.monotonic()
 
     def look_up(self, path: str) -> str | None:
-        """What is there; of a folder the names in it, folders with a slash."""
+        """Return the content of an item, or the names in a folder, or None if not found."""
         items = self._items()
         if path in items:
             return items[path]
@@ -148,23 +148,23 @@ class _Request(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         seconds = self.headers.get(_TTL, "")
         if self.path != "/latest/api/token":
-            self._say(HTTPStatus.NOT_FOUND)
-        elif "X-Forwarded-For" in self.headers:  # a proxy's, which could be open to others
-            self._say(HTTPStatus.FORBIDDEN)
+            self._respond(HTTPStatus.NOT_FOUND)
+        elif "X-Forwarded-For" in self.headers:  # sent by a proxy, which others could use, too
+            self._respond(HTTPStatus.FORBIDDEN)
         elif not (seconds.isdecimal() and 1 <= int(seconds) <= LONGEST_TOKEN_S):
-            self._say(HTTPStatus.BAD_REQUEST)
+            self._respond(HTTPStatus.BAD_REQUEST)
         else:
-            self._say(HTTPStatus.OK, self._service.new_token(int(seconds)), {_TTL: seconds})
+            self._respond(HTTPStatus.OK, self._service.new_token(int(seconds)), {_TTL: seconds})
 
     def do_GET(self) -> None:
         version, _, path = self.path.strip("/").partition("/")
         if not self._service.accepts(self.headers.get(_TOKEN)):
-            self._say(HTTPStatus.UNAUTHORIZED)
+            self._respond(HTTPStatus.UNAUTHORIZED)
             return
-        said = self._service.look_up(path.rstrip("/")) if version == "latest" else None
-        self._say(HTTPStatus.NOT_FOUND if said is None else HTTPStatus.OK, said or "")
+        content = self._service.look_up(path.rstrip("/")) if version == "latest" else None
+        self._respond(HTTPStatus.NOT_FOUND if content is None else HTTPStatus.OK, content or "")
 
-    def _say(
+    def _respond(
         self, status: HTTPStatus, text: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         body = text.encode()

@@ -91,7 +91,7 @@ def _register(
     day = root.made_at.strftime("%Y%m%d")
     serial = root.layer.rpartition(":")[2][:8]
     about = "stand-in: Debian 12 underneath" if stand_in else "made from Debian's archive"
-    answer = endpoint.ask(
+    answer = endpoint.request(
         "os-images",
         {
             "region": region,
