@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,10 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     elif event == "subprocess.Popen":
         command = arguments[1]
         first = command if isinstance(command, (str, bytes)) else command[0]
-        name = os.path.basename(os.fsdecode(first))  # noqa: PTH119  (it may be bytes)
-        if name not in PROGRAMS:
+        program = os.fsdecode(first)
+        name = os.path.basename(program)  # noqa: PTH119  (it may be bytes)
+        # A program in the temporary folder is a test's own, in the place of the real one.
+        if name not in PROGRAMS or program.startswith(tempfile.gettempdir()):
             return
         attempt = f"{event} {name}"
     else:
