@@ -21,7 +21,7 @@ from bake import catalog
 from bake.local import control
 from bake.local.control import LocalCloud
 from bake.local.machines import os_images
-from bake.local.machines.engine import find_engine
+from bake.local.machines.engine import _tiny_root, find_engine
 from bake.ssh.keys import KeyPair, generate
 
 DEBIAN_OWNER = "136693071363"
@@ -862,3 +862,17 @@ def test_user_data_arrives_byte_for_byte(cloud: Cloud) -> None:
         time.sleep(0.05)
     assert seed.read_bytes() == script
     cloud.terminate(instance_id)
+
+
+def test_layer_with_several_names_loses_only_the_one_that_is_forgotten() -> None:
+    engine = find_engine()
+    names = [f"localhost/bake-test-{os.getpid()}/{letter}:1" for letter in "ab"]
+    engine.call("import", "-", names[0], stdin=_tiny_root())
+    try:
+        engine.tag(names[0], names[1])
+        engine.forget(names[0])
+        assert not engine.has_image(names[0])
+        assert engine.has_image(names[1])
+        assert engine.references(names[1].rpartition(":")[0]) == [names[1]]
+    finally:
+        engine.call("rmi", "--force", names[1], check=False)

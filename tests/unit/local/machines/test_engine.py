@@ -97,20 +97,6 @@ def test_machine_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
         docker.mount_over("m", "/media/cidata/boot-id", "/proc/x")
 
 
-def test_layer_with_several_names_loses_only_the_one_that_is_forgotten() -> None:
-    engine = find_engine()
-    names = [f"localhost/bake-test-{os.getpid()}/{letter}:1" for letter in "ab"]
-    engine.call("import", "-", names[0], stdin=engine_module._tiny_root())
-    try:
-        engine.tag(names[0], names[1])
-        engine.forget(names[0])
-        assert not engine.has_image(names[0])
-        assert engine.has_image(names[1])
-        assert engine.references(names[1].rpartition(":")[0]) == [names[1]]
-    finally:
-        engine.call("rmi", "--force", names[1], check=False)
-
-
 def test_no_layer_is_pruned_while_others_are_made_or_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
