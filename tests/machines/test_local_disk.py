@@ -158,7 +158,7 @@ def test_writes_by_a_shared_mapping_are_not_missed(start: Start) -> None:
 def test_layers_do_not_pile_up_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = find_engine()
     disk, name = start()
-    monkeypatch.setattr(disk, "MAX_DEPTH", engine.depth(name))
+    monkeypatch.setattr("bake.local.machines.disk.MAX_DEPTH", engine.depth(name))
     inside(name, "echo mine > /opt/mine; rm /etc/motd")
     disk.keep(reference("flat"), nothing)
     _, other = start(reference("flat"))
@@ -200,7 +200,7 @@ def test_failure_leaves_the_machine_running_and_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(disk, "_copy_data", full)
+    monkeypatch.setattr("bake.local.machines.disk._copy_data", full)
     with pytest.raises(OSError, match="No space"):
         disk.keep(reference("never"), nothing)
     assert inside(name, "echo goes on") == "goes on\n"
