@@ -155,21 +155,6 @@ def wait_until_completed(
     )
 
 
-def prune(
-    cloud: Cloud, recipe_name: str, *, keep: int, now: datetime | None = None
-) -> list[Checkpoint]:
-    """Remove a recipe's checkpoints that have expired, have failed, or are beyond `keep`.
-
-    The answer is what was removed. One from which a machine is being started is left; one that
-    EC2 will not delete is a Leftover.
-    """
-    there = checkpoints(cloud, recipe_name)
-    now = now or cloud.now()
-    good = [c for c in there if c.state != "error" and not c.has_expired(now)]
-    kept = {checkpoint.snapshot_id for checkpoint in good[:keep]}
-    return [c for c in there if c.snapshot_id not in kept and delete_checkpoint(cloud, c)]
-
-
 def delete_checkpoint(cloud: Cloud, checkpoint: Checkpoint) -> bool:
     """Whether it was removed now: not while an image uses it. A refusal is a Leftover."""
     snapshot_id = checkpoint.snapshot_id

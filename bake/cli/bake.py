@@ -95,7 +95,7 @@ def plan(
         previews = [preview(*requests[0], fresh=fresh)]
     else:
         found, failed = pipeline.for_each(requests, partial(preview, fresh=fresh))
-        previews, refused = [each for _, each in found], refused + failed
+        previews, refused = found, refused + failed
     plans.show_plans(console, previews)
     bakes.show_failures(console, refused)
     raise_for(refused)
@@ -138,17 +138,19 @@ def rebuild(
     options = pipeline.Options(machines=jobs)
     options.check(len(chosen), interactive=False)
     limit = None if retry else give_up_after
-    rebuilding.check(limit, summary)
+    rebuilding.check_options(limit, summary)
     requests, refused = requests_for(console, common, chosen, stand_in=stand_in)
-    candidates, unknown = rebuilding.look(requests)
+    candidates, failed = rebuilding.find_candidates(requests)
+    refused += failed
     if matrix:
-        given_up = rebuilding.given_up_of(candidates, limit)
+        given_up = rebuilding.reports_given_up(candidates, limit)
         if given_up:
             github.write_summary(github.summary(given_up), os.environ)
             bakes.show_reports(console, given_up)
-        console.output(rebuilding.matrix(candidates, refused + unknown, limit=limit))
+        groups = rebuilding.groups_to_bake(candidates, refused, limit)
+        console.output(github.matrix(groups))
         return
-    reports = rebuilding.rebuild(candidates, refused + unknown, options, limit=limit)
+    reports = rebuilding.rebuild(candidates, refused, options, limit=limit)
     text = github.summary(reports)
     github.write_summary(text, os.environ)
     if summary:

@@ -1,55 +1,66 @@
-"""The story of a bake: recipes become verified images, nothing is done twice, and nothing is left.
+"""The course of a bake: recipes become verified images, nothing is done twice, nothing is left.
 
-One bake: an image that is there is the answer; else the right to bake it, a machine from the best
-start point, the stages in waves, the proof, the seal, the image. Many bakes: the same at once, each
-in a thread, with what they share done once.
+One bake: an image that already exists is the result. Otherwise it takes the lease, starts a machine
+from the best start point, runs the stages, proves and seals the machine, and creates the image.
+Several bakes run at the same time, each in a thread, and do only once what they share.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Literal, TypeVar
 
-from bake.aws.checkpoint import checkpoints, prune
+from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
-from bake.aws.image import Image
+from bake.aws.image import Image, undo_image
 from bake.aws.lease import lease
-from bake.errors import BakeError, CloudError, LostError, RequestError
+from bake.errors import BakeError, LostError, RequestError
 from bake.machine.watch import Watch
-from bake.pipeline.builder import Builder, OnFailure, a_builder
-from bake.pipeline.checkpoints import StartPoints
-from bake.pipeline.finish import check_it_is_clean, prove_it, take_image, write_record, write_report
+from bake.pipeline.builder import Builder, OnFailure, running_builder
+from bake.pipeline.checkpoints import StartPoints, remove_old_checkpoints
+from bake.pipeline.finish import (
+    check_it_is_clean,
+    prove_it,
+    remove_record,
+    take_image,
+    write_record,
+    write_report,
+)
 from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
-from bake.pipeline.stages import run_one, run_stages
+from bake.pipeline.stages import StageRun, run_one, run_stages
 from bake.plan.forecast import BUILDER, PROOF
 from bake.recipe.recipe import Recipe, environment_prefix
 from bake.record import Inventory, Record, StageRecord
 from bake.record.builds import make_folder
-from bake.threads import TaskGroup
+from bake.threads import TaskGroup, held_back
 from bake.verify import Check, Proof, read_inventory
 
 T = TypeVar("T")
 BakeRequest = tuple[Context, Recipe]
-MACHINES = 3  # of one bake, one after the other: where they are lost, others take their place
+MOST_MACHINES = 3  # that one bake starts, one after the other, if they are lost
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to bake. `name` is the image's; `fresh`: as if nothing were there yet."""
+    """The options of one command, for all its bakes.
+
+    `name` is the image's name. `fresh` ignores existing images and checkpoints. `machines` is how
+    many machines may run at the same time.
+    """
 
     name: str | None = None
     fresh: bool = False
     on_failure: OnFailure = field(default_factory=OnFailure)
-    machines: int = 4  # at a time
+    machines: int = 4
 
     def check(self, recipes: int, *, interactive: bool) -> None:
-        """RequestError where they do not go together; `recipes` is how many are to be baked."""
+        """Raise RequestError if the options do not fit together, or not to so many recipes."""
         if self.machines < 1:
             message = f"--jobs {self.machines}: at least one machine is needed"
             raise RequestError(message, hint="Give a number from 1 on, or leave it out")
@@ -63,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one recipe. `record` is there when it was baked now, `error` when it failed."""
+    """The result of one recipe. `record` is set if it was baked now, `error` if it failed."""
 
     recipe: str
     status: Literal["baked", "there already", "failed"]
@@ -73,59 +84,86 @@ class Outcome:
     error: BakeError | None = None
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What the bakes of one command share.
+
+    `began` is on the monotonic clock. `points` has the start points of each region. `new_images`
+    maps the name of a job whose bake has not ended to the image that it has created.
+    """
+
+    options: Options
+    began: float
+    scheduler: Scheduler
+    points: Mapping[str, StartPoints]
+    new_images: dict[str, tuple[Job, Image]] = field(default_factory=dict)
+
+    def points_of(self, job: Job) -> StartPoints:
+        return self.points[job.cloud.region]
+
+    def seconds(self) -> float:
+        return monotonic() - self.began
+
+
 def bake(context: Context, recipe: Recipe, options: Options | None = None) -> Outcome:
-    """Bakes one recipe. Raises a RequestError before anything was started, and any other BakeError
-    after everything that was started has been removed."""
+    """Bake one recipe.
+
+    RequestError before anything is started; any other BakeError after everything that was started
+    has been removed.
+    """
     began = monotonic()
     options = options or Options()
     job = prepare(context, recipe, name=options.name, fresh=options.fresh)
-    (outcome,) = bake_jobs([(context, job)], options, began)
+    (outcome,) = bake_jobs([job], options, began)
     if outcome.error is not None:
         raise outcome.error
     return outcome
 
 
 def bake_all(
-    orders: Sequence[BakeRequest], options: Options, refused: Sequence[Outcome] = ()
+    requests: Sequence[BakeRequest], options: Options, refused: Sequence[Outcome] = ()
 ) -> list[Outcome]:
-    """Bakes them all, `machines` at a time; one recipe's failure does not stop the others.
+    """Bake several recipes; the failure of one does not stop the others.
 
-    `refused` are those of recipes that could not even be asked for; they come back with the rest.
+    `refused` are the outcomes of recipes that were refused before. They are returned, too, and all
+    are sorted by recipe.
     """
     began = monotonic()
-    prepared, failed = for_each(orders, partial(prepare, fresh=options.fresh))
+    jobs, failed = for_each(requests, partial(prepare, fresh=options.fresh))
     return sorted(
-        [*refused, *failed, *bake_jobs(prepared, options, began)],
-        key=lambda outcome: outcome.recipe,
+        [*refused, *failed, *bake_jobs(jobs, options, began)], key=lambda outcome: outcome.recipe
     )
 
 
 def for_each(
-    orders: Sequence[BakeRequest], work: Callable[[Context, Recipe], T]
-) -> tuple[list[tuple[Context, T]], list[Outcome]]:
-    """What `work` gives for each, asked for all at the same time; and those that it refused.
+    requests: Sequence[BakeRequest], work: Callable[[Context, Recipe], T]
+) -> tuple[list[T], list[Outcome]]:
+    """Do `work` for all requests at the same time; return its results, and its failures.
 
-    The contexts that come back are each for one recipe. RequestError for two of one name.
+    Each call gets a context of its own. RequestError if two recipes have the same name.
     """
-    names = [recipe.name for _, recipe in orders]
+    names = [recipe.name for _, recipe in requests]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise RequestError(f"Two recipes are named {twice[0]}", hint="Give each a name of its own")
-    mine = {recipe.name: context.for_one(recipe.name) for context, recipe in orders}
-    answers: dict[str, T | BakeError] = {}
+    contexts = {recipe.name: context.for_one(recipe.name) for context, recipe in requests}
+    results: dict[str, T | BakeError] = {}
     with TaskGroup[str, T | BakeError]() as group:
-        for _, recipe in orders:
-            group.start(recipe.name, partial(_unless_refused, work, mine[recipe.name], recipe))
+        for _, recipe in requests:
+            group.start(recipe.name, partial(_result_of, work, contexts[recipe.name], recipe))
         while group.running:
-            name, answer = group.next()
-            answers[name] = answer
-    good = [(mine[n], a) for n in names if not isinstance(a := answers[n], BakeError)]
-    bad = [
-        Outcome(n, "failed", 0, error=a) for n in names if isinstance(a := answers[n], BakeError)
+            name, result = group.next()
+            results[name] = result
+    in_order = [(name, results[name]) for name in names]
+    done = [result for _, result in in_order if not isinstance(result, BakeError)]
+    failed = [
+        Outcome(name, "failed", 0, error=result)
+        for name, result in in_order
+        if isinstance(result, BakeError)
     ]
-    return good, bad
+    return done, failed
 
 
-def _unless_refused(
+def _result_of(
     work: Callable[[Context, Recipe], T], context: Context, recipe: Recipe
 ) -> T | BakeError:
     try:
@@ -134,74 +172,88 @@ def _unless_refused(
         return error
 
 
-def bake_jobs(jobs: Sequence[tuple[Context, Job]], options: Options, began: float) -> list[Outcome]:
-    """Each in a thread; the main one waits, and hears of interrupts.
+def bake_jobs(jobs: Sequence[Job], options: Options, began: float) -> list[Outcome]:
+    """Bake each job in a thread of its own. The main thread waits, and handles interrupts.
 
-    Those with the smallest disks begin: a checkpoint is a start for larger disks, not for smaller.
+    An interrupt stops all bakes. An image whose bake has not ended is removed with its snapshots; a
+    note on the exception names each image that was finished before.
     """
-    jobs = sorted(jobs, key=lambda each: each[1].recipe.builder.disk_gb)
-    scheduler = Scheduler(options.machines)
-    points: dict[str, StartPoints] = {}
-    for context, job in jobs:
-        cloud, region = context.cloud, context.cloud.region
-        if job.there:
-            continue
-        if region not in points:
-            points[region] = StartPoints(cloud.now, () if options.fresh else checkpoints(cloud))
-        scheduler.add(job.recipe.name, job.plan, partial(points[region].digests, job.plan))
+    # The smallest disks first: a larger disk can start from their checkpoints, but not vice versa.
+    jobs = sorted(jobs, key=lambda job: job.recipe.builder.disk_gb)
+    batch = _batch(jobs, options, began)
+    outcomes: list[Outcome] = []
     try:
         with TaskGroup[str, Outcome]() as group:
-            for context, job in jobs:
-                known = points.get(context.cloud.region, StartPoints(context.cloud.now))
-                work = partial(_outcome, context, job, options, scheduler, known, began)
-                group.start(job.recipe.name, work)
-            outcomes = [group.next()[1] for _ in jobs]
-        for context, job in jobs:
-            _forget_old_checkpoints(context, job)
+            for job in jobs:
+                group.start(job.name, partial(_outcome, job, batch))
+            while group.running:
+                _, outcome = group.next()
+                with held_back():
+                    batch.new_images.pop(outcome.recipe, None)
+                    outcomes.append(outcome)
+        for job in jobs:
+            remove_old_checkpoints(job)
     except BaseException as error:
-        for context, _ in jobs:
-            note_leftovers(error, context.cloud.leftovers)
+        if isinstance(error, KeyboardInterrupt):
+            for job, image in batch.new_images.values():
+                _remove_new_image(job, image)
+        for outcome in outcomes:
+            if outcome.status == "baked" and outcome.image:
+                error.add_note(f"The image {outcome.image.image_id} was already finished: it stays")
+        for job in jobs:
+            note_leftovers(error, job.cloud.leftovers)
         raise
     return outcomes
 
 
-def _outcome(
-    context: Context,
-    job: Job,
-    options: Options,
-    scheduler: Scheduler,
-    points: StartPoints,
-    began: float,
-) -> Outcome:
-    recipe = job.recipe.name
+def _batch(jobs: Sequence[Job], options: Options, began: float) -> Batch:
+    """Return what the jobs share; every job that needs a machine is added to the scheduler."""
+    points = {job.cloud.region: StartPoints(job.cloud.now) for job in jobs}
+    working = [job for job in jobs if not job.nothing_to_do]
+    if not options.fresh:
+        for region, cloud in {job.cloud.region: job.cloud for job in working}.items():
+            points[region] = StartPoints(cloud.now, checkpoints(cloud))
+    scheduler = Scheduler(options.machines)
+    for job in working:
+        scheduler.add(job.name, job.plan, partial(points[job.cloud.region].digests, job.plan))
+    return Batch(options, began, scheduler, points)
+
+
+def _remove_new_image(job: Job, image: Image) -> None:
+    """Remove an image whose bake was interrupted, and the record that describes it."""
+    with held_back():
+        job.console.warn(f"Removing the image {image.image_id}")
+        undo_image(job.cloud, image.image_id, image.name, dict(image.tags))
+        remove_record(job)
+
+
+def _outcome(job: Job, batch: Batch) -> Outcome:
     try:
-        made = _take_or_make(context, job, options, scheduler, points)
+        result = _find_or_bake(job, batch)
     except BakeError as error:
-        if start := points.best(job.plan):
+        if start := batch.points_of(job).best(job.plan):
             held = ", ".join(start.stages)
             error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
-        write_report(context, job, error)
-        return Outcome(recipe, "failed", monotonic() - began, error=error)
+        write_report(job, error)
+        return Outcome(job.name, "failed", batch.seconds(), error=error)
     finally:
-        scheduler.leave(recipe)
-    if isinstance(made, Image):
-        return Outcome(recipe, "there already", monotonic() - began, image=made)
-    record, image = made
-    write_report(context, job)
-    return Outcome(recipe, "baked", monotonic() - began, image=image, record=record)
+        batch.scheduler.leave(job.name)
+    if isinstance(result, Image):
+        return Outcome(job.name, "there already", batch.seconds(), image=result)
+    record, image = result
+    write_report(job)
+    return Outcome(job.name, "baked", batch.seconds(), image=image, record=record)
 
 
-def _take_or_make(
-    context: Context, job: Job, options: Options, scheduler: Scheduler, points: StartPoints
-) -> Image | tuple[Record, Image]:
-    """The image, if it is there, or as soon as another run has it; else it is baked here."""
-    cloud, console = context.cloud, context.console
+def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
+    """Return the image if it exists, or as soon as another run has made it; otherwise bake it."""
+    cloud, console, options = job.cloud, job.console, batch.options
 
-    def there() -> Image | None:
+    def find() -> Image | None:
         found = None if options.fresh else finished_image(cloud, job.plan)
-        return take_up(context, found) if found else None
+        return take_up(job.context, found) if found else None
 
-    if job.image and job.there:
+    if job.image and job.nothing_to_do:
         image = job.image
         console.note(f"Nothing to do: {image.image_id} is what the recipe makes now")
         if options.name and options.name != image.name:
@@ -209,114 +261,104 @@ def _take_or_make(
         return image
     with clean_up(cloud.leftovers) as stack:
         with console.waiting() as wait:
-            right = lease(cloud, job.run, job.plan.digest, found=there, on_wait=wait)
-            held = stack.enter_context(right)
+            held = stack.enter_context(
+                lease(cloud, job.run, job.plan.digest, found=find, on_wait=wait)
+            )
             if not isinstance(held, Image):
-                scheduler.wait_for_turn(job.recipe.name, on_wait=wait)
+                batch.scheduler.wait_for_turn(job.name, on_wait=wait)
         if isinstance(held, Image):
             console.note(f"Another run has baked it: {held.image_id}")
             return held
         make_folder(job.folder)
-        reap_own(context, job, held.dead)
+        reap_own(job, held.dead)
 
-        def make_on(number: int) -> tuple[Record, Image]:
-            """On the run's machine of that number."""
-            with a_builder(context, job, points, options.on_failure, number=number) as builder:
-                return _make(context, job, builder, scheduler, points, held.check)
+        def bake_on(number: int) -> tuple[Record, Image]:
+            """Bake on the run's machine of this number."""
+            points, on_failure = batch.points_of(job), options.on_failure
+            with running_builder(job, points, on_failure, number=number) as builder:
+                return _bake_on(builder, job, batch, held.check)
 
-        return _on_another_if_lost(context, job, make_on)
+        return _retry_if_lost(job, bake_on)
 
 
-def _on_another_if_lost(context: Context, job: Job, make_on: Callable[[int], T]) -> T:
-    """What `make_on` gives on the first machine that is not lost; MACHINES are tried.
+def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
+    """Return the result of the first machine that is not lost; MOST_MACHINES are tried.
 
-    LostError when none is left to be tried, or no time: the machines of a run end when its time is
-    over. Whatever else ends it, names those that were lost before.
+    LostError if all were lost, or if the run's time is over: then its machines end. An error of
+    another kind names in its details the machines that were lost before.
     """
-    tries: list[str] = []
+    lost: list[str] = []
     while True:
         try:
-            return make_on(len(tries) + 1)
+            return bake_on(len(lost) + 1)
         except LostError as error:
-            said = ": ".join(filter(None, (error.message, error.code, error.reason)))
-            tries.append(f"machine {len(tries) + 1}: {said}")
-            if job.run.expires_at and context.cloud.now() >= job.run.expires_at:
+            lost.append(f"machine {len(lost) + 1}: {error.full_message}")
+            if job.run.expires_at and job.cloud.now() >= job.run.expires_at:
                 error.hint = "The bake's time was over: raise builder.timeout_hours in the recipe"
-                error.details += tuple(tries[:-1])
+                error.details += tuple(lost[:-1])
                 raise
-            if len(tries) == MACHINES:
+            if len(lost) == MOST_MACHINES:
                 raise LostError(
-                    f"{MACHINES} machines were lost one after the other: the bake gives up",
+                    f"{MOST_MACHINES} machines were lost one after the other: the bake gives up",
                     hint=error.hint,
-                    details=[*tries, *error.details],
+                    details=[*lost, *error.details],
                 ) from error
-            context.console.warn(f"{said}. The bake goes on, on another one")
-            context.console.goes_on()
+            job.console.warn(f"{error.full_message}. The bake goes on, on another machine")
+            job.console.goes_on()
         except BakeError as error:
-            error.details += tuple(tries)
+            error.details += tuple(lost)
             raise
 
 
-def _make(
-    context: Context,
-    job: Job,
-    builder: Builder,
-    scheduler: Scheduler,
-    points: StartPoints,
-    still_ours: Callable[[], None],
+def _bake_on(
+    builder: Builder, job: Job, batch: Batch, still_ours: Callable[[], None]
 ) -> tuple[Record, Image]:
-    """From a machine that was started to an image that is proved, and what is on record of it.
+    """Run the stages on a machine that was started, prove and seal it, and create its image.
 
-    LostError as soon as the machine is lost.
+    LostError as soon as the machine is lost. `still_ours` raises if another run took the lease.
     """
     machine, connection = builder.machine, builder.connection
-    watch = Watch(context.cloud, machine, connection, context.console)
-    done = _held_by(builder, job)
-    scheduler.started(job.recipe.name, frozenset(record.digest for record in done))
+    watch = Watch(job.cloud, machine, connection, job.console)
+    done = _stages_of_start_point(builder, job)
+    batch.scheduler.started(job.name, frozenset(record.digest for record in done))
 
     def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, float]:
-        with context.console.step("Stages") as step:
-            stages = run_stages(
-                replace(context, console=context.console.within(step)),
-                job,
-                machine,
-                connection,
-                done,
-                scheduler=scheduler,
-                points=points,
-                watch=watch,
-                still_ours=still_ours,
+        with job.console.step("Stages") as step:
+            run = StageRun(
+                job.within(step), machine, connection, batch.scheduler, batch.points_of(job), watch
             )
+            stages = run_stages(run, done, still_ours)
         began = monotonic()
-        proof = prove_it(context, job, machine, connection)
+        proof = prove_it(job, machine, connection)
         seconds = monotonic() - began
         with job.timeline.step("inventory", "Inventory"):
-            found = read_inventory(connection, environment_prefix(job.recipe))
-        return stages, proof, found, seconds
+            installed = read_inventory(connection, environment_prefix(job.recipe))
+        return stages, proof, installed, seconds
 
     def seal() -> tuple[StageRecord, tuple[Check, ...]]:
-        sealed = run_one(context, job, connection, job.plan.stages[-1])
-        return sealed, check_it_is_clean(context, job, connection)
+        sealed = run_one(job, connection, job.plan.stages[-1])
+        return sealed, check_it_is_clean(job, connection)
 
-    stages, proof, found, proof_s = watch.while_it_lives(install_and_prove, listening=True)
-    # Nothing else runs on the machine after this, so that nothing of it gets into the image.
+    stages, proof, installed, proof_s = watch.while_it_lives(install_and_prove, listening=True)
+    # From here on nothing else runs on the machine, so that no trace of it gets into the image.
     sealed, clean = watch.while_it_lives(seal)
     stages.append(sealed)
     connection.close()
     still_ours()
     seconds = {BUILDER: builder.seconds, PROOF: proof_s}
     try:
-        image = take_image(context, job, machine, stages, proof, seconds, meanwhile=builder.shut)
+        image = take_image(job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:
         watch.refuse_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise
+    batch.new_images[job.name] = job, image
     checks = (*proof.checks, *clean)
-    record = write_record(context, job, machine, image, proof.verified, stages, checks, found)
+    record = write_record(job, machine, image, proof.verified, stages, checks, installed)
     return record, image
 
 
-def _held_by(builder: Builder, job: Job) -> list[StageRecord]:
-    """The stages that the start point holds."""
+def _stages_of_start_point(builder: Builder, job: Job) -> list[StageRecord]:
+    """Return the stages that the builder's start point already contains."""
     start = builder.start
     if start is None:
         return []
@@ -330,14 +372,3 @@ def _held_by(builder: Builder, job: Job) -> list[StageRecord]:
         for stage in job.plan.stages
         if stage.name in start.stages
     ]
-
-
-def _forget_old_checkpoints(context: Context, job: Job) -> None:
-    settings = job.recipe.checkpoints
-    keep = 0 if settings.after == () else settings.keep
-    try:
-        prune(context.cloud, job.recipe.name, keep=keep)
-    except CloudError as error:
-        context.console.warn(f"Old checkpoints are still there: {error.message} ({error.code})")
-    for leftover in context.cloud.leftovers:
-        context.console.warn(str(leftover))

@@ -1,4 +1,4 @@
-"""The machine on which a bake happens, with all that belongs to it and goes with it."""
+"""The builder: the machine on which a bake happens, and everything that belongs to it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
 from bake.machine.key_store import forget_key, key_path, know_host, save_key
 from bake.pipeline.checkpoints import StartPoints, start_image
-from bake.pipeline.job import Context, Job
-from bake.pipeline.preflight import PreflightResult
+from bake.pipeline.job import Job
 from bake.ssh import keys
 from bake.ssh.connection import Connection
 from bake.threads import held_back
@@ -39,10 +38,11 @@ from bake.threads import held_back
 
 @dataclass(frozen=True)
 class Builder:
-    """`start` is the checkpoint that it was started from; None: the base image.
+    """A machine that answers to SSH.
 
-    `seconds` is how long it took until it answered. `shut` is for when nobody has to reach it any
-    more: its security group goes, so that its removal need not wait for its end.
+    `start` is the checkpoint that it was started from, None for the base image. `seconds` is the
+    time from the launch to the first SSH connection. `shut` ends all access to the machine, so that
+    its removal need not wait until it has terminated.
     """
 
     machine: Machine
@@ -54,67 +54,65 @@ class Builder:
 
 @dataclass(frozen=True)
 class OnFailure:
-    """What happens to the machine when a stage or the proof fails: left up, or looked at first."""
+    """What happens to the machine if a stage or the proof fails.
+
+    `keep` leaves it running until its own timer ends it. `shell` opens a shell on it first.
+    """
 
     keep: bool = False
     shell: bool = False
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """The login key of the run, and the host key of its machine."""
+
+    login: keys.KeyPair
+    host: keys.KeyPair
+
+
 @contextmanager
-def a_builder(
-    context: Context, job: Job, points: StartPoints, on_failure: OnFailure, *, number: int = 1
+def running_builder(
+    job: Job, points: StartPoints, on_failure: OnFailure, *, number: int = 1
 ) -> Iterator[Builder]:
-    """The run's machine, reached; it and all that belongs to it are gone afterwards.
+    """A builder that answers to SSH; it is removed afterwards with everything that belongs to it.
 
-    `number` is which of the run's machines it is, where others were lost.
-
-    Unless a stage or the proof fails and it is to be kept: then it stays until its own timer ends
-    it, and how to reach it is said.
+    `number` counts the run's machines, of which earlier ones were lost. If a stage or the proof
+    fails and `on_failure.keep` is set, the machine stays, and the error says how to reach it.
     """
-    cloud, console, run = context.cloud, context.console, job.run
-    login, host_key = keys.generate(), keys.generate()
+    both = _Keys(keys.generate(), keys.generate())
+    # `kept` holds what stays if the machine is kept: its removal, and that of its group.
     stack, kept = ExitStack(), ExitStack()
     stack.push(kept)
     machine: Machine | None = None
     began, stays = monotonic(), False
     try:
-        with job.timeline.step("start", "Builder") as noted:
-            with start_image(context, job, points) as (image_id, start):
-                key_name = stack.enter_context(key_pair(cloud, run, login.public_openssh))
-                group_id, machine = _start(context, job, image_id, key_name, host_key, kept, number)
-            noted(machine.instance_id)
-            _note(context, job, machine, start)
-            with console.step("SSH") as step:
-                connection = wait_until_reached(
-                    cloud,
-                    machine,
-                    port=context.ssh_port,
-                    private_key=login.private_openssh,
-                    host_key=host_key,
-                    timeout_s=context.boot_timeout_s,
-                    on_wait=step.update,
-                )
-                stack.enter_context(connection)
-                step.done(str(connection))
-        shut = partial(_shut, context, job, machine, group_id, kept)
+        with job.timeline.step("start", "Builder") as set_detail:
+            with start_image(job, points) as (image_id, start):
+                pair = key_pair(job.cloud, job.run, both.login.public_openssh)
+                key_name = stack.enter_context(pair)
+                group_id, machine = _launch(job, image_id, key_name, both.host, kept, number)
+            set_detail(machine.instance_id)
+            _record_machine(job, machine, start)
+            connection = stack.enter_context(_connect(job, machine, both))
+        shut = partial(_shut, job, machine, group_id, kept)
         yield Builder(machine, connection, start, monotonic() - began, shut)
     except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
-            _look(context, job, machine, login, host_key, on_failure, error)
+            _give_access(job, machine, both, on_failure, error)
             if on_failure.keep:
                 kept.pop_all()
                 stays = True
         raise
     finally:
         title = "Leaving the builder up" if stays else "Removing the builder"
-        with held_back(), console.step(title):
+        with held_back(), job.console.step(title):
             stack.close()
             if not stays:
                 job.timeline.machine_ended()
 
 
-def _start(
-    context: Context,
+def _launch(
     job: Job,
     image_id: str,
     key_name: str,
@@ -122,22 +120,22 @@ def _start(
     stack: ExitStack,
     number: int,
 ) -> tuple[str, Machine]:
-    """A running machine, and its group; the removal of both is on the stack."""
-    cloud, console, run, ground = context.cloud, context.console, job.run, job.ground
+    """Launch a machine; return its security group and it. The removal of both is put on `stack`."""
+    cloud, console, run, checked = job.cloud, job.console, job.run, job.preflight
     cidr = caller_cidr()
     with console.step("Builder") as step:
         group_id = create_security_group(
             cloud,
             run,
             run.temporary(),
-            vpc_id=ground.placements[0].vpc_id,
+            vpc_id=checked.placements[0].vpc_id,
             cidr=cidr,
-            port=context.ssh_port,
+            port=job.context.ssh_port,
         )
         stack.callback(remove_security_groups, cloud, run.id, {group_id})
-        order = LaunchSpec(
+        spec = LaunchSpec(
             image_id=image_id,
-            root_device_name=ground.base_image.root_device_name,
+            root_device_name=checked.base_image.root_device_name,
             disk_gb=job.recipe.builder.disk_gb,
             key_name=key_name,
             security_group_id=group_id,
@@ -148,8 +146,8 @@ def _start(
         machine = run_machine(
             cloud,
             run,
-            order,
-            _placements(ground, number),
+            spec,
+            _placements_of(checked.placements, number),
             on_state=step.update,
             on_no_capacity=lambda place, error: console.warn(f"{place}: {error.code}"),
         )
@@ -158,20 +156,35 @@ def _start(
     return group_id, machine
 
 
-def _shut(context: Context, job: Job, machine: Machine, group_id: str, stack: ExitStack) -> None:
-    cloud = context.cloud
+def _connect(job: Job, machine: Machine, both: _Keys) -> Connection:
+    """Wait until the machine answers to SSH, and return the connection."""
+    with job.console.step("SSH") as step:
+        connection = wait_until_reached(
+            job.cloud,
+            machine,
+            port=job.context.ssh_port,
+            private_key=both.login.private_openssh,
+            host_key=both.host,
+            timeout_s=job.context.boot_timeout_s,
+            on_wait=step.update,
+        )
+        step.done(str(connection))
+    return connection
+
+
+def _shut(job: Job, machine: Machine, group_id: str, stack: ExitStack) -> None:
+    """Take the machine out of its security group, so that the group can be removed at once."""
     try:
-        leave_security_group(cloud, machine.network_interface_id, group_id)
+        leave_security_group(job.cloud, machine.network_interface_id, group_id)
     except CloudError as error:
-        said = ": ".join(filter(None, (error.code, error.reason)))
-        context.console.warn(f"{group_id} goes later, after the builder: {error.message}: {said}")
+        job.console.warn(f"{group_id} will be removed after the builder: {error.full_message}")
         return
     stack.pop_all()
-    stack.callback(remove_machine, cloud, job.run, machine.instance_id, wait=False)
+    stack.callback(remove_machine, job.cloud, job.run, machine.instance_id, wait=False)
 
 
-def _note(context: Context, job: Job, machine: Machine, start: Checkpoint | None) -> None:
-    """On record, with its price: asked while it boots, when nobody waits for the answer."""
+def _record_machine(job: Job, machine: Machine, start: Checkpoint | None) -> None:
+    """Add the machine and its price to the timeline, while it boots."""
     place = Placement(machine.instance_type, machine.zone, "", "", machine.market)
     job.timeline.machine_began(
         instance_id=machine.instance_id,
@@ -179,43 +192,40 @@ def _note(context: Context, job: Job, machine: Machine, start: Checkpoint | None
         zone=machine.zone,
         market=machine.market,
         checkpoint=start.snapshot_id if start else None,
-        usd_per_hour=prices(context.cloud, [place])[place],
+        usd_per_hour=prices(job.cloud, [place])[place],
     )
 
 
-def _placements(ground: PreflightResult, number: int) -> Sequence[Placement]:
-    """Where spot machines were taken away, the next one begins with the next placement."""
-    first = (number - 1) % len(ground.placements)
-    if ground.placements[0].market == "on-demand":
+def _placements_of(placements: Sequence[Placement], number: int) -> Sequence[Placement]:
+    """Return the placements in the order in which machine `number` of the run tries them.
+
+    If spot machines were lost, the next machine begins with the next placement. Pure.
+    """
+    first = (number - 1) % len(placements)
+    if placements[0].market == "on-demand":
         first = 0
-    return (*ground.placements[first:], *ground.placements[:first])
+    return (*placements[first:], *placements[:first])
 
 
-def _look(
-    context: Context,
-    job: Job,
-    machine: Machine,
-    login: keys.KeyPair,
-    host_key: keys.KeyPair,
-    on_failure: OnFailure,
-    error: BakeError,
+def _give_access(
+    job: Job, machine: Machine, both: _Keys, on_failure: OnFailure, error: BakeError
 ) -> None:
-    """A shell on the machine that failed, here and now; or the error says how to reach it."""
-    cloud, console = context.cloud, context.console
+    """Open a shell on the machine that failed, or add to the error how to reach the machine."""
+    cloud, console, here = job.cloud, job.console, job.context.here
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
-    save_key(key, login.private_openssh)
-    know_host(machine.instance_id, host_key.public_openssh)
-    command = ssh_config.reach(cloud, machine, ssh_port=context.ssh_port)
+    save_key(key, both.login.private_openssh)
+    know_host(machine.instance_id, both.host.public_openssh)
+    command = ssh_config.reach(cloud, machine, ssh_port=job.context.ssh_port)
     if on_failure.shell:
         console.failure(error)
-        console.note(f"A shell on {machine.instance_id}; when you leave it, the bake ends.")
+        console.note(f"A shell on {machine.instance_id}; the bake ends when you leave it.")
         subprocess.call(command)
     if on_failure.keep:
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
         error.details += (
-            f"Its machine stays, and costs, until {ends}. It is reached, and ended, by:",
-            f"invoke connect {machine.instance_id} {context.here}".rstrip(),
-            f"invoke terminate {machine.instance_id} {context.here}".rstrip(),
+            f"The machine keeps running, and costs money, until {ends}. Connect to it, or end it:",
+            f"invoke connect {machine.instance_id} {here}".rstrip(),
+            f"invoke terminate {machine.instance_id} {here}".rstrip(),
             shlex.join(command),
         )
     else:

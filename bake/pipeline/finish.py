@@ -1,4 +1,4 @@
-"""The end of a bake: everything is on the machine; it is proved, sealed, and made an image."""
+"""The end of a bake: the proof, the image, and the record of both."""
 
 from __future__ import annotations
 
@@ -14,49 +14,50 @@ from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.console.redaction import Redactor
 from bake.errors import BakeError
 from bake.machine.boot import login_user
-from bake.pipeline.job import Context, Job
+from bake.pipeline.job import Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
 from bake.plan.lock import asked
 from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
+from bake.record.record import FILE as RECORD_FILE
 from bake.ssh.connection import Connection
 from bake.verify import Check, Proof, check_clean, expect, prove
 
 
-def prove_it(context: Context, job: Job, machine: Machine, connection: Connection) -> Proof:
-    """VerificationError unless the machine is and does what the recipe promises."""
+def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
+    """Prove that the machine is and does what the recipe promises; else VerificationError."""
     expectation = expect(
         job.recipe,
         machine.instance_type,
         catalog.load(),
-        stand_in=context.payload.name == "stand-in",
+        stand_in=job.context.payload.name == "stand-in",
     )
-    with context.console.step("Proof") as step, job.timeline.step("proof", "Proof") as noted:
-        # A login of its own, as a person's will be: this one's is from before the stages.
+    with job.console.step("Proof") as step, job.timeline.step("proof", "Proof") as set_detail:
+        # A new login, as a user will have it: the current session began before the stages.
         connection.close()
         connection.reconnect()
         proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
-        outcomes = Counter(check.outcome for check in proof.checks)
-        said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-        step.done(f"{proof.verified}: {said}")
-        noted(f"{proof.verified}: {said}")
+        counts = Counter(check.outcome for check in proof.checks)
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        step.done(f"{proof.verified}: {summary}")
+        set_detail(f"{proof.verified}: {summary}")
     skipped = defaultdict(list)
     for check in proof.checks:
         if check.outcome == "skipped":
             skipped[check.detail].append(check.name)
     for why, names in skipped.items():
-        context.console.note(f"  skipped: {', '.join(names)} ({why})")
+        job.console.note(f"  skipped: {', '.join(names)} ({why})")
     return proof
 
 
-def check_it_is_clean(context: Context, job: Job, connection: Connection) -> tuple[Check, ...]:
+def check_it_is_clean(job: Job, connection: Connection) -> tuple[Check, ...]:
+    """Search the sealed disk for what must not be in an image; else VerificationError."""
     name = "Nothing left on it"
-    with context.console.step(name), job.timeline.step("clean", name):
+    with job.console.step(name), job.timeline.step("clean", name):
         return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
 
 
 def take_image(
-    context: Context,
     job: Job,
     machine: Machine,
     stages: Sequence[StageRecord],
@@ -65,24 +66,15 @@ def take_image(
     *,
     meanwhile: Callable[[], None],
 ) -> Image:
-    """`seconds` are those of the bake's other steps; `meanwhile` is done while EC2 makes it."""
-    tags = job.run.finished(
-        name=job.image_name,
-        digest=job.plan.digest,
-        stages={stage.name: stage.digest for stage in stages},
-        verified=proof.verified,
-        payload=context.payload.name,
-    )
-    tags |= {
-        LOGIN_USER: login_user(machine.tags),
-        SECONDS: write_seconds({**seconds, **{s.name: s.seconds for s in stages}}),
-    }
-    tags |= description.describe(
-        job.plan, base_image_name=job.ground.base_image.name, room=MOST_TAGS - len(tags)
-    )
-    with context.console.step("Image") as step, job.timeline.step("image", "Image") as noted:
+    """Create the image of the machine's disk, and wait until it is available.
+
+    `seconds` maps the bake's other steps to their duration. `meanwhile` is called while EC2 creates
+    the image.
+    """
+    tags = _image_tags(job, machine, stages, proof, seconds)
+    with job.console.step("Image") as step, job.timeline.step("image", "Image") as set_detail:
         image = create_image(
-            context.cloud,
+            job.cloud,
             machine,
             name=job.image_name,
             description=job.recipe.description,
@@ -91,44 +83,66 @@ def take_image(
             meanwhile=meanwhile,
         )
         step.done(image.image_id)
-        noted(image.image_id)
+        set_detail(image.image_id)
     return image
 
 
-def _about(context: Context, job: Job) -> dict[str, Any]:
-    """What is on record of a bake, whatever came of it."""
+def _image_tags(
+    job: Job,
+    machine: Machine,
+    stages: Sequence[StageRecord],
+    proof: Proof,
+    seconds: Mapping[str, float],
+) -> dict[str, str]:
+    tags = job.run.finished(
+        name=job.image_name,
+        digest=job.plan.digest,
+        stages={stage.name: stage.digest for stage in stages},
+        verified=proof.verified,
+        payload=job.context.payload.name,
+    )
+    tags |= {
+        LOGIN_USER: login_user(machine.tags),
+        SECONDS: write_seconds({**seconds, **{stage.name: stage.seconds for stage in stages}}),
+    }
+    return tags | description.describe(
+        job.plan, base_image_name=job.preflight.base_image.name, room=MOST_TAGS - len(tags)
+    )
+
+
+def _common_fields(job: Job) -> dict[str, Any]:
+    """Return the fields that the record of a bake and the record of a failure have in common."""
     return {
         "run": job.run.id,
         "recipe": job.recipe.name,
         "asked": asked(job.recipe),
         "digest": job.plan.digest,
-        "payload": context.payload.name,
-        "region": context.cloud.region,
-        "base_image_id": job.ground.base_image.image_id,
-        "base_image_name": job.ground.base_image.name,
+        "payload": job.context.payload.name,
+        "region": job.cloud.region,
+        "base_image_id": job.preflight.base_image.image_id,
+        "base_image_name": job.preflight.base_image.name,
         "steps": job.timeline.steps,
         "machines": job.timeline.machines,
         "started_at": job.run.started_at,
-        "ended_at": context.cloud.now(),
+        "ended_at": job.cloud.now(),
     }
 
 
 def write_record(
-    context: Context,
     job: Job,
     machine: Machine,
     image: Image,
     verified: Literal["gpu", "cpu", "no"],
     stages: Sequence[StageRecord],
     checks: Sequence[Check],
-    found: Inventory,
+    installed: Inventory,
 ) -> Record:
-    """What is known of the image, written beside the run's logs."""
+    """Write what is known about the image beside the run's logs, without secrets."""
     redact = Redactor(revealed(job.secrets).values()).redact
     record = Record(
-        **_about(context, job),
+        **_common_fields(job),
         verified=verified,
-        here=context.here,
+        here=job.context.here,
         image_id=image.image_id,
         image_name=image.name,
         snapshot_ids=image.snapshot_ids,
@@ -139,18 +153,24 @@ def write_record(
         checks=tuple(
             CheckRecord(**asdict(check) | {"detail": redact(check.detail)}) for check in checks
         ),
-        inventory=found,
+        inventory=installed,
     )
     path = record.write(job.folder)
-    context.console.note(f"The record is {path}")
+    job.console.note(f"The record is {path}")
     return record
 
 
-def write_failure(context: Context, job: Job, error: BakeError) -> Failure:
-    """How far a bake came that gave no image, written beside the run's logs."""
+def remove_record(job: Job) -> None:
+    """Remove the record and the page of an image that was removed; the logs stay."""
+    for path in (job.folder / RECORD_FILE, *job.folder.glob("*.html")):
+        path.unlink(missing_ok=True)
+
+
+def write_failure(job: Job, error: BakeError) -> Failure:
+    """Write how far a failed bake came, and why it failed, beside the run's logs."""
     redact = Redactor(revealed(job.secrets).values()).redact
     failure = Failure(
-        **_about(context, job),
+        **_common_fields(job),
         stages=tuple(stage.name for stage in job.plan.stages),
         error=type(error).__name__,
         message=redact(error.message),
@@ -163,20 +183,21 @@ def write_failure(context: Context, job: Job, error: BakeError) -> Failure:
     return failure
 
 
-def write_report(context: Context, job: Job, error: BakeError | None = None) -> None:
-    """The page of a bake, beside its logs, however it has ended; `invoke report` makes it again.
+def write_report(job: Job, error: BakeError | None = None) -> None:
+    """Write the HTML page of a bake beside its logs. `invoke report` can write it again.
 
-    An image is worth more than its page: what goes wrong here is said, and fails nothing.
+    `error` is why the bake failed. A page that cannot be written causes a warning, not a failure:
+    the image is worth more than its page.
     """
     if not job.folder.is_dir():
-        return  # nothing was begun
+        return  # nothing was started
     try:
         if error is not None:
-            write_failure(context, job, error)
-        from bake.record.report import report  # plotly takes its time
+            write_failure(job, error)
+        from bake.record.report import report  # plotly takes half a second to import
 
         path = report.make(job.folder)
     except Exception as problem:
-        context.console.warn(f"No report of this bake: {problem}")
+        job.console.warn(f"The report of this bake could not be written: {problem}")
     else:
-        context.console.note(f"The report is {path}")
+        job.console.note(f"The report is {path}")

@@ -1,4 +1,4 @@
-"""One bake before it starts: where it happens, what it stands on and what it will do."""
+"""One bake before it starts: where it happens, what it starts from and what it will do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, delete_image, image_name, images, wait_until_available
 from bake.aws.tags import Run, new_run
-from bake.console.console import Console
+from bake.console.console import Console, Step
 from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
 from bake.pipeline.preflight import PreflightResult, preflight
@@ -28,10 +28,10 @@ from bake.verify import accepted
 
 @dataclass(frozen=True)
 class Context:
-    """Where a bake happens: the cloud, where downloads come from, and our own folders.
+    """The environment of a bake: the cloud, the source of its downloads, folders, the console.
 
-    `here` is what a command needs to mean the same cloud, like `--region us-west-2`. `lock` is the
-    recipe's, where it is to be held to.
+    `lock` is None if the recipe has no lock file, or if it is to be ignored. `here` is the option
+    that makes a command use the same cloud, for example `--region us-west-2`.
     """
 
     cloud: Cloud
@@ -45,20 +45,25 @@ class Context:
     here: str = ""
 
     def for_one(self, name: str) -> Context:
-        """For one of several bakes: its words carry its name, its leftovers are its own."""
+        """Return the context for one of several bakes.
+
+        Its console shows the recipe's name on each line, and its cloud lists its own leftovers.
+        """
         return replace(self, cloud=self.cloud.separate(), console=self.console.named(name))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One bake: who it is, what it stands on, what it will do, and where its logs go.
+    """One bake: its run, its plan, and the context in which it happens.
 
-    `image` is what is there of it already. When it is available nothing has to be done, and nobody
-    has asked where a machine is to be had, nor read the secrets. `timeline` is what happens.
+    `image` is an image of the same plan that already exists. If it is finished, nothing has to be
+    done: then `preflight` has no placements, and the secrets were not read. `folder` is for the
+    logs. `timeline` records the steps while they happen.
     """
 
+    context: Context
     run: Run
-    ground: PreflightResult
+    preflight: PreflightResult
     plan: Plan
     image_name: str
     folder: Path
@@ -71,17 +76,35 @@ class Job:
         return self.plan.recipe
 
     @property
-    def there(self) -> bool:
-        """Whether nothing has to be done."""
+    def name(self) -> str:
+        """The recipe's name. It identifies the job among those of one command."""
+        return self.recipe.name
+
+    @property
+    def cloud(self) -> Cloud:
+        return self.context.cloud
+
+    @property
+    def console(self) -> Console:
+        return self.context.console
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether the image exists and is finished."""
         return self.image is not None and self.image.finished
+
+    def within(self, step: Step) -> Job:
+        """Return the same job with a console that shows its steps as parts of `step`."""
+        return replace(self, context=replace(self.context, console=self.console.within(step)))
 
 
 def prepare(
     context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
 ) -> Job:
-    """Everything that can be known before anything is started.
+    """Find out everything that can be known before anything is started.
 
-    `name` is the image's; `fresh`: as if nothing were there yet.
+    `name` is the image's name. `fresh` ignores existing images and checkpoints. PreflightError or
+    RequestError, with everything that is missing.
     """
     cloud, console = context.cloud, context.console
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
@@ -93,28 +116,36 @@ def prepare(
         console.note(f"Locked: what run {context.lock.run} has installed, {stays}")
     with console.step("Preflight") as step:
         image = base_image = plan = None
-        with suppress(PreflightError):  # said below, with all else that is missing
+        with suppress(PreflightError):  # `preflight` reports it together with everything else
             os_image = catalog.load().os_image(recipe.base)
             base_image = find_base_image(cloud, os_image, owner, locked=locked)
             plan = _plan(context, recipe, base_image)
         if plan is not None and not fresh:
-            # Before all that only a machine needs: an image that is there needs no quota.
+            # Before the checks that only a machine needs: an existing image needs no quota.
             image = finished_image(cloud, plan)
         secrets: Secrets = {}
         if base_image and image and image.finished:
-            ground = PreflightResult(base_image, ())
+            checked = PreflightResult(base_image, ())
         else:
-            ground = preflight(
+            checked = preflight(
                 cloud, recipe, base_image, image_name=name, owner=owner, locked=locked
             )
             secrets = read_secrets(cloud, recipe)
-        plan = plan or _plan(context, recipe, ground.base_image)
-        step.done(f"{ground.base_image.image_id}, {len(plan.stages)} stages")
-    for warning in ground.warnings:
+        plan = plan or _plan(context, recipe, checked.base_image)
+        step.done(f"{checked.base_image.image_id}, {len(plan.stages)} stages")
+    for warning in checked.warnings:
         console.warn(str(warning))
-    name = name or image_name(recipe.name, run.started_at, plan.digest)
-    folder, timeline = context.builds / run.id, Timeline(cloud.now)
-    return Job(run, ground, plan, name, folder, image, secrets, timeline)
+    return Job(
+        context=context,
+        run=run,
+        preflight=checked,
+        plan=plan,
+        image_name=name or image_name(recipe.name, run.started_at, plan.digest),
+        folder=context.builds / run.id,
+        image=image,
+        secrets=secrets,
+        timeline=Timeline(cloud.now),
+    )
 
 
 def _plan(context: Context, recipe: Recipe, base_image: BaseImage) -> Plan:
@@ -129,7 +160,7 @@ def _plan(context: Context, recipe: Recipe, base_image: BaseImage) -> Plan:
 
 
 def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
-    """The image that this plan makes, available or pending, if it is there already."""
+    """Return the image of this plan, available or pending, or None if there is no such image."""
     candidates = [
         image
         for image in images(cloud, plan.recipe.name)
@@ -140,9 +171,10 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
 
 
 def take_up(context: Context, image: Image) -> Image | None:
-    """A finished image as soon as it is available; None where it has come to nothing.
+    """Wait until an existing image is finished, and return it; None if it failed.
 
-    It may be of another run that bakes now, or of one that was killed before all was done to it.
+    It may belong to another run that bakes now, or to one that was killed before it had finished
+    its image. A failed image is removed.
     """
     if image.finished:
         return image

@@ -1,4 +1,4 @@
-"""Everything that AWS can refuse about a bake, asked before anything is made."""
+"""The checks of everything that AWS can refuse about a bake, before anything is created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """What a bake stands on. `warnings` stop nothing: a type left out, a quota that is hidden."""
+    """The base image and the possible placements of a bake's builder.
+
+    `warnings` do not prevent the bake: an instance type that was left out, a quota that AWS hides.
+    """
 
     base_image: BaseImage
     placements: tuple[Placement, ...]
@@ -37,19 +40,18 @@ def preflight(
     locked: str = "",
     subnet_id: str | None = None,
 ) -> PreflightResult:
-    """The base image and the placements for this recipe's builder.
+    """Find the base image and the placements for this recipe's builder.
 
-    `base_image` is asked for where it is not known yet; `owner` takes the place of its owner in the
-    catalog, and `locked` is the only one that will do. PreflightError holds all findings at once,
-    refusals of AWS to answer among them.
+    `base_image` is looked up if it is None: `owner` replaces the owner in the catalog, and `locked`
+    is the id of the only image that is accepted. PreflightError with all findings at once, also
+    those that come from a request which AWS refused.
     """
     findings: list[Finding] = []
-    nothing = PlacementSearch((), ())
     os_image = catalog.load().os_image(recipe.base)
-    base_image = base_image or _ask(
+    base_image = base_image or _try(
         findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
     )
-    found = _ask(
+    found = _try(
         findings,
         "builder",
         lambda: find_placements(
@@ -59,12 +61,12 @@ def preflight(
             image=base_image,
             subnet_id=subnet_id,
         ),
-        nothing,
+        PlacementSearch((), ()),
     )
     if not found.placements:
         findings += found.findings
     if image_name:
-        findings += _ask(findings, "name", lambda: check_name(cloud, image_name), [])
+        findings += _try(findings, "name", lambda: check_name(cloud, image_name), [])
     if base_image and recipe.builder.disk_gb < base_image.size_gb:
         message = f"{recipe.builder.disk_gb} GB is less than the base image's {base_image.size_gb}"
         hint = f"At least {base_image.size_gb}, and what is installed on top of it"
@@ -74,13 +76,15 @@ def preflight(
     return PreflightResult(base_image, found.placements, found.findings)
 
 
-def _ask(findings: list[Finding], place: str, question: Callable[[], T], otherwise: T) -> T:
-    """The answer, or `otherwise` with a finding, so that the next question is asked too."""
+def _try(findings: list[Finding], place: str, request: Callable[[], T], otherwise: T) -> T:
+    """Return the result of `request`, or add a finding and return `otherwise`.
+
+    So the next request is made, too, and all findings are reported together.
+    """
     try:
-        return question()
+        return request()
     except RequestError as error:
         findings += error.findings or [Finding(place, error.message, error.hint)]
     except CloudError as error:
-        said = ": ".join(part for part in (error.message, error.code, error.reason) if part)
-        findings.append(Finding(place, said, error.hint))
+        findings.append(Finding(place, error.full_message, error.hint))
     return otherwise

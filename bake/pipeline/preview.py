@@ -1,11 +1,11 @@
-"""What a bake would do, why, and what it takes. Nothing is started or changed."""
+"""What a bake would do, why, how long it would take and what it would cost. Nothing is changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bake.aws.checkpoint import checkpoints
+from bake.aws.checkpoint import Checkpoint, checkpoints
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, images
 from bake.aws.placement import Placement
@@ -19,14 +19,16 @@ from bake.plan.forecast import IMAGE, Forecast, Past, forecast
 from bake.plan.plan import Plan
 from bake.recipe.recipe import Recipe
 
-_LATEST = 20
+_LATEST = 20  # images, of which the duration of the snapshot is asked
 
 
 @dataclass(frozen=True)
 class Preview:
-    """`start` is the checkpoint that it starts from, "" for the base image.
+    """What a bake would do.
 
-    `changes` are those of the image as a whole; `usd_per_hour` is None where AWS did not say.
+    `start` is the id of the checkpoint that it would start from, "" for the base image. `reasons`
+    says for each stage why it runs or not; `changes` are those of the image as a whole.
+    `usd_per_hour` is None for a placement whose price AWS did not tell.
     """
 
     job: Job
@@ -41,7 +43,7 @@ class Preview:
         return self.job.plan
 
     @property
-    def to_run(self) -> tuple[str, ...]:
+    def digests_to_run(self) -> tuple[str, ...]:
         """The digests of the stages that have to run."""
         return tuple(
             stage.digest for stage in self.plan.stages if self.reasons[stage.name].state == "to run"
@@ -49,33 +51,26 @@ class Preview:
 
     @property
     def why(self) -> tuple[str, ...]:
-        """In a word each: what makes stages run."""
-        told = [why for reason in self.reasons.values() for why in reason.why[:1]]
-        return tuple(dict.fromkeys((*self.changes, *told)))
+        """The changes that cause a bake, each in a few words and once."""
+        causes = [why for reason in self.reasons.values() for why in reason.why[:1]]
+        return tuple(dict.fromkeys((*self.changes, *causes)))
 
 
 def preview(
     context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
 ) -> Preview:
-    """Raises what `prepare` does: a bake of this could not even begin."""
+    """Return what a bake would do. Raises what `prepare` raises: the bake could not even start."""
     cloud = context.cloud
     job = prepare(context, recipe, name=name, fresh=fresh)
-    plan, base_name = job.plan, job.ground.base_image.name
+    plan = job.plan
     earlier = images(cloud)
     kept = checkpoints(cloud)
     start = None if job.image or fresh else StartPoints(cloud.now, kept).best(plan)
-    last = _last(earlier, context, recipe)
-    states: dict[str, State] = {
-        stage.name: "done"
-        if job.image
-        else "from checkpoint"
-        if start and stage.name in start.stages
-        else "to run"
-        for stage in plan.stages
-    }
-    usd_per_hour = prices(cloud, job.ground.placements)
-    for refusal in price_errors(cloud):
-        context.console.warn(f"Prices are not known: {refusal.message} ({refusal.code})")
+    last = newest_image(earlier, recipe.name, context.payload.name)
+    states = states_of_stages(plan, job.image, start)
+    usd_per_hour = prices(cloud, job.preflight.placements)
+    for error in price_errors(cloud):
+        context.console.warn(f"Prices are not known: {error.message} ({error.code})")
     return Preview(
         job=job,
         start=start.snapshot_id if start else "",
@@ -83,7 +78,7 @@ def preview(
             plan,
             states,
             last.tags if last else None,
-            base_image_name=base_name,
+            base_image_name=job.preflight.base_image.name,
             fresh=fresh,
         ),
         changes=changes_of_the_image(plan, last.tags if last else None),
@@ -99,8 +94,35 @@ def preview(
     )
 
 
+def states_of_stages(plan: Plan, image: Image | None, start: Checkpoint | None) -> dict[str, State]:
+    """Return the state of each stage. `image` is the plan's image, if it exists. Pure."""
+    if image:
+        return {stage.name: "done" for stage in plan.stages}
+    held = start.stages if start else {}
+    return {
+        stage.name: "from checkpoint" if stage.name in held else "to run" for stage in plan.stages
+    }
+
+
+def newest_image(earlier: Sequence[Image], recipe_name: str, payload: str) -> Image | None:
+    """Return the recipe's newest available image with this payload; `earlier` is sorted. Pure."""
+    return next(
+        (
+            image
+            for image in earlier
+            if image.recipe == recipe_name
+            and image.state == "available"
+            and image.payload == payload
+        ),
+        None,
+    )
+
+
 def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
-    """How long things took. An image does not say how long it took itself; its snapshot does."""
+    """Return how long the stages of earlier images took.
+
+    An image does not tell how long EC2 took to create it; its snapshot does.
+    """
     latest = [snapshot for image in earlier[:_LATEST] for snapshot in image.snapshot_ids]
     copying = copying_seconds(cloud, latest)
 
@@ -118,17 +140,3 @@ def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
         )
         for image in earlier
     ]
-
-
-def _last(earlier: list[Image], context: Context, recipe: Recipe) -> Image | None:
-    """The newest image of that recipe, made of the same upstreams."""
-    return next(
-        (
-            image
-            for image in earlier
-            if image.recipe == recipe.name
-            and image.state == "available"
-            and image.payload == context.payload.name
-        ),
-        None,
-    )

@@ -15,7 +15,7 @@ from bake.aws.price import prices, snapshot_price, volume_price
 from bake.aws.reap import Removal, find_orphans, remove_orphans
 from bake.console.console import Console
 from bake.errors import BakeError, CloudError, RequestError
-from bake.pipeline.job import Context, Job
+from bake.pipeline.job import Job
 from bake.threads import TaskGroup
 
 _HOURS_A_MONTH = 730
@@ -23,8 +23,12 @@ _HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class Reaped:
-    """One region. `removals` is None where nothing was to be removed; `usd` costs a month, by what
-    it is for. `error`: why it could not be looked at, or what is left of it."""
+    """The result of one region.
+
+    `usd` maps each orphaned resource to its cost per month, None if the price is not known.
+    `removals` is None if nothing was to be removed. `error` says why the region could not be
+    searched, or what is left in it.
+    """
 
     region: str
     at: datetime
@@ -34,29 +38,32 @@ class Reaped:
     error: BakeError | None = None
 
 
-def reap_own(context: Context, job: Job, dead: frozenset[str]) -> None:
-    """What dead runs of the recipe have left, before this one starts a machine. Never raises what a
-    bake would have to end for. `dead` are those from which it has taken over."""
-    cloud, console = context.cloud, context.console
+def reap_own(job: Job, dead: frozenset[str]) -> None:
+    """Remove what dead runs of the job's recipe have left. A failure is only a warning.
+
+    `dead` are the runs from which this one has taken the lease over.
+    """
     try:
-        remains = find_orphans(cloud, recipe=job.recipe.name, dead=dead, leases=False)
-        if not remains:
+        orphans = find_orphans(job.cloud, recipe=job.recipe.name, dead=dead, leases=False)
+        if not orphans:
             return
-        removals = _remove(cloud, console, remains)
+        removals = _remove(job.cloud, job.console, orphans)
     except BakeError as error:
-        console.warn(f"What dead runs have left is still there: {error.message} ({error.code})")
+        job.console.warn(
+            f"What dead runs have left was not removed: {error.message} ({error.code})"
+        )
         return
     for removal in removals:
         if removal.leftover:
-            console.warn(str(removal.leftover))
+            job.console.warn(str(removal.leftover))
 
 
 def regions_of(
     cloud: Cloud, asked: str | None, everywhere: bool, usual: Iterable[str]
 ) -> list[str]:
-    """Those that are asked for, with commas; or all that the account has; or `usual` ones.
+    """Return the regions to search: those in `asked`, separated by commas, or all, or `usual`.
 
-    RequestError for what is no region of this account.
+    RequestError for a region that this account does not have.
     """
     if everywhere and asked:
         raise RequestError("--all-regions means all of them", hint="Leave out --region")
@@ -68,7 +75,8 @@ def regions_of(
         if name not in known:
             near = " or ".join(difflib.get_close_matches(name, known))
             raise RequestError(
-                f"This account has no region {name}", hint=f"Is it {near}?" if near else ""
+                f"Region {name} not found in this account",
+                hint=f"Did you mean {near}?" if near else "List them: aws ec2 describe-regions",
             )
     return known if everywhere else wanted
 
@@ -76,44 +84,47 @@ def regions_of(
 def reap(
     cloud: Cloud, regions: Sequence[str], console: Console, *, recipe: str | None, act: bool
 ) -> list[Reaped]:
-    """Each region, all at the same time; one that refuses does not keep the others."""
+    """Search all regions at the same time, and with `act` remove what is found.
+
+    A failure in one region does not stop the others.
+    """
     with TaskGroup[str, Reaped]() as group:
         for region in regions:
-            there = cloud if region == cloud.region else cloud.in_region(region)
-            mine = console.named(region) if len(regions) > 1 else console
-            group.start(region, partial(_reap_one, there, mine, recipe, act))
+            its_cloud = cloud if region == cloud.region else cloud.in_region(region)
+            its_console = console.named(region) if len(regions) > 1 else console
+            group.start(region, partial(_reap_one, its_cloud, its_console, recipe, act))
         done = dict(group.next() for _ in regions)
     return [done[region] for region in regions]
 
 
 def _reap_one(cloud: Cloud, console: Console, recipe: str | None, act: bool) -> Reaped:
     try:
-        remains = find_orphans(cloud, recipe=recipe)
-        usd = _usd_a_month(cloud, remains)
-        if not act or not remains:
-            return Reaped(cloud.region, cloud.now(), remains, usd, [] if act else None)
-        removals = _remove(cloud, console, remains)
+        orphans = find_orphans(cloud, recipe=recipe)
+        usd = _usd_a_month(cloud, orphans)
+        if not act or not orphans:
+            return Reaped(cloud.region, cloud.now(), orphans, usd, [] if act else None)
+        removals = _remove(cloud, console, orphans)
     except BakeError as error:
         return Reaped(cloud.region, cloud.now(), error=error)
     left = [str(removal.leftover) for removal in removals if removal.leftover]
-    stays = CloudError(
+    failure = CloudError(
         f"Not all that runs have left in {cloud.region} could be removed",
         hint="Run the commands above, or this one again",
         details=left,
     )
-    return Reaped(cloud.region, cloud.now(), remains, usd, removals, stays if left else None)
+    return Reaped(cloud.region, cloud.now(), orphans, usd, removals, failure if left else None)
 
 
-def _remove(cloud: Cloud, console: Console, remains: Sequence[Orphan]) -> list[Removal]:
+def _remove(cloud: Cloud, console: Console, orphans: Sequence[Orphan]) -> list[Removal]:
     with console.step("Reaping") as step:
-        removals = remove_orphans(cloud, remains, on_kind=step.update)
-        step.done(_said(removal.orphan for removal in removals if not removal.leftover))
+        removals = remove_orphans(cloud, orphans, on_kind=step.update)
+        step.done(counted(removal.orphan.kind for removal in removals if not removal.leftover))
     return removals
 
 
-def _usd_a_month(cloud: Cloud, remains: Sequence[Orphan]) -> dict[Orphan, float | None]:
-    """None where a price is not known."""
-    hourly = prices(cloud, [each.placement for each in remains if each.placement])
+def _usd_a_month(cloud: Cloud, orphans: Sequence[Orphan]) -> dict[Orphan, float | None]:
+    """Return the cost of each orphaned resource per month; None if the price is not known."""
+    hourly = prices(cloud, [each.placement for each in orphans if each.placement])
 
     def usd(each: Orphan) -> float | None:
         if each.placement:
@@ -125,13 +136,9 @@ def _usd_a_month(cloud: Cloud, remains: Sequence[Orphan]) -> dict[Orphan, float 
             return 0.0
         return None if price is None else price * amount
 
-    return {each: usd(each) for each in remains}
+    return {each: usd(each) for each in orphans}
 
 
-def _said(remains: Iterable[Orphan]) -> str:
-    """`1 machine, 2 key pairs`."""
-    counts = Counter(each.kind for each in remains)
-    return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items())
-
-
-# For people and programs ----------------------------------------------------------------------
+def counted(kinds: Iterable[str]) -> str:
+    """Return how many there are of each kind: `1 machine, 2 key pairs`. Pure."""
+    return ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in Counter(kinds).items())

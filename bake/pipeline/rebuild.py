@@ -1,12 +1,11 @@
-"""A scheduled rebuild: which recipes go together, which are given up, what came of them.
+"""A scheduled rebuild: which recipes have changed, which are given up, and the result of each.
 
-Plain values in and out; whoever bakes fills them in. The words of machines and of AWS end up in
-Markdown that GitHub renders: nothing in them may become a table, a link or a mention there.
+A recipe is given up after several failures in a row, until it changes: a schedule must not pay for
+the same failure every night.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,61 +24,30 @@ from bake.recipe.recipe import Recipe
 
 Status = Literal["baked", "there already", "failed", "not tried"]
 
-# GitHub, "Actions limits": "a maximum of 256 jobs per workflow run" out of a matrix.
-MOST_JOBS = 256
 
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe before its rebuild. `identity` is the digest of its plan without the base image."""
 
-# Before ------------------------------------------------------------------------------------------
+    preview: Preview
+    failures: RecipeFailures
+    identity: str
 
+    @property
+    def name(self) -> str:
+        return self.preview.job.name
 
-def groups(to_run: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
-    """Recipes that share a stage which is still to run, together; so each group can be baked on
-    a computer of its own, and nothing is done twice.
-
-    `to_run` gives the digests of the stages that a recipe would run now; a recipe without any is
-    in no group. The order is that of the recipes.
-    """
-    found: list[tuple[list[str], set[str]]] = []
-    for recipe, digests in to_run.items():
-        names, stages = [recipe], set(digests)
-        if not stages:
-            continue
-        shared = [group for group in found if group[1] & stages]
-        for group in shared:
-            found.remove(group)
-            names += group[0]
-            stages |= group[1]
-        found.append((names, stages))
-    order = {recipe: place for place, recipe in enumerate(to_run)}
-    together = [tuple(sorted(names, key=order.__getitem__)) for names, _ in found]
-    return sorted(together, key=lambda names: order[names[0]])
-
-
-def as_matrix(groups: Sequence[tuple[str, ...]]) -> str:
-    """A matrix of GitHub Actions, a job for each group, in one line; `{"include":[]}` for none.
-
-    More groups than a matrix may have jobs share jobs.
-    """
-    jobs = [
-        [recipe for group in groups[first::MOST_JOBS] for recipe in group]
-        for first in range(min(len(groups), MOST_JOBS))
-    ]
-    include = [{"group": recipes[0], "recipes": " ".join(recipes)} for recipes in jobs]
-    return json.dumps({"include": include}, separators=(",", ":"))
-
-
-def due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:
-    """Whether a recipe is still tried: not after `limit` failures in a row of just what it asks
-    for now, which `identity` says. None: it always is."""
-    return limit is None or failures.count < limit or failures.identity != identity
-
-
-# Afterwards --------------------------------------------------------------------------------------
+    def is_due(self, limit: int | None) -> bool:
+        """Whether it is tried. One whose image exists is not given up: nothing can fail."""
+        return self.preview.job.nothing_to_do or is_due(self.failures, limit, self.identity)
 
 
 @dataclass(frozen=True)
 class RecipeReport:
-    """One recipe's row. `why` are the reasons for which it was to be baked, or is not tried."""
+    """The result of one recipe. `why` are the reasons why it was to be baked, or was not tried.
+
+    `proved` says what was proved on the image: "gpu", "cpu" or "no".
+    """
 
     recipe: str
     status: Status
@@ -91,7 +59,120 @@ class RecipeReport:
     error: BakeError | None = None
 
 
+def check_options(limit: int | None, summary: str | None) -> None:
+    """Raise RequestError for a wrong limit or summary file now, and not after hours of baking."""
+    if limit is not None and limit < 1:
+        raise RequestError(
+            f"--give-up-after {limit}: no recipe would ever be tried",
+            hint="Give a number from 1 on, or --retry to try everything",
+        )
+    if summary and not Path(summary).absolute().parent.is_dir():
+        raise RequestError(
+            f"The summary cannot be written to {summary}: no such folder",
+            hint="Create the folder, or give another --summary",
+        )
+
+
+def find_candidates(requests: Sequence[BakeRequest]) -> tuple[list[Candidate], list[Outcome]]:
+    """Find out what each recipe needs; return also the failures of those that cannot be baked."""
+    return for_each(requests, _candidate)
+
+
+def _candidate(context: Context, recipe: Recipe) -> Candidate:
+    plan = make_plan(
+        recipe,
+        catalog=catalog.load(),
+        payload=context.payload,
+        base_image_id="",
+        scripts=context.scripts,
+        lock=context.lock,
+    )
+    found = preview(context, recipe)
+    return Candidate(found, read_failures(context.cloud, recipe.name), plan.digest)
+
+
+def is_due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:
+    """Whether a recipe is still tried. Pure.
+
+    It is not after `limit` failures in a row with the same `identity`; None: it always is.
+    """
+    return limit is None or failures.count < limit or failures.identity != identity
+
+
+def groups_to_bake(
+    candidates: Sequence[Candidate], refused: Sequence[Outcome], limit: int | None
+) -> list[tuple[str, ...]]:
+    """Return the groups of recipes that have to be baked, each for a computer of its own.
+
+    A recipe that was refused is a group of its own, so that its job fails and shows why.
+    """
+    to_run: dict[str, Iterable[str]] = {
+        candidate.name: candidate.preview.digests_to_run
+        for candidate in candidates
+        if candidate.is_due(limit) and not candidate.preview.job.nothing_to_do
+    }
+    return groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused})
+
+
+def groups(to_run: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
+    """Group the recipes that share a stage which has to run, so that it runs only once. Pure.
+
+    `to_run` maps each recipe to the digests of the stages that it would run; a recipe without any
+    is in no group. The order of the recipes is kept.
+    """
+    found: list[tuple[list[str], set[str]]] = []
+    for recipe, digests in to_run.items():
+        names, stages = [recipe], set(digests)
+        if not stages:
+            continue
+        for group in [group for group in found if group[1] & stages]:
+            found.remove(group)
+            names += group[0]
+            stages |= group[1]
+        found.append((names, stages))
+    place = {recipe: number for number, recipe in enumerate(to_run)}
+    together = [tuple(sorted(names, key=place.__getitem__)) for names, _ in found]
+    return sorted(together, key=lambda names: place[names[0]])
+
+
+def rebuild(
+    candidates: Sequence[Candidate],
+    refused: Sequence[Outcome],
+    options: Options,
+    *,
+    limit: int | None,
+) -> list[RecipeReport]:
+    """Bake what has changed, and count failures. A recipe is given up after `limit` failures."""
+    began = monotonic()
+    tried = [candidate for candidate in candidates if candidate.is_due(limit)]
+    reports = reports_given_up(candidates, limit)
+    reports += [report(outcome) for outcome in refused]
+    outcomes = bake_jobs([candidate.preview.job for candidate in tried], options, began)
+    by_name = {outcome.recipe: outcome for outcome in outcomes}
+    for candidate in tried:
+        outcome = by_name[candidate.name]
+        _count_failure(candidate, outcome)
+        cost = _cost(candidate.preview, outcome)
+        reports.append(report(outcome, why=candidate.preview.why, cost=cost))
+    return sorted(reports, key=lambda each: each.recipe)
+
+
+def reports_given_up(candidates: Sequence[Candidate], limit: int | None) -> list[RecipeReport]:
+    """Return the reports of the candidates that are not tried any more."""
+    return [given_up(each.name, each.failures) for each in candidates if not each.is_due(limit)]
+
+
+def given_up(recipe: str, failures: RecipeFailures) -> RecipeReport:
+    """Return the report of a recipe that is not tried: how often it failed, and why. Pure."""
+    since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
+    count = "1 failure" if failures.count == 1 else f"{failures.count} failures in a row"
+    last = [f"the last one: {failures.reason}"] if failures.reason else []
+    retry = "Change the recipe, or try it all the same: invoke rebuild --retry"
+    return RecipeReport(recipe, "not tried", why=(f"{count}{since}", *last, retry))
+
+
 def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> RecipeReport:
+    """Return the report of a recipe that was tried. Pure."""
     image = outcome.image
     return RecipeReport(
         recipe=outcome.recipe,
@@ -105,121 +186,23 @@ def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> Reci
     )
 
 
-def given_up(recipe: str, failures: RecipeFailures) -> RecipeReport:
-    """A recipe that is not tried, and what became of it the last times."""
-    since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
-    again = "Change the recipe, or try it all the same: invoke rebuild --retry"
-    failed = "1 failure" if failures.count == 1 else f"{failures.count} failures in a row"
-    times = f"{failed}{since}"
-    why = (times, *([f"the last one: {failures.reason}"] if failures.reason else []), again)
-    return RecipeReport(recipe, "not tried", why=why)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe before its rebuild. `identity` says what it asks for, whatever the base image."""
-
-    context: Context
-    preview: Preview
-    failures: RecipeFailures
-    identity: str
-
-    @property
-    def name(self) -> str:
-        return self.preview.plan.recipe.name
-
-    def is_due(self, limit: int | None) -> bool:
-        return self.preview.job.there or due(self.failures, limit, self.identity)
-
-
-def look(orders: Sequence[BakeRequest]) -> tuple[list[Candidate], list[Outcome]]:
-    """What there would be to do for each; and those of which even that cannot be said."""
-    found, refused = for_each(orders, _candidate)
-    return [candidate for _, candidate in found], refused
-
-
-def check(limit: int | None, summary: str | None) -> None:
-    """RequestError now rather than after hours."""
-    if limit is not None and limit < 1:
-        raise RequestError(
-            f"--give-up-after {limit}: after no failure at all, nothing would ever be tried",
-            hint="Give a number from 1 on, or --retry to try everything",
-        )
-    if summary and not Path(summary).absolute().parent.is_dir():
-        raise RequestError(f"The summary cannot be written to {summary}: no such folder")
-
-
-def given_up_of(candidates: Sequence[Candidate], limit: int | None) -> list[RecipeReport]:
-    """Those that are not tried any more."""
-    return [given_up(c.name, c.failures) for c in candidates if not c.is_due(limit)]
-
-
-def rebuild(
-    candidates: Sequence[Candidate],
-    refused: Sequence[Outcome],
-    options: Options,
-    *,
-    limit: int | None,
-) -> list[RecipeReport]:
-    """Bakes what has changed, and notes what fails. A recipe is given up after `limit` failures in
-    a row, until it asks for something else; None: never."""
-    began = monotonic()
-    tried = [candidate for candidate in candidates if candidate.is_due(limit)]
-    reports = given_up_of(candidates, limit)
-    reports += [report(outcome) for outcome in refused]
-    outcomes = bake_jobs([(c.context, c.preview.job) for c in tried], options, began)
-    by_name = {outcome.recipe: outcome for outcome in outcomes}
-    for candidate in tried:
-        outcome = by_name[candidate.name]
-        _note(candidate, outcome)
-        cost = _cost(candidate.preview, outcome)
-        reports.append(report(outcome, why=candidate.preview.why, cost=cost))
-    return sorted(reports, key=lambda each: each.recipe)
-
-
-def matrix(
-    candidates: Sequence[Candidate], refused: Sequence[Outcome], *, limit: int | None
-) -> str:
-    """The groups that have something to do, for GitHub Actions. What cannot even be looked at is a
-    group of its own, so that its job fails and says why."""
-    to_run = {
-        candidate.name: candidate.preview.to_run
-        for candidate in candidates
-        if candidate.is_due(limit) and not candidate.preview.job.there
-    }
-    return as_matrix(groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused}))
-
-
-def _candidate(context: Context, recipe: Recipe) -> Candidate:
-    plan = make_plan(
-        recipe,
-        catalog=catalog.load(),
-        payload=context.payload,
-        base_image_id="",
-        scripts=context.scripts,
-        lock=context.lock,
-    )
-    found = preview(context, recipe)
-    return Candidate(context, found, read_failures(context.cloud, recipe.name), plan.digest)
-
-
-def _note(candidate: Candidate, outcome: Outcome) -> None:
-    cloud, job = candidate.context.cloud, candidate.preview.job
+def _count_failure(candidate: Candidate, outcome: Outcome) -> None:
+    """Record a failure in the account; after a success, remove the record of earlier ones."""
+    job = candidate.preview.job
     try:
         if outcome.error is not None:
-            record_failure(cloud, job.run, candidate.identity, _said(outcome.error))
+            record_failure(job.cloud, job.run, candidate.identity, outcome.error.full_message)
         elif candidate.failures.count:
-            clear_failures(cloud, candidate.name)
+            clear_failures(job.cloud, candidate.name)
     except CloudError as error:
-        candidate.context.console.warn(f"The failures could not be noted: {error.message}")
-
-
-def _said(error: BakeError) -> str:
-    return ": ".join(part for part in (error.message, error.code, error.reason) if part)
+        job.console.warn(f"The failures could not be recorded: {error.message}")
 
 
 def _cost(preview: Preview, outcome: Outcome) -> str:
-    """Of the machine, by the clock and the list; its snapshots cost as long as they are kept."""
+    """Return what the machine cost, by its time and list price; "" if that is not known.
+
+    The image's snapshots are not included: they cost as long as they are kept.
+    """
     record = outcome.record
     if record is None:
         return ""

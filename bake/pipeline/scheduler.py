@@ -1,16 +1,17 @@
-"""Many bakes at once: which one runs what the others need too, and who waits for whom.
+"""The scheduler of several bakes: which bake runs the stages that others need, and which ones wait.
 
-A bake waits for a running one as long as it can start from that one's next checkpoint: what the
-other's disk holds is part of its own plan, and more of its plan is still to come there. A running
-bake first runs what all of those that wait for it share, then what most of them share, and takes a
-checkpoint where their ways part. So each stage runs once, as far as one disk can hold it.
+A bake waits for a running one as long as it can start from that one's next checkpoint: everything
+on the other's disk belongs to its own plan, and further shared stages will run there. A running
+bake first runs the stages that all waiting bakes share, then those that most of them share, and
+takes a checkpoint where the plans differ. So each stage runs once, as far as one disk can hold it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 from bake import threads
 from bake.errors import StageError
@@ -24,24 +25,37 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Action:
-    """What a bake does next: start these stages; or take a checkpoint; or, with neither, wait."""
+    """What a bake does next.
 
+    "start" these `stages` (none: everything has run, or is running), take a "checkpoint", "wait"
+    until a running stage has ended, or "stop" because the machine is being lost. A `required`
+    checkpoint is taken even if EC2 makes it wait; another one is tried again later.
+    """
+
+    kind: Literal["start", "checkpoint", "wait", "stop"]
     stages: tuple[Stage, ...] = ()
-    checkpoint: bool = False
+    required: bool = False
 
 
 @dataclass
 class _Bake:
+    """One bake, as the scheduler sees it; all sets are digests of stages.
+
+    `wanted` is its whole plan but the last stage: sealing is for one machine alone. `start` returns
+    what its best start point holds at this moment, `at_start` is the latest answer. `contents` is
+    what its disk holds, with the stages that run now; `saved` is what its last checkpoint holds.
+    """
+
     name: str
     plan: Plan
-    wanted: Digests  # all of its stages but the last one: what seals is of one machine alone
-    start: Callable[[], Digests]  # what the best start point holds at this moment
+    wanted: Digests
+    start: Callable[[], Digests]
     at_start: Digests = frozenset()
-    contents: Digests = frozenset()  # of its disk, with what runs there now
-    saved: Digests = frozenset()  # in its last checkpoint
+    contents: Digests = frozenset()
+    saved: Digests = frozenset()
 
     def serves(self, other: _Bake) -> bool:
-        """Whether the other one can start from a checkpoint that this one will take."""
+        """Whether the other bake can start from a checkpoint that this one will take."""
         disk, others_disk = self.plan.recipe.builder.disk_gb, other.plan.recipe.builder.disk_gb
         return (
             disk <= others_disk
@@ -51,7 +65,7 @@ class _Bake:
 
 
 class Scheduler:
-    """Where bakes meet. `machines`: how many of them have one at a time. For several threads."""
+    """Decides for all bakes of one process. At most `machines` of them run at once. Thread-safe."""
 
     def __init__(self, machines: int) -> None:
         self._free = machines
@@ -61,21 +75,24 @@ class Scheduler:
         self._failed: dict[str, tuple[str, StageError]] = {}
 
     def add(self, name: str, plan: Plan, start: Callable[[], Digests]) -> None:
-        """All bakes are added before the first one starts. `start` is asked again and again."""
+        """Add a bake. All bakes are added before the first one starts.
+
+        `start` returns the digests that its best start point holds; it is called repeatedly.
+        """
         wanted = frozenset(stage.digest for stage in plan.stages[:-1])
         self._waiting[name] = _Bake(name, plan, wanted, start, at_start=start())
 
     def wait_for_turn(self, name: str, on_wait: Callable[[str], None] = lambda text: None) -> None:
-        """Until it has something to do that no running bake does for it, and a machine is free.
+        """Wait until a machine is free and no running bake will run the next stages of this one.
 
-        StageError: a stage that it shares with another bake has failed there.
+        StageError if a stage that it shares with another bake failed there.
         """
         with self._changed:
             me = self._waiting[name]
             while True:
                 threads.check()
                 me.at_start = me.start()
-                self._refuse_what_failed(me)
+                self._raise_if_a_stage_failed(me)
                 other = next((bake for bake in self._running.values() if bake.serves(me)), None)
                 if other is None and self._free > 0:
                     break
@@ -87,68 +104,47 @@ class Scheduler:
             self._changed.notify_all()
 
     def started(self, name: str, contents: Digests) -> None:
-        """What its start point really held, when that is another one than was thought."""
+        """Record what the start point really holds: it may not be the one that was expected."""
         with self._changed:
             me = self._running[name]
             me.contents = me.saved = contents
             self._changed.notify_all()
 
-    def next_step(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Action:
-        """What to do with the stages that could start now; `busy`: some are running already.
+    def choose(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Action:
+        """Choose from the stages that are ready to start; `busy`: some are running already.
 
-        One that reboots runs alone: it is started as soon as none is running.
+        A stage that reboots the machine runs alone: it starts as soon as no other one is running.
         """
         with self._changed:
             me = self._running[name]
-            step = self._next_step(me, ready, busy=busy)
-            alone = tuple(stage for stage in step.stages if stage.reboots and not busy)[:1]
-            quiet = tuple(stage for stage in step.stages if not stage.reboots)
-            step = replace(step, stages=alone or quiet)
-            me.contents |= {stage.digest for stage in step.stages}
+            followers = [bake for bake in self._waiting.values() if me.serves(bake)]
+            action = alone_if_it_reboots(choose(me, followers, ready, busy=busy), busy=busy)
+            me.contents |= {stage.digest for stage in action.stages}
             self._changed.notify_all()
-            return step
+            return action
 
     def saved(self, name: str) -> None:
-        """It has taken a checkpoint of what it holds now, or cannot."""
+        """Record that the bake has taken a checkpoint of its disk, or that it cannot."""
         with self._changed:
             me = self._running[name]
             me.saved = me.contents
             self._changed.notify_all()
 
     def failed(self, name: str, stage: Stage, error: StageError) -> None:
-        """The stage itself has failed: it has failed for all who need it."""
+        """Record that a stage failed by itself: it has failed for all bakes that need it."""
         with self._changed:
             self._failed[stage.digest] = (name, error)
             self._changed.notify_all()
 
     def leave(self, name: str) -> None:
-        """It has ended, however; its machine is free for another."""
+        """Record that the bake has ended, however; its machine is free for another bake."""
         with self._changed:
             if self._running.pop(name, None) is not None:
                 self._free += 1
             self._waiting.pop(name, None)
             self._changed.notify_all()
 
-    def _next_step(self, me: _Bake, ready: Sequence[Stage], *, busy: bool) -> Action:
-        followers = [bake for bake in self._waiting.values() if me.serves(bake)]
-        if not followers:
-            return Action(tuple(ready))
-
-        def audience(stage: Stage) -> frozenset[str]:
-            return frozenset(bake.name for bake in followers if stage.digest in bake.wanted)
-
-        everybody = frozenset(bake.name for bake in followers)
-        if shared := [stage for stage in ready if audience(stage) == everybody]:
-            return Action(tuple(shared))
-        if busy:
-            return Action()
-        if me.contents != me.saved and any(me.contents - bake.at_start for bake in followers):
-            return Action(checkpoint=True)
-        # Their ways part: on with what most of them share.
-        most = max((audience(stage) for stage in ready), key=len, default=frozenset())
-        return Action(tuple(stage for stage in ready if audience(stage) == most))
-
-    def _refuse_what_failed(self, me: _Bake) -> None:
+    def _raise_if_a_stage_failed(self, me: _Bake) -> None:
         for stage in me.plan.stages[:-1]:
             if stage.digest in self._failed and stage.digest not in me.at_start:
                 other, error = self._failed[stage.digest]
@@ -157,3 +153,31 @@ class Scheduler:
                     hint=error.hint,
                     details=error.details,
                 )
+
+
+def choose(me: _Bake, followers: Sequence[_Bake], ready: Sequence[Stage], *, busy: bool) -> Action:
+    """Choose the stages that most `followers`, the bakes that wait for this one, need. Pure."""
+    if not followers:
+        return Action("start", tuple(ready))
+
+    def needed_by(stage: Stage) -> frozenset[str]:
+        return frozenset(bake.name for bake in followers if stage.digest in bake.wanted)
+
+    everyone = frozenset(bake.name for bake in followers)
+    if shared := [stage for stage in ready if needed_by(stage) == everyone]:
+        return Action("start", tuple(shared))
+    if busy:
+        return Action("wait")
+    if me.contents != me.saved and any(me.contents - bake.at_start for bake in followers):
+        return Action("checkpoint", required=True)
+    # Here the plans differ: go on with what most of them share.
+    most = max((needed_by(stage) for stage in ready), key=len, default=frozenset())
+    return Action("start", tuple(stage for stage in ready if needed_by(stage) == most))
+
+
+def alone_if_it_reboots(action: Action, *, busy: bool) -> Action:
+    """Leave one stage that reboots the machine, or all that do not. Pure."""
+    if action.kind != "start":
+        return action
+    alone = tuple(stage for stage in action.stages if stage.reboots and not busy)[:1]
+    return Action("start", alone or tuple(s for s in action.stages if not s.reboots))

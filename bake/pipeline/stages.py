@@ -1,12 +1,13 @@
-"""Running the stages of a plan: at the same time where they do not need each other.
+"""Running the stages of a plan, at the same time if they do not need each other.
 
-A checkpoint is taken only when no stage runs. Where one is due, none is started until then.
+A checkpoint is taken only while no stage runs. If one is due, no stage is started before it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -16,7 +17,7 @@ from bake.errors import StageError
 from bake.machine.boot import reboot
 from bake.machine.watch import SAVE_S, Watch
 from bake.pipeline.checkpoints import StartPoints, take_checkpoint
-from bake.pipeline.job import Context, Job
+from bake.pipeline.job import Job
 from bake.pipeline.scheduler import Action, Scheduler
 from bake.pipeline.secrets import revealed
 from bake.plan.inputs import inputs_file
@@ -30,82 +31,134 @@ from bake.verify import find_secrets
 STAGE_TIMEOUT_S = 3 * 3600
 
 
-def run_stages(
-    context: Context,
-    job: Job,
-    machine: Machine,
-    connection: Connection,
-    done: list[StageRecord],
-    *,
-    scheduler: Scheduler,
-    points: StartPoints,
-    watch: Watch,
-    still_ours: Callable[[], None],
-) -> list[StageRecord]:
-    """Every stage but the last one, which seals; `done` are those that the start point holds.
+@dataclass(frozen=True)
+class StageRun:
+    """What the stages of one bake run with."""
 
-    StageError of the first one that fails; the others are stopped by then, and their logs kept.
-    `still_ours` raises when another run has taken over. LostError when the machine is: of one that
-    ends soon, what has ended is saved first, where all that runs there ends in time.
+    job: Job
+    machine: Machine
+    connection: Connection
+    scheduler: Scheduler
+    points: StartPoints
+    watch: Watch
+
+
+@dataclass(frozen=True)
+class State:
+    """How far the stages of a bake have come.
+
+    `stages` are to be installed, in the plan's order. `done`, `running` and `unsaved` (ended since
+    the last checkpoint) are names of stages. The recipe wants a checkpoint after the stages in
+    `after`; None means after each. `can_save`: EC2 allows a checkpoint now, without a pause.
+    `is_lost`: the machine will end soon.
     """
-    name, installing = job.recipe.name, job.plan.stages[:-1]
+
+    stages: tuple[Stage, ...]
+    done: frozenset[str] = frozenset()
+    running: frozenset[str] = frozenset()
+    unsaved: frozenset[str] = frozenset()
+    after: tuple[str, ...] | None = ()
+    can_save: bool = True
+    is_lost: bool = False
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        if self.after is None:
+            return bool(self.unsaved)
+        return not self.unsaved.isdisjoint(self.after)
+
+    @property
+    def ready(self) -> tuple[Stage, ...]:
+        """The stages that can start now. None while one runs that reboots the machine."""
+        if any(stage.reboots for stage in self.stages if stage.name in self.running):
+            return ()
+        begun = self.done | self.running
+        return tuple(s for s in self.stages if s.name not in begun and self.done >= {*s.needs})
+
+
+def next_action(state: State) -> Action:
+    """Decide what one bake does next. Pure.
+
+    "start" is a proposal: the scheduler chooses among the stages. A machine that is lost starts
+    nothing more; it saves what is done, unless the recipe wants no checkpoint at all, and stops.
+    """
+    if state.is_lost:
+        if state.running:
+            return Action("wait")
+        if state.unsaved and state.after != ():
+            return Action("checkpoint", required=True)
+        return Action("stop")
+    if state.checkpoint_is_due and state.can_save:
+        return Action("wait") if state.running else Action("checkpoint")
+    return Action("start", state.ready)
+
+
+def run_stages(
+    run: StageRun, done: list[StageRecord], still_ours: Callable[[], None]
+) -> list[StageRecord]:
+    """Run every stage but the last one, which seals. `done` are those that the start point holds.
+
+    StageError of the first stage that fails, after the others were stopped; their logs are kept.
+    LostError if the machine ends soon: the stages that still end in time are saved first.
+    `still_ours` raises if another run has taken over.
+    """
+    job, name, watch = run.job, run.job.name, run.watch
     after = job.recipe.checkpoints.after
     records = {record.name: record for record in done}
-    unsaved: list[str] = []
-    not_before = 0.0
-
-    def save(*, wait_for_turn: bool) -> None:
-        nonlocal not_before
-        kept = list(records.values())
-        if take_checkpoint(
-            context, job, machine, connection, kept, points, wait_for_turn=wait_for_turn
-        ):
-            unsaved.clear()
-            scheduler.saved(name)
-        else:
-            not_before = monotonic() + BETWEEN_S
-
+    unsaved: set[str] = set()
+    not_before = 0.0  # on the monotonic clock: EC2 requires a pause between two checkpoints
     watch.reserve_s = math.inf if after == () else SAVE_S
     with TaskGroup[str, StageRecord]() as group:
         while True:
             still_ours()
             lost = watch.noticed
-            if lost and not group.running:
-                if unsaved and after != ():
-                    watch.reserve_s = 0
-                    save(wait_for_turn=True)
+            state = State(
+                stages=job.plan.stages[:-1],
+                done=frozenset(records),
+                running=group.running,
+                unsaved=frozenset(unsaved),
+                after=after,
+                can_save=monotonic() >= not_before,
+                is_lost=lost is not None,
+            )
+            action = next_action(state)
+            if action.kind == "start":
+                action = run.scheduler.choose(name, action.stages, busy=bool(group.running))
+            if action.kind == "stop" and lost:
                 raise lost
-            due = _is_due(after, unsaved) and monotonic() >= not_before
-            if due and not group.running:
-                save(wait_for_turn=False)
+            if action.kind == "checkpoint":
+                if lost:
+                    watch.reserve_s = 0
+                if _save(run, list(records.values()), required=action.required):
+                    unsaved.clear()
+                else:
+                    not_before = monotonic() + BETWEEN_S
                 continue
-            begun = records.keys() | group.running
-            ready = [s for s in installing if s.name not in begun and records.keys() >= {*s.needs}]
-            if any(stage.reboots and stage.name in group.running for stage in installing):
-                ready = []
-            busy = bool(group.running)
-            step = Action() if due or lost else scheduler.next_step(name, ready, busy=busy)
-            if step.checkpoint:
-                save(wait_for_turn=True)
-                continue
-            for stage in step.stages:
-                work = partial(
-                    _run_shared, context, job, machine, connection, stage, scheduler, watch
-                )
-                group.start(stage.name, work)
+            for stage in action.stages:
+                group.start(stage.name, partial(_run_shared, run, stage))
             if not group.running:
                 break
             ended, records[ended] = group.next()
-            unsaved.append(ended)
+            unsaved.add(ended)
     watch.reserve_s = math.inf
-    return [records[stage.name] for stage in installing]
+    return [records[stage.name] for stage in job.plan.stages[:-1]]
 
 
-def run_one(context: Context, job: Job, connection: Connection, stage: Stage) -> StageRecord:
-    """StageError when it fails, or leaves one of its secrets on the disk."""
+def _save(run: StageRun, stages: list[StageRecord], *, required: bool) -> bool:
+    """Take a checkpoint. False if it has to be tried again later."""
+    taken = take_checkpoint(
+        run.job, run.machine, run.connection, stages, run.points, wait_for_turn=required
+    )
+    if taken:
+        run.scheduler.saved(run.job.name)
+    return taken
+
+
+def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:
+    """Run one stage. StageError if it fails, or leaves one of its secrets on the disk."""
     secrets = revealed(job.secrets, stage.script.secrets)
     began = int(connection.run("date +%s").stdout) - 1 if secrets else 0
-    with context.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
+    with job.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
         seconds = run_stage(
             connection,
             stage.name,
@@ -118,51 +171,43 @@ def run_one(context: Context, job: Job, connection: Connection, stage: Stage) ->
             run_id=job.run.id,
             secrets=revealed(job.secrets).values(),
         )
-        # Before a checkpoint holds it: a later bake, from there, would not look again.
+        # Before a checkpoint can hold it: a bake from that checkpoint would not search again.
         if secrets and (found := find_secrets(connection, secrets, since=began)):
             raise StageError(
                 f"stage {stage.name} has left a secret on the disk",
-                hint="An image would hold it: keep it under /run, or remove the file in the stage.",
+                hint="The image would contain it: keep it under /run, or remove the file in the "
+                "stage",
                 details=found,
             )
     return StageRecord(name=stage.name, digest=stage.digest, seconds=seconds)
 
 
-def _run_shared(
-    context: Context,
-    job: Job,
-    machine: Machine,
-    connection: Connection,
-    stage: Stage,
-    scheduler: Scheduler,
-    watch: Watch,
-) -> StageRecord:
+def _run_shared(run: StageRun, stage: Stage) -> StageRecord:
+    """Run a stage, and reboot the machine if the stage asks for it. Other bakes learn of a failure.
+
+    LostError instead of StageError if the machine is lost: a shutdown kills the stages.
+    """
     try:
-        record = run_one(context, job, connection, stage)
+        record = run_one(run.job, run.connection, stage)
     except StageError as error:
-        watch.refuse_if_lost(error)  # a shutdown kills stages: then it is not theirs
-        scheduler.failed(job.recipe.name, stage, error)
+        run.watch.refuse_if_lost(error)
+        run.scheduler.failed(run.job.name, stage, error)
         raise
     if stage.reboots:
-        seconds = record.seconds + _reboot(context, job, machine, connection)
+        seconds = record.seconds + _reboot(run.job, run.machine, run.connection)
         return record.model_copy(update={"seconds": seconds})
     return record
 
 
-def _reboot(context: Context, job: Job, machine: Machine, connection: Connection) -> float:
-    """The machine is rebooted, and answers again; the seconds that it took."""
+def _reboot(job: Job, machine: Machine, connection: Connection) -> float:
+    """Reboot the machine, wait until it answers again, and return how many seconds that took."""
     began = monotonic()
-    with context.console.step("Reboot") as step, job.timeline.step("reboot", "Reboot"):
+    with job.console.step("Reboot") as step, job.timeline.step("reboot", "Reboot"):
         reboot(
-            context.cloud,
+            job.cloud,
             machine,
             connection,
             on_wait=step.update,
-            timeout_s=context.boot_timeout_s,
+            timeout_s=job.context.boot_timeout_s,
         )
     return monotonic() - began
-
-
-def _is_due(after: tuple[str, ...] | None, unsaved: list[str]) -> bool:
-    """`after` None: after every wave."""
-    return bool(unsaved) if after is None else not set(unsaved).isdisjoint(after)

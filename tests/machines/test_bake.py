@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -134,7 +135,7 @@ def test_a_machine_with_another_host_key_is_refused(
 
 def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe: Recipe) -> None:
     with pytest.raises(ConnectError) as failure:
-        bake.bake(replace(context, ssh_port=2222, boot_timeout_s=4), recipe)
+        bake.bake(replace(context, ssh_port=2222, boot_timeout_s=15), recipe)
     details = "\n".join(failure.value.details)
     assert "Its console said:" in details
     assert "Cloud-init v." in details
@@ -169,25 +170,35 @@ def test_a_full_disk_is_said_with_what_to_change(context: Context, recipe: Recip
 
 
 class InterruptedIn(Console):
-    """Presses Ctrl-C when a step begins, or when it says `word`."""
+    """Sends SIGINT when a step begins, or when it shows `word`.
 
-    def __init__(self, phase: str, word: str = "") -> None:
+    `to_thread` sends it to the thread of the step: the kernel may choose any thread of a process.
+    """
+
+    def __init__(self, phase: str, word: str = "", *, to_thread: bool = False) -> None:
         super().__init__()
         self.phase = phase
         self.word = word
+        self.to_thread = to_thread
+
+    def interrupt(self) -> None:
+        if self.to_thread:
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         with super().step(title) as step:
             if title == self.phase and not self.word:
-                os.kill(os.getpid(), signal.SIGINT)
+                self.interrupt()
             elif title == self.phase:
                 step.verbose = self.listen
             yield step
 
     def listen(self, step: Step, line: str) -> None:
         if self.word in line:
-            os.kill(os.getpid(), signal.SIGINT)
+            self.interrupt()
 
 
 @pytest.fixture
@@ -225,12 +236,20 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console = InterruptedIn(*phase)
-    if phase == ("Removing the builder",):
-        write(context.scripts, "base", "exit 1")  # an image that is finished would rightly stay
     with pytest.raises(Exit) as end, running(console):
         bake.bake(replace(context, console=console), recipe)
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("phase", ["Proof", "Removing the builder"])
+def test_ctrl_c_that_another_thread_receives_leaves_nothing_either(
+    context: Context, recipe: Recipe, phase: str, proved: None
+) -> None:
+    console = InterruptedIn(phase, to_thread=True)
+    with pytest.raises(Exit) as end, running(console):
+        bake.bake(replace(context, console=console), recipe)
+    assert end.value.code == 130
 
 
 def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(

@@ -13,7 +13,6 @@ from bake.aws.checkpoint import (
     checkpoints,
     create_checkpoint,
     delete_checkpoint,
-    prune,
     wait_until_completed,
 )
 from bake.aws.client.caller import caller_cidr
@@ -29,6 +28,7 @@ from bake.aws.temporary_image import temporary_image
 from bake.aws.user_data import user_data
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine.boot import wait_until_reached
+from bake.pipeline.checkpoints import prune
 from bake.ssh import keys
 from bake.ssh.connection import Connection
 

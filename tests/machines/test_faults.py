@@ -231,7 +231,7 @@ def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
     """The permission for the first saves the wait for the machine's end, and no more."""
     end = oven.bake(partial(Faults.deny, call=Call("ec2", operation)))
     assert (str(end), end.unseen) == ("baked", {})
-    assert ("goes later, after the builder" in capsys.readouterr().err) == (operation != "none")
+    assert ("will be removed after the builder" in capsys.readouterr().err) == (operation != "none")
     calls = [call.operation for call in end.faults.calls]  # each when it was made first
     group, machine = calls.index("DeleteSecurityGroup"), calls.index("TerminateInstances")
     assert (group < machine) == (operation == "none")

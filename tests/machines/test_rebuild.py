@@ -19,7 +19,7 @@ from bake.cli.command import raise_for
 from bake.cli.views import github
 from bake.local import control, standin
 from bake.local.machines import os_images
-from bake.pipeline import rebuild as schedule
+from bake.pipeline import rebuild as rebuilding
 from bake.pipeline.bake import Options
 from bake.pipeline.preview import Preview, preview
 from bake.pipeline.rebuild import RecipeReport
@@ -42,14 +42,14 @@ class Plant:
 
     def rebuild(self, *, limit: int | None = LIMIT) -> dict[str, RecipeReport]:
         """Reports by recipe; a new one must be said of each recipe, and of nothing else."""
-        candidates, refused = schedule.look(self.kitchen.orders(*self.names))
-        reports = schedule.rebuild(candidates, refused, Options(machines=3), limit=limit)
+        candidates, refused = rebuilding.find_candidates(self.kitchen.orders(*self.names))
+        reports = rebuilding.rebuild(candidates, refused, Options(machines=3), limit=limit)
         assert sorted(report.recipe for report in reports) == sorted(self.names)
         return {report.recipe: report for report in reports}
 
     def matrix(self, *, limit: int | None = LIMIT) -> list[str]:
-        candidates, refused = schedule.look(self.kitchen.orders(*self.names))
-        document = json.loads(schedule.matrix(candidates, refused, limit=limit))
+        candidates, refused = rebuilding.find_candidates(self.kitchen.orders(*self.names))
+        document = json.loads(github.matrix(rebuilding.groups_to_bake(candidates, refused, limit)))
         return [job["recipes"] for job in document["include"]]
 
     def preview(self, name: str) -> Preview:
@@ -226,7 +226,7 @@ def test_a_plan_names_the_script_or_the_input_that_has_changed_and_changes_nothi
     assert same.job.image
     assert same.job.image.image_id == baked.image.image_id
     assert {reason.state for reason in same.reasons.values()} == {"done"}
-    assert (same.why, same.to_run) == ((), ())
+    assert (same.why, same.digests_to_run) == ((), ())
 
     plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["jq", "htop"]})
     other_input = plant.preview("one")

@@ -20,7 +20,6 @@ from moto.ec2.models import ec2_backends
 from bake.aws.checkpoint import (
     create_checkpoint,
     delete_checkpoint,
-    prune,
     wait_until_completed,
 )
 from bake.aws.client.session import Cloud, enabled_regions
@@ -47,6 +46,7 @@ from bake.aws.temporary_image import temporary_image
 from bake.errors import BakeError, CloudError
 from bake.images.retention import Verdict, judge, kept_by_users, remove
 from bake.local.api.iam_policy import Need, allows, as_list
+from bake.pipeline.checkpoints import prune
 from bake.pipeline.preflight import PreflightResult, preflight
 from tests.support.aws_in_process import ACCOUNT, REGION, public_key
 from tests.support.iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without

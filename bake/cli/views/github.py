@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ from bake.pipeline.rebuild import RecipeReport, Status
 
 # GitHub, "Workflow commands", "Step isolation and limits": "a maximum size of 1MiB" per step.
 MOST_BYTES = 1024 * 1024
+# GitHub, "Actions limits": "a maximum of 256 jobs per workflow run" out of a matrix.
+MOST_JOBS = 256
 
 
 _LONGEST_CELL = 600
@@ -50,6 +53,19 @@ def headline(reports: Sequence[RecipeReport]) -> str:
     words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
     said = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
     return ", ".join(said) or "no recipes"
+
+
+def matrix(groups: Sequence[tuple[str, ...]]) -> str:
+    """Return a matrix for GitHub Actions in one line, with a job for each group of recipes.
+
+    It is `{"include":[]}` without groups. If there are more groups than jobs allowed, they share.
+    """
+    jobs = [
+        [recipe for group in groups[first::MOST_JOBS] for recipe in group]
+        for first in range(min(len(groups), MOST_JOBS))
+    ]
+    include = [{"group": recipes[0], "recipes": " ".join(recipes)} for recipes in jobs]
+    return json.dumps({"include": include}, separators=(",", ":"))
 
 
 def write_summary(text: str, environ: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ def show_plans(console: Console, previews: Sequence[Preview]) -> None:
 
 
 def _show_plan(console: Console, preview: Preview) -> None:
-    plan, ground, forecast = preview.plan, preview.job.ground, preview.forecast
+    plan, ground, forecast = preview.plan, preview.job.preflight, preview.forecast
     console.print(
         "",
         f"Recipe   {plan.recipe.name}",
@@ -73,7 +73,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
 
 def plan_document(preview: Preview) -> dict[str, Any]:
     """For `plan --json`."""
-    plan, ground, forecast = preview.plan, preview.job.ground, preview.forecast
+    plan, ground, forecast = preview.plan, preview.job.preflight, preview.forecast
     image = preview.job.image
     return {
         "recipe": plan.recipe.model_dump(mode="json"),

@@ -22,7 +22,6 @@ from bake.aws.checkpoint import (
     contents_digest,
     create_checkpoint,
     delete_checkpoint,
-    prune,
     wait_until_completed,
 )
 from bake.aws.client.retry import ATTEMPTS
@@ -32,7 +31,7 @@ from bake.aws.machine import Machine
 from bake.aws.tags import new_run, read, read_seconds, write_seconds
 from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, MachineError
-from bake.pipeline.checkpoints import best, usable
+from bake.pipeline.checkpoints import best, prune, usable
 from bake.plan.plan import Plan, Stage
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes

@@ -224,8 +224,8 @@ def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
 ) -> None:
     given_up = [rebuilding.RecipeReport("mxnet-cu101", "not tried", why=("It failed 3 times.",))]
     monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
-    monkeypatch.setattr(rebuilding, "look", lambda requests: ([], []))
-    monkeypatch.setattr(rebuilding, "given_up_of", lambda candidates, limit: given_up)
+    monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
+    monkeypatch.setattr(rebuilding, "reports_given_up", lambda candidates, limit: given_up)
     tasks.namespace["rebuild"](None, json=True, matrix=True)
     assert json.loads(capsys.readouterr().out) == {"include": []}
 
@@ -245,7 +245,7 @@ def test_only_the_console_prints() -> None:
         (["rebuild", "--give-up-after", "x"], "Invalid value for --give-up-after: x"),
         (["bake", "--cudda"], "Unknown option: --cudda"),
         (["bake", "mxnet-cu101", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
-        (["rebuild", "--give-up-after", "0"], "nothing would ever be tried"),
+        (["rebuild", "--give-up-after", "0"], "no recipe would ever be tried"),
         (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),
         (["bake", "--all", "mxnet-cu101"], "--all means all recipes"),
         (["bake", "mxnet-cu100", "mxnet-cu101", "--name", "x"], "--name is for one image"),

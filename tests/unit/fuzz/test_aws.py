@@ -44,6 +44,7 @@ from bake.console.console import Console
 from bake.errors import BakeError
 from bake.images import retention, selection
 from bake.machine import cost, gpus
+from bake.pipeline.checkpoints import prune as prune_checkpoints
 from tests.support.answers import ImaginedCloud
 
 TYPES = ("g4dn.xlarge", "p3.2xlarge")
@@ -161,7 +162,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "register": as_image,
     "checkpoints": checkpoint.checkpoints,
     "create a checkpoint": create_checkpoint,
-    "prune checkpoints": lambda cloud: checkpoint.prune(cloud, "mxnet-cu101", keep=1),
+    "prune checkpoints": lambda cloud: prune_checkpoints(cloud, "mxnet-cu101", keep=1),
     "copying": lambda cloud: snapshot.copying_seconds(cloud, ["snap-1"]),
     "base image": a_base_image,
     "placements": placements,

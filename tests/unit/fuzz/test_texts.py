@@ -289,7 +289,7 @@ def test_a_summary_is_one_table_of_whole_rows(text: str, other: str) -> None:
 @given(groups=st.lists(st.lists(short_texts, min_size=1, max_size=3).map(tuple), max_size=5))
 def test_a_matrix_is_one_line_of_ascii(groups: list[tuple[str, ...]]) -> None:
     """$GITHUB_OUTPUT takes what stands behind a newline for another output."""
-    line = rebuild.matrix(groups)
+    line = github.matrix(groups)
     assert line.isascii()
     assert line.isprintable()
 

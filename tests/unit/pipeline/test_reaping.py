@@ -161,20 +161,21 @@ def test_a_bake_goes_on_where_the_reaping_is_refused(
 ) -> None:
     from types import SimpleNamespace
 
-    context: Any = SimpleNamespace(cloud=aws.cloud, console=Console())
-    job: Any = SimpleNamespace(recipe=SimpleNamespace(name="mxnet-cu101"))
+    job: Any = SimpleNamespace(
+        cloud=aws.cloud, console=Console(), recipe=SimpleNamespace(name="mxnet-cu101")
+    )
     aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
-    reaping.reap_own(context, job, frozenset())
-    assert "still there" in capsys.readouterr().err
+    reaping.reap_own(job, frozenset())
+    assert "was not removed" in capsys.readouterr().err
     run = a_run(aws)
     a_builder(aws, run)
     later(aws, days=2)
     aws.refuse("TerminateInstances", "OperationNotPermitted", times=1)
-    reaping.reap_own(context, job, frozenset())
+    reaping.reap_own(job, frozenset())
     said = capsys.readouterr().err
     assert "left behind: machine i-" in said
     assert aws.cloud.leftovers == []
-    reaping.reap_own(context, job, frozenset())
+    reaping.reap_own(job, frozenset())
     assert "1 machine" in capsys.readouterr().err
-    reaping.reap_own(context, job, frozenset())
+    reaping.reap_own(job, frozenset())
     assert capsys.readouterr().err == ""

@@ -58,7 +58,7 @@ def test_groups_are_a_partition_that_no_stage_crosses(to_run: dict[str, set[int]
 
 
 def test_a_matrix_is_one_line_of_json_that_github_reads() -> None:
-    text = rebuild.matrix([("mxnet-cu101", "mxnet-cu112"), ("pytorch-cu126",)])
+    text = github.matrix([("mxnet-cu101", "mxnet-cu112"), ("pytorch-cu126",)])
     assert "\n" not in text
     assert json.loads(text) == {
         "include": [
@@ -66,12 +66,12 @@ def test_a_matrix_is_one_line_of_json_that_github_reads() -> None:
             {"group": "pytorch-cu126", "recipes": "pytorch-cu126"},
         ]
     }
-    assert rebuild.matrix([]) == '{"include":[]}'
+    assert github.matrix([]) == '{"include":[]}'
 
 
 def test_a_matrix_never_has_more_jobs_than_github_takes() -> None:
     groups = [(f"r{number}",) for number in range(600)]
-    jobs = json.loads(rebuild.matrix(groups))["include"]
+    jobs = json.loads(github.matrix(groups))["include"]
     assert len(jobs) == 256
     assert sorted(" ".join(job["recipes"] for job in jobs).split()) == sorted(n for (n,) in groups)
 
@@ -92,7 +92,7 @@ def test_a_matrix_never_has_more_jobs_than_github_takes() -> None:
 def test_a_recipe_is_given_up_after_so_many_failures_of_the_same(
     count: int, identity: str, limit: int | None, due: bool
 ) -> None:
-    assert rebuild.due(RecipeFailures(count, identity), limit, "now") is due
+    assert rebuild.is_due(RecipeFailures(count, identity), limit, "now") is due
 
 
 # The summary -------------------------------------------------------------------------------------

@@ -97,14 +97,14 @@ class Rehearsal:
         scheduler.started(name, done)
         while True:
             ready = [s for s in stages if s.digest not in done and done >= {*s.needs}]
-            step = scheduler.next_step(name, ready, busy=False)
-            if step.checkpoint:
+            action = scheduler.choose(name, ready, busy=False)
+            if action.kind == "checkpoint":
                 with self._lock:
                     self.checkpoints.add(done)
                 scheduler.saved(name)
                 continue
-            assert len(step.stages) <= 1 or not any(each.reboots for each in step.stages)
-            for each in step.stages:
+            assert len(action.stages) <= 1 or not any(each.reboots for each in action.stages)
+            for each in action.stages:
                 if each.digest in self.breaks:
                     error = StageError(f"{each.name} is broken")
                     scheduler.failed(name, each, error)
@@ -112,7 +112,7 @@ class Rehearsal:
                 with self._lock:
                     self.ran.append((name, each.digest))
                 done |= {each.digest}
-            if not step.stages:
+            if not action.stages:
                 assert done == {s.digest for s in stages}
                 return
 
@@ -194,9 +194,9 @@ def test_a_stage_that_reboots_is_started_alone_and_as_soon_as_none_runs() -> Non
     scheduler = Scheduler(machines=1)
     scheduler.add("a", plan(loud, quiet), frozenset)
     scheduler.wait_for_turn("a")
-    assert scheduler.next_step("a", [quiet, loud], busy=True).stages == (quiet,)
-    assert scheduler.next_step("a", [loud], busy=True).stages == ()
-    assert scheduler.next_step("a", [quiet, loud], busy=False).stages == (loud,)
+    assert scheduler.choose("a", [quiet, loud], busy=True).stages == (quiet,)
+    assert scheduler.choose("a", [loud], busy=True).stages == ()
+    assert scheduler.choose("a", [quiet, loud], busy=False).stages == (loud,)
 
 
 def test_who_waits_is_called_off_at_once() -> None:
@@ -228,7 +228,7 @@ def test_a_bake_that_is_lost_is_followed_by_the_next_one() -> None:
     for name in ("first", "second"):
         scheduler.add(name, line("base", name), frozenset)
     scheduler.wait_for_turn("first")
-    scheduler.next_step("first", [stage("base")], busy=False)
+    scheduler.choose("first", [stage("base")], busy=False)
     waits = threading.Event()
     turn = threading.Thread(
         target=scheduler.wait_for_turn, args=("second",), kwargs={"on_wait": lambda _: waits.set()}

@@ -34,10 +34,9 @@ def test_a_page_that_cannot_be_made_fails_no_bake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "record.json").write_text("cut off")
-    job: Any = SimpleNamespace(folder=tmp_path)
-    context: Any = SimpleNamespace(console=Console())
-    finish.write_report(context, job)
-    assert "No report of this bake: " in (said := capsys.readouterr().err)
+    job: Any = SimpleNamespace(folder=tmp_path, console=Console())
+    finish.write_report(job)
+    assert "The report of this bake could not be written: " in (said := capsys.readouterr().err)
     assert "is no record of a bake" in " ".join(said.split())
 
 

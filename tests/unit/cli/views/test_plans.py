@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
 from tests.support.plans import BASE, changed, plan_of, tags_of
 
+NO_CONTEXT: Any = None  # a view does not use it
 UBUNTU = BaseImage(
     image_id="ami-0dba2cb6798deb6d8",
     name="ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-20230607",
@@ -58,7 +60,9 @@ def show(console: Console, *, usd: float | None = 0.526, reboots: Collection[str
     times = {"cuda": 300.0, "mxnet": 131.0, "seal": 8.0, "Builder": 71.0, "Proof": 45.0}
     prices = dict.fromkeys(ZONES, usd)
     told = Preview(
-        job=Job(new_run("mxnet-cu101"), PreflightResult(UBUNTU, ZONES), plan, "name", Path()),
+        job=Job(
+            NO_CONTEXT, new_run("mxnet-cu101"), PreflightResult(UBUNTU, ZONES), plan, "name", Path()
+        ),
         start="snap-0a1b2c3d4e5f60718",
         reasons=reasons(plan, states, tags_of(before)),
         changes=changes_of_the_image(plan, tags_of(before)),

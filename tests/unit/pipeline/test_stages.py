@@ -1,0 +1,109 @@
+"""What a bake does next, for each state of its stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bake.pipeline.scheduler import Action
+from bake.pipeline.stages import State, next_action
+
+
+def stage(name: str, *needs: str, reboots: bool = False) -> Any:
+    return SimpleNamespace(name=name, needs=needs, reboots=reboots)
+
+
+BASE, DRIVERS, CUDA = stage("base"), stage("drivers", "base", reboots=True), stage("cuda", "base")
+NEW = State(stages=(BASE, DRIVERS, CUDA))
+NAMES = {"base", "drivers", "cuda"}
+
+
+def state(
+    done: str = "", running: str = "", unsaved: str = "", after: str | None = "", **more: Any
+) -> State:
+    """A state of these three stages; the names are separated by blanks."""
+    return replace(
+        NEW,
+        done=frozenset(done.split()),
+        running=frozenset(running.split()),
+        unsaved=frozenset(unsaved.split()),
+        after=None if after is None else tuple(after.split()),
+        **more,
+    )
+
+
+START_NOTHING = Action("start")
+SAVE, MUST_SAVE = Action("checkpoint"), Action("checkpoint", required=True)
+WAIT, STOP = Action("wait"), Action("stop")
+
+
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [
+        # Stages start as soon as what they need is done.
+        (state(), Action("start", (BASE,))),
+        (state(running="base"), START_NOTHING),
+        (state(done="base"), Action("start", (DRIVERS, CUDA))),
+        (state(done="base", running="cuda"), Action("start", (DRIVERS,))),
+        (state(done="base drivers", running="cuda"), START_NOTHING),
+        (state(done="base drivers cuda"), START_NOTHING),
+        # Nothing starts while a stage runs that reboots the machine.
+        (state(done="base", running="drivers"), START_NOTHING),
+        # A recipe without checkpoints never takes one.
+        (state(done="base", unsaved="base", after=""), Action("start", (DRIVERS, CUDA))),
+        # A checkpoint that is due is taken before anything else starts, while no stage runs.
+        (state(done="base", unsaved="base", after="base"), SAVE),
+        (state(done="base", running="cuda", unsaved="base", after="base"), WAIT),
+        (state(done="base", unsaved="base", after=None), SAVE),
+        (state(done="base", running="cuda", unsaved="base", after=None), WAIT),
+        (state(done="base", unsaved="", after=None), Action("start", (DRIVERS, CUDA))),
+        # After other stages than those that the recipe names, none is due.
+        (state(done="base", unsaved="base", after="cuda"), Action("start", (DRIVERS, CUDA))),
+        (state(done="base cuda", unsaved="base cuda", after="cuda"), SAVE),
+        # If EC2 requires a pause, the stages go on.
+        (
+            state(done="base", unsaved="base", after=None, can_save=False),
+            Action("start", (DRIVERS, CUDA)),
+        ),
+        (
+            state(done="base drivers cuda", unsaved="cuda", after=None, can_save=False),
+            START_NOTHING,
+        ),
+        # A machine that is lost starts nothing: what runs may end, is saved, and the bake stops.
+        (state(is_lost=True), STOP),
+        (state(done="base", running="cuda", after=None, is_lost=True), WAIT),
+        (state(done="base", running="cuda", unsaved="base", after=None, is_lost=True), WAIT),
+        (state(done="base", unsaved="base", after=None, is_lost=True), MUST_SAVE),
+        (state(done="base", unsaved="base", after="cuda", is_lost=True), MUST_SAVE),
+        (state(done="base", unsaved="base", after=None, can_save=False, is_lost=True), MUST_SAVE),
+        (state(done="base", unsaved="", after=None, is_lost=True), STOP),
+        (state(done="base", unsaved="base", after="", is_lost=True), STOP),
+    ],
+    ids=str,
+)
+def test_the_next_action_of_each_state(state: State, action: Action) -> None:
+    assert next_action(state) == action
+
+
+def test_each_state_has_an_action_that_can_be_carried_out() -> None:
+    """A bake waits only for what runs, and takes a checkpoint only while nothing runs."""
+    choices = ["", "base", "base cuda", "base drivers", "base drivers cuda"]
+    for done in choices:
+        for running in ["", *(NAMES - {*done.split()})]:
+            for unsaved in ["", *done.split()]:
+                for after in (None, "", "base", "cuda drivers"):
+                    for can_save in (True, False):
+                        for is_lost in (True, False):
+                            each = state(
+                                done, running, unsaved, after, can_save=can_save, is_lost=is_lost
+                            )
+                            action = next_action(each)
+                            if action.kind in ("checkpoint", "stop"):
+                                assert not running, each
+                            if action.kind == "wait":
+                                assert running, each
+                            names = {stage.name for stage in action.stages}
+                            assert not names & {*done.split(), running}, each
