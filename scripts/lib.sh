@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What every stage script may use. It is sourced, never run, and does nothing by itself but set
-# the ground: a place that everybody may read, plain messages, and an apt that never asks.
+# Functions for every stage script. This file is sourced, not run. By itself it only sets a folder that
+# everyone may read, a language without translations, and an apt that asks no questions.
 
 cd /
 umask 022
@@ -15,35 +15,35 @@ fail() {
     exit 1
 }
 
-# over_tls URL: the one answer to "may this be downloaded from?"
-over_tls() { [[ $1 == https://* ]] || fail "$1 is not an https:// address: downloads go over TLS alone"; }
+# over_tls URL: fail unless the download uses TLS.
+over_tls() { [[ $1 == https://* ]] || fail "$1 is not an https:// address: downloads use TLS only"; }
 
-# fetch URL FILE
+# fetch URL FILE: download without a checksum.
 fetch() {
     over_tls "$1"
     curl --proto =https --tlsv1.2 --fail --location --silent --show-error \
         --connect-timeout 30 --retry 5 --retry-connrefused --output "$2" "$1" || fail "$1 cannot be downloaded"
 }
 
-# download URL FILE SHA256: the file appears under its name only when it is the one that was asked for.
+# download URL FILE SHA256: FILE exists only if its checksum is right.
 download() {
     local url=$1 file=$2 expected=$3 actual
     fetch "$url" "$file.part"
     actual=$(sha256sum "$file.part" | cut --delimiter ' ' --fields 1)
     if [[ $actual != "$expected" ]]; then
         rm --force "$file.part"
-        fail "$url has the sha256 $actual, and not $expected: it was changed on its way, or upstream replaced it"
+        fail "$url has the sha256 $actual instead of $expected: it was changed in transit, or replaced by its publisher"
     fi
     mv "$file.part" "$file"
     note files <<<"${url##*/} $expected"
 }
 
-# A container shares its host's kernel: it can hold a driver's libraries, never its module.
+# A container uses its host's kernel: it can contain a driver's libraries, but not its kernel module.
 in_container() {
     [[ -e /run/.containerenv || -e /.dockerenv ]] || tr '\0' '\n' </proc/1/environ | grep '^container=' >/dev/null
 }
 
-# version_of PACKAGE: empty when it is not installed.
+# version_of PACKAGE: print its version, or nothing if it is not installed.
 version_of() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed --quiet 's/^.i  *//p'
@@ -51,43 +51,43 @@ version_of() {
 
 # ---- what was installed, and what is locked ----
 
-# What each stage installs is noted, for the bake's record and a lock made of it, and stays in the image.
+# Each stage notes what it installs, for the bake's record and for a lock. The notes stay in the image.
 # With a lock, LOCKED_APT, LOCKED_CONDA and LOCKED_PIP are never empty: they begin with a comment.
 NOTES=/usr/share/bake
 
-# note KIND: lines `NAME WHAT…` from stdin; of two with one name the last one counts.
+# note KIND: add lines `NAME VALUE…` from stdin to the notes; the last line of a name replaces the others.
 note() {
-    local -r file=$NOTES/installed/${STAGE:?belongs to the Inputs of a stage that installs something}/$1
+    local -r file=$NOTES/installed/${STAGE:?must be in the Inputs of a stage that installs something}/$1
     local lines
     lines=$(cat <(cat "$file" 2>/dev/null) - |
         awk 'NF { line[$1] = $0 } END { for (name in line) print line[name] }' | sort)
     [[ -z $lines ]] || write_file "$file" <<<"$lines"
 }
 
-# no_differences: fails for those that stdin names, one in a line.
+# no_differences: fail if stdin lists any difference from the lock, one per line.
 no_differences() {
     local lines
     lines=$(sort)
     [[ -n $lines ]] || return 0
     printf '%s\n' "$lines" >&2
-    fail "that is not what the lock says. A bake with --no-lock installs what there is now; invoke lock then locks that"
+    fail "this differs from the lock. A bake with --no-lock installs the current versions; invoke lock then locks those"
 }
 
 # ---- apt ----
 
-# Stages run at the same time, and of them one at a time uses apt. Boot-time jobs (apt-daily,
-# unattended-upgrades, cloud-init) hold apt's own locks: it waits for dpkg's by itself from 1.9.11 on
-# (Ubuntu 18.04 has 1.6), and for the lists' in no version.
+# alone_with_apt COMMAND…: run it while no other process uses apt. Stages run at the same time, and
+# boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold apt's own locks. apt waits for dpkg's
+# lock by itself from 1.9.11 on (Ubuntu 18.04 has 1.6), and for the lock of the lists in no version.
 alone_with_apt() {
-    [[ ! -d /run/systemd/system ]] || # else they upgrade what nobody asked for, in the middle of a bake
+    [[ ! -d /run/systemd/system ]] || # otherwise they upgrade packages in the middle of a bake
         systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
     local -r locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
     (
-        flock --timeout 3600 9 || fail "another stage has been using apt for more than an hour"
+        flock --timeout 3600 9 || fail "another stage has used apt for more than an hour"
         timeout 900 python3 -c 'import fcntl, sys
 for path in sys.argv[1:]: fcntl.lockf(open(path, "a"), fcntl.LOCK_EX)' "${locks[@]}" ||
-            fail "apt or dpkg is held by another process for more than 15 minutes"
-        "$@" 9>&- # a service that a package starts must not keep the lock
+            fail "another process has held the lock of apt or dpkg for more than 15 minutes"
+        "$@" 9>&- # a service that a package starts must not inherit the lock
     ) 9>/run/bake-apt.lock
 }
 
@@ -95,10 +95,10 @@ call_apt_get() {
     apt-get --yes --quiet --no-install-recommends \
         --option DPkg::Lock::Timeout=900 --option Acquire::Retries=5 --option APT::Update::Error-Mode=any \
         --option Dpkg::Use-Pty=0 --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold \
-        --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync for each file: stopping the machine flushes all
+        --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync per file: stopping the machine flushes everything
 }
 
-# installed_packages: lines `NAME VERSION`; a foreign architecture belongs to the name.
+# installed_packages: print lines `NAME VERSION`; a foreign architecture is part of the name.
 installed_packages() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${binary:Package} ${Version}\n' |
@@ -109,7 +109,7 @@ configure_and_install() {
     local -r base=$NOTES/base-image/apt # before anything was installed
     [[ -f $base ]] || installed_packages | write_file "$base" || return
     dpkg --configure --pending --force-confdef --force-confold || return
-    if [[ -z ${LOCKED_APT?belongs to the Inputs of a stage that installs packages} ]]; then
+    if [[ -z ${LOCKED_APT?must be in the Inputs of a stage that installs packages} ]]; then
         call_apt_get install "$@" || return
     else
         install_locked_packages "$@" || return
@@ -120,12 +120,13 @@ configure_and_install() {
 
 lines_not_in() { grep --invert-match --line-regexp --fixed-strings --file="$1" || true; }
 
-# install_locked_packages PACKAGE…: the lock's own for this stage (lines `STAGE NAME VERSION`). Those of stages
-# that may run beside it hold for what apt adds by itself. Of what is asked for, what is there stays as it is.
+# install_locked_packages PACKAGE…: install the locked versions of this stage (lines `STAGE NAME VERSION`).
+# The locked versions of stages that may run at the same time apply to the dependencies that apt adds.
+# A requested package that is installed already is not changed.
 install_locked_packages() {
     local -r preferences=/run/bake-lock.pref
     local package manual locked=() more=()
-    packages_not_to_be_had | no_differences || return
+    unavailable_packages | no_differences || return
     awk -v stage="$STAGE" 'NF == 3 && $1 != stage {
         printf "Package: %s\nPin: version %s\nPin-Priority: 1001\n\n", $2, $3 }' <<<"$LOCKED_APT" >"$preferences"
     mapfile -t locked < <(awk -v stage="$STAGE" '$1 == stage { print $2 "=" $3 }' <<<"$LOCKED_APT")
@@ -134,12 +135,12 @@ install_locked_packages() {
     done
     manual=$(apt-mark showmanual)
     call_apt_get --option Dir::Etc::Preferences="$preferences" --allow-downgrades install "${locked[@]}" "${more[@]}" || return
-    # What came along with others may go with them, as without a lock.
+    # Dependencies may be removed together with their packages, as without a lock.
     printf '%s\n' "${locked[@]%%=*}" | lines_not_in <(printf '%s\n' "$manual" "${@%%=*}") |
         xargs --no-run-if-empty apt-mark auto >/dev/null
 }
 
-packages_not_to_be_had() {
+unavailable_packages() {
     local locked
     mapfile -t locked < <(awk -v stage="$STAGE" '$1 == stage { print $2 }' <<<"$LOCKED_APT")
     ((${#locked[@]})) || return 0
@@ -154,25 +155,25 @@ packages_not_to_be_had() {
         kind=locked <(printf '%s\n' "$LOCKED_APT")
 }
 
-# differing_packages BASE: of all that is not as it was in the base image, what is not in the lock as it is.
+# differing_packages BASE: list the packages that changed since the base image and differ from the lock.
 differing_packages() {
     awk -v stage="$STAGE" '
         kind == "base" { base[$1] = $2 }
         kind == "locked" { known[$2]; version[$2, $3]; if ($1 == stage) own[$2] = $3 }
         kind == "now" && $1 in own && own[$1] != $2 { print $1 ": " own[$1] " is locked, and " $2 " is installed" }
         kind == "now" && !($1 in own) && base[$1] != $2 && !(($1, $2) in version) {
-            print $1 ": " $2 " is installed, and " ($1 in known ? "another version" : "nothing of it") " is locked" }
+            print $1 ": " $2 " is installed, and " ($1 in known ? "another version" : "no version") " is locked" }
         kind == "now" { delete own[$1] }
-        END { for (name in own) print name ": " own[name] " is locked, and nothing of it is installed" }
+        END { for (name in own) print name ": " own[name] " is locked, and no version is installed" }
     ' kind=base "$1" kind=locked <(printf '%s\n' "$LOCKED_APT") kind=now <(installed_packages)
 }
 
 apt_get() { alone_with_apt call_apt_get "$@"; }
 
-# apt_install PACKAGE[=VERSION]…: after finishing what an interrupted run may have left half configured.
+# apt_install PACKAGE[=VERSION]…: finish what an interrupted run left half configured, then install.
 apt_install() { alone_with_apt configure_and_install "$@"; }
 
-# write_file PATH: from stdin; a file that is already right keeps its time.
+# write_file PATH: write stdin to it; a file with the same content keeps its time.
 write_file() {
     local text
     text=$(cat)
@@ -181,7 +182,7 @@ write_file() {
     printf '%s\n' "$text" >"$1"
 }
 
-# Debian keeps the driver and its CUDA in non-free, and what they stand on in contrib.
+# Debian has the driver and its CUDA in non-free, and their dependencies in contrib.
 enable_debian_non_free() {
     local file
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
@@ -193,9 +194,9 @@ enable_debian_non_free() {
     apt_get update
 }
 
-# add_nvidia_repository: NVIDIA_MIRROR/NVIDIA_REPOSITORY, trusted for the one key with
-# NVIDIA_KEY_FINGERPRINT, whatever else the downloaded key file holds. The key file is named after the
-# key's last eight digits (3bf863cc.pub since the key of before 2022 was revoked).
+# add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. Only the key with NVIDIA_KEY_FINGERPRINT is
+# trusted, whatever else the key file contains. The file is named after the key's last eight digits
+# (3bf863cc.pub, since the key from before 2022 was revoked).
 add_nvidia_repository() {
     local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
     local -r id=${NVIDIA_KEY_FINGERPRINT: -8}
@@ -205,12 +206,12 @@ add_nvidia_repository() {
     gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$url/${id,,}.pub is not a key"
     gpg --homedir "$work" --batch --quiet --export "$NVIDIA_KEY_FINGERPRINT" >"$work/ring" 2>/dev/null
     [[ -s $work/ring ]] ||
-        fail "$url/${id,,}.pub holds $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
+        fail "$url/${id,,}.pub contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
             awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $NVIDIA_KEY_FINGERPRINT"
     install --mode 0644 "$work/ring" "$ring"
     rm --recursive --force "$work"
     write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
-    # What NVIDIA's own pin file says: its builds before the distribution's older ones.
+    # As NVIDIA's own pin file has it: its builds take precedence over the distribution's older ones.
     write_file /etc/apt/preferences.d/bake-nvidia <<'EOT'
 Package: *
 Pin: release l=NVIDIA CUDA
@@ -221,8 +222,8 @@ EOT
 
 # ---- shells ----
 
-# set_environment NAME VALUE: for `ssh host command` and for services started by PAM (pam_env reads
-# this file at every login, of whatever kind, and expands nothing in it).
+# set_environment NAME VALUE: set it for `ssh host command` and for services that PAM starts. pam_env
+# reads this file at every login and expands nothing in it.
 set_environment() {
     touch /etc/environment
     ! grep --quiet --line-regexp --fixed-strings "$1=\"$2\"" /etc/environment || return 0
@@ -230,8 +231,8 @@ set_environment() {
     printf '%s="%s"\n' "$1" "$2" >>/etc/environment
 }
 
-# prepend_path DIRECTORY: for every kind of shell. Login shells set PATH anew in /etc/profile, so they
-# are told again in /etc/profile.d.
+# prepend_path DIRECTORY: put it first in PATH for every kind of shell. Login shells set PATH again in
+# /etc/profile, so it is also added in /etc/profile.d.
 prepend_path() {
     local path
     path=$(sed --quiet 's/^PATH="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/environment 2>/dev/null | tail --lines 1)
@@ -250,7 +251,7 @@ as_login_user() {
     runuser --user "$LOGIN_USER" -- env HOME="$(home_of_login_user)" USER="$LOGIN_USER" "$@"
 }
 
-# in_bashrc LINE: in the login user's interactive shells, once.
+# in_bashrc LINE: add it once to the login user's .bashrc, for interactive shells.
 in_bashrc() {
     local file
     file="$(home_of_login_user)/.bashrc"
@@ -258,8 +259,8 @@ in_bashrc() {
     grep --quiet --line-regexp --fixed-strings "$1" "$file" || printf '%s\n' "$1" >>"$file"
 }
 
-# call_pip ARGUMENT…: the environment's, as its owner. The machine's own pip settings (a company's
-# certificate, say) stay in force.
+# call_pip ARGUMENT…: run the environment's pip as its owner. The machine's own pip settings (such as a
+# company's certificate) stay in force.
 call_pip() {
     over_tls "$PYPI_MIRROR"
     as_login_user env "${pip_settings[@]}" "$ENVIRONMENT_PREFIX/bin/python" -m pip \
@@ -267,14 +268,15 @@ call_pip() {
 }
 pip_settings=(PIP_PROGRESS_BAR=off)
 
-# pip_install ARGUMENT…: or else the lock's, in which what is asked for has to be. Bytecode is left to the first
-# import: compiling what mostly nobody imports takes a third of the time, and a fifth of the image.
+# pip_install ARGUMENT…: install the requested wheels; with a lock, the locked ones, which must satisfy the
+# request. Bytecode is compiled at the first import: compiling everything takes a third of the time and a
+# fifth of the image, and most modules are never imported.
 pip_install() {
-    if [[ -z ${LOCKED_PIP?belongs to the Inputs of a stage that installs wheels} ]]; then
+    if [[ -z ${LOCKED_PIP?must be in the Inputs of a stage that installs wheels} ]]; then
         install_wheels "$@"
     else
         install_locked_wheels
-        call_pip install --no-index --no-deps "$@" || fail "the lock does not hold what the recipe asks for"
+        call_pip install --no-index --no-deps "$@" || fail "the lock does not contain what the recipe requests"
     fi
 }
 
@@ -286,7 +288,8 @@ install_wheels() {
     rm "$report"
 }
 
-# read_report: lines `NAME VERSION SHA256 FILE` from pip's report of an installation. [pip, "Installation Report"]
+# read_report: print lines `NAME VERSION SHA256 FILE` from pip's installation report on stdin.
+# Source: pip documentation, "Installation Report".
 read_report() {
     local -r program='
 import json, re, sys, urllib.parse
@@ -299,7 +302,7 @@ for item in json.load(sys.stdin)["install"]:
     python3 -c "$program"
 }
 
-# upgrade_pip: old ones cannot tell what they install, themselves among it: so the wheel is fetched first.
+# upgrade_pip: an old pip cannot report what it installs, so its new wheel is downloaded first.
 upgrade_pip() {
     local folder wheels
     if [[ -n $LOCKED_PIP ]]; then
@@ -314,9 +317,9 @@ upgrade_pip() {
     rm --recursive --force "$folder"
 }
 
-# install_locked_wheels: LOCKED_PIP, which is a file of requirements with hashes. pip comes first: it may be an
-# old one, and cannot well replace itself beside others. The environment's constraints have no hashes; what
-# they ask for, the lock has.
+# install_locked_wheels: install LOCKED_PIP, a requirements file with hashes. pip comes first: an old pip
+# should not replace itself together with other packages. The environment's constraints are ignored, since
+# they have no hashes; the lock contains what they require.
 install_locked_wheels() {
     local -r options=(--index-url "$PYPI_MIRROR" ${PYTORCH_MIRROR:+--extra-index-url "$PYTORCH_MIRROR"}
         --require-hashes --no-deps --only-binary :all:)
@@ -327,8 +330,8 @@ install_locked_wheels() {
         grep "$part" <<<"$LOCKED_PIP" >"$list" || continue
         [[ $part == '^pip==' ]] && more=() || more=(--report "$report")
         call_pip install --no-compile --no-warn-script-location "${more[@]}" "${options[@]}" --requirement "$list" || {
-            wheels_not_to_be_had "${options[@]}" <<<"$LOCKED_PIP" | no_differences
-            fail "pip cannot install what the lock says"
+            unavailable_wheels "${options[@]}" <<<"$LOCKED_PIP" | no_differences
+            fail "pip cannot install what is locked"
         }
     done
     sed --quiet --regexp-extended 's/^pip==(\S+) --hash=sha256:(\S+) # (\S+)$/pip \1 \2 \3/p' <<<"$LOCKED_PIP" | note pip
@@ -336,8 +339,8 @@ install_locked_wheels() {
     rm "$list" "$report"
 }
 
-# wheels_not_to_be_had PIP_OPTION…: pip itself stops at the first one, so each is asked for by itself.
-wheels_not_to_be_had() {
+# unavailable_wheels PIP_OPTION…: pip stops at the first missing wheel, so each one is requested separately.
+unavailable_wheels() {
     local -r program='
 import concurrent.futures, re, subprocess, sys, tempfile
 def difference(line):
@@ -360,9 +363,9 @@ print(*filter(None, concurrent.futures.ThreadPoolExecutor(8).map(difference, lin
     as_login_user env "${pip_settings[@]}" "$ENVIRONMENT_PREFIX/bin/python" -c "$program" "$@"
 }
 
-# install_framework PIP_OPTION…: FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
-# whatever is installed into the environment later, by a stage or by a person: else the first
-# `pip install pandas` brings a numpy that MXNet 1.x cannot import with (1.24 took np.bool away).
+# install_framework PIP_OPTION…: install FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
+# later installations into the environment, by a stage or by a user. Otherwise the first
+# `pip install pandas` would bring a numpy with which MXNet 1.x cannot be imported (1.24 removed np.bool).
 install_framework() {
     local -r requirements=$ENVIRONMENT_PREFIX/constraints.txt
     upgrade_pip
@@ -372,15 +375,15 @@ install_framework() {
     chown "$LOGIN_USER:" "$requirements" "$ENVIRONMENT_PREFIX/pip.conf"
 }
 
-# check_framework NAME: that this wheel, of whatever CUDA, is FRAMEWORK_VERSION, that everything it needs from
-# Python is there, and that numpy imports. Its own import needs CUDA and a driver: it is proved later.
+# check_framework NAME: fail unless this wheel (for any CUDA) has FRAMEWORK_VERSION, its Python dependencies
+# are installed, and numpy can be imported. Importing the framework needs CUDA and a driver: the proof does it.
 check_framework() {
     local -r python=$ENVIRONMENT_PREFIX/bin/python
     local found numpy
     found=$(as_login_user "$python" -m pip list --disable-pip-version-check --format freeze |
         grep --extended-regexp "^$1([-_]cu[0-9]+)?==$FRAMEWORK_VERSION([+].*)?$") ||
-        fail "$ENVIRONMENT_PREFIX holds no $1 $FRAMEWORK_VERSION"
-    as_login_user "$python" -m pip check || fail "the environment's packages do not fit together"
+        fail "$1 $FRAMEWORK_VERSION is not installed in $ENVIRONMENT_PREFIX"
+    as_login_user "$python" -m pip check || fail "the environment's packages are not compatible with each other"
     numpy=$(as_login_user "$python" -c 'import numpy; print(numpy.__version__)')
     say "${found//$'\n'/, } in $ENVIRONMENT_PREFIX, numpy $numpy"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What the local cloud and the tests need from the system: installed by apt where that may be done,
-# named where it may not.
+# Install the system packages that the local cloud and the tests need, with apt. If that is not possible,
+# list the missing ones.
 # Usage: system-packages.sh rehearsal|test
 set -o errexit -o nounset -o pipefail
 
-# command:package of Debian
+# command:Debian package
 needed=(
     python3:python3 ssh:openssh-client mmdebstrap:mmdebstrap gpg:gnupg dpkg-deb:dpkg
     apt-ftparchive:apt-utils curl:curl rsync:rsync
@@ -24,7 +24,7 @@ missing=()
 for pair in "${needed[@]}"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
-# A python3 without ensurepip cannot make a virtual environment (Debian splits it off).
+# Without ensurepip, which Debian packages separately, python3 cannot make a virtual environment.
 "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 
 if ((${#missing[@]} == 0)); then
@@ -37,14 +37,14 @@ if ((EUID != 0)); then
 fi
 cannot() {
     printf '%s\n' "Missing on this computer: ${missing[*]}" \
-        "They cannot be installed from here: $1." \
+        "They cannot be installed automatically: $1." \
         "On Debian or Ubuntu:  apt-get install --no-install-recommends ${missing[*]}" \
         "Elsewhere: install Podman (or Docker), mmdebstrap and Python 3.11 or newer, then run make again." >&2
     exit 1
 }
-command -v apt-get >/dev/null || cannot "there is no apt-get"
+command -v apt-get >/dev/null || cannot "apt-get not found"
 if ((EUID != 0)); then
-    command -v sudo >/dev/null || cannot "you are not root and there is no sudo"
+    command -v sudo >/dev/null || cannot "you are not root, and sudo was not found"
     sudo -n true 2>/dev/null || [[ -t 0 ]] || cannot "sudo would ask for a password"
 fi
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The operating system, refreshed, and what everything above it is built with.
+# The operating system, upgraded lists of packages, and the tools that later stages need.
 # Needs:
 # Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
@@ -7,23 +7,23 @@ set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 
 case $OS_ID in
-    ubuntu-18.04) codename=bionic fortran=libgfortran3 ;; # what the MXNet wheels of its time are linked with
+    ubuntu-18.04) codename=bionic fortran=libgfortran3 ;; # MXNet's wheels of that time are linked with it
     ubuntu-20.04) codename=focal fortran=libgfortran5 ;;
     ubuntu-22.04) codename=jammy fortran=libgfortran5 ;;
     ubuntu-24.04) codename=noble fortran=libgfortran5 ;;
     debian-12) codename=bookworm fortran=libgfortran5 ;;
-    *) fail "this stage does not know $OS_ID" ;;
+    *) fail "unknown operating system $OS_ID: this stage supports Ubuntu 18.04 to 24.04 and Debian 12" ;;
 esac
 
-# cloud-init may still be writing apt's sources when the first command arrives.
+# When the first command arrives, cloud-init may still be writing apt's sources.
 if [[ -d /run/cloud-init ]] && command -v cloud-init >/dev/null; then
     cloud_init=$(timeout 600 cloud-init status --wait) || [[ $? != 124 ]] || fail "cloud-init has not finished in 10 minutes"
     say "cloud-init: ${cloud_init##*status: }"
 fi
 
-# A mirror of the recipe's replaces every source of the image. The archives' own hosts stand for "the
-# image's sources as they are": those name a mirror near the machine. The lists are
-# signed by the archive, whoever hands them over.
+# A mirror in the recipe replaces all sources of the image. The archives' own hosts mean that the image's
+# sources stay as they are, because those name a mirror near the machine. The archive signs the lists, so
+# any server may deliver them.
 use_mirror() {
     local components suites keyring=/usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
     case $OS_ID in
@@ -47,7 +47,7 @@ EOT
     mkdir --parents /etc/apt/before-bake
     find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'bake-*' \
         -exec mv --target-directory=/etc/apt/before-bake {} + 2>/dev/null || true
-    # Else cloud-init writes the cloud's own mirrors again when the image boots for the first time.
+    # Otherwise cloud-init writes the cloud's own mirrors again at the first boot of the image.
     [[ ! -d /etc/cloud/cloud.cfg.d ]] ||
         write_file /etc/cloud/cloud.cfg.d/90-bake-apt.cfg <<<'apt: {preserve_sources_list: true}'
 }
@@ -66,5 +66,5 @@ for package in "${packages[@]}"; do
     [[ -n $(version_of "$package") ]] || fail "$package is not installed"
 done
 unfinished=$(dpkg --audit)
-[[ -z $unfinished ]] || fail "dpkg is left with $unfinished"
-say "$codename, refreshed: ${packages[*]} ${more[*]}"
+[[ -z $unfinished ]] || fail "dpkg has unfinished packages: $unfinished"
+say "$codename: installed ${packages[*]} ${more[*]}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Miniconda or Miniforge in /opt/conda, and the environment, ready for every kind of shell.
+# Miniconda or Miniforge in /opt/conda, and the environment, set up for every kind of shell.
 # Needs:  base
 # Inputs: LOGIN_USER CONDA_INSTALLER CONDA_INSTALLER_SHA256 CONDA_INSTALLER_MIRROR CONDA_CHANNEL
 #         PYTHON_VERSION ENVIRONMENT ENVIRONMENT_PREFIX CONDA_PACKAGES STAGE LOCKED_CONDA
@@ -9,16 +9,16 @@ source "${BAKE_LIB:?}"
 
 root=/opt/conda
 conda() { as_login_user env CONDA_PLUGINS_AUTO_ACCEPT_TOS="$accept" "$root/bin/conda" "$@"; }
-# Anaconda's terms are accepted for those alone whose recipe takes packages from Anaconda.
+# Anaconda's terms are accepted only if the recipe takes packages from Anaconda.
 [[ $CONDA_CHANNEL == *repo.anaconda.com* || $CONDA_CHANNEL == defaults ]] && accept=yes || accept=no
 
-# The stamp comes last: without it, an installation was broken off, and --force (-f) goes over it.
+# The stamp is written last: without it, an installation was interrupted, and is repeated over itself (-f).
 if [[ $(cat "$root/.bake-installer" 2>/dev/null) != "$CONDA_INSTALLER_SHA256" ]]; then
     work=$(mktemp --directory)
     chmod 0755 "$work"
     download "$CONDA_INSTALLER_MIRROR/$CONDA_INSTALLER" "$work/installer.sh" "$CONDA_INSTALLER_SHA256"
     install --directory --owner "$LOGIN_USER" --group "$LOGIN_USER" "$root"
-    as_login_user bash "$work/installer.sh" -b -f -p "$root" # batch, force, prefix: it knows no long options
+    as_login_user bash "$work/installer.sh" -b -f -p "$root" # batch, force, prefix: the installer has no long options
     rm --recursive --force "$work"
     printf '%s\n' "$CONDA_INSTALLER_SHA256" >"$root/.bake-installer"
 fi
@@ -27,7 +27,7 @@ if [[ $accept == yes ]] && conda tos --help >/dev/null 2>&1; then
     conda tos accept --override-channels --channel "$CONDA_CHANNEL"
 fi
 
-# environment_packages: lines `PATH SHA256`, the path as it is in the channel.
+# environment_packages: print lines `PATH SHA256`, with the path in the channel.
 environment_packages() {
     local -r program='
 import json, pathlib, sys
@@ -37,20 +37,20 @@ for record in sorted(pathlib.Path(sys.argv[1], "conda-meta").glob("*.json")):
     python3 -c "$program" "$ENVIRONMENT_PREFIX" "$CONDA_CHANNEL"
 }
 
-# create_locked: from lines `PATH SHA256`. conda takes such a list without looking for anything else, and checks
-# it (by sha256 from 24.9.0 on, which is older than every installer that we know).
+# create_locked LINES: create the environment from lines `PATH SHA256`. conda installs exactly such a list
+# and checks it (with sha256 from 24.9.0 on; every installer in the catalog is newer).
 create_locked() {
     local list
     list=$(as_login_user mktemp)
     awk -v channel="$CONDA_CHANNEL" 'BEGIN { print "@EXPLICIT" } { print channel "/" $1 "#" $2 }' <<<"$1" >"$list"
     conda create --yes --quiet --prefix "$ENVIRONMENT_PREFIX" --file "$list" || {
-        not_in_the_channel "$list" <<<"$1" | no_differences
-        fail "conda cannot install what the lock says"
+        missing_in_channel "$list" <<<"$1" | no_differences
+        fail "conda cannot install what is locked"
     }
     rm "$list"
 }
 
-not_in_the_channel() {
+missing_in_channel() {
     local path sha256 found
     while read -r path sha256; do
         found=$( (fetch "$CONDA_CHANNEL/$path" "$1") 2>&1 && sha256sum "$1" | cut --delimiter ' ' --fields 1) || true
@@ -79,12 +79,12 @@ fi
 
 conda config --system --add channels "$CONDA_CHANNEL" 2>/dev/null
 conda config --system --set auto_activate_base false
-conda init --quiet bash >/dev/null # conda in interactive shells, login shells among them
+conda init --quiet bash >/dev/null # conda in interactive shells, login shells included
 in_bashrc "conda activate $ENVIRONMENT"
-prepend_path "$root/condabin" # conda, and no second python, for `ssh host conda run -n … python …`
+prepend_path "$root/condabin" # conda, without its python, for `ssh host conda run -n … python …`
 
 conda env list | grep "$ENVIRONMENT_PREFIX" >/dev/null || fail "conda does not know the environment $ENVIRONMENT_PREFIX"
 python=$(conda list --prefix "$ENVIRONMENT_PREFIX" '^python$' | awk '$1 == "python" { print $2, $3 }')
-[[ $python == "$PYTHON_VERSION"[.\ ]* ]] || fail "the environment's python is $python, and not $PYTHON_VERSION"
+[[ $python == "$PYTHON_VERSION"[.\ ]* ]] || fail "the environment's Python is $python instead of $PYTHON_VERSION"
 conda run --prefix "$ENVIRONMENT_PREFIX" python -m pip --version
 say "$(conda --version) in $root; $ENVIRONMENT: python $python"

@@ -13,11 +13,11 @@ read -ra pins <<<"$CUDA_PINS"
 case $CUDA_SOURCE in
     nvidia) add_nvidia_repository ;;
     os) enable_debian_non_free ;;
-    *) fail "CUDA_SOURCE is '$CUDA_SOURCE': os or nvidia" ;;
+    *) fail "invalid CUDA_SOURCE '$CUDA_SOURCE': it must be os or nvidia" ;;
 esac
 
-# The network repository offers the cuBLAS of CUDA 10.2 to CUDA 10.1: it has no version in its name, and
-# apt takes the newer. Said to apt for good, held as well, and checked below.
+# NVIDIA's repository offers the cuBLAS of CUDA 10.2 to CUDA 10.1: its name contains no version, and apt
+# takes the newer one. So it is pinned permanently, held, and checked below.
 for pin in "${pins[@]}"; do
     printf 'Package: %s\nPin: version %s\nPin-Priority: 1001\n\n' "${pin%%=*}" "${pin#*=}"
 done | write_file /etc/apt/preferences.d/bake-cuda
@@ -27,19 +27,19 @@ apt_install "${packages[@]}" "${pins[@]}"
 
 for pin in "${pins[@]}"; do
     version=$(version_of "${pin%%=*}")
-    [[ $version == "${pin#*=}" ]] || fail "${pin%%=*} is $version, and not ${pin#*=}"
+    [[ $version == "${pin#*=}" ]] || fail "${pin%%=*} is $version instead of ${pin#*=}"
 done
 
 if [[ $CUDA_SOURCE == nvidia ]]; then
     home=/usr/local/cuda-$CUDA_VERSION
-    [[ -d $home ]] || fail "the packages ${packages[*]} made no $home"
+    [[ -d $home ]] || fail "the packages ${packages[*]} have not created $home"
     for other in /usr/local/cuda-*; do
         [[ $(readlink --canonicalize "$other") == "$home" || ! -d $other/lib64 && ! -d $other/targets ]] ||
-            fail "$other came along with $home: libraries of another release would be mixed with it. Pin its packages in CUDA_PINS."
+            fail "$other was installed together with $home: libraries of two releases would be mixed. Pin its packages in CUDA_PINS."
     done
     [[ $(readlink --canonicalize /usr/local/cuda) == "$home" ]] || ln --symbolic --force --no-target-directory "$home" /usr/local/cuda
 
-    # Three ways, since each kind of shell and service reads another one.
+    # Three settings, because each kind of shell and service reads another one.
     prepend_path /usr/local/cuda/bin
     set_environment LD_LIBRARY_PATH /usr/local/cuda/lib64
     # shellcheck disable=SC2016 # expanded at login
@@ -49,7 +49,7 @@ if [[ $CUDA_SOURCE == nvidia ]]; then
     PATH=/usr/local/cuda/bin:$PATH
 fi
 
-command -v nvcc >/dev/null || fail "the packages ${packages[*]} hold no nvcc"
+command -v nvcc >/dev/null || fail "the packages ${packages[*]} do not contain nvcc"
 release=$(nvcc --version | sed --quiet 's/.*release \([0-9.]*\),.*/\1/p')
-[[ $release == "$CUDA_VERSION" ]] || fail "nvcc is of release $release, and not $CUDA_VERSION"
+[[ $release == "$CUDA_VERSION" ]] || fail "nvcc is of release $release instead of $CUDA_VERSION"
 say "CUDA $release: $(command -v nvcc)"

@@ -16,7 +16,7 @@ write_file "$requirements" <<<"$D2L_REQUIREMENTS"$'\n'"$PIP_PACKAGES"
 pip_install --prefer-binary --requirement "$requirements"
 as_login_user "$python" -m ipykernel install --prefix "$ENVIRONMENT_PREFIX" --name "$name" --display-name "$name ($FRAMEWORK)"
 
-# The books for Colab begin with a cell that installs another build of the framework: it is emptied.
+# The notebooks for Colab begin with a cell that installs another build of the framework. Empty it.
 keep_framework() {
     as_login_user "$python" - "$1" <<'EOT'
 import json, pathlib, sys
@@ -30,18 +30,18 @@ for path in pathlib.Path(sys.argv[1]).rglob("*.ipynb"):
 EOT
 }
 
-# What is there is a user's to change: it is laid down once.
+# A user may change the notebooks: an existing folder is left alone.
 work=$(as_login_user mktemp --directory)
 trap 'rm --recursive --force "$work"' EXIT
 if [[ -z $NOTEBOOKS_URL ]]; then
-    say "no notebooks are wanted"
+    say "no notebooks requested"
 elif [[ -d $notebooks ]]; then
-    say "$notebooks is there already"
+    say "$notebooks exists already"
 elif [[ -n $NOTEBOOKS_COMMIT ]]; then
     over_tls "$NOTEBOOKS_URL"
     as_login_user git init --quiet "$work/notebooks"
     as_login_user git -C "$work/notebooks" fetch --quiet --depth 1 "$NOTEBOOKS_URL" "$NOTEBOOKS_COMMIT" ||
-        fail "the notebooks cannot be fetched from $NOTEBOOKS_URL: [d2l] notebooks = false leaves them out"
+        fail "the notebooks cannot be fetched from $NOTEBOOKS_URL: write notebooks = false in [d2l] to leave them out"
     as_login_user git -C "$work/notebooks" -c advice.detachedHead=false checkout --quiet "$NOTEBOOKS_COMMIT"
     note files <<<"${NOTEBOOKS_URL##*/} $NOTEBOOKS_COMMIT"
 else
@@ -53,7 +53,7 @@ if [[ -d $work/notebooks ]]; then
     as_login_user mv --no-target-directory "$work/notebooks" "$notebooks"
 fi
 
-as_login_user "$python" -m pip check || fail "the environment's packages do not fit together"
+as_login_user "$python" -m pip check || fail "the environment's packages are not compatible with each other"
 as_login_user "$python" -m jupyter kernelspec list | grep "^ *$name " >/dev/null || fail "Jupyter does not list the kernel $name"
 as_login_user "$python" -m jupyter --version | sed --quiet '/^\(notebook\|jupyterlab\|ipykernel\)/ p'
 [[ -z $NOTEBOOKS_URL ]] || say "notebooks in $notebooks: $(find "$notebooks" -name '*.ipynb' | wc --lines)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# NVIDIA's driver, of one branch: its tools and libraries, and on a machine with a kernel of its own
-# the kernel module. Held, so that nothing but the next bake changes it.
+# NVIDIA's driver of one branch: its tools and libraries and, on a machine with its own kernel, the kernel
+# module. The packages are held, so that only the next bake changes them.
 # Needs:  base
 # Inputs: OS_ID DRIVER_BRANCH DRIVER_SOURCE DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES
 #         FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
@@ -16,28 +16,28 @@ read -ra fabric_packages <<<"$FABRIC_MANAGER_PACKAGES"
 case $DRIVER_SOURCE in
     nvidia) add_nvidia_repository ;;
     os) [[ $OS_ID != debian-* ]] || enable_debian_non_free ;;
-    *) fail "DRIVER_SOURCE is '$DRIVER_SOURCE': os or nvidia" ;;
+    *) fail "invalid DRIVER_SOURCE '$DRIVER_SOURCE': it must be os or nvidia" ;;
 esac
 
 if in_container; then
-    say "This machine is a container: its kernel is its host's. The tools and libraries go in, no kernel module."
+    say "This machine is a container and uses its host's kernel: tools and libraries are installed, no kernel module."
     kernel_packages=() fabric_packages=() # Fabric Manager is a service that talks to the module
 else
     kernel=$(uname --kernel-release)
-    kernel_packages+=("linux-headers-$kernel") # the headers' metapackage may be for a newer kernel than runs
-    # nouveau would take the GPU before the module does.
+    kernel_packages+=("linux-headers-$kernel") # the metapackage of the headers may be for a newer kernel than the running one
+    # nouveau would take the GPU before NVIDIA's module does.
     write_file /etc/modprobe.d/bake-nouveau.conf <<<$'blacklist nouveau\noptions nouveau modeset=0'
 fi
 
 apt_install "${packages[@]}" "${kernel_packages[@]}" "${fabric_packages[@]}"
 
-tool=$(readlink --canonicalize "$(command -v nvidia-smi)") || fail "the packages ${packages[*]} hold no nvidia-smi"
+tool=$(readlink --canonicalize "$(command -v nvidia-smi)") || fail "the packages ${packages[*]} do not contain nvidia-smi"
 owner=$(dpkg-query --search "$tool" | cut --delimiter : --fields 1)
 # 1:470.256.02-0ubuntu0.18.04.1 → 470.256.02
 version=$(version_of "$owner" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
-[[ $version == "$DRIVER_BRANCH".* ]] || fail "nvidia-smi ($owner) is of driver $version, and not of branch $DRIVER_BRANCH"
+[[ $version == "$DRIVER_BRANCH".* ]] || fail "nvidia-smi ($owner) is of driver $version instead of branch $DRIVER_BRANCH"
 
-# One driver version everywhere: the library refuses a module of another one.
+# One driver version everywhere: the library refuses a module of another version.
 for package in "${packages[@]}" "${fabric_packages[@]}"; do
     other=$(version_of "$package" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
     [[ $other != [0-9]*.[0-9]* || $other == "$version" ]] || fail "$package is $other, but nvidia-smi is $version"
@@ -53,12 +53,12 @@ if ((${#kernel_packages[@]})); then
     ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe nvidia
     if ((${#fabric_packages[@]})); then
         systemctl enable nvidia-fabricmanager
-        # It ends where there is no NVSwitch. Whether it is missed, the proof on the GPU tells (error 802).
-        systemctl start nvidia-fabricmanager || say "Fabric Manager does not start here: is there no NVSwitch?"
+        # It ends if the machine has no NVSwitch. If it is needed, the proof on the GPU fails (error 802).
+        systemctl start nvidia-fabricmanager || say "Fabric Manager did not start: this machine probably has no NVSwitch"
     fi
 fi
 
-# Everything of that version, dependencies too. Modules that were built for one kernel hold that kernel.
+# Hold all packages of that version, dependencies too. Prebuilt modules are for one kernel: hold it as well.
 # shellcheck disable=SC2016 # dpkg's own placeholders
 mapfile -t held < <(dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' |
     awk -v version="$version" '$3 ~ /^.i/ && index($2, version) { print $1 }')

@@ -179,8 +179,8 @@ def test_apt_installs_what_is_locked_or_names_all_that_differs(
     changing.packages(one="1 deep+more", deep="1", two="1", more="1", three="1")
     done = install_packages(with_base, "one two three", **held)
     assert done.returncode == 1
-    assert "more: 1 is installed, and nothing of it is locked\n" in done.stderr
-    assert "three: 1 is installed, and nothing of it is locked\n" in done.stderr
+    assert "more: 1 is installed, and no version is locked\n" in done.stderr
+    assert "three: 1 is installed, and no version is locked\n" in done.stderr
 
 
 def test_what_a_stage_beside_adds_is_held_to_the_lock_too(
@@ -305,7 +305,7 @@ def test_conda_and_its_installer_are_what_is_locked(
         machine.read("rm -rf /opt/conda")
         done = machine.stage("conda", **held)
         assert done.returncode == 1
-        assert f"and not {found['conda'].files[installer]}" in done.stderr
+        assert f"instead of {found['conda'].files[installer]}" in done.stderr
     finally:
         file.write_bytes(whole)
 

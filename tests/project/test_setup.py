@@ -31,7 +31,7 @@ def program(path: Path, name: str, body: str = "exit 0") -> None:
 def test_what_is_missing_and_cannot_be_installed_is_named_with_the_command(tmp_path: Path) -> None:
     said = run(tmp_path)
     assert said.returncode == 1
-    assert "there is no apt-get" in said.stderr
+    assert "apt-get not found" in said.stderr
     assert "apt-get install --no-install-recommends" in said.stderr
     for package in ("podman", "slirp4netns", "mmdebstrap", "openssh-client"):
         assert package in said.stderr
