@@ -1,4 +1,4 @@
-"""Where things of ours are kept on this computer."""
+"""Folders and files on this computer: state, cache, records; complete writes; packaged programs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from platformdirs.unix import Unix
+
 
 def home() -> Path:
-    """State: keys, the local cloud. `BAKE_HOME`, else where XDG puts state."""
-    return _folder("BAKE_HOME", "XDG_STATE_HOME", ".local/state")
+    """Return the folder of state: keys, the local cloud. `BAKE_HOME`, else XDG's state folder."""
+    return Path(os.environ.get("BAKE_HOME") or _folders().user_state_dir)
 
 
 def cache() -> Path:
-    """What can be made again: root file systems, downloaded wheels. `BAKE_CACHE`, else XDG's."""
-    return _folder("BAKE_CACHE", "XDG_CACHE_HOME", ".cache")
+    """Return the folder of what can be downloaded or made again: root file systems, wheels.
+
+    `BAKE_CACHE`, else XDG's cache folder.
+    """
+    return Path(os.environ.get("BAKE_CACHE") or _folders().user_cache_dir)
+
+
+def _folders() -> Unix:
+    """Return the folders of the Linux and macOS command line: `~/.local/state/bake` and others."""
+    return Unix("bake", appauthor=False)
 
 
 def builds() -> Path:
-    """Records and logs, a folder for each run. `BAKE_BUILDS`, else `builds` where one stands."""
+    """Return the folder of records and logs: `BAKE_BUILDS`, else `builds` in the current folder."""
     return Path(os.environ.get("BAKE_BUILDS") or "builds")
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o600) -> None:
+def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Write a file in UTF-8, completely or not at all: a reader gets the old text or the new one.
 
     `mode` is the new file's, less the process's umask; by default only its owner may read it.
@@ -43,18 +53,15 @@ def write_whole(path: Path, text: str, *, mode: int = 0o600) -> None:
 
 
 def on_machine(package: str) -> Traversable:
-    """The folder of programs that `package` runs on a machine: data beside the package's code."""
+    """Return the folder of programs that `package` runs on a machine; they are package data."""
     return resources.files(package) / "on_machine"
 
 
-def _folder(ours: str, xdg: str, default: str) -> Path:
-    if os.environ.get(ours):
-        return Path(os.environ[ours])
-    return Path(os.environ.get(xdg) or Path.home() / default) / "bake"
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text that another program has written.
 
-
-def read(text: str) -> Any:
-    """ValueError for whatever is no JSON, also for what is nested without end."""
+    Raises ValueError for any text that is not JSON, or that is nested too deep for Python.
+    """
     try:
         return json.loads(text)
     except RecursionError:

@@ -76,7 +76,7 @@ def encode(document: dict[str, Any]) -> str:
 def decode(value: str) -> dict[str, Any]:
     """What `encode` wrote; nothing where a hand has made something else of it."""
     try:
-        document = files.read(value)
+        document = files.parse_json(value)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

@@ -186,7 +186,7 @@ def _offers(cloud: Cloud, unit: str, **terms: str) -> Iterator[tuple[Mapping[str
     ]
     request = {"ServiceCode": "AmazonEC2", "FormatVersion": "aws_v1", "Filters": filters}
     for text in pages(cloud.pricing, "GetProducts", "PriceList", **request):
-        document = files.read(text)
+        document = files.parse_json(text)
         for usd in _on_demand_usd(document, unit):
             yield document.get("product", {}).get("attributes", {}), usd
 

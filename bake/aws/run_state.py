@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 from bake.aws import lease_holder, parameter
 from bake.aws.client.session import Cloud
-from bake.aws.client.wait import MINUTE, duration
+from bake.aws.client.wait import MINUTE
 from bake.aws.lease import PATH, TAKEOVER_S, generation_of
 from bake.aws.parameter import Parameter
+from bake.console.format import rounded_duration
 
 # Longer than a waiting run waits before it takes over: AWS may have delayed the last renewal.
 SILENT = timedelta(seconds=TAKEOVER_S + MINUTE)
@@ -65,7 +66,7 @@ def judge_leases(leases: Sequence[Parameter], now: datetime) -> list[RunState]:
         elif successors:
             dead = f"run {successors[-1]} has taken over"
         elif silent > SILENT:
-            dead = f"it has not renewed its lease for {duration(silent.total_seconds())}"
+            dead = f"it has not renewed its lease for {rounded_duration(silent)}"
         states.append(RunState(lease.name, holder.run, holder.recipe, lease.written_at, dead))
     return states
 

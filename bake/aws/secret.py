@@ -25,7 +25,7 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     if key is None:
         return value
     try:
-        document = files.read(value)
+        document = files.parse_json(value)
     except ValueError:
         document = None
     if not isinstance(document, dict):

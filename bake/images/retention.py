@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, account_images, delete_image, images, shared_with
+from bake.console.format import rounded_duration
 from bake.errors import BakeError, CloudError, RequestError
 
 KEEP = 3
 # How long an image has not been launched, where no other time is asked for.
 UNUSED = timedelta(days=30)
 _PROVED = {"gpu", "cpu"}
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def kept_by_age(
     for (recipe, payload, proved), group in alike.items():
         if older_than is not None:
             young = [image for image in group if now - image.created_at < older_than]
-            why |= {image.image_id: f"not {_days(older_than)} old" for image in young}
+            why |= {image.image_id: f"not {rounded_duration(older_than)} old" for image in young}
         if proved in _PROVED:
             newest = f"one of the {keep} newest" if keep > 1 else "the newest"
             why |= {image.image_id: newest for image in group[:keep]}
@@ -131,7 +131,7 @@ def kept_by_itself(
         elif image.public:
             why[image.image_id] = "public"
         elif image.launched_at is not None and now - image.launched_at < lately:
-            why[image.image_id] = f"launched {_days(now - image.launched_at)} ago"
+            why[image.image_id] = f"launched {rounded_duration(now - image.launched_at)} ago"
     return why
 
 
@@ -188,7 +188,3 @@ def _remove(cloud: Cloud, image: Image) -> ImageRemoval:
     except CloudError as error:
         return ImageRemoval(image, error)
     return ImageRemoval(image)
-
-
-def _days(time: timedelta) -> str:
-    return f"{time / _DAY:.0f} d" if time >= 2 * _DAY else f"{time.total_seconds() / 3600:.0f} h"

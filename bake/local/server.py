@@ -113,7 +113,7 @@ def serve(home: Path, port: int, delays: Delays = NONE) -> None:
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     state = {"url": f"http://{HOST}:{server.port}", "pid": os.getpid(), "wanted_port": port}
     state |= {"ssh_port": site.ssh_port, "profile": delays.name}
-    files.write_whole(home / "server.json", json.dumps(state))
+    files.write_file(home / "server.json", json.dumps(state))
     log.info("serving on %s with %s", state["url"], site.engine.note)
     server.serve_forever()
     (home / "server.json").unlink(missing_ok=True)

@@ -308,7 +308,7 @@ def _ask(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
 def _document(stdout: str) -> dict[str, Any]:
     """The last line's; {} for what is none."""
     try:
-        said = files.read((stdout.splitlines() or [""])[-1])
+        said = files.parse_json((stdout.splitlines() or [""])[-1])
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}

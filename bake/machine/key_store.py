@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from filelock import FileLock
 
 from bake.errors import RequestError
-from bake.files import home, write_whole
+from bake.files import home, write_file
 
 KNOWN_HOSTS = "known_hosts"
 _LONGEST_NAME = 200
@@ -82,7 +82,7 @@ def know_host(instance_id: str, public_openssh: str) -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     algorithm, key = public_openssh.split()[:2]
     with _locked(path):
-        write_whole(
+        write_file(
             path, "".join([*_others(path, instance_id), f"{instance_id} {algorithm} {key}\n"])
         )
     return path
@@ -110,7 +110,7 @@ def forget_host(instance_id: str) -> None:
     path = home() / KNOWN_HOSTS
     if path.exists():
         with _locked(path):
-            write_whole(path, "".join(_others(path, instance_id)))
+            write_file(path, "".join(_others(path, instance_id)))
 
 
 def _others(path: Path, instance_id: str) -> list[str]:

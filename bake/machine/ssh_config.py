@@ -17,7 +17,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
 from bake.errors import RequestError
-from bake.files import home, write_whole
+from bake.files import home, write_file
 from bake.machine import session_manager
 from bake.machine.boot import login_user
 from bake.machine.key_store import KNOWN_HOSTS, check_key, forget_host, host_key, key_path
@@ -200,7 +200,7 @@ def write(host: Host) -> Path:
     text = host.configuration()
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(path, text)
+        write_file(path, text)
     for other in folder().glob("*.conf"):
         if other != path and other.read_text().startswith(f"Host {host.alias}\n"):
             other.unlink(missing_ok=True)
@@ -248,7 +248,7 @@ def include() -> Path:
     if not is_included():
         config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = config.read_text() if config.exists() else ""
-        write_whole(config, f"{include_line()}\n{text}")
+        write_file(config, f"{include_line()}\n{text}")
     return config
 
 

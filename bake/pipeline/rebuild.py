@@ -14,11 +14,11 @@ from typing import Literal
 
 from bake import catalog
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
+from bake.console.format import money_range
 from bake.errors import BakeError, CloudError, RequestError
 from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_each
 from bake.pipeline.job import Context
 from bake.pipeline.preview import Preview, preview
-from bake.plan.forecast import money
 from bake.plan.plan import make_plan
 from bake.recipe.recipe import Recipe
 
@@ -213,4 +213,4 @@ def _cost(preview: Preview, outcome: Outcome) -> str:
         and (place.instance_type, place.zone) == (record.instance_type, record.zone)
     ]
     hours = (record.ended_at - record.started_at).total_seconds() / 3600
-    return money(usd[0] * hours, usd[0] * hours) if usd else ""
+    return money_range(usd[0] * hours, usd[0] * hours) if usd else ""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bake.console.format import HOUR, span
+from bake.console.format import duration_range, money_range
 from bake.plan.plan import Plan, Stage
 
 Range = tuple[float, float]
@@ -32,6 +32,7 @@ _LATEST = 5
 # "One gigabyte-month: a 1 GB volume that was active for 744 hours", of a month of 31 days (AWS
 # re:Post, "How am I charged for my Amazon EBS volumes?"). This is the average month.
 _HOURS_A_MONTH = 730
+_HOUR_S = 3600
 
 
 class Earlier(Protocol):
@@ -69,13 +70,13 @@ class Forecast:
     def time(self) -> str:
         if self.seconds_high == 0:
             return "no time"
-        return f"about {span(self.seconds_low, self.seconds_high)}"
+        return f"about {duration_range(self.seconds_low, self.seconds_high)}"
 
     @property
     def cost(self) -> str:
         if self.usd_low is None or self.usd_high is None:
             return "price unknown"
-        return money(self.usd_low, self.usd_high)
+        return money_range(self.usd_low, self.usd_high)
 
     def __str__(self) -> str:
         return f"{self.time}, {self.cost}"
@@ -116,8 +117,8 @@ def forecast(
     usd_low = usd_high = None
     if prices:
         volume = plan.recipe.builder.disk_gb * (usd_per_gb_month or 0.0) / _HOURS_A_MONTH
-        usd_low = (low - image[0]) / HOUR * min(prices) + low / HOUR * volume
-        usd_high = (high - image[1]) / HOUR * max(prices) + high / HOUR * volume
+        usd_low = (low - image[0]) / _HOUR_S * min(prices) + low / _HOUR_S * volume
+        usd_high = (high - image[1]) / _HOUR_S * max(prices) + high / _HOUR_S * volume
     return Forecast(low, high, usd_low, usd_high, _based_on(len(known), guessed), expected)
 
 
@@ -170,14 +171,3 @@ def _based_on(count: int, guessed: list[str]) -> str:
     if len(guessed) == count:
         return "a guess, since nothing of it has been done here before"
     return f"earlier bakes, and a guess for {', '.join(guessed)}"
-
-
-def money(low: float, high: float) -> str:
-    """USD as `$0.22 to $0.35`."""
-    if high == 0:
-        return "nothing ($0)"
-    if high < 0.01:
-        return "less than $0.01"
-    if low < 0.005:
-        return f"up to ${high:.2f}"
-    return " to ".join(dict.fromkeys((f"${low:.2f}", f"${high:.2f}")))

@@ -40,7 +40,7 @@ def wait_for_notice(connection: Connection) -> Notice:
         if watcher.exit_status() == -1:  # a machine that shuts down ends all programs by a signal
             raise ConnectError(f"{connection} ended the program that waits for a spot notice")
     try:
-        notice = files.read(stdout.decode(errors="replace"))
+        notice = files.parse_json(stdout.decode(errors="replace"))
         return Notice(str(notice["action"]), str(notice["time"]), float(notice["left_s"]))
     except (ValueError, TypeError, KeyError):
         raise RemoteError(

@@ -141,7 +141,7 @@ def _look(
     except Failed as failure:
         raise VerificationError("the search for leftovers failed", details=[str(failure)]) from None
     try:
-        *lines, last = (files.read(line) for line in answer.stdout.splitlines())
+        *lines, last = (files.parse_json(line) for line in answer.stdout.splitlines())
         scanned = int(last["scanned"])
         found: dict[str, list[str]] = defaultdict(list)
         for line in lines:

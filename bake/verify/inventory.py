@@ -89,7 +89,7 @@ def _run_at_once(
         timeout_s=_TIMEOUT_S,
     )
     try:
-        document = files.read(session.stdout.rstrip().rpartition("\n")[2])
+        document = files.parse_json(session.stdout.rstrip().rpartition("\n")[2])
         results = TypeAdapter(dict[str, _Result]).validate_python(document)
         outputs = {
             name: _output(commands[name], results[name], name in required) for name in commands
@@ -137,7 +137,7 @@ def parse_packages(listing: str) -> dict[str, str]:
     Empty if this is not JSON: the conda of a stand-in does not know the option `--json`.
     """
     try:
-        entries = files.read(listing)
+        entries = files.parse_json(listing)
         return {str(entry["name"]): str(entry["version"]) for entry in entries}
     except (ValueError, LookupError, TypeError):
         return {}

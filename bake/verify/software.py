@@ -123,7 +123,7 @@ def check_jupyter(shell: Shell, expectation: Expectation) -> str:
     command = [expectation.python_path, "-m", "jupyter", "kernelspec", "list", "--json"]
     answer = ask(shell, shlex.join(command), timeout_s=_IMPORT_TIMEOUT_S)
     try:
-        kernels = files.read(answer.stdout)["kernelspecs"]
+        kernels = files.parse_json(answer.stdout)["kernelspecs"]
         starts = {name: str(kernel["spec"]["argv"][0]) for name, kernel in kernels.items()}
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Failed(

@@ -119,7 +119,7 @@ def compute(shell: Shell, expectation: Expectation) -> Tensors:
 def read(line: str) -> Tensors:
     """ValueError for anything but the program's own document."""
     try:
-        return Tensors.model_validate(files.read(line))
+        return Tensors.model_validate(files.parse_json(line))
     except ValidationError as error:
         raise ValueError(str(error)) from error
 

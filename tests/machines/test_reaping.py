@@ -73,7 +73,7 @@ def test_what_a_killed_bake_has_left_is_shown_and_then_removed_once(
     assert after == before
     assert leases() == leases_before
     _, shown = said(invoke("reap", "--recipe", "one"))
-    assert "left nothing behind" in shown
+    assert "No orphaned resources found" in shown
 
 
 def test_a_wrong_request_is_refused_before_anything(local_cloud: Path) -> None:

@@ -26,7 +26,7 @@ def decoded(ask: Callable[..., Any], denied: CloudError) -> CloudError:
         return denied
     try:
         answer = ask("DecodeAuthorizationMessage", EncodedMessage=encoded[1])
-        told = files.read(answer["DecodedMessage"])
+        told = files.parse_json(answer["DecodedMessage"])
         context = told["context"]
         why = "a policy denies" if told["explicitDeny"] else "no policy allows"
         said = f"{why} {context['action']} on {context['resource']}"

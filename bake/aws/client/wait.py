@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from bake import threads
 from bake.aws.client.errors import TRANSIENT
+from bake.console.format import rounded_duration
 from bake.errors import CloudError
 
 T = TypeVar("T")
@@ -102,11 +103,7 @@ def wait_until(
     """The same for what must come: `failure` after `timeout_s`."""
     answer = poll(probe, timeout_s=timeout_s, clock=clock)
     if answer is None:
-        raise failure(f"{what}, and that has not ended after {duration(timeout_s)}", hint=hint)
+        raise failure(
+            f"{what}, and that has not ended after {rounded_duration(timeout_s)}", hint=hint
+        )
     return answer
-
-
-def duration(seconds: float) -> str:
-    if seconds < 2 * MINUTE:
-        return f"{seconds:.0f} s"
-    return f"{seconds / MINUTE:.0f} min" if seconds < 2 * HOUR else f"{seconds / HOUR:.0f} h"

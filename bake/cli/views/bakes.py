@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Outcomes of bakes and rebuilds, and locks: tables, lines and JSON documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bake.cli.views.images import _proved
+from bake.cli.views.images import proved
 from bake.console.console import Console
 from bake.console.format import duration
 from bake.errors import error_document
@@ -27,23 +27,24 @@ def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
         outcome_document(outcome),
         "",
         f"Image    {image.image_id}  {image.name}",
-        f"Proved   {_proved(image)}",
+        f"Proved   {proved(image)}",
         f"Launch   {launch} --ami {image.image_id}",
     )
 
 
 def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
+    """Show which locks were written, from which runs, and how much each one pins."""
     documents, lines = [], []
     for path, lock in locks:
         counts = {kind: sum(len(getattr(s, kind)) for s in lock.stages.values()) for kind in KINDS}
         documents.append({"path": str(path), "run": lock.run, "payload": lock.payload, **counts})
-        said = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)
-        lines += [f"{path}: of run {lock.run} ({lock.payload})", f"  {said}"]
+        pinned = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)
+        lines += [f"{path}: from run {lock.run} ({lock.payload})", f"  {pinned}"]
     console.result(documents, *lines)
 
 
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """What each recipe got; before that the failures, each whole."""
+    """Show the failures in full, then a table with a row for each recipe."""
     show_failures(console, outcomes)
     console.result([outcome_document(outcome) for outcome in outcomes], "")
     console.table(
@@ -53,12 +54,12 @@ def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
                 outcome.recipe,
                 outcome.status,
                 outcome.image.image_id if outcome.image else "-",
-                _proved(outcome.image) if outcome.image else "-",
+                proved(outcome.image) if outcome.image else "-",
                 duration(outcome.seconds),
             ]
             for outcome in outcomes
         ],
-        empty="Nothing was asked for.",
+        empty="No recipes.",
     )
 
 
@@ -89,18 +90,20 @@ def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
 
 
 def report_document(report: RecipeReport) -> dict[str, Any]:
+    """Return a recipe's part of the JSON document of a rebuild."""
     values = {key: value for key, value in vars(report).items() if key != "error"}
     return values | {"error": error_document(report.error)}
 
 
 def show_failures(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Show the failures in full; with `--json` they are in the document instead."""
     for outcome in outcomes:
         if outcome.error is not None and not console.json:
             console.named(outcome.recipe).failure(outcome.error)
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """`record` is what a bake has written of itself; null where nothing had to be baked."""
+    """Return one bake's JSON document. Its `record` is null if nothing had to be baked."""
     image = outcome.image
     return {
         "recipe": outcome.recipe,

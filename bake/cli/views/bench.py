@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Results of `invoke bench`: tables and the JSON document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bake.machine.bench.figures import Bench, Measured, in_words, quartiles, thr
 
 
 def show(console: Console, bench: Bench, folder: Path) -> None:
-    """One machine with all its figures, several beside each other; `--json` is the document."""
+    """Show all figures of one machine, or one row for each of several machines."""
     measured = [each for each in bench.machines if each.figures]
     if len(measured) == 1:
         _show_one(console, measured[0])
@@ -48,7 +48,7 @@ def _show_one(console: Console, measured: Measured) -> None:
 
 
 def _show_several(console: Console, measured: Sequence[Measured]) -> None:
-    """A row for each; in TFLOP/s and GB/s, of one GPU, and images with all."""
+    """Show one row per machine: TFLOP/s and GB/s of one GPU, and images with all GPUs."""
 
     def cell(value: float | None, factor: float = 1.0) -> str:
         return "–" if value is None else three_digits(value / factor)
@@ -72,5 +72,5 @@ def _show_several(console: Console, measured: Sequence[Measured]) -> None:
         )
     columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
     console.table(columns, rows, empty="")
-    console.note("Of one GPU: products in TFLOP/s, memory. Of all: images trained a second, and")
-    console.note("millions of them for 1 USD.")
+    console.note("For one GPU: matrix products in TFLOP/s, and memory in GB/s.")
+    console.note("For all GPUs: images trained per second, and millions of images per USD.")

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Checkpoints as a table and as JSON documents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from textwrap import wrap
 from typing import Any
 
 from bake.aws.checkpoint import Checkpoint
+from bake.cli.views.images import usd_per_month_at_most
 from bake.console.console import Console
-from bake.console.format import in_short
+from bake.console.format import money_if_known, rounded_duration
 
 
 def show_checkpoints(
@@ -20,8 +21,8 @@ def show_checkpoints(
     now: datetime,
     recipe: str | None = None,
 ) -> None:
-    """`usd_per_gb_month` is what a snapshot costs; None where that is not known."""
-    # Folded here, at blanks and hyphens, so that the ids stay in one piece on 80 columns.
+    """Show checkpoints. `usd_per_gb_month` is the price of a snapshot; None if it is not known."""
+    # Wrapped here, also at hyphens, so that the ids are not broken in 80 columns.
     console.table(
         ["checkpoint", "recipe", "holds", "age", "expires", "USD/month"],
         [
@@ -29,33 +30,34 @@ def show_checkpoints(
                 checkpoint.snapshot_id,
                 "\n".join(wrap(checkpoint.recipe, 12)),
                 "\n".join(line for part in _contents(checkpoint) for line in wrap(part, 14)),
-                in_short(now - checkpoint.started_at),
+                rounded_duration(now - checkpoint.started_at),
                 _expires(checkpoint, now),
-                _cost(checkpoint, usd_per_gb_month),
+                money_if_known(usd_per_month_at_most(checkpoint.size_gb, usd_per_gb_month)),
             ]
             for checkpoint in checkpoints
         ],
         empty=f"You have no checkpoints {f'of {recipe} ' if recipe else ''}here. "
-        "A bake makes them, and removes them in time",
+        "A bake makes them, and removes expired ones.",
     )
     if console.json:
         console.result([checkpoint_document(c, usd_per_gb_month) for c in checkpoints])
     elif checkpoints:
         console.note(
-            "USD/month is the most that it can be, for a full disk: EBS bills only the blocks "
-            "that an older snapshot does not hold."
+            "USD/month is the highest possible cost, for a full disk: EBS bills only the blocks "
+            "that an older snapshot does not contain."
         )
 
 
 def checkpoint_document(
     checkpoint: Checkpoint, usd_per_gb_month: float | None = None
 ) -> dict[str, Any]:
-    usd = None if usd_per_gb_month is None else round(checkpoint.size_gb * usd_per_gb_month, 2)
+    """Return a checkpoint's JSON document, with its highest possible cost per month."""
+    usd = usd_per_month_at_most(checkpoint.size_gb, usd_per_gb_month)
     return asdict(checkpoint) | {"usd_per_month_at_most": usd}
 
 
 def _contents(checkpoint: Checkpoint) -> tuple[str, str]:
-    """The stages in the order in which they ran, as far as that is known; and what is wrong."""
+    """Return the names of the stages, in the order in which they ran if known, and any problem."""
     names = [name for name in checkpoint.seconds if name in checkpoint.stages]
     names += sorted(checkpoint.stages.keys() - set(names))
     wrong = "" if checkpoint.sound else "(tags changed by hand)"
@@ -68,10 +70,4 @@ def _contents(checkpoint: Checkpoint) -> tuple[str, str]:
 def _expires(checkpoint: Checkpoint, now: datetime) -> str:
     if checkpoint.expires_at is None:
         return "never"
-    return "now" if checkpoint.has_expired(now) else in_short(checkpoint.expires_at - now)
-
-
-def _cost(checkpoint: Checkpoint, usd_per_gb_month: float | None) -> str:
-    if usd_per_gb_month is None:
-        return "?"
-    return f"{checkpoint.size_gb * usd_per_gb_month:.2f}"
+    return "now" if checkpoint.has_expired(now) else rounded_duration(checkpoint.expires_at - now)

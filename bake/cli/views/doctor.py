@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Results of `invoke doctor`: a table, advice, and the JSON document."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bake.pipeline.doctor import DoctorResult, Prerequisite
 
 
 def show(console: Console, diagnosis: DoctorResult) -> None:
-    """A table, then what to do about each, and what to add to the policy."""
+    """Show a table of all checks, then what to do, and the statements that the policy lacks."""
     checks = diagnosis.checks
     console.table(["what", "is", "why"], list(_rows(checks)), empty="")
     for advice in dict.fromkeys(check.advice for check in checks if check.advice):
         console.note(f"→ {advice}")
     added = {"Version": "2012-10-17", "Statement": list(diagnosis.statements)}
     if diagnosis.statements:
-        console.note("→ Add to the policy, which docs/iam-policy.json has whole:")
+        console.note("→ Add this to the policy (docs/iam-policy.json is the complete one):")
         console.print(json.dumps(added, indent=2))
     if any(check.outcome == "not asked" for check in checks):
         console.note(
-            "What was not asked may be allowed or not: those calls can be tried only on something "
-            "of ours, or asked of IAM's simulator (iam:SimulatePrincipalPolicy)."
+            "Permissions that were not checked may be allowed or not: these calls can be tried "
+            "only on existing resources, or with IAM's simulator (iam:SimulatePrincipalPolicy)."
         )
     document = {
         "well": diagnosis.well,
@@ -34,7 +34,7 @@ def show(console: Console, diagnosis: DoctorResult) -> None:
 
 
 def _rows(checks: Sequence[Prerequisite]) -> Iterator[list[str]]:
-    """One for each, but for permissions that could not be asked: they are many, for few reasons."""
+    """Return a row for each check; permissions that could not be checked share one per reason."""
     unknown: dict[str, list[str]] = {}
     for check in checks:
         if _is_unknown(check):

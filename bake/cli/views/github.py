@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The summary of a rebuild for GitHub Actions, in Markdown."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ MOST_BYTES = 1024 * 1024
 # GitHub, "Actions limits": "a maximum of 256 jobs per workflow run" out of a matrix.
 MOST_JOBS = 256
 
-
 _LONGEST_CELL = 600
-
-
 _MOST_DETAILS, _LONGEST_DETAIL = 40, 300
-
 
 _SPOKEN: Mapping[Status, str] = {
     "baked": "baked",
@@ -31,13 +27,11 @@ _SPOKEN: Mapping[Status, str] = {
     "failed": "**failed**",
     "not tried": "**not tried**",
 }
-
-
 _COLUMNS = ("recipe", "what happened", "why", "image", "proved", "time", "cost")
 
 
 def summary(reports: Sequence[RecipeReport]) -> str:
-    """Markdown for people: a row for each recipe, and below it the failures in full."""
+    """Return Markdown: a table with a row for each recipe, then the failures in full."""
     lines = [f"## Rebuild: {headline(reports)}", ""]
     if reports:
         lines += [_row(_COLUMNS), _row("---" for _ in _COLUMNS), *map(_report_row, reports), ""]
@@ -48,7 +42,7 @@ def summary(reports: Sequence[RecipeReport]) -> str:
 
 
 def headline(reports: Sequence[RecipeReport]) -> str:
-    """`2 baked, 1 failed, 3 with nothing to do`."""
+    """Return how many recipes had each result: `2 baked, 1 failed, 3 with nothing to do`."""
     counts = Counter(each.status for each in reports)
     words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
     said = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
@@ -69,22 +63,22 @@ def matrix(groups: Sequence[tuple[str, ...]]) -> str:
 
 
 def write_summary(text: str, environ: Mapping[str, str]) -> None:
-    """Append it to `$GITHUB_STEP_SUMMARY`; nothing where that is not set.
+    """Append the text to the file `$GITHUB_STEP_SUMMARY`, if that is set.
 
-    Too long a text is cut: GitHub shows nothing at all of a summary that is.
+    A text that is too long is cut, because GitHub shows nothing of it otherwise.
     """
     if name := environ.get("GITHUB_STEP_SUMMARY"):
         path = Path(name)
-        there = path.stat().st_size if path.exists() else 0
+        size = path.stat().st_size if path.exists() else 0
         with path.open("a", encoding="utf-8") as file:
-            file.write(cut(text, MOST_BYTES - there))
+            file.write(cut(text, MOST_BYTES - size))
 
 
 def cut(text: str, size: int) -> str:
-    """The whole lines of Markdown that fit into so many bytes of UTF-8, and a word on the rest."""
+    """Return the lines of Markdown that fit into `size` bytes of UTF-8, and a note on the rest."""
     if len(text.encode()) < size:
         return f"{text}\n"
-    close, more = "\n</pre>\n", "\n… and more, which does not fit in here.\n"
+    close, more = "\n</pre>\n", "\n… and more, which is too long for this summary.\n"
     room = size - len(f"{close}{more}".encode())
     if room < 0:
         return ""
@@ -97,7 +91,7 @@ def _report_row(each: RecipeReport) -> str:
     return _row(
         (
             _cell(each.recipe),
-            _SPOKEN[each.status] + (f"<br>{_said(each.error)}" if each.error else ""),
+            _SPOKEN[each.status] + (f"<br>{_short(each.error)}" if each.error else ""),
             "<br>".join(map(_cell, each.why)),
             _cell(each.image_id),
             _cell(each.proved),
@@ -107,17 +101,16 @@ def _report_row(each: RecipeReport) -> str:
     )
 
 
-def _said(error: BakeError) -> str:
+def _short(error: BakeError) -> str:
     return _cell(error.message) + (f"<br>→ {_cell(error.hint)}" if error.hint else "")
 
 
 def _failure(error: BakeError) -> list[str]:
-    """Not Markdown but HTML, up to its `</pre>`: blank lines and marks of Markdown mean nothing."""
-    said = ": ".join(filter(None, (error.code, error.reason)))
+    """Return lines of HTML. Inside `<pre>`, blank lines and Markdown have no meaning."""
     details = [line for detail in error.details for line in detail.splitlines()]
     lines = [
         error.message,
-        *([f"AWS says: {said}"] if said else []),
+        *([f"AWS says: {error.cloud_words}"] if error.cloud_words else []),
         *details[-_MOST_DETAILS:],
         *([f"→ {error.hint}"] if error.hint else []),
     ]
@@ -130,21 +123,21 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text of machines in a table. As code, GitHub makes no mention and no reference of it."""
+    """Return a cell of a table. It is code, so that GitHub makes no mention or reference of it."""
     words = _printable(" ".join(text.split()), _LONGEST_CELL)
     return f"<code>{_escaped(words)}</code>" if words else ""
 
 
 def _escaped(text: str) -> str:
-    """With every mark of Markdown and HTML as a character reference, which is never a mark.
+    """Return the text with all of Markdown's and HTML's marks as character references.
 
-    A dot is one where GitHub would make a link of it: `www.…`.
+    So is a dot from which GitHub would make a link: `www.…`.
     """
     return re.sub(r"[!-+:-@\[-`{-~]|\.(?=[A-Za-z])", lambda mark: f"&#{ord(mark[0])};", text)
 
 
 def _printable(text: str, longest: int) -> str:
-    """Without the control characters that a terminal's output may have."""
+    """Return the text without control characters, and cut to the longest allowed length."""
     plain = re.sub(
         r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "", text
     )

@@ -1,4 +1,4 @@
-"""GPU machines and quotas as people read them, and as documents."""
+"""GPU machines and quotas: tables, lines and JSON documents."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest, quota_code
 from bake.catalog import Catalog, InstanceType
 from bake.cli.views.machines import show_unknown
 from bake.console.console import Console
-from bake.console.format import in_short, rate
+from bake.console.format import rate, rounded_duration
 from bake.errors import CloudError
 from bake.machine.gpus import MARKETS, Offer, Survey, how_many, memory_gb, short_quotas
 
-# From here on there is room for what else a person may want to know.
+# Columns from which on the table shows more columns.
 _WIDE = 120
-# Nobody counts further.
+# Higher numbers of machines are shown as `99+`.
 _MANY = 99
-# Whose quota is meant where none is named.
+# The instance type whose quota is raised if none is named.
 USUAL = "g4dn.xlarge"
 
 
@@ -28,42 +28,49 @@ USUAL = "g4dn.xlarge"
 
 
 def show_gpus(console: Console, found: Survey, quota_command: str) -> None:
-    """`quota_command` is what asks for more, as far as the type."""
+    """Show GPU machines. `quota_command` is the beginning of a command that raises a quota."""
     offers = found.offers
     columns = ["type", "n", "GPU", "GB", "cap", "CUDA", "left", "$/h", "spot"]
     more = ["$/h GPU", "spot in", "vCPU", "RAM GB", "zones"] if console.width >= _WIDE else []
     console.table(
         columns + more,
         [_row(offer, found, wide=bool(more)) for offer in offers],
-        empty="There is no such GPU machine. Leave a filter out, or see all with --all",
+        empty="No such GPU machine. Leave out a filter, or show retired families too: --all",
         right=("n", "GB", "cap", "$/h", "spot", "$/h GPU", "vCPU", "RAM GB"),
     )
     if console.json:
         console.result(
             {
                 "machines": [offer_document(offer, found) for offer in offers],
-                "not_known": [_said(error) for error in found.refusals],
+                "not_known": [_reason(error) for error in found.refusals],
             }
         )
-    if console.json or not offers:
-        return
+    elif offers:
+        _explain(console, found, quota_command)
+
+
+def _explain(console: Console, found: Survey, quota_command: str) -> None:
+    """Explain the columns, and note the quotas that are too low and the values not known."""
     console.note(
         "n, GB: GPUs, and the memory of each. left: how many of these machines your quotas still "
         "allow, on-demand/spot."
     )
     short = short_quotas(found)
     if short:
-        console.note("Some quotas leave room for none of these. To ask AWS for that of one:")
+        console.note("Some quotas are too low for even one of these machines. To request more:")
     for quota, market, machine in short:
         console.print(
             f"  {quota_command} --type {machine.name}{' --spot' if market == 'spot' else ''} "
             f"--raise {quota.used + machine.vcpus}"
         )
-    unknown = {o.machine.family for o in offers if quota_code(o.machine.name, "spot") is None}
-    if unknown:
-        console.note(
-            f"Which quota counts spot machines of {', '.join(sorted(unknown))} is not known."
-        )
+    spot_unknown = {
+        offer.machine.family
+        for offer in found.offers
+        if quota_code(offer.machine.name, "spot") is None
+    }
+    if spot_unknown:
+        families = ", ".join(sorted(spot_unknown))
+        console.note(f"The quota that counts spot machines of {families} is not known.")
     show_unknown(console, found.refusals)
 
 
@@ -107,12 +114,12 @@ def _left(offer: Offer) -> str:
 
 
 def _rate(usd: float | None, priced: bool) -> str:
-    """Without a price: it is not sold so, or AWS has not said what anything costs."""
+    """Return a price; without one, `-` if AWS does not sell it so, `?` if no price is known."""
     return rate(usd) if usd is not None else "-" if priced else "?"
 
 
 def offer_document(offer: Offer, found: Survey) -> dict[str, Any]:
-    """All that there is to know of one."""
+    """Return the JSON document of one GPU machine."""
     machine = offer.machine
     return {
         "instance_type": machine.name,
@@ -154,7 +161,10 @@ def show_quotas(
     machine: InstanceType | None,
     command: str,
 ) -> None:
-    """In vCPUs; with `machine`, how many of it that is. `command` asks, as far as the type."""
+    """Show quotas in vCPUs, and with `machine`, how many of that machine they allow.
+
+    `command` is the beginning of a command that raises a quota.
+    """
     wide = console.width >= _WIDE
     rows = [_quota_row(code, quotas[code], requests[code], now) for code in quotas]
     if wide:
@@ -181,7 +191,7 @@ def show_quotas(
         if machine and isinstance(quota, Quota):
             console.note(f"{quota.name}: {how_many(quota.vcpus, machine)}")
     example = machine.name if machine else USUAL
-    console.note("To ask AWS for more, N vCPUs in all:")
+    console.note("To ask AWS to raise a quota to N vCPUs in all:")
     console.print(f"  {command} --type {example} [--spot] --raise N")
     known = (*quotas.values(), *requests.values())
     show_unknown(console, [each for each in known if isinstance(each, CloudError)])
@@ -199,7 +209,7 @@ def _quota_row(
 def _quota_document(
     code: str, quota: Quota | CloudError, asked: Sequence[QuotaRequest] | CloudError
 ) -> dict[str, Any]:
-    """What could not be read is null."""
+    """Return a quota's JSON document. Values that could not be read are null."""
     known = {"code": code, "name": None, "vcpus": None, "used": None}
     known |= asdict(quota) if isinstance(quota, Quota) else {}
     return known | {
@@ -211,14 +221,14 @@ def show_asked(
     console: Console, asked: IncreaseRequest, quota: Quota, machine: InstanceType
 ) -> None:
     request = asked.request
-    what = "Asked AWS that" if asked.made else "It is asked for already that"
+    what = "Requested an increase of" if asked.made else "An increase is already pending for"
     case = f", support case {request.case_id}" if request.case_id else ""
     status = request.status.lower().replace("_", " ")
     console.result(
         asdict(request) | {"made": asked.made, "name": quota.name, "now": quota.vcpus},
         f"{what} '{quota.name}'",
-        f"({quota.code}) be raised from {quota.vcpus} to {how_many(request.vcpus, machine)}.",
-        f"The request is {status}{case}. AWS decides, in minutes or in days.",
+        f"({quota.code}) from {quota.vcpus} to {how_many(request.vcpus, machine)}.",
+        f"The request is {status}{case}. AWS decides within minutes or days.",
     )
 
 
@@ -232,13 +242,15 @@ def _families(catalog: Catalog, code: str) -> list[str]:
 
 
 def _newest(asked: Sequence[QuotaRequest], now: datetime) -> str:
-    """The newest request, if it is open or AWS has said no."""
+    """Return the newest request, unless AWS has approved it."""
     if not asked or asked[0].status == "APPROVED":
         return "-"
     newest = asked[0]
     status = "case open" if newest.status == "CASE_OPENED" else newest.status.lower()
-    return f"{newest.vcpus}: {status.replace('_', ' ')}, {in_short(now - newest.created_at)} ago"
+    age = rounded_duration(now - newest.created_at)
+    return f"{newest.vcpus}: {status.replace('_', ' ')}, {age} ago"
 
 
-def _said(error: CloudError) -> str:
+def _reason(error: CloudError) -> str:
+    """Return why a value is not known."""
     return f"{error.message} ({error.code})"

@@ -1,4 +1,4 @@
-"""Images, machines and plans as people read them, and as documents."""
+"""Images, their copies and their removal: tables and JSON documents."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from bake import catalog
 from bake.aws.image import Image
 from bake.console.console import Console, folded
-from bake.console.format import duration, in_short
+from bake.console.format import duration, money, money_if_known, rounded_duration
 from bake.errors import error_document
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict
 from bake.machine import fit
 
-# From here on there is room for what else a person may want to know.
+# Columns from which on the table also shows the names.
 _WIDE = 120
 
 
@@ -27,7 +27,10 @@ def show_images(
     now: datetime | None = None,
     usd_per_gb_month: float | None = None,
 ) -> None:
-    """`now` is AWS's time: their ages are by it. `usd_per_gb_month` is a snapshot's, or None."""
+    """Show images. `now` is AWS's time, for their ages.
+
+    `usd_per_gb_month` is the price of a snapshot; None if it is not known.
+    """
     now = now or datetime.now(UTC)
     columns = ["image", "recipe", "in it", "proved", "GB", "$/month", "age"]
     rows = [
@@ -35,10 +38,10 @@ def show_images(
             image.image_id,
             image.recipe,
             "\n".join(_inside(image)) or "-",
-            (_proved(image) if image.state == "available" else image.state).replace(", ", ",\n"),
+            (proved(image) if image.state == "available" else image.state).replace(", ", ",\n"),
             str(image.size_gb),
-            "?" if usd_per_gb_month is None else f"{image.size_gb * usd_per_gb_month:.2f}",
-            in_short(now - image.created_at),
+            money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
+            rounded_duration(now - image.created_at),
         ]
         for image in images
     ]
@@ -56,27 +59,28 @@ def show_images(
         console.result(
             [
                 image_document(image)
-                | {"usd_per_month_at_most": _at_most(image.size_gb, usd_per_gb_month)}
+                | {"usd_per_month_at_most": usd_per_month_at_most(image.size_gb, usd_per_gb_month)}
                 for image in images
             ]
         )
     elif images:
-        console.note("$/month is the most that it can be: EBS bills only the blocks in use.")
+        console.note("$/month is the highest possible cost: EBS bills only the blocks in use.")
 
 
 def _inside(image: Image) -> list[str]:
-    """CUDA and the framework, as far as its tags say."""
+    """Return CUDA and the framework in the image, as far as its tags name them."""
     inside = fit.contents(catalog.load(), image.tags, image.architecture)
     cuda = [f"CUDA {inside.cuda.version}"] if inside.cuda else []
     return cuda + ([f"{inside.build.name} {inside.build.version}"] if inside.build else [])
 
 
-def _at_most(size_gb: int, usd_per_gb_month: float | None) -> float | None:
+def usd_per_month_at_most(size_gb: int, usd_per_gb_month: float | None) -> float | None:
+    """Return the highest possible cost of a snapshot, or None if the price is not known."""
     return None if usd_per_gb_month is None else round(size_gb * usd_per_gb_month, 2)
 
 
 def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
-    """What came of each region; before that the failures, each whole."""
+    """Show the failures in full, then a table with a row for each region."""
     for each in outcomes:
         if each.error is not None and not console.json:
             (console.named(each.region) if len(outcomes) > 1 else console).failure(each.error)
@@ -92,11 +96,12 @@ def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
             ]
             for each in outcomes
         ],
-        empty="Nothing was asked for.",
+        empty="No regions.",
     )
 
 
 def copy_document(copied: Copied) -> dict[str, Any]:
+    """Return one region's JSON document."""
     return {
         "region": copied.region,
         "status": copied.status,
@@ -113,59 +118,61 @@ def show_verdicts(
     removals: Sequence[ImageRemoval] | None,
     usd_per_gb_month: float | None,
 ) -> None:
-    """What may go and what is kept; before that, whole, what AWS would not remove.
+    """Show the failed removals in full, then which images are kept, removed or removable.
 
-    `removals` is None where nothing was to be removed yet.
+    `removals` is None if none was requested.
     """
-    removed = {removal.image.image_id: removal for removal in removals or ()}
-    for removal in removals or ():
-        if removal.error is not None and not console.json:
-            console.failure(removal.error)
+    errors = {removal.image.image_id: removal.error for removal in removals or ()}
+    if not console.json:
+        for failed in filter(None, errors.values()):
+            console.failure(failed)
     rows, documents = [], []
     for verdict in verdicts:
-        image = verdict.image
-        error = removed[image.image_id].error if image.image_id in removed else None
+        image, error = verdict.image, errors.get(verdict.image.image_id)
         what = "kept" if verdict.why else "goes" if removals is None else "removed"
         what = "not removed" if error else what
         why = verdict.why or (error.message if error else "")
-        usd = None if usd_per_gb_month is None else round(image.size_gb * usd_per_gb_month, 2)
-        cost = "?" if usd is None else f"{usd:.2f}"
+        usd = usd_per_month_at_most(image.size_gb, usd_per_gb_month)
+        shown = "removable" if what == "goes" else what
         rows.append(
             [
                 image.image_id,
                 "\n".join(wrap(image.recipe, 12)),
-                in_short(datetime.now(UTC) - image.created_at),
-                cost,
-                f"{what}: {why}" if why else what,
+                rounded_duration(datetime.now(UTC) - image.created_at),
+                money_if_known(usd),
+                f"{shown}: {why}" if why else shown,
             ]
         )
         documents.append(
             image_document(image) | {"what": what, "why": why, "usd_per_month_at_most": usd}
         )
-    going = [verdict.image.size_gb for verdict in verdicts if not verdict.why]
-    console.table(
-        ["image", "recipe", "age", "USD/month", "what"],
-        rows,
-        empty="There are no finished images here.",
-    )
+    columns = ["image", "recipe", "age", "USD/month", "what"]
+    console.table(columns, rows, empty="No finished images found.")
     console.result(documents)
-    if going:
-        rate = usd_per_gb_month
-        money = "" if rate is None else f" and ${sum(going) * rate:.2f} a month"
-        which = f"{len(going)} image{'s' if len(going) > 1 else ''}"
-        console.note(f"{which}: at most {sum(going)} GB{money}. EBS bills only blocks in use.")
-        if removals is None:
-            console.note("Nothing was removed. To remove them, add --yes.")
+    _note_sizes(console, verdicts, usd_per_gb_month, done=removals is not None)
+
+
+def _note_sizes(
+    console: Console, verdicts: Sequence[Verdict], usd_per_gb_month: float | None, *, done: bool
+) -> None:
+    """Note how much the images that are not kept take up, and how to remove them."""
+    sizes = [verdict.image.size_gb for verdict in verdicts if not verdict.why]
+    if not sizes:
+        return
+    usd = usd_per_month_at_most(sum(sizes), usd_per_gb_month)
+    cost = "" if usd is None else f" and ${money(usd)} a month"
+    which = f"{len(sizes)} image{'s' if len(sizes) > 1 else ''}"
+    console.note(f"{which}: at most {sum(sizes)} GB{cost}. EBS bills only blocks in use.")
+    if not done:
+        console.note("Nothing was removed. To remove them, add --yes.")
 
 
 def image_document(image: Image) -> dict[str, Any]:
+    """Return an image's JSON document."""
     derived = {"recipe": image.recipe, "verified": image.verified, "payload": image.payload}
     return asdict(image) | derived
 
 
-def _proved(image: Image) -> str:
+def proved(image: Image) -> str:
+    """Return where the image was proved, and whether it contains stand-ins."""
     return image.verified + (", stand-in" if image.payload == "stand-in" else "")
-
-
-def _age(moment: datetime, now: datetime | None) -> str:
-    return duration(((now or datetime.now(UTC)) - moment).total_seconds())

@@ -1,4 +1,4 @@
-"""Machines as people read them: which there are, how long they live, and what they cost."""
+"""Machines, how long they live, and what they cost: tables, lines and JSON documents."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
 from bake.console.console import Console, folded, room_for
-from bake.console.format import in_short, money, rate
+from bake.console.format import money, rate, rounded_duration
 from bake.errors import CloudError
 from bake.machine import cost as in_usd
 from bake.machine import lifetime
 from bake.machine.cost import Cost, Costs
 from bake.machine.launch import Launched
 
-# From here on there is room for what else a person may want to know.
+# Columns from which on the table also shows the zones and the ids.
 _WIDE = 120
 
 
 def show_machines(
     console: Console, machines: Sequence[Machine], now: datetime, costs: Costs
 ) -> None:
-    """`now` is AWS's time: how long they live, and have lived, is by it."""
+    """Show machines. `now` is AWS's time, for how long they have lived and may still live."""
     columns = ["machine", "state", "type", "address", "left", "$/h", "$ so far"]
     rows = [_row(machine, now, costs.of.get(machine.instance_id)) for machine in machines]
     if console.width >= _WIDE:
@@ -50,7 +50,7 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
     left = lifetime.left(machine, now)
     ends, hourly, spent = "-", "-", "-"
     if left is not None:
-        ends = in_short(left)
+        ends = rounded_duration(left)
     elif machine.state in ("pending", "running"):
         ends = "never"
     if cost and cost.runs and cost.prepaid:
@@ -84,7 +84,7 @@ def _fitted(columns: Sequence[str], rows: list[list[str]], width: int) -> list[l
 
 
 def totals(costs: Sequence[Cost]) -> list[str]:
-    """What all of them cost together; `at least` where not all is known."""
+    """Return lines with the total costs; they say `at least` if a price is not known."""
     running = [cost for cost in costs if cost.runs]
     stopped = [cost for cost in costs if not cost.runs and cost.disks_gb != 0]
     hourly = [cost.per_hour for cost in running if cost.per_hour is not None]
@@ -105,16 +105,16 @@ def totals(costs: Sequence[Cost]) -> list[str]:
 
 
 def show_unknown(console: Console, refusals: Sequence[CloudError]) -> None:
-    """Why there is a question mark: each reason once, in one line."""
-    for said in dict.fromkeys(f"{each.message} ({each.code})" for each in refusals):
+    """Warn of each reason for a question mark, once and in one line."""
+    for text in dict.fromkeys(f"{each.message} ({each.code})" for each in refusals):
         if not console.json:
-            console.warn(f"? is not known: {said}")
+            console.warn(f"? means unknown: {text}")
 
 
 def machine_document(
     machine: Machine, cost: Cost | None = None, now: datetime | None = None
 ) -> dict[str, Any]:
-    """With what it costs, and the seconds that it has left, where these were asked for."""
+    """Return a machine's JSON document, with its cost, and with `now` the seconds it has left."""
     left = lifetime.left(machine, now) if now else None
     return (
         asdict(machine)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Plans of bakes: lines and tables, and JSON documents."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 from bake.cli.views.images import image_document
 from bake.console.console import Console
-from bake.console.format import span
+from bake.console.format import duration_range, rate
 from bake.pipeline.preview import Preview
 
 
 def show_plans(console: Console, previews: Sequence[Preview]) -> None:
-    """What bakes would do, why, and what they take. One document, or a list of several."""
+    """Show what bakes would do, why, and what they take.
+
+    The JSON document is an object for one bake, and a list for several.
+    """
     if console.json:
         documents = [plan_document(preview) for preview in previews]
         console.result(documents[0] if len(documents) == 1 else documents)
@@ -24,43 +27,42 @@ def show_plans(console: Console, previews: Sequence[Preview]) -> None:
 
 
 def _show_plan(console: Console, preview: Preview) -> None:
-    plan, ground, forecast = preview.plan, preview.job.preflight, preview.forecast
+    plan, forecast = preview.plan, preview.forecast
+    base_image = preview.job.preflight.base_image
     console.print(
         "",
         f"Recipe   {plan.recipe.name}",
         *(f"         {line}" for line in wrap(plan.recipe.description, 70)),
-        f"Base     {ground.base_image.image_id}",
-        f"         {ground.base_image.name}",
-        *([f"Locked   to what run {plan.lock.run} has installed"] if plan.lock else []),
+        f"Base     {base_image.image_id}",
+        f"         {base_image.name}",
+        *([f"Locked   to the versions of run {plan.lock.run}"] if plan.lock else []),
         f"Digest   {plan.digest}",
         *(f"Image    {change}" for change in preview.changes),
         "",
     )
-    console.table(
-        ["stage", "state", "why", "takes"],
-        [
-            [
-                stage.name,
-                preview.reasons[stage.name].state,
-                "\n".join(preview.reasons[stage.name].why) or "-",
-                span(*forecast.stages[stage.name]) if stage.name in forecast.stages else "-",
-            ]
-            for stage in plan.stages
-        ],
-        empty="No stages.",
-    )
+    rows = []
+    for stage in plan.stages:
+        reason, takes = preview.reasons[stage.name], forecast.stages.get(stage.name)
+        why = "\n".join(reason.why) or "-"
+        rows.append([stage.name, reason.state, why, duration_range(*takes) if takes else "-"])
+    console.table(["stage", "state", "why", "takes"], rows, empty="No stages.")
     if image := preview.job.image:
         state = "Done" if image.state == "available" else image.state.capitalize()
         console.print("", f"{state:<8} {image.image_id}  {image.name}")
-        return
-    first, *others = ground.placements
-    more = f"         or, in that order, at other places: {len(others)}"
+    else:
+        console.print("", *_expected(preview))
+
+
+def _expected(preview: Preview) -> list[str]:
+    """Return lines on where and how the bake would run, and what it would take."""
+    plan, forecast = preview.plan, preview.forecast
+    first, *others = preview.job.preflight.placements
     disk = f"{plan.recipe.builder.disk_gb} GB"
     reboots = [
         stage.name for stage in plan.stages if stage.reboots and stage.name in forecast.stages
     ]
-    console.print(
-        "",
+    more = f"         or, if that is not possible, {len(others)} more in order of preference"
+    return [
         f"Starts   from {preview.start or 'the base image'}",
         *([f"Reboots  after {', '.join(reboots)}"] if reboots else []),
         f"Machine  {first}, {disk}, {_price(preview.usd_per_hour.get(first))}",
@@ -68,23 +70,23 @@ def _show_plan(console: Console, preview: Preview) -> None:
         f"Takes    {forecast.time}",
         f"Costs    {forecast.cost}",
         f"         from {forecast.based_on}",
-    )
+    ]
 
 
 def plan_document(preview: Preview) -> dict[str, Any]:
-    """For `plan --json`."""
-    plan, ground, forecast = preview.plan, preview.job.preflight, preview.forecast
+    """Return one plan's JSON document."""
+    plan, preflight, forecast = preview.plan, preview.job.preflight, preview.forecast
     image = preview.job.image
     return {
         "recipe": plan.recipe.model_dump(mode="json"),
         "payload": plan.payload.name,
         "digest": plan.digest,
         "locked": plan.lock.run if plan.lock else None,
-        "base_image": asdict(ground.base_image),
+        "base_image": asdict(preflight.base_image),
         "image": image_document(image) if image else None,
-        "start": preview.start or ground.base_image.image_id,
+        "start": preview.start or preflight.base_image.image_id,
         "changes": list(preview.changes),
-        "warnings": [str(warning) for warning in ground.warnings],
+        "warnings": [str(warning) for warning in preflight.warnings],
         "stages": [
             {
                 "name": stage.name,
@@ -98,7 +100,7 @@ def plan_document(preview: Preview) -> dict[str, Any]:
         ],
         "placements": [
             asdict(place) | {"usd_per_hour": preview.usd_per_hour.get(place)}
-            for place in ground.placements
+            for place in preflight.placements
         ],
         "forecast": {
             "seconds": [forecast.seconds_low, forecast.seconds_high],
@@ -109,10 +111,6 @@ def plan_document(preview: Preview) -> dict[str, Any]:
 
 
 def _price(usd_per_hour: float | None) -> str:
-    """To a hundredth of a cent, which is what spot prices differ by."""
     if usd_per_hour is None:
         return "price unknown"
-    if usd_per_hour == 0:
-        return "for nothing"
-    digits = 2 if round(usd_per_hour, 2) == round(usd_per_hour, 4) else 4
-    return f"${usd_per_hour:.{digits}f} an hour"
+    return f"${rate(usd_per_hour)} an hour" if usd_per_hour else "free"

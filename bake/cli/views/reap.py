@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Orphaned resources and their removal: tables and JSON documents."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from textwrap import wrap
 from typing import Any
 
 from bake.console.console import Console
-from bake.console.format import in_short
+from bake.console.format import money_if_known, rounded_duration
 from bake.errors import error_document
 from bake.pipeline.reaping import Reaped
 
 
 def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> None:
-    """What there is in each region and what came of it; `command` is what removes it."""
+    """Show the orphaned resources of each region, and any failure; `command` removes them."""
     console.result([document(each) for each in reaped])
     if console.json:
         return
@@ -29,9 +29,9 @@ def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> Non
         if each.error:
             (console.named(each.region) if several else console).failure(each.error)
     if not any(each.remains or each.error for each in reaped):
-        console.note("Runs have left nothing behind here.")
+        console.note("No orphaned resources found.")
     elif any(each.remains and each.removals is None for each in reaped):
-        console.print("", f"Nothing was removed. Remove it: {command}")
+        console.print("", f"Nothing was removed. To remove them: {command}")
 
 
 def _rows(reaped: Reaped) -> list[list[str]]:
@@ -43,15 +43,15 @@ def _rows(reaped: Reaped) -> list[list[str]]:
                 "\n".join([each.kind, *wrap(each.id, 22)]),
                 "\n".join(wrap(each.recipe, 12)),
                 "\n".join(wrap(each.why, 22)),
-                in_short(reaped.at - each.made_at) if each.made_at else "?",
-                "?" if usd is None else f"{usd:.2f}" if usd else "-",
+                rounded_duration(reaped.at - each.made_at) if each.made_at else "?",
+                "-" if usd == 0 else money_if_known(usd),
             ]
         )
     return rows
 
 
 def document(reaped: Reaped) -> dict[str, Any]:
-    """For `reap --json`; `state` is found, removed or left."""
+    """Return a region's JSON document. The `state` of a resource is found, removed or left."""
     left = {r.orphan: r.leftover for r in reaped.removals or ()}
     return {
         "region": reaped.region,

@@ -16,7 +16,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.key_pairs import KeyPair
 from moto.ssm.models import Parameter, SimpleSystemManagerBackend, ssm_backends
 
-from bake.files import write_whole
+from bake.files import write_file
 from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.image import LocalImage, LocalSnapshot, document, restore
 from bake.local.site import Site
@@ -48,7 +48,7 @@ class Store:
         text = json.dumps(document, indent=1)
         if text == self._kept:
             return
-        write_whole(self.path, text)
+        write_file(self.path, text)
         self._kept = text
 
     def load(self) -> None:

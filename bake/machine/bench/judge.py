@@ -110,7 +110,7 @@ class Judge:
     def take(self, line: str) -> Figure | None:
         """The figure that it tells, if it does."""
         try:
-            said = files.read(line) if line.startswith("{") else None
+            said = files.parse_json(line) if line.startswith("{") else None
         except ValueError:
             return None
         if not isinstance(said, dict):

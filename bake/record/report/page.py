@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from bake.console.console import visible
 from bake.console.format import duration
-from bake.files import write_whole
+from bake.files import write_file
 from bake.record.report.charts import Chart
 
 FOLDER = Path(__file__).parent
@@ -54,7 +54,7 @@ def render(
 
 def write(path: Path, template: str, *, title: str, **data: Any) -> Path:
     """Render it into a file, whole or not at all, and say where. OSError where it cannot be."""
-    write_whole(path, render(template, title=title, **data), mode=0o666)
+    write_file(path, render(template, title=title, **data), mode=0o666)
     return path
 
 

@@ -17,18 +17,8 @@ from pathlib import Path
 import pytest
 
 from bake.console.console import Console
-from bake.console.format import duration
 from bake.errors import BakeError
 from bake.threads import Cancelled
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"),
-     (7440, "2 h 04 min")],
-)  # fmt: skip
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_off_a_terminal_steps_are_plain_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ from bake.aws import price
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
 from bake.aws.price import _Known
-from bake.console.format import money, rate
 from bake.machine.cost import Disk, costs, document, in_words
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.costs import DISKS, NOW, of
@@ -72,19 +71,6 @@ def test_what_is_not_known_is_not_made_up() -> None:
         "prepaid": False,
     }
     assert in_words(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
-
-
-@pytest.mark.parametrize(
-    ("usd", "said"),
-    [(0.526, "0.526"), (0.15784, "0.1578"), (1.0, "1.00"), (113.9328, "113.93"), (0, "0.00")],
-)
-def test_rates_are_to_a_hundredth_of_a_cent(usd: float, said: str) -> None:
-    assert rate(usd) == said
-
-
-@pytest.mark.parametrize(("usd", "said"), [(0, "0.00"), (0.004, "<0.01"), (1.575, "1.57")])
-def test_sums_are_to_a_cent(usd: float, said: str) -> None:
-    assert money(usd) == said
 
 
 # ---- what AWS is asked

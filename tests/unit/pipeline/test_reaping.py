@@ -70,7 +70,7 @@ def test_a_table_says_what_there_is_and_why_it_may_go(capsys: pytest.CaptureFixt
     assert "".join(line.split()[0] for line in lines if "/bake" in line or line[:4] == "dddd") == (
         f"/bake/lease/{'d' * 64}/12"
     )
-    assert lines[-1] == "Nothing was removed. Remove it: invoke reap --region us-east-1 --yes"
+    assert lines[-1] == "Nothing was removed. To remove them: invoke reap --region us-east-1 --yes"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +85,7 @@ def test_each_kind_fits_on_eighty_columns(capsys: pytest.CaptureFixture[str], ki
 
 def test_where_nothing_is_left_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, reaping.Reaped("us-east-1", NOW), reaping.Reaped("eu-west-1", NOW))
-    assert lines == ["Runs have left nothing behind here."]
+    assert lines == ["No orphaned resources found."]
 
 
 def test_what_stays_is_named_with_its_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,7 +198,7 @@ def test_too_long_a_summary_is_cut_where_it_can_still_be_read(tmp_path: Path) ->
     shown = file.read_text()
     assert github.MOST_BYTES - 1000 < file.stat().st_size <= github.MOST_BYTES
     assert shown.count("<pre>") == shown.count("</pre>")
-    assert shown.endswith("… and more, which does not fit in here.\n")
+    assert shown.endswith("… and more, which is too long for this summary.\n")
 
 
 @dataclass(frozen=True)

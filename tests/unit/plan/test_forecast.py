@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bake.console.format import span
-from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast, money
+from bake.plan.forecast import BUILDER, IMAGE, PROOF, Forecast, Past, forecast
 from bake.plan.plan import Plan
 from tests.support.plans import BASE, Parts, plan_of
 
@@ -132,37 +131,6 @@ def test_what_costs_nothing_is_said_to() -> None:
 
 def test_all_in_one_line() -> None:
     assert str(expected(prices=[0.526, 0.752])) == "about 11 to 19 min, $0.10 to $0.24"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [
-        (6, 12.4, "6 to 12 s"),
-        (8.2, 8.4, "8 s"),
-        (40, 99, "40 to 99 s"),
-        (40, 150, "1 to 2 min"),
-        (1500, 2400, "25 to 40 min"),
-        (1500, 1510, "25 min"),
-        (5400, 9000, "1.5 to 2.5 h"),
-    ],
-)
-def test_spans_are_as_people_say_them(low: float, high: float, said: str) -> None:
-    assert span(low, high) == said
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [
-        (0.22, 0.349, "$0.22 to $0.35"),
-        (0.221, 0.223, "$0.22"),
-        (0.001, 0.004, "less than $0.01"),
-        (0.001, 0.02, "up to $0.02"),
-        (0, 0, "nothing ($0)"),
-        (32.77, 1234.5, "$32.77 to $1234.50"),
-    ],
-)
-def test_money_is_as_people_say_it(low: float, high: float, said: str) -> None:
-    assert money(low, high) == said
 
 
 times = st.dictionaries(st.sampled_from(ALL), st.floats(0, 1e5), max_size=6)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from bake.aws.client.wait import HOUR, MINUTE, Clock, duration, poll, wait_until
+from bake.aws.client.wait import HOUR, MINUTE, Clock, poll, wait_until
 from bake.errors import CloudError, ImageError
 from bake.threads import together
 
@@ -115,8 +115,3 @@ def test_what_could_not_be_asked_to_the_end_is_not_taken_for_no(time: Time) -> N
     for timeout_s in (0, MINUTE):
         with pytest.raises(CloudError, match="unreachable"):
             poll(probe, timeout_s=timeout_s, clock=time.clock)
-
-
-def test_durations_are_said_as_people_say_them() -> None:
-    said = [duration(seconds) for seconds in (5, 90, 15 * MINUTE, 90 * MINUTE, 6 * HOUR)]
-    assert said == ["5 s", "90 s", "15 min", "90 min", "6 h"]

@@ -48,7 +48,7 @@ def test_a_checkpoint_is_shown_with_what_it_holds_and_costs_at_most(
         "snap-0123456789abcdef0", "mxnet-cu101", "base", "drivers", "5", "h", "29", "d", "3.20",
     ]  # fmt: skip
     assert lines[2].split() == ["cuda"], "in the order in which they ran"
-    assert "the most that it can be" in " ".join(lines[3:])
+    assert "the highest possible cost" in " ".join(lines[3:])
 
 
 @pytest.mark.parametrize(

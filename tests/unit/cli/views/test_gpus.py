@@ -92,7 +92,7 @@ def test_what_is_not_known_is_a_question_mark_with_its_reason(
     hidden = replace(offer("g5.xlarge", left=None), zones=None)
     lines = shown(capsys, hidden, refusals=[denied], priced=False)
     assert lines[1].split()[-3:] == ["?", "?", "?"]
-    assert lines[-1] == "! ? is not known: AWS refused pricing:GetProducts (AccessDeniedException)"
+    assert lines[-1] == "! ? means unknown: AWS refused pricing:GetProducts (AccessDeniedException)"
 
 
 def test_a_quota_without_room_says_how_to_ask_for_more(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_the_document_has_everything(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_none_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys) == [
-        "There is no such GPU machine. Leave a filter out, or see all with --all"
+        "No such GPU machine. Leave out a filter, or show retired families too: --all"
     ]
 
 
@@ -162,7 +162,7 @@ def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture
         "Running On-Demand G and VT instances     64       4  -",
         "Running On-Demand P instances             0       0  96: case open, 3 d ago",
         "All G and VT Spot Instance Requests       8       0  96: not approved, 3 d ago",
-        "To ask AWS for more, N vCPUs in all:",
+        "To ask AWS to raise a quota to N vCPUs in all:",
         "  invoke quota --type g4dn.xlarge [--spot] --raise N",
     ]
 
@@ -197,7 +197,8 @@ def test_what_was_asked_for_is_said_in_machines(
     assert isinstance(quota, Quota)
     show_asked(Console(), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
     lines = lines_of(capsys)
-    assert lines[0].startswith("Asked AWS" if made else "It is asked for already")
+    what = "Requested an increase of" if made else "An increase is already pending for"
+    assert lines[0].startswith(what)
     assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
     assert "pending" in lines[2]
     show_asked(Console(json=True), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])

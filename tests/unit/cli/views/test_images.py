@@ -37,7 +37,7 @@ def test_an_image_is_shown_with_what_is_in_it_and_costs(capsys: pytest.CaptureFi
         "image                  recipe       in it        proved  GB  $/month  age",
         "ami-0123456789abcdef0  mxnet-cu101  CUDA 10.1    gpu     64     3.20  60 d",
         "                                    mxnet 1.7.0",
-        "$/month is the most that it can be: EBS bills only the blocks in use.",
+        "$/month is the highest possible cost: EBS bills only the blocks in use.",
     ]
 
 

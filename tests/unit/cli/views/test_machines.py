@@ -90,7 +90,7 @@ def test_what_is_not_known_is_a_question_mark_with_its_reason(
     assert lines[1].split()[-2:] == ["?", "?"]
     assert lines[2].split()[-2:] == ["disks", "?"]
     assert lines[3:] == [
-        "! ? is not known: AWS refused pricing:GetProducts (AccessDeniedException)"
+        "! ? means unknown: AWS refused pricing:GetProducts (AccessDeniedException)"
     ]
 
 

@@ -96,7 +96,7 @@ def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
     assert "cuda, mxnet run again" in rows["seal"]
     assert "disk 64 GB → 96 GB" in text
     assert "Starts   from snap-0a1b2c3d4e5f60718" in lines
-    assert "Machine  g4dn.xlarge in us-west-2a (on-demand), 96 GB, $0.5260 an hour" in lines
+    assert "Machine  g4dn.xlarge in us-west-2a (on-demand), 96 GB, $0.526 an hour" in lines
     assert "Takes    about 7 to 26 min" in lines
     assert "Reboots" not in rows
     assert "Costs    $0.04 to $0.10" in lines
@@ -105,7 +105,7 @@ def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
 
 @pytest.mark.parametrize(
     ("usd", "machine", "costs"),
-    [(None, "price unknown", "price unknown"), (0.0, "for nothing", "nothing ($0)")],
+    [(None, "price unknown", "price unknown"), (0.0, "free", "nothing ($0)")],
 )
 def test_a_plan_says_where_a_price_is_unknown_or_nothing(
     usd: float | None, machine: str, costs: str, capsys: pytest.CaptureFixture[str]
