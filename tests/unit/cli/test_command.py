@@ -208,7 +208,7 @@ def test_several_interrupted_machines_are_one_document(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Endpoint:
-        def ask(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        def request(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
             return {"time": f"{parameters['after_s']} s later"}
 
     monkeypatch.setattr(control, "status", Endpoint)
