@@ -101,6 +101,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
     from bake.pipeline.job import Context
     from bake.recipe import payload as payloads
     from bake.recipe import recipe
+    from bake.recipe.resolved import resolve
 
     console = OurConsole()
     cloud = connect()
@@ -123,7 +124,7 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
     orders = [
-        (context, each.model_copy(update={"gpu": "if-present"}))
+        (context, resolve(each.model_copy(update={"gpu": "if-present"})))
         for each in recipe.all_recipes(folder / "manifests")
     ]
     outcomes = pipeline.bake_all(orders, pipeline.Options(machines=machines))

@@ -64,7 +64,7 @@ def bake(
         raise_for(outcomes)
         return
     ((context, only),) = requests
-    console.note(f"{only.name}: {only.description}")
+    console.note(f"{only.name}: {only.recipe.description}")
     outcome = pipeline.bake(context, only, options)
     bakes.show_outcome(console, outcome, f"{invoke_program()} launch-from-ami {context.here}")
 

@@ -38,7 +38,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
         [chosen] = chosen_recipes(selection, local=False)
         policy = json.loads((ROOT / "docs" / "iam-policy.json").read_text())
-        connect = partial(open_cloud, console, common, common.region or chosen.region)
+        connect = partial(open_cloud, console, common, common.region or chosen.recipe.region)
         diagnosis = checks.examine(checks.Wanted(chosen, policy, connect))
     views.show(console, diagnosis)
     if not diagnosis.well:

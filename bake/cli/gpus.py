@@ -78,11 +78,12 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     from bake.cli.views import gpus as views
     from bake.machine import gpus as machines
     from bake.recipe import recipe as recipes
+    from bake.recipe.resolved import resolve
 
     known = catalog.load()
     works = None
     if options.recipe:
-        works = machines.works_for_recipe(known, recipes.find(options.recipe, MANIFESTS))
+        works = machines.works_for_recipe(resolve(recipes.find(options.recipe, MANIFESTS)))
     wanted = machines.read_filter(
         known,
         gpu=options.gpu,

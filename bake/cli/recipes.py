@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from bake.plan.lock import Lock
     from bake.recipe.payload import Payload
     from bake.recipe.recipe import Recipe
+    from bake.recipe.resolved import Resolved
 
 
-def chosen_recipes(options: RecipeOptions, *, local: bool) -> list[Recipe]:
-    """Return the selected recipes, each with the changes that the options make to it.
+def chosen_recipes(options: RecipeOptions, *, local: bool) -> list[Resolved]:
+    """Return the selected recipes, resolved, each with the changes that the options make to it.
 
     Raises a RequestError if the options contradict each other, or if a recipe cannot work.
     """
@@ -47,7 +48,7 @@ def chosen_recipes(options: RecipeOptions, *, local: bool) -> list[Recipe]:
     ]
 
 
-def selected_recipes(names: tuple[str, ...], *, local: bool) -> list[Recipe]:
+def selected_recipes(names: tuple[str, ...], *, local: bool) -> list[Resolved]:
     """Return the named recipes as they are; without names, all of them."""
     return chosen_recipes(RecipeOptions(recipe=names, all=not names), local=local)
 
@@ -64,24 +65,25 @@ def _check(options: RecipeOptions) -> None:
         raise RequestError("--cuda and --framework are for one recipe", hint="Leave them out")
 
 
-def _ready(recipe: Recipe, *, local: bool) -> Recipe:
-    from bake import catalog
-    from bake.recipe.compatibility import refuse_what_cannot_work
+def _ready(recipe: Recipe, *, local: bool) -> Resolved:
+    from bake.recipe.compatibility import refuse_incompatible
+    from bake.recipe.resolved import resolve
 
-    refuse_what_cannot_work(recipe, catalog.load())
     # An image on AWS must work on a GPU; a local computer may have none.
     policy = recipe.gpu or ("if-present" if local else "required")
-    return recipe.model_copy(update={"gpu": policy})
+    resolved = resolve(recipe.model_copy(update={"gpu": policy}))
+    refuse_incompatible(resolved)
+    return resolved
 
 
 def requests_for(
     console: Console,
     common: CommonOptions,
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Resolved],
     *,
     stand_in: bool,
     no_lock: bool = False,
-) -> tuple[list[tuple[Context, Recipe]], list[Outcome]]:
+) -> tuple[list[tuple[Context, Resolved]], list[Outcome]]:
     """Return each recipe with its context, and the outcomes of recipes that have failed already.
 
     A single recipe's failure is raised instead.
@@ -100,24 +102,24 @@ def requests_for(
     # All consoles first: the prefix of their lines is as wide as the longest name.
     several = len(recipes) > 1
     consoles = [console.named(recipe.name) if several else console for recipe in recipes]
-    for recipe, own in zip(recipes, consoles, strict=True):
-        region = common.region or recipe.region
+    for resolved, own in zip(recipes, consoles, strict=True):
+        region = common.region or resolved.recipe.region
         try:
-            lock = None if no_lock else locks.beside(MANIFESTS, recipe.name)
+            lock = None if no_lock else locks.beside(MANIFESTS, resolved.name)
             if region not in clouds:
                 clouds[region] = open_cloud(own, common, region)
-            context = _context(own, recipe, clouds[region], common, lock, stand_in=stand_in)
-            requests.append((context, recipe))
+            context = _context(own, resolved, clouds[region], common, lock, stand_in=stand_in)
+            requests.append((context, resolved))
         except BakeError as error:
             if not several:
                 raise
-            refused.append(Outcome(recipe.name, "failed", 0, error=error))
+            refused.append(Outcome(resolved.name, "failed", 0, error=error))
     return requests, refused
 
 
 def _context(
     console: Console,
-    recipe: Recipe,
+    resolved: Resolved,
     cloud: Cloud,
     common: CommonOptions,
     lock: Lock | None,
@@ -130,7 +132,7 @@ def _context(
 
     downloads = payload.UPSTREAM
     if common.local:
-        downloads = _prepare_local(console, recipe, cloud.region, stand_in=stand_in) or downloads
+        downloads = _prepare_local(console, resolved, cloud.region, stand_in=stand_in) or downloads
     return Context(
         cloud=cloud,
         payload=downloads,
@@ -144,22 +146,21 @@ def _context(
 
 
 def _prepare_local(
-    console: Console, recipe: Recipe, region: str, *, stand_in: bool
+    console: Console, resolved: Resolved, region: str, *, stand_in: bool
 ) -> Payload | None:
     """Provide the base image in the local cloud; with stand-ins, return where they are."""
-    from bake import catalog
     from bake.local import control, standin
     from bake.local.machines import os_images
 
     downloads = None
     if stand_in:
         with console.step("Stand-in upstreams") as step:
-            downloads = standin.up(recipe)
+            downloads = standin.up(resolved)
             step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
     with console.step("Base image") as step:
         image = os_images.provide(
             control.up(),
-            catalog.load().os_image(recipe.base),
+            resolved.os_image,
             stand_in=stand_in,
             region=region,
             files=standin.machine_files() if stand_in else None,

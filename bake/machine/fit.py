@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bake.catalog import Build, Catalog, Cuda, Driver, InstanceType, distance, nearest, runs_on
 from bake.errors import Finding, RequestError
 from bake.plan import description
-from bake.recipe.compatibility import driver_problem
+from bake.recipe.gpu_checks import driver_problem
 
 
 @dataclass(frozen=True)

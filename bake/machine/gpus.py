@@ -22,8 +22,9 @@ from bake.aws.quota import Quota, gpu_quotas, quota_code, read_quotas
 from bake.catalog import Catalog, Gpu, InstanceType, nearest, numbers, runs_on
 from bake.errors import CloudError, RequestError
 from bake.machine import fit
-from bake.recipe.compatibility import check, driver_problem, refuse_what_cannot_work
-from bake.recipe.recipe import Recipe
+from bake.recipe.compatibility import check, refuse_incompatible
+from bake.recipe.gpu_checks import driver_problem
+from bake.recipe.resolved import Resolved
 from bake.threads import together
 
 MARKETS: tuple[Market, ...] = ("on-demand", "spot")
@@ -151,11 +152,15 @@ def narrowed(wanted: Filter, names: Iterable[str]) -> Filter:
     return replace(wanted, only=names if wanted.only is None else wanted.only & names)
 
 
-def works_for_recipe(catalog: Catalog, recipe: Recipe) -> list[str]:
-    """The machines on which it can be baked and used; IncompatibleError where there is none."""
-    found = [name for name in catalog.instance_types if not check(catalog, recipe, (name,))]
+def works_for_recipe(resolved: Resolved) -> list[str]:
+    """List the instance types on which a recipe can be baked and used.
+
+    IncompatibleError if there is none.
+    """
+    machines = resolved.catalog.instance_types.values()
+    found = [each.name for each in machines if not check(replace(resolved, machines=(each,)))]
     if not found:
-        refuse_what_cannot_work(recipe, catalog)
+        refuse_incompatible(resolved)
     return found
 
 

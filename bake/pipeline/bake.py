@@ -35,14 +35,15 @@ from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import StageRun, run_one, run_stages
 from bake.plan.forecast import BUILDER, PROOF
-from bake.recipe.recipe import Recipe, environment_prefix
+from bake.recipe.recipe import environment_prefix
+from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
 from bake.record.builds import make_folder
 from bake.threads import TaskGroup, held_back
 from bake.verify import Check, Proof, read_inventory
 
 T = TypeVar("T")
-BakeRequest = tuple[Context, Recipe]
+BakeRequest = tuple[Context, Resolved]
 MOST_MACHINES = 3  # that one bake starts, one after the other, if they are lost
 
 
@@ -105,7 +106,7 @@ class Batch:
         return monotonic() - self.began
 
 
-def bake(context: Context, recipe: Recipe, options: Options | None = None) -> Outcome:
+def bake(context: Context, resolved: Resolved, options: Options | None = None) -> Outcome:
     """Bake one recipe.
 
     RequestError before anything is started; any other BakeError after everything that was started
@@ -113,7 +114,7 @@ def bake(context: Context, recipe: Recipe, options: Options | None = None) -> Ou
     """
     began = monotonic()
     options = options or Options()
-    job = prepare(context, recipe, name=options.name, fresh=options.fresh)
+    job = prepare(context, resolved, name=options.name, fresh=options.fresh)
     (outcome,) = bake_jobs([job], options, began)
     if outcome.error is not None:
         raise outcome.error
@@ -136,20 +137,20 @@ def bake_all(
 
 
 def for_each(
-    requests: Sequence[BakeRequest], work: Callable[[Context, Recipe], T]
+    requests: Sequence[BakeRequest], work: Callable[[Context, Resolved], T]
 ) -> tuple[list[T], list[Outcome]]:
     """Do `work` for all requests at the same time; return its results, and its failures.
 
     Each call gets a context of its own. RequestError if two recipes have the same name.
     """
-    names = [recipe.name for _, recipe in requests]
+    names = [resolved.name for _, resolved in requests]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise RequestError(f"Two recipes are named {twice[0]}", hint="Give each a name of its own")
-    contexts = {recipe.name: context.for_one(recipe.name) for context, recipe in requests}
+    contexts = {each.name: context.for_one(each.name) for context, each in requests}
     results: dict[str, T | BakeError] = {}
     with TaskGroup[str, T | BakeError]() as group:
-        for _, recipe in requests:
-            group.start(recipe.name, partial(_result_of, work, contexts[recipe.name], recipe))
+        for _, each in requests:
+            group.start(each.name, partial(_result_of, work, contexts[each.name], each))
         while group.running:
             name, result = group.next()
             results[name] = result
@@ -164,10 +165,10 @@ def for_each(
 
 
 def _result_of(
-    work: Callable[[Context, Recipe], T], context: Context, recipe: Recipe
+    work: Callable[[Context, Resolved], T], context: Context, resolved: Resolved
 ) -> T | BakeError:
     try:
-        return work(context, recipe)
+        return work(context, resolved)
     except BakeError as error:
         return error
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from bake import catalog
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.client.caller import caller_cidr
 from bake.aws.key_pair import key_pair
@@ -140,7 +139,7 @@ def _launch(
             key_name=key_name,
             security_group_id=group_id,
             user_data=user_data(host_key, run.expires_at),
-            tags=run.temporary() | {LOGIN_USER: catalog.load().os_image(job.recipe.base).ssh_user},
+            tags=run.temporary() | {LOGIN_USER: job.plan.resolved.os_image.ssh_user},
             number=number,
         )
         machine = run_machine(

@@ -14,7 +14,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.permission import Policy, permissions, statements
 from bake.errors import BakeError, PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
-from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved
 
 Outcome = Literal["missing", "not asked", "mind", "fine"]
 
@@ -53,7 +53,7 @@ class DoctorResult:
 class Wanted:
     """What AWS is asked for: a bake of this recipe, under this policy."""
 
-    recipe: Recipe
+    resolved: Resolved
     policy: Policy
     connect: Callable[[], Cloud]
 
@@ -95,7 +95,7 @@ def _of_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
     [cloud] = found
     checks += [Prerequisite("region", "fine", cloud.region), _clock(cloud)]
     checks.append(_asked("your address", caller_cidr))
-    more, ground = _ground(cloud, wanted.recipe)
+    more, ground = _ground(cloud, wanted.resolved)
     checks += more
     answers = permissions(
         cloud,
@@ -123,10 +123,10 @@ def _clock(cloud: Cloud) -> Prerequisite:
     return Prerequisite("clock", "missing", how, advice)
 
 
-def _ground(cloud: Cloud, recipe: Recipe) -> tuple[list[Prerequisite], PreflightResult | None]:
+def _ground(cloud: Cloud, resolved: Resolved) -> tuple[list[Prerequisite], PreflightResult | None]:
     """The base image, the network, the instance types and the quota that the recipe needs."""
     try:
-        ground = preflight(cloud, recipe)
+        ground = preflight(cloud, resolved)
     except PreflightError as error:
         return [Prerequisite(f.place, "missing", f.message, f.hint) for f in error.findings], None
     zones = sorted({placement.zone for placement in ground.placements})

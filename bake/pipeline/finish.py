@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from bake import catalog
 from bake.aws.image import Image, create_image
 from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
@@ -27,9 +26,8 @@ from bake.verify import Check, Proof, check_clean, expect, prove
 def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
     """Prove that the machine is and does what the recipe promises; else VerificationError."""
     expectation = expect(
-        job.recipe,
+        job.plan.resolved,
         machine.instance_type,
-        catalog.load(),
         stand_in=job.context.payload.name == "stand-in",
     )
     with job.console.step("Proof") as step, job.timeline.step("proof", "Proof") as set_detail:

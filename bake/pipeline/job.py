@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from bake import catalog
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, delete_image, image_name, images, wait_until_available
@@ -22,6 +21,7 @@ from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved
 from bake.record import Timeline
 from bake.verify import accepted
 
@@ -99,7 +99,7 @@ class Job:
 
 
 def prepare(
-    context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
+    context: Context, resolved: Resolved, *, name: str | None = None, fresh: bool = False
 ) -> Job:
     """Find out everything that can be known before anything is started.
 
@@ -107,6 +107,7 @@ def prepare(
     RequestError, with everything that is missing.
     """
     cloud, console = context.cloud, context.console
+    recipe = resolved.recipe
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags, now=cloud.now())
     owner = context.payload.image_owner
@@ -117,9 +118,8 @@ def prepare(
     with console.step("Preflight") as step:
         image = base_image = plan = None
         with suppress(PreflightError):  # `preflight` reports it together with everything else
-            os_image = catalog.load().os_image(recipe.base)
-            base_image = find_base_image(cloud, os_image, owner, locked=locked)
-            plan = _plan(context, recipe, base_image)
+            base_image = find_base_image(cloud, resolved.os_image, owner, locked=locked)
+            plan = _plan(context, resolved, base_image)
         if plan is not None and not fresh:
             # Before the checks that only a machine needs: an existing image needs no quota.
             image = finished_image(cloud, plan)
@@ -128,10 +128,10 @@ def prepare(
             checked = PreflightResult(base_image, ())
         else:
             checked = preflight(
-                cloud, recipe, base_image, image_name=name, owner=owner, locked=locked
+                cloud, resolved, base_image, image_name=name, owner=owner, locked=locked
             )
             secrets = read_secrets(cloud, recipe)
-        plan = plan or _plan(context, recipe, checked.base_image)
+        plan = plan or _plan(context, resolved, checked.base_image)
         step.done(f"{checked.base_image.image_id}, {len(plan.stages)} stages")
     for warning in checked.warnings:
         console.warn(str(warning))
@@ -148,10 +148,9 @@ def prepare(
     )
 
 
-def _plan(context: Context, recipe: Recipe, base_image: BaseImage) -> Plan:
+def _plan(context: Context, resolved: Resolved, base_image: BaseImage) -> Plan:
     return make_plan(
-        recipe,
-        catalog=catalog.load(),
+        resolved,
         payload=context.payload,
         base_image_id=base_image.image_id,
         scripts=context.scripts,

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bake import catalog
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
 from bake.aws.image import check_name
 from bake.aws.placement import Placement
 from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError
-from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ class PreflightResult:
 
 def preflight(
     cloud: Cloud,
-    recipe: Recipe,
+    resolved: Resolved,
     base_image: BaseImage | None = None,
     *,
     image_name: str | None = None,
@@ -47,7 +46,7 @@ def preflight(
     those that come from a request which AWS refused.
     """
     findings: list[Finding] = []
-    os_image = catalog.load().os_image(recipe.base)
+    recipe, os_image = resolved.recipe, resolved.os_image
     base_image = base_image or _try(
         findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
     )

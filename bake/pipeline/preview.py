@@ -17,7 +17,7 @@ from bake.pipeline.job import Context, Job, prepare
 from bake.plan.changes import Reason, State, changes_of_the_image, reasons
 from bake.plan.forecast import IMAGE, Forecast, Past, forecast
 from bake.plan.plan import Plan
-from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved
 
 _LATEST = 20  # images, of which the duration of the snapshot is asked
 
@@ -57,16 +57,16 @@ class Preview:
 
 
 def preview(
-    context: Context, recipe: Recipe, *, name: str | None = None, fresh: bool = False
+    context: Context, resolved: Resolved, *, name: str | None = None, fresh: bool = False
 ) -> Preview:
     """Return what a bake would do. Raises what `prepare` raises: the bake could not even start."""
     cloud = context.cloud
-    job = prepare(context, recipe, name=name, fresh=fresh)
+    job = prepare(context, resolved, name=name, fresh=fresh)
     plan = job.plan
     earlier = images(cloud)
     kept = checkpoints(cloud)
     start = None if job.image or fresh else StartPoints(cloud.now, kept).best(plan)
-    last = newest_image(earlier, recipe.name, context.payload.name)
+    last = newest_image(earlier, resolved.name, context.payload.name)
     states = states_of_stages(plan, job.image, start)
     usd_per_hour = prices(cloud, job.preflight.placements)
     for error in price_errors(cloud):
@@ -89,7 +89,7 @@ def preview(
             [*_past(cloud, earlier), *kept],
             usd_per_hour.values(),
             usd_per_gb_month=volume_price(cloud),
-            stopped_for_image=recipe.builder.market == "on-demand",
+            stopped_for_image=job.recipe.builder.market == "on-demand",
         ),
     )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Literal
 
-from bake import catalog
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
 from bake.console.format import money_range
 from bake.errors import BakeError, CloudError, RequestError
@@ -20,7 +19,7 @@ from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_eac
 from bake.pipeline.job import Context
 from bake.pipeline.preview import Preview, preview
 from bake.plan.plan import make_plan
-from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved
 
 Status = Literal["baked", "there already", "failed", "not tried"]
 
@@ -78,17 +77,16 @@ def find_candidates(requests: Sequence[BakeRequest]) -> tuple[list[Candidate], l
     return for_each(requests, _candidate)
 
 
-def _candidate(context: Context, recipe: Recipe) -> Candidate:
+def _candidate(context: Context, resolved: Resolved) -> Candidate:
     plan = make_plan(
-        recipe,
-        catalog=catalog.load(),
+        resolved,
         payload=context.payload,
         base_image_id="",
         scripts=context.scripts,
         lock=context.lock,
     )
-    found = preview(context, recipe)
-    return Candidate(found, read_failures(context.cloud, recipe.name), plan.digest)
+    found = preview(context, resolved)
+    return Candidate(found, read_failures(context.cloud, resolved.name), plan.digest)
 
 
 def is_due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bake.catalog import Catalog, nearest
+from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.plan.lock import UNLOCKED, Lock, refuse_another
 from bake.plan.script import EVERY_OTHER, Script, read_script
-from bake.recipe.compatibility import refuse_what_cannot_work
+from bake.recipe.compatibility import refuse_incompatible
 from bake.recipe.payload import Payload, with_mirrors
 from bake.recipe.recipe import Recipe, environment_prefix
+from bake.recipe.resolved import Resolved
 from bake.recipe.variable import LONGEST_B
 
 CHANNEL = "conda-forge"
@@ -49,7 +50,7 @@ class Plan:
     `lock` is what the stages are held to, None where they install what there is.
     """
 
-    recipe: Recipe
+    resolved: Resolved
     payload: Payload
     base_image_id: str
     stages: tuple[Stage, ...]
@@ -57,11 +58,14 @@ class Plan:
     digest: str
     lock: Lock | None = None
 
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
+
 
 def make_plan(
-    recipe: Recipe,
+    resolved: Resolved,
     *,
-    catalog: Catalog,
     payload: Payload,
     base_image_id: str,
     scripts: Path,
@@ -69,10 +73,11 @@ def make_plan(
 ) -> Plan:
     """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit, or
     a lock of something else."""
-    refuse_what_cannot_work(recipe, catalog)
+    refuse_incompatible(resolved)
+    recipe = resolved.recipe
     if lock:
         refuse_another(lock, recipe, payload)
-    given = variables(recipe, catalog, payload) | {"STAGE": ""}
+    given = variables(resolved, payload) | {"STAGE": ""}
     chosen = _read(recipe, scripts)
     needs = _needs(recipe, chosen)
     findings = [finding for script in chosen for finding in _inputs(script, given)]
@@ -102,27 +107,29 @@ def make_plan(
         disk_gb=recipe.builder.disk_gb,
         stages={name: stage.digest for name, stage in stages.items()},
     )
-    return Plan(recipe, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
+    return Plan(resolved, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
 
 
-def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
-    """Every input that a stage may declare, without a lock; but STAGE, which is its own name. Lists
-    of packages are separated by blanks, lists of requirements by newlines; the recipe must have
-    passed `Catalog.check`."""
+def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    """Return every input that a stage may declare, as it is without a lock.
+
+    STAGE, each stage's own name, is not among them. Lists of packages are separated by blanks,
+    lists of requirements by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
+    """
+    recipe, driver, build, toolkit = (
+        resolved.recipe,
+        resolved.driver,
+        resolved.build,
+        resolved.toolkit,
+    )
+    if driver is None or build is None or toolkit is None:
+        raise ValueError(f"the parts of the recipe {recipe.name} cannot work together")
     payload = with_mirrors(payload, recipe.mirrors)
     mirrors = payload.mirrors
-    os_image = catalog.os_image(recipe.base)
     distribution = recipe.base.partition("-")[0]
-    driver = catalog.driver(recipe.base, recipe.driver.branch, recipe.driver.modules)
-    build = catalog.build(recipe.framework.name, recipe.framework.version, recipe.cuda.version)
-    toolkit = catalog.cuda[recipe.cuda.version].on.get(recipe.base)
-    if driver is None or build is None or toolkit is None:
-        raise ValueError("Catalog.check comes first")
-    machines = [catalog.instance_type(name) for name in recipe.builder.instance_types]
-    switched = any(machine.fabric_manager for machine in machines)
-    d2l = catalog.d2l[recipe.d2l.version]
+    with_switch = any(machine.fabric_manager for machine in resolved.machines)
     return {
-        "LOGIN_USER": os_image.ssh_user,
+        "LOGIN_USER": resolved.os_image.ssh_user,
         "OS_ID": recipe.base,
         "OS_MIRROR": mirrors[distribution],
         "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
@@ -131,15 +138,15 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         "DRIVER_SOURCE": driver.archive,
         "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
         "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
-        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if switched else ()),
+        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if with_switch else ()),
         "NVIDIA_MIRROR": mirrors["nvidia"],
-        "NVIDIA_REPOSITORY": os_image.nvidia_repository,
+        "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
         "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,
         "CUDA_VERSION": recipe.cuda.version,
         "CUDA_SOURCE": toolkit.archive,
         "CUDA_PACKAGES": " ".join(toolkit.packages),
         "CUDA_PINS": " ".join(toolkit.pins),
-        **_installer(recipe, catalog, payload),
+        **_installer(resolved, payload),
         "CONDA_CHANNEL": f"{mirrors['conda']}/{CHANNEL}",
         "CONDA_PACKAGES": " ".join(recipe.packages.conda),
         "PYTHON_VERSION": recipe.python.version,
@@ -151,9 +158,9 @@ def variables(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, s
         "FRAMEWORK_VERSION": build.version,
         "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
         # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
-        "D2L_REQUIREMENTS": "\n".join(d2l.requirements + build.numpy),
+        "D2L_REQUIREMENTS": "\n".join(resolved.d2l.requirements + build.numpy),
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
-        **_notebooks(recipe, catalog, payload),
+        **_notebooks(resolved, payload),
         **UNLOCKED,
     }
 
@@ -178,15 +185,14 @@ def _digest(**parts: object) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _installer(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
-    python = recipe.python
-    installer = catalog.installer(python.manager, python.installer)
+def _installer(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    installer = resolved.installer
     if installer is None:  # a venv
         return dict.fromkeys(
             ("CONDA_INSTALLER", "CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR"), ""
         )
-    mirror = payload.mirrors[python.manager]
-    if python.manager == "miniforge":  # each release has a folder of its own
+    mirror = payload.mirrors[installer.manager]
+    if installer.manager == "miniforge":  # each release has a folder of its own
         mirror += f"/{installer.version}"
     return {
         "CONDA_INSTALLER": installer.file,
@@ -195,11 +201,11 @@ def _installer(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, 
     }
 
 
-def _notebooks(recipe: Recipe, catalog: Catalog, payload: Payload) -> dict[str, str]:
-    """The archive where the payload knows its sha256, or else the git commit."""
+def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    """Return where the notebooks are: an archive if its sha256 is known, else a git commit."""
+    recipe, d2l = resolved.recipe, resolved.d2l
     url = sha256 = commit = ""
     if recipe.d2l.notebooks:
-        d2l = catalog.d2l[recipe.d2l.version]
         mirror = payload.mirrors["notebooks"]
         if sha256 := payload.sha256.get(d2l.archive, ""):
             url = f"{mirror}/{d2l.archive}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bake.catalog import Catalog
 from bake.recipe.recipe import FRAMEWORK_STAGES, MANAGER_STAGES, Recipe, environment_prefix
+from bake.recipe.resolved import Resolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +64,13 @@ def _proved_without_gpu(recipe: Recipe) -> bool:
     return not {"cuda", *MANAGER_STAGES.values(), *FRAMEWORK_STAGES}.isdisjoint(recipe.stages)
 
 
-def expect(
-    recipe: Recipe, instance_type: str, catalog: Catalog, *, stand_in: bool = False
-) -> Expectation:
+def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
     """What this recipe's stages promise on this type of machine.
 
     A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
     looked at. A recipe that installs a driver and leaves its GPU policy open requires a GPU.
     """
-    machine = catalog.instance_type(instance_type)
+    recipe, machine = resolved.recipe, resolved.catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]
     with_framework = recipe.framework.name in recipe.stages
     with_d2l = with_framework and "d2l" in recipe.stages
@@ -83,7 +81,7 @@ def expect(
         gpu_count=max(1, machine.gpus),  # 0: a slice of one, which nvidia-smi shows as a GPU
         gpu_memory_mib=machine.gpu_memory_mib,
         driver_branch=recipe.driver.branch,
-        min_driver=catalog.min_driver(catalog.cuda[recipe.cuda.version]),
+        min_driver=resolved.min_driver,
         cuda_release=recipe.cuda.version if "cuda" in recipe.stages else None,
         cuda_libraries=not stand_in,
         framework=recipe.framework.name if with_framework else None,

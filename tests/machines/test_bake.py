@@ -32,7 +32,7 @@ from bake.pipeline import bake, builder, finish
 from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
-from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import Resolved, resolve
 from bake.record import Inventory
 from bake.ssh import keys
 from bake.verify import Proof
@@ -50,12 +50,12 @@ source "${{BAKE_LIB:?}}"
 
 
 @pytest.fixture
-def recipe() -> Recipe:
+def recipe() -> Resolved:
     """The default recipe with two stages."""
     whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
     none = whole.checkpoints.model_copy(update={"after": ()})
     changed = {"stages": ("base", "seal"), "gpu": "if-present", "checkpoints": none}
-    return whole.model_copy(update=changed)
+    return resolve(whole.model_copy(update=changed))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def context(local_cloud: Path, scripts: Path, tmp_path: Path) -> Context:
 
 
 def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
-    context: Context, recipe: Recipe
+    context: Context, recipe: Resolved
 ) -> None:
     write(context.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
     with pytest.raises(StageError) as failure:
@@ -105,7 +105,7 @@ def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
 
 
 def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
-    context: Context, recipe: Recipe
+    context: Context, recipe: Resolved
 ) -> None:
     body = """
         mkdir /root/ran-once  # fails when it is there
@@ -125,7 +125,7 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
 
 
 def test_a_machine_with_another_host_key_is_refused(
-    context: Context, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    context: Context, recipe: Resolved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builder.user_data
     monkeypatch.setattr(builder, "user_data", lambda host_key, end: real(keys.generate(), end))
@@ -133,7 +133,7 @@ def test_a_machine_with_another_host_key_is_refused(
         bake.bake(context, recipe)
 
 
-def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe: Recipe) -> None:
+def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe: Resolved) -> None:
     with pytest.raises(ConnectError) as failure:
         bake.bake(replace(context, ssh_port=2222, boot_timeout_s=15), recipe)
     details = "\n".join(failure.value.details)
@@ -142,7 +142,7 @@ def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe
 
 
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
-    context: Context, recipe: Recipe
+    context: Context, recipe: Resolved
 ) -> None:
     write(context.scripts, "mxnet", "echo nothing is installed")
     recipe = recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
@@ -152,7 +152,7 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
 
 
 def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
-    context: Context, recipe: Recipe
+    context: Context, recipe: Resolved
 ) -> None:
     write(context.scripts, "base", "cloud-init schema --system && exit 7")
     with pytest.raises(StageError, match="status 7"):
@@ -161,7 +161,7 @@ def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
     assert "Valid cloud-config: system userdata" in log.read_text()
 
 
-def test_a_full_disk_is_said_with_what_to_change(context: Context, recipe: Recipe) -> None:
+def test_a_full_disk_is_said_with_what_to_change(context: Context, recipe: Resolved) -> None:
     write(context.scripts, "base", "echo data > /dev/full")
     with pytest.raises(StageError) as failure:
         bake.bake(context, recipe)
@@ -230,7 +230,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
     context: Context,
-    recipe: Recipe,
+    recipe: Resolved,
     phase: tuple[str, ...],
     proved: None,
     capsys: pytest.CaptureFixture[str],
@@ -244,7 +244,7 @@ def test_ctrl_c_in_any_phase_exits_with_130_and_leaves_nothing(
 
 @pytest.mark.parametrize("phase", ["Proof", "Removing the builder"])
 def test_ctrl_c_that_another_thread_receives_leaves_nothing_either(
-    context: Context, recipe: Recipe, phase: str, proved: None
+    context: Context, recipe: Resolved, phase: str, proved: None
 ) -> None:
     console = InterruptedIn(phase, to_thread=True)
     with pytest.raises(Exit) as end, running(console):
@@ -253,7 +253,7 @@ def test_ctrl_c_that_another_thread_receives_leaves_nothing_either(
 
 
 def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(
-    context: Context, recipe: Recipe, tmp_path: Path
+    context: Context, recipe: Resolved, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RequestError, match="logs cannot be written") as refused:
@@ -264,7 +264,7 @@ def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_start
 @pytest.mark.parametrize("end", ["failure", "interrupt", "success"])
 def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
     context: Context,
-    recipe: Recipe,
+    recipe: Resolved,
     proved: None,
     end: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -295,7 +295,9 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
         delete_image(context.cloud, image)
 
 
-def test_the_image_is_kept_when_all_is_well(context: Context, recipe: Recipe, proved: None) -> None:
+def test_the_image_is_kept_when_all_is_well(
+    context: Context, recipe: Resolved, proved: None
+) -> None:
     record = bake.bake(context, recipe).record
     assert record is not None
     assert record.image_id in held()["images"]

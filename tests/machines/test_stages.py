@@ -13,6 +13,7 @@ import pytest
 from bake.local import standin
 from bake.local.standin import upstreams
 from bake.recipe.payload import Payload
+from bake.recipe.resolved import resolve
 from bake.threads import together
 from tests.support.environment import CACHE
 from tests.support.stage_machines import LIB, SCRIPTS, Machine, find, machines
@@ -46,7 +47,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def payloads(state: pytest.MonkeyPatch) -> dict[str, Payload]:
-    return {name: standin.up(find(name)) for name in (UBUNTU, DEBIAN)}
+    return {name: standin.up(resolve(find(name))) for name in (UBUNTU, DEBIAN)}
 
 
 @pytest.fixture(scope="module")

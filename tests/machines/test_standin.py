@@ -30,6 +30,7 @@ from bake.local.standin.trust import Trust
 from bake.plan.plan import variables
 from bake.recipe import recipe
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 RECIPES = recipe.all_recipes(REPOSITORY / "manifests")
@@ -173,7 +174,7 @@ def test_an_archives_index_is_right_about_its_packages(tree: Path) -> None:
 
 @pytest.mark.parametrize("wanted", RECIPES, ids=lambda found: found.name)
 def test_every_package_that_a_recipe_names_is_there(wanted: recipe.Recipe, tree: Path) -> None:
-    inputs = variables(wanted, catalog.load(), UPSTREAM)
+    inputs = variables(resolve(wanted), UPSTREAM)
     distribution, codename = (
         wanted.base.split("-")[0],
         catalog.load().os_image(wanted.base).codename,
@@ -423,7 +424,7 @@ def test_stop_ends_no_process_that_has_the_number_now(state: Path) -> None:
 def test_the_payload_names_what_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAKE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(wheels, "provide", lambda root, lines: None)
-    wanted = variables(RECIPES[0], catalog.load(), UPSTREAM)
+    wanted = variables(resolve(RECIPES[0]), UPSTREAM)
     try:
         payload = standin.serve(wanted, host="10.0.2.2")
         again = standin.serve(wanted, host="10.0.2.2")
@@ -433,14 +434,14 @@ def test_the_payload_names_what_is_served(tmp_path: Path, monkeypatch: pytest.Mo
         port = int(payload.mirrors["pypi"].split(":")[2].split("/")[0])
         ca = tmp_path / "cache/stand-in/trust/ca.crt"
         for found in RECIPES:
-            inputs = variables(found, catalog.load(), payload)
+            inputs = variables(resolve(found), payload)
             if not inputs["CONDA_INSTALLER"]:
                 continue
             url = f"{inputs['CONDA_INSTALLER_MIRROR']}/{inputs['CONDA_INSTALLER']}"
             status, data = get(port, url.split(str(port))[1], ca)
             assert status == 200
             assert hashlib.sha256(data).hexdigest() == inputs["CONDA_INSTALLER_SHA256"]
-        inputs = variables(RECIPES[0], catalog.load(), payload)
+        inputs = variables(resolve(RECIPES[0]), payload)
         _, data = get(port, inputs["NOTEBOOKS_URL"].split(str(port))[1], ca)
         assert hashlib.sha256(data).hexdigest() == inputs["NOTEBOOKS_SHA256"]
         assert set(standin.machine_files()) == {

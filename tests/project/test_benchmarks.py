@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bake import catalog
 from bake.plan.script import read_script
 from bake.recipe import recipe
-from bake.recipe.compatibility import refuse_what_cannot_work
+from bake.recipe.compatibility import refuse_incompatible
+from bake.recipe.resolved import resolve
 from benchmarks import report, scenarios, tools, work
 from benchmarks.scenarios import BAKE, PACKER, SCENARIOS, Bench, Measurement, Scenario
 from tests.support.environment import REPOSITORY
@@ -30,7 +30,7 @@ class Listed(Bench):
         work.write(self.folder, recipes)
         for path in sorted((self.folder / "manifests").iterdir()):
             found = recipe.load(path)
-            refuse_what_cannot_work(found, catalog.load())
+            refuse_incompatible(resolve(found))
             needed = [read_script(self.folder / f"scripts/stages/{s}.sh") for s in found.stages]
             SEEN.append((tool, found.name, {each.name: each.needs for each in needed}))
         return Measurement(1, 1, 1)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from moto.ec2.models import ec2_backends
 
+from bake import catalog
 from bake.aws.checkpoint import (
     create_checkpoint,
     delete_checkpoint,
@@ -114,7 +115,8 @@ def live(account: Account) -> None:
 
 def a_recipe() -> Any:
     builder = SimpleNamespace(instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64)
-    return SimpleNamespace(base="ubuntu-18.04", builder=builder)
+    os_image = catalog.load().os_image("ubuntu-18.04")
+    return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
 
 
 def an_order(

@@ -31,6 +31,7 @@ from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe, Secret
+from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 SCRIPT = """\
@@ -231,7 +232,7 @@ def orders(
         console=console or Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
-    return [(context, load(folder, name)) for name in names]
+    return [(context, resolve(load(folder, name))) for name in names]
 
 
 def bake(

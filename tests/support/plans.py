@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from bake import catalog as catalogs
 from bake.plan import changes, description
 from bake.plan.plan import Plan, Stage, make_plan, stage_digest
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 ROOT = REPOSITORY
@@ -20,8 +20,7 @@ RECIPE = RECIPES["mxnet-cu101"]
 
 def real_plan(recipe: Recipe = RECIPE, base: str = "ami-0dba2cb6798deb6d8") -> Plan:
     return make_plan(
-        recipe,
-        catalog=catalogs.load(),
+        resolve(recipe),
         payload=UPSTREAM,
         base_image_id=base,
         scripts=ROOT / "scripts",
@@ -50,7 +49,7 @@ def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: 
         stages[name] = Stage(script, inputs, needs, digest)
     builder = RECIPE.builder.model_copy(update={"disk_gb": disk_gb})
     recipe = RECIPE.model_copy(update={"builder": builder})
-    return Plan(recipe, UPSTREAM, base, tuple(stages.values()), lib, "digest")
+    return Plan(resolve(recipe), UPSTREAM, base, tuple(stages.values()), lib, "digest")
 
 
 def tags_of(plan: Plan, name: str = "") -> dict[str, str]:

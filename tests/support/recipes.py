@@ -4,10 +4,10 @@ import tomllib
 
 from hypothesis import strategies as st
 
-from bake import catalog
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import texts
 
@@ -22,8 +22,7 @@ packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https
 
 def plan_of(read: Recipe) -> Plan:
     return make_plan(
-        read,
-        catalog=catalog.load(),
+        resolve(read),
         payload=UPSTREAM,
         base_image_id="ami-0123456789abcdef0",
         scripts=SCRIPTS,

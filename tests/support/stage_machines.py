@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-from bake import catalog
 from bake.local import standin
 from bake.local.machines import os_images
 from bake.local.machines.engine import Engine, find_engine
@@ -19,6 +18,7 @@ from bake.plan.script import read_script
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 SCRIPTS = REPOSITORY / "scripts"
@@ -85,7 +85,7 @@ def machines() -> Iterator[Callable[[Recipe, Payload], Machine]]:
     with ExitStack() as undo:
 
         def start(recipe: Recipe, payload: Payload) -> Machine:
-            image = catalog.load().os_image(recipe.base)
+            resolved = resolve(recipe)
             name = f"bake-test-scripts-{uuid4().hex[:8]}"
             undo.callback(engine.remove, name)
             undo.callback(engine.kill, name)  # it would be asked for ten seconds first
@@ -94,10 +94,14 @@ def machines() -> Iterator[Callable[[Recipe, Payload], Machine]]:
             # Whoever makes another variant forgets this one, until a machine has it.
             with os_images._one_at_a_time():
                 root = os_images._variant(
-                    engine, os_images._debian(engine), image, True, standin.machine_files()
+                    engine,
+                    os_images._debian(engine),
+                    resolved.os_image,
+                    True,
+                    standin.machine_files(),
                 )
                 engine.call(*arguments, root.layer, "sleep", "infinity")
-            inputs = variables(recipe, catalog.load(), payload)
+            inputs = variables(resolved, payload)
             machine = Machine(engine, name, inputs)
             user = inputs["LOGIN_USER"]
             machine.read(f"useradd --create-home --shell /bin/bash {user}; mkdir -p /etc/xdg/pip")

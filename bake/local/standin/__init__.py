@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from bake import catalog, files
+from bake import files
 from bake.local.machines.engine import Engine, find_engine
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.recipe.payload import UPSTREAM, Payload
 
 if TYPE_CHECKING:
-    from bake.recipe.recipe import Recipe
+    from bake.recipe.resolved import Resolved
 
 LOOPBACK = "127.0.0.1"
 _LINES_OF_PIP = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
 
 
-def up(recipe: Recipe) -> Payload:
+def up(resolved: Resolved) -> Payload:
     """Have the mirror serve what the recipe needs, and say how a machine reaches it.
 
     Raises LocalCloudError when something has no stand-in, or, the first time, when the package
@@ -38,7 +38,7 @@ def up(recipe: Recipe) -> Payload:
 
     engine = find_engine()
     return serve(
-        variables(recipe, catalog.load(), UPSTREAM),
+        variables(resolved, UPSTREAM),
         host=engine.computer_address,
         listen=listen_address(engine),
     )

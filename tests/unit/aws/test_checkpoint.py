@@ -36,6 +36,7 @@ from bake.plan.plan import Plan, Stage
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import ACCOUNT, REGION, UBUNTU, Aws, aws_in_process
 from tests.support.checkpoints import register_image
 from tests.support.environment import REPOSITORY
@@ -568,7 +569,7 @@ def a_plan(digests: Mapping[str, str], needs: Mapping[str, Sequence[str]] | None
         Stage(Script(name, "", below, (), b""), {}, below, digests.get(name, "5" * 64))
         for name, below in wanted.items()
     )
-    return Plan(RECIPE, UPSTREAM, "ami-1", stages, b"", "d" * 64)
+    return Plan(resolve(RECIPE), UPSTREAM, "ami-1", stages, b"", "d" * 64)
 
 
 def a_checkpoint(stages: Mapping[str, str] = STAGES, **more: Any) -> Checkpoint:

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bake import catalog
 from bake.aws import lease_holder, parameter
 from bake.aws.recipe_failures import RecipeFailures
 from bake.aws.tags import parse_time, read_seconds, read_stages, rfc3339, write_seconds
@@ -33,6 +32,7 @@ from bake.machine.ssh_config import Host
 from bake.pipeline import rebuild
 from bake.plan import description, lock
 from bake.recipe import recipe
+from bake.recipe.resolved import resolve
 from bake.record.record import read as read_record
 from bake.ssh import keys
 from bake.verify import hardware, nvidia_smi, tensors
@@ -163,7 +163,7 @@ def test_what_nvidia_smi_and_the_probe_say(text: str) -> None:
 @TAME
 @given(machine=machines, of=st.sampled_from(RECIPES))
 def test_a_machine_that_says_anything_is_proved_or_refused(machine: Machine, of: Any) -> None:
-    expectation = expect(of, of.builder.instance_types[0], catalog.load())
+    expectation = expect(resolve(of), of.builder.instance_types[0])
     proof = survives(lambda: prove(machine, expectation))
     assert proof is None or proof.verified != "gpu"
     survives(lambda: check_clean(machine))

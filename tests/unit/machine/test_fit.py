@@ -10,8 +10,9 @@ from bake import catalog as catalogs
 from bake.errors import RequestError
 from bake.machine import fit
 from bake.machine.fit import Contents
-from bake.plan import changes, description
+from bake.plan import description
 from bake.recipe.compatibility import check
+from bake.recipe.resolved import resolve
 from tests.support.plans import RECIPES, real_plan
 
 CATALOG = catalogs.load()
@@ -52,7 +53,7 @@ def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
     # An image has Fabric Manager only if a builder of its recipe needs it: told apart below.
     found = replace(found, fabric_manager=True)
     for machine in TYPES.values():
-        findings = check(CATALOG, recipe, (machine.name,))
+        findings = check(replace(resolve(recipe), machines=(machine,)))
         others = [each for each in findings if "Fabric Manager" not in each.message]
         assert bool(fit.problem(CATALOG, found, machine)) == bool(others), machine.name
 
@@ -62,7 +63,7 @@ def test_what_is_told_as_a_hash_alone_is_known_too(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = inside("mxnet-cu101")
-    monkeypatch.setattr(changes, "_KEPT", (kept,))  # as of a plan too large for longer values
+    monkeypatch.setattr(description, "_KEPT", (kept,))  # as of a plan too large for longer values
     tags = description.describe(real_plan())
     described = description.read(tags)
     assert described

@@ -22,6 +22,7 @@ from bake.machine.gpus import (
     works,
 )
 from bake.recipe import recipe
+from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.environment import REPOSITORY
 from tests.support.offers import CATALOG, TYPES, offer
@@ -113,7 +114,7 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], says: str) -> 
 
 def test_a_recipe_and_an_image_leave_those_on_which_they_work() -> None:
     mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
-    found = gpus.works_for_recipe(CATALOG, mxnet)
+    found = gpus.works_for_recipe(resolve(mxnet))
     assert {TYPES[name].family for name in found} == {"g4dn", "p3dn"}
     image: Any = SimpleNamespace(tags={}, architecture="arm64")
     assert {TYPES[name].family for name in gpus.works_for_image(CATALOG, image)} == {"g5g"}
@@ -127,7 +128,7 @@ def test_a_recipe_that_works_nowhere_says_why() -> None:
         update={"framework": mxnet.framework.model_copy(update={"version": "9.9"})}
     )
     with pytest.raises(IncompatibleError, match="cannot"):
-        gpus.works_for_recipe(CATALOG, nowhere)
+        gpus.works_for_recipe(resolve(nowhere))
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,12 @@ from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
 from bake.recipe import recipe as recipes
+from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import public_key
 from tests.support.environment import REPOSITORY
 from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
 
-RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
 # Only with another call (tags, the role for spot machines), or by changing something.
 NEVER_ALONE = {
     "ec2:CreateTags",
@@ -253,7 +254,7 @@ def test_a_clock_that_is_wrong_is_found(of_ours: Account, behind_s: int, outcome
 def test_no_base_image_and_no_quota_are_found(of_ours: Account) -> None:
     of_ours.aws.quotas["L-DB2E81BA"] = 0
     try:
-        strange = RECIPE.model_copy(update={"base": "debian-12"})
+        strange = resolve(RECIPE.recipe.model_copy(update={"base": "debian-12"}))
         found = examine(Wanted(strange, POLICY, of_ours.cloud))
     finally:
         of_ours.aws.quotas["L-DB2E81BA"] = 64

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.errors import PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
@@ -28,7 +29,8 @@ def recipe(*instance_types: str, market: str = "on-demand", disk_gb: int = 64) -
     builder = SimpleNamespace(
         instance_types=instance_types or ("g4dn.xlarge",), market=market, disk_gb=disk_gb
     )
-    return SimpleNamespace(base="ubuntu-18.04", builder=builder)
+    os_image = catalog.load().os_image("ubuntu-18.04")
+    return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
 
 
 def check(aws: Aws, recipe: Any, **more: Any) -> PreflightResult:

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.errors import PreflightError, RecipeError, RemoteError, RequestError
 from bake.plan import changes as explain
@@ -26,6 +25,7 @@ from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.verify.inventory import parse_notes
 from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
@@ -80,8 +80,7 @@ def lock_of(folder: Path, record: Record = RECORD, **changes: Any) -> Lock:
 
 def plan(held_to: Lock | None, recipe: Recipe = RECIPE, payload: Payload = UPSTREAM) -> Plan:
     return make_plan(
-        recipe,
-        catalog=catalog.load(),
+        resolve(recipe),
         payload=payload,
         base_image_id="ami-0a",
         scripts=SCRIPTS,

@@ -14,6 +14,7 @@ from bake import catalog
 from bake.errors import ConnectError, RemoteError, VerificationError
 from bake.recipe import recipe
 from bake.recipe.recipe import Recipe
+from bake.recipe.resolved import resolve
 from bake.verify import Check, Expectation, accepted, expect, hardware, prove
 from bake.verify.gpu import is_model
 from bake.verify.software import cuda_runtime
@@ -364,7 +365,7 @@ def recipe_of(*stages: str, gpu: Any = None) -> Recipe:
 
 
 def expected(*stages: str, gpu: Any = None) -> Expectation:
-    return expect(recipe_of(*stages, gpu=gpu), "g4dn.xlarge", catalog.load())
+    return expect(resolve(recipe_of(*stages, gpu=gpu)), "g4dn.xlarge")
 
 
 def test_a_driver_and_a_toolkit_are_proved_and_nothing_else_is_asked_for(machine: Machine) -> None:
@@ -472,7 +473,7 @@ def test_the_recipes_of_the_project_say_what_is_expected() -> None:
     facts = catalog.load()
     for each in recipe.all_recipes(REPOSITORY / "manifests"):
         for name in each.builder.instance_types:
-            wanted = expect(each, name, facts)
+            wanted = expect(resolve(each), name)
             assert wanted.gpu == (each.gpu or "required")
             assert wanted.framework == each.framework.name
             assert wanted.environment == each.python.environment
@@ -480,7 +481,8 @@ def test_the_recipes_of_the_project_say_what_is_expected() -> None:
             assert wanted.gpu_count is not None
             assert wanted.gpu_count >= 1
             assert wanted.python == each.python.version
-    book = expect(recipe.find("mxnet-cu101", REPOSITORY / "manifests"), "g4dn.12xlarge", facts)
+    found = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    book = expect(resolve(found), "g4dn.12xlarge")
     assert (book.gpu_model, book.gpu_count, book.gpu_memory_mib) == ("T4", 4, 16384)
     assert (book.min_driver, book.driver_branch, book.cuda_release) == ("418.39", "470", "10.1")
     assert (book.environment_prefix, book.conda) == ("/opt/conda/envs/d2l", True)
@@ -488,7 +490,7 @@ def test_the_recipes_of_the_project_say_what_is_expected() -> None:
 
 def test_a_stand_ins_python_and_libraries_are_not_looked_at() -> None:
     book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
-    wanted = expect(book, "g4dn.xlarge", catalog.load(), stand_in=True)
+    wanted = expect(resolve(book), "g4dn.xlarge", stand_in=True)
     assert wanted.python is None
     assert not wanted.cuda_libraries
 

@@ -1,0 +1,129 @@
+"""Checks of a recipe against the GPUs of its builder: do machine, driver and code support them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from operator import is_
+
+from bake.catalog import Gpu, InstanceType, numbers, runs_on
+from bake.errors import Finding
+from bake.recipe.resolved import Resolved
+from bake.recipe.suggestion import either, use_cuda, use_driver, use_machine
+
+
+def check_machines(resolved: Resolved) -> Iterator[Finding]:
+    """Refuse instance types that are retired, of another architecture, or with a part of a GPU."""
+    for machine in resolved.machines:
+        if found := _machine_problem(resolved, machine):
+            yield Finding("builder.instance_types", *found)
+
+
+def _machine_problem(resolved: Resolved, machine: InstanceType) -> tuple[str, str] | None:
+    """Return the message and the hint; None for a machine that the image can boot on."""
+    catalog, os_image, gpu = resolved.catalog, resolved.os_image, resolved.catalog.gpus[machine.gpu]
+    if machine.retired:
+        message = f"{machine.name} ({gpu.name}) is no longer offered: {machine.retired}"
+        return message, f"Use {machine.replaced_by} instead"
+    if machine.architecture != os_image.architecture:
+        image = f"{os_image.key} is {os_image.architecture}"
+        hint = either(use_machine(catalog, lambda _: True))
+        return f"{machine.name} is {machine.architecture}, and {image}", hint
+    if machine.fractional:
+        hint = either(use_machine(catalog, partial(is_, gpu)))
+        return f"{machine.name} has a slice of a GPU, which only AWS's GRID driver supports", hint
+    return None
+
+
+def check_cuda_on_gpus(resolved: Resolved) -> Iterator[Finding]:
+    catalog, cuda = resolved.catalog, resolved.cuda
+    for gpu in resolved.gpus:
+        if runs_on(cuda.capabilities, gpu.capability):
+            continue
+        able = (c for c in catalog.cuda.values() if runs_on(c.capabilities, gpu.capability))
+        machine = use_machine(catalog, lambda g: runs_on(cuda.capabilities, g.capability))
+        yield Finding(
+            "cuda.version",
+            f"CUDA {cuda.version} has no code for the {gpu.name} ({gpu.capability})",
+            either(use_cuda(cuda, able) or "no known CUDA release has it", machine),
+        )
+
+
+def check_driver_with_gpus(resolved: Resolved) -> Iterator[Finding]:
+    version, wanted = resolved.driver_version, resolved.recipe.driver
+    if version is None:
+        return
+    for gpu in resolved.gpus:
+        problem = driver_problem(gpu, version, wanted.branch, wanted.modules)
+        if not problem:
+            continue
+        able = (
+            driver
+            for driver in resolved.drivers_of_os
+            if not driver_problem(gpu, driver.version, driver.branch, driver.modules)
+        )
+        machine = use_machine(
+            resolved.catalog,
+            lambda g: not driver_problem(g, version, wanted.branch, wanted.modules),
+        )
+        none = f"no driver of {resolved.os_image.key} supports it"
+        yield Finding(*problem, either(use_driver(wanted.branch, able) or none, machine))
+
+
+def driver_problem(gpu: Gpu, version: str, branch: str, modules: str) -> tuple[str, str] | None:
+    """Return why a driver does not support a GPU: the place in the recipe, and the message."""
+
+    def older_than(least: str) -> bool:
+        return numbers(version) < numbers(least)
+
+    if gpu.first_driver and older_than(gpu.first_driver):
+        first = f"the first version that does is {gpu.first_driver}"
+        return "driver.branch", f"driver {version} does not support the {gpu.name}: {first}"
+    if gpu.last_branch and int(branch) > int(gpu.last_branch):
+        last = f"the last branch that does is {gpu.last_branch}"
+        return "driver.branch", f"driver {branch} no longer supports the {gpu.name}: {last}"
+    if modules == "proprietary" and gpu.open_only:
+        return "driver.modules", f"the {gpu.name} works only with the open kernel modules"
+    if modules == "open" and not gpu.open_from:
+        since = "they support Turing and later"
+        return "driver.modules", f"the open kernel modules do not support the {gpu.name}: {since}"
+    if modules == "open" and gpu.open_from and older_than(gpu.open_from):
+        message = f"the open kernel modules of driver {version} do not support the {gpu.name}"
+        return "driver.modules", f"{message}: the first version that does is {gpu.open_from}"
+    return None
+
+
+def check_fabric_manager(resolved: Resolved) -> Iterator[Finding]:
+    if resolved.driver is None or resolved.driver.fabric_manager:
+        return
+    for machine in resolved.machines:
+        if machine.fabric_manager:
+            message = f"{machine.name} needs NVIDIA's Fabric Manager"
+            yield Finding(
+                "builder.instance_types",
+                f"{message}, and {resolved.os_image.key} has no package for it",
+                "Use an Ubuntu base, or an instance type of the g families",
+            )
+
+
+def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
+    build = resolved.build
+    if build is None:
+        return
+    for gpu in resolved.gpus:
+        if runs_on(build.capabilities, gpu.capability):
+            continue
+        able = [
+            f"{other.name} {other.version} for CUDA {other.cuda[0]}"
+            for other in resolved.catalog.builds
+            if runs_on(other.capabilities, gpu.capability)
+        ]
+        what = f"{build.name} {build.version} for CUDA {resolved.cuda.version}"
+        yield Finding(
+            "framework.version",
+            f"{what} has no code for the {gpu.name} ({gpu.capability})",
+            either(
+                able and f"use one of {', '.join(able)}",
+                use_machine(resolved.catalog, lambda g: runs_on(build.capabilities, g.capability)),
+            ),
+        )
