@@ -2,9 +2,9 @@
 
     make bench BENCH="[SCENARIO…] [--rounds N] [--seconds S] [--json]"
 
-Each is started as its user starts it, one after the other, round by round; what is measured is the
-whole command and, by EC2's own word, how long its machines were there. Exit status 1: a goal was
-missed, by the medians.
+Each tool is started as its user starts it, one after the other, round by round. Two figures are
+measured: the time of the whole command, and how long its machines existed according to EC2. The
+exit status is 1 if the medians miss a goal.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def main() -> int:
     options = _parser().parse_args()
     people = Console(stderr=True)
     if not shutil.which("packer"):
-        people.print("Packer is not here: `make bench` installs it from Debian")
+        people.print("Packer not found: `make bench` installs it from Debian")
         return 2
     scrub()
     chosen = [each for each in SCENARIOS if each.name in (options.scenarios or _names())]
-    if options.like_ec2:  # both wait for EC2 most of the time: the goal is to be no slower
+    if options.like_ec2:  # both tools wait for EC2 most of the time: the goal is not to be slower
         chosen = [
             replace(each, wall=1.0, machine_seconds=each.machine_seconds and 1.0) for each in chosen
         ]
@@ -85,14 +85,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(_names()))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="length of a stage")
-    parser.add_argument("--megabytes", type=float, default=20, help="what a stage writes")
-    parser.add_argument("--recipes", type=int, default=12, help="in the scenario many")
+    parser.add_argument(
+        "--megabytes", type=float, default=20, help="size of the data that a stage writes"
+    )
+    parser.add_argument(
+        "--recipes", type=int, default=12, help="number of recipes in the scenario many"
+    )
     parser.add_argument("--jobs", type=int, default=4, help="machines at a time, on both sides")
     parser.add_argument(
         "--like-ec2",
         type=float,
         metavar="SCALE",
-        help="with EC2's delays (bake/local/profiles/ec2.toml), times SCALE: 1 is as there",
+        help="use EC2's delays (bake/local/profiles/ec2.toml), multiplied by SCALE",
     )
     parser.add_argument("--json", action="store_true", help="all figures, on standard output")
     parser.add_argument("--markdown", action="store_true", help="the table, on standard output")

@@ -1,4 +1,4 @@
-"""A local cloud of the benchmark's own, and the books that are kept of its machines."""
+"""A local cloud for the benchmark, and a record of how long its machines exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LocalCloud:
         self.ec2 = boto3.client("ec2", endpoint_url=self.url, region_name=self.region, **access)
 
     def instances(self) -> dict[str, str]:
-        """Id → state, of all that are or have been."""
+        """Return the state of each instance by its id, terminated ones included."""
         pages = self.ec2.get_paginator("describe_instances").paginate()
         return {
             instance["InstanceId"]: instance["State"]["Name"]
@@ -41,7 +41,7 @@ class LocalCloud:
         }
 
     def sweep(self) -> None:
-        """Forget every image and snapshot but the base image's: the next one starts cold."""
+        """Delete all images and snapshots except the base image: the next bake starts cold."""
         for image in self.ec2.describe_images(Owners=["self"])["Images"]:
             self.ec2.deregister_image(ImageId=image["ImageId"])
         for snapshot in self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]:
@@ -49,7 +49,7 @@ class LocalCloud:
 
     @contextmanager
     def books(self) -> Iterator[Books]:
-        """What the machines that are started meanwhile have cost, up to the last one's end."""
+        """Record the machines that the block starts; leaving it waits until all have ended."""
         books = Books(self)
         thread = threading.Thread(target=books.keep, daemon=True)
         thread.start()
@@ -63,7 +63,11 @@ class LocalCloud:
 
 
 class Books:
-    """`machine_seconds` is from RunInstances to `terminated`, over all machines, to a tenth."""
+    """The machines of one measurement.
+
+    `machine_seconds` is the time from RunInstances to `terminated`, summed over all machines, to
+    a tenth of a second.
+    """
 
     PERIOD_S = 0.1
     PATIENCE_S = 120
@@ -88,7 +92,7 @@ class Books:
         try:
             closed_at: float | None = None
             while True:
-                # Read first: what has ended by then is in the answer that follows.
+                # Read this first: the response that follows then includes all that has ended.
                 if closed_at is None and self.closing.is_set():
                     closed_at = time.monotonic()
                 self._look()
@@ -115,7 +119,7 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def scrub() -> None:
-    """Nobody's credentials, settings or keys."""
+    """Remove the user's credentials and settings from the environment."""
     os.environ.setdefault("BAKE_CACHE", str(Path.home() / ".cache" / "bake"))
     for name in list(os.environ):
         if name.startswith(("AWS_", "BAKE_", "PKR_", "PACKER_")) and name not in (
@@ -127,7 +131,10 @@ def scrub() -> None:
 
 @contextmanager
 def a_local_cloud(home: Path, like_ec2: float | None) -> Iterator[LocalCloud]:
-    """Started in `home`, and erased afterwards; with EC2's delays times `like_ec2`, if given."""
+    """Start a local cloud in `home` and erase it afterwards.
+
+    If `like_ec2` is given, the cloud has EC2's delays, multiplied by it.
+    """
     os.environ["BAKE_HOME"] = str(home)
     try:
         endpoint = control.up(profile=_profile(home, like_ec2) if like_ec2 else "")

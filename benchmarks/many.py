@@ -1,11 +1,11 @@
-"""How much one process takes of this computer that bakes many recipes at once.
+"""The memory and processor time of one process that bakes many recipes at once.
 
     python -m benchmarks.many [--recipes 50] [--machines 50] [--seconds 5] [--throttled 5] [--json]
 
 The recipes share two stages of three. They are baked on a local cloud of the benchmark's own, by
-one process that does nothing else; its memory, processor time, threads and calls are counted. Of
-what it sends, `--throttled` percent are refused as by AWS when too many come at once. Exit status
-1: a bake failed, something was left, or more was taken than `LIMITS` allow.
+one process that does nothing else; its memory, processor time, threads and API calls are counted.
+`--throttled` percent of its requests are refused, as AWS does when it throttles. The exit status
+is 1 if a bake failed, a resource was left behind, or the process exceeded `LIMITS`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from bake.threads import one_interrupt
 from benchmarks.cloud import LocalCloud, a_local_cloud, scrub
 from benchmarks.work import Recipe, Stage, write
 
-# Of the process that bakes, for 50 recipes: MiB at its peak, and cores on the average.
+# For 50 recipes: the peak memory of the process in MiB, and the average number of cores.
 LIMITS = {"memory_mib": 300.0, "cores": 1.0}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
 class Taken:
-    """By one process, from its start to its end. `busiest` is the most cores over ten seconds."""
+    """The resources that one process used. `busiest` is the most cores over ten seconds."""
 
     wall_s: float = 0
     cpu_s: float = 0
@@ -50,7 +50,7 @@ class Taken:
     threads: int = 0
     busiest: float = 0
     calls: Counter[str] = field(default_factory=Counter)
-    sent: int = 0  # requests: a call that boto repeats is several
+    sent: int = 0  # requests: boto may send a call several times
     throttled: int = 0  # of these
     outcomes: Counter[str] = field(default_factory=Counter)
 
@@ -63,7 +63,7 @@ class Taken:
 
 
 class Throttle:
-    """Refuses that many percent of what is sent, where botocore sends it."""
+    """A botocore event handler that refuses `percent` percent of the requests."""
 
     def __init__(self, percent: float) -> None:
         self.sent = self.refused = 0
@@ -93,7 +93,7 @@ class _Body(BytesIO):
 
 
 def bake(folder: Path, machines: int, throttled: float) -> None:
-    """Bakes what is in the folder; says on standard output what came of it and what was asked."""
+    """Bake all recipes of the folder; print the outcomes and the API calls as JSON."""
     from bake import files
     from bake.aws.client.session import connect
     from bake.console.console import Console as OurConsole
@@ -205,7 +205,7 @@ def faults(taken: Taken, recipes: int, left: dict[str, int]) -> list[str]:
 
 
 def _left(cloud: LocalCloud) -> dict[str, int]:
-    """What no bake leaves, whatever came of it."""
+    """Return how many resources exist of each kind that a bake must not leave behind."""
     machines = [state for state in cloud.instances().values() if state != "terminated"]
     groups = cloud.ec2.describe_security_groups()["SecurityGroups"]
     return {
@@ -225,12 +225,18 @@ def _recipes(count: int, seconds: float) -> list[Recipe]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many")
     parser.add_argument("--recipes", type=int, default=50)
-    parser.add_argument("--machines", type=int, default=50, help="at a time")
-    parser.add_argument("--seconds", type=float, default=5, help="length of each one's own stage")
-    parser.add_argument("--like-ec2", type=float, metavar="SCALE", help="with EC2's delays")
-    parser.add_argument("--throttled", type=float, default=0, help="percent of what is sent")
+    parser.add_argument("--machines", type=int, default=50, help="machines at a time")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="length of the stage that is not shared"
+    )
+    parser.add_argument(
+        "--like-ec2", type=float, metavar="SCALE", help="use EC2's delays, multiplied by SCALE"
+    )
+    parser.add_argument(
+        "--throttled", type=float, default=0, help="percent of the requests that are refused"
+    )
     parser.add_argument("--json", action="store_true", help="all figures, on standard output")
-    parser.add_argument("--log", type=Path, help="where what the bakes say is to be kept")
+    parser.add_argument("--log", type=Path, help="file in which to keep the log of the bakes")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -253,7 +259,7 @@ def main() -> int:
         f"{taken.wall_s:.0f} s, {taken.memory_mib:.0f} MiB at the most, {taken.cpu_s:.0f} s of "
         f"processor time ({taken.cores:.2f} cores, {taken.busiest:.2f} in the busiest ten "
         f"seconds), {taken.threads} threads, {taken.calls.total()} calls in {taken.sent} requests, "
-        f"of which {taken.throttled} were throttled",
+        f"{taken.throttled} of them throttled",
         soft_wrap=True,
     )
     for name, count in taken.calls.most_common():

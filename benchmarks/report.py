@@ -48,7 +48,10 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def rows(scenario: Scenario, rounds: Sequence[Round]) -> list[tuple[str, ...]]:
-    """One for each tool; a ratio is of one round, so that a slow minute counts on both sides."""
+    """Return a row per tool.
+
+    Ratios are taken within a round, so that a slow minute counts for both tools.
+    """
     found: list[tuple[str, ...]] = []
     for tool in rounds[0]:
         measured = [each[tool] for each in rounds]
@@ -68,7 +71,7 @@ def rows(scenario: Scenario, rounds: Sequence[Round]) -> list[tuple[str, ...]]:
 
 
 def faults(scenario: Scenario, rounds: Sequence[Round]) -> list[str]:
-    """Which goals are missed, by the medians."""
+    """Return the goals that the medians miss."""
     wall, machine = _ratio(rounds, BAKE, _wall).median, _ratio(rounds, BAKE, _machine).median
     found = []
     if round(wall, 2) > scenario.wall:
@@ -118,7 +121,7 @@ def document(
 
 
 def computer() -> dict[str, str]:
-    """What the figures were measured on, and with."""
+    """Describe this computer and the versions of the tools."""
     model = next(
         (
             line.partition(":")[2].strip()

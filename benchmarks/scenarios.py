@@ -1,7 +1,7 @@
-"""What is compared: who does which work after what, and how much less it should take.
+"""The scenarios that are compared, and the goals of each.
 
-A scenario is a round: it measures each tool once, and the rounds follow each other, so that a
-computer that slows down meanwhile slows down all of them.
+Running a scenario once measures each tool once. The rounds of all scenarios follow each other, so
+that a computer that slows down meanwhile slows down all tools.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TOOLS = {BAKE: tools.bake, PACKER: tools.packer, LOOP: tools.loop}
 
 @dataclass(frozen=True)
 class Measurement:
-    """`wall_s` of the command, `machine_s` of all its machines together."""
+    """The wall time of a command, and the summed lifetime of its machines, in seconds."""
 
     wall_s: float
     machine_s: float
@@ -32,7 +32,7 @@ Round = dict[str, Measurement]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where it happens, and how long a stage is."""
+    """The local cloud, the project folder, and the size of the work."""
 
     cloud: LocalCloud
     folder: Path
@@ -53,8 +53,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`wall` and `machine_seconds` are what bake's figure may be of Packer's, at most. `run` is
-    given an edition, which is another text for each round."""
+    """A comparison of the tools.
+
+    `wall` and `machine_seconds` are the largest allowed ratios of bake's figure to Packer's. `run`
+    gets an edition, a text that differs from round to round.
+    """
 
     name: str
     about: str

@@ -1,4 +1,4 @@
-"""The three who do the work, each by the command that its user types, at its best settings."""
+"""The three tools, each run by the command that its user types, with its best settings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TIMEOUT_S = 3600
 
 
 class Broken(Exception):
-    """A tool that does not do its work; there is nothing to measure."""
+    """A tool failed, so that nothing was measured."""
 
 
 def bake(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: int) -> float:
-    """Seconds of `invoke bake`."""
+    """Return the seconds that `invoke bake` takes."""
     command = [str(BIN / "invoke"), "--search-root", str(folder), "bake", "--quiet"]
     command += [recipe.name for recipe in recipes]
     if len(recipes) > 1:
@@ -34,7 +34,7 @@ def bake(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: in
 
 
 def packer(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: int) -> float:
-    """Seconds of `packer build`, which asks AWS for states every second instead of every two."""
+    """Return the seconds that `packer build` takes; it polls every second instead of every two."""
     template = folder / "packer.json"
     template.write_text(json.dumps(_template(cloud, folder, recipes), indent=1))
     command = ["packer", "build", "-color=false", f"-parallel-builds={jobs}", str(template)]
@@ -48,7 +48,10 @@ def packer(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: 
 
 
 def loop(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe], *, jobs: int) -> float:
-    """Seconds of a shell script with the AWS CLI and ssh: no group of its own, nothing checked."""
+    """Return the seconds that a plain shell script with the AWS CLI and ssh takes.
+
+    It makes no security group and checks nothing.
+    """
     (recipe,) = recipes
     script = Path(__file__).with_name("loop.sh")
     scripts = [str(folder / "scripts" / "stages" / f"{name}.sh") for name in recipe.stage_names]
@@ -108,7 +111,7 @@ def _template(cloud: LocalCloud, folder: Path, recipes: Sequence[Recipe]) -> dic
 
 
 def _timed(name: str, command: list[str], environment: dict[str, str], folder: Path) -> float:
-    """Wall time of the whole process, its start included; Broken with the end of what it said."""
+    """Return the wall time of the whole process. Raises Broken with the end of its output."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The work that is measured: stages of known length, the same bytes for whoever runs them."""
+"""The work that is measured: stages of known length, the same bytes for each tool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sleep {seconds:g}
 say "{name} is done"
 """
 
-# Nothing of these is installed: no stage is one of `bake`'s. A recipe says them all the same.
+# The stages install none of this, but a recipe has to give the versions.
 _RECIPE = """\
 name = "{name}"
 description = "Stages of known length"
@@ -62,8 +62,11 @@ notebooks = false
 
 @dataclass(frozen=True)
 class Stage:
-    """`edition` changes the script's bytes and nothing that it does: who has run another one before
-    has not run this one."""
+    """A stage of known length.
+
+    `edition` changes the bytes of the script and nothing that it does, so that no tool can reuse
+    the result of an earlier edition.
+    """
 
     name: str
     needs: tuple[str, ...] = ()
@@ -84,7 +87,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages in an order in which they can run; the last one is the product's own seal."""
+    """Stages in an order in which they can run, followed by the product's own seal stage."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -99,9 +102,9 @@ class Recipe:
 
 
 def write(folder: Path, recipes: Iterable[Recipe]) -> None:
-    """A project of its own: the product's command line and lib.sh, with recipes and stages of ours.
+    """Write a project: the product's command line and lib.sh, with these recipes and stages.
 
-    What an earlier call wrote is replaced.
+    Replaces the recipes and stages of an earlier call.
     """
     stages, manifests = folder / "scripts" / "stages", folder / "manifests"
     for place in (stages, manifests):

@@ -157,6 +157,14 @@ def test_only_the_commands_know_of_the_local_cloud() -> None:
             assert "bake.local" not in path.read_text(), path
 
 
+def test_no_test_imports_another_test() -> None:
+    """What tests share stands in tests/support, so that any file of tests can be moved or split."""
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        for line, name in imports(path):
+            allowed = not name.startswith("tests.") or name.startswith("tests.support.")
+            assert allowed, f"{path}:{line}: imports {name}"
+
+
 def test_each_package_says_what_it_is() -> None:
     for path in SOURCES:
         assert ast.get_docstring(ast.parse(path.read_text())), path
