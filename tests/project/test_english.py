@@ -34,7 +34,6 @@ NOT_DONE = (
     "bake/ssh",
     "bake/threads.py",
     "bake/verify",
-    "scripts/lib.sh",
 )
 
 PYTHON = sorted(
