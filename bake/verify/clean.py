@@ -1,7 +1,7 @@
-"""Whether anything is left on a machine that an image must not hold.
+"""The search for files that an image must not contain, such as keys, logs and secrets.
 
-Looked for independently of the stage that takes it away, by a program of its own that names files
-and never shows what is in them. What it looks for stands in `on_machine/clean.toml`.
+It is independent of the stage that removes them. A program on the machine names the files, and
+never shows their content. `on_machine/clean.toml` lists what it searches for.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ TRACES = "traces of the builder"
 
 _SHOWN = 30
 _TIMEOUT_S = 1800
-# The first bytes of stdin are the program, the rest is what it reads: the command line, which sudo
-# logs and `ps` shows, holds none of it.
+# The first bytes of stdin are the program, the rest is its input. Neither is in the command line,
+# which sudo logs and `ps` shows.
 _COMMAND = (
     '$([ "$(id -u)" = 0 ] || echo sudo -n) python3 -c '
     "\"import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))\""
 )
-# A part of a secret that is found on a disk because it is that secret, and for no other reason.
+# A part of a secret so distinct that a file which contains it must have it from the secret.
 _DISTINCT = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/_=-]{20,}")
 
 
 @cache
-def what_must_not_be() -> Mapping[str, Any]:
-    """`places` by kind, and `patterns`, as in clean.toml."""
+def forbidden() -> Mapping[str, Any]:
+    """Return the tables `places` (by kind) and `patterns` of clean.toml."""
     return tomllib.loads((PROGRAMS / "clean.toml").read_text())
 
 
@@ -56,19 +56,21 @@ def check_clean(
     root: str = "/",
     started_at: float | None = None,
 ) -> tuple[Check, ...]:
-    """Look for what must not be in an image, as root; VerificationError names every such file.
+    """Search a machine, as root, for files that an image must not contain.
 
-    `allow_session`: the logs that sshd and sudo write of an open session may be there. `booted`:
-    the machine was started from the image, for the first time, and may have what was made since
-    (host keys, machine id, its user's keys, logs …). `traces` are texts of the machine that the
-    image was taken from, its public keys and its machine id say, which must be nowhere; `secrets`
-    those of the recipe by name, which must be in no file that was written on this machine. `root`
-    and `started_at` (in seconds since the epoch): for tests.
+    VerificationError names every such file. `allow_session`: the logs that sshd and sudo write
+    about an open session are allowed. `booted`: the machine was started from the image, for the
+    first time, so files made since then are allowed (host keys, machine id, its user's keys, logs).
+
+    `traces` are texts of the machine from which the image was made, such as its public keys and its
+    machine id: no file may contain them. `secrets` maps the names of the recipe's secrets to their
+    values: no file that was written on this machine may contain them. `root`, and `started_at` in
+    seconds since the epoch, are for tests.
     """
     start = time.monotonic()
     traces, secrets = tuple(traces), secrets or {}
-    order = {
-        **what_must_not_be(),
+    request = {
+        **forbidden(),
         "root": root,
         "session": allow_session,
         "booted": booted,
@@ -76,39 +78,51 @@ def check_clean(
         "traces": traces,
         "secrets": _marks(secrets),
     }
-    found, scanned = _look(shell, order, secrets)
+    found, scanned = _search(shell, request, secrets)
     seconds = time.monotonic() - start
-    checks = []
-    kinds = (*what_must_not_be()["places"], PASSWORDS)
-    for kind in (*kinds, SECRETS, GIVEN, TRACES):
-        took = seconds if kind == SECRETS else 0.0  # one search, which takes its time to read files
-        if paths := found.get(kind):
-            checks.append(Check(kind, "failed", _shown(paths), took))
-        elif kind == GIVEN and not secrets:
-            checks.append(Check(kind, "skipped", "it has none", took))
-        elif kind == TRACES and not traces:
-            checks.append(Check(kind, "skipped", "none is known", took))
-        else:
-            detail = "none" if kind in kinds else f"none in {scanned} files"
-            checks.append(Check(kind, "passed", detail, took))
+    skipped = {} if secrets else {GIVEN: "the recipe has no secrets"}
+    skipped |= {} if traces else {TRACES: "no traces are known"}
+    checks = _checks(found, scanned, skipped, seconds)
     if failed := [check for check in checks if check.outcome == "failed"]:
         raise VerificationError(
-            f"an image of this machine would hold {', '.join(check.name for check in failed)}",
-            hint="Remove them in the stage that makes them, or in the stage seal.",
+            f"An image of this machine would contain {', '.join(check.name for check in failed)}",
+            hint="Remove these files in the stage that creates them, or in the stage seal.",
             details=[str(check) for check in failed],
         )
+    return checks
+
+
+def _checks(
+    found: Mapping[str, list[str]], scanned: int, skipped: Mapping[str, str], seconds: float
+) -> tuple[Check, ...]:
+    """Return one check per kind of file. `skipped` maps a kind to the reason for skipping it.
+
+    There is one search; its time is counted for the kind that takes most of it.
+    """
+    places = (*forbidden()["places"], PASSWORDS)
+    checks = []
+    for kind in (*places, SECRETS, GIVEN, TRACES):
+        kind_s = seconds if kind == SECRETS else 0.0
+        if paths := found.get(kind):
+            checks.append(Check(kind, "failed", _shorten(paths), kind_s))
+        elif kind in skipped:
+            checks.append(Check(kind, "skipped", skipped[kind], kind_s))
+        else:
+            detail = "none found" if kind in places else f"none found in {scanned} files"
+            checks.append(Check(kind, "passed", detail, kind_s))
     return tuple(checks)
 
 
 def find_secrets(
     shell: Shell, secrets: Mapping[str, str], *, since: float, root: str = "/"
 ) -> tuple[str, ...]:
-    """Files that were written since and hold one of these, as "PATH (NAME)".
+    """Return the files written since `since` that contain one of the secrets, as "PATH (NAME)".
 
-    Looked for in a file's first 64 MB and in its name; as the text is, and in the forms in which
-    programs write it. VerificationError when the search does not come to its end.
+    `since` is in seconds since the epoch. The first 64 MiB of a file and its name are searched, for
+    the secret itself and for the forms in which programs write it. VerificationError if the search
+    does not finish.
     """
-    order = {
+    request = {
         "places": {},
         "patterns": [],
         "root": root,
@@ -116,12 +130,12 @@ def find_secrets(
         "secrets": _marks(secrets),
         "since": since,
     }
-    found, _ = _look(shell, order, secrets)
+    found, _ = _search(shell, request, secrets)
     return tuple(found.get(GIVEN, ()))
 
 
 def _marks(secrets: Mapping[str, str]) -> dict[str, list[str]]:
-    """By what each is found on a disk: all of it, or a part that is nothing else."""
+    """Return the texts, in base64, that reveal each secret: all of it, or a distinct part."""
     marks = {}
     for name, value in secrets.items():
         texts = {value, value.strip(), *filter(_DISTINCT.fullmatch, parts(value))}
@@ -130,44 +144,49 @@ def _marks(secrets: Mapping[str, str]) -> dict[str, list[str]]:
     return marks
 
 
-def _look(
-    shell: Shell, order: Mapping[str, Any], secrets: Mapping[str, str]
+def _search(
+    shell: Shell, request: Mapping[str, Any], secrets: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], int]:
+    """Run the program; return the files that it found, by kind, and how many files it read."""
     program = (PROGRAMS / "clean.py").read_bytes()
-    stdin = program + json.dumps(order).encode()
+    stdin = program + json.dumps(request).encode()
     redactor = Redactor(secrets.values())
     try:
-        answer = ask(shell, _COMMAND % len(program), stdin=stdin, timeout_s=_TIMEOUT_S)
+        output = ask(shell, _COMMAND % len(program), stdin=stdin, timeout_s=_TIMEOUT_S)
     except Failed as failure:
-        raise VerificationError("the search for leftovers failed", details=[str(failure)]) from None
+        raise VerificationError(
+            "The search for leftover files failed", details=[str(failure)]
+        ) from None
     try:
-        *lines, last = (files.parse_json(line) for line in answer.stdout.splitlines())
+        *lines, last = (files.parse_json(line) for line in output.stdout.splitlines())
         scanned = int(last["scanned"])
         found: dict[str, list[str]] = defaultdict(list)
         for line in lines:
-            said, path = str(line["kind"]), str(line["path"])
+            label, path = str(line["kind"]), str(line["path"])
             path = redactor.redact(path.encode(errors="backslashreplace").decode())
-            kind, label = _sorted_into(said, path)
-            found[kind].append(label)
+            kind, text = _classify(label, path)
+            found[kind].append(text)
     except (ValueError, LookupError, TypeError):
-        # Its output may be cut off anywhere: without the last line, nothing is known.
-        reason = unknown("the search", redactor.redact(answer.stderr), answer.exit_status)
+        # The output may be cut off anywhere: without its last line, nothing is proved.
+        reason = unknown("the search", redactor.redact(output.stderr), output.exit_status)
         raise VerificationError(
-            "the search for leftovers did not come to its end", details=[str(reason)]
+            "The search for leftover files did not finish", details=[str(reason)]
         ) from None
     return found, scanned
 
 
-def _sorted_into(said: str, path: str) -> tuple[str, str]:
-    if said in what_must_not_be()["places"] or said == PASSWORDS:
-        return said, path
-    if said == "trace of the builder":
+def _classify(label: str, path: str) -> tuple[str, str]:
+    """Return the kind of a file that the program labelled, and the text that names the file."""
+    if label in forbidden()["places"] or label == PASSWORDS:
+        return label, path
+    if label == "trace of the builder":
         return TRACES, path
-    if said.startswith("secret "):
-        return GIVEN, f"{path} ({said.removeprefix('secret ')})"
-    return SECRETS, f"{path} ({said})"
+    if label.startswith("secret "):
+        return GIVEN, f"{path} ({label.removeprefix('secret ')})"
+    return SECRETS, f"{path} ({label})"
 
 
-def _shown(paths: list[str]) -> str:
+def _shorten(paths: list[str]) -> str:
+    """Return the first paths as a list, and how many more there are."""
     rest = len(paths) - _SHOWN
     return ", ".join(paths[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,7 +1,7 @@
-"""What nvidia-smi, the kernel and the frameworks say when something is wrong, and what to do.
+"""Known failures of nvidia-smi, the kernel and the frameworks: the cause, and what to do.
 
-`KNOWN` is a table of facts. The wordings were read in public reports and in the programs
-themselves; a program's own exit status only counts where its words say nothing that we know.
+`KNOWN` is a table of facts. The wordings come from public reports and from the programs
+themselves. A program's exit status is used only if its output matches no entry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ LONGEST_VERBATIM = 600
 
 @dataclass(frozen=True)
 class Diagnosis:
+    """One fault: what is wrong, why, and what to do about it."""
+
     what: str
     why: str = ""
     what_to_do: str = ""
@@ -27,8 +29,12 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Known:
-    """`pattern` meets text on one line, without the kernel's time stamps; its named groups go
-    into `what` and `why`. `exit_status` is nvidia-smi's (its manual page, RETURN VALUE)."""
+    """A known failure, and the regular expression that recognises it.
+
+    `pattern` is searched in text on one line, without the kernel's time stamps. Its named groups
+    replace the fields in `what` and `why`. `exit_status` is nvidia-smi's (its manual page, RETURN
+    VALUE).
+    """
 
     what: str
     why: str
@@ -40,212 +46,229 @@ class Known:
     def _compiled(self) -> re.Pattern[str]:
         return re.compile(self.pattern, re.IGNORECASE)
 
-    def found_in(self, text: str) -> Diagnosis | None:
+    def search(self, text: str) -> Diagnosis | None:
+        """Return the diagnosis if the text, on one line, shows this failure."""
         match = self._compiled.search(text)
-        return self._with(match.groupdict()) if match else None
+        return self._diagnosis(match.groupdict()) if match else None
 
-    def for_status(self) -> Diagnosis:
-        return self._with(dict.fromkeys(self._compiled.groupindex))
+    def from_exit_status(self) -> Diagnosis:
+        """Return the diagnosis for a program of which only the exit status is known."""
+        return self._diagnosis(dict.fromkeys(self._compiled.groupindex))
 
-    def _with(self, groups: dict[str, str | None]) -> Diagnosis:
-        found = {name: value or "unknown" for name, value in groups.items()}
-        return Diagnosis(self.what.format_map(found), self.why.format_map(found), self.what_to_do)
+    def _diagnosis(self, groups: dict[str, str | None]) -> Diagnosis:
+        values = {name: value or "unknown" for name, value in groups.items()}
+        return Diagnosis(self.what.format_map(values), self.why.format_map(values), self.what_to_do)
 
 
-ANOTHER_MACHINE = "Start again: that gives another machine; tell AWS when it happens again."
-READ_THE_LOG = "`sudo dmesg | grep NVRM` on the machine says which."
+ANOTHER_MACHINE = (
+    "Bake again, which starts another machine. If it happens again, report the instance id to AWS."
+)
+REBOOT = "Reboot the machine. If the fault remains, bake again, which starts another machine."
+READ_THE_LOG = "The reason is in the kernel's log: run `sudo dmesg | grep NVRM` on the machine."
+DRIVERS_LOG = "Read the log of the stage drivers."
+CUDA_LOG = "Read the log of the stage cuda."
+FRAMEWORK_LOG = "Read the log of the stage that installs the framework."
 
 NVIDIA_SMI = (
     Known(
-        "nvidia-smi is not there",
-        "the driver's tools are not installed, or not on the PATH of `ssh host command`",
-        "See the log of the stage drivers.",
+        "nvidia-smi was not found",
+        "the driver's tools are not installed, or not on the PATH of `ssh HOST COMMAND`",
+        DRIVERS_LOG,
         r"nvidia-smi: (command )?not found|No such file or directory: '?nvidia-smi",
         exit_status=127,
     ),
     Known(
-        "no driver is loaded",
-        "the kernel module was not built for the running kernel, is kept out by nouveau or Secure "
-        "Boot, or knows none of this machine's GPUs",
-        "`dkms status`, `sudo modprobe nvidia` and `sudo dmesg | grep NVRM` on the machine say "
-        "which; then choose a driver branch that builds on this kernel and knows this GPU.",
+        "the NVIDIA driver is not loaded",
+        "its kernel module was not built for the running kernel, or nouveau or Secure Boot keeps "
+        "it from loading, or it supports none of this machine's GPUs",
+        "To find out which, run `dkms status`, `sudo modprobe nvidia` and "
+        "`sudo dmesg | grep NVRM` on the machine. Then choose a driver branch that builds on this "
+        "kernel and supports this GPU.",
         r"couldn't communicate with the NVIDIA driver|NVML: Driver Not Loaded",
         exit_status=9,
     ),
     Known(
-        "the library libnvidia-ml is not there",
-        "nvidia-smi is installed, the driver's libraries are not, or the loader does not find them",
-        "Install the driver's libraries in the version of its module, and run ldconfig.",
+        "the library libnvidia-ml was not found",
+        "nvidia-smi is installed, but the driver's libraries are not, or the loader does not find "
+        "them",
+        "Install the driver's libraries in the same version as its kernel module, and run "
+        "`sudo ldconfig`.",
         r"couldn't find libnvidia-ml|NVML: (Shared )?Library Not Found",
         exit_status=12,
     ),
     Known(
         "a GPU has fallen off the bus ({gpu})",
-        "the driver cannot reach it any more: a hardware fault, or it was reset under the driver",
-        "Reboot the machine. " + ANOTHER_MACHINE,
+        "the driver can no longer reach it: the hardware is faulty, or the GPU was reset while the "
+        "driver was using it",
+        REBOOT,
         r"(?:handle for GPU ?(?P<gpu>[\w:.]+): )?GPU is lost",
         exit_status=15,
     ),
     Known(
-        "the driver has found no GPU that it can use",
-        "it is loaded, and every GPU here is unknown to it or could not be initialised",
+        "the driver found no GPU that it can use",
+        "it is loaded, but it does not support this machine's GPUs or could not initialise them",
         READ_THE_LOG,
         r"No devices were found",
         exit_status=6,
     ),
     Known(
-        "the driver's module and its libraries are of different versions (library: {library})",
-        "the libraries were upgraded, by unattended-upgrades say, while the older module stays "
-        "loaded until the next boot",
-        "Reboot, and hold the driver's packages (`apt-mark hold`), as the stage drivers does.",
+        "the driver's kernel module and its libraries have different versions (library: {library})",
+        "the libraries were upgraded, for example by unattended-upgrades, and the old module "
+        "stays loaded until the next boot",
+        "Reboot the machine, and hold the driver's packages with `sudo apt-mark hold`, as the "
+        "stage drivers does.",
         r"Driver/library version mismatch(?:\s+NVML library version: (?P<library>[\d.]+))?",
         exit_status=18,  # NVML's own number for it; the manual page does not list it
     ),
     Known(
         "the GPU cannot be reached from inside this container",
-        "its access to the device files was taken away: systemd's `daemon-reload` does that to "
-        "containers that were started with cgroup devices alone",
-        "Start the container again, with the device files named (--device /dev/nvidia0 …).",
+        "the container lost access to the device files: systemd's `daemon-reload` takes it away "
+        "from containers that were started with cgroup devices only",
+        "Restart the container, and name each device file: `--device /dev/nvidia0` and so on.",
         r"initialize NVML: Unknown Error",
     ),
     Known(
-        "a GPU does not answer ({gpu})",
-        "the driver sees it on the bus and cannot open it",
+        "a GPU does not respond ({gpu})",
+        "the driver finds it on the bus but cannot open it",
         READ_THE_LOG + " " + ANOTHER_MACHINE,
         r"Unable to determine the device handle for GPU ?(?P<gpu>[\w:. ]*?[\w]): "
         r"(Unknown Error|Not Found|Not Supported)",
     ),
     Known(
-        "the login user may not use the GPU",
-        "the device files /dev/nvidia* are not open to this user",
-        "Look at the owner and mode of /dev/nvidia*; the driver's own udev rules open them to all.",
+        "the login user has no permission to use the GPU",
+        "this user cannot open the device files /dev/nvidia*",
+        "Run `ls -l /dev/nvidia*` on the machine. The driver's own udev rules let every user open "
+        "them: find out what changed their owner or mode.",
         r"Insufficient Permissions",
         exit_status=4,
     ),
     Known(
-        "the GPU is kept from this system",
-        "a hypervisor, or Windows around a WSL, holds it",
+        "the operating system has no access to the GPU",
+        "a hypervisor, or the Windows that runs this WSL, blocks it",
         "Choose a machine that has the GPU for itself.",
         r"GPU access blocked by the operating system",
     ),
     Known(
-        "a GPU needs a reset",
-        "the driver says so after an error that it cannot recover from",
-        "Reboot the machine. " + ANOTHER_MACHINE,
+        "a GPU must be reset",
+        "the driver reports an error from which it cannot recover",
+        REBOOT,
         r"GPU requires reset",
     ),
     Known(
-        "a GPU's power cables are not attached as they should be",
-        "nvidia-smi says so",
+        "a GPU's power cables are not attached correctly",
+        "nvidia-smi reports this about the hardware",
         ANOTHER_MACHINE,
         r"external power cables",
         exit_status=8,
     ),
     Known(
-        "the kernel finds a GPU's interrupts wanting",
-        "nvidia-smi says so",
+        "the kernel found a problem with the interrupts of a GPU",
+        "nvidia-smi reports this",
         READ_THE_LOG + " " + ANOTHER_MACHINE,
         r"interrupt issue",
         exit_status=10,
     ),
     Known(
         "nvidia-smi is newer than the driver's library",
-        "the library does not have a function that it asks for",
+        "it calls a function that the library libnvidia-ml does not have",
         "Install nvidia-smi and libnvidia-ml in the same version.",
         r"NVML: Function Not Found|doesn't implement this function",
         exit_status=13,
     ),
     Known(
         "a GPU's infoROM is corrupted",
-        "what the board keeps about itself is damaged",
+        "the data that the board stores about itself is damaged",
         ANOTHER_MACHINE,
         r"infoROM is corrupted",
         exit_status=14,
     ),
 )
 
-# Why the driver does not take a GPU.
+# The reasons why the driver refuses a GPU, from the kernel's log.
 REFUSALS = (
     Known(
-        "driver {driver} has dropped this GPU",
-        "branch {branch} is the last that knows it",
-        "Choose that driver branch, or a newer GPU.",
+        "driver {driver} no longer supports this GPU",
+        "branch {branch} is the last that supports it",
+        "Set driver.branch in the recipe to that branch, or choose an instance type with a newer "
+        "GPU.",
         r"supported through the NVIDIA (?P<branch>\d+)\.\w+ Legacy drivers.*?"
         r"The (?P<driver>[\d.]+) NVIDIA driver will ignore this GPU",
     ),
     Known(
-        "driver {driver} does not know this GPU (PCI id {id})",
-        "the GPU is newer than the driver, or its branch has dropped it",
-        "Choose a driver branch that lists the GPU.",
+        "driver {driver} does not support this GPU (PCI id {id})",
+        "the GPU is newer than the driver, or too old for this driver branch",
+        "Set driver.branch in the recipe to a branch that supports the GPU.",
         r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system is not supported by the "
         r"(?:NVIDIA )?(?P<driver>[\d.]+) (?:NVIDIA Linux )?driver release",
     ),
     Known(
-        "the open kernel modules do not know this GPU (PCI id {id})",
-        "they need a GPU with a system processor: Turing and newer",
+        "the open kernel modules do not support this GPU (PCI id {id})",
+        "they need a GPU with a GPU System Processor: Turing or newer",
         'Set driver.modules = "proprietary" in the recipe.',
         r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system is not supported by "
         r"open nvidia\.ko",
     ),
     Known(
         "this GPU needs the open kernel modules (PCI id {id})",
-        "the proprietary ones do not drive Blackwell and newer",
+        "the proprietary modules do not support Blackwell and newer",
         'Set driver.modules = "open" in the recipe.',
         r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system requires use of the "
         r"NVIDIA open kernel modules",
     ),
     Known(
-        "the driver's libraries are {client}, its loaded module is {module}",
-        "one of them was changed without a reboot",
-        "Reboot, and hold the driver's packages.",
+        "the driver's libraries have version {client}, its loaded kernel module has {module}",
+        "one of them was upgraded without a reboot",
+        "Reboot the machine, and hold the driver's packages with `sudo apt-mark hold`.",
         r"API mismatch: (?:the )?client (?:has the )?version (?P<client>[\d.]+).*?"
         r"kernel module (?:has the )?version (?P<module>[\d.]+)",
     ),
     Known(
-        "another driver holds the GPU",
-        "nouveau as a rule, when it was loaded first",
+        "another driver uses the GPU",
+        "it was loaded before NVIDIA's; usually it is nouveau",
         "Blacklist nouveau in /etc/modprobe.d and in the initramfs, as the stage drivers does.",
         r"The NVIDIA probe routine was not called for \d+ device",
     ),
     Known(
-        "Secure Boot keeps the kernel module out",
+        "Secure Boot keeps the kernel module from loading",
         "the module is not signed with a key that this machine trusts",
-        "Use the distribution's signed modules (linux-modules-nvidia-*), or an image without it.",
+        "Use the distribution's signed modules (linux-modules-nvidia-*), or a base image without "
+        "Secure Boot.",
         r"unsigned module loading is restricted"
         r"|Loading of (unsigned module|module with unavailable key) is rejected",
     ),
     Known(
         "the kernel module was built for another kernel",
-        "the kernel refuses it",
-        "`dkms status` on the machine; the headers must be those of the running kernel.",
+        "the running kernel refuses to load it",
+        "Run `dkms status` and `uname -r` on the machine, and install the kernel headers of the "
+        "running kernel.",
         r"nvidia: (version magic|disagrees about version of symbol)",
     ),
 )
 
-# What no sound GPU brings about, even if it answers again afterwards.
+# Faults that a healthy GPU never reports, even if it works again afterwards.
 FAULTS = (
     Known(
         "a GPU has fallen off the bus ({gpu})",
-        "Xid 79: the driver cannot reach it any more",
+        "Xid 79: the driver can no longer reach it",
         ANOTHER_MACHINE,
         r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): 79\b",
     ),
     Known(
-        "a GPU's system processor does not answer ({gpu})",
-        "Xid {xid}: the firmware has crashed or hangs",
+        "the system processor of a GPU does not respond ({gpu})",
+        "Xid {xid}: its firmware has crashed or hangs",
         ANOTHER_MACHINE,
         r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): (?P<xid>119|120)\b",
     ),
     Known(
         "a GPU's memory is faulty ({gpu})",
-        "Xid {xid}: an error that cannot be corrected, or a spare row that could not be used",
+        "Xid {xid}: an error could not be corrected, or a spare row could not be used",
         ANOTHER_MACHINE,
         r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): (?P<xid>48|64|95)\b",
     ),
     Known(
         "a GPU could not be initialised ({gpu})",
-        "RmInitAdapter failed: faulty hardware, firmware of another driver version, or a GPU that "
-        "another machine or driver still holds",
+        "RmInitAdapter failed: the hardware is faulty, the firmware has another version than the "
+        "driver, or another machine or driver still uses the GPU",
         ANOTHER_MACHINE,
         r"GPU (?P<gpu>[\da-f:.]+): RmInitAdapter failed",
     ),
@@ -253,115 +276,118 @@ FAULTS = (
 
 FRAMEWORK = (
     Known(
-        "{library} is not found",
+        "{library} was not found",
         "it belongs to the driver, whose libraries are not installed",
-        "See the log of the stage drivers.",
+        DRIVERS_LOG,
         r"(?P<library>libcuda\.so[\w.]*): cannot open shared object file",
     ),
     Known(
-        "{library} is not found",
-        "it belongs to the CUDA toolkit: that of another release is installed, or the loader does "
-        "not know where",
-        "`ldconfig -p` must list it; see the log of the stage cuda.",
+        "{library} was not found",
+        "it belongs to the CUDA toolkit: another release is installed, or the loader does not "
+        "search its folder",
+        "`ldconfig -p` must list it. " + CUDA_LOG,
         r"(?P<library>lib(?:cudart|cublas\w*|cufft|curand|cusolver|cusparse|nvrtc|nvToolsExt)"
         r"\.so[\w.]*): cannot open shared object file",
     ),
     Known(
-        "{library} is not found",
-        "this build of the framework has it not inside: it comes as a wheel of its own",
-        "See the log of the framework's stage.",
+        "{library} was not found",
+        "this build of the framework does not contain it: it is installed from a wheel of its own",
+        FRAMEWORK_LOG,
         r"(?P<library>lib(?:cudnn\w*|nccl)\.so[\w.]*): cannot open shared object file",
     ),
     Known(
-        "{library} is not found",
-        "cuDNN loads its parts when they are first used, and this one is missing or not of its "
+        "{library} was not found",
+        "cuDNN loads its parts when they are first used, and this part is missing or has another "
         "version",
-        "Install all of cuDNN in one version.",
+        "Install all parts of cuDNN in one version.",
         r"Could not load library (?P<library>libcudnn[\w.]+)",
     ),
     Known(
-        "{library} is not found",
+        "{library} was not found",
         "it belongs to the operating system",
-        "Add its package to packages.apt in the recipe.",
+        "Add the package that contains it to packages.apt in the recipe.",
         r"(?P<library>lib(?!cu|nccl|nvrtc|nvToolsExt)[\w+-]+\.so[\w.]*): "
         r"cannot open shared object file",
     ),
     Known(
         "numpy is too new for this framework",
-        "1.24 took np.bool away, which MXNet 1.x uses",
-        "The framework's constraints hold numpy at 1.23.5 or older: what was installed past them?",
+        "numpy 1.24 removed np.bool, which MXNet 1.x uses",
+        "The framework's constraints keep numpy at 1.23.5 or older. Find out which package or "
+        "stage installed a newer one without them.",
         r"module 'numpy' has no attribute '(bool|float|int|object)'",
     ),
     Known(
         "numpy is too new for this framework",
-        "it was built for numpy 1",
-        "Pin numpy below 2.",
+        "the framework was built for numpy 1",
+        'Add "numpy<2" to packages.pip in the recipe.',
         r"compiled using NumPy 1\.x cannot be run in",
     ),
     Known(
-        "CUDA says 802, system not ready",
-        "this machine's GPUs are joined by NVSwitches, and Fabric Manager does not run, or is of "
-        "another version than the driver",
-        "`systemctl status nvidia-fabricmanager`: it must be of the driver's very version.",
+        "CUDA reports error 802, system not ready",
+        "NVSwitches connect this machine's GPUs, and Fabric Manager does not run or has another "
+        "version than the driver",
+        "Run `systemctl status nvidia-fabricmanager` on the machine. It must run, in exactly the "
+        "driver's version.",
         r"system not yet initialized|SystemNotReady|\berror 802\b",
     ),
     Known(
-        "CUDA says 803, the driver's module and its libcuda do not go together",
-        "another libcuda is found first, one of a compatibility package say",
-        "`ldconfig -p | grep libcuda.so` must list the driver's own.",
+        "CUDA reports error 803: the driver's kernel module and libcuda do not match",
+        "the loader finds another libcuda first, for example of a compatibility package",
+        "`ldconfig -p | grep libcuda.so` on the machine must list only the driver's own.",
         r"unsupported display driver / cuda driver combination|SystemDriverMismatch",
     ),
     Known(
-        "CUDA says 804, this GPU has no forward compatibility",
-        "a compatibility package's libcuda is found before the driver's own",
-        "Remove cuda-compat-*, or install a newer driver.",
+        "CUDA reports error 804: this GPU does not support forward compatibility",
+        "the loader finds the libcuda of a compatibility package before the driver's own",
+        "Remove the packages cuda-compat-*, or install a newer driver.",
         r"forward compatibility was attempted on non supported HW|CompatNotSupportedOnDevice",
     ),
     Known(
         "the driver is too old for this CUDA",
-        "the framework's CUDA runtime asks for a newer one",
-        "Choose a newer driver branch, or an older CUDA.",
+        "the CUDA runtime of the framework needs a newer driver",
+        "Choose a newer driver branch or an older CUDA in the recipe.",
         r"CUDA driver version is insufficient|NVIDIA driver on your system is too old",
     ),
     Known(
-        "the framework has no code for this GPU",
+        "the framework contains no code for this GPU",
         "its wheel was compiled for GPUs of other compute capabilities",
-        "Choose a build for this GPU, or another machine.",
+        "Choose a version of the framework that supports this GPU, or another instance type.",
         r"no kernel image is available for execution|is not compatible with the current PyTorch",
     ),
     Known(
-        "the framework sees no GPU",
-        "CUDA finds none: no driver, CUDA_VISIBLE_DEVICES hides it, or MIG is on without a slice",
-        "Compare with nvidia-smi.",
+        "the framework finds no GPU",
+        "CUDA finds none: the driver is missing, CUDA_VISIBLE_DEVICES hides the GPU, or MIG is "
+        "enabled and no slice was created",
+        "Run `nvidia-smi` on the machine and compare.",
         r"no CUDA-capable device is detected|No CUDA GPUs are available",
     ),
     Known(
-        "the framework is a build without CUDA",
-        "the CPU's wheel was installed in the place of the GPU's",
-        "See the log of the framework's stage.",
+        "the framework was built without CUDA",
+        "the wheel for the CPU was installed instead of the wheel for the GPU",
+        FRAMEWORK_LOG,
         r"not compiled with CUDA|USE_CUDA=1|is not implemented for GPU",
     ),
     Known(
         "a GPU is busy or in exclusive mode",
-        "another process holds it",
-        "`nvidia-smi -q -d COMPUTE,PIDS` says which.",
+        "another process uses it",
+        "`nvidia-smi -q -d COMPUTE,PIDS` on the machine shows which one.",
         r"devices are busy or unavailable",
     ),
     Known(
         "a GPU's memory is faulty",
-        "an error that cannot be corrected (CUDA 214)",
+        "an error could not be corrected (CUDA error 214)",
         ANOTHER_MACHINE,
         r"uncorrectable ECC error",
     ),
     Known(
-        "CUDA says 999, unknown error",
-        "the module nvidia_uvm is not loaded, as a rule",
-        "`sudo modprobe nvidia_uvm` on the machine.",
+        "CUDA reports error 999, unknown error",
+        "usually the kernel module nvidia_uvm is not loaded",
+        "Run `sudo modprobe nvidia_uvm` on the machine.",
         r"CUDA unknown error|cudaErrorUnknown",
     ),
     Known(
         "a GPU's memory is full",
-        "another process holds it, or the GPU is smaller than it should be",
+        "another process uses it, or the GPU has less memory than expected",
         "`nvidia-smi` on the machine lists the processes.",
         r"out of memory",
     ),
@@ -372,39 +398,45 @@ KNOWN = (*NVIDIA_SMI, *KERNEL_LOG, *FRAMEWORK)
 
 
 def one_line(text: str) -> str:
-    """Text as the patterns want it: no line ends, no time stamps and prefixes of the kernel."""
+    """Return the text on one line, without the time stamps and prefixes of the kernel."""
     lines = (re.sub(r"^\s*(\[[^\]]*\])?\s*(NVRM:)?\s*", "", line) for line in text.splitlines())
     return " ".join(" ".join(lines).split())
 
 
 def diagnose(text: str, known: Iterable[Known] = KNOWN) -> tuple[Diagnosis, ...]:
-    """Every known failure that the text speaks of, each once."""
+    """Return each known failure that the text shows, once."""
     line = one_line(text)
-    found = (entry.found_in(line) for entry in known)
-    return tuple(dict.fromkeys(diagnosis for diagnosis in found if diagnosis))
+    diagnoses = (entry.search(line) for entry in known)
+    return tuple(dict.fromkeys(diagnosis for diagnosis in diagnoses if diagnosis))
 
 
 def diagnose_failure(
     program: str, text: str, exit_status: int, *, kernel_log: str = ""
 ) -> tuple[Diagnosis, ...]:
-    """Why a program failed; never empty. What is not known is shown as the program said it."""
-    found = diagnose(text)
-    if not found and program == "nvidia-smi":
-        found = tuple(k.for_status() for k in NVIDIA_SMI if k.exit_status == exit_status)
-    if not found:
-        found = (unknown(program, text, exit_status),)
-    return (*found, *diagnose(kernel_log, KERNEL_LOG))
+    """Return why a program failed: at least one diagnosis.
+
+    `text` is the program's output. If it shows no known failure, the diagnosis quotes it.
+    """
+    diagnoses = diagnose(text)
+    if not diagnoses and program == "nvidia-smi":
+        diagnoses = tuple(
+            known.from_exit_status() for known in NVIDIA_SMI if known.exit_status == exit_status
+        )
+    if not diagnoses:
+        diagnoses = (unknown(program, text, exit_status),)
+    return (*diagnoses, *diagnose(kernel_log, KERNEL_LOG))
 
 
 def unknown(program: str, text: str, exit_status: int) -> Diagnosis:
-    said = verbatim(text)
+    """Return the diagnosis of a failure that is not in the table: exit status and output."""
+    output = verbatim(text)
     ended = f"{program} ended with status {exit_status}"
     if exit_status < 0 or exit_status > 128:
         ended = f"{program} was ended by signal {abs(exit_status) % 128}"
-    return Diagnosis(ended, f"it said: {said}" if said else "it said nothing")
+    return Diagnosis(ended, f"it printed: {output}" if output else "it printed nothing")
 
 
 def verbatim(text: str) -> str:
-    """What a program said, on one line, the end of it when it is long."""
-    said = " ".join(text.split())
-    return said if len(said) <= LONGEST_VERBATIM else "… " + said[-LONGEST_VERBATIM:]
+    """Return a program's output on one line; of a long one, only the end."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_VERBATIM else "… " + line[-LONGEST_VERBATIM:]

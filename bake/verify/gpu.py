@@ -1,4 +1,4 @@
-"""Whether the GPUs and their driver are those that were asked for, and in good health."""
+"""The checks that the GPUs and their driver are the expected ones, and healthy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 
 from bake.catalog import numbers
 from bake.verify.check import Failed
-from bake.verify.diagnosis import ANOTHER_MACHINE, FAULTS, Diagnosis, diagnose
+from bake.verify.diagnosis import ANOTHER_MACHINE, FAULTS, READ_THE_LOG, REBOOT, Diagnosis, diagnose
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
 from bake.verify.nvidia_smi import GpuState, SmiReport
 
-# What nvidia-smi prints is less than EC2's figure by what ECC and the firmware keep (Tesla K80:
-# 11441 of 12288 MiB), or more where EC2's is in GB (A10G: 23028 of 22888). Half a GPU is neither.
+# nvidia-smi prints less than EC2's figure, because ECC and the firmware reserve memory (Tesla K80:
+# 11441 of 12288 MiB), or more if EC2 counts in GB (A10G: 23028 of 22888). A slice of a GPU is
+# outside of these limits.
 _LEAST_MEMORY, _MOST_MEMORY = 0.85, 1.10
 
 _BRANDS = {"nvidia", "tesla", "grid", "quadro"}
@@ -20,7 +21,7 @@ _FABRIC_UP = {"Completed", "Completed Success"}
 
 
 def is_model(name: str, model: str) -> bool:
-    """Whether nvidia-smi's name is of the model: "Tesla T4" is one of T4, and "NVIDIA T4G" not."""
+    """Return True if nvidia-smi's name is this model's: "Tesla T4" is a T4, "NVIDIA T4G" is not."""
     words = [word for word in re.split(r"[\s-]+", name.lower()) if word]
     while words and words[0] in _BRANDS:
         del words[0]
@@ -29,7 +30,7 @@ def is_model(name: str, model: str) -> bool:
 
 
 def check_models(gpus: tuple[GpuState, ...], hardware: Hardware, expectation: Expectation) -> str:
-    """Model, count and memory, of every GPU."""
+    """Check model, number and memory of the GPUs, and describe them. Failed names every fault."""
     faults = []
     count = expectation.gpu_count or len(hardware.gpus)
     wanted = expectation.gpu_model
@@ -42,15 +43,15 @@ def check_models(gpus: tuple[GpuState, ...], hardware: Hardware, expectation: Ex
     if len(gpus) != count:
         faults.append(
             Diagnosis(
-                f"the driver shows {len(gpus)} GPUs, the machine should have {count}",
-                f"on its bus: {', '.join(hardware.gpus)}",
-                "`sudo dmesg | grep NVRM` says what became of the others. " + ANOTHER_MACHINE,
+                f"the driver found {len(gpus)} GPUs, but this instance type has {count}",
+                f"on the PCI bus: {', '.join(hardware.gpus)}",
+                f"{READ_THE_LOG} {ANOTHER_MACHINE}",
             )
         )
     if expected := expectation.gpu_memory_mib:
         faults += [
             Diagnosis(
-                f"GPU {gpu.index} has {gpu.memory_mib} MiB of memory, and about {expected} expected"
+                f"GPU {gpu.index} has {gpu.memory_mib} MiB of memory, not about {expected} MiB"
             )
             for gpu in gpus
             if gpu.memory_mib is None
@@ -63,11 +64,11 @@ def check_models(gpus: tuple[GpuState, ...], hardware: Hardware, expectation: Ex
 
 
 def check_health(gpus: tuple[GpuState, ...]) -> str:
-    """No error that means a fault; what else is unreadable is named."""
+    """Check that no GPU reports a fault, and name the elements that cannot be read."""
     if faults := [fault for gpu in gpus for fault in _faults(gpu)]:
         raise Failed(*faults)
     unread = sorted({path for gpu in gpus for path in gpu.errors})
-    return f"sound; not readable: {', '.join(unread)}" if unread else "sound"
+    return f"healthy; not readable: {', '.join(unread)}" if unread else "healthy"
 
 
 def _faults(gpu: GpuState) -> list[Diagnosis]:
@@ -76,8 +77,8 @@ def _faults(gpu: GpuState) -> list[Diagnosis]:
     if gpu.faulty:
         faults.append(
             Diagnosis(
-                f"{name} does not answer",
-                f"nvidia-smi reads an error in the place of {', '.join(gpu.errors)}",
+                f"{name} does not respond",
+                f"nvidia-smi could not read {', '.join(gpu.errors)}",
                 ANOTHER_MACHINE,
             )
         )
@@ -95,15 +96,15 @@ def _faults(gpu: GpuState) -> list[Diagnosis]:
     elif gpu.remap_pending:
         faults.append(
             Diagnosis(
-                f"{name} waits to put faulty memory out of use",
-                what_to_do="Reboot the machine. " + ANOTHER_MACHINE,
+                f"{name} must be reset to take faulty memory out of use",
+                what_to_do=REBOOT,
             )
         )
     if gpu.recovery:
         faults.append(
             Diagnosis(
-                f"{name} is in a bad state",
-                f"the driver asks for this: {gpu.recovery}",
+                f"{name} must be recovered",
+                f"the driver requests this action: {gpu.recovery}",
                 ANOTHER_MACHINE,
             )
         )
@@ -111,24 +112,28 @@ def _faults(gpu: GpuState) -> list[Diagnosis]:
         faults.append(
             Diagnosis(
                 f"{name} is divided (MIG)",
-                "a program sees one slice of it at most",
-                "`sudo nvidia-smi -mig 0`, and reboot.",
+                "a program can use only one slice of it",
+                "Run `sudo nvidia-smi -mig 0` on the machine, and reboot it.",
             )
         )
     if gpu.fabric and gpu.fabric not in _FABRIC_UP:
         faults.append(
             Diagnosis(
                 f"{name} has not joined the NVSwitch fabric",
-                f"its state is {gpu.fabric}; CUDA will say 802, system not ready",
-                "`systemctl status nvidia-fabricmanager`: it must run, in the driver's very "
-                "version.",
+                f"its state is {gpu.fabric}; CUDA will report error 802, system not ready",
+                "Run `systemctl status nvidia-fabricmanager` on the machine. It must run, in "
+                "exactly the driver's version.",
             )
         )
     return faults
 
 
 def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation) -> str:
-    """New enough for the toolkit, of the recipe's branch, and one version everywhere."""
+    """Check the driver's version, and return it.
+
+    It must be new enough for the CUDA toolkit, belong to the recipe's branch, and be the same in
+    the kernel module, the libraries and nvidia-smi. Failed names every fault.
+    """
     module = hardware.module_version or report.driver_version
     faults = []
     if numbers(module) < numbers(expectation.min_driver):
@@ -143,16 +148,17 @@ def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation
         )
     branch = expectation.driver_branch
     if branch and numbers(module)[0] != int(branch):
-        faults.append(Diagnosis(f"driver {module} is not of branch {branch}"))
+        faults.append(Diagnosis(f"driver {module} does not belong to branch {branch}"))
     others = {
         **hardware.library_versions,
-        "nvidia-smi's driver": report.driver_version,
+        "the driver that nvidia-smi reports": report.driver_version,
     }
     faults += [
         Diagnosis(
-            f"the loaded module is {module}, {place} is {version}",
-            "both must be of one version",
-            "Reboot, if the driver was upgraded; else look for a second driver.",
+            f"the loaded kernel module is {module}, but {place} is {version}",
+            "both must have the same version",
+            "Reboot the machine if the driver was upgraded. Otherwise find the second driver: "
+            "`dpkg --list '*nvidia*'` lists the packages.",
         )
         for place, version in others.items()
         if numbers(version) != numbers(module)
@@ -164,7 +170,7 @@ def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation
 
 
 def check_kernel_log(log: str) -> str:
-    """The driver's own lines in the kernel's log, since the machine was started."""
+    """Check the driver's lines in the kernel's log, since the machine was started, for faults."""
     if faults := diagnose(log, FAULTS):
         raise Failed(*faults)
-    return f"{len(log.splitlines())} lines of the driver, none of a fault"
+    return f"{len(log.splitlines())} lines of the driver, none reports a fault"

@@ -1,7 +1,7 @@
-"""Which NVIDIA GPUs this machine has, and what of the driver is in it: without nvidia-smi.
+"""The NVIDIA GPUs and the driver of a machine, found without nvidia-smi.
 
-A GPU counts by its PCI id, or by its device file where no bus is to be seen. In a container the
-bus is the host's, so there only a device file makes a GPU the machine's own.
+A GPU is recognised by its PCI id, or by its device file if no PCI bus is visible. In a container
+the visible bus is the host's: there, only a GPU with a device file belongs to the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from bake.verify.check import Shell, ask
 
 NVIDIA = "0x10de"
-DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers; an NVSwitch is a bridge, 0680
+DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers. An NVSwitch is a bridge (0680)
 
 _PROBE = r"""
 grep -s . /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/class /sys/bus/pci/devices/*/device
@@ -32,10 +32,11 @@ true
 
 @dataclass(frozen=True)
 class Hardware:
-    """`gpus` names each GPU once: bus id and PCI id, or its device file.
+    """The GPUs and the driver that were found.
 
-    `libraries` are libcuda and libnvidia-ml as the loader finds them, by path; `module_version` is
-    None while no module is loaded.
+    `gpus` names each GPU once: by bus id and PCI id, or by its device file. `host_gpus` is the
+    number of GPUs on the bus of a container's host. `libraries` are the paths of libcuda and
+    libnvidia-ml that the loader finds. `module_version` is None if no kernel module is loaded.
     """
 
     gpus: tuple[str, ...]
@@ -46,16 +47,18 @@ class Hardware:
 
     @property
     def library_versions(self) -> dict[str, str]:
-        """Path → version, where the name says it: libcuda.so.535.161.08."""
+        """Path → version, for each path that contains one, such as libcuda.so.535.161.08."""
         found = ((path, _version(PurePosixPath(path).name)) for path in self.libraries)
         return {path: version for path, version in found if version}
 
 
-def look(shell: Shell) -> Hardware:
+def inspect(shell: Shell) -> Hardware:
+    """Read the hardware of a machine."""
     return parse(ask(shell, _PROBE, timeout_s=60).stdout)
 
 
 def parse(probe: str) -> Hardware:
+    """Parse the output of the probe; lines that it does not print are ignored."""
     on_the_bus: dict[str, dict[str, str]] = {}
     files, libraries, module, container = [], [], None, False
     for line in probe.splitlines():

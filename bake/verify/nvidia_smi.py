@@ -1,8 +1,8 @@
-"""What nvidia-smi says of the GPUs, read as data: `nvidia-smi -q -x`.
+"""The state of the GPUs as `nvidia-smi -q -x` reports it, parsed into values.
 
-Its XML has been of the types v11 (drivers to 525), v12 and v13. Elements come, go and are renamed;
-what a driver does not have reads as "N/A", and what it could not find out as an error's name in the
-place of the value.
+Its XML has the document type v11 (drivers up to 525), v12 or v13. Elements are added, removed and
+renamed. A value that a driver does not support is "N/A"; in place of a value that it failed to read
+stands the name of an error.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _ERROR = re.compile(
     r"\[?(ERR!|Unknown Error|GPU is lost|GPU requires reset|Error|Insufficient Permissions)\]?",
     re.IGNORECASE,
 )
-# Without these no GPU is of use. Others may fail on a sound one: its fan, or what an older driver
-# does not have and a newer nvidia-smi asks for, as it is with MIG on 418.
+# A GPU is unusable if one of these cannot be read. Other elements may be unreadable on a healthy
+# GPU: its fan, or what a newer nvidia-smi requests of an older driver (MIG on 418).
 _VITAL = (
     "product_name",
     "uuid",
@@ -38,11 +38,12 @@ _ABSENT = ("", "N/A", "[N/A]", "None", "[Not Supported]", "Not Supported")
 
 @dataclass(frozen=True)
 class GpuState:
-    """One GPU. What the driver does not say is None.
+    """The state of one GPU. None stands for a value that the driver does not report.
 
-    `errors` are the elements (by path) that hold an error in the place of a value; `uncorrectable`
-    are memory errors since the driver was loaded; `recovery` is what the driver asks for (reset,
-    reboot …); `fabric` is how far NVSwitch's fabric has come.
+    `errors` are the paths of the elements that contain an error in place of a value;
+    `uncorrectable` is the number of memory errors since the driver was loaded that could not be
+    corrected; `recovery` is the action that the driver requests (such as reset or reboot); `fabric`
+    is the state of the NVSwitch fabric.
     """
 
     index: int
@@ -61,13 +62,13 @@ class GpuState:
 
     @property
     def faulty(self) -> bool:
-        """Whether something is unreadable that can be read of every sound GPU."""
+        """True if an element cannot be read that every healthy GPU has."""
         return any(path in _VITAL for path in self.errors)
 
 
 @dataclass(frozen=True)
 class SmiReport:
-    """`driver_version` is the kernel module's; `messages` is what stood before the document."""
+    """One report. `driver_version` is the kernel module's; `messages` stood around the XML."""
 
     driver_version: str
     cuda_version: str | None
@@ -89,13 +90,15 @@ def parse(text: str) -> SmiReport:
     root = _tree(body + end)
     messages = f"{messages}\n{tail.strip()}".strip()
     if root.tag != "nvidia_smi_log":
-        raise VerificationError(f"nvidia-smi wrote a document of the type {root.tag}")
-    # 610 renamed both in its text (kernel-mode driver, user-mode driver), with a word about it
-    # behind the old ones; that the XML is renamed alike is inferred.
+        raise VerificationError(f"nvidia-smi printed an XML document of the type {root.tag}")
+    # Driver 610 renamed both in its text output (kernel-mode driver, user-mode driver), and added a
+    # note to the old names. We infer that its XML has the new names, too.
     driver = _version(_text(root, "kmd_version")) or _version(_text(root, "driver_version"))
     cuda = _version(_text(root, "cuda_umd_version")) or _version(_text(root, "cuda_version"))
     if driver is None:
-        raise VerificationError("nvidia-smi does not say which driver it is", details=[messages])
+        raise VerificationError(
+            "nvidia-smi does not report the driver's version", details=[messages]
+        )
     gpus = tuple(_gpu(index, gpu, driver) for index, gpu in enumerate(root.findall("gpu")))
     return SmiReport(driver, cuda, gpus, messages)
 
@@ -144,7 +147,7 @@ def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
 
 
 def _errors(element: Element, path: str = "") -> Iterator[str]:
-    """Paths of the elements whose whole text is an error; iterative, whatever the depth."""
+    """Yield the path of each element whose text is an error, without recursion."""
     waiting = [(element, path)]
     while waiting:
         parent, above = waiting.pop()
@@ -156,7 +159,11 @@ def _errors(element: Element, path: str = "") -> Iterator[str]:
 
 
 def _uncorrectable(gpu: Element) -> int:
-    """In every wording: sram_uncorrectable and the like from Ampere on, double_bit/total before."""
+    """Return the number of uncorrectable memory errors since the driver was loaded.
+
+    The elements are named sram_uncorrectable and similar from Ampere on, before that
+    double_bit/total.
+    """
     errors = gpu.find("ecc_errors/volatile")
     if errors is None:
         return 0

@@ -1,4 +1,4 @@
-"""Prove that a machine is what its recipe promises, before an image of it is taken."""
+"""The proof that a machine is what its recipe promises, before an image of it is made."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OnCheck = Callable[[Check], None]
 
 NO_DRIVER = "the recipe installs no driver"
 
-# With many GPUs and no persistence daemon, the driver is loaded anew for each call.
+# Without the persistence daemon, each call loads the driver again, for each of the GPUs.
 _NVIDIA_SMI_TIMEOUT_S = 180
-# The driver's own lines: as root where that is allowed, since kernels may keep them from others.
+# The driver's own lines of the kernel's log, which some kernels show to root only.
 _DMESG = (
     "{ sudo -n dmesg || dmesg; } 2>/dev/null | "
     "grep -E 'NVRM|nvidia|Lockdown:|is rejected' | tail -n 200"
@@ -31,8 +31,11 @@ _DMESG = (
 
 @dataclass(frozen=True)
 class Proof:
-    """`verified` says where all that the stages promise was proved: "gpu" only on real GPUs, "cpu"
-    on a machine without one, and "no" where nothing was, or less than was promised."""
+    """The checks of one machine, and what they prove.
+
+    `verified` is "gpu" if everything that the stages promise was proved on real GPUs, "cpu" if it
+    was proved on a machine without a GPU, and "no" if less than that, or nothing, was proved.
+    """
 
     verified: Literal["gpu", "cpu", "no"]
     checks: tuple[Check, ...]
@@ -41,10 +44,10 @@ class Proof:
 
 
 def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = None) -> Proof:
-    """Run every check; VerificationError names all that failed, each with what to do.
+    """Run every check of a machine. VerificationError names each failed check, with what to do.
 
-    `on_check` is told of each check when it has ended. A broken connection raises ConnectError.
-    Where there is nothing to prove, one check says so, and the machine is not asked.
+    `on_check` gets each check when it has ended. A broken connection raises ConnectError. If the
+    recipe promises nothing that can be proved, the only check says so and no command is run.
     """
     if not expectation.anything:
         nothing = Check("proof", "skipped", "the recipe's stages install nothing to prove", 0.0)
@@ -53,14 +56,15 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
         return Proof("no", (nothing,))
     examination = _Examination(shell, expectation)
     checks = []
-    for name, look in examination.checks():
-        checks.append(_run(name, look))
+    for name, perform in examination.checks():
+        checks.append(_run(name, perform))
         if on_check:
             on_check(checks[-1])
     if failed := [check for check in checks if check.outcome == "failed"]:
+        names = ", ".join(check.name for check in failed)
         raise VerificationError(
-            f"the machine is not what was asked for: {', '.join(check.name for check in failed)}",
-            hint="No image is taken of it.",
+            f"The machine is not what the recipe promises: {names}",
+            hint="No image was made. To look at the machine, bake again with --keep-on-failure.",
             details=[str(check) for check in failed],
         )
     return Proof(
@@ -71,11 +75,12 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
     )
 
 
-def _run(name: str, look: Callable[[], str]) -> Check:
+def _run(name: str, perform: Callable[[], str]) -> Check:
+    """Perform one check, and return its result and its time."""
     start = time.monotonic()
     outcome: Outcome = "passed"
     try:
-        detail = look()
+        detail = perform()
     except Failed as failure:
         outcome, detail = "failed", str(failure)
     except Skipped as reason:
@@ -83,13 +88,14 @@ def _run(name: str, look: Callable[[], str]) -> Check:
     return Check(name, outcome, detail, time.monotonic() - start)
 
 
-# Without these, nothing was proved of a GPU. The kernel's log may be closed to the login user.
+# The checks without which nothing was proved about a GPU. The check of the kernel's log is not one
+# of them, because the login user may have no permission to read it.
 GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver"}
-TENSORS = "tensors"  # and without this one, if there is a framework
+TENSORS = "tensors"  # also needed, if the recipe installs a framework
 
 
 class _Examination:
-    """The checks in their order, and what the earlier ones have found for the later ones."""
+    """The checks in their order, with the results of earlier checks that later ones need."""
 
     def __init__(self, shell: Shell, expectation: Expectation) -> None:
         self.shell = shell
@@ -118,7 +124,7 @@ class _Examination:
         ]
 
     def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
-        """What follows from checks of which none has failed."""
+        """Return what the checks prove, if none of them has failed."""
         passed = {check.name for check in checks if check.outcome == "passed"}
         if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
@@ -130,18 +136,18 @@ class _Examination:
     def present(self) -> str:
         if self.expectation.gpu is None:
             raise Skipped(NO_DRIVER)
-        self.hardware = found = hardware.look(self.shell)
+        self.hardware = found = hardware.inspect(self.shell)
         if found.gpus:
             return ", ".join(found.gpus)
         reason = "this machine has no NVIDIA GPU"
         if found.host_gpus:
-            reason = "this container's host has a GPU, and the container was not given it"
+            reason = "the host of this container has a GPU, but the container has no access to it"
         if self.expectation.gpu == "required":
             raise Failed(
                 Diagnosis(
                     reason,
-                    'the recipe says gpu = "required"',
-                    "Choose an instance type with a GPU.",
+                    'the recipe sets gpu = "required"',
+                    'Choose an instance type with a GPU, or set gpu = "if-present" in the recipe.',
                 )
             )
         raise Skipped(reason)
@@ -151,16 +157,18 @@ class _Examination:
         answer = ask(self.shell, nvidia_smi.COMMAND, timeout_s=_NVIDIA_SMI_TIMEOUT_S)
         try:
             report = nvidia_smi.parse(answer.stdout)
-            said = report.messages
+            output = report.messages
         except VerificationError as error:
-            report, said = None, f"{answer.stdout}\n{answer.stderr}"
-            if answer.exit_status == 0 and not diagnose(said):
+            report, output = None, f"{answer.stdout}\n{answer.stderr}"
+            if answer.exit_status == 0 and not diagnose(output):
                 raise Failed(Diagnosis(error.message, "; ".join(error.details))) from None
-        # What is said beside a document is of GPUs that are missing from it.
-        if report is None or answer.exit_status or diagnose(said) or not report.gpus:
-            said = said.strip() or nvidia_smi.NO_GPU
+        # Messages around the XML are about GPUs that are missing from it.
+        if report is None or answer.exit_status or diagnose(output) or not report.gpus:
+            output = output.strip() or nvidia_smi.NO_GPU
             log = self._kernel_log()
-            raise Failed(*diagnose_failure("nvidia-smi", said, answer.exit_status, kernel_log=log))
+            raise Failed(
+                *diagnose_failure("nvidia-smi", output, answer.exit_status, kernel_log=log)
+            )
         self.report = report
         return f"driver {report.driver_version}, {len(report.gpus)} GPUs"
 
@@ -177,19 +185,19 @@ class _Examination:
     def kernel_log(self) -> str:
         self._need_a_gpu()
         if not (log := self._kernel_log()):
-            raise Skipped("the kernel's log is not readable, or holds nothing of the driver")
+            raise Skipped("the kernel's log cannot be read, or contains no line of the driver")
         return gpu.check_kernel_log(log)
 
     def compute(self) -> str:
         if self.expectation.gpu is None:
-            # A GPU that no stage brings a driver for is not promised: it computes where it can.
+            # Without a stage for the driver, no GPU is promised: CPU and GPU are both right.
             self.tensors = tensors.compute(self.shell, self.expectation)
             return tensors.judge(self.tensors, gpus=self.tensors.gpus)
         gpus = 0
         if self.hardware and self.hardware.gpus:
             gpus = len(self._need_a_report().gpus)
         elif self.expectation.gpu == "required":
-            raise Skipped("there is no GPU to compute on")
+            raise Skipped("the machine has no GPU to compute on")
         self.tensors = tensors.compute(self.shell, self.expectation)
         return tensors.judge(self.tensors, gpus=gpus)
 
@@ -197,13 +205,13 @@ class _Examination:
         if self.expectation.gpu is None:
             raise Skipped(NO_DRIVER)
         if self.hardware is None or not self.hardware.gpus:
-            raise Skipped("there is no GPU")
+            raise Skipped("the machine has no GPU")
         return self.hardware
 
     def _need_a_report(self) -> SmiReport:
         self._need_a_gpu()
         if self.report is None:
-            raise Skipped("nvidia-smi says nothing of the GPUs")
+            raise Skipped("nvidia-smi did not report the GPUs")
         return self.report
 
     def _kernel_log(self) -> str:

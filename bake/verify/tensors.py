@@ -1,8 +1,8 @@
-"""The tensor test: the framework computes on every GPU, and the numbers are judged here.
+"""The tensor test: the framework computes on every GPU, and the results are judged here.
 
-That a framework imports proves nothing: MXNet does so on a machine without a GPU. What a program
-on the machine thinks of its own results proves nothing either: it says how far they are off, and on
-which kind of device they are, and what of that is good enough is decided here.
+A successful import proves nothing: MXNet can be imported on a machine without a GPU. Therefore a
+program on the machine computes, and reports the error of each result and the kind of device that
+computed it. Whether that is good enough is decided here, not on the machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bake import files
 from bake.verify.check import Failed, Shell, Skipped, ask
-from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure, verbatim
+from bake.verify.diagnosis import FRAMEWORK_LOG, Diagnosis, diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 from bake.verify.software import NO_FRAMEWORK
 
-# In float32, and with odd sizes, whose edges a kernel treats otherwise. The first is the book's
-# own. A convolution is cuDNN's, whose parts are only loaded by the first one.
+# All in float32. Odd sizes are included, because a kernel computes their edges with other code. The
+# first operation is the book's own. A convolution makes the framework load cuDNN.
 OPERATIONS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("zeros", (1024, 1024)),
     ("product", (1024, 1024, 1024)),
@@ -29,14 +29,14 @@ OPERATIONS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("convolution", (4, 3, 32, 32, 8, 3)),
 )
 
-# Frameworks may multiply float32 in TF32 or FP16 (10 bits behind the point): each factor is off by
-# up to 2^-11, which makes about 3e-4 of a product of random matrices. Plain float32 makes 3e-7.
+# Frameworks may multiply float32 in TF32 or FP16 (10 bits of fraction): each factor has a relative
+# error of up to 2^-11, so a product of random matrices has about 3e-4. Plain float32 has 3e-7.
 MOST_ERROR = 1e-3
-# One wrong number among a million hardly moves the norm: it shows in the worst difference. That is
-# about 1.5e-3 in TF32, and 1 or more for a number that has nothing to do with the right one.
+# One wrong number among a million hardly changes the norm, but it changes the largest difference:
+# about 1.5e-3 in TF32, and 1 or more for a completely wrong number.
 MOST_WORST = 1e-2
 
-# A first start compiles code for a GPU that the wheel only knows as PTX: minutes.
+# The first run takes minutes if the wheel contains only PTX for this GPU, which is then compiled.
 _TIMEOUT_S = 1200
 
 
@@ -45,7 +45,11 @@ class _Model(BaseModel):
 
 
 class TensorResult(_Model):
-    """`error`, `worst`: how far off, in parts of the right result's root mean square, or NaN."""
+    """The result of one operation on one device.
+
+    `error` is the root mean square of the differences from the right result, and `worst` the
+    largest difference, both divided by the root mean square of the right result; or NaN.
+    """
 
     operation: str
     shape: tuple[int, ...]
@@ -59,15 +63,18 @@ class TensorResult(_Model):
 
     @property
     def right(self) -> bool:
-        """Zeros are exact. Anything else in float32 is a little off: no difference at all means
-        that nothing was compared. NaN is neither."""
+        """True if the result is right.
+
+        Zeros must be exact. Every other result has a rounding error in float32: no difference at
+        all means that nothing was compared. NaN is wrong.
+        """
         if self.operation == "zeros":
             return self.error == 0 and self.worst == 0
         return 0 < self.error <= MOST_ERROR and 0 < self.worst <= MOST_WORST
 
 
 class Device(_Model):
-    """`index` is None for the CPU."""
+    """One device and its results. `index` is the GPU's number, or None for the CPU."""
 
     index: int | None
     results: tuple[TensorResult, ...]
@@ -84,7 +91,7 @@ class Device(_Model):
 
 
 class Tensors(_Model):
-    """What the program found: figures, no verdict. `gpus` is how many the framework sees."""
+    """The report of the program on the machine. `gpus` is how many GPUs the framework finds."""
 
     devices: tuple[Device, ...]
     failure: str | None
@@ -101,23 +108,23 @@ class Tensors(_Model):
 
 
 def compute(shell: Shell, expectation: Expectation) -> Tensors:
-    """Run the program in the environment; Failed when it says nothing that can be read."""
+    """Run the program in the environment and return its report; Failed if it prints none."""
     if expectation.framework is None:
         raise Skipped(NO_FRAMEWORK)
     arguments = ["-", expectation.framework, json.dumps(OPERATIONS)]
     command = shlex.join([expectation.python_path, *arguments])
     program = (files.on_machine("bake.verify") / "tensor.py").read_bytes()
-    answer = ask(shell, command, stdin=program, timeout_s=_TIMEOUT_S)
-    lines = answer.stdout.rstrip().splitlines()
+    output = ask(shell, command, stdin=program, timeout_s=_TIMEOUT_S)
+    lines = output.stdout.rstrip().splitlines()
     try:
         return read(lines[-1] if lines else "")
     except ValueError:
-        text = answer.stderr + answer.stdout
-        raise Failed(*diagnose_failure("the tensor test", text, answer.exit_status)) from None
+        text = output.stderr + output.stdout
+        raise Failed(*diagnose_failure("the tensor test", text, output.exit_status)) from None
 
 
 def read(line: str) -> Tensors:
-    """ValueError for anything but the program's own document."""
+    """Parse the report of the program; ValueError for any other text."""
     try:
         return Tensors.model_validate(files.parse_json(line))
     except ValidationError as error:
@@ -125,7 +132,10 @@ def read(line: str) -> Tensors:
 
 
 def judge(tensors: Tensors, *, gpus: int) -> str:
-    """What was proved, for a machine with that many GPUs; Failed with every fault."""
+    """Judge the report of a machine with this number of GPUs, and describe what was proved.
+
+    Failed names every fault.
+    """
     if faults := _faults(tensors, gpus):
         raise Failed(*faults)
     results = [result for device in tensors.devices for result in device.results]
@@ -133,7 +143,7 @@ def judge(tensors: Tensors, *, gpus: int) -> str:
     versions = f"{tensors.version}, numpy {tensors.numpy}"
     versions += f", CUDA {tensors.cuda}" if tensors.cuda else ""
     where = f"{gpus} GPUs" if gpus > 1 else str(tensors.devices[0])
-    return f"right on {where}, off by {worst:.1e} at most ({versions})"
+    return f"right on {where}, largest relative error {worst:.1e} ({versions})"
 
 
 def _faults(tensors: Tensors, gpus: int) -> list[Diagnosis]:
@@ -142,47 +152,47 @@ def _faults(tensors: Tensors, gpus: int) -> list[Diagnosis]:
     if tensors.gpus != gpus:
         return [
             Diagnosis(
-                f"the framework sees {tensors.gpus} GPUs, the machine has {gpus}",
-                f"version {tensors.version}, CUDA {tensors.cuda or 'none'}: a build for the CPU, "
-                "a driver that is too old for its CUDA, or CUDA_VISIBLE_DEVICES hides them",
-                "See the log of the framework's stage.",
+                f"the framework finds {tensors.gpus} GPUs, but the machine has {gpus}",
+                f"version {tensors.version}, CUDA {tensors.cuda or 'none'}: it is a build for the "
+                "CPU, or the driver is too old for its CUDA, or CUDA_VISIBLE_DEVICES hides GPUs",
+                FRAMEWORK_LOG,
             )
         ]
     expected: list[int | None] = [*range(gpus)] or [None]
     if [device.index for device in tensors.devices] != expected:
-        return [Diagnosis("the tensor test left out a device, or took one twice")]
+        return [Diagnosis("the tensor test left out a device, or tested one twice")]
     return [fault for device in tensors.devices for fault in _device_faults(device)]
 
 
 def _device_faults(device: Device) -> list[Diagnosis]:
     if device.failure:
-        return _explained(f"{device} does not compute", device.failure)
+        return _explained(f"the computation on {device} failed", device.failure)
     if tuple((result.operation, result.shape) for result in device.results) != OPERATIONS:
-        return [Diagnosis(f"{device} was not asked for every operation")]
+        return [Diagnosis(f"not every operation was computed on {device}")]
     faults = [
-        Diagnosis(f"{result} for {device} was computed on a {result.kind}")
+        Diagnosis(f"{result} was computed on a {result.kind}, not on {device}")
         for result in device.results
         if result.kind != device.kind
     ]
     wrong = [result for result in device.results if not result.right]
     if wrong:
         figures = (
-            f"{result}: off by {result.error:.2g}, at worst {result.worst:.2g}" for result in wrong
+            f"{result}: relative error {result.error:.2g}, largest {result.worst:.2g}"
+            for result in wrong
         )
         faults.append(
             Diagnosis(
                 f"{device} computes wrong numbers",
-                "; ".join(figures) + f" (allowed: {MOST_ERROR:g}, {MOST_WORST:g})",
-                "Start again on another machine. If that one is wrong too, this build of the "
-                "framework does not fit the GPU or its driver.",
+                "; ".join(figures) + f" (allowed: {MOST_ERROR:g} and {MOST_WORST:g})",
+                "Bake again, which starts another machine. If its results are wrong, too, this "
+                "version of the framework does not work with the GPU or its driver.",
             )
         )
     return faults
 
 
 def _explained(what: str, traceback: str) -> list[Diagnosis]:
-    known = diagnose(traceback)
-    reasons = known or (Diagnosis("", verbatim(traceback)),)
+    reasons = diagnose(traceback) or (Diagnosis("", verbatim(traceback)),)
     return [
         Diagnosis(what, ": ".join(filter(None, (found.what, found.why))), found.what_to_do)
         for found in reasons

@@ -23,7 +23,7 @@ from bake.local import control
 from bake.machine import ssh_config
 from bake.record import Record
 from bake.verify import check_clean
-from bake.verify.clean import what_must_not_be
+from bake.verify.clean import forbidden
 from tests.support.browser import browser, screenshot
 from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
@@ -189,7 +189,7 @@ def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
     with ssh_config.connection(host) as connection:
         checks = check_clean(connection, booted=True, traces=[baked["run"]])
     looked_for = {check.name for check in checks if check.outcome == "passed"}
-    assert looked_for >= {*what_must_not_be()["places"], "password", "traces of the builder"}
+    assert looked_for >= {*forbidden()["places"], "password", "traces of the builder"}
 
 
 def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_cloud: Path) -> None:

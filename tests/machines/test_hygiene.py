@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bake.errors import VerificationError
-from bake.verify.clean import GIVEN, PASSWORDS, what_must_not_be
+from bake.verify.clean import GIVEN, PASSWORDS, forbidden
 from bake.verify.clean import SECRETS as SECRETS_BY_PATTERN
 from tests.support.kitchen import Kitchen
 from tests.support.secrets import LEFT, LETTERS, SECRETS
@@ -92,7 +92,7 @@ def test_what_is_planted_of_each_kind_is_found_and_no_image_is_taken(
     print(f"secrets caught / planted: {len(caught_ones)} / {len(planted)}")
     assert [one for one in planted if one not in caught_ones] == []
     assert {kind for kind, _ in planted} == {
-        *what_must_not_be()["places"],
+        *forbidden()["places"],
         PASSWORDS,
         SECRETS_BY_PATTERN,
         GIVEN,

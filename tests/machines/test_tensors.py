@@ -25,7 +25,7 @@ def with_mxnet() -> Expectation:
 def test_mxnet_computes_right_on_the_cpu(with_mxnet: Expectation) -> None:
     tensors = compute(Here(), with_mxnet)
     detail = judge(tensors, gpus=0)
-    assert detail.startswith("right on the CPU, off by ")
+    assert detail.startswith("right on the CPU, largest relative error ")
     assert (tensors.version, tensors.numpy, tensors.gpus) == ("1.9.1", "1.23.5", 0)
     assert all(result.error < 1e-5 for result in tensors.devices[0].results[1:])
 
@@ -62,18 +62,18 @@ import mxnet
 zeros = mxnet.np.zeros
 mxnet.np.zeros = lambda *given, **more: zeros(*given, **more) + 1e-30
 """
-    with pytest.raises(Failed, match="zeros 1024×1024: off by 1e-30"):
+    with pytest.raises(Failed, match="zeros 1024×1024: relative error 1e-30"):
         judge(compute(Here(code), with_mxnet), gpus=0)
 
 
 def test_a_build_without_cuda_on_a_machine_with_gpus_is_found(with_mxnet: Expectation) -> None:
-    with pytest.raises(Failed, match="the framework sees 0 GPUs, the machine has 2"):
+    with pytest.raises(Failed, match="the framework finds 0 GPUs, but the machine has 2"):
         judge(compute(Here(), with_mxnet), gpus=2)
 
 
 def test_a_gpu_that_cannot_be_used_is_named_with_the_reason(with_mxnet: Expectation) -> None:
     code = "import mxnet.numpy_extension as npx\nnpx.num_gpus = lambda: 1\n"
-    with pytest.raises(Failed, match=r"GPU 0 does not compute: .* a build without CUDA"):
+    with pytest.raises(Failed, match=r"the computation on GPU 0 failed: .* was built without CUDA"):
         judge(compute(Here(code), with_mxnet), gpus=1)
 
 

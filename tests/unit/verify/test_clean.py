@@ -17,7 +17,7 @@ import pytest
 
 from bake.errors import ConnectError, RemoteError, VerificationError
 from bake.verify import check_clean, find_secrets
-from bake.verify.clean import GIVEN, what_must_not_be
+from bake.verify.clean import GIVEN, forbidden
 from tests.support.secrets import LEFT, LETTERS, SECRETS
 
 
@@ -97,7 +97,7 @@ def example(place: str, home: str) -> str:
 
 def test_every_place_of_the_list_is_looked_at_in_every_home(machine: Machine) -> None:
     machine.plant("etc/passwd", "git:x:7:7::/var/lib/git:/bin/sh\nme:x:1:1::/home/ubuntu:/bin/sh\n")
-    places = what_must_not_be()["places"]
+    places = forbidden()["places"]
     planted = {
         (kind, example(path, home))
         for kind, place in places.items()
@@ -180,7 +180,7 @@ def test_every_secret_is_found_wherever_people_and_tools_write(machine: Machine)
     machine.findings()
     lines = [json.loads(line) for line in machine.output.splitlines()]
     assert {(line["kind"], line["path"]) for line in lines if "kind" in line} == planted
-    assert {kind for kind, _ in planted} == {p["kind"] for p in what_must_not_be()["patterns"]}
+    assert {kind for kind, _ in planted} == {p["kind"] for p in forbidden()["patterns"]}
 
 
 def test_a_secret_in_a_file_s_name_is_not_shown(machine: Machine) -> None:
@@ -281,7 +281,7 @@ def test_what_is_older_than_the_boot_came_with_the_image(machine: Machine, kind:
 
 def test_every_kind_is_looked_for_on_a_machine_that_was_booted(machine: Machine) -> None:
     checks = check_clean(machine, root=str(machine.root), booted=True, traces=["x y z"])
-    assert {check.name for check in checks} >= {*what_must_not_be()["places"], "password"}
+    assert {check.name for check in checks} >= {*forbidden()["places"], "password"}
     assert [check.name for check in checks if check.outcome != "passed"] == [GIVEN]
 
 
@@ -331,7 +331,7 @@ def test_a_stage_s_secret_is_found_in_the_name_of_a_file_and_in_a_link(machine: 
 
 
 def test_a_search_for_secrets_that_breaks_off_is_no_pass(machine: Machine) -> None:
-    with pytest.raises(VerificationError, match="did not come to its end"):
+    with pytest.raises(VerificationError, match="did not finish"):
         find_secrets(machine, {"TOKEN": SECRET}, since=0, root="/nowhere/at/all")
 
 
@@ -391,7 +391,7 @@ def test_a_search_that_did_not_come_to_its_end_is_no_pass(machine: Machine, outp
         return done
 
     machine.run = cut  # type: ignore[method-assign]
-    with pytest.raises(VerificationError, match="did not come to its end"):
+    with pytest.raises(VerificationError, match="did not finish"):
         check_clean(machine)
 
 

@@ -1,4 +1,4 @@
-"""Each known failure becomes what, why and what to do; an unknown one is shown as it is."""
+"""A known failure is explained, with what to do; an unknown one is quoted."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from bake.verify.diagnosis import KNOWN, NVIDIA_SMI, Known, diagnose, diagnose_failure
 
-# Wordings of the programs, values made up.
-NVIDIA_SMI_SAYS = {
-    "no driver is loaded": (
+# The wordings are those of the programs; the values are invented.
+NVIDIA_SMI_PRINTS = {
+    "the NVIDIA driver is not loaded": (
         9,
         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure "
         "that the latest NVIDIA driver is installed and running.\n\n",
     ),
-    "libnvidia-ml is not there": (
+    "libnvidia-ml was not found": (
         12,
         "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. Please make sure that "
         "the NVIDIA Display Driver is properly installed and present in your system.\n",
@@ -28,7 +28,7 @@ NVIDIA_SMI_SAYS = {
         "Unable to determine the device handle for GPU0000:0A:00.0: GPU is lost.  Reboot the "
         "system to recover this GPU\n",
     ),
-    "has found no GPU that it can use": (6, "No devices were found\n"),
+    "found no GPU that it can use": (6, "No devices were found\n"),
     r"different versions \(library: unknown\)": (
         18,
         "Failed to initialize NVML: Driver/library version mismatch\n",
@@ -39,40 +39,40 @@ NVIDIA_SMI_SAYS = {
         "NVML library version: 555.12\n",
     ),
     "from inside this container": (255, "Failed to initialize NVML: Unknown Error\n"),
-    r"a GPU does not answer \(0000:0B:00.0\)": (
+    r"a GPU does not respond \(0000:0B:00.0\)": (
         255,
         "Unable to determine the device handle for GPU0000:0B:00.0: Unknown Error\n",
     ),
-    r"a GPU does not answer \(0000:0C:00.0\)": (
+    r"a GPU does not respond \(0000:0C:00.0\)": (
         255,
         "Unable to determine the device handle for gpu 0000:0C:00.0: Not Found\n",
     ),
-    r"a GPU does not answer \(2: 0000:0D:00.0\)": (
+    r"a GPU does not respond \(2: 0000:0D:00.0\)": (
         255,
         "Unable to determine the device handle for GPU2: 0000:0D:00.0: Unknown Error\n",
     ),
-    "may not use the GPU": (4, "Failed to initialize NVML: Insufficient Permissions\n"),
-    "is not there": (127, "bash: line 1: nvidia-smi: command not found\n"),
+    "no permission to use the GPU": (4, "Failed to initialize NVML: Insufficient Permissions\n"),
+    "nvidia-smi was not found": (127, "bash: line 1: nvidia-smi: command not found\n"),
     "infoROM is corrupted": (14, "WARNING: infoROM is corrupted at gpu 0000:0E:00.0\n"),
-    "kept from this system": (
+    "has no access to the GPU": (
         255,
         "Failed to initialize NVML: GPU access blocked by the operating system\n",
     ),
 }
 
-KERNEL_SAYS = {
-    "driver 510.99.01 has dropped this GPU: branch 470 is the last": """
+KERNEL_PRINTS = {
+    "driver 510.99.01 no longer supports this GPU: branch 470 is the last": """
 [    4.1] NVRM: The NVIDIA Tesla K80 GPU installed in this system is
          NVRM:  supported through the NVIDIA 470.xx Legacy drivers. Please
          NVRM:  visit a page for more information.  The 510.99.01 NVIDIA
          NVRM:  driver will ignore this GPU.  Continuing probe...
 """,
-    r"driver 450.99.00 does not know this GPU \(PCI id 10de:2237\)": """
+    r"driver 450.99.00 does not support this GPU \(PCI id 10de:2237\)": """
 [    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2237)
          NVRM: installed in this system is not supported by the
          NVRM: NVIDIA 450.99.00 driver release.
 """,
-    r"does not know this GPU \(PCI id 10de:1eb8\)": """
+    r"does not support this GPU \(PCI id 10de:1eb8\)": """
 [    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:1eb8)
 [    4.1] NVRM: installed in this system is not supported by the 304.1
 [    4.1] NVRM: NVIDIA Linux driver release.  Please see 'Appendix
@@ -87,7 +87,7 @@ NVRM: System Processor (GSP).
 NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2901)
 NVRM: installed in this system requires use of the NVIDIA open kernel modules.
 """,
-    "libraries are 570.2, its loaded module is 570.1": (
+    "libraries have version 570.2, its loaded kernel module has 570.1": (
         "NVRM: API mismatch: client version 570.2, kernel module version 570.1"
     ),
     r"fallen off the bus \(0000:0f:00\)": (
@@ -98,29 +98,29 @@ NVRM: installed in this system requires use of the NVIDIA open kernel modules.
     r"could not be initialised \(0000:0f:00.0\)": (
         "[  9.1] NVRM: GPU 0000:0f:00.0: RmInitAdapter failed! (0x1:0x2:3)"
     ),
-    "another driver holds the GPU": (
+    "another driver uses the GPU": (
         "NVRM: The NVIDIA probe routine was not called for 1 device(s)."
     ),
     "Secure Boot": "Lockdown: modprobe: unsigned module loading is restricted; see man",
     "built for another kernel": "nvidia: version magic '5.4.0-1 SMP' should be '5.4.0-2 SMP'",
 }
 
-FRAMEWORK_SAYS = {
+FRAMEWORK_PRINTS = {
     "belongs to the driver": "OSError: libcuda.so.1: cannot open shared object file: No such file",
     "belongs to the CUDA toolkit": "OSError: libcudart.so.10.1: cannot open shared object file: No",
-    "it comes as a wheel of its own": "OSError: libcudnn.so.8: cannot open shared object file: No",
+    "from a wheel of its own": "OSError: libcudnn.so.8: cannot open shared object file: No",
     "loads its parts when they are first used": "Could not load library libcudnn_cnn_infer.so.8. E",
     "belongs to the operating system": "OSError: libgomp.so.1: cannot open shared object file: No",
     "numpy at 1.23.5": "AttributeError: module 'numpy' has no attribute 'bool'.",
     "Fabric Manager": "RuntimeError: CUDA error: system not yet initialized",
     "too old for this CUDA": "CUDA: CUDA driver version is insufficient for CUDA runtime version",
     "no code for this GPU": "no kernel image is available for execution on the device",
-    "a build without CUDA": "MXNetError: Compile with USE_CUDA=1 to enable GPU usage",
+    "was built without CUDA": "MXNetError: Compile with USE_CUDA=1 to enable GPU usage",
     "unknown error": "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up",
 }
 
 
-@pytest.mark.parametrize(("expected", "said"), NVIDIA_SMI_SAYS.items())
+@pytest.mark.parametrize(("expected", "said"), NVIDIA_SMI_PRINTS.items())
 def test_a_known_failure_of_nvidia_smi_is_explained(expected: str, said: tuple[int, str]) -> None:
     status, text = said
     (found,) = diagnose_failure("nvidia-smi", text, status)
@@ -128,52 +128,54 @@ def test_a_known_failure_of_nvidia_smi_is_explained(expected: str, said: tuple[i
     assert found.what_to_do
 
 
-@pytest.mark.parametrize(("expected", "text"), [*KERNEL_SAYS.items(), *FRAMEWORK_SAYS.items()])
-def test_what_the_kernel_and_the_frameworks_say_is_explained(expected: str, text: str) -> None:
+@pytest.mark.parametrize(("expected", "text"), [*KERNEL_PRINTS.items(), *FRAMEWORK_PRINTS.items()])
+def test_a_known_failure_in_the_kernel_log_or_of_a_framework_is_explained(
+    expected: str, text: str
+) -> None:
     (found,) = diagnose(text)
     assert re.search(expected, str(found))
 
 
 @pytest.mark.parametrize("known", [k for k in NVIDIA_SMI if k.exit_status], ids=lambda k: k.what)
-def test_the_status_alone_is_enough_where_the_words_are_new(known: Known) -> None:
+def test_the_exit_status_alone_is_enough_if_the_output_is_not_known(known: Known) -> None:
     (found,) = diagnose_failure("nvidia-smi", "in other words\n", known.exit_status or 0)
     assert found.what_to_do
     assert "{" not in str(found)
 
 
-def test_the_kernels_reason_stands_beside_what_nvidia_smi_says() -> None:
-    log = KERNEL_SAYS[r"driver 450.99.00 does not know this GPU \(PCI id 10de:2237\)"]
+def test_the_reason_in_the_kernel_log_is_added_to_the_diagnosis_of_nvidia_smi() -> None:
+    log = KERNEL_PRINTS[r"driver 450.99.00 does not support this GPU \(PCI id 10de:2237\)"]
     said = diagnose_failure("nvidia-smi", "", 9, kernel_log=log)
     assert [str(found).split(":")[0] for found in said] == [
-        "no driver is loaded",
-        "driver 450.99.00 does not know this GPU (PCI id 10de",
+        "the NVIDIA driver is not loaded",
+        "driver 450.99.00 does not support this GPU (PCI id 10de",
     ]
 
 
-def test_an_unknown_failure_is_shown_as_it_is() -> None:
+def test_an_unknown_failure_is_quoted() -> None:
     (found,) = diagnose_failure("nvidia-smi", "Flux capacitor\n drained\n", 77)
-    assert str(found) == "nvidia-smi ended with status 77: it said: Flux capacitor drained"
+    assert str(found) == "nvidia-smi ended with status 77: it printed: Flux capacitor drained"
 
 
-def test_a_signal_is_called_by_its_number() -> None:
+def test_a_signal_is_named_by_its_number() -> None:
     for status in (-11, 139):
         (found,) = diagnose_failure("the tensor test", "", status)
-        assert str(found) == "the tensor test was ended by signal 11: it said nothing"
+        assert str(found) == "the tensor test was ended by signal 11: it printed nothing"
 
 
-def test_of_a_long_text_the_end_is_shown() -> None:
+def test_only_the_end_of_a_long_output_is_quoted() -> None:
     (found,) = diagnose_failure("nvidia-smi", "x" * 5000 + " the end", 77)
     assert found.why.endswith("the end")
     assert len(found.why) < 700
 
 
 @pytest.mark.parametrize("healthy", ["", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.1"])
-def test_what_is_no_failure_is_none(healthy: str) -> None:
+def test_output_without_a_failure_has_no_diagnosis(healthy: str) -> None:
     assert diagnose(healthy) == ()
 
 
-def test_no_text_whatever_breaks_it() -> None:
-    pieces = [text for _, text in NVIDIA_SMI_SAYS.values()] + list(KERNEL_SAYS.values())
+def test_any_text_can_be_diagnosed() -> None:
+    pieces = [text for _, text in NVIDIA_SMI_PRINTS.values()] + list(KERNEL_PRINTS.values())
 
     @given(
         st.lists(st.sampled_from(pieces) | st.text(max_size=20), max_size=6).map("".join),
@@ -195,5 +197,5 @@ def test_no_pattern_takes_long_on_a_hostile_text() -> None:
     )
     start = time.thread_time()
     for known in KNOWN:
-        known.found_in(text)
+        known.search(text)
     assert time.thread_time() - start < 5

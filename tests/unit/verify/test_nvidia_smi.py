@@ -157,7 +157,10 @@ def test_what_stands_around_the_document_is_kept() -> None:
         ("", "printed no XML"),
         ("No devices were found\n", "printed no XML"),
         (document(gpu())[:-40], "Cannot parse"),
-        ("<nvidia_smi_log><driver_version>N/A</driver_version></nvidia_smi_log>", "which driver"),
+        (
+            "<nvidia_smi_log><driver_version>N/A</driver_version></nvidia_smi_log>",
+            "not report the driver's version",
+        ),
         ('<?xml version="1.0"?><html></html>', "type html"),
         (
             '<!DOCTYPE nvidia_smi_log [<!ENTITY a "b">]>'

@@ -89,7 +89,7 @@ def test_a_kernel_log_that_is_closed_to_the_user_is_no_fault(machine: Machine) -
 def test_a_driver_that_fails_beside_a_gpu_is_a_failure_and_never_skipped(machine: Machine) -> None:
     machine.says["nvidia-smi"] = ("couldn't communicate with the NVIDIA driver\n", 9)
     said = refusal(machine, gpu="if-present")
-    assert "nvidia-smi: no driver is loaded" in said
+    assert "nvidia-smi: the NVIDIA driver is not loaded" in said
     assert "tensors" not in said
 
 
@@ -107,7 +107,7 @@ def test_a_containers_host_lends_its_gpu_only_by_a_device_file(machine: Machine)
     machine.probe, machine.tensors = host, figures(0)
     proof = prove(machine, machine.expectation(gpu="if-present"))
     assert proof.verified == "cpu"
-    assert "the container was not given it" in proof.checks[0].detail
+    assert "the container has no access to it" in proof.checks[0].detail
 
 
 def test_an_nvswitch_is_no_gpu() -> None:
@@ -142,14 +142,14 @@ PARTIAL = "Unable to determine the device handle for GPU1: 0000:00:1f.0: Unknown
 FAULTS: dict[str, tuple[Change, str]] = {
     "another GPU": (smi(gpu("NVIDIA T4G")), "GPU models: GPU 0 is a NVIDIA T4G, not a T4"),
     "half the memory": (smi(gpu(memory="7680 MiB")), "GPU 0 has 7680 MiB of memory"),
-    "one GPU too many": (smi(gpu(), gpu(slot="1f")), "the driver shows 2 GPUs"),
-    "no GPU in the document": (smi(), "nvidia-smi: the driver has found no GPU"),
-    "no devices": (program("nvidia-smi", "No devices were found\n"), "has found no GPU"),
+    "one GPU too many": (smi(gpu(), gpu(slot="1f")), "the driver found 2 GPUs"),
+    "no GPU in the document": (smi(), "nvidia-smi: the driver found no GPU"),
+    "no devices": (program("nvidia-smi", "No devices were found\n"), "found no GPU"),
     "a GPU missing beside a table": (
         program("nvidia-smi", PARTIAL + document(gpu())),
-        "nvidia-smi: a GPU does not answer (1: 0000:00:1f.0)",
+        "nvidia-smi: a GPU does not respond (1: 0000:00:1f.0)",
     ),
-    "a GPU of errors": (smi(gpu("ERR!")), "GPU health: GPU 0 (00000000:00:1E.0) does not answer"),
+    "a GPU of errors": (smi(gpu("ERR!")), "GPU health: GPU 0 (00000000:00:1E.0) does not respond"),
     "memory errors": (
         smi(
             gpu(
@@ -172,11 +172,11 @@ FAULTS: dict[str, tuple[Change, str]] = {
                 more="<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>"
             )
         ),
-        "waits to put faulty memory out of use",
+        "must be reset to take faulty memory out of use",
     ),
     "recovery": (
         smi(gpu(more="<gpu_recovery_action>Reboot</gpu_recovery_action>")),
-        "the driver asks for this: Reboot",
+        "the driver requests this action: Reboot",
     ),
     "MIG": (smi(gpu().replace("<current_mig>N/A", "<current_mig>Enabled")), "is divided (MIG)"),
     "no fabric": (
@@ -195,30 +195,30 @@ FAULTS: dict[str, tuple[Change, str]] = {
             program("nvidia-smi", document(gpu()).replace("470.256.02", "535.1.2"))(machine),
             setattr(machine, "probe", machine.probe.replace("470.256.02", "535.1.2")),
         ),
-        "driver 535.1.2 is not of branch 470",
+        "driver 535.1.2 does not belong to branch 470",
     ),
     "libraries of another version": (
         lambda machine: setattr(
             machine, "probe", machine.probe.replace("ml.so.470.256.02", "ml.so.470.199.02")
         ),
-        "module is 470.256.02, /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.199.02 is 470.199.02",
+        "is 470.256.02, but /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.470.199.02 is 470.199.02",
     ),
     "a fault in the kernel log": (
         program("dmesg", "NVRM: Xid (PCI:0000:00:1e): 79, pid=1, GPU has fallen off the bus.\n"),
         "kernel log: a GPU has fallen off the bus (0000:00:1e): Xid 79",
     ),
-    "no nvcc": (lambda machine: machine.says.update(nvcc=None), "nvcc: nvcc does not say"),
+    "no nvcc": (lambda machine: machine.says.update(nvcc=None), "nvcc: nvcc does not report"),
     "another nvcc": (
         program("nvcc", NVCC.replace("10.1", "10.2")),
-        "nvcc: nvcc is of release 10.2, not 10.1",
+        "nvcc: nvcc has release 10.2, not 10.1",
     ),
     "an nvcc like it": (
         program("nvcc", NVCC.replace("10.1,", "10.12,")),
-        "nvcc: nvcc is of release 10.12, not 10.1",
+        "nvcc: nvcc has release 10.12, not 10.1",
     ),
     "CUDA not for the loader": (
         program("ldconfig", LDCONFIG.replace("10.1", "10.2")),
-        "CUDA libraries: the loader does not find libcudart.so.10.1: it knows libcudart.so.10.2",
+        "CUDA libraries: the loader does not find libcudart.so.10.1: it finds libcudart.so.10.2",
     ),
     "another Python": (
         answer("sys.version_info", "3.12.1 /usr"),
@@ -228,7 +228,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         answer("sys.version_info", "3.70.1 /x"),
         "Python: the environment's Python is 3.70.1, not 3.7",
     ),
-    "another framework": (answer("import mxnet", "1.7.0"), "framework: mxnet is 1.7.0, not 1.9.1"),
+    "another framework": (
+        answer("import mxnet", "1.7.0"),
+        "framework: mxnet has version 1.7.0, not 1.9.1",
+    ),
     "another d2l": (answer("from d2l", "1.0.3"), "d2l: d2l is 1.0.3, not 0.17.0"),
     "no kernel": (
         answer("kernelspec", '{"kernelspecs": {"ir": {"spec": {"argv": ["R"]}}}}'),
@@ -236,7 +239,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "a kernel of another Python": (
         answer("kernelspec", '{"kernelspecs": {"d2l": {"spec": {"argv": ["python3"]}}}}'),
-        "it has d2l → python3",
+        "its kernels are d2l → python3",
     ),
     "no Jupyter": (answer("kernelspec", "No module named jupyter"), "Jupyter: jupyter ended"),
     "wrong numbers": (
@@ -245,7 +248,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "numbers of the CPU": (
         lambda machine: setattr(machine, "tensors", figures(0)),
-        "tensors: the framework sees 0 GPUs, the machine has 1",
+        "tensors: the framework finds 0 GPUs, but the machine has 1",
     ),
 }
 
@@ -259,7 +262,7 @@ def test_each_fault_refuses_the_machine(machine: Machine, change: Change, reason
 def test_missing_notebooks_refuse_the_machine(machine: Machine) -> None:
     run = machine.run
     machine.run = lambda command, **more: run(command.replace("d2l-en", "nowhere"), **more)  # type: ignore[method-assign]
-    assert "there are no notebooks" in refusal(machine)
+    assert "no notebooks found" in refusal(machine)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +275,7 @@ def test_any_count_of_notebooks_is_read(machine: Machine, count: str, there: boo
     if there:
         assert prove(machine, machine.expectation()).verified == "gpu"
     else:
-        assert "there are no notebooks" in refusal(machine)
+        assert "no notebooks found" in refusal(machine)
 
 
 def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
@@ -294,8 +297,8 @@ def test_a_gpu_too_new_for_its_driver_is_told_from_the_kernel_log(machine: Machi
         0,
     )
     said = refusal(machine)
-    assert "driver 450.99.00 does not know this GPU (PCI id 10de:2237)" in said
-    assert "Choose a driver branch that lists the GPU" in said
+    assert "driver 450.99.00 does not support this GPU (PCI id 10de:2237)" in said
+    assert "Set driver.branch in the recipe to a branch that supports the GPU" in said
 
 
 def test_an_import_that_fails_is_explained(machine: Machine) -> None:
@@ -310,8 +313,8 @@ def test_an_import_that_fails_is_explained(machine: Machine) -> None:
         str(broken) if command.startswith(python) else command, **more
     )
     said = refusal(machine)
-    assert "framework: libcudnn.so.8 is not found" in said
-    assert "See the log of the framework's stage" in said
+    assert "framework: libcudnn.so.8 was not found" in said
+    assert "Read the log of the stage that installs the framework" in said
 
 
 def test_a_program_that_hangs_is_a_fault(machine: Machine) -> None:
@@ -323,7 +326,7 @@ def test_a_program_that_hangs_is_a_fault(machine: Machine) -> None:
         return run(command, **more)
 
     machine.run = hang  # type: ignore[method-assign]
-    assert "nvidia-smi: no answer within 180 s: nvidia-smi hangs" in refusal(machine)
+    assert "nvidia-smi did not finish within 180 s: it hangs" in refusal(machine)
 
 
 def test_a_broken_connection_is_no_verdict(machine: Machine) -> None:

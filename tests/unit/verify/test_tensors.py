@@ -39,7 +39,7 @@ def test_what_tensor_cores_round_off_passes() -> None:
     report = figures()
     for result in report["devices"][0]["results"][1:]:
         result.update(error=3e-4, worst=1.6e-3)
-    assert verdict(report).startswith("right on GPU 0, off by 3.0e-04")
+    assert verdict(report).startswith("right on GPU 0, largest relative error 3.0e-04")
 
 
 @pytest.mark.parametrize("field", ["error", "worst"])
@@ -55,26 +55,35 @@ def test_one_bad_figure_on_one_gpu_fails(field: str, value: float, device: int) 
 Change = Callable[[dict[str, Any]], Any]
 INCOMPLETE: dict[str, tuple[Change, str]] = {
     "a GPU left out": (lambda r: r["devices"].pop(), "left out a device"),
-    "a GPU twice": (lambda r: r["devices"][1].update(index=0), "left out a device, or took one"),
+    "a GPU twice": (lambda r: r["devices"][1].update(index=0), "left out a device, or tested one"),
     "no device": (lambda r: r["devices"].clear(), "left out a device"),
-    "an operation left out": (lambda r: r["devices"][0]["results"].pop(), "GPU 0 was not asked"),
-    "nothing computed": (lambda r: r["devices"][1]["results"].clear(), "GPU 1 was not asked"),
+    "an operation left out": (
+        lambda r: r["devices"][0]["results"].pop(),
+        "operation was computed on GPU 0",
+    ),
+    "nothing computed": (
+        lambda r: r["devices"][1]["results"].clear(),
+        "operation was computed on GPU 1",
+    ),
     "a small product": (
         lambda r: r["devices"][0]["results"][1].update(shape=(2, 2, 2)),
-        "GPU 0 was not asked",
+        "operation was computed on GPU 0",
     ),
     "on the CPU": (
         lambda r: r["devices"][0]["results"][1].update(kind="cpu"),
-        "product 1024×1024×1024 for GPU 0 was computed on a cpu",
+        "product 1024×1024×1024 was computed on a cpu, not on GPU 0",
     ),
-    "GPUs not seen": (lambda r: r.update(gpus=1), "the framework sees 1 GPUs, the machine has 2"),
+    "GPUs not seen": (
+        lambda r: r.update(gpus=1),
+        "the framework finds 1 GPUs, but the machine has 2",
+    ),
     "a failure": (
         lambda r: r["devices"][1].update(failure="Error: out of memory"),
-        "GPU 1 does not compute: .*memory is full",
+        "the computation on GPU 1 failed: .*memory is full",
     ),
     "an unknown failure": (
         lambda r: r["devices"][1].update(failure="Error: flux"),
-        "GPU 1 does not compute: Error: flux",
+        "the computation on GPU 1 failed: Error: flux",
     ),
     "no start": (lambda r: r.update(failure="ImportError: x"), "the framework does not start"),
 }
@@ -96,7 +105,7 @@ def test_a_program_that_calls_itself_right_is_not_believed() -> None:
 
 
 def test_the_cpus_numbers_prove_nothing_of_a_gpu() -> None:
-    with pytest.raises(Failed, match="sees 0 GPUs"):
+    with pytest.raises(Failed, match="finds 0 GPUs"):
         verdict(figures(0), 1)
     assert verdict(figures(0), 0).startswith("right on the CPU")
 
