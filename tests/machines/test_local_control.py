@@ -125,7 +125,7 @@ def test_services_that_it_does_not_have_are_not_made_up(home: Path) -> None:
     connection.request("GET", "/a-bucket")
     assert connection.getresponse().status == 501
     connection.close()
-    with pytest.raises(LocalCloudError, match="There is no quota L-NONE"):
+    with pytest.raises(LocalCloudError, match="Quota L-NONE not found"):
         endpoint.request("quotas", {"L-NONE": 1})
 
 

@@ -280,9 +280,9 @@ def test_the_local_market_says_what_ec2_does(kitchen: Kitchen, witness: Witness)
     ec2.get_waiter("instance_running").wait(
         InstanceIds=[machine, stays], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
-    with pytest.raises(LocalCloudError, match="no spot machine"):
+    with pytest.raises(LocalCloudError, match="not a running spot machine"):
         interrupt(stays, 1)
-    with pytest.raises(LocalCloudError, match="There is no instance"):
+    with pytest.raises(LocalCloudError, match="Instance i-0 not found"):
         interrupt("i-0", 1)
     terminate(stays)
     assert request() == ("active", "fulfilled")

@@ -301,7 +301,7 @@ def test_a_stand_in_wheel_is_a_wheel(tmp_path: Path) -> None:
 
 
 def test_torch_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(LocalCloudError, match=r"no stand-in for torch==2.9.1\+cu126") as caught:
+    with pytest.raises(LocalCloudError, match=r"No stand-in for torch==2.9.1\+cu126") as caught:
         wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
     assert "PyPI has no CPU build" in caught.value.hint
 

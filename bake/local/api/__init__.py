@@ -1,1 +1,1 @@
-"""EC2's API on this computer: moto, and what it lacks."""
+"""AWS's APIs on this computer: moto's server, extended."""

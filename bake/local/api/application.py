@@ -1,4 +1,4 @@
-"""What the local cloud's server answers: AWS's APIs, and a door of our own for its owner."""
+"""The local cloud's server application: AWS's APIs, and the owner's API at /_bake/."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from bake.local.api.image import LocalImage, LocalSnapshot
 from bake.local.api.store import Store
 from bake.local.site import Site
 
-# The services whose answers mean something here. The rest of what moto can imitate is not offered.
+# The services that behave as on AWS. The other services of moto are not offered.
 SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "secretsmanager", "iam")
 
-
-# How long an answer waits for a machine to stand still.
+# How long a response waits until a machine is paused.
 MOMENT_TIMEOUT_S = 30
 
-# What a client on this computer calls it; any other name is a web page's trick.
+# The host names that a client on this computer uses. A web page that uses DNS rebinding to reach
+# the server sends another name.
 _OUR_NAMES = ("127.0.0.1", "localhost")
 
 
 class Application:
-    """EC2's API, and a door of our own at /_bake/ for what a cloud's owner does."""
+    """AWS's APIs, and at /_bake/ the owner's API: operations that AWS's customers do not have."""
 
     def __init__(self, site: Site, store: Store) -> None:
         self.site = site
         self.store = store
         self._api = DomainDispatcherApplication(_service)
-        self._doors: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "/_bake/status": self.status,
             "/_bake/os-images": self.add_os_image,
             "/_bake/quotas": self.set_quotas,
@@ -57,33 +57,33 @@ class Application:
         body = request.get_data()
         environ["wsgi.input"] = io.BytesIO(body)
         responder: Any
-        # A web page in this computer's browser can send requests to loopback too.
+        # A web page in a browser on this computer can send requests to loopback, too.
         if "Origin" in request.headers or request.host.partition(":")[0] not in _OUR_NAMES:
-            responder = Response("not for web pages", 403)
+            responder = Response("Requests of web pages are refused", 403)
         elif request.path.startswith("/moto-api"):
-            responder = Response("not in the local cloud", 404)
+            responder = Response("Not in the local cloud", 404)
         elif request.headers.get("X-Amz-Target", "").startswith(price_list.TARGET):
-            responder = price_list.answer
+            responder = price_list.respond
         else:
-            responder = self._own_door if request.path in self._doors else self._api
+            responder = self._owner_api if request.path in self._operations else self._api
         time.sleep(self.site.delays.api_s)
         with self.site.lock:
-            answer: Iterable[bytes] = responder(environ, start_response)
-            if not _only_looks(request, body):
+            response: Iterable[bytes] = responder(environ, start_response)
+            if not _only_reads(request, body):
                 self.store.keep()
             moments, self.site.moments = self.site.moments, []
         for moment in moments:
             moment.wait(MOMENT_TIMEOUT_S)
-        return answer
+        return response
 
-    def _own_door(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _owner_api(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
-        asked = request.get_json() if request.method == "POST" else {}
+        parameters = request.get_json() if request.method == "POST" else {}
         try:
-            answer, status = self._doors[request.path](asked), 200
+            document, status = self._operations[request.path](parameters), 200
         except LocalCloudError as error:
-            answer, status = {"error": error.message}, 400
-        response = Response(json.dumps(answer), status, content_type="application/json")
+            document, status = {"error": error.message}, 400
+        response = Response(json.dumps(document), status, content_type="application/json")
         return list(response(environ, start_response))
 
     def status(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -101,33 +101,34 @@ class Application:
             "delays": self.site.delays.name,
         }
 
-    def add_os_image(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Offer an operating system's root file system as a public image of its maker's.
+    def add_os_image(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Offer an operating system's root file system as a public image of its publisher.
 
-        The same one twice is one image; a newer one replaces what matches `replaces`.
+        A second request with the same name returns the same image. A new image replaces those
+        whose name matches the pattern `replaces`.
         """
-        backend: LocalEC2Backend = ec2_backends[DEFAULT_ACCOUNT_ID][asked["region"]]
+        backend: LocalEC2Backend = ec2_backends[DEFAULT_ACCOUNT_ID][parameters["region"]]
         for image in list(backend.amis.values()):
-            if image.owner_id != asked["owner"]:
+            if image.owner_id != parameters["owner"]:
                 continue
             sound = backend.get_snapshot(image.root_device["SnapshotId"]).status == "completed"
-            if image.name == asked["name"] and sound:
+            if image.name == parameters["name"] and sound:
                 return {"image_id": image.id}
-            if fnmatch.fnmatch(image.name, asked["replaces"]):
+            if fnmatch.fnmatch(image.name, parameters["replaces"]):
                 backend.withdraw(image)
         snapshot = LocalSnapshot(
             ec2_backend=backend,
             id=random_snapshot_id(),
-            owner_id=asked["owner"],
+            owner_id=parameters["owner"],
             volume_id="vol-ffffffff",
-            volume_size=asked["size_gb"],
+            volume_size=parameters["size_gb"],
             status="completed",
         )
-        self.site.engine.tag(asked["layer"], self.site.layer(snapshot.id))
+        self.site.engine.tag(parameters["layer"], self.site.layer(snapshot.id))
         backend.snapshots[snapshot.id] = snapshot
         ebs = {
             "SnapshotId": snapshot.id,
-            "VolumeSize": asked["size_gb"],
+            "VolumeSize": parameters["size_gb"],
             "VolumeType": "gp3",
             "DeleteOnTermination": True,
             "Encrypted": False,
@@ -135,51 +136,54 @@ class Application:
         image = LocalImage(
             ec2_backend=backend,
             id=random_ami_id(),
-            owner_id=asked["owner"],
-            name=asked["name"],
-            description=asked["description"],
+            owner_id=parameters["owner"],
+            name=parameters["name"],
+            description=parameters["description"],
             state="available",
             public=True,
-            root_device_name=asked["root_device_name"],
-            block_device_mappings=[{"DeviceName": asked["root_device_name"], "Ebs": ebs}],
+            root_device_name=parameters["root_device_name"],
+            block_device_mappings=[{"DeviceName": parameters["root_device_name"], "Ebs": ebs}],
             boot_mode="legacy-bios",
-            deprecation_time=asked.get("deprecation_time"),
+            deprecation_time=parameters.get("deprecation_time"),
         )
         backend.amis[image.id] = image
         return {"image_id": image.id}
 
-    def set_quotas(self, asked: dict[str, Any]) -> dict[str, Any]:
-        unknown = set(asked) - set(capacity.VCPU_QUOTAS)
+    def set_quotas(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(parameters) - set(capacity.VCPU_QUOTAS)
         if unknown:
-            raise LocalCloudError(f"There is no quota {', '.join(sorted(unknown))}")
-        return service_quotas.set_values(asked)
+            raise LocalCloudError(f"Quota {', '.join(sorted(unknown))} not found")
+        return service_quotas.set_values(parameters)
 
-    def interrupt(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The spot market takes a machine away: notice at once, its end `after_s` later."""
-        which = asked["instance_id"]
+    def interrupt(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Interrupt a spot machine: the notice comes at once, its end `after_s` seconds later."""
+        instance_id = parameters["instance_id"]
         for _, _, backend in ec2_backends.iter_backends():
             for instance in backend.all_instances():
-                if instance.id == which:
-                    return {"time": f"{instance.interrupt(asked['after_s']):%Y-%m-%dT%H:%M:%SZ}"}
-        raise LocalCloudError(f"There is no instance {which}")
+                if instance.id == instance_id:
+                    end = instance.interrupt(parameters["after_s"])
+                    return {"time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+        raise LocalCloudError(f"Instance {instance_id} not found")
 
     def erase(self, _: dict[str, Any]) -> dict[str, Any]:
         """Remove every machine, image, snapshot, key pair and parameter, and every layer."""
         self.site.clear_machines()
         for _, _, backend in ec2_backends.iter_backends():
-            for books in (backend.amis, backend.snapshots, backend.key_pairs, backend.reservations):
-                books.clear()
+            backend.amis.clear()
+            backend.snapshots.clear()
+            backend.key_pairs.clear()
+            backend.reservations.clear()
         for _, _, parameters in ssm_backends.iter_backends():
             parameters._parameters.clear()
             parameters._resource_tags.clear()
-        for _, _, kept in secretsmanager_backends.iter_backends():
-            kept.secrets.clear()
+        for _, _, secrets in secretsmanager_backends.iter_backends():
+            secrets.secrets.clear()
         self.site.erase_layers()
         return {}
 
 
-def _only_looks(request: Request, body: bytes) -> bool:
-    """Whether nothing has to be written down after this request. Most ask how things are."""
+def _only_reads(request: Request, body: bytes) -> bool:
+    """Return whether the request changes nothing, so that the store need not be written."""
     query = re.search(rb"(?:^|&)Action=(\w+)", body)
     action = query[1].decode() if query else request.headers.get("X-Amz-Target", "").split(".")[-1]
     return action.startswith(("Describe", "Get", "List"))
@@ -188,10 +192,10 @@ def _only_looks(request: Request, body: bytes) -> bool:
 def _service(name: str) -> Any:
     if name in SERVICES:
         return create_backend_app(name)
-    return Response(f"The local cloud has no {name}", 501)
+    return Response(f"The local cloud does not offer the service {name}", 501)
 
 
 def _peak_memory_mib() -> int:
-    """Of this process alone: getrusage's figure also counts what was here before its exec."""
+    """Return this process's peak memory; getrusage would include the time before its exec."""
     status = Path("/proc/self/status").read_text()
     return int(re.findall(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[0]) // 1024

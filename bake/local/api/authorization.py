@@ -1,9 +1,9 @@
-"""Who may do what in the local cloud: what IAM's policies allow its users and roles.
+"""Authorization in the local cloud: whether IAM's policies allow a request of a user or role.
 
-moto looks at actions alone: to it every statement with an ARN denies, and every condition holds.
-Here a request is asked about as AWS does it: on each resource that it names or makes, with the tags
-that these have or get (`authorization.toml`). Keys that IAM has not given out (`local`) are the
-account's own, which may do everything.
+moto only checks the action: for it each statement with an ARN denies, and each condition is true.
+Here a request is checked as on AWS, on each resource that it names or makes, with the tags that
+the resource has or gets (`authorization.toml`). An access key that IAM did not make (`local`)
+belongs to the account's owner, who may do everything.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ TagsOf = Callable[[str, str], Mapping[str, str]]
 
 SPOT_ROLE = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
 
-_GIVEN_OUT = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
-_NO_ACCOUNT = {"image", "snapshot"}
-# Allowed to everybody, whatever a policy says (GetCallerIdentity in STS's API reference).
-_FREE = {"sts:GetCallerIdentity"}
+_IAM_KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
+_WITHOUT_ACCOUNT = {"image", "snapshot"}
+# Allowed whatever a policy says (STS API reference, GetCallerIdentity).
+_ALWAYS_ALLOWED = {"sts:GetCallerIdentity"}
 
 
 def install() -> None:
-    """From here on each request to moto is authorized, in this process."""
+    """Make moto authorize each request in this process."""
     ActionAuthenticatorMixin._authenticate_and_authorize_normal_action = authorize
 
 
 @cache
 def facts() -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """EC2's actions that are authorized on resources: type and row (see `authorization.toml`)."""
+    """Read `authorization.toml`: for each EC2 action, the resource types and their rows."""
     table = tomllib.loads(Path(__file__).with_name("authorization.toml").read_text())
     return {
         action: [(kind, row) for kind, rows in kinds.items() for row in as_list(rows)]
@@ -51,8 +51,8 @@ def facts() -> dict[str, list[tuple[str, dict[str, Any]]]]:
 
 
 def authorize(response: Any, _resource: str = "*") -> None:
-    """Before moto acts on a request. EC2 answers a dry run only when that has gone well."""
-    if _GIVEN_OUT.fullmatch(response.get_access_key()):
+    """Check a request before moto executes it. EC2 answers a dry run only if this succeeds."""
+    if _IAM_KEY_ID.fullmatch(response.get_access_key()):
         request = _Request(
             account_id=response.current_account,
             method=response.method,
@@ -65,7 +65,7 @@ def authorize(response: Any, _resource: str = "*") -> None:
         request.check_signature()
         request.check(response)
     if response.boto3_service_name == "ec2" and response._get_param("DryRun", False):
-        raise _Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+        raise _EC2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
 
 def needs(
@@ -77,7 +77,10 @@ def needs(
     account: str,
     tags_of: TagsOf = lambda kind, name: {},
 ) -> Iterator[Need]:
-    """All that this request has to be allowed; `tags_of` are those of a resource that is there."""
+    """Yield each permission that a request needs.
+
+    `tags_of` returns the tags of an existing resource, by its type and name.
+    """
     if service == "ec2":
         given = {
             each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each.get("Tags", ())}
@@ -112,7 +115,7 @@ def _ec2_needs(
     tags_of: TagsOf,
 ) -> Iterator[Need]:
     def arn(kind: str, name: str, where: str = region) -> str:
-        return f"arn:aws:ec2:{where}:{'' if kind in _NO_ACCOUNT else account}:{kind}/{name}"
+        return f"arn:aws:ec2:{where}:{'' if kind in _WITHOUT_ACCOUNT else account}:{kind}/{name}"
 
     if operation not in facts():
         yield Need(f"ec2:{operation}")
@@ -120,7 +123,7 @@ def _ec2_needs(
         if "when" in row and not jmespath.search(row["when"], params):
             continue
         where = jmespath.search(row["region"], params) if "region" in row else region
-        names = list(_flat(jmespath.search(row["of"], params))) if "of" in row else ["*"]
+        names = list(_flatten(jmespath.search(row["of"], params))) if "of" in row else ["*"]
         for name in names or ([] if row.get("optional") else ["*"]):
             which = row.get("tags", "")
             tags = given.get(kind, {}) if which == "request" else tags_of(kind, name)
@@ -135,21 +138,21 @@ def _keys(which: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {f"aws:{which.capitalize()}Tag/{k}": tags[k] for k in tags} if which else {}
 
 
-def _flat(found: Any) -> Iterator[str]:
+def _flatten(found: Any) -> Iterator[str]:
     if isinstance(found, list):
         for each in found:
-            yield from _flat(each)
+            yield from _flatten(each)
     elif found:
         yield str(found)
 
 
 class _Request(IAMRequest):  # type: ignore[misc]
-    """moto's, which finds the caller and his policies; what they allow is ours to say."""
+    """moto's request, which finds the caller's policies; `check` evaluates them."""
 
     def check(self, response: Any) -> None:
         service, _, operation = self._action.partition(":")
         backend = ec2_backends[response.current_account][response.region]
-        # Each policy stands in moto in a form of its own.
+        # moto stores policies in several forms.
         documents = [IAMPolicy(each)._policy_json for each in self._access_key.collect_policies()]
         for need in needs(
             service,
@@ -159,20 +162,20 @@ class _Request(IAMRequest):  # type: ignore[misc]
             account=response.current_account,
             tags_of=lambda kind, name: _tags(backend, kind, name),
         ):
-            if need.action not in _FREE and not allows(documents, need):
+            if need.action not in _ALWAYS_ALLOWED and not allows(documents, need):
                 raise _denial(service, self._access_key.arn, need)
         if service == "ec2" and response._get_param("InstanceMarketOptions"):
-            self._find_spot_role(documents, response.current_account)
+            self._ensure_spot_role(documents, response.current_account)
 
-    def _find_spot_role(self, documents: list[Document], account: str) -> None:
-        """EC2 makes it with an account's first spot machine, by the right of who asks for it."""
+    def _ensure_spot_role(self, documents: list[Document], account: str) -> None:
+        """Make the role with the first spot machine, as EC2 does with the caller's permission."""
         backend = iam_backends[account]["aws"]
         if any("spot.amazonaws.com" in role.path for role in backend.roles.values()):
             return
         keys = {"iam:AWSServiceName": "spot.amazonaws.com"}
         arn = f"arn:aws:iam::{account}:{SPOT_ROLE}"
         if not allows(documents, Need("iam:CreateServiceLinkedRole", arn, keys)):
-            raise _Refusal(
+            raise _EC2Error(
                 "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
                 "The provided credentials do not have permission to create the service-linked "
                 "role for EC2 Spot Instances.",
@@ -180,8 +183,8 @@ class _Request(IAMRequest):  # type: ignore[misc]
         backend.create_service_linked_role("spot.amazonaws.com", "", "")
 
 
-class _Refusal(_RESTError):  # type: ignore[misc]
-    """As EC2 writes it; moto's own form is that of the other services."""
+class _EC2Error(_RESTError):  # type: ignore[misc]
+    """An error in EC2's format. moto's own error has the format of the other services."""
 
     code = 403
 
@@ -197,9 +200,9 @@ def _denial(service: str, who: str, need: Need) -> Exception:
         f"because no identity-based policy allows the {need.action} action"
     )
     if service == "ec2":
-        return _Refusal("UnauthorizedOperation", f"You are not authorized to perform this. {why}")
-    refusal: Exception = JsonRESTError("AccessDeniedException", why)
-    return refusal
+        return _EC2Error("UnauthorizedOperation", f"You are not authorized to perform this. {why}")
+    error: Exception = JsonRESTError("AccessDeniedException", why)
+    return error
 
 
 def _tags(backend: Any, kind: str, name: str) -> Mapping[str, str]:
@@ -212,6 +215,6 @@ def _tags(backend: Any, kind: str, name: str) -> Mapping[str, str]:
 def _json(body: Any) -> dict[str, Any]:
     try:
         parsed = json.loads(body or "{}")
-    except ValueError:  # another protocol's: nothing of it is looked at
+    except ValueError:  # a service with another protocol, whose parameters are not checked
         return {}
     return parsed if isinstance(parsed, dict) else {}

@@ -1,4 +1,4 @@
-"""Which instance types there are, in which zones, and how many may run: moto's tables, enforced."""
+"""Check instance types, their zones and vCPU quotas, by moto's tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYP
 
 GENEROUS = 4096.0
 
-# Service Quotas of EC2: code → (name, market, families, or the letters that they begin with).
+# EC2's service quotas: code → (name, market, instance families or their first letters).
 # https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
 VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", ("g", "gr", "vt")),
@@ -37,7 +37,7 @@ quota_values: dict[str, float] = dict.fromkeys(VCPU_QUOTAS, GENEROUS)
 def check_instance_type(
     instance_type: str, *, region: str, zone: str | None, architecture: str
 ) -> None:
-    """Raises what EC2 answers for a type that is unknown, not offered there or of another CPU."""
+    """Raise EC2's error for a type that is unknown, not offered there, or of another CPU."""
     known = INSTANCE_TYPES.get(instance_type)
     if known is None:
         raise EC2ClientError(
@@ -64,7 +64,7 @@ def check_instance_type(
 
 
 def check_vcpus(instance_type: str, count: int, *, spot: bool, running: Iterable[Any]) -> None:
-    """Raises VcpuLimitExceeded (spot: MaxSpotInstanceCountExceeded) past the family's quota."""
+    """Raise VcpuLimitExceeded (spot: MaxSpotInstanceCountExceeded) above the family's quota."""
     quota = _quota_of(instance_type, spot)
     if quota is None:
         return

@@ -1,7 +1,7 @@
-"""Capacity reservations of the local cloud: so many machines of a type in a zone, and no more.
+"""Capacity reservations of the local cloud: a number of machines of one type in one zone.
 
-There is always room here, so what one is good for is that it can be full. They last as long as the
-local cloud runs. By AWS's API reference:
+The local cloud never lacks capacity, but a reservation can be full, which tests use. Reservations
+are lost when the local cloud ends. Source: AWS's API reference,
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateCapacityReservation.html
 """
 
@@ -19,7 +19,7 @@ _TARGET = "CapacityReservationSpecification.CapacityReservationTarget.CapacityRe
 
 
 class CapacityReservations:
-    """The requests that are about them, and RunInstances with one for its target."""
+    """The requests for capacity reservations, and RunInstances with a reservation as target."""
 
     def create_capacity_reservation(self: Any) -> ActionResult:
         self.error_on_dryrun()
@@ -53,7 +53,7 @@ class CapacityReservations:
         return ActionResult({"Return": True})
 
     def run_instances(self: Any) -> ActionResult:
-        """In a reservation, where one is the target, as far as it has room."""
+        """Launch instances, in the target reservation if the request names one."""
         reservation_id = self._get_param(_TARGET)
         if reservation_id:
             self._check_reservation(self._described(reservation_id))
@@ -67,8 +67,8 @@ class CapacityReservations:
         subnets = [each for each in (*subnets, self._get_param("SubnetId")) if each]
         zones = {self.ec2_backend.get_subnet(each).availability_zone for each in subnets}
         zones |= {zone for zone in [self._get_param("Placement.AvailabilityZone")] if zone}
-        asked = (self._get_param("InstanceType"), zones or {reservation["AvailabilityZone"]})
-        if asked != (reservation["InstanceType"], {reservation["AvailabilityZone"]}):
+        requested = (self._get_param("InstanceType"), zones or {reservation["AvailabilityZone"]})
+        if requested != (reservation["InstanceType"], {reservation["AvailabilityZone"]}):
             raise EC2ClientError(
                 "InvalidParameterValue",
                 "The instance's attributes do not match those of the Capacity Reservation "

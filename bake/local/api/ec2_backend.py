@@ -1,8 +1,8 @@
-"""The local cloud's EC2: moto's, with real machines behind instances and real layers behind images.
+"""EC2 in the local cloud: moto's, with real machines behind instances and layers behind images.
 
-moto keeps the books of everything that is only books (networks, groups, key pairs, tags, launch
-templates). What it makes up about machines, images and snapshots is replaced here, by AWS's API
-reference (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/).
+moto implements what is only data: networks, security groups, key pairs, tags, launch templates.
+Its invented machines, images and snapshots are replaced here, following AWS's API reference
+(https://docs.aws.amazon.com/AWSEC2/latest/APIReference/).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bake.local.site import Site
 
 log = logging.getLogger(__name__)
 
-# Filters of DescribeInstances that moto does not know, and where their values are.
+# Filters of DescribeInstances that moto lacks → the instance's attribute that is compared.
 _MORE_FILTERS = {
     "client-token": "client_token",
     "instance-lifecycle": "lifecycle",
@@ -48,7 +48,7 @@ _MORE_FILTERS = {
 
 @dataclass(eq=False, kw_only=True)
 class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
-    """What RunInstances with a spot market leaves behind: one request for each instance."""
+    """The spot request that RunInstances makes for each spot instance."""
 
     ec2_backend: Any = field(repr=False)
     instance: LocalInstance
@@ -60,7 +60,7 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
     type = "one-time"
     product_description = "Linux/UNIX"
 
-    def ask_for(self, spot_options: Mapping[str, Any]) -> None:
+    def set_options(self, spot_options: Mapping[str, Any]) -> None:
         self.price = spot_options.get("MaxPrice", "")
         self.interruption = spot_options.get("InstanceInterruptionBehavior", "terminate")
 
@@ -102,20 +102,20 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
 
 
 class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
-    """EC2 in one region. `site` is bound before the first region is made (see `server.py`)."""
+    """EC2 in one region. `install` binds `site` before the first region is made."""
 
     def __init__(self, site: Site, region_name: str, account_id: str) -> None:
         self.site = site
         self.client_tokens: dict[str, tuple[str, str]] = {}
         super().__init__(region_name, account_id)
-        # The key with which AWS encrypts volumes unless told another. Nothing is encrypted here:
-        # it is shown where AWS shows it, and the computer's own disk encryption is what protects.
+        # The key with which AWS encrypts volumes by default. Nothing is encrypted here: the key is
+        # only shown where AWS shows it. The computer's own disk encryption protects the data.
         key = uuid.uuid5(uuid.NAMESPACE_URL, f"bake/{site.cloud_id}/{region_name}")
         self.default_kms_key_id = f"arn:aws:kms:{region_name}:{account_id}:key/{key}"
 
     @property
     def _url_module(self) -> Any:
-        """moto finds a service's addresses beside its backend's module."""
+        """The module of moto that contains the service's URLs."""
         return moto.ec2.urls
 
     def in_region(self, region: str) -> LocalEC2Backend:
@@ -123,7 +123,9 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         return backend
 
     def reset(self) -> None:
-        raise EC2ClientError("UnsupportedOperation", "The local cloud is not reset: take it down")
+        raise EC2ClientError(
+            "UnsupportedOperation", "The local cloud cannot be reset. End it: invoke local.down"
+        )
 
     # Instances -------------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         security_group_names: list[str],
         **options: Any,
     ) -> Any:
-        """Raises what EC2 answers when an instance cannot be had; nothing has been made then."""
+        """Launch instances. Raises EC2's error if one cannot be launched; then none was made."""
         self._forget_long_gone()
         if options.get("launch_template"):
             template = self._get_template_from_args(options["launch_template"]).data
@@ -147,8 +149,8 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         self._check_capacity(image, count, options)
         requested = options.pop("block_device_mappings", [])
         root = self._root_device(image, image_mappings(requested, image.block_device_mappings))
-        asked_nics = options.get("nics") or []
-        if not (security_group_names or options.get("security_group_ids") or asked_nics):
+        requested_nics = options.get("nics") or []
+        if not (security_group_names or options.get("security_group_ids") or requested_nics):
             options["security_group_ids"] = [self._default_group(options.get("subnet_id"))]
         if image.imds_support == "v2.0":
             # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-IMDS-new-instances.html
@@ -160,12 +162,14 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         )
         layer = self.site.layer(root["SnapshotId"])
         for instance in reservation.instances:
-            for nic, asked in itertools.zip_longest(instance.network_interfaces, asked_nics):
-                made_for_it = "NetworkInterfaceId" not in (asked or {})
-                if made_for_it:
+            for nic, requested_nic in itertools.zip_longest(
+                instance.network_interfaces, requested_nics
+            ):
+                is_new = "NetworkInterfaceId" not in (requested_nic or {})
+                if is_new:
                     nic.add_tags(tags.get("network-interface", {}))
-                nic.delete_on_termination = (asked or {}).get("DeleteOnTermination", made_for_it)
-                if (asked or {}).get("AssociatePublicIpAddress") is False:
+                nic.delete_on_termination = (requested_nic or {}).get("DeleteOnTermination", is_new)
+                if (requested_nic or {}).get("AssociatePublicIpAddress") is False:
                     instance.has_public_address = False
             self._attach_root(instance, image, root, tags.get("volume", {}))
             if options.get("instance_market_options"):
@@ -179,8 +183,8 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
             if all(instance.is_long_gone() for instance in reservation.instances):
                 del self.reservations[reservation.id]
         self.client_tokens = {
-            token: (asked, reservation_id)
-            for token, (asked, reservation_id) in self.client_tokens.items()
+            token: (fingerprint, reservation_id)
+            for token, (fingerprint, reservation_id) in self.client_tokens.items()
             if reservation_id in self.reservations
         }
 
@@ -191,14 +195,17 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
     def modify_network_interface_attribute(
         self, eni_id: str, group_ids: list[str], *others: Any
     ) -> None:
-        """moto adds an instance's own groups to those of its interface, which EC2 does not know."""
+        """Change the groups of a network interface.
+
+        moto keeps groups of the instance besides those of its interface; EC2 does not.
+        """
         super().modify_network_interface_attribute(eni_id, group_ids, *others)
         nic = self.get_network_interface(eni_id)
         if group_ids and nic.instance:
             nic.instance.security_groups = []
 
     def _delete_security_group(self, vpc_id: str | None, group_id: str) -> None:
-        """Raises DependencyViolation while a machine is in the group; moto lets it go."""
+        """Delete a group. Raises DependencyViolation if a machine is in it; moto does not check."""
         for nic in self.enis.values():
             if any(group.id == group_id for group in nic.group_set):
                 raise EC2ClientError(
@@ -278,8 +285,8 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         raise EC2ClientError("UnsupportedOperation", f"{NO_DATA_DISKS}.")
 
 
-# What RunInstances takes of a launch template, where the request itself says nothing.
-_OF_A_TEMPLATE = {
+# The parameters of RunInstances that a launch template sets if the request does not contain them.
+_TEMPLATE_PARAMETERS = {
     "key_name": "KeyName",
     "nics": "NetworkInterfaces",
     "block_device_mappings": "BlockDeviceMappings",
@@ -289,17 +296,19 @@ _OF_A_TEMPLATE = {
 
 
 def _with_template(options: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-    taken = {option: template[name] for option, name in _OF_A_TEMPLATE.items() if name in template}
+    taken = {
+        option: template[name] for option, name in _TEMPLATE_PARAMETERS.items() if name in template
+    }
     if market := template.get("InstanceMarketOptions"):
         taken["instance_market_options"] = market["MarketType"]
-    said = {option: value for option, value in options.items() if value}
+    requested = {option: value for option, value in options.items() if value}
     if options.get("is_instance_type_default") and "InstanceType" in template:
-        said |= {"instance_type": template["InstanceType"], "is_instance_type_default": False}
-    return {**options, **taken, **said}
+        requested |= {"instance_type": template["InstanceType"], "is_instance_type_default": False}
+    return {**options, **taken, **requested}
 
 
 def install(site: Site) -> None:
-    """Make moto serve this EC2 in this process. Call it before any region is made."""
+    """Make moto use this backend. Call it once, before any region is made."""
     ec2_backends.backend = functools.partial(LocalEC2Backend, site)
     # moto's RunInstances makes instances of the class of this name.
     moto.ec2.models.instances.Instance = LocalInstance

@@ -1,6 +1,6 @@
-"""What EC2's API takes and answers, where moto's reading of it is not enough.
+"""EC2 requests and responses, where moto's implementation differs from AWS's API reference.
 
-By AWS's API reference: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/
+Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/
 """
 
 from __future__ import annotations
@@ -22,43 +22,44 @@ from bake.local.api.price_list import SpotPrices
 
 log = logging.getLogger(__name__)
 
-CONSOLE_BYTES = 64 * 1024  # of the console's end, as much as GetConsoleOutput returns
+CONSOLE_BYTES = 64 * 1024  # GetConsoleOutput returns the last 64 KB of the console
 
 
 class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: ignore[misc]
-    """One request."""
+    """One request to EC2, and its response."""
 
     RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {
         **EC2Response.RESPONSE_KEY_PATH_TO_TRANSFORMER,
-        # Said only where there is something to say.
+        # EC2 leaves these members out if they are empty.
         "Instance.StateReason": lambda reason: reason if reason and reason.code else None,
         "Instance.HibernationOptions": return_if_not_empty,
         "Association.PublicDnsName": lambda _: "",
     }
 
     def call_action(self) -> Any:
-        """An answer to every request: what is not there is an error of EC2's, not of HTTP's."""
+        """Respond to every request: an unknown operation is an EC2 error, not an HTTP error."""
         try:
             return super().call_action()
         except NotImplementedError as error:
-            return self._refuse("UnsupportedOperation", f"Not in the local cloud: {error}")
+            return self._error("UnsupportedOperation", f"Not in the local cloud: {error}")
         except Exception as error:
             log.exception("%s failed", self._get_action())
-            return self._refuse("InternalError", f"{type(error).__name__}: {error}")
+            return self._error("InternalError", f"{type(error).__name__}: {error}")
 
-    def _refuse(self, code: str, message: str) -> Any:
+    def _error(self, code: str, message: str) -> Any:
         return self.serialized(ActionResult(EC2ClientError(code, message)))
 
     # Instances -------------------------------------------------------------------------------
 
     def run_instances(self) -> ActionResult:
-        """Once for each ClientToken, as many instances as MaxCount allows."""
+        """Launch MaxCount instances. A second request with the same ClientToken launches none."""
         token = self._get_param("ClientToken")
-        asked = {k: v for k, v in self._get_params().items() if k not in ("ClientToken", "DryRun")}
-        fingerprint = json.dumps(asked, sort_keys=True, default=str)
+        not_compared = ("ClientToken", "DryRun")
+        parameters = {k: v for k, v in self._get_params().items() if k not in not_compared}
+        fingerprint = json.dumps(parameters, sort_keys=True, default=str)
         tokens = self.ec2_backend.client_tokens
         if token in tokens:
-            return ActionResult(self._same_again(token, fingerprint, *tokens[token]))
+            return ActionResult(self._reservation_of(token, fingerprint, *tokens[token]))
         if self._get_param("MaxCount"):
             self.params["MinCount"] = self._get_param("MaxCount")
         result = super().run_instances()
@@ -66,12 +67,13 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
         for instance in result.result.instances:
             instance.client_token = token
             if instance.lifecycle == "spot":
-                self.ec2_backend.spot_request_of(instance).ask_for(spot)
+                self.ec2_backend.spot_request_of(instance).set_options(spot)
         if token:
             self.ec2_backend.client_tokens[token] = (fingerprint, result.result.id)
         return result
 
-    def _same_again(self, token: str, fingerprint: str, first: str, reservation_id: str) -> Any:
+    def _reservation_of(self, token: str, fingerprint: str, first: str, reservation_id: str) -> Any:
+        """Return the reservation that the first request with this token made."""
         if fingerprint != first:
             raise EC2ClientError(
                 "IdempotentParameterMismatch",
@@ -87,7 +89,7 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
         return reservation
 
     def _parse_block_device_mapping(self) -> list[dict[str, Any]]:
-        """As they came: moto asks for a size where EC2 takes the image's."""
+        """Return the mappings unchanged: moto requires a size where EC2 uses the image's size."""
         mappings: list[dict[str, Any]] = self._get_param("BlockDeviceMappings", [])
         return mappings
 
@@ -208,7 +210,7 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
 
     def describe_image_attribute(self) -> ActionResult:
         image = self.ec2_backend.image(self._get_param("ImageId"))
-        answers = {
+        attributes = {
             "imdsSupport": {"ImdsSupport": {"Value": image.imds_support}},
             "bootMode": {"BootMode": {"Value": image.boot_mode}},
             "deregistrationProtection": {
@@ -217,9 +219,9 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
             "description": {"Description": {"Value": image.description}},
         }
         attribute = self._get_param("Attribute")
-        if attribute not in answers:
+        if attribute not in attributes:
             return super().describe_image_attribute()
-        return ActionResult({"ImageId": image.id, **answers[attribute]})
+        return ActionResult({"ImageId": image.id, **attributes[attribute]})
 
     def enable_image_deprecation(self) -> ActionResult:
         self.error_on_dryrun()
@@ -253,7 +255,7 @@ class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: 
     # Snapshots -------------------------------------------------------------------------------
 
     def create_snapshot(self) -> ActionResult:
-        self._tags_for("snapshot")  # moto takes those of anything
+        self._tags_for("snapshot")  # moto accepts tags for any resource type
         return super().create_snapshot()
 
     def describe_snapshots(self) -> ActionResult:

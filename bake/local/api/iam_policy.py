@@ -1,4 +1,4 @@
-"""IAM policies, as far as they are used here: does one of these documents allow this.
+"""Evaluate IAM policies, as far as bake uses them.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -15,9 +15,9 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Need:
-    """One thing that a request has to be allowed: an action on a resource, with condition keys.
+    """A permission that a request needs: an action on a resource, with its condition keys.
 
-    `several` are the keys that have more than one value (aws:TagKeys).
+    `several` contains the condition keys with more than one value (aws:TagKeys).
     """
 
     action: str
@@ -27,7 +27,7 @@ class Need:
 
 
 def allows(documents: Iterable[Document], need: Need) -> bool:
-    """Whether a statement allows it, and none denies it."""
+    """Return whether a statement allows the action, and none denies it."""
     effects = {
         statement["Effect"]
         for document in documents
@@ -38,7 +38,7 @@ def allows(documents: Iterable[Document], need: Need) -> bool:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Most elements of a policy may be one thing or a list of them."""
+    """Return an element of a policy as a list: most may be one value or a list."""
     return list(value) if isinstance(value, list) else [value]
 
 
@@ -70,7 +70,7 @@ def _holds(operator: str, key: str, wanted: list[str], need: Need) -> bool:
     keys = need.keys
     plain = operator.removesuffix("IfExists")
     if plain not in _OPERATORS:
-        raise NotImplementedError(f"a policy's condition {operator} is not known here")
+        raise NotImplementedError(f"The condition operator {operator} is not supported")
     if key not in keys:
         return plain != operator or "Not" in plain
     found = any(_OPERATORS[plain](pattern, keys[key]) for pattern in wanted)

@@ -1,7 +1,7 @@
-"""Images and snapshots of the local cloud: what EC2 tells about them, backed by real layers.
+"""The images and snapshots of the local cloud, with real layers behind them.
 
-moto's own are made up: a snapshot of 15 GB of nothing for each image. These have what AWS's API
-reference says an `Image` and a `Snapshot` have, and can be written down and read again.
+They have the members that AWS's API reference lists for `Image` and `Snapshot`, and can be saved
+and restored. moto's own snapshots are invented: 15 GB for each image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StateReason:
 
 @dataclass(eq=False, kw_only=True)
 class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
-    """A snapshot. Its layer is named after its id; `status` says whether it is there yet."""
+    """A snapshot. Its layer has the snapshot's id as its name, and exists once it is completed."""
 
     ec2_backend: Any = field(repr=False)
     id: str
@@ -59,7 +59,7 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
 
     @property
     def progress(self) -> str:
-        """Of the time that it takes, as far as it is known."""
+        """The part of the snapshot's expected duration that has passed, in percent."""
         if self.status == "completed" or not self.takes_s:
             return "100%" if self.status == "completed" else "0%"
         passed = (utcnow() - self.start_time).total_seconds()
@@ -67,7 +67,7 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
 
     @property
     def volume(self) -> LocalSnapshot:
-        """moto reads a snapshot's size from its volume; the volume may be gone long since."""
+        """The snapshot itself: moto reads its size here, and the real volume may be deleted."""
         return self
 
     @property
@@ -150,7 +150,8 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
                 ebs: dict[str, Any] = mapping["Ebs"]
                 return ebs
         raise EC2ClientError(
-            "InvalidBlockDeviceMapping", f"The image {self.id} maps no {self.root_device_name}"
+            "InvalidBlockDeviceMapping",
+            f"{self.id} has no mapping for {self.root_device_name}",
         )
 
     def is_deprecated(self) -> bool:
@@ -190,7 +191,7 @@ def _filter_value(
 def image_mappings(
     requested: Sequence[dict[str, Any]], inherited: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Block device mappings: those inherited, changed by those requested, as RunInstances does."""
+    """Return the inherited block device mappings with the requested changes, as RunInstances."""
     merged = {mapping["DeviceName"]: dict(mapping["Ebs"]) for mapping in inherited}
     for mapping in requested:
         name = mapping["DeviceName"]
@@ -202,7 +203,7 @@ def image_mappings(
 
 
 def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:
-    """The resource as what JSON can hold, tags included."""
+    """Return the resource and its tags as values that JSON can represent."""
     values = {
         item.name: getattr(resource, item.name)
         for item in fields(resource)
@@ -217,7 +218,7 @@ def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:
 
 
 def restore(kind: type, backend: Any, values: dict[str, Any]) -> Any:
-    """What `document` wrote, as a resource of that backend."""
+    """Return the resource that `document` saved, as a resource of that backend."""
     values = dict(values)
     tags = values.pop("tags")
     for name in ("creation_date", "start_time", "completion_time"):

@@ -1,4 +1,4 @@
-"""The images of one region: made of machines and of snapshots, copied, deprecated, removed."""
+"""The images of one region: create, register, copy, describe and deregister them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 class ImageBackend(SnapshotBackend):
-    """In the place of moto's `AmiBackend`."""
+    """Replaces moto's `AmiBackend`."""
 
     amis: dict[str, LocalImage]
     in_region: Callable[[str], ImageBackend]
 
     def usable_image(self, image_id: str | None) -> LocalImage:
-        """The image, when a machine can be started of it; else EC2's answer."""
+        """Return the image. Raises EC2's error if no machine can be launched from it."""
         image = self.image(image_id or "")
         if image.state != "available":
             raise EC2ClientError(
@@ -41,14 +41,14 @@ class ImageBackend(SnapshotBackend):
         return image
 
     def own_image(self, image_id: str) -> LocalImage:
-        """The image, when it is this account's to change."""
+        """Return the image. Raises AuthFailure if another account owns it."""
         image = self.image(image_id)
         if image.owner_id != self.account_id:
             raise EC2ClientError("AuthFailure", f"Not authorized for image:{image_id}")
         return image
 
     def new_image(self, name: str, **values: Any) -> LocalImage:
-        """An image of this account under a name that is free."""
+        """Make an image of this account. Raises EC2's error if the name is invalid or in use."""
         if not values.get("description", "").isascii():
             raise EC2ClientError(
                 "InvalidParameterValue",
@@ -82,7 +82,7 @@ class ImageBackend(SnapshotBackend):
         no_reboot: bool = False,
         block_device_mappings: Sequence[dict[str, Any]] = (),
     ) -> LocalImage:
-        """An image of an instance, and its snapshot; both pending until the layer is kept."""
+        """Make an image of an instance, and its snapshot. Both are pending until it is saved."""
         instance: LocalInstance = self.get_instance(instance_id)
         if instance.state not in ("running", "stopped", "stopping"):
             raise EC2ClientError(
@@ -122,7 +122,7 @@ class ImageBackend(SnapshotBackend):
     def register_image(
         self, name: str | None = None, description: str | None = None, **options: Any
     ) -> LocalImage:
-        """An image of a snapshot that is there already."""
+        """Make an image of an existing snapshot."""
         mappings = options.get("block_device_mappings") or []
         root_name = options.get("root_device_name") or "/dev/sda1"
         root: dict[str, Any] = next(
@@ -173,7 +173,7 @@ class ImageBackend(SnapshotBackend):
         tags: Mapping[str, Mapping[str, str]] | None = None,
         copy_tags: bool = False,
     ) -> LocalImage:
-        """A copy with a snapshot of its own, of any region of this cloud."""
+        """Copy an image of any region of this cloud, together with its snapshot."""
         backend = self.in_region(source_region)
         source = backend.usable_image(source_image_id)
         original = backend.get_snapshot(source.root_device["SnapshotId"])
@@ -213,7 +213,7 @@ class ImageBackend(SnapshotBackend):
         include_deprecated: bool = True,
         include_disabled: bool = True,
     ) -> list[LocalImage]:
-        """moto's own takes no filters beside ids, and knows no deprecation."""
+        """Return the matching images. moto ignores filters if ids are given, and deprecation."""
         for image_id in ami_ids or []:
             self.image(image_id)
         images = [image for image in self.amis.values() if not ami_ids or image.id in ami_ids]
@@ -236,7 +236,10 @@ class ImageBackend(SnapshotBackend):
     def deregister_image(
         self, ami_id: str, *, delete_snapshots: bool = False
     ) -> list[dict[str, str]]:
-        """Raises OperationNotPermitted for a protected image. Returns what became of snapshots."""
+        """Deregister an image, and return the result of deleting each of its snapshots.
+
+        Raises OperationNotPermitted for a protected image.
+        """
         image = self.own_image(ami_id)
         if image.deregistration_protection != "disabled":
             raise EC2ClientError(
@@ -257,7 +260,7 @@ class ImageBackend(SnapshotBackend):
         return results
 
     def withdraw(self, image: LocalImage) -> None:
-        """Remove a public image and its snapshots, as its maker does in time."""
+        """Remove a public image and its snapshots, as its owner does after some time."""
         self._forget_image(image)
         for snapshot_id in image.snapshot_ids:
             self._forget_snapshot(self.get_snapshot(snapshot_id))

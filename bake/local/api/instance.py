@@ -1,7 +1,7 @@
-"""An instance with a machine behind it: EC2's states follow what the machine does.
+"""An instance with a machine behind it: its EC2 state follows the state of the machine.
 
-The calls of the API only ask; what takes time is done by the instance's one worker, in the order
-in which it was asked for. So a snapshot that was asked for before a termination is taken before it.
+An API call only queues slow work, which the instance's single worker does in the order of the
+calls. So a snapshot that was requested before a termination is taken before it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ _BY_MARKET = ("Server.SpotInstanceTermination", "Spot instance termination", "Se
 _BY_ITSELF = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown", "")
 
 SSH_TIMEOUT_S = 300
+CONSOLE_SHOWN_BYTES = 4096
 
 # "Terminated instances remain visible after termination for a while": about an hour at EC2.
 TERMINATED_SHOWN = timedelta(hours=1)
 
 
 class LocalInstance(Instance):  # type: ignore[misc]
-    """moto's instance, and the life of its machine."""
+    """moto's instance, with a machine that boots, stops and ends."""
 
     site: Site
     machine: LocalMachine
     spot_instance_request_id: str | None = None
     terminated_at: datetime | None = None
     has_public_address: bool = True
-    interrupted_at: datetime | None = None  # when the market takes it away, as soon as that is said
+    interrupted_at: datetime | None = None  # set with the notice: the time of its end
 
     def power_up(self, site: Site, layer: str) -> None:
         """Start it for the first time."""
@@ -69,10 +70,10 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self._show("pending")
         self._worker.submit(self._create, layer)
 
-    # What the API asks for -------------------------------------------------------------------
+    # Requests of the API -------------------------------------------------------------------
 
     def start(self) -> InstanceState:
-        """Raises IncorrectInstanceState unless it is stopped, or running already."""
+        """Start the machine. Raises IncorrectInstanceState unless it is stopped or running."""
         previous = self._previous()
         if self.state == "stopped":
             self.launch_time = utcnow()
@@ -80,14 +81,14 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._show("pending")
             self._worker.submit(self._boot, self.machine.boot)
         elif self.state not in ("pending", "running"):
-            self._refuse("started")
+            self._raise_incorrect_state("started")
         return previous
 
     def stop(self, *, force: bool = False) -> InstanceState:
-        """Raises IncorrectInstanceState for one that is being terminated, or is."""
+        """Stop the machine. Raises IncorrectInstanceState if it is terminated or ending."""
         previous = self._previous()
         if self.state in ("shutting-down", "terminated"):
-            self._refuse("stopped")
+            self._raise_incorrect_state("stopped")
         if self.state in ("pending", "running"):
             self._show("stopping", _BY_USER)
             self._called_off.set()
@@ -108,16 +109,22 @@ class LocalInstance(Instance):  # type: ignore[misc]
         return previous
 
     def interrupt(self, after_s: float) -> datetime:
-        """What the spot market does: notice now, and its end then. Raises LocalCloudError."""
+        """Interrupt a spot machine as the spot market does. Return the time of its end.
+
+        Raises LocalCloudError if it is no running spot machine, or was interrupted before.
+        """
         if self.lifecycle != "spot" or self.state != "running" or self.interrupted_at:
-            raise LocalCloudError(f"{self.id} is no spot machine that runs on")
+            raise LocalCloudError(
+                f"{self.id} cannot be interrupted: it is not a running spot machine, "
+                "or was interrupted before"
+            )
         self.interrupted_at = utcnow() + timedelta(seconds=after_s)
-        timer = threading.Timer(after_s, self._take_away)
+        timer = threading.Timer(after_s, self._end_interrupted)
         timer.daemon = True
         timer.start()
         return self.interrupted_at
 
-    def _take_away(self) -> None:
+    def _end_interrupted(self) -> None:
         with self.site.lock:
             if self.state in ("pending", "running"):
                 self._show("shutting-down", _BY_MARKET)
@@ -125,7 +132,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
                 self._worker.submit(self._terminate, _BY_MARKET)
 
     def keep_disk(self, work: Callable[[], None], *, reboot: bool) -> None:
-        """Have `work` read the disk, at rest when `reboot` and the machine is running."""
+        """Queue `work`, which reads the disk; with `reboot`, while a running machine is off."""
         if reboot and self.state == "running":
             self._worker.submit(self._power_cycle, work)
         else:
@@ -138,7 +145,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     def is_long_gone(self) -> bool:
         return self.terminated_at is not None and utcnow() - self.terminated_at > TERMINATED_SHOWN
 
-    # What the worker does --------------------------------------------------------------------
+    # The worker --------------------------------------------------------------------
 
     def _create(self, layer: str) -> None:
         key = self.ec2_backend.key_pairs.get(self.key_name)
@@ -158,7 +165,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         return base64.b64decode(str(self.user_data)) if self.user_data else b""
 
     def _boot(self, start: Callable[[], None], prepare: Callable[[], None] = lambda: None) -> None:
-        """`prepare` while it is pending, and `start` when it would answer soon on EC2."""
+        """Call `prepare` in the state pending, then `start` after the profile's delays."""
         try:
             prepare()
             if self.state == "pending":
@@ -175,7 +182,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self._boots += 1
         self._show_running()
         threading.Thread(target=self._watch, args=(self._boots,), daemon=True).start()
-        threading.Thread(target=self._greet, args=(self._boots,), daemon=True).start()
+        threading.Thread(target=self._wait_for_ssh, args=(self._boots,), daemon=True).start()
 
     def _show_running(self) -> None:
         with self.site.lock:
@@ -183,7 +190,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
                 self._show("running")
 
     def _left(self, delay_s: float) -> float:
-        """How much of the delay is left, when it began with the state that is shown."""
+        """Return the rest of a delay that began with the present state, in seconds."""
         return max(0.0, self._shown_at + delay_s - time.monotonic())
 
     def _stop(self, force: bool) -> None:
@@ -201,7 +208,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self._boot(self.machine.boot)
 
     def _switch_off(self, force: bool) -> None:
-        self._boots += 1  # from here on its end is no news
+        self._boots += 1  # so `_watch` ignores the machine's end
         self._reachable = False
         try:
             if force:
@@ -227,7 +234,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self.site.prune()
         self._worker.shutdown(wait=False)
 
-    # What the machine does by itself ---------------------------------------------------------
+    # Events of the machine ---------------------------------------------------------
 
     def _watch(self, boot: int) -> None:
         try:
@@ -247,7 +254,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             self._boot(self.machine.boot)
         elif ending is Ending.BROKEN:
             with self.site.lock:
-                self._show("stopped", ("Server.InternalError", "Internal error: it broke", ""))
+                self._show("stopped", ("Server.InternalError", "Internal error: it failed", ""))
         elif self.instance_initiated_shutdown_behavior == "terminate":
             with self.site.lock:
                 self._show("shutting-down", _BY_ITSELF)
@@ -256,11 +263,16 @@ class LocalInstance(Instance):  # type: ignore[misc]
             with self.site.lock:
                 self._show("stopped", _BY_ITSELF)
 
-    def _greet(self, boot: int) -> None:
-        if self.machine.answers(within_s=SSH_TIMEOUT_S) and boot == self._boots:
-            self._reachable = True
+    def _wait_for_ssh(self, boot: int) -> None:
+        answers = self.machine.answers(within_s=SSH_TIMEOUT_S)
+        if boot != self._boots:
+            return
+        self._reachable = answers
+        if not answers:
+            end = self.machine.console()[-CONSOLE_SHOWN_BYTES:].decode(errors="replace")
+            log.warning("%s: no SSH within %d s. Its console:\n%s", self.id, SSH_TIMEOUT_S, end)
 
-    # What the machine can ask ----------------------------------------------------------------
+    # The metadata of the machine ----------------------------------------------------------------
 
     def _with_metadata(self, process_id: int) -> AbstractContextManager[None]:
         if self.metadata_options.http_endpoint != "enabled":
@@ -273,7 +285,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     def _metadata(self) -> dict[str, str]:
         """Below /latest/, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html"""
-        # "Instance identity documents" there, as far as anything here asks for it.
+        # The members of "Instance identity documents" (same guide) that bake reads.
         identity = {
             "imageId": str(self.image_id),
             "instanceId": str(self.id),
@@ -302,9 +314,9 @@ class LocalInstance(Instance):  # type: ignore[misc]
             }
         return items
 
-    # What the API shows ----------------------------------------------------------------------
+    # State that the API shows --------------------------------------------------------------------
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _raise_incorrect_state(self, what: str) -> NoReturn:
         raise EC2ClientError(
             "IncorrectInstanceState",
             f"The instance '{self.id}' is not in a state from which it can be {what}.",
@@ -319,19 +331,19 @@ class LocalInstance(Instance):  # type: ignore[misc]
         code, message, transition = reason or ("", "", "")
         self.state_reason = StateReason(f"{code}: {message}" if code else "", code)
         self._reason = f"{transition} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if transition else ""
-        there = self.has_public_address and state in ("pending", "running", "stopping")
-        address = self.machine.address if there else None
+        reachable = self.has_public_address and state in ("pending", "running", "stopping")
+        address = self.machine.address if reachable else None
         for nic in self.nics.values():
             nic.public_ip = address
 
     @property
     def reachable(self) -> bool:
-        """Its SSH server has answered since it was started."""
+        """Whether the SSH server has answered since the machine was started."""
         return self._reachable
 
     @property
     def public_dns_name(self) -> str:
-        """No name: as in a VPC without DNS host names. Clients take the address."""
+        """An empty name, as in a VPC without DNS host names: clients use the address."""
         return ""
 
     @property

@@ -1,7 +1,7 @@
-"""What the local cloud's prices are: nothing costs anything here, and that is what it answers.
+"""The prices of the local cloud, which are all 0: the Price List API and EC2's spot prices.
 
-The Price List API, which moto does not have: GetProducts over the machines that there are and the
-two kinds of storage, with all of AWS's filters. And EC2's history of spot prices.
+moto does not have the Price List API. GetProducts covers the instance types and two kinds of
+storage, with all of AWS's filters.
 https://docs.aws.amazon.com/aws-cost-management/latest/APIReference/API_pricing_GetProducts.html
 """
 
@@ -28,42 +28,42 @@ _LINUX = "Linux/UNIX"
 _PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 _MATCHES: dict[str, Callable[[str, str], bool]] = {
-    "TERM_MATCH": lambda value, asked: value.lower() == asked.lower(),
-    "EQUALS": lambda value, asked: value.lower() == asked.lower(),
-    "CONTAINS": lambda value, asked: asked.lower() in value.lower(),
-    "ANY_OF": lambda value, asked: value.lower() in asked.lower().split(","),
-    "NONE_OF": lambda value, asked: value.lower() not in asked.lower().split(","),
+    "TERM_MATCH": lambda value, wanted: value.lower() == wanted.lower(),
+    "EQUALS": lambda value, wanted: value.lower() == wanted.lower(),
+    "CONTAINS": lambda value, wanted: wanted.lower() in value.lower(),
+    "ANY_OF": lambda value, wanted: value.lower() in wanted.lower().split(","),
+    "NONE_OF": lambda value, wanted: value.lower() not in wanted.lower().split(","),
 }
 
 
-def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """One request of the Price List API, in AWS's JSON protocol 1.1."""
+def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Respond to one request of the Price List API, in AWS's JSON protocol 1.1."""
     request = Request(environ)
     operation = request.headers["X-Amz-Target"].partition(".")[2]
     try:
         if operation != "GetProducts":
-            raise _Refusal("InvalidParameterException", f"Not in the local cloud: {operation}")
+            raise _PriceError("InvalidParameterException", f"Not in the local cloud: {operation}")
         document, status = _get_products(request.get_json(force=True)), 200
-    except _Refusal as refusal:
-        document, status = {"__type": refusal.code, "Message": str(refusal)}, 400
+    except _PriceError as error:
+        document, status = {"__type": error.code, "Message": str(error)}, 400
     response = Response(json.dumps(document), status, content_type="application/x-amz-json-1.1")
     return list(response(environ, start_response))
 
 
-class _Refusal(Exception):
+class _PriceError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def _get_products(asked: dict[str, Any]) -> dict[str, Any]:
-    if asked.get("ServiceCode") != _SERVICE:
-        raise _Refusal("NotFoundException", f"There are prices of {_SERVICE} alone")
-    filters = asked.get("Filters", [])
+def _get_products(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters.get("ServiceCode") != _SERVICE:
+        raise _PriceError("NotFoundException", f"Only {_SERVICE} has prices here")
+    filters = parameters.get("Filters", [])
     try:
-        start = int(asked.get("NextToken", "0"))
+        start = int(parameters.get("NextToken", "0"))
     except ValueError:
-        raise _Refusal("InvalidNextTokenException", "The token is none of ours") from None
+        raise _PriceError("InvalidNextTokenException", "Invalid NextToken") from None
     matching = (
         product
         for product in _products()
@@ -73,7 +73,7 @@ def _get_products(asked: dict[str, Any]) -> dict[str, Any]:
             if each["Field"] != "ServiceCode"
         )
     )
-    count = int(asked.get("MaxResults", _MOST_RESULTS))
+    count = int(parameters.get("MaxResults", _MOST_RESULTS))
     found = list(itertools.islice(matching, start, start + count + 1))
     more = {"NextToken": str(start + count)} if len(found) > count else {}
     prices = [json.dumps(_document(product)) for product in found[:count]]
@@ -81,7 +81,7 @@ def _get_products(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _products() -> Iterator[dict[str, str]]:
-    """Their attributes, with the product family among them, as filters see them."""
+    """Yield the attributes of each product, with its product family, as the filters see them."""
     for region, offers in INSTANCE_TYPE_OFFERINGS["region"].items():
         place = {"regionCode": region, "locationType": "AWS Region", "servicecode": _SERVICE}
         for instance_type in sorted({offer["InstanceType"] for offer in offers}):
@@ -145,7 +145,7 @@ def _document(product: dict[str, str]) -> dict[str, Any]:
 
 
 class SpotPrices:
-    """DescribeSpotPriceHistory: moto's has a price, a date of 2006 and a product of its own."""
+    """DescribeSpotPriceHistory. moto's has invented prices, dates of 2006 and an own product."""
 
     def describe_spot_price_history(self: Any) -> ActionResult:
         self.error_on_dryrun()

@@ -2,8 +2,8 @@
 
 https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_StartSession.html
 
-Which sessions there are, and what they are refused for, is AWS's; what carries them is not: the
-stream's URL is `tcp://ADDRESS:PORT`, the machine's SSH port itself. AWS's plugin takes wss alone.
+The requests and their errors are AWS's, but not the connection: the stream's URL is
+`tcp://ADDRESS:PORT`, the machine's SSH port itself. AWS's plugin accepts only wss.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _DOCUMENT = "AWS-StartSSHSession"
 
 
 def install() -> None:
-    """moto's Systems Manager has no sessions."""
+    """Add sessions to moto's Systems Manager."""
     moto.ssm.urls.url_paths["{0}/$"] = LocalSessionResponse.dispatch
 
 
 class LocalSessionResponse(SimpleSystemManagerResponse):  # type: ignore[misc]
-    """One request."""
+    """One request to Systems Manager, and its response."""
 
     def start_session(self) -> ActionResult:
-        asked = json.loads(self.body)
-        if asked.get("DocumentName") != _DOCUMENT:
-            raise JsonRESTError("InvalidDocument", f"The local cloud has {_DOCUMENT} alone.")
+        parameters = json.loads(self.body)
+        if parameters.get("DocumentName") != _DOCUMENT:
+            raise JsonRESTError("InvalidDocument", f"Only {_DOCUMENT} is supported.")
         backend = ec2_backends[self.current_account][self.region]
-        target = asked["Target"]
+        target = parameters["Target"]
         instance = next((each for each in backend.all_instances() if each.id == target), None)
-        if instance is None or not _has_an_agent_that_answers(instance):
+        if instance is None or not _is_connected(instance):
             raise JsonRESTError("TargetNotConnected", f"{target} is not connected.")
         machine = instance.machine
-        (port,) = asked.get("Parameters", {}).get("portNumber", ["22"])
+        (port,) = parameters.get("Parameters", {}).get("portNumber", ["22"])
         return ActionResult(
             {
                 "SessionId": f"local-{secrets.token_hex(9)}",
@@ -52,7 +52,7 @@ class LocalSessionResponse(SimpleSystemManagerResponse):  # type: ignore[misc]
         return ActionResult({"SessionId": json.loads(self.body)["SessionId"]})
 
 
-def _has_an_agent_that_answers(instance: Any) -> bool:
-    """It may do so by its instance profile; none here has Default Host Management."""
+def _is_connected(instance: Any) -> bool:
+    """Return whether the instance runs and has a profile, with which an agent may connect."""
     profiles = instance.ec2_backend.iam_instance_profile_associations
     return instance.state == "running" and instance.reachable and instance.id in profiles

@@ -1,4 +1,4 @@
-"""The snapshots of one region: layers of the container engine's, named after their ids."""
+"""The snapshots of one region: layers in the container engine's storage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_DATA_DISKS = "The machines of the local cloud have one disk, their root devic
 
 
 class SnapshotBackend:
-    """In the place of moto's `EBSBackend`, as far as snapshots go."""
+    """Replaces the snapshots of moto's `EBSBackend`."""
 
     site: Site
     account_id: str
@@ -46,13 +46,13 @@ class SnapshotBackend:
         owner_id: str | None = None,
         from_ami: str | None = None,
     ) -> LocalSnapshot:
-        """A snapshot of a machine's disk as it is at its turn; the machine stands still for it."""
+        """Make a snapshot of a machine's disk. The machine is paused while its disk is copied."""
         volume = self.get_volume(volume_id)
         instance = volume.attachment.instance if volume.attachment else None
         if instance is None and not volume.snapshot_id:
             raise EC2ClientError("UnsupportedOperation", f"{volume_id} is empty. {NO_DATA_DISKS}.")
         if instance is None:
-            # A root volume that outlived its machine: what was written is gone with the machine.
+            # A root volume whose machine was terminated: its data was removed with the machine.
             raise EC2ClientError(
                 "IncorrectState", f"The local cloud keeps no data of {volume_id}: it is detached"
             )
@@ -96,7 +96,7 @@ class SnapshotBackend:
         filters: Any = None,
         owners: Sequence[str] | None = None,
     ) -> list[LocalSnapshot]:
-        """This account's alone: nobody shares the snapshots of public images."""
+        """Return this account's matching snapshots. Public images do not share theirs."""
         mine = [s for s in self.snapshots.values() if s.owner_id == self.account_id]
         known = {snapshot.id for snapshot in mine}
         for snapshot_id in snapshot_ids or []:
@@ -155,7 +155,7 @@ class SnapshotBackend:
         layer = self.site.layer(snapshot.id)
         moment = threading.Event()
         if not reboot:
-            # What is written after the answer is not in the snapshot.
+            # The response waits for this moment: later writes are not in the snapshot.
             self.site.moments.append(moment)
 
         def work() -> None:
@@ -205,7 +205,7 @@ class SnapshotBackend:
     def _finishing(
         self, snapshot: LocalSnapshot, images: Sequence[LocalImage], make: Callable[[], int]
     ) -> Callable[[], None]:
-        """`make`, which says how many bytes it copied, and then the states of how it went."""
+        """Return the work: call `make`, which returns the bytes it copied, then set the states."""
         delays = self.site.delays
 
         def work() -> None:
@@ -223,7 +223,7 @@ class SnapshotBackend:
         return work
 
     def _conclude(self, problem: str, resources: Sequence[LocalSnapshot | LocalImage]) -> None:
-        """The state that says how it went: empty, or what the problem is."""
+        """Set the final state of resources: success, or failure if `problem` is not empty."""
         with self.site.lock:
             for resource in resources:
                 if problem:

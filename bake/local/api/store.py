@@ -1,6 +1,6 @@
-"""What survives a restart: images, snapshots, key pairs and parameters, with their tags.
+"""The store of what survives a restart: images, snapshots, key pairs, parameters and their tags.
 
-One JSON file, written whole whenever what it says has changed.
+It is one JSON file, which is written as a whole after each change.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from bake.local.site import Site
 log = logging.getLogger(__name__)
 
 VERSION = 1
-_INTERRUPTED = "The local cloud was ended before it was there"
+_INTERRUPTED = "The local cloud ended before this was completed"
 
 
 class Store:
-    """Keeps what the regions hold in a file, and puts it back."""
+    """Saves the content of all regions in a file, and restores it."""
 
     def __init__(self, path: Path, site: Site) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Store:
         self._kept = ""
 
     def keep(self) -> None:
-        """Write the file when it would say something new. Call it with the site's lock held."""
+        """Write the file if its content has changed. The caller holds the site's lock."""
         regions = {
             backend.region_name: _region(backend) for _, _, backend in ec2_backends.iter_backends()
         }
@@ -52,9 +52,9 @@ class Store:
         self._kept = text
 
     def load(self) -> None:
-        """Put back what the file says, and remove the layers that nothing in it stands for.
+        """Restore the file's content, and remove layers that belong to none of its snapshots.
 
-        What was pending when the server ended has failed, as it would at AWS.
+        Images and snapshots that were pending when the server ended have failed.
         """
         kept = json.loads(self.path.read_text()) if self.path.exists() else {}
         for name, region in kept.get("regions", {}).items():
@@ -71,7 +71,7 @@ class Store:
             log.info("removing a layer without a snapshot: %s", layer)
             self.site.engine.forget(layer)
         for layer in set(snapshots) - layers:
-            snapshots[layer].fail("Its layer is gone from this computer's container storage")
+            snapshots[layer].fail("Its layer was removed from this computer's container storage")
 
 
 def _region(backend: LocalEC2Backend) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _restore_region(backend: LocalEC2Backend, region: dict[str, Any]) -> None:
             values["name"],
             values["key_type"],
             values["fingerprint"],
-            material=b"",  # as at AWS: the private half is shown once, when it is made
+            material=b"",  # as on AWS, the private key is returned only when the pair is made
             material_public=values["public_key"].encode(),
             tags={},
             ec2_backend=backend,
@@ -121,7 +121,7 @@ def _restore_region(backend: LocalEC2Backend, region: dict[str, Any]) -> None:
 
 
 def _parameters(backend: SimpleSystemManagerBackend) -> list[dict[str, Any]]:
-    """Each in its latest version, without its history."""
+    """Return the latest version of each parameter."""
     return [
         {
             "name": name,
@@ -137,7 +137,7 @@ def _parameters(backend: SimpleSystemManagerBackend) -> list[dict[str, Any]]:
             "tags": dict(backend._resource_tags["Parameter"].get(name, {})),
         }
         for name, versions in backend._parameters.items()
-        # moto leaves an empty list behind where one was only asked for, and has AWS's own.
+        # moto adds an empty list for each parameter that was only read, and contains AWS's own.
         if versions and not name.startswith("/aws/")
     ]
 
@@ -152,6 +152,6 @@ def _restore_parameters(
             account_id=backend.account_id, last_modified_date=changed_at, **values
         )
         if parameter.parameter_type == "SecureString":
-            parameter.value = values["value"]  # which was encrypted when it was made
+            parameter.value = values["value"]  # the saved value is encrypted already
         backend._parameters[parameter.name] = [parameter]
         backend.add_tags_to_resource("Parameter", parameter.name, tags)

@@ -1,8 +1,8 @@
-"""Podman or Docker, through the same few commands.
+"""Podman or Docker, called through the same few commands.
 
-What differs between them, and between computers, is found out by trying:
-Podman's default runtime may be refused by the kernel's cgroup set-up, and its default limits may
-be above what this user may set.
+Several ways to call them are tried, because they do not work on every computer: the kernel's cgroup
+setup may refuse Podman's default runtime, and Podman's default limits may be higher than this user
+may set.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from bake.errors import LocalCloudError
 
 COMMAND_TIMEOUT_S = 600
 
-# Podman's commands that make, look up or remove layers.
+# The commands of Podman that make, read or remove layers.
 _OF_LAYERS = {"commit", "create", "image", "images", "import", "run", "tag", "untag"}
 
 _UPPER = "{{.GraphDriver.Data.UpperDir}}"
 _DEPTH = "{{len .RootFS.Layers}}"
 UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 
-# A machine is more than an application: it powers itself off and reboots (SYS_BOOT), its sudo and
-# sshd write audit records, and people ping.
+# A machine does more than an application: it powers itself off and reboots (SYS_BOOT), sudo and
+# sshd write audit records (AUDIT_WRITE), and users run ping (NET_RAW).
 CAPABILITIES = ("SYS_BOOT", "AUDIT_WRITE", "NET_RAW")
 
 _INSTALL = (
@@ -44,14 +44,15 @@ _INSTALL = (
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to run containers that is known to work on this computer."""
+    """One way to run containers that was tried on this computer and works."""
 
     program: str
     global_arguments: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     rootless: bool = False
     note: str = ""
-    # Whether what a machine has written, and a layer, is a directory that we may read and make.
+    # Whether a layer, and the files that a machine has written, are folders that this process may
+    # read and replace.
     layers_are_folders: bool = False
 
     @property
@@ -60,10 +61,11 @@ class Engine:
 
     @property
     def network_arguments(self) -> tuple[str, ...]:
-        """The network in which a machine reaches the computer's loopback as 10.0.2.2.
+        """The arguments for a network in which a machine reaches this computer.
 
-        Docker has none like it: its machines are on the bridge, and reach only what the computer
-        offers there, under the name `host.docker.internal`.
+        With Podman, 10.0.2.2 is the computer's loopback. Docker has no such network: its machines
+        are on a bridge, and reach only the services that the computer offers there, at
+        `host.docker.internal`.
         """
         if self._podman:
             return ("--network", "slirp4netns:allow_host_loopback=true")
@@ -71,7 +73,7 @@ class Engine:
 
     @property
     def computer_address(self) -> str:
-        """Where a machine finds this computer's loopback (Docker: its bridge)."""
+        """The address at which a machine reaches this computer's loopback (Docker: its bridge)."""
         return "10.0.2.2" if self._podman else "host.docker.internal"
 
     def command(self, *arguments: str) -> list[str]:
@@ -84,9 +86,9 @@ class Engine:
         stdin: bytes | None = None,
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run one command. Raises LocalCloudError with what the engine said."""
+        """Run one command. Raises LocalCloudError with the engine's error output."""
         try:
-            with self._undisturbed(arguments):
+            with self._no_prune_meanwhile(arguments):
                 done = subprocess.run(
                     self.command(*arguments), input=stdin, capture_output=True, timeout=timeout_s
                 )
@@ -95,16 +97,17 @@ class Engine:
                 f"{self.program} {arguments[0]} did not end in {timeout_s:g} s"
             ) from error
         if check and done.returncode:
-            said = done.stderr.decode(errors="replace").strip()
-            raise LocalCloudError(f"{self.program} {arguments[0]} failed: {said}")
+            output = done.stderr.decode(errors="replace").strip()
+            raise LocalCloudError(f"{self.program} {arguments[0]} failed: {output}")
         return done
 
     @contextlib.contextmanager
-    def _undisturbed(self, arguments: Sequence[str]) -> Iterator[None]:
-        """Keeps Podman's `image prune` and what makes or looks at layers apart, in all processes.
+    def _no_prune_meanwhile(self, arguments: Sequence[str]) -> Iterator[None]:
+        """Let Podman's `image prune` run alone; other commands on layers run at the same time.
 
-        Podman names a layer a moment after it has made it, and `prune` takes what has no name; and
-        who looks at one layer fails over another that is taken meanwhile.
+        This holds for all processes of this user. Podman names a new layer a moment after it was
+        made, and `prune` removes layers without a name. A command that reads one layer also fails
+        if another layer is removed meanwhile.
         """
         if not self._podman or arguments[0] not in _OF_LAYERS:
             yield
@@ -128,7 +131,7 @@ class Engine:
         command: Sequence[str],
         start: bool = True,
     ) -> list[str]:
-        """The arguments that make a machine: everything that makes a container one is here."""
+        """Return the arguments of the command that makes a container which is a machine."""
         temporary = "rw,exec,mode=755,notmpcopyup" if self._podman else "rw,exec,mode=755"
         arguments = ["run", "--detach"] if start else ["create"]
         arguments += ["--pull", "never", "--tty", "--name", name, "--hostname", hostname]
@@ -150,33 +153,33 @@ class Engine:
         old network, whose slirp4netns has ended with the machine: then nothing answers on the
         SSH port. So a container that is not cleaned up ("exited") yet is cleaned up here.
         """
-        if self._podman and self._look(name, "{{.State.Status}}") not in ("created", "exited"):
+        if self._podman and self._inspect(name, "{{.State.Status}}") not in ("created", "exited"):
             self.wait(name)
             self.call("container", "cleanup", name)
         self.call("start", name)
 
     def stop(self, name: str, *, timeout_s: int) -> None:
-        """Press the power button, and pull the plug when that has not helped in time."""
+        """Press the power button; kill the machine if it is not off after `timeout_s`."""
         self.call("stop", "--time", str(timeout_s), name, timeout_s=timeout_s + 30)
 
     def kill(self, name: str) -> None:
         self.call("kill", "--signal", "KILL", name, check=False)
 
     def remove(self, name: str) -> None:
-        # Podman asks it to end first, and gives it ten seconds; Docker does not.
+        # Podman sends a signal first and waits ten seconds; Docker does not.
         at_once = ("--time", "0") if self._podman else ()
         self.call("rm", "--force", *at_once, "--volumes", name, check=False)
 
     def process_id(self, name: str) -> int:
-        """The machine's process 1 as the computer numbers it; 0 when it does not run."""
+        """Return the id that the machine's process 1 has on this computer; 0 if it is off."""
         done = self.call("inspect", "--format", "{{.State.Pid}}", name)
         return int(done.stdout)
 
     def mount_over(self, name: str, source: str, target: str) -> None:
-        """Let a running machine see one of its files, read-only, in the place of another.
+        """Mount one file of a running machine over another, read-only.
 
-        No program of the machine's has a part in it: mount(8) calls the kernel "in the mount
-        namespace" of the machine. LocalCloudError where that is not this user's, as with Docker.
+        mount(8) enters the machine's mount namespace, so no program of the machine takes part.
+        Raises LocalCloudError if this user may not enter the namespace, as with Docker.
         """
         as_its_root = [self.program, "unshare"] if self._podman and self.rootless else []
         namespace = ["--namespace", str(self.process_id(name))]
@@ -186,7 +189,7 @@ class Engine:
             raise LocalCloudError(done.stderr.decode(errors="replace").strip())
 
     def wait(self, name: str) -> int:
-        """Wait until the container has ended; its exit status."""
+        """Wait until the container has ended. Return its exit status."""
         return int(self.call("wait", name).stdout)
 
     def console(self, name: str) -> bytes:
@@ -194,9 +197,9 @@ class Engine:
         return done.stdout
 
     def pause(self, name: str) -> bool:
-        """Whether the machine stands still now; one that is off cannot be paused.
+        """Pause the machine. Return False if that is not possible.
 
-        Nor can one whose cgroup cannot be frozen: cgroups of version 1, and no root.
+        A machine that is off cannot be paused, nor can Podman without root on cgroups version 1.
         """
         if self._podman and self.rootless and not UNIFIED_CGROUPS.exists():
             return False
@@ -206,7 +209,7 @@ class Engine:
         self.call("unpause", name)
 
     def create(self, name: str, image: str, *, labels: Mapping[str, str]) -> None:
-        """A container that is never started."""
+        """Create a container that is never started."""
         arguments = ["create", "--pull", "never", "--network", "none", "--name", name]
         arguments += [f"--label={key}={value}" for key, value in labels.items()]
         self.call(*arguments, image, "true")
@@ -214,9 +217,9 @@ class Engine:
     def commit(
         self, name: str, reference: str, *, labels: Mapping[str, str], squash: bool = False
     ) -> None:
-        """Keep the machine's disk as a layer; `squash`: the layers beneath it become one with it.
+        """Save the machine's disk as a layer. `squash` merges it with the layers below it.
 
-        What a running machine writes meanwhile may be in it: see `pause`.
+        The layer may contain files that a running machine writes meanwhile: see `pause`.
         """
         options = [f"--change=LABEL {key}={value}" for key, value in labels.items()]
         if squash and self._podman:
@@ -225,25 +228,25 @@ class Engine:
         self.call("commit", *options, name, reference, timeout_s=3600)
 
     def image_of(self, name: str) -> str:
-        """The image that a machine was started from, also when that has lost its names."""
-        return self._look(name, "{{.Image}}")
+        """Return the id of the machine's image, which may have lost its names."""
+        return self._inspect(name, "{{.Image}}")
 
     def depth(self, name: str) -> int:
-        """How many layers a machine stands on."""
+        """Return the number of layers of a machine's image."""
         image = self.image_of(name)
         return int(self.call("image", "inspect", "--format", _DEPTH, image).stdout)
 
     def written_by(self, name: str) -> tuple[Path, int]:
-        """Where what a machine has written is, overlayfs' upper directory; and its process 1."""
-        folder, process_id = self._look(name, f"{_UPPER}\n{{{{.State.Pid}}}}").splitlines()
+        """Return the folder of files that a machine has written (overlayfs), and its process 1."""
+        folder, process_id = self._inspect(name, f"{_UPPER}\n{{{{.State.Pid}}}}").splitlines()
         return Path(folder), int(process_id)
 
     def layer_folder(self, reference: str) -> Path:
-        """Where the topmost layer of an image is."""
+        """Return the folder of an image's topmost layer."""
         found = self.call("image", "inspect", "--format", _UPPER, reference).stdout
         return Path(found.decode().strip())
 
-    def _look(self, name: str, template: str) -> str:
+    def _inspect(self, name: str, template: str) -> str:
         found = self.call("container", "inspect", "--format", template, name).stdout
         return found.decode().strip()
 
@@ -255,22 +258,22 @@ class Engine:
         self.call("tag", reference, other)
 
     def forget(self, reference: str) -> None:
-        """Take a name from a layer. What nothing else uses goes with `prune`."""
+        """Remove one name from a layer. `prune` removes the layer if nothing else uses it."""
         if self._podman:
-            # With the name said again: `untag` alone takes all of the layer's names.
+            # The name stands twice: with one argument, `untag` removes all names of the layer.
             self.call("untag", reference, reference, check=False)
         else:
             self.call("rmi", "--force", "--no-prune", reference, check=False)
 
     def prune(self, label: str) -> None:
-        """Remove the nameless layers with this label that no machine and no other layer needs."""
+        """Remove the layers with this label that have no name and that nothing else uses."""
         self.call("image", "prune", "--force", "--filter", f"label={label}", check=False)
 
     def has_image(self, reference: str) -> bool:
         return self.call("image", "inspect", reference, check=False).returncode == 0
 
     def references(self, repository: str) -> list[str]:
-        """The layers' names in the repository. The engine lists their names elsewhere as well."""
+        """Return the names of layers in one repository. The engine lists their other names, too."""
         done = self.call("images", "--format", "{{.Repository}}:{{.Tag}}", repository)
         names = done.stdout.decode().split()
         return [name for name in names if name.startswith(f"{repository}:")]
@@ -282,40 +285,42 @@ class Engine:
 
 @functools.cache
 def find_engine() -> Engine:
-    """The plainest way to run containers that works here, found out by trying it.
+    """Try the ways to run containers, the simplest first, and return the first that works.
 
-    `BAKE_ENGINE` (podman or docker) makes the choice. Raises LocalCloudError when there is no
-    engine, or when none of the ways to call it works, with what each said.
+    `BAKE_ENGINE` (podman or docker) selects the engine. Raises LocalCloudError if no engine is
+    installed, or if none of the ways works, with the reason of each.
     """
     wanted = os.environ.get("BAKE_ENGINE", "")
-    said: list[str] = []
+    reasons: list[str] = []
     for name in [wanted] if wanted else ["podman", "docker"]:
         program = shutil.which(name)
         if program is None:
-            said.append(f"{name}: not installed")
+            reasons.append(f"{name}: not installed")
             continue
         for engine in _ways_to_call(program):
             problem = _try_out(engine)
             if not problem:
                 return replace(engine, layers_are_folders=_layers_are_folders(engine))
-            said.append(f"{engine.note}: {problem}")
-    raise LocalCloudError("No container engine works here", hint=_INSTALL, details=said)
+            reasons.append(f"{engine.note}: {problem}")
+    raise LocalCloudError(
+        "No container engine works on this computer", hint=_INSTALL, details=reasons
+    )
 
 
 def _layers_are_folders(engine: Engine) -> bool:
-    """Whether Podman's storage is overlayfs, used in the plain way, and ours to write to.
+    """Return whether Podman stores layers as plain overlayfs folders that this user may write.
 
-    "Native Overlay Diff" is what Podman itself asks before it takes a directory for the difference.
+    Podman itself reads a layer's folder only if "Native Overlay Diff" is true.
     """
     if not engine._podman or engine.rootless:
         return False
     template = '{{.Store.GraphDriverName}} {{index .Store.GraphStatus "Native Overlay Diff"}}'
-    told = engine.call("info", "--format", template, check=False).stdout
-    return told.decode().split() == ["overlay", "true"]
+    output = engine.call("info", "--format", template, check=False).stdout
+    return output.decode().split() == ["overlay", "true"]
 
 
 def _ways_to_call(program: str) -> list[Engine]:
-    """The ways to call it, the plainest first."""
+    """Return the ways to call the engine, the simplest first."""
     name = Path(program).name
     if name == "docker":
         return [Engine(program, note="docker")]
@@ -342,7 +347,7 @@ def _limits() -> tuple[str, ...]:
 
 
 def _try_out(engine: Engine) -> str:
-    """What is wrong with this way to call it; empty when nothing is."""
+    """Run a tiny container. Return the error message, or an empty text if it works."""
     image = f"localhost/bake-try:{os.getpid()}"
     try:
         engine.call("import", "-", image, stdin=_tiny_root(), timeout_s=60)
@@ -357,7 +362,7 @@ def _try_out(engine: Engine) -> str:
 
 
 def _tiny_root() -> bytes:
-    """A root file system with one program that ends at once: exit(0) as a 64-bit ELF for x86-64."""
+    """Return a root file system whose only program is exit(0), as a 64-bit ELF for x86-64."""
     code = bytes.fromhex("b83c000000 31ff 0f05")  # mov eax, 60; xor edi, edi; syscall
     base, start = 0x400000, 64 + 56
     header = struct.pack(

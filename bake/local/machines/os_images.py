@@ -1,7 +1,7 @@
 """Base images of the local cloud: an operating system's root file system, made on this computer.
 
-Debian's is made from Debian's own archive (`mmdebstrap`). Ubuntu's cannot be: its archive and its
-images are not asked for here. A stand-in takes its place, which is Debian underneath and says so.
+Debian's root is made from Debian's archive with `mmdebstrap`. Ubuntu's is not made: a stand-in
+replaces it, which is Debian with the names and the login user of Ubuntu, and says so.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PACKAGES = (
     *("openssh-server", "cloud-init", "sysvinit-core", "sysv-rc", "sudo"),
     *("ca-certificates", "curl", "wget", "gnupg", "bzip2", "xz-utils", "less", "kmod"),
     *("iproute2", "procps", "netbase", "lsb-release", "rsync"),
-    # Stand-in Minicondas make environments of the machine's own Python, and a stand-in libgfortran
-    # brings nothing of what a real MXNet loads.
+    # The stand-in for Miniconda makes environments with the machine's own Python, and a real MXNet
+    # loads libraries that the stand-in for libgfortran does not contain.
     *("python3", "python3-venv", "libgomp1", "libquadmath0"),
 )
-# Nobody's account: an image of it can never be taken for Canonical's or Debian's.
+# An account that nobody owns, so that a stand-in is never mistaken for an image of Canonical.
 STAND_IN_OWNER = "000000000001"
 
 ROOT_LABEL = "bake.root=yes"
@@ -48,50 +48,53 @@ BUILD_TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class _Root:
-    """A root file system, as a layer of the container engine's."""
+    """A root file system, as a layer in the container engine's storage."""
 
     layer: str
     made_at: datetime
 
 
 def provide(
-    endpoint: LocalCloud,
+    cloud: LocalCloud,
     os_image: OsImage,
     *,
     stand_in: bool,
     region: str = "us-east-1",
     files: Mapping[str, bytes] | None = None,
 ) -> str:
-    """The id of the base image in the local cloud, made when it is not there yet.
+    """Return the id of the base image in the local cloud. Make the image if needed.
 
-    `files` (absolute path → content) are put into a stand-in's root file system: what it has to
-    trust, say. PreflightError where there can be none of this OS here, LocalCloudError when
-    making it fails.
+    `files` (absolute path → content) are added to a stand-in's root file system, for example the
+    certificates that it trusts. Raises PreflightError if this computer cannot make a root file
+    system of this operating system, and LocalCloudError if making it fails.
     """
     if os_image.key != "debian-12" and not stand_in:
         raise PreflightError(
             f"The root file system of {os_image.key} cannot be made on this computer: "
-            "it is published as cloud images only",
-            hint="Add --stand-in for a rehearsal on a machine that is Debian underneath, "
-            "or bake it on AWS (without --local)",
+            "the distribution publishes it only as cloud images",
+            hint="Add --stand-in to rehearse on a machine that is Debian with other names, "
+            "or bake on AWS (without --local)",
         )
     if platform.machine() != "x86_64":
-        raise LocalCloudError(f"{os_image.key} is an image for x86_64, and this computer is not")
+        raise LocalCloudError(
+            f"{os_image.key} is an image for x86_64; this computer is {platform.machine()}"
+        )
     engine = find_engine()
     with _one_at_a_time():
         debian = _debian(engine)
         root = _variant(engine, debian, os_image, stand_in, files or {})
-        # Before the lock is let go: from here on the layer has a name in this cloud too.
-        return _register(endpoint, os_image, root, region=region, stand_in=stand_in)
+        # Registered with the lock held: it gives the layer a second name, in this cloud, so that
+        # another process does not remove it.
+        return _register(cloud, os_image, root, region=region, stand_in=stand_in)
 
 
 def _register(
-    endpoint: LocalCloud, os_image: OsImage, root: _Root, *, region: str, stand_in: bool
+    cloud: LocalCloud, os_image: OsImage, root: _Root, *, region: str, stand_in: bool
 ) -> str:
     day = root.made_at.strftime("%Y%m%d")
     serial = root.layer.rpartition(":")[2][:8]
     about = "stand-in: Debian 12 underneath" if stand_in else "made from Debian's archive"
-    answer = endpoint.request(
+    response = cloud.request(
         "os-images",
         {
             "region": region,
@@ -104,11 +107,11 @@ def _register(
             "size_gb": os_image.size_gb,
         },
     )
-    return str(answer["image_id"])
+    return str(response["image_id"])
 
 
 def _debian(engine: Engine) -> _Root:
-    """Debian 12 as a machine of the local cloud; made once for each way of making it."""
+    """Return the root of Debian 12. It is made again only if the way of making it has changed."""
     recipe = hashlib.sha256(repr((SUITE, PACKAGES)).encode())
     for path in sorted(FILES.iterdir()):
         recipe.update(path.name.encode() + path.read_bytes())
@@ -123,7 +126,7 @@ def _debian(engine: Engine) -> _Root:
 
 
 def _forget_others(engine: Engine, layer: str) -> None:
-    """What an earlier version of this made. Clouds that still use it have names of their own."""
+    """Forget the layers of earlier versions. A cloud that uses one has its own name for it."""
     for other in engine.references(layer.rpartition(":")[0]):
         if other != layer:
             engine.forget(other)
@@ -132,7 +135,7 @@ def _forget_others(engine: Engine, layer: str) -> None:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Two bakes that start at once do not make the same root file system twice."""
+    """Hold a lock, so that two bakes at the same time make a root file system once."""
     folders.cache().mkdir(parents=True, exist_ok=True)
     with FileLock(folders.cache() / "root.lock"):
         yield
@@ -143,7 +146,7 @@ def _bootstrap(archive: Path) -> None:
     if program is None:
         raise LocalCloudError(
             "mmdebstrap is needed to make a Debian root file system, and is not installed",
-            hint="sudo apt-get install mmdebstrap",
+            hint="Install it: sudo apt-get install mmdebstrap",
         )
     command = [program, "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     command += [f"--customize-hook={FILES / 'finish-root'}", SUITE, str(archive), MIRROR]
@@ -154,7 +157,7 @@ def _bootstrap(archive: Path) -> None:
     if done.returncode:
         raise LocalCloudError(
             "The Debian root file system could not be made",
-            hint=f"It is made from {MIRROR}: can that be reached?",
+            hint=f"Check that this computer reaches {MIRROR}",
             details=done.stderr.splitlines()[-10:],
         )
 
@@ -162,8 +165,8 @@ def _bootstrap(archive: Path) -> None:
 def _variant(
     engine: Engine, debian: _Root, os_image: OsImage, stand_in: bool, files: Mapping[str, bytes]
 ) -> _Root:
-    """The root with the login user's name of that OS, and a stand-in's files and signs."""
-    contents = {**files, **_signs(os_image, stand_in)}
+    """Return the root with that system's login user and, for a stand-in, its files and notices."""
+    contents = {**files, **_notices(os_image, stand_in)}
     digest = hashlib.sha256(debian.layer.encode())
     for path, content in sorted(contents.items()):
         digest.update(path.encode() + b"\0" + content + b"\0")
@@ -184,18 +187,19 @@ def _variant(
     return _Root(layer, _made_at(engine, layer))
 
 
-def _signs(os_image: OsImage, stand_in: bool) -> dict[str, bytes]:
+def _notices(os_image: OsImage, stand_in: bool) -> dict[str, bytes]:
+    """Return the files that name the login user and, on a stand-in, say that it is one."""
     user = (
         "#cloud-config\n"
         "# The login user, as in the images of the real operating system.\n"
         f"system_info: {{default_user: {{name: {os_image.ssh_user}}}}}\n"
     )
-    signs = {"/etc/cloud/cloud.cfg.d/91_login_user.cfg": user.encode()}
+    notices = {"/etc/cloud/cloud.cfg.d/91_login_user.cfg": user.encode()}
     if stand_in:
-        says = f"This is not {os_image.key}: it is a stand-in, Debian 12 underneath.\n"
-        signs["/etc/bake-stand-in"] = f"{os_image.key}\n{says}".encode()
-        signs["/etc/motd"] = f"\n{says}\n".encode()
-    return signs
+        text = f"This is not {os_image.key}: it is a stand-in, Debian 12 underneath.\n"
+        notices["/etc/bake-stand-in"] = f"{os_image.key}\n{text}".encode()
+        notices["/etc/motd"] = f"\n{text}\n".encode()
+    return notices
 
 
 def _archive(contents: Mapping[str, bytes]) -> bytes:

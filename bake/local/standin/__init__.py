@@ -1,8 +1,8 @@
-"""The stand-in upstreams: a mirror on loopback with tiny packages in the place of gigabytes.
+"""Stand-ins for the download servers: a mirror on loopback with tiny packages.
 
-They are signed and checked like the originals, by the unchanged stages, so that a bake can be
-rehearsed anywhere in seconds, after the first time without a network. What runs on the machine is
-real where it can be: Python, its packages, MXNet on the CPU. Nothing pretends that there is a GPU.
+The unchanged stages check their signatures like those of the originals. So a bake can be rehearsed
+on any computer in seconds and, after the first time, without a network. Python, its packages and
+MXNet (on the CPU) are real. Nothing pretends to be a GPU.
 """
 
 from __future__ import annotations
@@ -25,16 +25,21 @@ if TYPE_CHECKING:
     from bake.recipe.resolved import Resolved
 
 LOOPBACK = "127.0.0.1"
-_LINES_OF_PIP = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
+_PIP_INPUTS = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
 
 
+<<<<<<< HEAD
 def up(resolved: Resolved) -> Payload:
     """Have the mirror serve what the recipe needs, and say how a machine reaches it.
+=======
+def up(recipe: Recipe) -> Payload:
+    """Start the mirror with what the recipe needs. Return the URLs at which a machine reaches it.
+>>>>>>> bae47b8 (local cloud: plain English in the stand-ins)
 
-    Raises LocalCloudError when something has no stand-in, or, the first time, when the package
-    index is out of reach.
+    Raises LocalCloudError if the recipe needs something that has no stand-in or, the first time,
+    if the Python package index cannot be reached.
     """
-    from bake.plan.plan import variables  # late: the mirror's own process needs none of it
+    from bake.plan.plan import variables  # imported late: the mirror's own process does not need it
 
     engine = find_engine()
     return serve(
@@ -45,20 +50,23 @@ def up(resolved: Resolved) -> Payload:
 
 
 def listen_address(engine: Engine) -> str:
-    """Loopback; for Docker, whose machines cannot reach that, its bridge on this computer."""
+    """Return the address to listen on: loopback, or Docker's bridge, which its machines reach."""
     if engine.computer_address != "host.docker.internal":
         return LOOPBACK
     template = "{{(index .IPAM.Config 0).Gateway}}"
     return engine.call("network", "inspect", "bridge", "--format", template).stdout.decode().strip()
 
 
-def serve(wanted: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Payload:
-    """As `up`, for the stages' inputs that a recipe leads to, and machines that call us `host`."""
+def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Payload:
+    """Start the mirror, as `up` does, for these inputs of stages.
+
+    `host` is the name or address at which machines reach this computer.
+    """
     root = _folder() / "mirror"
-    with _alone():
+    with _locked():
         trusted = trust.establish(_folder() / "trust")
-        upstreams.write(root, trusted, wanted.get("APT_PACKAGES", "").split())
-        lines = [line for name in _LINES_OF_PIP for line in wanted.get(name, "").splitlines()]
+        upstreams.write(root, trusted, inputs.get("APT_PACKAGES", "").split())
+        lines = [line for name in _PIP_INPUTS for line in inputs.get(name, "").splitlines()]
         wheels.provide(root / "pypi", [line for line in lines if line.strip()])
         certificate = trusted.server_certificate((host, listen))
         running = mirror.start(_state(), root, certificate, address=listen)
@@ -75,16 +83,16 @@ def serve(wanted: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
 
 
 def down() -> None:
-    """End the mirror. What it served stays for the next time."""
+    """End the mirror. The files that it served are kept for the next start."""
     mirror.stop(_state())
 
 
 def machine_files() -> Mapping[str, bytes]:
-    """What the root file system of a stand-in machine holds, so that it trusts the mirror.
+    """Return the files with which a stand-in machine trusts the mirror: path → content.
 
-    The certificate authority wants `update-ca-certificates` afterwards.
+    The machine must run `update-ca-certificates` afterwards.
     """
-    with _alone():
+    with _locked():
         trusted = trust.establish(_folder() / "trust")
     return {
         "/usr/local/share/ca-certificates/bake-stand-in.crt": trusted.ca_certificate,
@@ -106,7 +114,7 @@ def _sha256() -> Mapping[str, str]:
 
 
 def _folder() -> Path:
-    """Beside the root file systems, which hold the trust: both are made again together."""
+    """The folder of keys and files, in the cache like the root file systems that trust them."""
     return files.cache() / "stand-in"
 
 
@@ -115,8 +123,8 @@ def _state() -> Path:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Two bakes at once share the cache."""
+def _locked() -> Iterator[None]:
+    """Hold the lock of the cache, which several bakes may use at once."""
     _folder().mkdir(parents=True, exist_ok=True)
     with FileLock(_folder() / "lock"):
         yield

@@ -1,6 +1,6 @@
-"""Tiny Debian packages, and the apt archives that hold them.
+"""Tiny Debian packages, and the apt archives that contain them.
 
-Every byte is a function of what is asked for: no time of day, no user, no order of a directory.
+The same input gives the same bytes: no file contains a time, a user or the order of a folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _DATE = "Thu, 01 Jan 2026 00:00:00 UTC"
 
 @dataclass(frozen=True)
 class Package:
-    """A package that says what it is. `files` are executable when they are in a `bin`."""
+    """A Debian package with a README that says it is a stand-in.
+
+    `files` (path → content) are executable if they are in a folder named `bin`.
+    """
 
     name: str
     version: str
@@ -67,7 +70,7 @@ def write_archive(
     *,
     label: str,
 ) -> None:
-    """An archive as Ubuntu and Debian lay it out: the packages are in the first suite."""
+    """Write an archive with the layout of Ubuntu and Debian. The first suite has the packages."""
     pools = {
         component: _write_pool(root, f"pool/{component}", packages)
         for component, packages in components.items()
@@ -84,7 +87,7 @@ def write_archive(
 def write_flat_repository(
     root: Path, sign: Sign, packages: Iterable[Package], *, label: str
 ) -> None:
-    """A repository as NVIDIA lays it out: everything in one folder."""
+    """Write a repository with NVIDIA's layout: all files in one folder."""
     _write_release(root, sign, {"Packages": _write_pool(root, ".", packages)}, label)
 
 
@@ -117,7 +120,7 @@ def _write_release(
 
 
 def _tar(contents: Mapping[str, bytes]) -> bytes:
-    """A tar.gz of root's files, with the folders above them."""
+    """Return a tar.gz of files that root owns, and of their parent folders."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped,
@@ -139,7 +142,7 @@ def _tar(contents: Mapping[str, bytes]) -> bytes:
 
 
 def _ar(members: Mapping[str, bytes]) -> bytes:
-    """The outer archive of a .deb: see ar(5), deb(5)."""
+    """Return the outer archive of a .deb file: see ar(5) and deb(5)."""
     parts = [b"!<arch>\n"]
     for name, data in members.items():
         parts.append(f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode())

@@ -1,7 +1,7 @@
-"""The mirror: files of one folder over HTTPS on loopback, by a process of its own.
+"""The mirror: a process that serves the files of one folder over HTTPS on loopback.
 
-It outlives the command that started it, so that machines find it as long as they live;
-`python -m bake.local.standin.mirror --help` is that process.
+It outlives the command that started it, because machines use it as long as they live. The process
+is `python -m bake.local.standin.mirror`; see its `--help`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from bake.errors import LocalCloudError
+from bake.files import write_file
 
 PORT = 4748
 _TRIES = 50
@@ -40,7 +41,7 @@ class Mirror:
 
 
 def start(state: Path, folder: Path, certificate: Path, *, address: str = "127.0.0.1") -> Mirror:
-    """The running mirror of the folder; started when there is none, on the port it last had."""
+    """Return the running mirror. If none runs, start it, on the port that it had last."""
     last = _read(state)
     if last is not None and _answers(last, certificate, address):
         return last
@@ -55,18 +56,18 @@ def start(state: Path, folder: Path, certificate: Path, *, address: str = "127.0
             details=done.stderr.strip().splitlines()[-5:],
         )
     mirror = Mirror(**json.loads(done.stdout))
-    state.write_text(json.dumps(asdict(mirror)))
+    write_file(state, json.dumps(asdict(mirror)))
     return mirror
 
 
 def stop(state: Path) -> None:
-    """End the mirror, if it runs. The port is remembered for the next one."""
+    """End the mirror if it runs. Its port is kept for the next start."""
     mirror = _read(state)
-    if mirror is None or not _is_ours(mirror):
+    if mirror is None or not _is_mirror(mirror):
         return
     os.kill(mirror.pid, signal.SIGTERM)
     for _ in range(100):
-        if not _is_ours(mirror):
+        if not _is_mirror(mirror):
             return
         time.sleep(0.05)
     os.kill(mirror.pid, signal.SIGKILL)
@@ -79,8 +80,8 @@ def _read(state: Path) -> Mirror | None:
         return None
 
 
-def _is_ours(mirror: Mirror) -> bool:
-    """Whether that process is the mirror still, and not another one with a number used again."""
+def _is_mirror(mirror: Mirror) -> bool:
+    """Return whether the process is still the mirror: another one may have got its id."""
     try:
         command = Path(f"/proc/{mirror.pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -89,10 +90,10 @@ def _is_ours(mirror: Mirror) -> bool:
 
 
 def _answers(mirror: Mirror, certificate: Path, address: str) -> bool:
-    if not _is_ours(mirror):
+    if not _is_mirror(mirror):
         return False
     context = ssl.create_default_context(cafile=str(certificate.parent / "ca.crt"))
-    context.check_hostname = False  # it is asked by its address, and the authority is its own
+    context.check_hostname = False  # the authority is the mirror's own and signs nothing else
     connection = http.client.HTTPSConnection(address, mirror.port, timeout=5, context=context)
     try:
         connection.request("HEAD", "/")
@@ -106,17 +107,17 @@ def _answers(mirror: Mirror, certificate: Path, address: str) -> bool:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_TIMEOUT_S
-    disable_nagle_algorithm = True  # else each of pip's 200 requests waits 40 ms for an ACK
+    disable_nagle_algorithm = True  # otherwise each of pip's 200 requests waits 40 ms for an ACK
 
     def list_directory(self, path: str | os.PathLike[str]) -> None:
-        """A folder answers, empty: the indices say what is there."""
+        """Respond with an empty page for a folder: clients only read the indices."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """The handshake is the connection's own thread's work: a silent client holds up nobody."""
+    """A server with the TLS handshake in each connection's thread, so that no client blocks it."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -134,18 +135,21 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 def _listen(address: str, port: int, folder: str, certificate: str) -> _Server:
-    """On that port, or on the next one that is free."""
+    """Return a server on the first free port, beginning with `port`."""
     for candidate in range(port, port + _TRIES):
         try:
             return _Server((address, candidate), folder, certificate)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-    sys.exit(f"no port from {port} to {port + _TRIES - 1} is free on {address}")
+    sys.exit(f"All ports from {port} to {port + _TRIES - 1} are in use on {address}")
 
 
 def main() -> None:
-    """Listen, say who and where, and go on behind: whoever waits for this knows that it serves."""
+    """Listen, print process id and port, and continue in the background.
+
+    So the caller knows that the mirror serves as soon as this process has ended.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("--certificate", required=True)

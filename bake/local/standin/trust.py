@@ -1,7 +1,7 @@
-"""What machines trust of the stand-in upstreams: one certificate authority, one signing key.
+"""The keys of the stand-ins that machines trust: a certificate authority and a signing key.
 
-Both are made once for a cache, so that what is signed with them, and every digest that depends on
-it, stays the same from one bake to the next.
+Both are made once per cache. So signed files, and all digests that depend on them, stay the same
+from one bake to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OWNER = "bake stand-in archive (not NVIDIA, not Ubuntu, not Debian)"
 
 @dataclass(frozen=True)
 class Trust:
-    """`fingerprint` is the OpenPGP key's, 40 upper-case hex digits."""
+    """The folder of the keys. `fingerprint`: of the OpenPGP key, 40 upper-case hex digits."""
 
     folder: Path
     fingerprint: str
@@ -34,11 +34,11 @@ class Trust:
 
     @property
     def public_key(self) -> bytes:
-        """Binary, as apt wants it in a keyring."""
+        """The signing key's public half in binary form, as apt needs it in a keyring."""
         return (self.folder / "archive.gpg").read_bytes()
 
     def server_certificate(self, hosts: tuple[str, ...]) -> Path:
-        """Certificate and private key in one PEM file, for the names that machines use."""
+        """Return a PEM file with a certificate for these host names and its private key."""
         path = self.folder / f"server-{'-'.join(hosts)}.pem"
         if not path.exists():
             ca = trustme.CA.from_pem(self.ca_certificate, (self.folder / "ca.key").read_bytes())
@@ -48,13 +48,13 @@ class Trust:
 
     @contextmanager
     def signer(self) -> Iterator[Callable[[bytes], bytes]]:
-        """Makes a text apt's `InRelease`: clear, with the signature around it."""
+        """Yield a function that signs a text as apt's `InRelease` (clear-signed)."""
         with _keyring(self.folder / "archive.key") as gpg:
             yield lambda text: gpg("--clear-sign", "--digest-algo", "SHA512", stdin=text)
 
 
 def establish(folder: Path) -> Trust:
-    """The trust that is kept in the folder, made when there is none yet."""
+    """Return the keys in the folder. Make them if there are none yet."""
     ready = folder / "fingerprint"
     if not ready.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,8 +84,8 @@ class _Gpg:
             done = subprocess.run(command, input=stdin, capture_output=True, timeout=60)
         except FileNotFoundError as error:
             raise LocalCloudError(
-                "The stand-in upstreams are signed with gpg, and there is none",
-                hint="Debian and Ubuntu: sudo apt-get install gnupg",
+                "The stand-ins are signed with gpg, which is not installed",
+                hint="Install it. Debian and Ubuntu: sudo apt-get install gnupg",
             ) from error
         if done.returncode:
             raise LocalCloudError(f"gpg {arguments[0]} failed: {done.stderr.decode().strip()}")
@@ -94,9 +94,10 @@ class _Gpg:
 
 @contextmanager
 def _keyring(secret_key: Path | None = None) -> Iterator[_Gpg]:
-    """gpg with a home of its own, whose agent ends with it.
+    """Yield gpg with a temporary home, and end its agent afterwards.
 
-    In /tmp, whatever TMPDIR is: the agent's socket may have 107 characters in its path.
+    The home is in /tmp, whatever TMPDIR is: the path of the agent's socket has 107 characters at
+    most.
     """
     home = tempfile.mkdtemp(prefix="bake-gpg-", dir="/tmp")
     try:

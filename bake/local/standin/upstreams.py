@@ -1,7 +1,7 @@
-"""What the mirror serves in the place of NVIDIA's, Ubuntu's, Debian's, conda's and d2l's hosts.
+"""The files that the mirror serves instead of NVIDIA, Ubuntu, Debian, conda and d2l.
 
-All of it follows from the facts, so it is the same for every recipe, byte for byte: only what a
-recipe adds to the operating system's packages and Python's wheels comes on top.
+They are made from the facts, so they are the same for each recipe, byte for byte. Only a recipe's
+additional apt packages and Python wheels are added.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from bake.files import on_machine
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
 
-# What the stage `base` asks for. Version 0: none of these replaces what is really in the machine.
+# The packages of the stage `base`. Version 0, so that none replaces a real package of the machine.
 BASE_PACKAGES = (
     "build-essential", "bzip2", "ca-certificates", "curl", "git", "gnupg",
     "libgfortran3", "libgfortran5", "libgomp1", "python3-venv", "rsync",
     "unzip",
 )  # fmt: skip
-NVIDIA_LABEL = "NVIDIA CUDA"  # what NVIDIA's own pin file goes by
+NVIDIA_LABEL = "NVIDIA CUDA"  # the label that NVIDIA's pin file matches
 
-# Beside the one that a release needs, and newer: of another release, as in NVIDIA's repository. A
-# machine that lets it in has a second toolkit. That is what the pins are for.
+# Newer versions, of another release of CUDA, beside the versions that a release needs. NVIDIA's
+# repository has such versions, too. Without the pins, a machine would install them as a second toolkit.
 TRAPS = {
     "libcublas10": ("10.2.2.89-1", "/usr/local/cuda-10.2/lib64/libcublas.so.10.2.2.89"),
     "libcublas-dev": ("10.2.2.89-1", "/usr/local/cuda-10.2/lib64/libcublas_static.a"),
@@ -38,12 +38,12 @@ TRAPS = {
 
 
 def installer() -> bytes:
-    """The installer in the place of Miniconda's and Miniforge's, whatever its name."""
+    """Return the stand-in for the installers of Miniconda and Miniforge."""
     return _file("installer.sh") + b"# ---- conda ----\n" + _file("conda.py")
 
 
 def notebooks() -> bytes:
-    """The archive in the place of the book's notebooks: a few of our own that run."""
+    """Return the stand-in for the archive of the book's notebooks: a few that run."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, cells in json.loads(_file("notebooks.json")).items():
@@ -53,7 +53,7 @@ def notebooks() -> bytes:
 
 
 def conda_packages() -> Mapping[str, bytes]:
-    """All that the channel has: Pythons, each no more than its name."""
+    """Return the packages of the conda channel: versions of Python without content."""
     versions = [f"3.{minor}" for minor in range(6, 16)]
     return {
         f"python-{version}-stand_in.conda": json.dumps(
@@ -64,7 +64,7 @@ def conda_packages() -> Mapping[str, bytes]:
 
 
 def file_names() -> Mapping[str, tuple[str, ...]]:
-    """Paths of the files that are not in a package archive, by mirror."""
+    """Return the paths of files outside of package archives, by mirror."""
     found = catalog.load()
     names = {"notebooks": tuple(d2l.archive for d2l in found.d2l.values())}
     for installer in found.installers:
@@ -75,7 +75,7 @@ def file_names() -> Mapping[str, tuple[str, ...]]:
 
 
 def write(root: Path, trust: Trust, extra_packages: Iterable[str]) -> None:
-    """Write all of it, unless it stands there already."""
+    """Write all files of the mirror, unless they are up to date."""
     extra = sorted({*_extra(root), *extra_packages})
     stamp = root / "stamp"
     digest = _digest(trust, extra)
@@ -121,7 +121,7 @@ def _write_nvidia(root: Path, sign: Sign, trust: Trust) -> None:
 
 
 def _packages(image: OsImage, archive: str) -> Iterable[Package]:
-    """Drivers and toolkits that this archive has for that operating system, each once."""
+    """Return the drivers and toolkits that the archive has for the operating system."""
     found = catalog.load()
     packages = [
         package
@@ -137,7 +137,7 @@ def _packages(image: OsImage, archive: str) -> Iterable[Package]:
 
 
 def _driver(driver: Driver) -> Iterator[Package]:
-    """The userland alone: no stand-in machine has a kernel of its own."""
+    """Yield the driver's userland packages: a stand-in machine has no kernel of its own."""
     for name in driver.userland:
         has_tool = name == "nvidia-smi" or name.startswith("nvidia-utils")
         files = {"/usr/bin/nvidia-smi": _file("nvidia-smi")} if has_tool else {}
@@ -164,7 +164,7 @@ def _toolkit(cuda: Cuda, toolkit: Toolkit) -> Iterator[Package]:
 
 
 def _notebook(cells: Iterable[str]) -> dict[str, Any]:
-    """A cell that begins with # is text, every other one is code."""
+    """Return a notebook. A cell that begins with # is text, each other one is code."""
     written: list[dict[str, Any]] = []
     for number, source in enumerate(cells):
         cell: dict[str, Any] = {"id": f"cell-{number}", "metadata": {}, "source": source}
@@ -182,13 +182,13 @@ def _notebook(cells: Iterable[str]) -> dict[str, Any]:
 
 
 def _extra(root: Path) -> list[str]:
-    """What recipes before this one have asked for: it stays."""
-    kept = root / "extra.json"
-    return list(json.loads(kept.read_text())) if kept.exists() else []
+    """Return the additional packages of earlier recipes, which are kept."""
+    path = root / "extra.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def _digest(trust: Trust, extra: list[str]) -> str:
-    """Of everything that the tree is made from, this program included."""
+    """Return the digest of everything from which the files are made, this program included."""
     digest = hashlib.sha256(json.dumps([trust.fingerprint, extra]).encode())
     for folder in (resources.files(__package__), resources.files(facts.__name__)):
         for file in sorted(folder.iterdir(), key=lambda file: file.name):

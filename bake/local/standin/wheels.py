@@ -1,7 +1,8 @@
-"""A Python package index: real wheels, fetched once, and stand-ins for what needs a GPU.
+"""A Python package index: real wheels, downloaded once, and stand-ins for those that need a GPU.
 
-What is fetched is what the machine's Python would choose, and not this computer's: uv resolves for
-another Python and platform, markers included (pip reads those of the interpreter it runs in).
+The downloaded versions are those that the machine's Python would select, not this computer's. uv
+resolves for another Python and platform, markers included; pip would use the markers of its own
+interpreter.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from bake.errors import LocalCloudError
 
-# A stand-in machine is Debian 12, whatever its recipe says.
+# A stand-in machine is Debian 12, whatever base its recipe names.
 PYTHON = "3.11"
 GLIBC = (2, 36)
 _MACHINE = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.2"}
 
-# Not every release of MXNet has a CPU build of the same number. [PyPI's list of files]
+# For some releases of MXNet, the CPU build has another version. [PyPI's list of files]
 _CPU_BUILDS = {"1.7.0": "1.7.0.post2"}
 _EPOCH = (2026, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class StandInWheel:
-    """A stand-in wheel: a name, a version, what it requires, and nothing inside."""
+    """A wheel with a name, a version and requirements, but without code."""
 
     name: str
     version: str
@@ -63,22 +64,26 @@ class StandInWheel:
 
 
 def stand_in_for(requirement: Requirement) -> StandInWheel | None:
-    """The wheel that takes the place of a GPU build, or None for one that is real."""
+    """Return the stand-in for a GPU build, or None if the real wheel is used."""
     name = canonicalize_name(requirement.name)
     if not re.fullmatch(r"mxnet-cu\d+|nvidia-.+-cu\d+", name):
         return None
     version = next((s.version for s in requirement.specifier if s.operator == "=="), "")
     if not version:
-        raise LocalCloudError(f"The stand-in for {name} must know its version: {requirement}")
+        raise LocalCloudError(
+            f"No exact version of {name} in the requirement {requirement}",
+            hint=f"Write {name}==VERSION: its stand-in needs the version",
+        )
     if name.startswith("nvidia-"):
         return StandInWheel(name, version)
     return StandInWheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))
 
 
 def provide(root: Path, requirements: Iterable[str]) -> None:
-    """Have the index at `root` satisfy these pip lines. Without the network when it did before.
+    """Write an index at `root` that satisfies these requirements of pip.
 
-    Raises LocalCloudError when something cannot be had as a wheel for the machine's Python.
+    The network is used only for requirements that are new. Raises LocalCloudError if a package has
+    no wheel for the machine's Python.
     """
     real, stand_ins = _separate(requirements)
     files = root / "files"
@@ -95,7 +100,7 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
 
 
 def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
-    """The lines to ask PyPI for, and the stand-ins."""
+    """Return the requirements to download from PyPI, and the stand-ins for the others."""
     real: dict[str, None] = {"pip": None}
     stand_ins: list[StandInWheel] = []
     environment = {key: str(value) for key, value in {**default_environment(), **_MACHINE}.items()}
@@ -105,9 +110,9 @@ def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
             continue
         if requirement.name == "torch":
             raise LocalCloudError(
-                f"There is no stand-in for {requirement}",
+                f"No stand-in for {requirement}",
                 hint="PyPI has no CPU build of torch for Linux. Rehearse an MXNet recipe, or bake "
-                "this one with --local and no --stand-in",
+                "this one with --local, without --stand-in",
             )
         wheel = stand_in_for(requirement)
         if wheel is None:
@@ -149,7 +154,7 @@ def _fetch(resolved: str, folder: Path) -> None:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What this computer's pip is told by its files and its environment, the stronger last."""
+    """Return the settings of this computer's pip, from its files and the environment."""
     listing = _run([sys.executable, "-m", "pip", "config", "list"], "", "read from pip", {})
     found: dict[str, dict[str, str]] = {"global": {}, "download": {}, ":env:": {}}
     for line in listing.splitlines():
@@ -166,14 +171,14 @@ def _run(command: list[str], stdin: str, purpose: str, environment: Mapping[str,
     if done.returncode:
         raise LocalCloudError(
             f"The Python packages could not be {purpose}",
-            hint="The first stand-in bake needs PyPI, or the index that pip is set to",
+            hint="The first bake with stand-ins needs PyPI, or the index in pip's configuration",
             details=done.stderr.strip().splitlines()[-10:],
         )
     return done.stdout
 
 
 def _write_index(folder: Path, files: Path) -> None:
-    """The pages of the simple repository API (PEP 503)."""
+    """Write the pages of the simple repository API (PEP 503)."""
     projects: dict[str, list[Path]] = {}
     for path in sorted(files.glob("*.whl")):
         projects.setdefault(parse_wheel_filename(path.name)[0], []).append(path)
@@ -193,6 +198,6 @@ def _links(wheels: Iterable[Path]) -> Iterator[str]:
 
 
 def _digest(text: str) -> str:
-    """As RECORD wants it: URL-safe base64 without padding."""
+    """Return the digest in the form of RECORD: URL-safe base64 without padding."""
     digest = hashlib.sha256(text.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

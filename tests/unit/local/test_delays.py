@@ -24,10 +24,10 @@ def test_profile_of_ec2_is_whole_and_scaled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("boot_s = -1", "boot_s is not a number of seconds"),
-        ("boot_s = true", "boot_s is not a number of seconds"),
-        ("boots = 1", "there is no delay boots"),
-        ("scale = 'x'", "scale is not a number"),
+        ("boot_s = -1", "invalid number for boot_s"),
+        ("boot_s = true", "invalid number for boot_s"),
+        ("boots = 1", "unknown delay boots"),
+        ("scale = 'x'", "invalid number for scale"),
         ("scale =", "cannot be read"),
     ],
 )
