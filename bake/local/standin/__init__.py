@@ -28,18 +28,13 @@ LOOPBACK = "127.0.0.1"
 _PIP_INPUTS = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
 
 
-<<<<<<< HEAD
 def up(resolved: Resolved) -> Payload:
-    """Have the mirror serve what the recipe needs, and say how a machine reaches it.
-=======
-def up(recipe: Recipe) -> Payload:
     """Start the mirror with what the recipe needs. Return the URLs at which a machine reaches it.
->>>>>>> bae47b8 (local cloud: plain English in the stand-ins)
 
     Raises LocalCloudError if the recipe needs something that has no stand-in or, the first time,
     if the Python package index cannot be reached.
     """
-    from bake.plan.plan import variables  # imported late: the mirror's own process does not need it
+    from bake.plan.plan import variables  # late: the process of the mirror does not need it
 
     engine = find_engine()
     return serve(
