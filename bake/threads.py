@@ -1,4 +1,9 @@
-"""Work that is done at the same time, each piece in a thread, and that ends together."""
+"""Work in several threads that ends together, and interrupts that leave nothing behind.
+
+Threads that work together belong to a scope; cancelling the scope ends them at their next `check`
+or `pause`. A TaskGroup starts threads in a scope of its own. `one_interrupt` turns the first signal
+into a KeyboardInterrupt, and `held_back` delays both while something is being removed.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +20,94 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-# How often a thread that waits for others looks for a signal, and whether it was called off.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# How often a thread that waits for others checks for a signal and for its own cancellation.
 _LOOK_S = 0.2
 
 
-class TaskGroup(Generic[K, T]):
-    """A context: when it is left, every thread of it has ended.
+# Cancellation ------------------------------------------------------------------------------------
 
-    When it is left by an exception (a piece's own, out of `next`; an interrupt), the pieces that
-    still run are called off first. What they say to that is not heard.
+
+class Cancelled(BaseException):
+    """This thread's work was cancelled. What it has started is removed while this is raised."""
+
+
+class Scope:
+    """Threads that are cancelled together, and the scopes below it."""
+
+    def __init__(self, parent: Scope | None = None) -> None:
+        self._cancelled = threading.Event()
+        self._below: list[Scope] = []
+        self._above = parent
+        if parent is not None:
+            parent._below.append(self)
+            if parent.cancelled:
+                self.cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Cancel this scope and all scopes below it."""
+        self._cancelled.set()
+        for scope in list(self._below):
+            scope.cancel()
+
+    def forget(self) -> None:
+        """Detach this scope from the one above it, after the last thread in it has ended."""
+        if self._above is not None:
+            self._above._below.remove(self)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait that long, but no longer than until the scope is cancelled. Return if it is."""
+        return self._cancelled.wait(seconds)
+
+
+class _Thread(threading.local):
+    """The scope of one thread, and in how many `held_back` contexts the thread is."""
+
+    scope: Scope | None = None
+    holding: int = 0
+
+
+_thread = _Thread()
+
+
+def scope() -> Scope | None:
+    """Return the scope of this thread; None outside of task groups and inside `held_back`."""
+    return None if _thread.holding else _thread.scope
+
+
+def enter(scope: Scope) -> None:
+    """Make this thread a part of the scope, for the rest of its life."""
+    _thread.scope = scope
+
+
+def check() -> None:
+    """Raise Cancelled if this thread's scope is cancelled, but not inside `held_back`."""
+    if _thread.scope is not None and _thread.scope.cancelled and not _thread.holding:
+        raise Cancelled
+
+
+def pause(seconds: float) -> None:
+    """Sleep. Raises Cancelled as soon as this thread's scope is, but not inside `held_back`."""
+    if _thread.scope is None or _thread.holding:
+        time.sleep(seconds)
+    else:
+        _thread.scope.wait(seconds)
+        check()
+
+
+# Groups of threads -------------------------------------------------------------------------------
+
+
+class TaskGroup(Generic[K, T]):
+    """A context that runs pieces of work in threads. All threads have ended when it is left.
+
+    An exception that leaves it (a piece's own, raised by `next`; an interrupt) cancels the pieces
+    that still run. Their results and exceptions are then ignored.
     """
 
     def __init__(self) -> None:
@@ -34,19 +118,20 @@ class TaskGroup(Generic[K, T]):
 
     @property
     def running(self) -> frozenset[K]:
-        """The pieces whose end `next` has not told yet."""
+        """The keys of the pieces that `next` has not returned yet."""
         return frozenset(self._threads)
 
     def start(self, key: K, work: Callable[[], T]) -> None:
+        """Start a piece of work in a thread of its own."""
         thread = threading.Thread(target=self._run, args=(key, work), name=str(key))
-        with held_back():  # a thread that runs is one that is joined
+        with held_back():  # no interrupt between the start of a thread and its registration
             thread.start()
             self._threads[key] = thread
 
     def next(self) -> tuple[K, T]:
         """Return the key and the result of the next piece that ends. Raises what the piece raised.
 
-        Raises Cancelled if this thread's own work is called off.
+        Raises Cancelled if this thread's own work is cancelled.
         """
         key, result, error = self._wait_for_one()
         self._threads.pop(key).join()
@@ -56,8 +141,8 @@ class TaskGroup(Generic[K, T]):
 
     def _wait_for_one(self) -> tuple[K, T | None, BaseException | None]:
         # The main thread handles signals, and the kernel may deliver one to another thread: that
-        # does not wake the main thread. So it wakes up by itself; else Ctrl-C would be heard only
-        # after the work is done.
+        # does not wake the main thread. So it wakes up by itself; else Ctrl-C would be noticed
+        # only after the work is done.
         while True:
             check()
             try:
@@ -66,7 +151,7 @@ class TaskGroup(Generic[K, T]):
                 continue
 
     def call_off(self) -> None:
-        """End those that still run; what they say to that is not heard. Nothing starts after it."""
+        """Cancel the pieces that still run and wait for their end. Later pieces end at once."""
         self._scope.cancel()
         with held_back():
             while self._threads:
@@ -100,9 +185,9 @@ class TaskGroup(Generic[K, T]):
 
 
 def together(*work: Callable[[], Any]) -> list[Any]:
-    """Do all of it at the same time: what came of each, in the order in which it was given.
+    """Do all work at the same time, and return the results in the order of the arguments.
 
-    The first failure calls off the rest, and comes out.
+    The first failure cancels the rest and is raised.
     """
     with TaskGroup[int, Any]() as group:
         for number, piece in enumerate(work):
@@ -111,112 +196,46 @@ def together(*work: Callable[[], Any]) -> list[Any]:
     return [ended[number] for number in range(len(work))]
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Cancelled(BaseException):
-    """This thread's work was called off; what it has started is removed on the way out."""
-
-
-class Scope:
-    """What can be called off together: the threads that work in it, and the scopes below it."""
-
-    def __init__(self, parent: Scope | None = None) -> None:
-        self._cancelled = threading.Event()
-        self._below: list[Scope] = []
-        self._above = parent
-        if parent is not None:
-            parent._below.append(self)
-            if parent.cancelled:
-                self.cancel()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-        for scope in list(self._below):
-            scope.cancel()
-
-    def forget(self) -> None:
-        """Nobody works in it any more."""
-        if self._above is not None:
-            self._above._below.remove(self)
-
-    def wait(self, seconds: float) -> bool:
-        """Wait that long, or until it is called off; whether it is."""
-        return self._cancelled.wait(seconds)
-
-
-class _Here(threading.local):
-    """Of one thread."""
-
-    scope: Scope | None = None
-    holding: int = 0
+# Interrupts --------------------------------------------------------------------------------------
 
 
 @dataclass
-class _State:
-    """Of the main thread, where signals arrive. `waiting` names one that came while held back."""
+class _Interrupts:
+    """The interrupts of the main thread, which receives signals.
+
+    `waiting` is the name of a signal that arrived inside `held_back`.
+    """
 
     interrupted: bool = False
     waiting: str = ""
 
 
-_here = _Here()
-
-
-_state = _State()
-
-
-def scope() -> Scope | None:
-    """The one in which this thread works; None outside of task groups, and while cleaning up."""
-    return None if _here.holding else _here.scope
-
-
-def enter(scope: Scope) -> None:
-    """From here on, this thread works in that scope."""
-    _here.scope = scope
-
-
-def check() -> None:
-    """Cancelled if this thread's work was called off, unless it is cleaning up."""
-    if _here.scope is not None and _here.scope.cancelled and not _here.holding:
-        raise Cancelled
-
-
-def pause(seconds: float) -> None:
-    """Sleep; Cancelled as soon as this thread's work is called off, unless it is cleaning up."""
-    if _here.scope is None or _here.holding:
-        time.sleep(seconds)
-    else:
-        _here.scope.wait(seconds)
-        check()
+_interrupts = _Interrupts()
 
 
 @contextmanager
 def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-    """Within this context the first signal raises KeyboardInterrupt; `on_late` answers later ones.
+    """A context in which the first signal raises KeyboardInterrupt, and later ones only a message.
 
-    What the first one started is the removal of everything that costs money: it must finish.
+    The first one starts the removal of everything that costs money, which must not be interrupted.
+    `on_late` receives the message.
     """
-    global _state
-    _state = _State()
+    global _interrupts
+    _interrupts = _Interrupts()
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        if _state.interrupted or _here.holding:
+        if _interrupts.interrupted or _thread.holding:
             on_late("Still cleaning up; nothing is left running when this ends.")
         name = signal.Signals(number).name
-        if _here.holding:
-            _state.waiting = name
-        elif not _state.interrupted:
-            _state.interrupted = True
+        if _thread.holding:
+            _interrupts.waiting = name
+        elif not _interrupts.interrupted:
+            _interrupts.interrupted = True
             raise KeyboardInterrupt(name)
 
-    # What is ignored stays ignored: that is what `nohup` means.
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heard}
+    # A signal that is ignored stays ignored: `nohup` relies on that.
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
@@ -226,13 +245,17 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within this context an interrupt waits for its end: what is removed here, is removed."""
-    _here.holding += 1
+    """A context in which no interrupt and no cancellation arrives: for removals.
+
+    An interrupt that came meanwhile is raised at its end.
+    """
+    _thread.holding += 1
     try:
         yield
     finally:
-        _here.holding -= 1
+        _thread.holding -= 1
         main = threading.current_thread() is threading.main_thread()
-        if main and _state.waiting and not _here.holding and not _state.interrupted:
-            _state.interrupted = True
-            raise KeyboardInterrupt(_state.waiting)
+        waiting = _interrupts.waiting and not _interrupts.interrupted
+        if main and waiting and not _thread.holding:
+            _interrupts.interrupted = True
+            raise KeyboardInterrupt(_interrupts.waiting)
