@@ -1,24 +1,24 @@
-"""What can go wrong, as one tree.
+"""The tree of errors.
 
 BakeError                     exit 1: the work failed
 ├── RequestError              exit 2: the request was wrong, and nothing was started
-│   ├── RecipeError           a recipe is not valid (every finding at once)
-│   ├── IncompatibleError     the versions asked for cannot work together
-│   ├── PreflightError        the cloud cannot serve this request as it stands
-│   └── AccessError           no credentials, no region, an expired token
-├── CloudError                an API call was refused, or a resource went bad
-│   ├── NoAnswerError         AWS did not answer: what was asked of it may have happened
-│   ├── CapacityError         no machine to be had in any zone or of any type asked for
+│   ├── RecipeError           a recipe is invalid (all findings at once)
+│   ├── IncompatibleError     the requested versions cannot work together
+│   ├── PreflightError        the cloud cannot fulfil this request
+│   └── AccessError           credentials or region missing, or an expired token
+├── CloudError                an API call failed, or a resource did
+│   ├── NoAnswerError         AWS sent no response: the request may have succeeded
+│   ├── CapacityError         no capacity in any zone for any requested type
 │   ├── MachineError          an instance ended, or never became reachable
-│   │   └── LostError         it was interrupted, stopped or ended by somebody
+│   │   └── LostError         AWS or a person interrupted, stopped or ended it
 │   ├── ImageError            an image or a snapshot failed
-│   ├── CheckpointError       a checkpoint failed, or is gone: another start point is needed
-│   └── LeaseError            another run has taken this bake over
+│   ├── CheckpointError       a checkpoint failed or was removed: use another start
+│   └── LeaseError            another run has taken over this bake
 ├── RemoteError               SSH
-│   ├── ConnectError          no connection could be made, or it was lost for good
-│   ├── HostKeyError          the machine showed a host key that is not ours
+│   ├── ConnectError          no connection was possible, or it was lost for good
+│   ├── HostKeyError          the machine has another host key than expected
 │   └── StageError            a stage ended with a status other than 0
-├── VerificationError         the machine is not what was asked for: no image is taken
+├── VerificationError         the machine is not as its recipe says: no image is made
 └── LocalCloudError           the local cloud cannot be started or used here
 
 Only a command (`bake/cli/command.py`) turns one of these into an exit code.
@@ -33,7 +33,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: where, what, and what would be right."""
+    """One problem in a request: its place, what is wrong, and what would be right."""
 
     place: str
     message: str
@@ -45,10 +45,10 @@ class Finding:
 
 
 class BakeError(Exception):
-    """A failure that a person can do something about.
+    """A failure that a person can resolve.
 
-    `hint` says what to do next. `code` and `reason` are the cloud's own, verbatim.
-    `details` are further lines to show: findings, the last lines of a log.
+    `hint` says what to do next. `code` and `reason` are the cloud's own words, unchanged.
+    `details` are further lines to show: findings, or the last lines of a log.
     """
 
     exit_code = 1
@@ -71,7 +71,7 @@ class BakeError(Exception):
 
     @property
     def cloud_words(self) -> str:
-        """The cloud's own words, `code: reason`; empty if the failure is not the cloud's."""
+        """The cloud's own words, `code: reason`; empty if the cloud did not cause the failure."""
         return ": ".join(part for part in (self.code, self.reason) if part)
 
     @property

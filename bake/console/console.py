@@ -1,7 +1,7 @@
-"""What people see: steps with their time, live lines of what runs, tables, results, failures.
+"""The console: steps with their duration, live lines, tables, results and failures.
 
-Nothing else prints. People's text goes to stderr; with `json` one document goes to stdout and
-nothing else does. Threads may share a console; many bakes share one through its `named` views.
+Nothing else prints. Text for people goes to stderr; with `--json`, one document goes to stdout.
+Threads may share a console; several bakes share one through its `named` views.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -30,12 +31,10 @@ from bake.console.format import duration
 from bake.errors import BakeError, error_document
 from bake.threads import Cancelled
 
-_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_FRAMES_A_SECOND = 8
+_REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
 
-
-# What a terminal would obey, as signs that say so; a newline and a tab are only that. The last ones
-# turn the direction of writing.
+# Control characters become visible symbols, except newline and tab. The last ones change the
+# direction of writing.
 _SIGNS = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
     **dict.fromkeys([127, *range(128, 160)], 0xFFFD),
@@ -45,29 +44,33 @@ _SIGNS = {
 
 
 def visible(text: str) -> str:
-    """Of the same length, and without anything that a terminal or a browser would obey unseen."""
+    """Replace control characters by visible ones; the length stays the same.
+
+    They could change what a terminal or a browser shows.
+    """
     return text.translate(_SIGNS)
 
 
 def plain(text: str) -> str:
-    """Of the same length, and without anything that a terminal or GitHub's log would obey."""
+    """Replace control characters, and in GitHub's log its commands; the length stays the same."""
     text = visible(text)
-    if os.environ.get("GITHUB_ACTIONS") == "true":  # there a line is a command that begins so
+    if os.environ.get("GITHUB_ACTIONS") == "true":  # a line that begins so is a command
         text = re.sub(r"(?m)^(\s*):(?=:)|#(?=#\[)", lambda found: f"{found[1] or ''}·", text)
     return text
 
 
 class _Screen:
-    """What all views of a console share: the terminal, what runs, and one lock for both.
+    """What all views of a console share: the terminal, the running steps, and one lock for both.
 
-    Rich's own refreshing would take the locks in another order than we do, and its printing from
-    several threads tears the live lines: so all that it does, it does under this lock.
+    Rich takes its own locks in another order when it refreshes by itself, which can deadlock, and
+    printing from several threads tears the live lines. So rich is only used under this lock.
     """
 
     def __init__(self) -> None:
         self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self.lock = threading.RLock()
-        self.here = _Here()
+        self.thread = _Thread()
+        self.spinner = Spinner("dots", style="cyan")
         self.numbers = itertools.count()
         self.width = 0
         self.answered = False
@@ -91,11 +94,17 @@ class _Screen:
 
     def _refresh(self, live: Live) -> None:
         while True:
-            time.sleep(1 / _FRAMES_A_SECOND)
+            time.sleep(1 / _REFRESHES_A_SECOND)
             with self.lock:
                 if self._live is not live:
                     return
                 live.refresh()
+
+    def frame(self, now: float) -> Text:
+        """Return what the spinner shows at this time."""
+        frame = self.spinner.render(now)
+        assert isinstance(frame, Text)  # noqa: S101 - a spinner without a text of its own
+        return frame
 
     def __rich__(self) -> RenderableType:
         running = sorted(self._running, key=lambda step: (step.work.number, step.place))
@@ -108,7 +117,7 @@ class _Screen:
 
 @dataclass
 class _Work:
-    """What one recipe's steps have in common. `unwinding`: it has failed, and is cleaning up."""
+    """What all steps of one recipe have in common. `unwinding`: it failed and is cleaning up."""
 
     screen: _Screen
     name: str = ""
@@ -125,9 +134,9 @@ class _Work:
 
 @dataclass
 class Step:
-    """One running step. `update` changes its live line; `done` sets what its last line says.
+    """A running step. `update` changes its live line; `done` sets the text of its last line.
 
-    `place` is its number below those of the steps that it is in.
+    `place` is its number, after the numbers of the steps that it is a part of.
     """
 
     title: str
@@ -151,11 +160,10 @@ class Step:
 
     def __rich__(self) -> RenderableType:
         now = time.monotonic()
-        frame = _FRAMES[int((now - self.started) * _FRAMES_A_SECOND) % len(_FRAMES)]
         text = Text.assemble(
             (self.work.prefix, "dim"),
             self.indent,
-            (frame, "cyan"),
+            self.work.screen.frame(now),
             f" {plain(self.title)}  ",
             (duration(now - self.started), "dim"),
             no_wrap=True,
@@ -164,17 +172,17 @@ class Step:
         return text.append(f"  {plain(self.line)}", "dim") if self.line else text
 
 
-class _Here(threading.local):
-    """Of one thread: the innermost step that it is in."""
+class _Thread(threading.local):
+    """The innermost step in which one thread is."""
 
     step: Step | None = None
 
 
 class Console:
-    """Where a command's words go.
+    """Shows the progress, the messages and the result of a command.
 
-    `quiet` keeps only warnings, failures and results; `verbose` prints every line of a stage's
-    output; `json` turns the result into one document on stdout.
+    `quiet` shows only warnings, failures and the result; `verbose` shows every line that a stage
+    prints; `json` writes the result as one document to stdout.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -188,20 +196,20 @@ class Console:
     # Views ---------------------------------------------------------------------------------
 
     def named(self, name: str) -> Console:
-        """The same console for one recipe of several: its lines begin with the name.
+        """Return a view for one of several recipes: its lines begin with the name.
 
-        Its failure dims no other one's lines. A second view of the same name starts anew.
+        After a failure only the lines of its own view are dimmed, not those of a new one.
         """
         view = copy.copy(self)
         view._work = _Work(self._screen, name)
         return view
 
     def goes_on(self) -> None:
-        """What failed is cleaned up, and something else is tried: nothing is dimmed any more."""
+        """End the dimming after a failure: it is cleaned up, and the work continues."""
         self._work.unwinding = False
 
     def within(self, step: Step) -> Console:
-        """The same console for another thread, whose steps are parts of this one."""
+        """Return a view for another thread: its steps are parts of this step."""
         view = copy.copy(self)
         view._above = step
         return view
@@ -210,15 +218,17 @@ class Console:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """A step that is timed. It is marked as failed when an exception leaves it, and as
-        stopped when it was interrupted or called off."""
-        here = self._screen.here
-        before = here.step
+        """A context that shows a step and its duration.
+
+        An exception marks it as failed; an interrupt or a cancellation marks it as stopped.
+        """
+        thread = self._screen.thread
+        before = thread.step
         above = before or self._above
         place = (*(above.place if above else ()), next(self._screen.numbers))
         step = Step(title, time.monotonic(), place, self._work, self._verbose_line)
         self._begin(step)
-        here.step = step
+        thread.step = step
         try:
             yield step
         except BaseException as error:
@@ -227,13 +237,13 @@ class Console:
                 self._end(step, "■", "yellow")
             else:
                 self._end(step, "✘", "red")
-            # From here on it is cleaning up: dimmed, so that the culprit stays visible.
+            # Cleaning up is dimmed, so that the step that failed stays visible.
             self._work.unwinding = True
             raise
         else:
             self._end(step, "✔", "dim" if self._work.unwinding else "green")
         finally:
-            here.step = before
+            thread.step = before
 
     def _begin(self, step: Step) -> None:
         on_terminal = self._screen.err.is_terminal
@@ -261,36 +271,38 @@ class Console:
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[str], None]]:
-        """What to tell when something has to be waited for, and for what; silent when nothing has.
+        """A context that gives a function to report waits. Without a report, it shows nothing.
 
-        What is said again is shown once.
+        A reason that is reported again in succession is shown once.
         """
-        said: list[str] = []
+        last = ""
         with ExitStack() as stack:
             step: Step | None = None
 
             def wait(text: str) -> None:
-                nonlocal step
+                nonlocal step, last
                 step = step or stack.enter_context(self.step("Waiting"))
-                if text not in said[-1:]:
-                    said.append(text)
+                if text != last:
+                    last = text
                     self.note(f"  waiting {text}")
                     step.update(text)
 
             yield wait
 
-    # Words ---------------------------------------------------------------------------------
+    # Messages ------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
+        """Show a message, wrapped to the width of the terminal; not with `quiet`."""
         if not self.quiet:
             self._print(Text(text), wrap=True)
 
     def warn(self, text: str) -> None:
+        """Show a warning."""
         self._print(Text.assemble(("! ", "yellow"), text))
 
     @property
     def width(self) -> int:
-        """Columns of the terminal; 80 where there is none."""
+        """The columns of the terminal; 80 without a terminal."""
         return self._screen.err.width
 
     def table(
@@ -301,9 +313,9 @@ class Console:
         empty: str,
         right: Collection[str] = (),
     ) -> None:
-        """A plain table, readable when it is piped too. `empty` is said when there is no row.
+        """Show a table without lines, or `empty` if it has no rows; nothing with `--json`.
 
-        `right` are the columns of figures, which end at the same place.
+        `right` names the columns of numbers, which are aligned at the right.
         """
         if self.json:
             return
@@ -316,7 +328,7 @@ class Console:
             table.add_column(column, overflow="fold", justify=side)
         for row in rows:
             table.add_row(*(Text(plain(cell)) for cell in row))
-        # Not soft-wrapped: a table folds its own cells to the width that there is.
+        # A table wraps its own cells to the width of the terminal.
         with self._screen.lock:
             self._screen.err.print(table, soft_wrap=False)
 
@@ -352,7 +364,7 @@ class Console:
         sys.stdout.flush()
 
     def print(self, *lines: str) -> None:
-        """Lines for people, as they are: not wrapped, so that they can be pasted."""
+        """Show lines without wrapping them, so that they can be pasted; nothing with `--json`."""
         for line in lines if not self.json else ():
             self._print(Text(line))
 
@@ -375,7 +387,7 @@ class Console:
             self._write_document({"error": error_document(error)})
 
     def _print(self, text: Text, *, wrap: bool = False) -> None:
-        # Not wrapped as a rule: a command must be in one piece when it is pasted.
+        # Usually not wrapped, because a command must be in one piece to be pasted.
         prefix = self._work.prefix
         text.plain = plain(text.plain)
         with self._screen.lock:
@@ -390,13 +402,17 @@ class Console:
 def folded(
     columns: Sequence[str], rows: Sequence[list[str]], column: int, width: int
 ) -> list[list[str]]:
-    """With one column in several lines where there is no room, so that the others stay whole."""
+    """Wrap one column if there is not enough room, so that the others need not be wrapped.
+
+    Rich's tables break words that contain hyphens anywhere, and cut off columns in a narrow
+    terminal if the other columns must not be wrapped.
+    """
     room = max(room_for(columns, rows, column, width), 8)
     return [[*row[:column], "\n".join(wrap(row[column], room)), *row[column + 1 :]] for row in rows]
 
 
 def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> int:
-    """What the others leave of the width to a column; two blanks stand between each."""
+    """Return the width that the other columns leave to one, with two spaces between columns."""
     taken = 0
     for number, cells in enumerate(zip(columns, *rows, strict=True)):
         if number != column:
