@@ -1,10 +1,11 @@
-"""The distribution's own image from which a bake starts."""
+"""The base image: the distribution's own image from which a bake starts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from bake.aws.client.commands import aws_command, filters
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud
 from bake.aws.tags import parse_time
@@ -14,10 +15,11 @@ from bake.errors import Finding, PreflightError
 
 @dataclass(frozen=True)
 class BaseImage:
-    """`boot_mode` is None where the image does not say; EC2 then takes the architecture's own.
+    """An image of the distribution, with the attributes that an image made from it has to repeat.
 
-    `sriov` ("simple") and `tpm` ("v2.0") are EC2's words, None where the image has no such support.
-    An image's UEFI variables only its owner may read; Ubuntu's and Debian's bring none.
+    `boot_mode` None: the image does not specify it, and EC2 uses the default of the architecture.
+    `sriov` ("simple") and `tpm` ("v2.0") have EC2's values, None without such support. Only the
+    owner can read the UEFI variables of an image; Ubuntu's and Debian's images have none.
     """
 
     image_id: str
@@ -36,11 +38,11 @@ class BaseImage:
 def find_base_image(
     cloud: Cloud, os_image: OsImage, owner: str | None = None, *, locked: str = ""
 ) -> BaseImage:
-    """The newest available one of that owner and name; `owner` takes the catalog's place.
+    """Return the newest available image of the catalog's name pattern and owner, or of `owner`.
 
-    `locked` is the id or the name of the only one that will do, as a lock has it.
-    Deprecated images are asked for too: an Ubuntu whose standard support has ended is published
-    only as such, and DescribeImages hides it otherwise. PreflightError when there is none.
+    `locked` is the id or the name of the only acceptable image, from a lock file. Deprecated images
+    are included: Ubuntu publishes a release whose standard support has ended only as deprecated,
+    and DescribeImages hides those by default. PreflightError if no image is found.
     """
     owner = owner or os_image.owner
     wanted = {
@@ -60,26 +62,32 @@ def find_base_image(
     newest = max(found, key=lambda image: image["CreationDate"], default=None)
     if newest is None and locked:
         raise PreflightError(
-            f"The base image of the lock is not in {cloud.region}, or not any more",
+            f"The locked base image {locked} was not found in {cloud.region}",
             findings=[
                 Finding(
                     "base",
-                    f"{locked} of owner {owner} is locked, and there is none",
-                    "Bake on the newest one (--no-lock), then lock that: invoke lock",
+                    f"no available image {locked} of owner {owner}",
+                    "Bake from the newest base image with --no-lock, then run invoke lock",
                 )
             ],
         )
     if newest is None:
+        command = aws_command(
+            "ec2",
+            "describe-images",
+            region=cloud.region,
+            include_deprecated=True,
+            owners=owner,
+            filters=filters({"name": os_image.name_pattern}),
+        )
         raise PreflightError(
-            f"There is no base image for {os_image.key} in {cloud.region}",
+            f"No base image for {os_image.key} in {cloud.region}",
             findings=[
                 Finding(
                     "base",
                     f"no available {os_image.architecture} image of owner {owner} is named "
                     f"{os_image.name_pattern} in {cloud.region}",
-                    "Look with `aws ec2 describe-images --include-deprecated "
-                    f"--owners {owner} --filters 'Name=name,Values={os_image.name_pattern}' "
-                    f"--region {cloud.region}`; try another region, or another `base`",
+                    f"Try another region or another `base`. To see what is available: {command}",
                 )
             ],
         )
@@ -90,7 +98,7 @@ def _base_image(image: Response, now: datetime) -> BaseImage:
     mappings = image["BlockDeviceMappings"]
     roots = [m for m in mappings if m.get("DeviceName") == image["RootDeviceName"]]
     if not roots:
-        raise image.illegible("BlockDeviceMappings")
+        raise image.unreadable("BlockDeviceMappings")
     deprecated_at = parse_time(image.get("DeprecationTime", ""))
     return BaseImage(
         image_id=image["ImageId"],

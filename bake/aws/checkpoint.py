@@ -1,7 +1,7 @@
-"""Checkpoints: snapshots of a builder's disk, tagged with the stages that they hold.
+"""Checkpoints: snapshots of a builder's disk, tagged with the stages that they contain.
 
-The tags say everything: `bake:stage:NAME` the digest of each stage, `bake:checkpoint` the digest of
-just these, so that one added, changed or removed by hand shows.
+Their tags hold all information: `bake:stage:NAME` is the digest of a stage, and `bake:checkpoint`
+is a digest of all these, so that a tag that was added, changed or removed by hand is noticed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bake.errors import CheckpointError, CloudError, MachineError
 
 OnProgress = Callable[[str], None]
 
-# EBS copies a full disk of hundreds of GB in less.
+# Longer than EBS takes for a full disk of hundreds of GB.
 _COMPLETED_S = 6 * HOUR
 _LOST_S = MINUTE
 _NOT_FOUND = "InvalidSnapshot.NotFound"
@@ -47,10 +47,11 @@ _NOT_FOUND = "InvalidSnapshot.NotFound"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`stages` are digests by name, `seconds` how long they took, as far as that is known.
+    """A snapshot with the stages that it contains.
 
-    `sound`: the tags are as they were written. `reason` is AWS's own for a state that is no good.
-    `expires_at` is None where a hand has taken the time away: it is kept then.
+    `stages` maps each stage to its digest, `seconds` to its duration where that is known. `sound`
+    is False if the tags were changed by hand. `reason` is AWS's reason for a failed snapshot.
+    `expires_at` is None if the expiry time was removed by hand; such a checkpoint is kept.
     """
 
     snapshot_id: str
@@ -71,13 +72,16 @@ class Checkpoint:
 
 
 def contents_digest(stages: Mapping[str, str]) -> str:
-    """The value of `bake:checkpoint`: sha256 in hex over each stage's name and digest."""
+    """Return the value of `bake:checkpoint`: SHA-256, in hex, of the stages' names and digests."""
     text = json.dumps(dict(stages), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:
-    """This account's, in whatever state, the newest first; of one moment, the fuller first."""
+    """Return this account's checkpoints in all states, the newest first.
+
+    Of two from the same time, the one with more stages comes first.
+    """
     wanted = {"tag-key": CHECKPOINT} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     found = map(_checkpoint, _own(cloud, wanted))
     return sorted(found, key=lambda each: (each.started_at, len(each.stages)), reverse=True)
@@ -93,10 +97,10 @@ def create_checkpoint(
     expires_at: datetime,
     wait_for_turn: bool = True,
 ) -> Checkpoint:
-    """A snapshot of the machine's disk as it is during this call, pending as a rule.
+    """Create a checkpoint of the machine's disk, and return it, usually still pending.
 
-    Nothing may change on the disk until this returns: a call whose answer was lost is looked for,
-    and made again where it had no effect. When it raises, there is no snapshot of it.
+    The disk must not change during this call: if AWS's response is lost, the snapshot is looked
+    for, and created again if it does not exist. When this raises, no snapshot is left.
     """
     volume_id = machine.root_volume_id or _root_volume_id(cloud, machine)
     tags = run.temporary() | {
@@ -108,7 +112,7 @@ def create_checkpoint(
     snapshot = create_snapshot(
         cloud,
         volume_id,
-        description=f"A checkpoint of {run.recipe}",
+        description=f"Checkpoint of {run.recipe}",
         tags=tags,
         known_by=CHECKPOINT,
         wait_for_turn=wait_for_turn,
@@ -119,9 +123,12 @@ def create_checkpoint(
 def wait_until_completed(
     cloud: Cloud, checkpoint: Checkpoint, *, on_progress: OnProgress = lambda text: None
 ) -> Checkpoint:
-    """As it is when EBS has copied all of it. CheckpointError when it fails, or is gone."""
+    """Wait until EBS has copied all data, and return the checkpoint in its new state.
+
+    CheckpointError if the snapshot fails or is deleted.
+    """
     seen_at = cloud.clock.now()
-    # Only one that was taken a moment ago may be not everywhere known yet.
+    # A snapshot that was created a moment ago may be unknown to some of EC2's servers.
     lost_s = _LOST_S if checkpoint.state == "pending" else 0
 
     def probe() -> Checkpoint | None:
@@ -130,8 +137,8 @@ def wait_until_completed(
         if current is None:
             if cloud.clock.now() - seen_at >= lost_s:
                 raise CheckpointError(
-                    f"The checkpoint {checkpoint.snapshot_id} is gone",
-                    hint=f"Somebody, or something, has deleted it. {BAKE_AGAIN}",
+                    f"The checkpoint {checkpoint.snapshot_id} was deleted",
+                    hint=f"It was deleted outside of this bake. {BAKE_AGAIN}",
                 )
             return None
         seen_at = cloud.clock.now()
@@ -139,7 +146,7 @@ def wait_until_completed(
             return current
         if current.state != "pending":
             raise CheckpointError(
-                f"The checkpoint {current.snapshot_id} went to {current.state}",
+                f"The checkpoint {current.snapshot_id} went into the state {current.state}",
                 hint=BAKE_AGAIN,
                 reason=current.reason,
             )
@@ -148,7 +155,7 @@ def wait_until_completed(
 
     return wait_until(
         probe,
-        what=f"The checkpoint {checkpoint.snapshot_id} is pending",
+        what=f"The checkpoint {checkpoint.snapshot_id} is still pending",
         timeout_s=_COMPLETED_S,
         clock=cloud.clock,
         failure=CheckpointError,
@@ -156,7 +163,10 @@ def wait_until_completed(
 
 
 def delete_checkpoint(cloud: Cloud, checkpoint: Checkpoint) -> bool:
-    """Whether it was removed now: not while an image uses it. A refusal is a Leftover."""
+    """Delete it, and return whether this call deleted it: False if an image uses it.
+
+    If EC2 refuses for another reason, the checkpoint becomes a Leftover.
+    """
     snapshot_id = checkpoint.snapshot_id
     command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=snapshot_id)
     with undo(cloud.leftovers, f"checkpoint {snapshot_id}", command):
@@ -171,20 +181,20 @@ def delete_checkpoint(cloud: Cloud, checkpoint: Checkpoint) -> bool:
 
 
 def _root_volume_id(cloud: Cloud, machine: Machine) -> str:
-    now = find_machine(cloud, machine.instance_id)
-    if now is None or not now.root_volume_id:
-        raise MachineError(f"The machine {machine.instance_id} has no disk (any more)")
-    return now.root_volume_id
+    current = find_machine(cloud, machine.instance_id)
+    if current is None or not current.root_volume_id:
+        raise MachineError(f"The machine {machine.instance_id} has no disk")
+    return current.root_volume_id
 
 
 def _find(cloud: Cloud, snapshot_id: str) -> Checkpoint | None:
     try:
-        answer = cloud.ec2("DescribeSnapshots", SnapshotIds=[snapshot_id])
+        response = cloud.ec2("DescribeSnapshots", SnapshotIds=[snapshot_id])
     except CloudError as error:
         if error.code == _NOT_FOUND:
             return None
         raise
-    return next(map(_checkpoint, answer["Snapshots"]), None)
+    return next(map(_checkpoint, response["Snapshots"]), None)
 
 
 def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:

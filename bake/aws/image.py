@@ -1,4 +1,4 @@
-"""Images of ours: making one of a machine, listing them, removing them with their snapshots."""
+"""Images (AMIs): creating one from a machine, listing them, deleting them with their snapshots."""
 
 from __future__ import annotations
 
@@ -35,22 +35,23 @@ from bake.errors import CloudError, Finding, ImageError
 
 OnProgress = Callable[[str], None]
 
-# Minutes as a rule, hours at worst: it is given up only when it cannot be coming any more.
+# It usually takes minutes, hours in the worst case.
 _AVAILABLE_S = 6 * HOUR
 # How long a new image, or its snapshots, may be unknown to some of EC2's servers.
 _KNOWN_S = MINUTE
 _LOST_S = 10 * MINUTE
-_COMING = {"pending", "transient"}
+_PENDING = {"pending", "transient"}
 _NOT_FOUND = {"InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"}
 
 
 @dataclass(frozen=True)
 class Image:
-    """`size_gb` is the root volume's; `snapshot_ids` may be empty while the image is pending.
+    """An image as EC2 describes it.
 
-    `reason` and `reason_code` are AWS's own for a state that is not a good one. `protected`: from
-    being deregistered. `launched_at` is when a machine was last started from it, which EC2 tells a
-    day later.
+    `size_gb` is the size of the root volume. `snapshot_ids` may be empty while the image is
+    pending. `reason` and `reason_code` are AWS's explanation of a failed state. A `protected` image
+    cannot be deregistered. `launched_at` is the last time a machine was started from it, which EC2
+    reports a day later.
     """
 
     image_id: str
@@ -74,7 +75,7 @@ class Image:
 
     @property
     def finished(self) -> bool:
-        """Nothing has to be done to it any more. Its run may have been killed just before that."""
+        """Whether the image is complete. A run that is killed may leave one without IMDSv2."""
         return self.state == "available" and self.imdsv2
 
     @property
@@ -91,7 +92,7 @@ class Image:
 
     @property
     def verified(self) -> str:
-        """What was proved on it: gpu, cpu or no."""
+        """How the image was proved: "gpu", "cpu" or "no"."""
         return self.tags.get(VERIFIED, "no")
 
     @property
@@ -100,40 +101,40 @@ class Image:
 
 
 def image_name(recipe: str, started_at: datetime, digest: str) -> str:
-    """Sorts by time, and tells two bakes of one plan apart."""
+    """Return a name that sorts by time and is different for two bakes of the same plan."""
     return f"bake/{recipe}/{started_at.astimezone(UTC):%Y%m%d-%H%M%S}-{digest[:8]}"
 
 
 def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> list[Image]:
-    """This account's images that carry our tags, in whatever state, the newest first.
+    """Return this account's images with the tag `bake:run`, in all states, the newest first.
 
-    Those that a run registers of a checkpoint, for its own use, are none: they expire. `once`: AWS
-    is not asked again where it is busy or does not answer.
+    Temporary images, which a run registers from a checkpoint, are left out. With `once`, the call
+    is not retried when AWS is busy or does not answer.
     """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    ask = cloud.ec2_once if once else cloud.ec2
-    found = [image for image in map(_image, _own(ask, filters)) if EXPIRES not in image.tags]
+    call = cloud.ec2_once if once else cloud.ec2
+    found = [image for image in map(_image, _own(call, filters)) if EXPIRES not in image.tags]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 
 
 def account_images(cloud: Cloud) -> list[Image]:
-    """All that belong to this account, whoever has made them; also those that are disabled."""
+    """Return all images of this account, also those not made by bake and disabled ones."""
     return [_image(image) for image in _own(cloud.ec2, {}, IncludeDisabled=True)]
 
 
 def find_image(cloud: Cloud, image_id: str) -> Image | None:
-    """Any image that this account may use; None where EC2 does not know it (yet)."""
+    """Return an image that this account can use; None if EC2 does not know it (yet)."""
     try:
-        answer = cloud.ec2("DescribeImages", ImageIds=[image_id], IncludeDeprecated=True)
+        response = cloud.ec2("DescribeImages", ImageIds=[image_id], IncludeDeprecated=True)
     except CloudError as error:
         if error.code in {*_NOT_FOUND, "InvalidAMIID.Malformed"}:
             return None
         raise
-    return next(map(_image, answer["Images"]), None)
+    return next(map(_image, response["Images"]), None)
 
 
 def find_image_by_name(cloud: Cloud, name: str, run_id: str) -> Image | None:
-    """The image of this name that this run has made; None where EC2 does not list it (yet)."""
+    """Return the image with this name that the run has made; None if EC2 does not list it (yet)."""
     return next(map(_image, _own(cloud.ec2, {"name": name, f"tag:{RUN}": run_id})), None)
 
 
@@ -147,13 +148,12 @@ def create_image(
     on_progress: OnProgress = lambda text: None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Image:
-    """An available, private image of the machine's disk that asks for IMDSv2.
+    """Create an image of the machine's disk; return it when it is available, private, with IMDSv2.
 
-    `meanwhile` is done while EC2 makes it.
-
-    The machine is stopped first, so that its disk is whole. A one-time spot machine cannot be
-    stopped: EC2 shuts it down for the snapshot by itself, and starts it again. When anything
-    fails here, the image and its snapshots are removed. ImageError with AWS's reason.
+    The machine is stopped first, so that its disk is consistent. A one-time spot machine cannot be
+    stopped; EC2 shuts it down for the snapshot and starts it again. `meanwhile` is called while
+    EC2 creates the image. When anything fails, the image and its snapshots are removed. ImageError
+    with AWS's reason if the image fails.
     """
     if machine.market == "on-demand":
         stop(cloud, machine.instance_id, on_state=on_progress)
@@ -166,7 +166,7 @@ def create_image(
         threads.check()  # an image that is available at once was not waited for
         return image
     except BaseException as error:
-        # Also without an id: a call that was cut off may have taken effect.
+        # Even without an id: an interrupted call may have had its effect.
         if image_id or not was_refused(error):
             undo_image(cloud, image_id, name, tags)
         raise
@@ -177,12 +177,12 @@ def wait_until_available(
     image_id: str,
     *,
     on_progress: OnProgress = lambda text: None,
-    again: str = "Bake again",
+    remedy: str = "Bake again",
 ) -> Image:
-    """Wait for a pending image, and make sure of what every image of ours is.
+    """Wait for a pending image, then require IMDSv2 and check that the image is not shared.
 
-    IMDSv2 is asked for here: CreateImage has no parameter for it, ModifyImageAttribute has. `again`
-    is what to do about one that fails.
+    CreateImage has no parameter for IMDSv2, so ModifyImageAttribute sets it here. `remedy` is the
+    hint for an image that fails.
     """
 
     seen_at = cloud.clock.now()
@@ -193,56 +193,56 @@ def wait_until_available(
         if image is None:
             if cloud.clock.now() - seen_at > _LOST_S:
                 raise ImageError(
-                    f"The image {image_id} is gone",
-                    hint=f"Somebody, or something, has deregistered it. {again}",
+                    f"The image {image_id} was deregistered",
+                    hint=f"It was deregistered outside of this command. {remedy}",
                 )
             return None
         seen_at = cloud.clock.now()
         if image.state == "available":
             return image
-        if image.state not in _COMING:
+        if image.state not in _PENDING:
             raise ImageError(
-                f"The image {image_id} went to {image.state}",
-                hint=f"{again}; what there was of it is removed",
+                f"The image {image_id} went into the state {image.state}",
+                hint=f"{remedy}. The incomplete image is removed",
                 code=image.reason_code,
                 reason=image.reason,
             )
-        on_progress(_progress(cloud, image, again))
+        on_progress(_progress(cloud, image, remedy))
         return None
 
     image = wait_until(
         probe,
-        what=f"The image {image_id} is pending",
+        what=f"The image {image_id} is still pending",
         timeout_s=_AVAILABLE_S,
         clock=cloud.clock,
         failure=ImageError,
     )
-    # What one of EC2's servers knows to be available, another may not know yet.
-    known = partial(retry, clock=cloud.clock, codes=_NOT_FOUND)
-    known(partial(require_imdsv2, cloud, image_id))
-    if with_whom := known(partial(shared_with, cloud, image_id)):
+    # Another of EC2's servers may not know yet that the image is available.
+    when_known = partial(retry, clock=cloud.clock, codes=_NOT_FOUND)
+    when_known(partial(require_imdsv2, cloud, image_id))
+    if accounts := when_known(partial(shared_with, cloud, image_id)):
         raise ImageError(
-            f"The image {image_id} is shared, and no image of ours may be: {with_whom}",
-            hint="Something in this account shares new images by itself: find it and stop it",
+            f"The image {image_id} is shared, but has to be private: {accounts}",
+            hint="An automation in this account shares new images. Find it and turn it off",
         )
     return image
 
 
 def require_imdsv2(cloud: Cloud, image_id: str) -> None:
-    """Machines that are started from it answer to IMDSv2 alone."""
+    """Make machines that are started from the image accept IMDSv2 only."""
     cloud.ec2("ModifyImageAttribute", ImageId=image_id, ImdsSupport={"Value": "v2.0"})
 
 
 def shared_with(cloud: Cloud, image_id: str) -> list[dict[str, str]]:
-    """Accounts, organizations and groups that may start machines from it."""
-    asked = {"ImageId": image_id, "Attribute": "launchPermission"}
-    return list(cloud.ec2("DescribeImageAttribute", **asked).get("LaunchPermissions", []))
+    """Return the accounts, organizations and groups that may start machines from the image."""
+    request = {"ImageId": image_id, "Attribute": "launchPermission"}
+    return list(cloud.ec2("DescribeImageAttribute", **request).get("LaunchPermissions", []))
 
 
 def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
-    """Remove one that is being made, with its snapshots; without an id, what has its name and run.
+    """Remove an incomplete image with its snapshots; without an id, the one of this name and run.
 
-    What could not be removed is a Leftover.
+    What cannot be removed becomes a Leftover.
     """
     if not image_id:
         ids = run_resources("image", tags[RUN], region=cloud.region, also={"name": name})
@@ -255,7 +255,7 @@ def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
 
 
 def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
-    """Its snapshots stay. None where EC2 does not know the image (any more, or yet)."""
+    """Deregister an image, but keep its snapshots; None if EC2 does not know the image."""
     try:
         cloud.ec2("DeregisterImage", ImageId=image_id)
     except CloudError as error:
@@ -266,14 +266,14 @@ def deregister_image(cloud: Cloud, image_id: str) -> bool | None:
 
 
 def delete_image(cloud: Cloud, image: Image) -> None:
-    """Deregister it and delete its snapshots. ImageError names what AWS would not remove."""
+    """Deregister an image and delete its snapshots. ImageError lists what could not be removed."""
     leftovers: list[Leftover] = []
     known = image.snapshot_ids if image.state == "available" else ()
     _remove(cloud, leftovers, image.image_id, image.tags, known)
     if leftovers:
         raise ImageError(
-            f"Not all of the image {image.image_id} could be removed",
-            hint="Run the commands below, or this one again",
+            f"The image {image.image_id} could not be removed completely",
+            hint="Repeat the command, or run the commands below",
             details=[str(leftover) for leftover in leftovers],
         )
 
@@ -290,7 +290,7 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
             "ImageId"
         ]
     except CloudError as error:
-        # CreateImage takes no ClientToken: a request that boto repeats may meet its own work.
+        # CreateImage has no ClientToken, so boto may have repeated a successful request.
         look = partial(find_image_by_name, cloud, name, tags[RUN])
         taken = error.code == "InvalidAMIName.Duplicate"
         mine = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) if taken else None
@@ -300,14 +300,14 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
     return image_id
 
 
-def _progress(cloud: Cloud, image: Image, again: str) -> str:
-    """EC2 tells it of the snapshots alone; ImageError when one of them has failed."""
+def _progress(cloud: Cloud, image: Image, remedy: str) -> str:
+    """Return the progress of the image's snapshots; ImageError if one of them has failed."""
     done = []
     for snapshot in snapshots_of_image(cloud, image.tags):
         if snapshot["State"] == "error":
             raise ImageError(
                 f"The snapshot {snapshot['SnapshotId']} of the image {image.image_id} failed",
-                hint=f"{again}; what there was of it is removed",
+                hint=f"{remedy}. The incomplete image is removed",
                 reason=snapshot.get("StateMessage", ""),
             )
         done.append(snapshot.get("Progress") or "0%")
@@ -323,9 +323,9 @@ def _remove(
     *,
     unknown_for_s: float = 0,
 ) -> None:
-    """`known` are all of its snapshots; those that carry its tags, when it is empty.
+    """Deregister an image and delete its snapshots: `known`, or if empty those with its tags.
 
-    `unknown_for_s`: how long to look for what EC2 may not list yet.
+    `unknown_for_s`: for so long EC2 may not list new ones yet.
     """
 
     def snapshot_ids() -> set[str] | None:
@@ -358,10 +358,10 @@ def _removal_command(cloud: Cloud, image_id: str) -> str:
 
 
 def _own(
-    ask: Callable[..., Response], filters: Mapping[str, str], **more: Any
+    call: Callable[..., Response], filters: Mapping[str, str], **more: Any
 ) -> Iterator[Response]:
     return pages(
-        ask,
+        call,
         "DescribeImages",
         "Images",
         Owners=["self"],
@@ -406,10 +406,10 @@ _IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
-    """What is wrong with the name of an image to be."""
+    """Return what prevents a new image from having this name: it is invalid, or it is in use."""
     if not _IMAGE_NAME.fullmatch(image_name):
-        message = f"{image_name!r} is no name for an image"
-        hint = "3 to 128 letters, digits, spaces, and any of ()[]./-'@_"
+        message = f"invalid image name {image_name!r}"
+        hint = "A name has 3 to 128 characters: letters, digits, spaces and ()[]./-'@_"
         return [Finding("name", message, hint)]
     taken = cloud.pages(
         "DescribeImages",
@@ -422,7 +422,7 @@ def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
     return [
         Finding(
             "name",
-            f"the image {image['ImageId']} ({image['State']}) is already named {image_name}",
+            f"the image {image['ImageId']} ({image['State']}) already has the name {image_name}",
             "Choose another --name, or remove that image: "
             + _removal_command(cloud, image["ImageId"]),
         )

@@ -1,4 +1,4 @@
-"""Copies of an image of ours in other regions: one in each, whoever asks for it and how often."""
+"""Copies of an image in other regions: at most one in each, however often it is requested."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from bake.aws.lease import lease
 from bake.aws.tags import NAME, RUN, Run, Tags, new_run, specifications
 from bake.errors import CloudError, ImageError, RequestError
 
-_AGAIN = "Copy it again"
-# Longer than an image is waited for.
+_REMEDY = "Copy it again"
+# Longer than the wait for an image.
 _LIFETIME = timedelta(hours=8)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """`made`: by this call; else it was there, or another run has made it meanwhile."""
+    """A copy; `made` is False if it existed already or another run has made it."""
 
     image: Image
     made: bool
@@ -47,29 +47,30 @@ def copy_image(
     on_progress: OnProgress = lambda text: None,
     on_wait: Callable[[str], None] = lambda text: None,
 ) -> Copy:
-    """An available copy of the image in the region of `cloud`, which is another than its own.
+    """Return an available copy of the image in the region of `cloud`, which is not its own region.
 
-    One with its digest and its proof that is there already is the answer, whatever its name; one
-    that is pending is waited for. `name` is the copy's, else it is the image's. When this raises,
-    nothing of the copy is left. RequestError for a name that the region has already.
+    An existing copy with the same digest and proof is returned, whatever its name; a pending one is
+    waited for. `name` is the name of a new copy, by default that of the image. When this raises,
+    nothing of the new copy is left. RequestError if the name is invalid or in use there.
     """
-    if there := _there(cloud, image, on_progress):
-        return Copy(there, made=False)
+    if existing := _find_copy(cloud, image, on_progress):
+        return Copy(existing, made=False)
     name = name or image.name
     if findings := check_name(cloud, name):
-        raise RequestError(f"No image can be named so in {cloud.region}", findings=findings)
+        raise RequestError(
+            f"The image cannot have the name {name} in {cloud.region}", findings=findings
+        )
     run = new_run(image.recipe, lifetime=_LIFETIME, now=cloud.now())
     with clean_up(cloud.leftovers) as stack:
-        found = partial(_there, cloud, image, on_progress)
-        right = lease(cloud, run, image.digest, found=found, on_wait=on_wait)
-        held = stack.enter_context(right)
-        if isinstance(held, Image):
-            return Copy(held, made=False)
+        find = partial(_find_copy, cloud, image, on_progress)
+        result = stack.enter_context(lease(cloud, run, image.digest, found=find, on_wait=on_wait))
+        if isinstance(result, Image):
+            return Copy(result, made=False)
         return Copy(_copy(cloud, image, source_region, run, name, on_progress), made=True)
 
 
-def _there(cloud: Cloud, image: Image, on_progress: OnProgress) -> Image | None:
-    """The copy that this region has, as soon as it is available; one that failed is removed."""
+def _find_copy(cloud: Cloud, image: Image, on_progress: OnProgress) -> Image | None:
+    """Return this region's copy when it is available. A copy that fails is deleted."""
     copies = [
         other
         for other in images(cloud, image.recipe)
@@ -77,7 +78,7 @@ def _there(cloud: Cloud, image: Image, on_progress: OnProgress) -> Image | None:
     ]
     for copy in copies:
         if copy.state == "available":
-            if not copy.imdsv2:  # whoever made it was killed before
+            if not copy.imdsv2:  # the run that made it was killed before
                 require_imdsv2(cloud, copy.image_id)
             return copy
     for copy in (one for one in copies if one.state == "pending"):
@@ -92,34 +93,34 @@ def _there(cloud: Cloud, image: Image, on_progress: OnProgress) -> Image | None:
 def _copy(
     cloud: Cloud, image: Image, source_region: str, run: Run, name: str, on_progress: OnProgress
 ) -> Image:
-    # All tags are given, and none left to CopyImageTags: what AWS makes of a key that is in both
-    # is not documented, and the snapshot gets tags only so.
+    # All tags are in the request, instead of CopyImageTags: AWS does not document what happens to a
+    # key that is in both, and only the request can tag the snapshot.
     tags = {key: value for key, value in image.tags.items() if not key.startswith("aws:")}
     tags |= {NAME: name, RUN: run.id}
     image_id = ""
     try:
-        image_id = _ask(cloud, image, source_region, name, tags)
-        return wait_until_available(cloud, image_id, on_progress=on_progress, again=_AGAIN)
+        image_id = _request_copy(cloud, image, source_region, name, tags)
+        return wait_until_available(cloud, image_id, on_progress=on_progress, remedy=_REMEDY)
     except BaseException:
-        # Also without an id: a call that was cut off may have taken effect.
+        # Even without an id: an interrupted call may have had its effect.
         undo_image(cloud, image_id, name, tags)
         raise
 
 
-def _ask(cloud: Cloud, image: Image, source_region: str, name: str, tags: Tags) -> str:
+def _request_copy(cloud: Cloud, image: Image, source_region: str, name: str, tags: Tags) -> str:
     request = {
         "ClientToken": f"{tags[RUN]}/{cloud.region}",
         "SourceImageId": image.image_id,
         "SourceRegion": source_region,
         "Name": name,
         "TagSpecifications": specifications(tags, "image", "snapshot"),
-        # A key of KMS is one region's: said so, the copy gets the default key of its own.
+        # A KMS key belongs to one region; with this, the copy gets the default key of its region.
         **({"Encrypted": True} if image.encrypted else {}),
     }
     try:
         image_id: str = cloud.ec2("CopyImage", **request)["ImageId"]
     except CloudError as error:
-        # Asked again by boto, where the first answer was lost and the name came before the token.
+        # boto has repeated a request whose response was lost, and EC2 checked the name first.
         taken = error.code == "InvalidAMIName.Duplicate"
         mine = find_image_by_name(cloud, name, tags[RUN]) if taken else None
         if mine is None:

@@ -1,4 +1,4 @@
-"""SSH key pairs at AWS: only ever the public half is sent."""
+"""SSH key pairs in EC2. Only the public key is ever sent to AWS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KNOWN_S = 15.0
 
 @dataclass(frozen=True)
 class ImportedKey:
-    """`fingerprint` as AWS reckons it: for an ed25519 key SHA-256 in base64, as `ssh-keygen -l`."""
+    """A key pair in EC2. For ed25519, `fingerprint` is SHA-256 in base64, as in `ssh-keygen -l`."""
 
     name: str
     key_pair_id: str
@@ -31,11 +31,11 @@ class ImportedKey:
 
 @contextmanager
 def key_pair(cloud: Cloud, run: Run, public_key: str) -> Iterator[str]:
-    """The name of a key pair of the run's own, gone afterwards."""
+    """A context with the name of a key pair for this run, which is deleted at the end."""
     name = f"bake-{run.id}"
     command = aws_command("ec2", "delete-key-pair", region=cloud.region, key_name=name)
     try:
-        # Under the removal from the start: a call that was cut off may have taken effect.
+        # Inside the `try`: an interrupted call may have had its effect.
         import_key_pair(cloud, name, public_key, run.temporary())
         yield name
     finally:
@@ -44,33 +44,34 @@ def key_pair(cloud: Cloud, run: Run, public_key: str) -> Iterator[str]:
 
 
 def import_key_pair(cloud: Cloud, name: str, public_key: str, tags: Tags) -> ImportedKey:
-    """CloudError with InvalidKeyPair.Duplicate when the name is taken: no key is replaced."""
+    """Import a public key. CloudError with InvalidKeyPair.Duplicate if the name is in use."""
     try:
-        answer = cloud.ec2(
+        response = cloud.ec2(
             "ImportKeyPair",
             KeyName=name,
             PublicKeyMaterial=public_key.encode(),
             TagSpecifications=specifications(tags, "key-pair"),
         )
     except CloudError as error:
-        # ImportKeyPair takes no ClientToken: a request that boto repeats may meet its own work.
+        # ImportKeyPair has no ClientToken, so boto may have repeated a successful request.
         taken = error.code == "InvalidKeyPair.Duplicate"
         look = partial(find_key_pair, cloud, name)
         mine = poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) if taken else None
         if mine is None or mine.tags != tags:
             raise
         return mine
-    return ImportedKey(name, answer["KeyPairId"], answer["KeyFingerprint"], public_key, tags)
+    return ImportedKey(name, response["KeyPairId"], response["KeyFingerprint"], public_key, tags)
 
 
 def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
+    """Return the key pair with this name; None if EC2 does not know it."""
     try:
-        answer = cloud.ec2("DescribeKeyPairs", KeyNames=[name], IncludePublicKey=True)
+        response = cloud.ec2("DescribeKeyPairs", KeyNames=[name], IncludePublicKey=True)
     except CloudError as error:
         if error.code == "InvalidKeyPair.NotFound":
             return None
         raise
-    found = answer.the_first("KeyPairs")
+    found = response.first("KeyPairs")
     return ImportedKey(
         name=found["KeyName"],
         key_pair_id=found["KeyPairId"],
@@ -81,9 +82,9 @@ def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
 
 
 def delete_key_pair(cloud: Cloud, name: str) -> None:
-    """No error when there is none: DeleteKeyPair itself answers the same either way."""
+    """Delete a key pair; a missing one is no error, neither here nor for DeleteKeyPair."""
     try:
         cloud.ec2("DeleteKeyPair", KeyName=name)
     except CloudError as error:
-        if error.code != "InvalidKeyPair.NotFound":  # see gone.py
+        if error.code != "InvalidKeyPair.NotFound":  # from as_not_found
             raise

@@ -1,4 +1,4 @@
-"""What is asked of RunInstances: one way for builders and for machines that stay."""
+"""Launching a machine with RunInstances, for builders and for machines that stay."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from bake.errors import CloudError
 
 OnNoCapacity = Callable[[Placement, CloudError], None]
 
-# Asked again with the same token, and so never done twice. What is not found was made a moment ago
-# by this run (the image, where it is of a checkpoint), and is not everywhere known yet.
+# Retried with the same token, so that only one machine starts. What is not found was
+# created a moment ago by this run; some of EC2's servers do not know it yet.
 _NOT_KNOWN = {"InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
-_ASK_AGAIN = TRANSIENT | _NOT_KNOWN
-# How long a new instance may be missing where EC2 lists a run's.
+_RETRIED = TRANSIENT | _NOT_KNOWN
+# For so long EC2 may not list a new instance yet.
 _LISTED_S = 30.0
-# Five minutes: EC2 lets few requests at a time pass for each operation (Developer Guide, "Request
-# throttling"), and fifty bakes may ask at once.
+# About five minutes: EC2 throttles each operation (Developer Guide, "Request throttling"), and fifty
+# bakes may start a machine at the same time.
 _ATTEMPTS = 18
 
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """A machine to be had: `disk_gb` is the size of its root volume, the image's or larger.
+    """The properties of a machine to launch.
 
-    `stays` is what sets a launched machine apart from a builder: when it is powered off from
-    inside it is stopped and keeps its disk (unless `at_end` says that it is terminated), where a
-    builder ends and leaves nothing. What EC2 will do then is in its tag `bake:at-end`. `number` is
-    which of the run's machines it is: a token that was used gives the machine of then, even if that
-    has ended.
+    `disk_gb` is the size of the root volume, at least that of the image. `stays` is True for a
+    launched machine and False for a builder: after a power-off from inside, a machine that stays is
+    stopped and keeps its disk (or is terminated, with `at_end`), and a builder is terminated. The
+    tag `bake:at-end` records what EC2 will do. `number` counts the run's machines: each needs its
+    own token, because EC2 answers a used token with the earlier machine, even if it has ended.
     """
 
     image_id: str
@@ -60,93 +60,93 @@ class LaunchSpec:
 def run_machine(
     cloud: Cloud,
     run: Run,
-    order: LaunchSpec,
+    spec: LaunchSpec,
     placements: Sequence[Placement],
     *,
     on_state: OnState = lambda state: None,
     on_no_capacity: OnNoCapacity = lambda placement, error: None,
 ) -> Machine:
-    """A running machine in the first placement that has room; terminated when it does not come up.
+    """Launch a machine in the first placement that has capacity, and wait until it is running.
 
-    Each is asked once: where there is no room the next one is the answer, also where EC2 finds that
-    out only after it has taken the machine on. Raises CapacityError, or MachineError with AWS's
-    reason when it ends while starting.
+    Each placement is tried once. Without capacity the next one follows, even if EC2 notices only
+    after it has accepted the request. When this raises, the machine is terminated. CapacityError if
+    no placement has capacity, MachineError with AWS's reason if the machine ends while starting.
     """
     instance_id = ""
 
     def start(placement: Placement) -> Machine:
         nonlocal instance_id
         instance_id = ""
-        on_state(f"asking for {placement}")
-        instance_id = _start(cloud, run, order, placement)
+        on_state(f"requesting {placement}")
+        instance_id = _start(cloud, run, spec, placement)
         return wait_until_running(cloud, instance_id, on_state=on_state)
 
     try:
         return first_with_capacity(placements, start, on_no_capacity=on_no_capacity)
     except BaseException as error:
-        # Also without an id: a call that was cut off may have taken effect.
+        # Even without an id: an interrupted call may have had its effect.
         remove_machine(
             cloud, run, instance_id, unknown_for_s=0 if was_refused(error) else _LISTED_S
         )
         raise
 
 
-def _start(cloud: Cloud, run: Run, order: LaunchSpec, placement: Placement) -> str:
-    request = _request(run, order, placement)
-    ask = partial(cloud.ec2_once, "RunInstances", **request)
-    answer = retry(ask, cloud.clock, codes=_ASK_AGAIN, attempts=_ATTEMPTS)
-    instance_id: str = answer.the_first("Instances")["InstanceId"]
+def _start(cloud: Cloud, run: Run, spec: LaunchSpec, placement: Placement) -> str:
+    request = _request(run, spec, placement)
+    call = partial(cloud.ec2_once, "RunInstances", **request)
+    response = retry(call, cloud.clock, codes=_RETRIED, attempts=_ATTEMPTS)
+    instance_id: str = response.first("Instances")["InstanceId"]
     return instance_id
 
 
-def _request(run: Run, order: LaunchSpec, placement: Placement) -> dict[str, Any]:
+def _request(run: Run, spec: LaunchSpec, placement: Placement) -> dict[str, Any]:
     tagged = ["instance", "volume", "network-interface"]
-    how: dict[str, Any] = {}
+    purchase: dict[str, Any] = {}
     if placement.market == "spot":
         tagged.append("spot-instances-request")
-        # One-time: a persistent request would start the machine again behind our back.
+        # One-time, because a persistent request would start the machine again by itself.
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        how = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
+        purchase = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
     if reserved := placement.reservation:
         target = {"CapacityReservationId": reserved.reservation_id}
-        how["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
+        purchase["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
         if reserved.block:
-            how["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
-    # A one-time spot machine cannot be stopped, and EC2 refuses a request that says it should.
-    at_shutdown = order.at_end
-    if not order.stays or placement.market == "spot":
+            purchase["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
+    # A one-time spot machine cannot be stopped, and EC2 refuses a request to do so.
+    at_shutdown = spec.at_end
+    if not spec.stays or placement.market == "spot":
         at_shutdown = "terminate"
-    tags = order.tags | ({AT_END: at_shutdown} if order.stays else {})
+    tags = spec.tags | ({AT_END: at_shutdown} if spec.stays else {})
     return {
-        "ImageId": order.image_id,
+        "ImageId": spec.image_id,
         "InstanceType": placement.instance_type,
         "MinCount": 1,
         "MaxCount": 1,
-        # At most 64 characters. The same for a repeated request, another for another placement.
-        "ClientToken": _token(run, order, placement),
-        "KeyName": order.key_name,
-        "UserData": order.user_data,
+        # At most 64 characters: the same for a repeated request, different for each placement.
+        "ClientToken": _token(run, spec, placement),
+        "KeyName": spec.key_name,
+        "UserData": spec.user_data,
         "InstanceInitiatedShutdownBehavior": at_shutdown,
         "MetadataOptions": {
             "HttpEndpoint": "enabled",
             "HttpTokens": "required",
-            # Containers on a person's machine are one hop further away; none run on a builder.
-            "HttpPutResponseHopLimit": 2 if order.stays else 1,
+            # Containers, which only a machine that stays runs, are one hop further away.
+            "HttpPutResponseHopLimit": 2 if spec.stays else 1,
         },
         "NetworkInterfaces": [
             {
                 "DeviceIndex": 0,
                 "SubnetId": placement.subnet_id,
-                "Groups": [order.security_group_id],
-                "AssociatePublicIpAddress": order.public_address,
+                "Groups": [spec.security_group_id],
+                "AssociatePublicIpAddress": spec.public_address,
                 "DeleteOnTermination": True,
             }
         ],
         "BlockDeviceMappings": [
             {
-                "DeviceName": order.root_device_name,
+                "DeviceName": spec.root_device_name,
                 "Ebs": {
-                    "VolumeSize": order.disk_gb,
+                    "VolumeSize": spec.disk_gb,
                     "VolumeType": "gp3",
                     "Encrypted": True,
                     "DeleteOnTermination": True,
@@ -154,8 +154,8 @@ def _request(run: Run, order: LaunchSpec, placement: Placement) -> dict[str, Any
             }
         ],
         "TagSpecifications": specifications(tags, *tagged),
-        **_profile(order.instance_profile),
-        **how,
+        **_profile(spec.instance_profile),
+        **purchase,
     }
 
 
@@ -164,8 +164,8 @@ def _profile(name: str) -> dict[str, Any]:
     return {"IamInstanceProfile": {kind: name}} if name else {}
 
 
-def _token(run: Run, order: LaunchSpec, placement: Placement) -> str:
-    return hashlib.sha256(f"{run.id} {order.number} {placement}".encode()).hexdigest()
+def _token(run: Run, spec: LaunchSpec, placement: Placement) -> str:
+    return hashlib.sha256(f"{run.id} {spec.number} {placement}".encode()).hexdigest()
 
 
 def remove_machine(

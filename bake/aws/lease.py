@@ -1,11 +1,12 @@
-"""The right to bake one digest: of several runs that want the same, one works and the others wait.
+"""The lease on one digest: of several runs that would bake the same image, one works, others wait.
 
-A lease is a parameter, `/bake/lease/<digest>/<generation>`. Only one run can create it. Its holder
-renews it; whoever has not seen it change for `TAKEOVER_S`, by a clock of his own, or knows that the
-holder's process has ended, creates the next generation. After creating one, a run looks again, and
-withdraws where somebody is there whom it had no reason to take for dead: so two that create
-different generations never both hold. No generation's name is used again as long as anybody
-remembers it, since AWS wants a pause between deleting a parameter and creating it.
+A lease is a parameter, `/bake/lease/<digest>/<generation>`, which only one run can create. The
+holder renews it. A waiting run creates the next generation if it has not seen the lease change for
+`TAKEOVER_S`, by its own clock, or if it knows that the holder's process has ended. After creating a
+generation, a run reads all of them again, and withdraws if it finds another run that may be alive:
+so two runs that create different generations never both hold the lease. The name of a generation is
+not reused while a run may remember it, because AWS requires a pause between deleting a parameter
+and creating it again.
 """
 
 from __future__ import annotations
@@ -50,29 +51,30 @@ def lease(
     takeover_s: float = TAKEOVER_S,
     renew_s: float = RENEW_S,
 ) -> Iterator[Lease | T]:
-    """The lease, held until the context is left; or what `found` answers, and then no lease.
+    """A context that holds the lease; or the result of `found`, and then no lease is held.
 
-    `found` is asked while another run holds it, and once more when it is ours. `on_wait` is told
-    whose turn it is. LeaseError when leaving, and from `Lease.check`: another run has taken over.
+    `found` looks for the result of another run: it is called while another run holds the lease, and
+    once more when this run has got it. `on_wait` gets a text about the holder. LeaseError, on
+    leaving and from `Lease.check`, if another run has taken over.
     """
     ours = Lease(cloud, run, digest, takeover_s=takeover_s, renew_s=renew_s)
     try:
-        answer = ours.wait(found, on_wait)
-        if answer is None and (answer := found()) is None:
+        result = ours.wait(found, on_wait)
+        if result is None and (result := found()) is None:
             with _RENEWER.renewing(ours):
                 yield ours
             ours.check()
             return
     finally:
         ours.release()
-    yield answer
+    yield result
 
 
 class Lease:
-    """One run's claim to a digest; `generation` is 0 until it has one.
+    """One run's lease on a digest; `generation` is 0 until the run holds it.
 
-    `dead` are the runs that were taken for dead when this one took over: what they have left may
-    be removed, and nobody else will know that, since their parameters are gone.
+    `dead` are the runs that were considered dead when this run took over. Their resources may be
+    removed; only this object knows, because their parameters are deleted.
     """
 
     def __init__(
@@ -93,78 +95,78 @@ class Lease:
         self._takeover_s = takeover_s
         self._holder = lease_holder.this_process(run, cloud.now())
         self._renewals = 0
-        self._seen: dict[Parameter, float] = {}  # since when each is as it is
+        self._seen: dict[Parameter, float] = {}  # when each was first seen with its value
         self._highest = 0
-        self._heard_at = -math.inf  # when the last call began that others can have seen
+        self._renewed_at = -math.inf  # start of the last call whose effect other runs can see
         self._taken_by = ""
-        self._claimed = False
+        self._claimed = False  # a parameter of this run may exist
         self._released = False
         self._calls = threading.Lock()
 
     def check(self) -> None:
-        """LeaseError when another run has taken over."""
+        """Raise LeaseError if another run has taken over."""
         if self._taken_by:
             raise LeaseError(
                 f"Another run has taken this bake over: {self._taken_by}",
-                hint="This one was not heard of for too long (a computer that slept, a network "
-                "that was away). Repeat the command: it waits for the other's image, or goes on "
-                "from its checkpoints",
+                hint="This run did not renew its lease in time, perhaps because the computer slept "
+                "or the network failed. Repeat the command: it waits for the image of the other "
+                "run, or continues from its checkpoints",
             )
 
     def wait(self, found: Callable[[], T | None], on_wait: Callable[[str], None]) -> T | None:
-        """Until it is ours (None), or `found` answers something."""
-        told: list[str] = []
+        """Wait until this run holds the lease (None), or `found` returns a result."""
+        reported: list[str] = []
 
         def probe() -> list[T] | None:
             if self._claim():
                 return []
-            whose = [str(lease_holder.read(other.value)) for other in self._seen][-1:]
-            if whose and whose != told:
-                told[:] = whose
-                on_wait(f"for {whose[0]}")
-            answer = found()
-            return None if answer is None else [answer]
+            holder = [str(lease_holder.read(other.value)) for other in self._seen][-1:]
+            if holder and holder != reported:
+                reported[:] = holder
+                on_wait(f"for {holder[0]}")
+            result = found()
+            return None if result is None else [result]
 
         clock = self._cloud.clock
-        calm = Clock(clock.now, lambda seconds: clock.sleep(min(seconds, _LONGEST_PAUSE_S)))
-        answer = poll(probe, timeout_s=math.inf, clock=calm)
-        return answer[0] if answer else None
+        limited = Clock(clock.now, lambda seconds: clock.sleep(min(seconds, _LONGEST_PAUSE_S)))
+        result = poll(probe, timeout_s=math.inf, clock=limited)
+        return result[0] if result else None
 
     def renew(self) -> bool:
-        """Show that the holder lives; False when the lease is another's now, or was given back.
+        """Renew the lease; return False if it was released or another run has taken over.
 
-        CloudError: it is not known, and another try may do.
+        CloudError if AWS does not tell; another attempt may succeed.
         """
         with self._calls:
             if self._released or self._taken_by:
                 return False
-            begun = self._cloud.clock.now()
-            mine = self._look_for_a_successor()
+            began = self._cloud.clock.now()
+            mine = self._look_for_successor()
             if mine and not self._taken_by:
                 self._renewals += 1
-                parameter.overwrite(self._cloud, mine.name, self._holder.note(self._renewals))
-                if self._cloud.clock.now() - self._heard_at >= self._takeover_s:
-                    self._look_for_a_successor()  # this came late: one may have come before it
+                parameter.overwrite(self._cloud, mine.name, self._holder.encode(self._renewals))
+                if self._cloud.clock.now() - self._renewed_at >= self._takeover_s:
+                    self._look_for_successor()  # this renewal was late
             elif not self._taken_by and not self._claim() and self._seen:
-                # It was deleted, by a hand, and somebody else was quicker to create the next.
+                # The parameter was deleted by hand, and another run has created the next one.
                 self._taken_by = str(lease_holder.read(list(self._seen)[-1].value))
-            self._heard_at = max(self._heard_at, begun)
+            self._renewed_at = max(self._renewed_at, began)
             return not self._taken_by
 
     def release(self) -> None:
-        """Delete what is ours, and what was there before it; never raises."""
+        """Delete this run's parameter and those of earlier generations; never raises."""
         name = f"{self.path}/{self.generation or self._highest + 1}"
         command = aws_command("ssm", "delete-parameter", region=self._cloud.region, name=name)
         with undo(self._cloud.leftovers, f"lease {name}", command), self._calls:
             self._released = True
             if self._claimed:
-                # What a call that was cut off has made is shown after a moment.
+                # The effect of an interrupted call becomes visible after a moment.
                 unknown_for_s = 0 if self.generation else _SHOWN_S
-                give_back = partial(retry, self._give_back, self._cloud.clock)
-                poll(give_back, timeout_s=unknown_for_s, clock=self._cloud.clock)
+                delete = partial(retry, self._delete_own, self._cloud.clock)
+                poll(delete, timeout_s=unknown_for_s, clock=self._cloud.clock)
 
-    def _give_back(self) -> bool | None:
-        """Looked at first: the name may be another's by now. None where ours is not there (yet)."""
+    def _delete_own(self) -> bool | None:
+        """Delete the parameters if the lease is still this run's; None if it is not visible."""
         mine, others, _ = self._look()
         if mine is None:
             return None
@@ -175,7 +177,7 @@ class Lease:
         return True
 
     def _claim(self) -> bool:
-        """One look, and one try where nobody else lives; whether it is ours."""
+        """Try once to get the lease; return whether this run holds it."""
         mine, others, free = self._look()
         if mine is None and free:
             self._create(self._highest + 1)
@@ -185,7 +187,9 @@ class Lease:
         if not free or any(generation_of(other) > generation_of(mine) for other in others):
             parameter.delete(self._cloud, mine.name)
             self._claimed = False
-            self._holder = self._holder.again()  # what was deleted may still be shown for a moment
+            self._holder = (
+                self._holder.with_new_token()
+            )  # a deleted one may be visible for a moment
             return False
         self.generation = generation_of(mine)
         self.dead |= {lease_holder.read(other.value).run for other in others} - {
@@ -197,51 +201,51 @@ class Lease:
                 parameter.delete(self._cloud, other.name)
         return True
 
-    def _look_for_a_successor(self) -> Parameter | None:
+    def _look_for_successor(self) -> Parameter | None:
         mine, others, _ = self._look()
         if any(generation_of(other) >= self.generation for other in others):
             self._taken_by = str(lease_holder.read(others[-1].value))
         return mine
 
     def _look(self) -> tuple[Parameter | None, list[Parameter], bool]:
-        """Ours; the others by generation; whether all of these may be taken for dead."""
-        asked = self._cloud.clock.now()
-        there = sorted(
+        """Return this run's parameter, the others by generation, and if all others are dead."""
+        asked_at = self._cloud.clock.now()
+        found = sorted(
             filter(generation_of, parameter.below(self._cloud, self.path)), key=generation_of
         )
         now = self._cloud.clock.now()
-        mine = [one for one in there if lease_holder.read(one.value).token == self._holder.token]
-        others = [one for one in there if one not in mine]
+        mine = [one for one in found if lease_holder.read(one.value).token == self._holder.token]
+        others = [one for one in found if one not in mine]
         self._seen = {other: self._seen.get(other, now) for other in others}
-        self._highest = max([self._highest, *map(generation_of, there)])
+        self._highest = max([self._highest, *map(generation_of, found)])
         free = all(
-            asked - since >= self._takeover_s or lease_holder.read(other.value).has_ended()
+            asked_at - since >= self._takeover_s or lease_holder.read(other.value).has_ended()
             for other, since in self._seen.items()
         )
         return (mine[-1] if mine else None), others, free
 
     def _create(self, generation: int) -> None:
-        self._heard_at = self._cloud.clock.now()
+        self._renewed_at = self._cloud.clock.now()
         claimed = self._claimed
-        self._claimed = True  # also where the call is cut off: it may have taken effect
-        note = self._holder.note(self._renewals)
+        self._claimed = True  # even if the call is interrupted: it may have had its effect
+        value = self._holder.encode(self._renewals)
         try:
-            parameter.create(self._cloud, f"{self.path}/{generation}", note, self._tags)
+            parameter.create(self._cloud, f"{self.path}/{generation}", value, self._tags)
         except CloudError as error:
-            # Another was first, or boto has asked again and met its own work: a look will tell.
+            # Another run was first, or boto has repeated a successful request: reading it tells.
             if error.code != "ParameterAlreadyExists":
                 self._claimed = claimed or not was_refused(error)
                 raise
 
 
-def generation_of(one: Parameter) -> int:
-    """0 for what has another name than we give."""
-    last = one.name.rpartition("/")[2]
+def generation_of(lease: Parameter) -> int:
+    """Return the generation in the parameter's name; 0 for a name that is not a lease's."""
+    last = lease.name.rpartition("/")[2]
     return int(last) if last.isdecimal() else 0
 
 
 class _Renewer:
-    """Renews all leases of this process, in one thread that lives as long as there are any."""
+    """The thread that renews all leases of this process; it runs as long as there are leases."""
 
     def __init__(self) -> None:
         self._due: dict[Lease, float] = {}
@@ -269,7 +273,7 @@ class _Renewer:
             try:
                 lost = not ours.renew()
                 pause_s = ours.renew_s
-            except Exception:  # whatever it is with this one, the others are to be renewed
+            except Exception:  # an error of this lease must not stop the renewal of the others
                 lost = False
             with self._changed:
                 if lost:
@@ -278,7 +282,7 @@ class _Renewer:
                     self._due[ours] = time.monotonic() + pause_s
 
     def _next(self) -> Lease | None:
-        """The lease that is due next, when it is; None when there are none any more."""
+        """Wait until a lease is due, and return it; None when no lease is left."""
         with self._changed:
             while self._due:
                 ours = min(self._due, key=self._due.__getitem__)

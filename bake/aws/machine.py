@@ -1,4 +1,4 @@
-"""Machines of ours: what runs, and stopping, starting and ending it."""
+"""Machines (EC2 instances): listing, starting, stopping and terminating them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from bake.errors import CloudError, LostError, MachineError, RequestError
 
 OnState = Callable[[str], None]
 
-# Generous: the largest GPU machines take minutes to come, and more to let go of their GPUs.
+# The largest GPU machines take minutes to start, and longer to release their GPUs.
 _START_S = 15 * MINUTE
 _END_S = 30 * MINUTE
 # How long a new instance may be unknown to some of EC2's servers.
 _KNOWN_S = 2 * MINUTE
 _ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 _NOT_FOUND = {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"}
-# Codes of what another machine may well be spared (API reference, "StateReason"); the rest, like
-# a limit of the account or a snapshot that is gone, would meet it just the same.
-_ANOTHER_MAY_DO = {
+# Codes of reasons that another machine may not meet (API reference, "StateReason"). Others, such as
+# a quota or a missing snapshot, would stop another machine as well.
+_WORTH_ANOTHER_MACHINE = {
     "Server.InsufficientInstanceCapacity",
     "Server.InternalError",
     "Server.ScheduledStop",
@@ -36,17 +36,18 @@ _ANOTHER_MAY_DO = {
     "Server.SpotInstanceTermination",
     "Client.UserInitiatedShutdown",
 }
-# States in which a machine does nothing more for us, whoever has asked for them.
+# States of a machine that no longer works.
 GONE = frozenset({"stopping", "stopped", "shutting-down", "terminated"})
 
 
 @dataclass(frozen=True)
 class Machine:
-    """An instance as EC2 describes it; `address` is its public one, None while it has none.
+    """An instance as EC2 describes it; `address` is its public address, or None.
 
-    `reason` and `reason_code` are AWS's own for the last change of state, where it gives them.
-    `root_volume_id` is "" while there is none yet, `network_interface_id` (of its first) also when
-    it has ended. `prepaid`: it runs in a Capacity Block, which is paid for in advance.
+    `reason` and `reason_code` are AWS's explanation of the last change of state, if it gives one.
+    `root_volume_id` is "" until the volume exists. `network_interface_id` is the id of the first
+    interface; it is "" before the start and after the end. A `prepaid` machine runs in a Capacity
+    Block, which is paid for in advance.
     """
 
     instance_id: str
@@ -76,12 +77,12 @@ class Machine:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When `reap` may remove it; None for a machine that was launched to stay."""
+        """The time from which `reap` may remove it; None for a launched machine, which stays."""
         return parse_time(self.tags.get(EXPIRES, ""))
 
 
 def machines(cloud: Cloud) -> list[Machine]:
-    """All that carry our tag and still exist, the newest first."""
+    """Return all machines with the tag `bake:run` that are not terminated, the newest first."""
     filters = [
         {"Name": "tag-key", "Values": [RUN]},
         {"Name": "instance-state-name", "Values": _ALIVE},
@@ -99,7 +100,7 @@ def machines_of_run(cloud: Cloud, run_id: str) -> list[Machine]:
 
 
 def find_machine(cloud: Cloud, instance_id: str) -> Machine | None:
-    """None where EC2 does not know it: not yet, or no longer (an hour after its end)."""
+    """Return a machine; None if EC2 does not know it yet, or no longer (an hour after its end)."""
     try:
         return next(map(_machine, _instances(cloud, InstanceIds=[instance_id])), None)
     except CloudError as error:
@@ -111,19 +112,22 @@ def find_machine(cloud: Cloud, instance_id: str) -> Machine | None:
 def loss(
     cloud: Cloud, machine: Machine, states: Collection[str] = GONE, *, doing: str = ""
 ) -> LostError | None:
-    """AWS's word that a machine which was running is lost; None while it is not, or not known."""
+    """Return the error for a machine that was running and is lost; None if it is not, or unknown.
+
+    `doing` completes the message: what was done with the machine.
+    """
     try:
-        now = find_machine(cloud, machine.instance_id)
-    except CloudError:  # boto has asked several times; the next look may tell
+        current = find_machine(cloud, machine.instance_id)
+    except CloudError:  # after several retries; the next call may succeed
         return None
-    return _lost(now, doing) if now and now.state in states else None
+    return _lost(current, doing) if current and current.state in states else None
 
 
 def _lost(machine: Machine, doing: str = "") -> LostError:
     return LostError(
         f"{machine.instance_id} ({machine.instance_type} in {machine.zone}, {machine.market}) is "
-        f"lost: it went to {machine.state}{f' while {doing}' if doing else ''}",
-        hint="AWS's reason says who ended it. Run the same command again: it goes on from the last "
+        f"lost: it went into the state {machine.state}{f' while {doing}' if doing else ''}",
+        hint="AWS's reason tells why. Run the same command again: it continues from the last "
         "checkpoint",
         code=machine.reason_code,
         reason=machine.reason,
@@ -131,7 +135,7 @@ def _lost(machine: Machine, doing: str = "") -> LostError:
 
 
 def start(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
-    """Start it again; its address is usually a new one."""
+    """Start a stopped machine again, and wait until it is running. It usually has a new address."""
     cloud.ec2("StartInstances", InstanceIds=[instance_id])
     return wait_until_running(
         cloud, instance_id, on_state=on_state, never={"shutting-down", "terminated"}
@@ -139,14 +143,17 @@ def start(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: N
 
 
 def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
-    """Stop it; its disk stays and goes on costing. A spot machine of ours cannot be stopped."""
+    """Stop a machine, and wait until it is stopped. AWS continues to charge for its disk.
+
+    MachineError for a spot machine: bake's spot requests are one-time, so it cannot be stopped.
+    """
     machine = find_machine(cloud, instance_id)
     if machine is None:
         raise _unknown(cloud, instance_id)
     if machine.market == "spot":
         raise MachineError(
             f"{machine.name or instance_id} is a one-time spot machine, which EC2 cannot stop",
-            hint=f"End it for good: invoke terminate {machine.name or instance_id}",
+            hint=f"Terminate it instead: invoke terminate {machine.name or instance_id}",
         )
     cloud.ec2("StopInstances", InstanceIds=[instance_id])
     return _wait_until(
@@ -161,7 +168,7 @@ def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: No
 
 
 def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> None:
-    """End it for good, with its disk and with the security group that was made for it."""
+    """Terminate a machine, which deletes its disk, and delete the security group of its run."""
     machine = find_machine(cloud, instance_id)
     if machine is None:
         raise _unknown(cloud, instance_id)
@@ -171,9 +178,9 @@ def terminate(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda stat
 
 
 def tag(cloud: Cloud, instance_id: str, tags: Tags) -> None:
-    """Give a machine these tags, in place of those of the same keys."""
-    [of_it] = specifications(tags, "instance")
-    cloud.ec2("CreateTags", Resources=[instance_id], Tags=of_it["Tags"])
+    """Set these tags of a machine; they replace tags with the same keys."""
+    [specification] = specifications(tags, "instance")
+    cloud.ec2("CreateTags", Resources=[instance_id], Tags=specification["Tags"])
 
 
 def terminate_all(
@@ -192,27 +199,27 @@ def terminate_all(
     """
     for instance_id in instance_ids:
         poll(
-            partial(_ask_to_end, cloud, instance_id),
+            partial(_request_termination, cloud, instance_id),
             timeout_s=unknown_for_s,
             clock=cloud.clock,
         )
     for instance_id in instance_ids if wait else ():
         wait_until(
             partial(_is_gone, cloud, instance_id, on_state),
-            what=f"{instance_id} is being terminated",
+            what=f"{instance_id} is still being terminated",
             timeout_s=_END_S,
             clock=cloud.clock,
             failure=MachineError,
         )
 
 
-def _ask_to_end(cloud: Cloud, instance_id: str) -> bool | None:
+def _request_termination(cloud: Cloud, instance_id: str) -> bool | None:
     try:
         cloud.ec2("TerminateInstances", InstanceIds=[instance_id])
     except CloudError as error:
         if error.code in _NOT_FOUND:
             return None
-        # What has ended loses its tags before EC2 forgets it, and may not be ended again then.
+        # A terminated machine loses its tags, so a policy that requires them denies the request.
         machine = find_machine(cloud, instance_id) if error.code in DENIED else None
         if machine is None or machine.state != "terminated":
             raise
@@ -226,9 +233,9 @@ def wait_until_running(
     on_state: OnState = lambda state: None,
     never: Collection[str] = ("stopping", "stopped", "shutting-down", "terminated"),
 ) -> Machine:
-    """Running and with its public address, if it gets one.
+    """Wait until a machine is running and has its public address, if it gets one.
 
-    MachineError with AWS's reason when it ends instead.
+    `never` are states that end the wait: MachineError with AWS's reason.
     """
     return _wait_until(
         cloud,
@@ -242,10 +249,10 @@ def wait_until_running(
 
 
 def console_output(cloud: Cloud, instance_id: str) -> str:
-    """What the machine has written on its console; "" when EC2 has none (yet), or says no.
+    """Return the machine's console output; "" if EC2 has none or refuses.
 
-    Never raises: it is asked for when something else has already gone wrong. Only machines on
-    Nitro have the latest output, others what was there a while after the start.
+    Never raises, because it is called after another error. Machines on Nitro have the latest
+    output, others have the output of a time shortly after the start.
     """
     for latest in ({"Latest": True}, {}):
         try:
@@ -269,28 +276,28 @@ def _wait_until(
 ) -> Machine:
     def probe() -> Machine | None:
         machine = find_machine(cloud, instance_id)
-        if machine is None:  # not everywhere known yet
+        if machine is None:  # some of EC2's servers do not know it yet
             return None
         on_state(machine.state)
         if machine.state in never:
-            if machine.reason_code in _ANOTHER_MAY_DO:
+            if machine.reason_code in _WORTH_ANOTHER_MACHINE:
                 raise _lost(machine, doing)
             raise MachineError(
-                f"{instance_id} ({machine.instance_type} in {machine.zone}) went to "
+                f"{instance_id} ({machine.instance_type} in {machine.zone}) went into the state "
                 f"{machine.state} while {doing}",
-                hint="AWS ended it: its reason says why. Run the same command again, or ask for "
-                "another instance type or zone",
+                hint="AWS's reason tells why. Run the same command again, or with another "
+                "instance type or zone",
                 code=machine.reason_code,
                 reason=machine.reason,
             )
-        there = machine.address or VIA in machine.tags or machine.state != "running"
-        if machine.state in wanted and there:
+        reachable = machine.address or VIA in machine.tags or machine.state != "running"
+        if machine.state in wanted and reachable:
             return machine
         return None
 
     return wait_until(
         probe,
-        what=f"{instance_id} is {doing}",
+        what=f"{instance_id} is still {doing}",
         timeout_s=timeout_s,
         clock=cloud.clock,
         failure=MachineError,
@@ -308,8 +315,8 @@ def _is_gone(cloud: Cloud, instance_id: str, on_state: OnState) -> bool | None:
 
 def _unknown(cloud: Cloud, instance_id: str) -> MachineError:
     return MachineError(
-        f"There is no machine {instance_id} in {cloud.region}",
-        hint="`invoke machines` lists those that there are",
+        f"Machine {instance_id} not found in {cloud.region}",
+        hint=f"`invoke machines --region {cloud.region}` lists the machines",
     )
 
 
@@ -330,7 +337,7 @@ def _machine(instance: dict[str, Any]) -> Machine:
         for each in instance.get("NetworkInterfaces", [])
         if "Attachment" in each
     }
-    # StateReason is absent while nothing has happened; the transition's text is the fallback.
+    # StateReason is missing before the first change of state; StateTransitionReason replaces it.
     reason = instance.get("StateReason", {})
     return Machine(
         instance_id=instance["InstanceId"],
@@ -352,14 +359,17 @@ def _machine(instance: dict[str, Any]) -> Machine:
     )
 
 
-def find_own_machine(cloud: Cloud, word: str | None) -> Machine:
-    """The machine of that id or name; without a word, the only one that there is."""
-    everything = machines(cloud)
-    found = [m for m in everything if word is None or word in (m.instance_id, m.name)]
+def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
+    """Return the machine with this id or name; with None, the only machine of the region.
+
+    RequestError, with a list of the machines, if there is no such machine or more than one.
+    """
+    known = machines(cloud)
+    found = [m for m in known if name_or_id is None or name_or_id in (m.instance_id, m.name)]
     if len(found) == 1:
         return found[0]
-    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in everything]
+    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in known]
     if not found:
-        message = f"There is no machine {word}" if word else "There is no machine of ours"
+        message = f"Machine {name_or_id} not found" if name_or_id else "No machine made by bake"
         raise RequestError(f"{message} in {cloud.region}", details=listed)
     raise RequestError("Which machine?", details=listed, hint="Give its id or its name")

@@ -1,6 +1,6 @@
-"""How often in a row a recipe has failed, so that a schedule does not try for ever.
+"""Consecutive failures of a recipe, counted so that a schedule stops retrying it.
 
-A recipe that asks for something else than when it failed has not failed yet.
+A recipe that has changed since it failed starts at zero again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from bake.errors import CloudError
 
 @dataclass(frozen=True)
 class RecipeFailures:
-    """`count` in a row since `since`, all with one `identity`; reason and run of the last one."""
+    """`count` consecutive failures since `since`, all with the same `identity`.
+
+    `reason` and `run` are those of the last failure.
+    """
 
     count: int = 0
     identity: str = ""
@@ -26,46 +29,47 @@ class RecipeFailures:
 
 
 def read_failures(cloud: Cloud, recipe: str) -> RecipeFailures:
-    """None at all where nothing is noted, or what a hand has made of it cannot be read."""
+    """Return the recorded failures; none if nothing is recorded or the record is invalid."""
     try:
-        noted = parameter.decode(parameter.read(cloud, _name(recipe)).value)
+        record = parameter.decode(parameter.read(cloud, _name(recipe)).value)
     except CloudError as error:
         if error.code == "ParameterNotFound":
             return RecipeFailures()
         raise
-    count, since = noted.get("count"), parse_time(str(noted.get("since")))
+    count, since = record.get("count"), parse_time(str(record.get("since")))
     if not isinstance(count, int) or count < 1 or since is None:
         return RecipeFailures()
-    text = {key: str(noted.get(key, "")) for key in ("identity", "reason", "run")}
+    text = {key: str(record.get(key, "")) for key in ("identity", "reason", "run")}
     return RecipeFailures(count, text["identity"], since, text["reason"], text["run"])
 
 
 def record_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> RecipeFailures:
-    """One more of `run.recipe`, or the first where `identity` is another than the noted one.
+    """Record one more failure of `run.recipe`, and return the new count.
 
-    `identity` is the digest of what was asked for, without the base image: a new one of these
-    is no reason to hope. `reason` is shown to people, and must hold no secret.
+    The count starts again at 1 when `identity` differs from the recorded one. `identity` is the
+    digest of the request without the base image: a new base image alone is no reason to retry.
+    `reason` is shown to people and must not contain a secret.
     """
     before = read_failures(cloud, run.recipe)
     same = before.identity == identity
     now = cloud.now().replace(microsecond=0)
     since = before.since if same and before.since else now
     after = RecipeFailures(before.count + 1 if same else 1, identity, since, reason, run.id)
-    while len(note := _note(after)) > parameter.MOST_CHARACTERS:
+    while len(value := _encode(after)) > parameter.MOST_CHARACTERS:
         reason = reason[: len(reason) * 9 // 10]
         after = RecipeFailures(after.count, identity, since, f"{reason} …", run.id)
     name = _name(run.recipe)
     try:
-        parameter.create(cloud, name, note, run.lasting(f"bake-failures-{run.recipe}"))
+        parameter.create(cloud, name, value, run.lasting(f"bake-failures-{run.recipe}"))
     except CloudError as error:
         if error.code != "ParameterAlreadyExists":
             raise
-        parameter.overwrite(cloud, name, note)
+        parameter.overwrite(cloud, name, value)
     return after
 
 
 def clear_failures(cloud: Cloud, recipe: str) -> None:
-    """It works again; no error where nothing was noted."""
+    """Delete the record, because the recipe works again; a missing record is no error."""
     parameter.delete(cloud, _name(recipe))
 
 
@@ -73,6 +77,6 @@ def _name(recipe: str) -> str:
     return f"/bake/failures/{recipe}"
 
 
-def _note(noted: RecipeFailures) -> str:
-    since = rfc3339(noted.since) if noted.since else ""
-    return parameter.encode({**vars(noted), "since": since})
+def _encode(failures: RecipeFailures) -> str:
+    since = rfc3339(failures.since) if failures.since else ""
+    return parameter.encode({**vars(failures), "since": since})

@@ -1,4 +1,4 @@
-"""Security groups that let one address in, by SSH, or nobody."""
+"""Security groups that allow SSH from one address, or no access at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.errors import CloudError
 
-# A group stays in use until the machine's network interface is gone, a while after the machine.
+# A group is in use until EC2 deletes the network interface, a while after the machine has ended.
 _DELETE_S = 10 * MINUTE
-# What an interface is in, not all of EC2's servers know at once.
+# For so long EC2 may treat a group as in use that an interface has just left.
 _LEFT_S = MINUTE / 2
 # How long a new group may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
@@ -24,18 +24,18 @@ _KNOWN_S = 15.0
 def create_security_group(
     cloud: Cloud, run: Run, tags: Tags, *, vpc_id: str, cidr: str | None, port: int = 22
 ) -> str:
-    """A group that lets `cidr` in on `port`, nobody else, and everything out (EC2's default).
+    """Create a security group that allows access from `cidr` to `port`; return its id.
 
-    None: nobody at all.
+    With `cidr` None, no access is allowed. All outgoing traffic is allowed (EC2's default).
     """
     made: set[str] = set()
     try:
         group_id = _create(cloud, run, tags, vpc_id, cidr)
         made.add(group_id)
         if cidr is not None:
-            _let_in(cloud, group_id, cidr, port)
+            _allow(cloud, group_id, cidr, port)
     except BaseException as error:
-        # Also when the first call was cut off: it may have taken effect.
+        # Even if the first call was interrupted: it may have had its effect.
         if made or not was_refused(error):
             remove_security_groups(cloud, run.id, made, unknown_for_s=_KNOWN_S)
         raise
@@ -47,24 +47,25 @@ def _create(cloud: Cloud, run: Run, tags: Tags, vpc_id: str, cidr: str | None) -
         group_id: str = cloud.ec2(
             "CreateSecurityGroup",
             GroupName=f"bake-{run.id}",
-            Description="bake: SSH from one address" if cidr else "bake: nobody gets in",
+            Description="bake: SSH from one address" if cidr else "bake: no access",
             VpcId=vpc_id,
             TagSpecifications=specifications(tags, "security-group"),
         )["GroupId"]
     except CloudError as error:
-        # No ClientToken here: a request that boto repeats may meet its own work.
-        if error.code != "InvalidGroup.Duplicate" or not (mine := _look(cloud, run.id, _KNOWN_S)):
+        # The request has no ClientToken, so boto may have repeated a successful one.
+        if error.code != "InvalidGroup.Duplicate" or not (own := _find(cloud, run.id, _KNOWN_S)):
             raise
-        return mine[0]
+        return own[0]
     return group_id
 
 
 def remove_security_groups(
     cloud: Cloud, run_id: str, known: Collection[str] = (), *, unknown_for_s: float = 0
 ) -> None:
-    """`known`, or else all groups of that run, each as soon as nothing uses it; never raises.
+    """Delete the groups `known`, or if empty all groups of the run; never raises.
 
-    `unknown_for_s`: how long to look for what EC2 may not list yet.
+    Each is deleted as soon as it is not in use. `unknown_for_s`: for so long EC2 may not list a new
+    group yet.
     """
     ids = known or [run_resources("security group", run_id, region=cloud.region)]
     command = " && ".join(
@@ -72,13 +73,13 @@ def remove_security_groups(
         for each in ids
     )
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
-        for group_id in known or _look(cloud, run_id, unknown_for_s):
+        for group_id in known or _find(cloud, run_id, unknown_for_s):
             delete_security_group(cloud, group_id)
 
 
-def _look(cloud: Cloud, run_id: str, unknown_for_s: float) -> list[str]:
-    look = partial(_groups_of, cloud, run_id)
-    return poll(look, timeout_s=unknown_for_s, clock=cloud.clock) or []
+def _find(cloud: Cloud, run_id: str, unknown_for_s: float) -> list[str]:
+    find = partial(_groups_of, cloud, run_id)
+    return poll(find, timeout_s=unknown_for_s, clock=cloud.clock) or []
 
 
 def _groups_of(cloud: Cloud, run_id: str) -> list[str] | None:
@@ -87,7 +88,7 @@ def _groups_of(cloud: Cloud, run_id: str) -> list[str] | None:
     return [group["GroupId"] for group in groups] or None
 
 
-def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
+def _allow(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
     def probe() -> bool | None:
         try:
             cloud.ec2(
@@ -103,26 +104,33 @@ def _let_in(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
                 ],
             )
         except CloudError as error:
-            if error.code == "InvalidGroup.NotFound":  # not everywhere known yet
+            if error.code == "InvalidGroup.NotFound":  # some of EC2's servers do not know it yet
                 return None
-            if error.code != "InvalidPermission.Duplicate":  # an answer that was lost
+            if (
+                error.code != "InvalidPermission.Duplicate"
+            ):  # from an attempt whose response was lost
                 raise
         return True
 
-    wait_until(probe, what=f"security group {group_id}", timeout_s=MINUTE, clock=cloud.clock)
+    wait_until(
+        probe,
+        what=f"The security group {group_id} is still unknown to EC2",
+        timeout_s=MINUTE,
+        clock=cloud.clock,
+    )
 
 
 def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str) -> None:
-    """Put a machine's interface into its VPC's default group instead, and delete this one.
+    """Move a machine's interface to the default group of its VPC, and delete the old group.
 
-    So the group need not wait for the machine's end. CloudError when EC2 says no, or when the group
-    stays in use; it can still be deleted as usual then.
+    So the group can be deleted before the machine has ended. CloudError if EC2 refuses or the group
+    stays in use; it can be deleted later, as usual.
     """
     [group] = cloud.ec2("DescribeSecurityGroups", GroupIds=[group_id])["SecurityGroups"]
-    wanted = {"vpc-id": group["VpcId"], "group-name": "default"}  # each VPC has it, and keeps it
+    wanted = {"vpc-id": group["VpcId"], "group-name": "default"}  # it exists in every VPC
     filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
     found = cloud.ec2("DescribeSecurityGroups", Filters=filters)
-    default_id = found.the_first("SecurityGroups")["GroupId"]
+    default_id = found.first("SecurityGroups")["GroupId"]
     cloud.ec2(
         "ModifyNetworkInterfaceAttribute",
         NetworkInterfaceId=network_interface_id,
@@ -134,9 +142,9 @@ def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str)
 def delete_security_group(
     cloud: Cloud, group_id: str, *, unknown_for_s: float = _KNOWN_S, timeout_s: float = _DELETE_S
 ) -> None:
-    """Delete it as soon as nothing uses it; no error when it is gone already.
+    """Delete a security group, as soon as it is not in use; a missing one is no error.
 
-    `unknown_for_s`: how long one may be unknown that was made a moment ago.
+    `unknown_for_s`: for so long EC2 may not know a group that was just created.
     """
     began = cloud.clock.now()
 
@@ -148,9 +156,9 @@ def delete_security_group(
                 return None
             if error.code != "InvalidGroup.NotFound":
                 raise
-            # Gone; or made a moment ago, and not everywhere known yet.
+            # It was deleted, or it is so new that some of EC2's servers do not know it.
             return None if cloud.clock.now() - began < unknown_for_s else True
         return True
 
-    what = f"security group {group_id} is still in use"
+    what = f"The security group {group_id} is still in use"
     wait_until(probe, what=what, timeout_s=timeout_s, clock=cloud.clock)

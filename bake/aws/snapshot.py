@@ -1,4 +1,4 @@
-"""Snapshots of ours: taking one of a disk in use, finding them by their tags, removing them."""
+"""Snapshots: creating one of a disk in use, finding them by their tags, deleting them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.tags import DIGEST, RUN, Tags, specifications
 from bake.errors import CloudError
 
-# EC2 takes a while to notice that an image no longer uses its snapshot.
+# After an image is deregistered, EC2 treats its snapshot as in use for a while.
 _DELETE_S = 5 * MINUTE
 # How long a new snapshot may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
@@ -24,7 +24,7 @@ TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
 BETWEEN_S = 15.0
 _ATTEMPTS = 4
 
-BAKE_AGAIN = "Bake again: it starts from another checkpoint, or from the base image"
+BAKE_AGAIN = "Bake again: the bake starts from another checkpoint, or from the base image"
 
 
 def create_snapshot(
@@ -36,24 +36,24 @@ def create_snapshot(
     known_by: str,
     wait_for_turn: bool = True,
 ) -> dict[str, Any]:
-    """A snapshot of the volume as it is during this call, as EC2 describes it: pending as a rule.
+    """Create a snapshot of the volume; return EC2's description, usually in the state pending.
 
-    CreateSnapshot takes no ClientToken, so boto is not to repeat it: a call whose answer was lost
-    is looked for, by the run's tag and `known_by`, and made again where it had no effect. When
-    this raises there is no snapshot: one that was cut off could show the disk in use again.
-    Without `wait_for_turn`, CloudError with TOO_SOON where the volume's last one was a moment ago.
+    CreateSnapshot has no ClientToken, so boto must not repeat it. If a response is lost, the
+    snapshot is looked for by the tags `bake:run` and `known_by`, and created again if it does not
+    exist. When this raises, no snapshot is left, since a late one could contain a changed disk.
+    Without `wait_for_turn`, CloudError with TOO_SOON if the volume's last snapshot is too recent.
     """
     request = {
         "VolumeId": volume_id,
         "Description": description,
         "TagSpecifications": specifications(tags, "snapshot"),
     }
-    lost = False  # an answer: the call may have taken effect
+    lost = False  # whether a response was lost: the call may have had its effect
 
-    def take() -> dict[str, Any]:
+    def create() -> dict[str, Any]:
         nonlocal lost
-        if lost and (made := _made(cloud, volume_id, tags, known_by)):
-            return made[0]
+        if lost and (found := _find_created(cloud, volume_id, tags, known_by)):
+            return found[0]
         try:
             return cloud.ec2_once("CreateSnapshot", **request)
         except BaseException as error:
@@ -62,7 +62,7 @@ def create_snapshot(
 
     try:
         codes = TRANSIENT | ({TOO_SOON} if wait_for_turn else set())
-        return retry_after_pause(cloud, take, codes)
+        return retry_after_pause(cloud, create, codes)
     except BaseException:
         if lost:
             _undo(cloud, volume_id, tags, known_by)
@@ -70,23 +70,23 @@ def create_snapshot(
 
 
 def retry_after_pause(
-    cloud: Cloud, take: Callable[[], dict[str, Any]], codes: Collection[str] = (TOO_SOON,)
+    cloud: Cloud, create: Callable[[], dict[str, Any]], codes: Collection[str] = (TOO_SOON,)
 ) -> dict[str, Any]:
-    """Return the result of `take`, repeated when the volume's last snapshot is too recent."""
-    return retry(take, cloud.clock, codes=codes, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
+    """Return the result of `create`; repeat it while the volume's last snapshot is too recent."""
+    return retry(create, cloud.clock, codes=codes, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
 
 
 def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Those made together with the image that has these tags, as soon as EC2 has started them.
+    """Yield the snapshots of the image with these tags, as soon as EC2 has started them.
 
-    An image lists its snapshots itself only later. A run's other snapshots have no digest.
+    The image itself lists its snapshots only later. Other snapshots of a run have no digest.
     """
     filters = [{"Name": f"tag:{key}", "Values": [tags.get(key, "")]} for key in (RUN, DIGEST)]
     return cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
 
 
 def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, float]:
-    """How long EBS took to copy each; one that is not completed, or gone, is left out."""
+    """Return how many seconds EBS took to copy each snapshot, without those not completed."""
     filters = [{"Name": "snapshot-id", "Values": list(snapshot_ids)}]
     found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
     return {
@@ -97,9 +97,9 @@ def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, fl
 
 
 def delete_snapshot(cloud: Cloud, snapshot_id: str, *, unknown_for_s: float = _KNOWN_S) -> None:
-    """Delete it as soon as no image uses it; no error when it is gone already.
+    """Delete a snapshot, as soon as no image uses it; a missing one is no error.
 
-    `unknown_for_s`: how long one may be unknown that was made a moment ago.
+    `unknown_for_s`: for so long EC2 may not know a snapshot that was just created.
     """
     began = cloud.clock.now()
 
@@ -111,15 +111,17 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str, *, unknown_for_s: float = _K
                 return None
             if error.code != "InvalidSnapshot.NotFound":
                 raise
-            # Gone; or made a moment ago, and not everywhere known yet.
+            # It was deleted, or it is so new that some of EC2's servers do not know it.
             return None if cloud.clock.now() - began < unknown_for_s else True
         return True
 
-    what = f"snapshot {snapshot_id} is in use by an image"
+    what = f"The snapshot {snapshot_id} is still in use by an image"
     wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
 
 
-def _made(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> list[dict[str, Any]] | None:
+def _find_created(
+    cloud: Cloud, volume_id: str, tags: Tags, known_by: str
+) -> list[dict[str, Any]] | None:
     wanted = {"volume-id": volume_id, **{f"tag:{key}": tags[key] for key in (RUN, known_by)}}
     filters = [{"Name": key, "Values": [value]} for key, value in wanted.items()]
     found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
@@ -131,7 +133,7 @@ def _undo(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> None:
         "snapshot", tags[RUN], region=cloud.region, also={f"tag:{known_by}": tags[known_by]}
     )
     command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=ids)
-    look = partial(_made, cloud, volume_id, tags, known_by)
+    look = partial(_find_created, cloud, volume_id, tags, known_by)
     with undo(cloud.leftovers, f"snapshot of {volume_id}", command):
         for snapshot in poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) or ():
             delete_snapshot(cloud, snapshot["SnapshotId"])

@@ -1,4 +1,4 @@
-"""An image of a snapshot of ours, registered for as long as it is needed."""
+"""A temporary image: registered from a snapshot while a machine is started from it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from bake.aws.snapshot import BAKE_AGAIN
 from bake.aws.tags import Run, specifications
 from bake.errors import CheckpointError, CloudError
 
-# Nothing is copied: it takes seconds.
+# Registering copies no data, so it takes seconds.
 _REGISTERED_S = 15 * MINUTE
 # How long a new image may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
-_COMING = {"pending", "transient"}
+_PENDING = {"pending", "transient"}
 
 
 @contextmanager
 def temporary_image(
     cloud: Cloud, run: Run, snapshot_id: str, base_image: BaseImage
 ) -> Iterator[str]:
-    """The image's id; its flags are the base image's. CheckpointError when the snapshot is no good.
+    """A context with the id of an image of the snapshot, which is deregistered at the end.
 
-    A machine that was started from it goes on when it is deregistered.
+    The image has the attributes of the base image. A machine that was started from it continues to
+    run. CheckpointError if the snapshot was deleted or cannot be used.
     """
-    # The same for a repeated request, another for the next snapshot that this run tries.
+    # The same for a repeated request, different for each snapshot that this run tries.
     name = f"bake-{run.id}/{snapshot_id}"
     image_id = ""
     try:
@@ -54,7 +55,7 @@ def _register(cloud: Cloud, run: Run, name: str, snapshot_id: str, base_image: B
     try:
         image_id: str = cloud.ec2("RegisterImage", **request)["ImageId"]
     except CloudError as error:
-        # RegisterImage takes no ClientToken: a request that boto repeats may meet its own work.
+        # RegisterImage has no ClientToken, so boto may have repeated a successful request.
         if error.code == "InvalidAMIName.Duplicate" and (mine := _find(cloud, run, name)):
             return mine.image_id
         if error.code.startswith(("InvalidSnapshot", "IncorrectState")):
@@ -69,14 +70,14 @@ def _register(cloud: Cloud, run: Run, name: str, snapshot_id: str, base_image: B
 
 
 def _request(run: Run, name: str, snapshot_id: str, base_image: BaseImage) -> dict[str, Any]:
-    """What RegisterImage is asked for: all that the base image is, with the snapshot's disk."""
+    """Return the parameters of RegisterImage: the base image's attributes, the snapshot's disk."""
     flags = {
         "BootMode": base_image.boot_mode,
         "EnaSupport": base_image.ena,
         "SriovNetSupport": base_image.sriov,
         "TpmSupport": base_image.tpm,
     }
-    # Nothing of encryption may be said here: the snapshot is encrypted, so its volumes are.
+    # Encryption must not be specified: a volume of an encrypted snapshot is always encrypted.
     disk = {"SnapshotId": snapshot_id, "VolumeType": "gp3", "DeleteOnTermination": True}
     return {
         "Name": name,
@@ -94,9 +95,9 @@ def _request(run: Run, name: str, snapshot_id: str, base_image: BaseImage) -> di
 def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
     def probe() -> Image | None:
         image = find_image(cloud, image_id)
-        if image and image.state not in _COMING | {"available"}:
+        if image and image.state not in _PENDING | {"available"}:
             raise CheckpointError(
-                f"The image {image_id} of a checkpoint went to {image.state}",
+                f"The image {image_id} of a checkpoint went into the state {image.state}",
                 hint=BAKE_AGAIN,
                 code=image.reason_code,
                 reason=image.reason,
@@ -105,7 +106,7 @@ def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
 
     return wait_until(
         probe,
-        what=f"The image {image_id} of a checkpoint is being registered",
+        what=f"The image {image_id} of a checkpoint is still being registered",
         timeout_s=_REGISTERED_S,
         clock=cloud.clock,
         failure=CheckpointError,
@@ -114,7 +115,7 @@ def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
 
 
 def _deregister(cloud: Cloud, run: Run, name: str, image_id: str) -> None:
-    """Without an id by its name: a call that was cut off may have taken effect."""
+    """Deregister the image, without an id by its name: an interrupted call may have made it."""
     ids = image_id or run_resources("image", run.id, region=cloud.region, also={"name": name})
     command = aws_command("ec2", "deregister-image", region=cloud.region, image_id=ids)
     with undo(cloud.leftovers, f"image {image_id or name}", command):

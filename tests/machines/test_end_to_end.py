@@ -386,7 +386,7 @@ def test_a_name_that_is_taken_is_found_before_anything_starts(
     words = ["bake", "--cuda", "10.1", "--local", "--stand-in", "--name"]
     words += [baked["image_name"], "--fresh"]
     refused = invoke(*words, status=2)
-    assert "is already named" in refused.stderr
+    assert "already has the name" in refused.stderr
     assert held() == before
 
 

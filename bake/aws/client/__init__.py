@@ -1,1 +1,1 @@
-"""How to talk to AWS: session, errors, retries, waits, and the undo of what a call has made."""
+"""How to call AWS: session, errors, retries, waits, clean-up, and commands of the AWS CLI."""

@@ -1,7 +1,7 @@
-"""AWS's time, as its answers tell it.
+"""AWS's time, read from its responses.
 
-A computer whose clock is wrong must neither make things that have expired already, nor take those
-of others for expired.
+A computer whose clock is wrong must not create resources that have already expired, and must not
+treat the resources of others as expired.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Any
 
 
 class CloudTime:
-    """For several threads. Before AWS has answered, it is this computer's time.
+    """AWS's clock, for several threads. Before the first response it is this computer's clock.
 
-    An answer was written at its `Date` (RFC 9110, to the second) or up to a second later, and has
-    taken a while to come: so each says that it is now at least so late, and the latest of all that
-    is the closest. A time that goes back is never told.
+    A response was written at its `Date` (RFC 9110, to the second) or up to a second later, and then
+    travelled for a while. So it is now at least as late as each response shows, and the latest
+    value is the best one. The time never goes back.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._began: datetime | None = None  # AWS's time when the monotonic clock stood at 0
+        self._began: datetime | None = None  # AWS's time when the monotonic clock was 0
 
     def now(self) -> datetime:
         began = self._began
         return datetime.now(UTC) if began is None else began + _monotonic()
 
     def observe(self, http_response: Any, **_: Any) -> None:
-        """For botocore's event `after-call`, which tells of refusals too."""
+        """Read the time of a response. It handles botocore's event `after-call`, also on errors."""
         try:
-            said = parsedate_to_datetime(http_response.headers["Date"])
+            date = parsedate_to_datetime(http_response.headers["Date"])
         except (KeyError, TypeError, ValueError):
             return
-        began = said.astimezone(UTC) - _monotonic()
+        began = date.astimezone(UTC) - _monotonic()
         with self._lock:
             self._began = max(began, self._began or began)
 

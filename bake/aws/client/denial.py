@@ -1,7 +1,11 @@
-"""What EC2 says of a denial in a form that only AWS can read: asked of AWS, where the caller may.
+"""Denied requests, explained: the reason that EC2 encodes, and resources that no longer exist.
 
-"Encoded authorization failure message" (DecodeAuthorizationMessage in STS's API reference). The
-permission for it is in no policy of ours: what it tells is more than who bakes needs to know.
+EC2 encodes the reason of a denial in an "encoded authorization failure message", which only STS can
+decode (DecodeAuthorizationMessage in its API reference). docs/iam-policy.json does not include that
+permission, because the decoded message contains more than a person who bakes needs to know.
+
+EC2 checks the permission before it looks for the resource. A policy that allows a call only for
+resources with our tag therefore denies the call for a resource that does not exist.
 """
 
 from __future__ import annotations
@@ -16,28 +20,26 @@ from bake.errors import CloudError
 _ENCODED = re.compile(r"Encoded authorization failure message: (\S+)")
 
 
-def decoded(ask: Callable[..., Any], denied: CloudError) -> CloudError:
-    """The same error with AWS's reason in words; as it is, where that cannot be had.
-
-    `ask` calls an operation of STS.
-    """
+def decode(call_sts: Callable[..., Any], denied: CloudError) -> CloudError:
+    """Return the error with the decoded reason, or unchanged if the reason cannot be decoded."""
     encoded = _ENCODED.search(denied.reason)
     if not encoded:
         return denied
     try:
-        answer = ask("DecodeAuthorizationMessage", EncodedMessage=encoded[1])
-        told = files.parse_json(answer["DecodedMessage"])
-        context = told["context"]
-        why = "a policy denies" if told["explicitDeny"] else "no policy allows"
-        said = f"{why} {context['action']} on {context['resource']}"
+        response = call_sts("DecodeAuthorizationMessage", EncodedMessage=encoded[1])
+        message = files.parse_json(response["DecodedMessage"])
+        context = message["context"]
+        why = "a policy denies" if message["explicitDeny"] else "no policy allows"
+        reason = f"{why} {context['action']} on {context['resource']}"
     except (CloudError, KeyError, TypeError, ValueError):
         return denied
-    reason = denied.reason.replace(encoded[0], f"Decoded: {said}")
+    reason = denied.reason.replace(encoded[0], f"Decoded: {reason}")
     return CloudError(denied.message, hint=denied.hint, code=denied.code, reason=reason)
 
 
-# How each is looked for: the operation, and its parameter for what the refused call named by this.
-_LOOKS = {
+# For each operation: its parameter with the ids, and the operation and the parameter that look for
+# the same resources.
+_LOOKUPS = {
     "AuthorizeSecurityGroupIngress": ("GroupId", "DescribeSecurityGroups", "GroupIds"),
     "CancelSpotInstanceRequests": (
         "SpotInstanceRequestIds",
@@ -53,16 +55,16 @@ _LOOKS = {
 }
 
 
-def not_found(
-    ask: Callable[..., Any], operation: str, params: dict[str, Any], denied: CloudError
+def as_not_found(
+    call_ec2: Callable[..., Any], operation: str, params: dict[str, Any], denied: CloudError
 ) -> CloudError:
-    """EC2's own "… .NotFound" in the place of a denial, where the thing is not there; else that."""
-    if operation not in _LOOKS:
+    """Return EC2's "….NotFound" error if the resource does not exist, otherwise `denied`."""
+    if operation not in _LOOKUPS:
         return denied
-    given, look, wanted = _LOOKS[operation]
-    named = params[given] if isinstance(params[given], list) else [params[given]]
+    parameter, describe, ids = _LOOKUPS[operation]
+    value = params[parameter]
     try:
-        ask(look, **{wanted: named})
+        call_ec2(describe, **{ids: value if isinstance(value, list) else [value]})
     except CloudError as error:
         if ".NotFound" in error.code:
             return error

@@ -1,6 +1,6 @@
-"""What AWS refuses, as an error that says what to do next.
+"""Errors of AWS calls, each with a hint at what to do next.
 
-The codes are those of EC2's "Error codes" page and of the services' own models in botocore.
+The codes are from EC2's page "Error codes" and from the models of the services in botocore.
 """
 
 from __future__ import annotations
@@ -15,48 +15,55 @@ from botocore.parsers import ResponseParserError
 from bake.errors import CloudError, NoAnswerError
 
 _CREDENTIALS = (
-    "Give credentials: `aws configure`, or `aws sso login --profile NAME` and AWS_PROFILE=NAME, "
-    "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. `aws sts get-caller-identity` tests them"
+    "Provide credentials: run `aws configure`, or `aws sso login --profile NAME` and set "
+    "AWS_PROFILE=NAME, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. "
+    "`aws sts get-caller-identity` tests them"
 )
 _RENEW = "Sign in again (`aws sso login`), or get a new session token, and repeat the command"
 _SET_CLOCK = "Set it (`timedatectl set-ntp true`) and repeat the command"
-_CLOCK = f"This computer's clock is not AWS's. {_SET_CLOCK}"
-_AGAIN = "AWS is busy or has a fault of its own: repeat the command in a few minutes"
+_CLOCK = f"This computer's clock is wrong. {_SET_CLOCK}"
+_AGAIN = "AWS is busy or has an internal error: repeat the command in a few minutes"
 _CAPACITY = (
-    "AWS has no such machine free there now: name more instance types (a launch: `--instance-type "
-    "a,b,c` and `--market spot,on-demand`; a bake: `builder.instance_types`), try another region, "
-    "or wait"
+    "AWS has no free machine of this type there now. Give more instance types (for a launch "
+    "`--instance-type a,b,c` and `--market spot,on-demand`, for a bake `builder.instance_types`), "
+    "try another region, or wait"
 )
 _QUOTA = (
-    "Ask for more (`invoke quota` shows what you have, and how), or end machines that you no "
-    "longer need (`invoke machines`)"
+    "Request a higher quota (`invoke quota` shows the quotas and how to raise them), or terminate "
+    "machines that you no longer need (`invoke machines` lists them)"
 )
 _SNAPSHOTS_PENDING = (
-    "Too many snapshots are pending: wait until they are completed, or ask for more in the "
-    "Service Quotas console (EBS, 'Concurrent snapshots per …')"
+    "Too many snapshots are pending. Wait until they are completed, or request a higher quota in "
+    "the Service Quotas console (EBS, 'Concurrent snapshots per …')"
 )
 _REGION = "Give --region, set AWS_DEFAULT_REGION, or put `region = …` into the profile"
-_NETWORK = "Look at the network, the region's name, HTTPS_PROXY and AWS_ENDPOINT_URL"
-_CONFIG = "Look at ~/.aws/config and ~/.aws/credentials"
+_NETWORK = "Check the network, the name of the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
+_CONFIG = "Check ~/.aws/config and ~/.aws/credentials"
 
 HINTS = {
     "AuthFailure": f"The keys are not valid in this region. {_CREDENTIALS}",
-    "InvalidClientTokenId": f"The access key is unknown or switched off. {_CREDENTIALS}",
-    "UnrecognizedClientException": f"The access key is unknown or switched off. {_CREDENTIALS}",
-    "SignatureDoesNotMatch": f"The secret key is not the access key's own. {_CREDENTIALS}",
+    "InvalidClientTokenId": f"The access key is unknown or inactive. {_CREDENTIALS}",
+    "UnrecognizedClientException": f"The access key is unknown or inactive. {_CREDENTIALS}",
+    "SignatureDoesNotMatch": f"The secret key does not belong to the access key. {_CREDENTIALS}",
     "ExpiredToken": f"The credentials have expired. {_RENEW}",
     "ExpiredTokenException": f"The credentials have expired. {_RENEW}",
     "RequestExpired": f"The credentials have expired, or the clock is wrong. {_RENEW}. {_CLOCK}",
     "RequestTimeTooSkewed": _CLOCK,
-    "InvalidSignatureException": f"The secret key is not the access key's own. {_CREDENTIALS}",
+    "InvalidSignatureException": (
+        f"The secret key does not belong to the access key. {_CREDENTIALS}"
+    ),
     "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
-        "The account's first spot machine needs iam:CreateServiceLinkedRole, once: see "
-        "docs/iam-policy.json. Or somebody who may makes the role: aws iam "
+        "The first spot machine of an account needs the permission iam:CreateServiceLinkedRole "
+        "once (see docs/iam-policy.json). An administrator can create the role instead: aws iam "
         "create-service-linked-role --aws-service-name spot.amazonaws.com"
     ),
-    "OptInRequired": "Switch the region on for this account, or subscribe to the image",
-    "PendingVerification": "AWS is verifying the account for this region: wait up to four hours",
-    "Blocked": "AWS has blocked the account: open a case with AWS Support",
+    "OptInRequired": (
+        "Enable the region for this account, or subscribe to the image in AWS Marketplace"
+    ),
+    "PendingVerification": (
+        "AWS is verifying the account for this region, which takes up to four hours"
+    ),
+    "Blocked": "AWS has blocked the account. Open a case with AWS Support",
     "VcpuLimitExceeded": _QUOTA,
     "InstanceLimitExceeded": _QUOTA,
     "MaxSpotInstanceCountExceeded": _QUOTA,
@@ -64,39 +71,50 @@ HINTS = {
     "InsufficientInstanceCapacity": _CAPACITY,
     "InsufficientHostCapacity": _CAPACITY,
     "Server.InsufficientInstanceCapacity": _CAPACITY,
-    "ReservationCapacityExceeded": "The reservation is full: end a machine in it, or enlarge it",
-    "SpotMaxPriceTooLow": "Spot machines cost more now than is allowed: take on-demand ones",
-    "Unsupported": "This zone or instance type does not do that: try another of either",
-    "UnsupportedOperation": "The resource is of a kind, or in a state, that does not allow it",
-    "InvalidAMIID.NotFound": "The image is gone, or of another region or account: `invoke images`",
-    "InvalidAMIID.Unavailable": "The image is not available (yet): `invoke images` shows its state",
-    "InvalidAMIName.Duplicate": "An image has that name already: see `invoke images`",
-    "InvalidInstanceID.NotFound": "There is no such machine in this region: see `invoke machines`",
+    "ReservationCapacityExceeded": (
+        "The reservation is full. Terminate a machine in it, or enlarge it"
+    ),
+    "SpotMaxPriceTooLow": "The spot price is above the allowed maximum. Use an on-demand machine",
+    "Unsupported": "This zone or instance type does not support it. Try another zone or type",
+    "UnsupportedOperation": "The kind or the state of the resource does not allow it",
+    "InvalidAMIID.NotFound": (
+        "The image was deleted, or it belongs to another region or account. `invoke images` lists "
+        "the images"
+    ),
+    "InvalidAMIID.Unavailable": "The image is not available yet. `invoke images` shows its state",
+    "InvalidAMIName.Duplicate": "Another image has this name. `invoke images` lists the images",
+    "InvalidInstanceID.NotFound": "This region has no such machine. `invoke machines` lists them",
     "InvalidKeyPair.Duplicate": "Choose another name, or delete that key pair first",
-    "InvalidParameterValue": "AWS does not accept one of the values: its answer names it",
-    "IncorrectInstanceState": "The machine's state does not allow it: see `invoke machines`",
-    "IncorrectState": "The resource's state does not allow it (yet): repeat the command later",
-    "InvalidSnapshot.NotFound": "The snapshot is gone: somebody, or something, has deleted it",
-    "InvalidSnapshot.InUse": "An image uses it: remove that first, `invoke images` lists yours",
-    "SnapshotCreationPerVolumeRateExceeded": "EBS takes a snapshot of a volume every 15 seconds",
+    "InvalidParameterValue": "AWS does not accept one of the values. Its message names the value",
+    "IncorrectInstanceState": (
+        "The state of the machine does not allow it. `invoke machines` shows it"
+    ),
+    "IncorrectState": "The state of the resource does not allow it yet. Repeat the command later",
+    "InvalidSnapshot.NotFound": "The snapshot was deleted outside of bake. Bake again",
+    "InvalidSnapshot.InUse": (
+        "An image uses the snapshot. Remove the image first; `invoke images` lists them"
+    ),
+    "SnapshotCreationPerVolumeRateExceeded": "EBS allows one snapshot of a volume in 15 seconds",
     "ConcurrentSnapshotLimitExceeded": _SNAPSHOTS_PENDING,
     "PendingSnapshotLimitExceeded": _SNAPSHOTS_PENDING,
-    "SnapshotLimitExceeded": "Delete snapshots that nobody needs, or ask for more in the Service "
-    "Quotas console (EBS, 'Snapshots per Region')",
-    "DependencyViolation": "Something still uses it: remove that first",
-    "SecurityGroupLimitExceeded": "Delete security groups that nothing uses",
-    "RequestLimitExceeded": f"Too many requests at once in this account. {_AGAIN}",
-    "Throttling": f"Too many requests at once in this account. {_AGAIN}",
-    "ThrottlingException": f"Too many requests at once in this account. {_AGAIN}",
-    "TooManyUpdates": f"Somebody else is changing it at this moment. {_AGAIN}",
-    "ParameterAlreadyExists": "Somebody else has made that parameter: repeat the command",
-    "ParameterNotFound": "Somebody has deleted that parameter: repeat the command",
+    "SnapshotLimitExceeded": (
+        "Delete snapshots that are not needed, or request a higher quota in the Service Quotas "
+        "console (EBS, 'Snapshots per Region')"
+    ),
+    "DependencyViolation": "Another resource still uses it. Remove that resource first",
+    "SecurityGroupLimitExceeded": "Delete security groups that are not in use",
+    "RequestLimitExceeded": f"This account sends too many requests at once. {_AGAIN}",
+    "Throttling": f"This account sends too many requests at once. {_AGAIN}",
+    "ThrottlingException": f"This account sends too many requests at once. {_AGAIN}",
+    "TooManyUpdates": f"Another process is changing it at this moment. {_AGAIN}",
+    "ParameterAlreadyExists": "Another process has created the parameter. Repeat the command",
+    "ParameterNotFound": "The parameter was deleted. Repeat the command",
     "ParameterLimitExceeded": (
-        "The account holds as many parameters as AWS allows (10,000): delete what nothing uses. "
-        "Those of ours are below /bake/"
+        "The account has as many parameters as AWS allows (10,000). Delete parameters that are "
+        "not in use; bake's own are under /bake/"
     ),
     "ParameterMaxVersionLimitExceeded": (
-        "Take the label off the parameter's oldest version, or delete the parameter"
+        "Remove the label from the oldest version of the parameter, or delete the parameter"
     ),
     "Unavailable": _AGAIN,
     "ServiceUnavailable": _AGAIN,
@@ -105,27 +123,27 @@ HINTS = {
     "InternalServerError": _AGAIN,
 }
 
-# What goes wrong before AWS answers. The first match wins: a subclass stands before its parent.
-_UNSENT: dict[type[Exception], str] = {
-    boto.ProfileNotFound: "Set AWS_PROFILE to one that `aws configure list-profiles` names",
+# Errors without a response from AWS. The first match counts, so a subclass comes before its parent.
+_NO_RESPONSE: dict[type[Exception], str] = {
+    boto.ProfileNotFound: "Set AWS_PROFILE to a profile that `aws configure list-profiles` lists",
     boto.PartialCredentialsError: _CREDENTIALS,
     boto.NoCredentialsError: _CREDENTIALS,
     boto.SSOError: _RENEW,
     boto.TokenRetrievalError: _RENEW,
     boto.CredentialRetrievalError: _CREDENTIALS,
     boto.NoRegionError: _REGION,
-    boto.InvalidRegionError: "A region is named like us-west-2",
+    boto.InvalidRegionError: "Give the name of a region, such as us-west-2",
     boto.ConfigParseError: _CONFIG,
     boto.ConfigNotFound: _CONFIG,
-    boto.SSLError: "Where a proxy inspects TLS, set AWS_CA_BUNDLE to the file of its CA",
-    boto.ProxyConnectionError: "Look at HTTPS_PROXY and NO_PROXY",
+    boto.SSLError: "If a proxy inspects TLS, set AWS_CA_BUNDLE to the file with its CA certificate",
+    boto.ProxyConnectionError: "Check HTTPS_PROXY and NO_PROXY",
     boto.ConnectionError: _NETWORK,
     boto.HTTPClientError: _NETWORK,
     boto.IncompleteReadError: _NETWORK,
-    ResponseParserError: f"Something between here and AWS has answered in its place. {_NETWORK}",
+    ResponseParserError: f"The response is not from AWS, perhaps from a proxy. {_NETWORK}",
 }
 
-# The request was on its way. (Whoever lacks credentials, a region or a name has sent none.)
+# The request may have reached AWS. (Without credentials or a region, none is sent.)
 _SENT = (
     boto.ConnectionError,
     boto.HTTPClientError,
@@ -133,8 +151,8 @@ _SENT = (
     ResponseParserError,
 )
 
-# How AWS refuses a signature, and with it one whose time is too far from its own: the answer does
-# not always say which. EC2 says AuthFailure or RequestExpired, STS and SSM the others.
+# Codes for an invalid signature. AWS also uses them when the request's time differs too much from
+# its own: EC2 uses AuthFailure or RequestExpired, STS and SSM the others.
 _SIGNATURE = {
     "AuthFailure",
     "InvalidSignatureException",
@@ -147,7 +165,7 @@ _SIGNATURE = {
 # "AWS Signature Version 4 for API requests").
 _SKEW_S = 4 * 60
 
-# What passes by itself: AWS is busy, or the network was away. boto has asked again before.
+# Errors that are worth a retry: AWS is busy, or the network failed. boto has retried before.
 TRANSIENT = {
     "RequestLimitExceeded",
     "Throttling",
@@ -158,7 +176,7 @@ TRANSIENT = {
     "InternalServerError",
     "Unavailable",
     "ServiceUnavailable",
-    # boto's codes for an answer that is not the service's own: of what stands before it.
+    # boto's codes for a response that is not from the service, but from a load balancer or proxy.
     "500",
     "502",
     "503",
@@ -174,44 +192,48 @@ DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 
 
 def was_refused(error: BaseException) -> bool:
-    """Whether AWS has said no, so that what was asked for cannot have happened."""
+    """Return whether AWS refused the request, so that it certainly had no effect."""
     if not isinstance(error, CloudError) or isinstance(error, NoAnswerError):
         return False
     return error.code not in TRANSIENT
 
 
-def refusal(error: ClientError | BotoCoreError | ResponseParserError, action: str) -> CloudError:
-    """The error of one call; `action` is its IAM name, like ec2:RunInstances."""
+def cloud_error(
+    error: ClientError | BotoCoreError | ResponseParserError, action: str
+) -> CloudError:
+    """Return a CloudError for a failed call; `action` is its IAM name, such as ec2:RunInstances."""
     if isinstance(error, ClientError):
-        answer = error.response.get("Error", {})
-        code = answer.get("Code", "Unknown")
+        described = error.response.get("Error", {})
+        code = described.get("Code", "Unknown")
         return CloudError(
             f"AWS refused {action}",
-            hint=_skewed(error, code)
-            or (_denied(action) if code in DENIED else HINTS.get(code, "")),
+            hint=_clock_hint(error, code)
+            or (_permission_hint(action) if code in DENIED else HINTS.get(code, "")),
             code=code,
-            reason=answer.get("Message", ""),
+            reason=described.get("Message", ""),
         )
     kind = NoAnswerError if isinstance(error, _SENT) else CloudError
     return kind(
-        f"{action} could not be asked of AWS",
-        hint=next((hint for kind, hint in _UNSENT.items() if isinstance(error, kind)), ""),
+        f"AWS did not answer {action}"
+        if isinstance(error, _SENT)
+        else f"{action} was not sent to AWS",
+        hint=next((hint for kind, hint in _NO_RESPONSE.items() if isinstance(error, kind)), ""),
         code=type(error).__name__,
         reason=str(error),
     )
 
 
-def _denied(action: str) -> str:
+def _permission_hint(action: str) -> str:
     return (
-        f"The credentials lack the permission {action}. `invoke doctor` says which others, and "
-        "what to add; docs/iam-policy.json holds all that are needed. Where the answer holds an "
-        "encoded message, `aws sts decode-authorization-message --encoded-message …` says which "
-        "policy refused it"
+        f"The credentials do not have the permission {action}. `invoke doctor` lists the missing "
+        "permissions and the statements to add; docs/iam-policy.json contains all that are needed. "
+        "If AWS's message is encoded, `aws sts decode-authorization-message --encoded-message …` "
+        "shows which policy denied the request"
     )
 
 
-def _skewed(error: ClientError, code: str) -> str:
-    """What to do about this computer's clock, where it is that which AWS refuses."""
+def _clock_hint(error: ClientError, code: str) -> str:
+    """Return a hint if this computer's clock is why AWS refused the signature; otherwise ""."""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if code not in _SIGNATURE or "date" not in headers:
         return ""
@@ -222,4 +244,4 @@ def _skewed(error: ClientError, code: str) -> str:
     if abs(ahead) < _SKEW_S:
         return ""
     minutes = f"{abs(ahead) / 60:.0f} minutes {'ahead of' if ahead > 0 else 'behind'}"
-    return f"This computer's clock is {minutes} AWS's, which is why. {_SET_CLOCK}"
+    return f"This computer's clock is {minutes} AWS's, so AWS refuses its requests. {_SET_CLOCK}"

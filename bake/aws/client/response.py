@@ -1,4 +1,4 @@
-"""What AWS answers. In its models no member of an answer is required, so any may not be there."""
+"""Responses of AWS. In AWS's models no member of a response is required, so any may be missing."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from bake.errors import NoAnswerError
 
 
 class Response(dict[str, Any]):
-    """A structure of an answer. To take a member that is not there is a NoAnswerError.
+    """A structure in a response. `response["Member"]` raises NoAnswerError for a missing member.
 
-    What can be done without is asked for with `get`.
+    Use `get` for a member that may be missing.
     """
 
     def __init__(self, members: dict[str, Any], action: str) -> None:
-        super().__init__((name, _legible(member, action)) for name, member in members.items())
+        super().__init__((name, _readable(member, action)) for name, member in members.items())
         self._action = action
 
     def __missing__(self, name: str) -> Any:
-        raise self.illegible(name)
+        raise self.unreadable(name)
 
-    def the_first(self, name: str) -> Any:
-        """Of a list that has to have something in it."""
+    def first(self, name: str) -> Any:
+        """Return the first element of a list; NoAnswerError if the list is empty."""
         if not self[name]:
-            raise self.illegible(name)
+            raise self.unreadable(name)
         return self[name][0]
 
     def time(self, name: str) -> datetime:
-        """Of a member that AWS writes as a text."""
+        """Return a time that AWS writes as text; NoAnswerError if it is not a time."""
         found = parse_time(self[name])
         if found is None:
-            raise self.illegible(name)
+            raise self.unreadable(name)
         return found
 
-    def illegible(self, name: str) -> NoAnswerError:
-        """What was asked for may have happened all the same."""
+    def unreadable(self, name: str) -> NoAnswerError:
+        """Return the error for a missing or invalid member. The request may have had its effect."""
         return NoAnswerError(
-            f"AWS's answer to {self._action} has no {name} that can be understood",
-            hint="What answers is not the AWS that this was made for: look at AWS_ENDPOINT_URL, "
-            "and for a newer version of bake",
+            f"AWS's response to {self._action} has no valid {name}",
+            hint="The endpoint may not be AWS: check AWS_ENDPOINT_URL. If AWS has changed, a newer "
+            "version of bake may know the change",
         )
 
 
-def _legible(member: Any, action: str) -> Any:
+def _readable(member: Any, action: str) -> Any:
     if isinstance(member, dict):
         return Response(member, action)
-    return [_legible(each, action) for each in member] if isinstance(member, list) else member
+    return [_readable(each, action) for each in member] if isinstance(member, list) else member

@@ -1,4 +1,4 @@
-"""The connection to one AWS account in one region; every call of the product goes through it."""
+"""The session with one AWS account in one region. Every call to AWS goes through it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from botocore.parsers import ResponseParserError
 
 from bake import __version__
 from bake.aws.client.cloud_time import CloudTime
-from bake.aws.client.denial import decoded, not_found
-from bake.aws.client.errors import DENIED, refusal
+from bake.aws.client.denial import as_not_found, decode
+from bake.aws.client.errors import DENIED, cloud_error
 from bake.aws.client.response import Response
 from bake.aws.client.retry import retry
 from bake.aws.client.undo import Leftover
@@ -27,30 +27,29 @@ from bake.errors import AccessError, CloudError
 
 __all__ = ["Cloud", "Response", "connect", "enabled_regions", "pages"]
 
-# Many bakes of one process share their clients: a thread of each may be in a call.
+# The bakes of one process share their clients, and each may be in a call at the same time.
 _BASE = Config(
     connect_timeout=10,
     read_timeout=60,
     user_agent_extra=f"bake/{__version__}",
     max_pool_connections=50,
 )
-# "Standard" is the mode that AWS recommends, and 3 attempts its own number ("adaptive" would slow
-# every operation of a client down where one is throttled). What boto repeats is over in a second or
-# two, or is given up early when much fails, so `Cloud.ec2` goes on from there (patience.py).
+# AWS recommends the mode "standard" with 3 attempts ("adaptive" slows down all operations of a
+# client when one is throttled). boto's retries end after a second or two, or earlier when many
+# calls fail, so `Cloud.ec2` continues with its own (retry.py).
 _PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
-# Who cannot even say who he is hears of it within seconds: nothing has been started.
+# The first call, which checks the credentials: it should fail within seconds.
 _FIRST = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
-# EC2 answers "no capacity" with status 500, which boto takes for a passing fault and asks again,
-# in vain. The next zone is the better answer, so nothing is retried here (order.py does it for
-# what does pass).
-_AT_ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-# A lease has to be renewed in time: an attempt that hangs is given up early, and made again.
+# EC2 reports "no capacity" with status 500, which boto would retry in vain. The next zone is the
+# better choice, so boto retries nothing here; launch.py retries the transient errors itself.
+_ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+# A lease has to be renewed in time, so an attempt that hangs is ended early and repeated.
 _PROMPT = _BASE.merge(
     Config(
         connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4}
     )
 )
-# The Price List API answers in three regions only, for all. A bake goes on without its answer.
+# The Price List API is served from three regions only, for all. A bake works without its prices.
 _PRICING = _BASE.merge(
     Config(
         region_name="us-east-1",
@@ -62,10 +61,10 @@ _PRICING = _BASE.merge(
 
 
 class Cloud:
-    """One account in one region. Every refusal comes out as a CloudError with AWS's own words.
+    """One account in one region. Its methods call AWS and raise CloudError with AWS's own reason.
 
-    Operations are named as in AWS's API reference and in IAM policies: `ec2("RunInstances", …)`.
-    `leftovers` gathers what could not be removed (see undo.py).
+    Operations have the names of AWS's API reference and of IAM policies: `ec2("RunInstances", …)`.
+    `leftovers` collects the resources that could not be removed (see undo.py).
     """
 
     def __init__(
@@ -85,46 +84,46 @@ class Cloud:
         self.leftovers: list[Leftover] = []
         self._time = time or CloudTime()
         self._clients: dict[tuple[str, Config], Any] = {}
-        self._making = threading.Lock()
+        self._creating = threading.Lock()
 
     def separate(self) -> Cloud:
-        """The same account for another bake of this process, with leftovers of its own."""
+        """Return the same account for another bake of this process, with its own leftovers."""
         other = copy.copy(self)
         other.leftovers = []
         return other
 
     def in_region(self, region: str) -> Cloud:
-        """The same account in another region, with leftovers of its own."""
+        """Return the same account in another region, with its own leftovers."""
         other = self.separate()
         other.region = region
         other._clients = {}
         return other
 
     def now(self) -> datetime:
-        """AWS's time, by its own answers; this computer's clock may be wrong.
+        """Return AWS's time; this computer's clock may be wrong.
 
-        For every time that is written into a tag, or compared with one or with a time of AWS's.
+        Use it for every time that is written into a tag, or compared with a tag or a time of AWS.
         """
         return self._time.now()
 
     def ec2(self, operation: str, **params: Any) -> Response:
-        """Asked again for a minute and a half where AWS is busy, or not to be reached."""
-        ask = partial(_call, self._client("ec2", _PATIENT), operation, params)
+        """Call EC2; retry for a minute and a half while AWS is busy or not reachable."""
+        call = partial(_call, self._client("ec2", _PATIENT), operation, params)
         try:
-            return retry(ask, self.clock)
+            return retry(call, self.clock)
         except CloudError as error:
             if error.code in DENIED:
-                found = not_found(self.ec2, operation, params, error)
-                raise decoded(self.sts, found) from None
+                explained = as_not_found(self.ec2, operation, params, error)
+                raise decode(self.sts, explained) from None
             raise
 
     def ec2_once(self, operation: str, **params: Any) -> Response:
-        """The same, asked once."""
+        """Call EC2 without any retry."""
         try:
-            return _call(self._client("ec2", _AT_ONCE), operation, params)
+            return _call(self._client("ec2", _ONCE), operation, params)
         except CloudError as error:
             if error.code in DENIED:
-                raise decoded(self.sts, error) from None
+                raise decode(self.sts, error) from None
             raise
 
     def quotas(self, operation: str, **params: Any) -> Response:
@@ -146,12 +145,12 @@ class Cloud:
         return _call(self._client("pricing", _PRICING), operation, params)
 
     def pages(self, operation: str, key: str, **params: Any) -> Iterator[Response]:
-        """Every item under `key` of an EC2 call, over all of its pages."""
+        """Yield every item of an EC2 call's list `key`, from all pages."""
         return pages(self.ec2, operation, key, **params)
 
     def _client(self, service: str, config: Config) -> Any:
-        # A client is for many threads; making one is not (boto3's guide, "Multithreading").
-        with self._making:
+        # Threads may share a client, but not create one (boto3's guide, "Multithreading").
+        with self._creating:
             key = service, config
             if key not in self._clients:
                 region = config.region_name or self.region
@@ -160,7 +159,7 @@ class Cloud:
 
 
 def enabled_regions(cloud: Cloud) -> list[str]:
-    """Those that this account may use, by name."""
+    """Return the names of the regions that this account can use, sorted."""
     return sorted(region["RegionName"] for region in cloud.ec2("DescribeRegions")["Regions"])
 
 
@@ -170,10 +169,10 @@ def connect(
     session: boto3.Session | None = None,
     clock: Clock | None = None,
 ) -> Cloud:
-    """The account that the environment's credentials belong to.
+    """Return the account of the credentials that the environment provides.
 
-    The region is the given one, else AWS_DEFAULT_REGION's or the profile's. Raises AccessError
-    when there are no credentials, they are not accepted, or there is no region.
+    `region` None: the one of AWS_DEFAULT_REGION or of the profile. AccessError when credentials or
+    region are missing, or when AWS does not accept the credentials.
     """
     try:
         session = session or boto3.Session(region_name=region)
@@ -185,20 +184,20 @@ def connect(
     except CloudError as error:
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
-        raise _no_access(refusal(error, "sts:GetCallerIdentity")) from None
-    who = identity.get("Arn", "")
-    return Cloud(session, identity["Account"], clock=clock, time=time, caller=who)
+        raise _no_access(cloud_error(error, "sts:GetCallerIdentity")) from None
+    arn = identity.get("Arn", "")
+    return Cloud(session, identity["Account"], clock=clock, time=time, caller=arn)
 
 
-def pages(ask: Callable[..., Response], operation: str, key: str, **params: Any) -> Iterator[Any]:
-    """Every item under `key` of a call, over all of its pages; `ask` is a method of `Cloud`."""
+def pages(call: Callable[..., Response], operation: str, key: str, **params: Any) -> Iterator[Any]:
+    """Yield every item of a call's list `key`, from all pages; `call` is a method of `Cloud`."""
     token: dict[str, str] = {}
     while True:
-        answer = ask(operation, **params, **token)
-        yield from answer.get(key, [])
-        if not answer.get("NextToken"):
+        response = call(operation, **params, **token)
+        yield from response.get(key, [])
+        if not response.get("NextToken"):
             return
-        token = {"NextToken": answer["NextToken"]}
+        token = {"NextToken": response["NextToken"]}
 
 
 def _no_access(error: CloudError) -> AccessError:
@@ -208,8 +207,8 @@ def _no_access(error: CloudError) -> AccessError:
 def _call(client: Any, operation: str, params: dict[str, Any]) -> Response:
     action = f"{client.meta.service_model.signing_name}:{operation}"
     try:
-        # boto3's methods are in snake case; what AWS, IAM and the errors say is not.
-        answer = getattr(client, xform_name(operation))(**params)
+        # boto3's methods are in snake case, the names in the API reference and in IAM are not.
+        response = getattr(client, xform_name(operation))(**params)
     except (ClientError, BotoCoreError, ResponseParserError) as error:
-        raise refusal(error, action) from None
-    return Response(answer, action)
+        raise cloud_error(error, action) from None
+    return Response(response, action)

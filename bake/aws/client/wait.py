@@ -1,4 +1,4 @@
-"""Waiting for a state, by the clock and not by a number of tries."""
+"""Waiting for a state, limited by time and not by a number of attempts."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _LONG_S = 2.0
 
 @dataclass(frozen=True)
 class Clock:
-    """The passing of time; tests put their own in its place."""
+    """A clock that can sleep; tests replace it."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = threads.pause
 
 
 class _Waiting:
-    """How many wait now; EC2's limits are on an account's requests, not on a machine's."""
+    """The number of threads that wait now. EC2 limits an account's requests, not a thread's."""
 
-    ALONE = 4  # that many need not mind each other
+    UNSLOWED = 4  # so many may wait without longer pauses
 
     def __init__(self) -> None:
         self._count = 0
         self._lock = threading.Lock()
 
     @property
-    def crowd(self) -> float:
-        return max(1.0, self._count / self.ALONE)
+    def slowdown(self) -> float:
+        return max(1.0, self._count / self.UNSLOWED)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -57,37 +57,37 @@ _WAITING = _Waiting()
 
 
 def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T | None:
-    """Ask `probe` until it answers something other than None; None after `timeout_s`.
+    """Call `probe` until it returns something other than None; return None after `timeout_s`.
 
-    A pause is a twentieth of the time that it has taken so far, up to two seconds, and a thirtieth
-    later: short at first, so that nothing is waited for long after it is there, and AWS is not
-    hammered for hours. Many that wait in one process ask in turns: their pauses grow with their
-    number. A state that cannot become good is for `probe` to raise, with AWS's own reason. An
-    outage is none: a network that is away for minutes must not cost an image that took an hour.
+    A pause is a twentieth of the time waited so far, up to 2 s, and later a thirtieth: short at
+    first, so that a result is seen soon, and long later, so that AWS is not called too often. The
+    pauses grow with the number of threads that wait in this process. `probe` has to raise an error,
+    with AWS's reason, for a state from which the wanted one cannot be reached. Transient errors are
+    ignored for up to 5 minutes: a short network outage must not cost an image that took an hour.
     """
     with _WAITING:
         return _poll(probe, timeout_s, clock)
 
 
 def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | None:
-    start = answered_at = clock.now()
+    start = last_response_at = clock.now()
     while True:
         try:
-            if (answer := probe()) is not None:
-                return answer
-            answered_at = clock.now()
-            unanswered = None
+            if (result := probe()) is not None:
+                return result
+            last_response_at = clock.now()
+            outage = None
         except CloudError as error:
-            if error.code not in TRANSIENT or clock.now() - answered_at >= _OUTAGE_S:
+            if error.code not in TRANSIENT or clock.now() - last_response_at >= _OUTAGE_S:
                 raise
-            unanswered = error
+            outage = error
         elapsed = clock.now() - start
         if elapsed >= timeout_s:
-            if unanswered:  # nobody has said that it is not there
-                raise unanswered
+            if outage:  # AWS did not answer, so the state is unknown
+                raise outage
             return None
-        brief = min(max(_SHORTEST_S, elapsed / 20) * _WAITING.crowd, _LONG_S)
-        # Never so little that a sum of seconds does not notice.
+        brief = min(max(_SHORTEST_S, elapsed / 20) * _WAITING.slowdown, _LONG_S)
+        # At least 1 ms: a smaller pause may not change a large floating-point time.
         clock.sleep(min(max(brief, elapsed / 30), max(timeout_s - elapsed, 0.001)))
 
 
@@ -100,10 +100,11 @@ def wait_until(
     failure: type[CloudError] = CloudError,
     hint: str = "",
 ) -> T:
-    """The same for what must come: `failure` after `timeout_s`."""
-    answer = poll(probe, timeout_s=timeout_s, clock=clock)
-    if answer is None:
-        raise failure(
-            f"{what}, and that has not ended after {rounded_duration(timeout_s)}", hint=hint
-        )
-    return answer
+    """Call `probe` like `poll`, but raise `failure` after `timeout_s`.
+
+    `what` is the start of the message, a sentence about the current state.
+    """
+    result = poll(probe, timeout_s=timeout_s, clock=clock)
+    if result is None:
+        raise failure(f"{what} after {rounded_duration(timeout_s)}", hint=hint)
+    return result

@@ -173,7 +173,7 @@ def test_a_copy_that_fails_is_removed_with_its_snapshots_and_says_why(
                 found.update(State="failed", StateReason=reason)
 
     aws.alter("DescribeImages", fails)
-    with pytest.raises(ImageError, match="went to failed") as caught:
+    with pytest.raises(ImageError, match="went into the state failed") as caught:
         copied(aws, image, there)
     assert caught.value.reason == "The key is disabled"
     assert caught.value.hint.startswith("Copy it again")

@@ -260,7 +260,7 @@ def test_who_was_overtaken_learns_it_while_working_and_when_leaving(aws: Aws) ->
     held = lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01)
     with pytest.raises(LeaseError), held as ours:
         assert isinstance(ours, Lease)
-        note = lease_holder.this_process(a_run(), datetime.now(UTC)).note(0)
+        note = lease_holder.this_process(a_run(), datetime.now(UTC)).encode(0)
         parameter.create(aws.cloud, f"{PATH}/2", note, {})
         until = time.monotonic() + 10
         with pytest.raises(LeaseError):
@@ -366,7 +366,7 @@ def test_a_note_that_nobody_can_read_is_waited_for_as_any_other(aws: Aws) -> Non
         assert isinstance(ours, Lease)
         assert ours.generation == 8
         assert other.now - 1000 >= TAKEOVER_S
-    assert told == ["for somebody whose note cannot be read"]
+    assert told == ["for a run whose lease cannot be read"]
     assert names(aws.cloud) == [f"{PATH}/readme"]
 
 
@@ -452,7 +452,7 @@ class Actor(threading.Thread):
 
     def in_time(self, now: float) -> bool:
         ours = self.held
-        return ours is not None and not ours._taken_by and now - ours._heard_at < TAKEOVER_S
+        return ours is not None and not ours._taken_by and now - ours._renewed_at < TAKEOVER_S
 
     def end(self) -> None:
         while not self.stopping:

@@ -119,7 +119,7 @@ def test_another_launch_keeps_its_group(aws: Aws) -> None:
 
 @pytest.mark.parametrize("act", [stop, terminate])
 def test_a_machine_that_does_not_exist(aws: Aws, act: Any) -> None:
-    with pytest.raises(MachineError, match="no machine i-0123456789abcdef0") as caught:
+    with pytest.raises(MachineError, match="Machine i-0123456789abcdef0 not found") as caught:
         act(aws.cloud, "i-0123456789abcdef0")
     assert "invoke machines" in caught.value.hint
 

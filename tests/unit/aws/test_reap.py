@@ -193,7 +193,7 @@ def test_a_run_from_which_another_has_taken_over_is_dead(aws: Aws) -> None:
     first, second = a_run(aws), a_run(aws)
     taken = lease(aws, first, ELSEWHERE)
     a_builder(aws, first)
-    note = replace(taken._holder, run=second.id, token="another").note(0)
+    note = replace(taken._holder, run=second.id, token="another").encode(0)
     parameter.create(aws.cloud, f"{taken.path}/2", note, second.temporary())
     a_builder(aws, second)
     orphans = find_orphans(aws.cloud)
@@ -291,7 +291,7 @@ def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
     # A backup of the machine's disk, to which its tags were copied.
     copied = specifications(tags, "snapshot")
     aws.cloud.ec2("CreateSnapshot", VolumeId=machine.root_volume_id, TagSpecifications=copied)
-    note = lease_holder.this_process(other, aws.cloud.now()).note(0).replace(other.id, "")
+    note = lease_holder.this_process(other, aws.cloud.now()).encode(0).replace(other.id, "")
     parameter.create(aws.cloud, "/bake/lease/by-hand/1", note, {})
     later(aws, days=3650)
     assert kinds(find_orphans(aws.cloud)) == ["lease"], "the dead run's own"

@@ -204,7 +204,7 @@ def test_a_disk_smaller_than_the_base_image(aws: Aws) -> None:
 def test_a_name_that_is_taken(aws: Aws) -> None:
     taken = aws.base_image(owner_id=ACCOUNT, name="bake/mine")
     [finding] = refused(aws, recipe(), image_name="bake/mine")
-    assert f"the image {taken} (available) is already named bake/mine" in finding
+    assert f"the image {taken} (available) already has the name bake/mine" in finding
     assert "deregister-image" in finding
     [request] = [p for p in aws.params("DescribeImages") if p["Owners"] == ["self"]]
     assert request["IncludeDisabled"] is True, "a disabled image keeps its name"
@@ -213,7 +213,7 @@ def test_a_name_that_is_taken(aws: Aws) -> None:
 @pytest.mark.parametrize("name", ["ab", "x" * 129, "a:b", "déjà"])
 def test_a_name_that_ec2_does_not_take(aws: Aws, name: str) -> None:
     [finding] = refused(aws, recipe(), image_name=name)
-    assert "is no name for an image" in finding
+    assert "invalid image name" in finding
 
 
 def test_no_default_vpc(aws: Aws) -> None:

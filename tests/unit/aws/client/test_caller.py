@@ -56,7 +56,7 @@ def test_an_answer_that_is_no_public_address(
     monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     answering(monkeypatch, answer)
-    with pytest.raises(PreflightError, match="no public IPv4 address") as caught:
+    with pytest.raises(PreflightError, match="not a public IPv4 address") as caught:
         caller_cidr()
     assert "BAKE_CALLER_CIDR" in caught.value.hint
 
@@ -64,6 +64,6 @@ def test_an_answer_that_is_no_public_address(
 @pytest.mark.parametrize("fault", [URLError("no route"), TimeoutError(), IncompleteRead(b"1")])
 def test_no_answer(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     answering(monkeypatch, fault)
-    with pytest.raises(PreflightError, match="which address") as caught:
+    with pytest.raises(PreflightError, match="did not return the address") as caught:
         caller_cidr()
     assert "BAKE_CALLER_CIDR" in caught.value.hint

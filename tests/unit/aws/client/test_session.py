@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
-from bake.aws.client.errors import HINTS, refusal, was_refused
+from bake.aws.client.errors import HINTS, cloud_error, was_refused
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.undo import Leftover
 from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
@@ -274,7 +274,7 @@ def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
     page = "<html><title>Sign in to the hotel's network"
     aws.cloud.session.events.register("before-send.ec2", lambda **_: answer(200, page))
     aws.cloud._clients.clear()
-    with pytest.raises(NoAnswerError, match="ec2:DescribeVpcs could not be asked") as caught:
+    with pytest.raises(NoAnswerError, match="AWS did not answer ec2:DescribeVpcs") as caught:
         aws.cloud.ec2("DescribeVpcs")
     assert caught.value.code == "ResponseParserError"
     assert "HTTPS_PROXY" in caught.value.hint
@@ -297,7 +297,7 @@ def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
 def test_only_who_has_been_told_no_knows_that_nothing_has_happened(
     error: BotoCoreError | ClientError, said_no: bool
 ) -> None:
-    assert was_refused(refusal(error, "ec2:RunInstances")) is said_no
+    assert was_refused(cloud_error(error, "ec2:RunInstances")) is said_no
 
 
 def test_every_page_is_read(aws: Aws) -> None:
@@ -323,18 +323,18 @@ def test_every_page_is_read(aws: Aws) -> None:
 
 
 def test_a_request_of_the_wrong_shape_is_an_error_of_ours_too(aws: Aws) -> None:
-    with pytest.raises(CloudError, match="ec2:DescribeVpcs could not be asked of AWS") as caught:
+    with pytest.raises(CloudError, match="ec2:DescribeVpcs was not sent to AWS") as caught:
         aws.cloud.ec2("DescribeVpcs", Colour="red")
     assert "Colour" in caught.value.reason
 
 
 def test_the_nearer_of_two_hints_is_given() -> None:
     expired = boto.UnauthorizedSSOTokenError()
-    assert "aws sso login" in refusal(expired, "ec2:RunInstances").hint
+    assert "aws sso login" in cloud_error(expired, "ec2:RunInstances").hint
     proxy = boto.ProxyConnectionError(proxy_url="http://proxy", error="refused")
-    assert "HTTPS_PROXY" in refusal(proxy, "ec2:RunInstances").hint
+    assert "HTTPS_PROXY" in cloud_error(proxy, "ec2:RunInstances").hint
     tls = boto.SSLError(endpoint_url="https://ec2", error="self-signed")
-    assert "AWS_CA_BUNDLE" in refusal(tls, "ec2:RunInstances").hint
+    assert "AWS_CA_BUNDLE" in cloud_error(tls, "ec2:RunInstances").hint
 
 
 def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) -> None:

@@ -72,10 +72,10 @@ def test_a_limit_of_nothing_asks_once(time: Time) -> None:
 
 
 def test_what_must_come_and_does_not_is_an_error_of_its_kind(time: Time) -> None:
-    with pytest.raises(ImageError, match=r"it is pending, and that has not ended after 15 min"):
+    with pytest.raises(ImageError, match=r"it is still pending after 15 min"):
         wait_until(
             lambda: None,
-            what="it is pending",
+            what="it is still pending",
             timeout_s=15 * MINUTE,
             clock=time.clock,
             failure=ImageError,
