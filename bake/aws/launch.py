@@ -27,7 +27,7 @@ _NOT_KNOWN = {"InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidKeyPair.
 _RETRIED = TRANSIENT | _NOT_KNOWN
 # For so long EC2 may not list a new instance yet.
 _LISTED_S = 30.0
-# About five minutes: EC2 throttles each operation (Developer Guide, "Request throttling"), and fifty
+# About five minutes: EC2 throttles each operation (Developer Guide, "Request throttling"), and many
 # bakes may start a machine at the same time.
 _ATTEMPTS = 18
 

@@ -16,7 +16,17 @@ from typing import Any, Literal, get_args
 from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.placement import Placement
-from bake.aws.tags import CHECKPOINT, DIGEST, EXPIRES, RECIPE, RUN, Tags, began, parse_time, read
+from bake.aws.tags import (
+    CHECKPOINT,
+    DIGEST,
+    EXPIRES,
+    RECIPE,
+    RUN,
+    Tags,
+    parse_time,
+    read,
+    start_time,
+)
 from bake.threads import together
 
 Description = Mapping[str, Any]  # a resource as AWS describes it
@@ -260,7 +270,7 @@ def _candidate(
 ) -> Candidate:
     tags = _tags(described)
     run = tags[RUN]
-    orphan = Orphan(region, kind, id, run, tags.get(RECIPE, ""), made_at or began(run), **more)
+    orphan = Orphan(region, kind, id, run, tags.get(RECIPE, ""), made_at or start_time(run), **more)
     return Candidate(orphan, parse_time(tags.get(EXPIRES, "")), broken=broken)
 
 

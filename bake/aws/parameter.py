@@ -1,7 +1,7 @@
-"""Parameters of SSM's Parameter Store: small notes that other runs find; one of many creates one.
+"""Parameters in SSM's Parameter Store: small documents that all runs can read.
 
-Creating and overwriting are kept apart: only the first call says who was first, and only it can
-give tags (PutParameter refuses them together with `Overwrite`).
+Creating and overwriting are separate functions: only creating shows which of several runs was
+first, and only creating can set tags (PutParameter refuses tags together with `Overwrite`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from bake.aws.client.session import Cloud, pages
 from bake.aws.tags import Tags
 from bake.errors import CloudError
 
-# A standard parameter's value (PutParameter, `Value`). More would have to be an advanced one,
-# which costs money.
+# The limit of a standard parameter (PutParameter, `Value`). Advanced parameters cost money.
 MOST_CHARACTERS = 4096
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """`version` is 1 at first, and one higher with each overwriting; `written_at` is AWS's time."""
+    """A parameter. `version` starts at 1 and grows with each change; `written_at` is AWS's time."""
 
     name: str
     version: int
@@ -33,33 +32,37 @@ class Parameter:
 
 
 def create(cloud: Cloud, name: str, value: str, tags: Tags) -> None:
-    """CloudError with ParameterAlreadyExists when there is one: only one of many can create it."""
+    """Create a parameter. CloudError with ParameterAlreadyExists if another run has created it."""
     pairs = [{"Key": key, "Value": text} for key, text in tags.items() if _is_allowed(key + text)]
     cloud.ssm("PutParameter", Name=name, Value=value, Type="String", Tier="Standard", Tags=pairs)
 
 
 def overwrite(cloud: Cloud, name: str, value: str) -> None:
-    """Refused when there is none: without a type, SSM cannot create it by mistake."""
+    """Change a parameter. CloudError if it does not exist: without a type, SSM cannot create it."""
     cloud.ssm("PutParameter", Name=name, Value=value, Tier="Standard", Overwrite=True)
 
 
 def read(cloud: Cloud, name: str) -> Parameter:
-    """CloudError with ParameterNotFound when there is none."""
+    """Return a parameter. CloudError with ParameterNotFound if it does not exist."""
     return _parameter(cloud.ssm("GetParameter", Name=name)["Parameter"])
 
 
 def below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter]:
-    """Those right under a path, or all. Each change shows after a moment, as everywhere at AWS."""
-    asked = {"Path": path, "Recursive": recursive}
+    """Return the parameters directly below a path, or with `recursive` all below it.
+
+    A change becomes visible after a moment, as everywhere in AWS.
+    """
+    request = {"Path": path, "Recursive": recursive}
     return [
-        _parameter(each) for each in pages(cloud.ssm, "GetParametersByPath", "Parameters", **asked)
+        _parameter(each)
+        for each in pages(cloud.ssm, "GetParametersByPath", "Parameters", **request)
     ]
 
 
 def delete(cloud: Cloud, name: str) -> None:
-    """No error when there is none (any more).
+    """Delete a parameter; a missing one is no error.
 
-    AWS wants 30 s to pass before the name is used again (DeleteParameter).
+    AWS requires a pause of 30 s before the name is used again (DeleteParameter).
     """
     try:
         cloud.ssm("DeleteParameter", Name=name)
@@ -69,12 +72,12 @@ def delete(cloud: Cloud, name: str) -> None:
 
 
 def encode(document: dict[str, Any]) -> str:
-    """As JSON in ASCII; two opening braces in a row are SSM's own notation, and refused."""
+    """Return JSON in ASCII, without `{{`, which SSM reserves and refuses."""
     return json.dumps(document, separators=(",", ":")).replace("{{", "{\\u007b")
 
 
 def decode(value: str) -> dict[str, Any]:
-    """What `encode` wrote; nothing where a hand has made something else of it."""
+    """Return the document that `encode` wrote; an empty one if the value is invalid."""
     try:
         document = files.parse_json(value)
     except ValueError:
@@ -82,10 +85,10 @@ def decode(value: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _parameter(answer: dict[str, Any]) -> Parameter:
-    return Parameter(answer["Name"], answer["Version"], answer["Value"], answer["LastModifiedDate"])
+def _parameter(found: dict[str, Any]) -> Parameter:
+    return Parameter(found["Name"], found["Version"], found["Value"], found["LastModifiedDate"])
 
 
 def _is_allowed(text: str) -> bool:
-    """Whether SSM takes it in a tag (botocore's model, TagKey and TagValue): less than EC2 does."""
+    """Return whether SSM allows the text in a tag (TagKey and TagValue in botocore's model)."""
     return all(unicodedata.category(char)[0] in "LNZ" or char in "_.:/=+-@" for char in text)

@@ -1,10 +1,11 @@
-"""Which permissions the caller has, asked without changing anything.
+"""The permissions of the caller, found out without changing anything.
 
-Three ways, the surest first. EC2's dry runs: `DryRunOperation` where the call would be allowed,
-`UnauthorizedOperation` where not (every operation's `DryRun`). What only looks is called. And
-IAM's policy simulator, for those who may ask it (`simulator.py`). A call that is allowed only on
-what carries our tag can be tried only on such a thing: EC2 looks at the permission before it looks
-for the thing, and refuses one that is not there. What cannot be asked is never said to be allowed.
+There are three ways. EC2's dry runs answer `DryRunOperation` if the call would be allowed, and
+`UnauthorizedOperation` if not (parameter `DryRun`). Calls that only read are made. IAM's policy
+simulator (`policy_simulator.py`) is used for the rest, if the caller may use it. A call that is
+allowed only for resources with the tag `bake:run` can be tried only on such a resource, because EC2
+checks the permission before it looks for the resource. An action that could not be tried is never
+reported as allowed.
 """
 
 from __future__ import annotations
@@ -23,38 +24,38 @@ from bake.aws.tags import RUN, specifications
 from bake.errors import CloudError
 from bake.threads import together
 
-Outcome = Literal["allowed", "missing", "not asked"]
+PermissionOutcome = Literal["allowed", "missing", "not asked"]
 Policy = Mapping[str, Any]
 Params = dict[str, Any]
 
 _NAME = "bake-doctor"
 _TAGS = {RUN: _NAME}
-# A public key that nobody has the other half of: it has to be one, or EC2 refuses that first.
+# A valid public key, since EC2 would refuse an invalid one first. Its private key does not exist.
 _PUBLIC_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCzZ4iFK9CtzuiLfV8zAVnR+lG38iwCCnt89DRmA5I+"
-_DRY = {"DryRunOperation"}
-# The answer of who was let in, and has asked for what is not there.
-_NOT_THERE = {"ParameterNotFound", "NoSuchResourceException"}
-_NAMED = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
-_AT_ONCE = 8
+_DRY_RUN = {"DryRunOperation"}
+# Codes for a caller who has the permission and asked for a missing resource.
+_NOT_FOUND = {"ParameterNotFound", "NoSuchResourceException"}
+_DENIED_ACTION = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
+_BATCH = 8
 _HISTORY = "ListRequestedServiceQuotaChangeHistoryByQuota"
 
 
 @dataclass(frozen=True)
 class Permission:
-    """`how` it was found out, or why it could not be."""
+    """The outcome for one action; `how` it was found out, or why it could not be."""
 
     action: str
-    outcome: Outcome
+    outcome: PermissionOutcome
     how: str
 
 
 @dataclass(frozen=True)
-class Ours:
-    """One of each kind of what carries our tag; "" where there is none."""
+class OwnResources:
+    """The id of one resource of each kind with the tag `bake:run`; "" if there is none."""
 
     instance: str = ""
     interface: str = ""
-    groups: tuple[str, ...] = ()  # that the interface is in
+    groups: tuple[str, ...] = ()  # of the interface
     volume: str = ""
     image: str = ""
     snapshot: str = ""
@@ -64,12 +65,12 @@ class Ours:
 
 
 def actions(policy: Policy) -> list[str]:
-    """All that a policy allows, each once."""
+    """Return all actions that a policy allows, sorted."""
     return sorted({action for each in policy["Statement"] for action in as_list(each["Action"])})
 
 
 def statements(policy: Policy, missing: Iterable[str]) -> list[dict[str, Any]]:
-    """What has to be added, so that these actions are allowed: the policy's own statements."""
+    """Return the statements to add so that these actions are allowed, from those of the policy."""
     wanted = set(missing)
     added = []
     for statement in policy["Statement"]:
@@ -86,81 +87,80 @@ def permissions(
     image_id: str = "",
     placement: Placement | None = None,
 ) -> list[Permission]:
-    """Each action of the policy, in their order; nothing is changed.
+    """Return the permission for each action of the policy, sorted; nothing is changed.
 
-    `image_id` and `placement` are what a machine would be started from, and where; "" and None
-    where that is not known, and then it is not asked whether one may be.
+    `image_id` and `placement` are those of a machine that would be launched. Without them, the
+    permission to launch is not tried.
     """
     wanted = set(actions(policy))
-    questions = _looks(cloud, wanted)
-    ours = _ours(cloud)
-    questions |= _dry_runs(cloud, ours, image_id, placement)
-    asked = [(action, ask) for action, ask in questions.items() if action in wanted]
+    tests = _reading_calls(cloud, wanted)
+    own = _find_own_resources(cloud)
+    tests |= _dry_runs(cloud, own, image_id, placement)
+    chosen = [(action, call) for action, call in tests.items() if action in wanted]
     found: dict[str, Permission] = {}
-    for batch in _batches(asked, _AT_ONCE):
-        for answers in together(
-            *(partial(_answer, action, ask, ours.group) for action, ask in batch)
+    for batch in _batches(chosen, _BATCH):
+        for results in together(
+            *(partial(_try, action, call, own.group) for action, call in batch)
         ):
-            for answer in answers:
-                _note(found, answer)
+            for result in results:
+                _record(found, result)
     unknown = [a for a in sorted(wanted) if a not in found or found[a].outcome == "not asked"]
     for action, allowed in simulate_policy(cloud, policy, unknown).items():
-        outcome: Outcome = "allowed" if allowed else "missing"
-        _note(found, Permission(action, outcome, "by IAM's simulator"))
-    nothing = "nothing here to try it on"
+        outcome: PermissionOutcome = "allowed" if allowed else "missing"
+        _record(found, Permission(action, outcome, "by IAM's simulator"))
+    nothing = "no resource to try it on"
     return [found.get(a) or Permission(a, "not asked", nothing) for a in sorted(wanted)]
 
 
-def _note(found: dict[str, Permission], answer: Permission) -> None:
-    """A refusal counts more than what was allowed, and that more than what could not be asked."""
-    order: list[Outcome] = ["not asked", "allowed", "missing"]
-    before = found.get(answer.action)
-    if before is None or order.index(answer.outcome) > order.index(before.outcome):
-        found[answer.action] = answer
+def _record(found: dict[str, Permission], result: Permission) -> None:
+    """Keep the strongest outcome of each action: missing, then allowed, then not asked."""
+    order: list[PermissionOutcome] = ["not asked", "allowed", "missing"]
+    before = found.get(result.action)
+    if before is None or order.index(result.outcome) > order.index(before.outcome):
+        found[result.action] = result
 
 
-def _answer(action: str, ask: Callable[[], Any], group: str) -> list[Permission]:
-    """What one call says of its own action, or of another that it implies, as of tagging."""
+def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
+    """Return what one call shows about its own action, or about one that it implies (tagging)."""
     try:
-        ask()
+        call()
     except CloudError as error:
-        if error.code in _DRY:
+        if error.code in _DRY_RUN:
             return [Permission(action, "allowed", "by a dry run")]
-        if error.code in _NOT_THERE:
+        if error.code in _NOT_FOUND:
             return [Permission(action, "allowed", "asked")]
         if error.code not in DENIED:
-            said = ": ".join(part for part in (error.code, error.reason) if part)
-            return [Permission(action, "not asked", said or error.message)]
-        named = _NAMED.search(error.reason)
-        refused = named[1].rstrip(".,") if named else action
-        on = named[2] if named and named[2] else "security-group/"
-        if action == refused == "ec2:RunInstances" and not group and "security-group/" in on:
-            # EC2 takes the network's own group then, and that is one which the policy leaves out.
-            return [Permission(action, "not asked", "no group of ours to start one behind")]
-        if refused == action:
+            return [Permission(action, "not asked", error.cloud_words or error.message)]
+        named = _DENIED_ACTION.search(error.reason)
+        denied = named[1].rstrip(".,") if named else action
+        resource = named[2] if named and named[2] else "security-group/"
+        if action == denied == "ec2:RunInstances" and not group and "security-group/" in resource:
+            # Without a group EC2 uses the default group of the VPC, which the policy leaves out.
+            return [Permission(action, "not asked", "no security group to launch a machine with")]
+        if denied == action:
             return [Permission(action, "missing", error.code)]
-        waits = Permission(action, "not asked", f"{refused} is refused before it")
-        return [waits, Permission(refused, "missing", f"{error.code}, for {action}")]
+        hidden = Permission(action, "not asked", f"{denied} is denied before it")
+        return [hidden, Permission(denied, "missing", f"{error.code}, for {action}")]
     return [Permission(action, "allowed", "asked")]
 
 
-# Questions ---------------------------------------------------------------------------------------
+# Calls that show a permission --------------------------------------------------------------------
 
 
-def _looks(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
-    """What only looks: EC2's by dry runs, the other services' by asking for as little as can be."""
+def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
+    """Return the calls that only read: those of EC2 as dry runs, others with a small result."""
     more: Mapping[str, Params] = {"DescribeLaunchTemplateVersions": {"Versions": ["$Latest"]}}
-    questions: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for action in wanted:
         operation = action.removeprefix("ec2:")
         if operation.startswith("Describe") and operation != "DescribeImageAttribute":
-            questions[action] = partial(
+            calls[action] = partial(
                 cloud.ec2_once, operation, DryRun=True, **more.get(operation, {})
             )
     path = f"/bake/{_NAME}"
     quota = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
     product = {"ServiceCode": "AmazonEC2", "MaxResults": 1}
-    return questions | {
+    return calls | {
         "servicequotas:GetServiceQuota": partial(cloud.quotas, "GetServiceQuota", **quota),
         f"servicequotas:{_HISTORY}": partial(cloud.quotas, _HISTORY, **quota),
         "pricing:GetProducts": partial(cloud.pricing, "GetProducts", **product),
@@ -170,9 +170,9 @@ def _looks(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
 
 
 def _dry_runs(
-    cloud: Cloud, ours: Ours, image_id: str, placement: Placement | None
+    cloud: Cloud, own: OwnResources, image_id: str, placement: Placement | None
 ) -> dict[str, Callable[[], Any]]:
-    """Those for which there is something to try them on."""
+    """Return dry runs of the calls for which the parameters are known."""
     tag = partial(specifications, _TAGS)
     calls: dict[str, Params] = {
         "ImportKeyPair": {
@@ -188,7 +188,7 @@ def _dry_runs(
             "VpcId": placement.vpc_id,
             "TagSpecifications": tag("security-group"),
         }
-    if source := ours.image or image_id:
+    if source := own.image or image_id:
         calls["CopyImage"] = {
             "Name": _NAME,
             "SourceImageId": source,
@@ -197,69 +197,69 @@ def _dry_runs(
         }
     if placement and image_id:
         interface = {"DeviceIndex": 0, "SubnetId": placement.subnet_id}
-        interface |= {"Groups": [ours.group]} if ours.group else {}
+        interface |= {"Groups": [own.group]} if own.group else {}
         calls["RunInstances"] = {
             "ImageId": image_id,
             "InstanceType": placement.instance_type,
             "MinCount": 1,
             "MaxCount": 1,
             "NetworkInterfaces": [interface],
-            **({"KeyName": ours.key} if ours.key else {}),
+            **({"KeyName": own.key} if own.key else {}),
             "TagSpecifications": tag("instance", "volume", "network-interface"),
         }
-    calls |= _on_ours(ours, tag)
+    calls |= _calls_on_own(own, tag)
     return {
         f"ec2:{operation}": partial(cloud.ec2_once, operation, DryRun=True, **params)
         for operation, params in calls.items()
     }
 
 
-def _on_ours(ours: Ours, tag: Callable[..., list[Params]]) -> dict[str, Params]:
+def _calls_on_own(own: OwnResources, tag: Callable[..., list[Params]]) -> dict[str, Params]:
     calls: dict[str, Params] = {}
-    if ours.instance:
+    if own.instance:
         for operation in ("Reboot", "Start", "Stop", "Terminate"):
-            calls[f"{operation}Instances"] = {"InstanceIds": [ours.instance]}
-        calls["GetConsoleOutput"] = {"InstanceId": ours.instance}
+            calls[f"{operation}Instances"] = {"InstanceIds": [own.instance]}
+        calls["GetConsoleOutput"] = {"InstanceId": own.instance}
         made = {"Name": _NAME, "TagSpecifications": tag("image", "snapshot")}
-        calls["CreateImage"] = {"InstanceId": ours.instance, **made}
-    if ours.interface:
+        calls["CreateImage"] = {"InstanceId": own.instance, **made}
+    if own.interface:
         calls["ModifyNetworkInterfaceAttribute"] = {
-            "NetworkInterfaceId": ours.interface,
-            "Groups": list(ours.groups),
+            "NetworkInterfaceId": own.interface,
+            "Groups": list(own.groups),
         }
-    if ours.volume:
-        calls["CreateSnapshot"] = {"VolumeId": ours.volume, "TagSpecifications": tag("snapshot")}
-        calls["DeleteVolume"] = {"VolumeId": ours.volume}
-    if ours.image:
-        image = {"ImageId": ours.image}
+    if own.volume:
+        calls["CreateSnapshot"] = {"VolumeId": own.volume, "TagSpecifications": tag("snapshot")}
+        calls["DeleteVolume"] = {"VolumeId": own.volume}
+    if own.image:
+        image = {"ImageId": own.image}
         calls["DeregisterImage"] = image
         calls["DescribeImageAttribute"] = {**image, "Attribute": "launchPermission"}
         calls["ModifyImageAttribute"] = {**image, "ImdsSupport": {"Value": "v2.0"}}
-    if ours.snapshot:
-        calls["DeleteSnapshot"] = {"SnapshotId": ours.snapshot}
-        disk = {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": ours.snapshot}}
+    if own.snapshot:
+        calls["DeleteSnapshot"] = {"SnapshotId": own.snapshot}
+        disk = {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": own.snapshot}}
         calls["RegisterImage"] = {
             "Name": _NAME,
             "RootDeviceName": "/dev/sda1",
             "BlockDeviceMappings": [disk],
             "TagSpecifications": tag("image"),
         }
-    if ours.group:
-        let_in = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-        let_in |= {"IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+    if own.group:
+        rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+        rule |= {"IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
         calls["AuthorizeSecurityGroupIngress"] = {
-            "GroupId": ours.group,
-            "IpPermissions": [let_in],
+            "GroupId": own.group,
+            "IpPermissions": [rule],
         }
-        calls["DeleteSecurityGroup"] = {"GroupId": ours.group}
-    if ours.spot_request:
-        calls["CancelSpotInstanceRequests"] = {"SpotInstanceRequestIds": [ours.spot_request]}
-    if ours.key:
-        calls["DeleteKeyPair"] = {"KeyName": ours.key}
+        calls["DeleteSecurityGroup"] = {"GroupId": own.group}
+    if own.spot_request:
+        calls["CancelSpotInstanceRequests"] = {"SpotInstanceRequestIds": [own.spot_request]}
+    if own.key:
+        calls["DeleteKeyPair"] = {"KeyName": own.key}
     return calls
 
 
-def _ours(cloud: Cloud) -> Ours:
+def _find_own_resources(cloud: Cloud) -> OwnResources:
     tagged = [{"Name": "tag-key", "Values": [RUN]}]
     alive = {"Name": "instance-state-name", "Values": ["running", "stopped"]}
 
@@ -268,7 +268,7 @@ def _ours(cloud: Cloud) -> Ours:
             filters = params.pop("Filters", tagged)
             return next(iter(cloud.ec2(operation, Filters=filters, **params)[key]), {})
         except CloudError:
-            return {}  # it is asked about in its own place
+            return {}  # another call shows whether the permission is missing
 
     reservation, image, snapshot, group, key, spot_request = together(
         partial(first, "DescribeInstances", "Reservations", Filters=[*tagged, alive]),
@@ -281,7 +281,7 @@ def _ours(cloud: Cloud) -> Ours:
     instance: Params = next(iter(reservation.get("Instances", ())), {})
     interface: Params = next(iter(instance.get("NetworkInterfaces", ())), {})
     disks = [each["Ebs"]["VolumeId"] for each in instance.get("BlockDeviceMappings", ())]
-    return Ours(
+    return OwnResources(
         instance=instance.get("InstanceId", ""),
         interface=interface.get("NetworkInterfaceId", ""),
         groups=tuple(each["GroupId"] for each in interface.get("Groups", ())),

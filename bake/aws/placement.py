@@ -1,4 +1,4 @@
-"""Where a machine can be had: placements in order of preference, tried until one has room."""
+"""Placements of a machine, in order of preference, tried until one has capacity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bake.errors import CapacityError, CloudError
 T = TypeVar("T")
 Market = Literal["on-demand", "spot"]
 
-# EC2's "Error codes": what another zone or another type may well have.
+# EC2's "Error codes" after which another zone or another type may have capacity.
 NO_CAPACITY_HERE = {
     "InsufficientInstanceCapacity",
     "InsufficientHostCapacity",
@@ -20,18 +20,18 @@ NO_CAPACITY_HERE = {
     "InsufficientFreeAddressesInSubnet",
     "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
-    "Unsupported",  # the type is not offered in this zone (after all)
+    "Unsupported",  # the zone does not offer the type
     "UnfulfillableCapacity",
-    # The reason of a machine that was taken on, and then ended while it was pending.
+    # The reason of a machine that was accepted, and terminated while it was pending.
     "Server.InsufficientInstanceCapacity",
 }
-# A limit of the account counts in every zone; a smaller or another type may still fit.
+# A quota counts in every zone; a smaller type, or one with another quota, may still fit.
 NO_QUOTA_FOR_TYPE = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One way to have the machine."""
+    """Instance type, zone and market in which a machine can be launched."""
 
     instance_type: str
     zone: str
@@ -50,9 +50,9 @@ def cheapest_first(
     usd_per_hour: Mapping[Placement, float | None],
     gpus: Mapping[str, int],
 ) -> list[Placement]:
-    """By price per GPU and hour; what has none that is known comes last. Else their order stays.
+    """Return the placements by price per GPU and hour; those of unknown price come last.
 
-    `gpus` is how many a type has. Pure.
+    Placements of the same price keep their order. `gpus` is the number of GPUs of each type.
     """
 
     def per_gpu(placement: Placement) -> tuple[bool, float]:
@@ -68,31 +68,30 @@ def first_with_capacity(
     *,
     on_no_capacity: Callable[[Placement, CloudError], None] = lambda placement, error: None,
 ) -> T:
-    """What `start` gives for the first placement that AWS has room for.
+    """Return the result of `start` for the first placement with capacity.
 
-    Goes on at once where AWS has none; any other refusal ends it, since no placement would
-    change that. CapacityError lists every try with AWS's answer.
+    Without capacity the next placement is tried at once. Any other error is raised, since another
+    placement would not help. CapacityError lists every attempt with AWS's reason.
     """
-    refusals: list[str] = []
-    full: set[tuple[str, Market]] = set()
+    attempts: list[str] = []
+    over_quota: set[tuple[str, Market]] = set()
     last: CloudError | None = None
     for placement in placements:
-        if (placement.instance_type, placement.market) in full:
+        if (placement.instance_type, placement.market) in over_quota:
             continue
         try:
             return start(placement)
         except CloudError as error:
             if error.code in NO_QUOTA_FOR_TYPE:
-                full.add((placement.instance_type, placement.market))
+                over_quota.add((placement.instance_type, placement.market))
             elif error.code not in NO_CAPACITY_HERE:
                 raise
             last = error
-            refusals.append(f"{placement}: {error.code}: {error.reason}")
+            attempts.append(f"{placement}: {error.cloud_words}")
             on_no_capacity(placement, error)
     raise CapacityError(
-        f"No machine is to be had: {len(refusals)} {'try' if len(refusals) == 1 else 'tries'}, "
-        "all refused",
-        hint=last.hint if last else "Name at least one instance type",
+        f"No capacity in any placement: {len(attempts)} tried",
+        hint=last.hint if last else "Give at least one instance type with --instance-type",
         code=last.code if last else "",
-        details=refusals,
+        details=attempts,
     )

@@ -1,4 +1,4 @@
-"""Which instance types can be had where, by what AWS says before anything is started."""
+"""Search for placements: where each instance type can be launched, according to AWS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud
 from bake.aws.placement import Market, Placement
@@ -20,7 +21,7 @@ _PLACE = "builder.instance_types"
 
 
 class Bootable(Protocol):
-    """What of an image decides where it can boot; None where it does not say."""
+    """The attributes of an image that decide on which types it boots; None if not specified."""
 
     @property
     def architecture(self) -> str: ...
@@ -32,7 +33,7 @@ class Bootable(Protocol):
 
 @dataclass(frozen=True)
 class PlacementSearch:
-    """`findings` say what is wrong with types that are left out, or what could not be asked."""
+    """The result of a search. `findings` explain why types are left out, or what is unknown."""
 
     placements: tuple[Placement, ...]
     findings: tuple[Finding, ...]
@@ -47,10 +48,11 @@ def find_placements(
     subnet_id: str | None = None,
     reservation: Reservation | None = None,
 ) -> PlacementSearch:
-    """Types × zones, in the order of the types; `subnet_id` takes the default subnets' place.
+    """Return a placement for each type and zone, in the order of the types.
 
-    A type that cannot be had is a finding; the others stand. `image` None: its fit is not asked.
-    With a reservation: of its type and in its zone, whatever the quota is.
+    With `subnet_id` only its zone counts, otherwise the zones of the default subnets. A type that
+    cannot be used becomes a finding. With `image` None, the types are not compared with an image.
+    With a reservation, only its type and zone count, and the quota is ignored.
     """
     types: dict[str, dict[str, Any]]
     zones: defaultdict[str, set[str]]
@@ -70,18 +72,18 @@ def find_placements(
         problem = _unfit(cloud, name, types.get(name), zones[name], image, usage)
         if not problem:
             free, problem = _within_quota(cloud, types[name], market, quotas)
-            there = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
-            if free and subnets and not there:
-                problem = _elsewhere(name, zones[name], subnets)
+            usable = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
+            if free and subnets and not usable:
+                problem = _no_common_zone(name, zones[name], subnets)
             elif free:
-                found += [_placement(name, subnet, market, reservation) for subnet in there]
+                found += [_placement(name, subnet, market, reservation) for subnet in usable]
         if problem:
             findings.append(problem)
     return PlacementSearch(tuple(found), tuple(findings))
 
 
 def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    # By filter: asked by name, one unknown type would hide what is known of the others.
+    # With a filter, because EC2 refuses a whole request that names one unknown type.
     wanted = [{"Name": "instance-type", "Values": list(names)}]
     found = cloud.pages("DescribeInstanceTypes", "InstanceTypes", Filters=wanted)
     return {info["InstanceType"]: info for info in found}
@@ -94,8 +96,9 @@ def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Findi
         except CloudError as error:
             if error.code != "InvalidSubnetID.NotFound":
                 raise
-            hint = f"aws ec2 describe-subnets --region {cloud.region} lists those that there are"
-            return [], Finding("subnet", f"there is no subnet {subnet_id}", hint)
+            command = aws_command("ec2", "describe-subnets", region=cloud.region)
+            hint = f"To list the subnets: {command}"
+            return [], Finding("subnet", f"subnet {subnet_id} not found in {cloud.region}", hint)
     filters = {"default-for-az": "true", "state": "available"}
     found = cloud.pages(
         "DescribeSubnets",
@@ -105,10 +108,8 @@ def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Findi
     subnets = sorted(found, key=lambda subnet: str(subnet["AvailabilityZone"]))
     if subnets:
         return subnets, None
-    hint = (
-        f"Make it: aws ec2 create-default-vpc --region {cloud.region}; "
-        "or name a subnet of your own that reaches the Internet"
-    )
+    command = aws_command("ec2", "create-default-vpc", region=cloud.region)
+    hint = f"Give a subnet that reaches the Internet, or create the default VPC: {command}"
     return [], Finding("subnet", f"{cloud.region} has no default VPC with subnets", hint)
 
 
@@ -120,33 +121,36 @@ def _unfit(
     image: Bootable | None,
     usage: str,
 ) -> Finding | None:
-    """`usage` is a class of EC2's: spot, on-demand or capacity-block."""
+    """Return why the type cannot be used here; None if it can.
+
+    `usage` is EC2's usage class: spot, on-demand or capacity-block.
+    """
     if info is None or not zones:
         hint = (
-            "Try another type or region: aws ec2 describe-instance-type-offerings --region REGION "
-            f"--filters Name=instance-type,Values={name} shows whether a region has it"
+            f"Choose another region, or another type: `invoke gpus --region {cloud.region}` lists "
+            "the GPU machines of this region"
         )
         return Finding(_PLACE, f"{name} is not offered in {cloud.region}", hint)
     if usage not in info.get("SupportedUsageClasses", [usage]):
-        return Finding(_PLACE, f"{name} cannot be had as {usage}", "Use the other market")
+        return Finding(_PLACE, f"{name} is not offered as {usage}", "Use the other market")
     if image is None:
         return None
     architectures = info["ProcessorInfo"]["SupportedArchitectures"]
     if image.architecture not in architectures:
-        message = f"{name} is {'/'.join(architectures)}, the image is {image.architecture}"
-        return Finding(_PLACE, message, "Choose a type of the image's architecture")
+        message = f"{name} is {'/'.join(architectures)}, but the image is {image.architecture}"
+        return Finding(_PLACE, message, "Choose a type with the architecture of the image")
     modes = info.get("SupportedBootModes", [])
     if image.boot_mode in {"uefi", "legacy-bios"} and modes and image.boot_mode not in modes:
-        message = f"{name} boots by {'/'.join(modes)} alone, the image by {image.boot_mode}"
+        message = f"{name} boots only by {'/'.join(modes)}, but the image by {image.boot_mode}"
         return Finding(_PLACE, message, "Choose another type or another base image")
     if image.ena is False and info["NetworkInfo"]["EnaSupport"] == "required":
-        message = f"{name} needs an image with ENA (enhanced networking), which this one has not"
+        message = f"{name} needs an image with ENA (enhanced networking), but this image has none"
         return Finding(_PLACE, message, "Choose another type or another base image")
     return None
 
 
 def _quotas(cloud: Cloud, names: Sequence[str], market: Market) -> dict[str, Quota | CloudError]:
-    """By code, of which many types share one; why it could not be read, where it could not."""
+    """Return each quota by its code, which several types share; an error if it is unreadable."""
 
     def read(code: str) -> Quota | CloudError:
         try:
@@ -170,25 +174,28 @@ def _within_quota(
         return True, None
     quota = quotas[code]
     if isinstance(quota, CloudError):
-        said = f"{quota.message}: {quota.code}"
-        message = f"the vCPU quota {code} for {name} could not be read ({said})"
-        return True, Finding("quota", message, "Not needed: when it is too small, the start fails")
+        message = (
+            f"the vCPU quota {code} for {name} could not be read ({quota.message}: {quota.code})"
+        )
+        return True, Finding(
+            "quota", message, "This is a warning: if it is too low, the launch fails"
+        )
     if quota.free >= vcpus:
         return True, None
     message = f"{name} ({market}) needs {vcpus} vCPUs of the quota '{quota.name}' ({code}), "
     message += f"which is {quota.vcpus}" + (f", {quota.used} in use" if quota.used else "")
     hint = how_to_raise(cloud, name, market, quota.used + vcpus)
     if quota.vcpus >= vcpus:
-        hint = f"End machines that you no longer need, or ask for more. {hint}"
+        hint = f"Terminate machines that you no longer need, or raise the quota. {hint}"
     return False, Finding("quota", message, hint)
 
 
-def _elsewhere(name: str, zones: set[str], subnets: Sequence[dict[str, Any]]) -> Finding:
+def _no_common_zone(name: str, zones: set[str], subnets: Sequence[dict[str, Any]]) -> Finding:
     have = ", ".join(sorted({subnet["AvailabilityZone"] for subnet in subnets}))
     return Finding(
         _PLACE,
-        f"{name} is offered in {', '.join(sorted(zones))}, and the subnets are in {have}",
-        "Name a subnet in one of the type's zones, or another type",
+        f"{name} is offered in {', '.join(sorted(zones))}, but the subnets are in {have}",
+        "Give a subnet in one of these zones, or another type",
     )
 
 
@@ -205,12 +212,12 @@ def _placement(
     )
 
 
-# EC2's most values of one filter.
+# The maximum number of values in one filter of EC2.
 _MOST_VALUES = 200
 
 
 def offered_zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
-    """By type, also for very many; none for one that is not offered, or not known."""
+    """Return the zones that offer each type; an empty set for an unknown type."""
     zones: defaultdict[str, set[str]] = defaultdict(set)
     for start in range(0, len(names), _MOST_VALUES):
         some = list(names[start : start + _MOST_VALUES])

@@ -1,7 +1,7 @@
-"""What IAM's policy simulator says of the caller: whether a policy's grants are allowed to him.
+"""IAM's policy simulator: whether the caller has the permissions that a policy contains.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
-It takes service control policies into account, but nothing of a resource's own policy.
+It includes service control policies, but not the policies of resources.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _NAME = "bake-doctor"
 
 
 def simulate_policy(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> dict[str, bool]:
-    """Whether these actions of the policy are allowed to the caller, each on all that it is for.
+    """Return for each action whether the caller has it, for all resources of the policy.
 
-    Nothing where IAM may not be asked, or does not know the caller.
+    Empty if the caller may not use the simulator, or IAM does not know the caller.
     """
     source = principal(cloud.caller)
     found: dict[str, bool] = {}
-    for question in _scenes(cloud, policy, wanted) if source else ():
-        [action] = question["ActionNames"]
+    for request in _requests(cloud, policy, wanted) if source else ():
+        [action] = request["ActionNames"]
         if not found.get(action, True):
             continue
         try:
-            answer = cloud.iam("SimulatePrincipalPolicy", PolicySourceArn=source, **question)
+            response = cloud.iam("SimulatePrincipalPolicy", PolicySourceArn=source, **request)
         except CloudError:
             return {}
         decisions = {
             each["EvalDecision"]
-            for result in answer["EvaluationResults"]
+            for result in response["EvaluationResults"]
             for each in (result, *map(_specific, result.get("ResourceSpecificResults", ())))
         }
         found[action] = decisions == {"allowed"}
@@ -44,9 +44,9 @@ def simulate_policy(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> di
 
 
 def principal(caller: str) -> str:
-    """The ARN whose policies count for this caller; "" where there is none to be asked about.
+    """Return the ARN of the user or role of this caller; "" for other callers.
 
-    A role's path is not in its sessions' names: one with a path IAM does not find by this.
+    The ARN of a session does not contain the path of its role, so IAM does not find such a role.
     """
     role = re.fullmatch(r"arn:([^:]+):sts::(\d+):assumed-role/([^/]+)/.*", caller)
     if role:
@@ -58,11 +58,11 @@ def _specific(result: Params) -> Params:
     return {"EvalDecision": result["EvalResourceDecision"]}
 
 
-def _scenes(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> Iterator[Params]:
-    """Each grant of these actions as the simulator is asked about it, under its own conditions."""
+def _requests(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> Iterator[Params]:
+    """Yield a request to the simulator for each grant of these actions, with its conditions."""
     for statement in policy["Statement"]:
         for action in [each for each in as_list(statement["Action"]) if each in wanted]:
-            resources = [_named(cloud, each) for each in as_list(statement["Resource"])]
+            resources = [_example(cloud, each) for each in as_list(statement["Resource"])]
             for keys in _contexts(statement.get("Condition", {})):
                 entries = [
                     {"ContextKeyName": k, "ContextKeyValues": [v], "ContextKeyType": "string"}
@@ -75,8 +75,8 @@ def _scenes(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> Iterator[P
                 }
 
 
-def _named(cloud: Cloud, resource: str) -> str:
-    """A resource's pattern as the name of one."""
+def _example(cloud: Cloud, resource: str) -> str:
+    """Return the ARN of one resource that matches the pattern."""
     parts = resource.split(":", 5)
     if len(parts) < 6:
         return resource
@@ -87,7 +87,7 @@ def _named(cloud: Cloud, resource: str) -> str:
 
 
 def _contexts(condition: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Every way to fulfil it: one for each value of those that have several."""
+    """Return the contexts that fulfil the condition, one for each combination of its values."""
     contexts: list[dict[str, str]] = [{}]
     for keys in condition.values():
         for key, values in keys.items():
@@ -100,5 +100,5 @@ def _contexts(condition: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]
 
 
 def as_list(value: Any) -> list[Any]:
-    """Most elements of a policy may be one thing or a list of them."""
+    """Return a list: most elements of a policy may be one value or a list of values."""
     return value if isinstance(value, list) else [value]

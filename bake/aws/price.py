@@ -1,8 +1,8 @@
-"""What things cost here, in USD. A price that cannot be had is None, and no error.
+"""Prices in a region, in USD. An unknown price is None, not an error.
 
-On-demand machines, volumes and snapshots by the Price List API, whose products are JSON documents:
+Prices of on-demand machines, volumes and snapshots come from the Price List API as JSON documents:
 https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/reading-service-price-list-file-for-services.html
-Spot machines by EC2's own history of prices. Each is asked once, for all bakes of one process.
+Spot prices come from EC2's price history. Each price is requested once for all bakes of a process.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ T = TypeVar("T")
 Price = float | None
 
 _LINUX = "Linux/UNIX"
-# Before the colon stands the region's short name and a hyphen, in us-east-1 nothing. What ends in
-# .outposts is a machine of one's own, and what is called Archive another kind of snapshot.
+# A short name of the region and a hyphen come first, except in us-east-1. A usage type that ends in
+# .outposts is for hardware at the customer's site, and Archive is another kind of snapshot.
 _SNAPSHOT = re.compile(r"(.+-)?EBS:SnapshotUsage")
 _VOLUME = r"(.+-)?EBS:VolumeUsage\.{kind}"
-# Those whose gigabytes are all that they cost; of io1 and io2 IOPS are most of the price.
+# Volumes that are charged by size alone; for io1 and io2 most of the price is for IOPS.
 _KINDS = {"gp2", "gp3", "sc1", "st1"}
-# GetProducts, "Filter": the longest value. Several in one are for ANY_OF, with commas.
+# GetProducts, "Filter": the longest value. ANY_OF takes several values, separated by commas.
 _LONGEST = 1024
 
 
 @dataclass
-class _Known:
-    """What one session was told; its lock is held while AWS is asked, so that nobody asks twice."""
+class _PriceCache:
+    """The known prices of one session. A request holds the lock, so that none is repeated."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    answers: dict[Hashable, Price] = field(default_factory=dict)
+    prices: dict[Hashable, Price] = field(default_factory=dict)
     spot: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     errors: dict[str, CloudError] = field(default_factory=dict)
 
 
-# What reading a document of another form than AWS describes may end with.
-_ILLEGIBLE = (
+# Errors of reading a document whose form differs from AWS's documentation.
+_UNREADABLE = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -52,11 +52,11 @@ _ILLEGIBLE = (
     ValueError,
 )
 
-_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[Any, _PriceCache] = WeakKeyDictionary()
 
 
 def prices(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Price]:
-    """USD per hour of each machine, in its market."""
+    """Return USD per hour of a machine in each placement."""
     wanted = list(placements)
     on_spot = spot(cloud, [place for place in wanted if place.market == "spot"])
     on_order = on_demand(cloud, [p.instance_type for p in wanted if p.market == "on-demand"])
@@ -67,48 +67,48 @@ def prices(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Pri
 
 
 def on_demand(cloud: Cloud, instance_types: Iterable[str]) -> dict[str, Price]:
-    """USD per hour of a Linux machine without other licences, on shared hardware."""
+    """Return USD per hour of each type: Linux without other licences, on shared hardware."""
     wanted = list(dict.fromkeys(instance_types))
-    known = _of(cloud)
-    with known.lock:
-        new = [name for name in wanted if (cloud.region, name) not in known.answers]
+    cache = _cache_of(cloud)
+    with cache.lock:
+        new = [name for name in wanted if (cloud.region, name) not in cache.prices]
         if new:
-            found = _asked(known, "pricing", lambda: _machines(cloud, new)) or {}
-            known.answers.update({(cloud.region, name): found.get(name) for name in new})
-        return {name: known.answers[cloud.region, name] for name in wanted}
+            found = _request(cache, "pricing", lambda: _machines(cloud, new)) or {}
+            cache.prices.update({(cloud.region, name): found.get(name) for name in new})
+        return {name: cache.prices[cloud.region, name] for name in wanted}
 
 
 def spot(cloud: Cloud, placements: Iterable[Placement]) -> dict[Placement, Price]:
-    """USD per hour, now, of a spot machine of this type in this zone."""
+    """Return the current USD per hour of a spot machine in each placement."""
     wanted = list(placements)
     found = spot_by_zone(cloud, {place.instance_type for place in wanted})
     return {place: found[place.instance_type].get(place.zone) for place in wanted}
 
 
 def spot_by_zone(cloud: Cloud, instance_types: Iterable[str]) -> dict[str, dict[str, float]]:
-    """USD per hour, now, of each type in each zone that has it on the spot market."""
+    """Return the current spot price of each type in each zone that offers it, in USD per hour."""
     wanted = sorted(set(instance_types))
-    known = _of(cloud)
-    with known.lock:
-        new = [name for name in wanted if (cloud.region, name) not in known.spot]
+    cache = _cache_of(cloud)
+    with cache.lock:
+        new = [name for name in wanted if (cloud.region, name) not in cache.spot]
         if new:
-            known.spot.update({(cloud.region, name): {} for name in new})
+            cache.spot.update({(cloud.region, name): {} for name in new})
             for (name, zone), usd in (
-                _asked(known, "ec2", lambda: _spot_history(cloud, new)) or {}
+                _request(cache, "ec2", lambda: _spot_history(cloud, new)) or {}
             ).items():
-                known.spot.setdefault((cloud.region, name), {})[zone] = usd
-        return {name: dict(known.spot[cloud.region, name]) for name in wanted}
+                cache.spot.setdefault((cloud.region, name), {})[zone] = usd
+        return {name: dict(cache.spot[cloud.region, name]) for name in wanted}
 
 
 def snapshot_price(cloud: Cloud) -> Price:
-    """USD per GB and month, of those blocks that no older snapshot of the volume holds."""
+    """Return USD per GB and month, for the blocks that no older snapshot of the volume has."""
     return _storage(cloud, "Storage Snapshot", _SNAPSHOT)
 
 
 def volume_price(cloud: Cloud, kind: str = "gp3") -> Price:
-    """USD per GB and month, with the IOPS and the throughput that a volume has for nothing.
+    """Return USD per GB and month, with the IOPS and throughput that are included.
 
-    None for a kind whose price is more than its gigabytes.
+    None for a kind of volume that is not charged by size alone.
     """
     if kind not in _KINDS:
         return None
@@ -117,23 +117,23 @@ def volume_price(cloud: Cloud, kind: str = "gp3") -> Price:
 
 
 def price_errors(cloud: Cloud) -> list[CloudError]:
-    """Why prices are not known: what AWS refused, or could not be asked."""
-    return list(_of(cloud).errors.values())
+    """Return why prices are unknown: the errors of the services that did not provide them."""
+    return list(_cache_of(cloud).errors.values())
 
 
 def unanswered_services(cloud: Cloud) -> frozenset[str]:
-    """Those of `pricing` and `ec2` (the spot market) that have not answered."""
-    return frozenset(_of(cloud).errors)
+    """Return which of `pricing` and `ec2` (for spot prices) did not provide prices."""
+    return frozenset(_cache_of(cloud).errors)
 
 
 def _storage(cloud: Cloud, family: str, usage: re.Pattern[str], **terms: str) -> Price:
-    """The price per GB and month of the one product with this usage in this region."""
+    """Return the price per GB and month of the product with this usage type in this region."""
     terms = {"productFamily": family, **terms}
-    known, key = _of(cloud), (cloud.region, *sorted(terms.items()))
-    with known.lock:
-        if key not in known.answers:
-            found = _asked(
-                known,
+    cache, key = _cache_of(cloud), (cloud.region, *sorted(terms.items()))
+    with cache.lock:
+        if key not in cache.prices:
+            found = _request(
+                cache,
                 "pricing",
                 lambda: [
                     usd
@@ -141,14 +141,14 @@ def _storage(cloud: Cloud, family: str, usage: re.Pattern[str], **terms: str) ->
                     if usage.fullmatch(attributes.get("usagetype", ""))
                 ],
             )
-            known.answers[key] = max(found or (), default=None)
-        return known.answers[key]
+            cache.prices[key] = max(found or (), default=None)
+        return cache.prices[key]
 
 
 def _machines(cloud: Cloud, names: Iterable[str]) -> dict[str, float]:
-    """All of them in as few calls as the length of a filter allows."""
+    """Return USD per hour of each type, in as few calls as the length of a filter allows."""
     found: dict[str, float] = {}
-    for some in _in_pieces(names):
+    for some in _filter_values(names):
         for attributes, usd in _offers(
             cloud,
             "Hrs",
@@ -158,7 +158,7 @@ def _machines(cloud: Cloud, names: Iterable[str]) -> dict[str, float]:
             preInstalledSw="NA",
             capacitystatus="Used",
         ):
-            # Without these: what is reserved, for Capacity Blocks, or has a licence in its price.
+            # Skip reserved capacity, Capacity Blocks, and prices that include a licence.
             if attributes.get("operation") != "RunInstances":
                 continue
             if attributes.get("marketoption", "OnDemand") == "OnDemand":
@@ -167,7 +167,7 @@ def _machines(cloud: Cloud, names: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def _in_pieces(names: Iterable[str]) -> Iterator[str]:
+def _filter_values(names: Iterable[str]) -> Iterator[str]:
     piece = ""
     for name in names:
         if len(piece) + len(name) + 1 > _LONGEST:
@@ -179,7 +179,10 @@ def _in_pieces(names: Iterable[str]) -> Iterator[str]:
 
 
 def _offers(cloud: Cloud, unit: str, **terms: str) -> Iterator[tuple[Mapping[str, str], float]]:
-    """Attributes and USD of each product of EC2 in this region that is sold so; `a,b`: any."""
+    """Yield the attributes and the price of each EC2 product in this region that has these terms.
+
+    A value with commas matches any of its parts.
+    """
     filters = [
         {"Type": "ANY_OF" if "," in value else "TERM_MATCH", "Field": name, "Value": value}
         for name, value in {"regionCode": cloud.region, **terms}.items()
@@ -192,7 +195,7 @@ def _offers(cloud: Cloud, unit: str, **terms: str) -> Iterator[tuple[Mapping[str
 
 
 def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:
-    """Nothing for a product that is only to be reserved, or is not sold in USD (China)."""
+    """Yield the on-demand prices; none for a product that is only reserved or not sold in USD."""
     for term in document.get("terms", {}).get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             if dimension["unit"] == unit and "USD" in dimension["pricePerUnit"]:
@@ -200,7 +203,10 @@ def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:
 
 
 def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float]:
-    """From now on, which is the last change before now: "the effective price as of the start"."""
+    """Return the current price by type and zone.
+
+    A history that starts now contains "the effective price as of the start".
+    """
     history = cloud.pages(
         "DescribeSpotPriceHistory",
         "SpotPriceHistory",
@@ -214,19 +220,19 @@ def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float
     }
 
 
-def _asked(known: _Known, service: str, ask: Callable[[], T]) -> T | None:
-    """None where the service has refused; it is not asked a second time then."""
-    if service in known.errors:
+def _request(cache: _PriceCache, service: str, call: Callable[[], T]) -> T | None:
+    """Return the result of `call`, or None after an error; the service is not called again."""
+    if service in cache.errors:
         return None
     try:
-        return ask()
+        return call()
     except CloudError as error:
-        known.errors[service] = error
-    except _ILLEGIBLE as error:
+        cache.errors[service] = error
+    except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"
-        known.errors[service] = CloudError(f"{service}'s prices cannot be read", reason=reason)
+        cache.errors[service] = CloudError(f"The prices of {service} cannot be read", reason=reason)
     return None
 
 
-def _of(cloud: Cloud) -> _Known:
-    return _known.setdefault(cloud.session, _Known())
+def _cache_of(cloud: Cloud) -> _PriceCache:
+    return _caches.setdefault(cloud.session, _PriceCache())

@@ -1,6 +1,6 @@
-"""How many vCPUs the account may still start, and asking for more.
+"""Quotas of vCPUs: how many are in use, and requests for a higher quota.
 
-A quota is of vCPUs, for several families of types together, and one market has one of its own.
+One quota counts the vCPUs of several families of instance types; each market has its own quotas.
 https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/
 """
 
@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from bake import catalog
+from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, pages
 from bake.aws.placement import Market
@@ -20,36 +21,39 @@ from bake.errors import CloudError, RequestError
 from bake.threads import together
 
 # AWS documentation, "Amazon EC2 On-Demand Instance quotas" and "Spot Instance quotas":
-# Standard (A, C, D, H, I, M, R, T, Z). Not inf, dl, hpc …: those have quotas of their own.
+# Standard (A, C, D, H, I, M, R, T, Z). Others (inf, dl, hpc …) have their own quotas.
 _STANDARD = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
 _STANDARD_CODES: dict[Market, str] = {"on-demand": "L-1216C47A", "spot": "L-34B43A08"}
-# RequestedServiceQuotaChange, "Status": those on which AWS has not decided.
+# RequestedServiceQuotaChange, "Status": AWS has not decided yet.
 _OPEN = frozenset({"PENDING", "CASE_OPENED"})
-_OTHERWISE = (
-    "Ask in the Service Quotas console instead (AWS services, Amazon EC2, the quota's name)"
+_USE_CONSOLE = (
+    "Use the Service Quotas console instead (AWS services, Amazon EC2, the name of the quota)"
 )
-# RequestServiceQuotaIncrease, "Errors": what each means here, and what to do.
-_REFUSALS = {
+# RequestServiceQuotaIncrease, "Errors": message and hint for each.
+_ERRORS = {
     "DependencyAccessDeniedException": (
-        "Service Quotas may not ask EC2 or AWS Support in this account's name",
-        "Who administers the account or its organization has to allow it, or to ask",
+        "Service Quotas has no permission to call EC2 or AWS Support for this account",
+        "Ask an administrator of the account or its organization to allow it, or to request it",
     ),
     "NoSuchResourceException": (
-        "There is no such quota in this region",
-        "aws service-quotas list-service-quotas --service-code ec2 lists those that there are",
+        "This region has no such quota",
+        "To list the quotas: aws service-quotas list-service-quotas --service-code ec2",
     ),
     "QuotaExceededException": (
-        "Too many requests for quotas are open in this account",
-        "Wait until AWS has decided on some of them",
+        "This account has too many open requests for quotas",
+        "Wait until AWS has decided about some of them",
     ),
-    "IllegalArgumentException": ("AWS does not accept this value", _OTHERWISE),
-    "InvalidResourceStateException": ("The quota cannot be changed at this moment", _OTHERWISE),
+    "IllegalArgumentException": ("AWS does not accept this value", _USE_CONSOLE),
+    "InvalidResourceStateException": ("The quota cannot be changed at this moment", _USE_CONSOLE),
 }
 
 
 @dataclass(frozen=True)
 class Quota:
-    """vCPUs of one family of instance types in one market; `used` is what runs now."""
+    """A quota of vCPUs for some families of instance types in one market.
+
+    `used` are the vCPUs of the machines that are running now.
+    """
 
     code: str
     name: str
@@ -63,7 +67,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class QuotaRequest:
-    """That a quota be raised to `vcpus`. `status` is AWS's word for what has come of it."""
+    """A request to raise a quota to `vcpus`. `status` has the values of AWS's API."""
 
     id: str
     code: str
@@ -79,14 +83,14 @@ class QuotaRequest:
 
 @dataclass(frozen=True)
 class IncreaseRequest:
-    """`made`: now; otherwise it was open already."""
+    """The request for a higher quota; `made` is False if it was already open before."""
 
     request: QuotaRequest
     made: bool
 
 
 def quota_code(instance_type: str, market: Market) -> str | None:
-    """The code in Service Quotas that counts this type; None where we do not know it."""
+    """Return the code of the quota that counts this type; None if it is not known."""
     known = catalog.load().instance_types.get(instance_type)
     if known:
         return (known.spot_quota_code if market == "spot" else known.quota_code) or None
@@ -94,7 +98,7 @@ def quota_code(instance_type: str, market: Market) -> str | None:
 
 
 def gpu_quotas() -> dict[str, Market]:
-    """The codes that count the catalog's GPU machines, each with its market."""
+    """Return the codes of the quotas for the GPU machines of the catalog, with their markets."""
     types = catalog.load().instance_types.values()
     on_demand: dict[str, Market] = {each.quota_code: "on-demand" for each in types}
     on_spot: dict[str, Market] = {e.spot_quota_code: "spot" for e in types if e.spot_quota_code}
@@ -102,7 +106,7 @@ def gpu_quotas() -> dict[str, Market]:
 
 
 def read_quota(cloud: Cloud, code: str, market: Market) -> Quota:
-    """CloudError when it may not be read: it is a separate permission and service."""
+    """Return one quota. CloudError if it cannot be read: it needs its own permission."""
     [found] = read_quotas(cloud, {code: market}).values()
     if isinstance(found, CloudError):
         raise found
@@ -110,20 +114,20 @@ def read_quota(cloud: Cloud, code: str, market: Market) -> Quota:
 
 
 def read_quotas(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, Quota | CloudError]:
-    """All at the same time; in its place, why one could not be read."""
+    """Read several quotas at the same time; an unreadable one is replaced by its error."""
     if not codes:
         return {}
-    used, *answers = together(
+    used, *quotas = together(
         partial(_used, cloud, codes), *(partial(_read, cloud, code) for code in codes)
     )
     return {
         code: replace(found, used=used[code]) if isinstance(found, Quota) else found
-        for code, found in zip(codes, answers, strict=True)
+        for code, found in zip(codes, quotas, strict=True)
     }
 
 
 def requests(cloud: Cloud, code: str) -> list[QuotaRequest]:
-    """What was asked for, the newest first."""
+    """Return the requests to raise a quota, the newest first."""
     found = pages(
         cloud.quotas,
         "ListRequestedServiceQuotaChangeHistoryByQuota",
@@ -135,7 +139,7 @@ def requests(cloud: Cloud, code: str) -> list[QuotaRequest]:
 
 
 def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[QuotaRequest] | CloudError]:
-    """Of several quotas, at the same time; in its place, why one could not be read."""
+    """Return the requests of several quotas; an error where they could not be read."""
 
     def read(code: str) -> list[QuotaRequest] | CloudError:
         try:
@@ -148,47 +152,50 @@ def read_requests(cloud: Cloud, codes: Iterable[str]) -> dict[str, list[QuotaReq
 
 
 def request_increase(cloud: Cloud, quota: Quota, vcpus: int) -> IncreaseRequest:
-    """Raised to so many vCPUs; AWS decides, in minutes or days.
+    """Request a quota of `vcpus`. AWS decides about it within minutes or days.
 
-    AWS takes one request for a quota at a time: one that is open already, for as many or more, is
-    the answer. RequestError where it is for less, or the quota is as high now.
+    AWS accepts one open request for each quota. If one for as many vCPUs or more is open, it is
+    returned; if it is for fewer, or if the quota is already that high, RequestError.
     """
     if vcpus <= quota.vcpus:
         raise RequestError(
-            f"The quota '{quota.name}' ({quota.code}) is {quota.vcpus} vCPUs already",
-            hint=f"Ask for more than that. In use are {quota.used}",
+            f"The quota '{quota.name}' ({quota.code}) is already {quota.vcpus} vCPUs",
+            hint=f"Request more than that. {quota.used} vCPUs are in use",
         )
-    already = _open_request(cloud, quota, vcpus)
-    if already:
-        return IncreaseRequest(already, made=False)
+    if pending := _open_request(cloud, quota, vcpus):
+        return IncreaseRequest(pending, made=False)
     try:
-        answer = cloud.quotas(
+        response = cloud.quotas(
             "RequestServiceQuotaIncrease",
             ServiceCode="ec2",
             QuotaCode=quota.code,
             DesiredValue=float(vcpus),
         )
     except CloudError as error:
-        # Somebody was quicker; or boto has asked twice, as the first answer did not come.
+        # Another process was faster, or boto has repeated a request whose response was lost.
         if error.code == "ResourceAlreadyExistsException" and (
-            already := _open_request(cloud, quota, vcpus)
+            pending := _open_request(cloud, quota, vcpus)
         ):
-            return IncreaseRequest(already, made=False)
-        raise _in_words(error, quota) from None
-    return IncreaseRequest(_request(answer["RequestedQuota"]), made=True)
+            return IncreaseRequest(pending, made=False)
+        raise _explained(error, quota) from None
+    return IncreaseRequest(_request(response["RequestedQuota"]), made=True)
 
 
 def how_to_raise(cloud: Cloud, instance_type: str, market: Market, vcpus: int) -> str:
-    """A hint: what asks for so many vCPUs of the quota that counts this type."""
+    """Return a hint with the command that requests this many vCPUs for the type."""
     if instance_type in catalog.load().instance_types:
         spot = " --spot" if market == "spot" else ""
         command = f"invoke quota --region {cloud.region} --type {instance_type}{spot}"
-        return f"Ask AWS for more, which may take a day: {command} --raise {vcpus}"
-    return (
-        "Ask AWS for more, which may take a day: aws service-quotas "
-        f"request-service-quota-increase --region {cloud.region} --service-code ec2 "
-        f"--quota-code {quota_code(instance_type, market)} --desired-value {vcpus}"
+        return f"To request more, which may take a day: {command} --raise {vcpus}"
+    command = aws_command(
+        "service-quotas",
+        "request-service-quota-increase",
+        region=cloud.region,
+        service_code="ec2",
+        quota_code=quota_code(instance_type, market) or "",
+        desired_value=str(vcpus),
     )
+    return f"To request more, which may take a day: {command}"
 
 
 def _open_request(cloud: Cloud, quota: Quota, vcpus: int) -> QuotaRequest | None:
@@ -197,9 +204,9 @@ def _open_request(cloud: Cloud, quota: Quota, vcpus: int) -> QuotaRequest | None
         case = f" (support case {found.case_id})" if found.case_id else ""
         raise RequestError(
             f"A request for {found.vcpus} vCPUs of '{quota.name}' ({quota.code}) is open{case}, "
-            "and AWS takes one at a time",
-            hint="Wait for its end (`invoke quota` shows it)"
-            + (", or ask for more in that case" if found.case_id else ""),
+            "and AWS accepts only one at a time",
+            hint="Wait until AWS has decided (`invoke quota` shows the request)"
+            + (", or ask for more in the support case" if found.case_id else ""),
         )
     return found
 
@@ -213,7 +220,7 @@ def _read(cloud: Cloud, code: str) -> Quota | CloudError:
 
 
 def _used(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, int]:
-    """vCPUs that run now, of each."""
+    """Return the vCPUs in use of each quota; 0 if they cannot be read."""
     used = dict.fromkeys(codes, 0)
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     try:
@@ -224,7 +231,7 @@ def _used(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, int]:
                 if code in used:
                     used[code] += _vcpus(instance)
     except CloudError:
-        return dict.fromkeys(codes, 0)  # then RunInstances itself is the judge
+        return dict.fromkeys(codes, 0)  # RunInstances fails if the quota is too low
     return used
 
 
@@ -247,8 +254,8 @@ def _request(found: Response) -> QuotaRequest:
     )
 
 
-def _in_words(error: CloudError, quota: Quota) -> CloudError:
-    message, hint = _REFUSALS.get(error.code, (error.message, error.hint))
+def _explained(error: CloudError, quota: Quota) -> CloudError:
+    message, hint = _ERRORS.get(error.code, (error.message, error.hint))
     return CloudError(
         f"{message}: '{quota.name}' ({quota.code})",
         hint=hint,

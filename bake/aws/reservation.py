@@ -1,8 +1,8 @@
-"""Capacity that somebody has reserved in one zone, and that a machine can be started in.
+"""Capacity reservations: reserved capacity in one zone, in which a machine can be launched.
 
 EC2 User Guide, "Reserve compute capacity with EC2 On-Demand Capacity Reservations" and "Capacity
-Blocks for ML". What is reserved counts towards the account's vCPU quotas already, or not at all (a
-Capacity Block), so no quota is asked for.
+Blocks for ML". Reserved capacity already counts towards the vCPU quotas, or (Capacity Blocks) does
+not count at all, so quotas are not checked for a launch in a reservation.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.aws.tags import rfc3339
 from bake.errors import CloudError, RequestError
@@ -20,9 +21,9 @@ _PLATFORM = "Linux/UNIX"
 
 @dataclass(frozen=True)
 class Reservation:
-    """One that has room. `block`: a Capacity Block, which is paid for in advance.
+    """A reservation with free capacity. `block`: it is a Capacity Block, paid for in advance.
 
-    Half an hour before the end of a block EC2 begins to terminate what runs in it.
+    EC2 terminates the machines in a block half an hour before its end.
     """
 
     reservation_id: str
@@ -33,14 +34,16 @@ class Reservation:
 
 
 def find_reservation(cloud: Cloud, reservation_id: str) -> Reservation:
-    """RequestError where there is none, or none of our machines can be started in it."""
+    """Return a reservation. RequestError if it is not found or no machine can be launched in it."""
     try:
-        answer = cloud.ec2("DescribeCapacityReservations", CapacityReservationIds=[reservation_id])
+        response = cloud.ec2(
+            "DescribeCapacityReservations", CapacityReservationIds=[reservation_id]
+        )
     except CloudError as error:
         if error.code in _NOT_FOUND:
             raise _unknown(cloud, reservation_id) from None
         raise
-    found = next(iter(answer["CapacityReservations"]), None)
+    found = next(iter(response["CapacityReservations"]), None)
     if found is None:
         raise _unknown(cloud, reservation_id)
     why = hint = ""
@@ -50,14 +53,14 @@ def find_reservation(cloud: Cloud, reservation_id: str) -> Reservation:
             hint = f"It starts at {rfc3339(found['StartDate'])}"
     elif not found["AvailableInstanceCount"]:
         why = f"is full: {found['TotalInstanceCount']} of {found['TotalInstanceCount']} are in use"
-        hint = "End a machine in it, or make it larger"
+        hint = "Terminate a machine in it, or enlarge the reservation"
     elif found.get("InstancePlatform", _PLATFORM) != _PLATFORM:
-        why = f"is for {found['InstancePlatform']}, and the image is {_PLATFORM}"
+        why = f"is for {found['InstancePlatform']}, but the image is {_PLATFORM}"
     elif found.get("Tenancy", "default") != "default":
-        why = "is for dedicated hardware, and our machines share theirs"
+        why = "is for dedicated hardware, but bake launches machines on shared hardware"
     elif found.get("Interruptible"):
         why = "is interruptible: its owner may take the machine away"
-        hint = "Take --market spot, where that is what you want"
+        hint = "If this is acceptable, launch without the reservation and with --market spot"
     if why:
         raise RequestError(f"The reservation {reservation_id} {why}", hint=hint)
     return Reservation(
@@ -71,7 +74,7 @@ def find_reservation(cloud: Cloud, reservation_id: str) -> Reservation:
 
 def _unknown(cloud: Cloud, reservation_id: str) -> RequestError:
     return RequestError(
-        f"There is no capacity reservation {reservation_id} in {cloud.region}",
-        hint=f"aws ec2 describe-capacity-reservations --region {cloud.region} lists those that "
-        "there are",
+        f"Capacity reservation {reservation_id} not found in {cloud.region}",
+        hint="To list the reservations: "
+        + aws_command("ec2", "describe-capacity-reservations", region=cloud.region),
     )

@@ -1,4 +1,4 @@
-"""Values that somebody has put into Parameter Store or Secrets Manager: read, never written."""
+"""Secrets of a recipe, read from Parameter Store or Secrets Manager, never written."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from bake.errors import CloudError, RequestError
 
 
 def read_parameter(cloud: Cloud, name: str) -> str:
-    """A parameter's value, decrypted where it is a SecureString (GetParameter)."""
-    answer = cloud.ssm("GetParameter", Name=name, WithDecryption=True)
-    value: str = answer["Parameter"]["Value"]
+    """Return a parameter's value, decrypted if it is a SecureString (GetParameter)."""
+    response = cloud.ssm("GetParameter", Name=name, WithDecryption=True)
+    value: str = response["Parameter"]["Value"]
     return value
 
 
 def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
-    """A secret's current text; with `key`, a text in the JSON object that it is (GetSecretValue).
+    """Return a secret's current text, or with `key` the text of that key in its JSON object.
 
-    RequestError when it is of another kind; it names the keys that are there, and no value.
+    (GetSecretValue.) RequestError if the secret has another form; it lists the keys, but no value.
     """
     value = cloud.secrets("GetSecretValue", SecretId=secret_id).get("SecretString")
     if not isinstance(value, str):
-        raise RequestError("it holds bytes and no text", hint="Store it as text")
+        raise RequestError("it contains bytes, not text", hint="Store it as text")
     if key is None:
         return value
     try:
@@ -29,22 +29,24 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise RequestError("it is no JSON object, so that it has no keys", hint="Leave key out")
+        raise RequestError("it is not a JSON object, so it has no keys", hint="Leave out `key`")
     if not isinstance(document.get(key), str):
-        there = ", ".join(sorted(name for name in document if isinstance(document[name], str)))
-        raise RequestError(f"it has no text under {key}", hint=f"There is {there or 'none'}")
+        keys = ", ".join(sorted(name for name in document if isinstance(document[name], str)))
+        raise RequestError(
+            f"it has no text under {key}", hint=f"Its keys with text: {keys or 'none'}"
+        )
     text: str = document[key]
     return text
 
 
 def hint_for(error: CloudError) -> str:
-    """What to do when AWS does not give a value: what is needed for it is in no policy of ours."""
+    """Return a hint for an error of reading a secret; docs/iam-policy.json does not allow it."""
     match error.code:
         case "ParameterNotFound" | "ParameterVersionNotFound":
-            return "Create it: aws ssm put-parameter --type SecureString --value file://…"
+            return "Create it with aws ssm put-parameter --type SecureString --name NAME --value file://FILE"
         case "ResourceNotFoundException":
-            return "Create it: aws secretsmanager create-secret --secret-string file://…"
+            return "Create it with aws secretsmanager create-secret --name NAME --secret-string file://FILE"
         case "AccessDenied" | "AccessDeniedException":
-            return "The permissions for it are in docs/recipes.md, under Secrets"
+            return "docs/recipes.md lists the permissions for it, under Secrets"
         case _:
             return error.hint

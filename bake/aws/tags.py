@@ -1,4 +1,4 @@
-"""The tags that make the cloud the database: everything a later run must know is in them."""
+"""Tags: they hold everything that a later run needs to know about a resource."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ DIGEST = "bake:digest"
 STAGE = "bake:stage:"
 VERIFIED = "bake:verified"
 PAYLOAD = "bake:payload"
-CHECKPOINT = "bake:checkpoint"  # on a snapshot of a builder: the digest of all that it contains
-SECONDS = "bake:seconds"  # how long each step took, like `base=12.1 drivers=70.3`
-LOGIN_USER = "bake:login-user"  # whom to log in as: an image does not say it otherwise
-# How long a launched machine lives (see machine/lifetime.py), and what its power-off is then.
+CHECKPOINT = (
+    "bake:checkpoint"  # on a snapshot of a builder: the digest of all stages that it contains
+)
+SECONDS = "bake:seconds"  # the duration of each stage, such as `base=12.1 drivers=70.3`
+LOGIN_USER = "bake:login-user"  # the user for SSH, which an image does not record otherwise
+# The lifetime of a launched machine (machine/lifetime.py), and what its power-off does.
 TTL = "bake:ttl"
 IDLE = "bake:idle"
 ENDS = "bake:ends"
 AT_END = "bake:at-end"
-VIA = "bake:via"  # how a machine is reached: "ssm", or not said where it is by its public address
+VIA = "bake:via"  # "ssm" for a machine that is reached by Session Manager; else missing
 NAME = "Name"
 
 # EC2 User Guide, "Tag your Amazon EC2 resources", restrictions.
@@ -34,7 +36,7 @@ MOST_TAGS = 50
 LONGEST_KEY = 128
 LONGEST_VALUE = 256
 
-# What a run's id begins with.
+# The time at the start of a run's id.
 _ID = "%Y%m%d-%H%M%S"
 
 Tags = dict[str, str]
@@ -42,33 +44,33 @@ Tags = dict[str, str]
 
 @dataclass(frozen=True)
 class Run:
-    """One bake or one launch: what it makes carries its id.
+    """One bake or one launch. Everything that it creates has the tag `bake:run` with its id.
 
-    `tags` are the recipe's own; they never take the place of ours.
+    `tags` are the recipe's own tags; they never replace those of bake.
     """
 
     id: str
     recipe: str
     started_at: datetime
-    expires_at: datetime | None = None  # None: what it makes is meant to stay
+    expires_at: datetime | None = None  # None: its resources are meant to stay
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def temporary(self) -> Tags:
-        """For what the run removes itself; after `expires_at`, anybody may."""
+        """Return the tags of a temporary resource: others may remove it after `expires_at`."""
         if self.expires_at is None:
-            raise ValueError(f"run {self.id} has no end")
+            raise ValueError(f"run {self.id} has no expiry time")
         return self._with(
             {NAME: f"bake-{self.id}", RECIPE: self.recipe, EXPIRES: rfc3339(self.expires_at)}
         )
 
     def lasting(self, name: str) -> Tags:
-        """For a launched machine and what belongs to it."""
+        """Return the tags of a launched machine, or of another resource that stays."""
         return self._with({NAME: name, RECIPE: self.recipe})
 
     def finished(
         self, *, name: str, digest: str, stages: Mapping[str, str], verified: str, payload: str
     ) -> Tags:
-        """For an image: what it is made of (stage to digest), and what was proved on it."""
+        """Return the tags of a finished image; `stages` maps each stage to its digest."""
         return self._with(
             {
                 NAME: name,
@@ -91,14 +93,14 @@ def new_run(
     tags: Mapping[str, str] | None = None,
     now: datetime | None = None,
 ) -> Run:
-    """A run that starts now; its id sorts by time and fits into names, paths and tokens."""
+    """Return a run that starts now; its id sorts by time and is valid in names and paths."""
     started_at = now or datetime.now(UTC)
     run_id = f"{started_at.astimezone(UTC):{_ID}}-{secrets.token_hex(3)}"
     return Run(run_id, recipe, started_at, started_at + lifetime if lifetime else None, tags or {})
 
 
-def began(run_id: str) -> datetime | None:
-    """When the run of this id did; None where it is no id of ours."""
+def start_time(run_id: str) -> datetime | None:
+    """Return the start time of the run with this id; None if it is not the id of a run."""
     try:
         return datetime.strptime(run_id.rpartition("-")[0], _ID).replace(tzinfo=UTC)
     except ValueError:
@@ -106,7 +108,7 @@ def began(run_id: str) -> datetime | None:
 
 
 def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:
-    """Both together; RecipeError where EC2 would refuse them, every reason at once."""
+    """Return all tags together. RecipeError with every reason for which EC2 would refuse them."""
     tags = {**theirs, **ours}
     findings = []
     findings += [
@@ -117,13 +119,21 @@ def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:
     for key, value in tags.items():
         place = f"tags.{key}"
         if not 1 <= len(key) <= LONGEST_KEY:
-            findings.append(Finding(place, f"a tag's key has 1 to {LONGEST_KEY} characters"))
+            findings.append(
+                Finding(place, f"the key of a tag must have 1 to {LONGEST_KEY} characters")
+            )
         if len(value) > LONGEST_VALUE:
-            findings.append(Finding(place, f"a tag's value has at most {LONGEST_VALUE} characters"))
+            findings.append(
+                Finding(place, f"the value of a tag must have at most {LONGEST_VALUE} characters")
+            )
     if len(tags) > MOST_TAGS:
-        hint = f"Leave out at least {len(tags) - MOST_TAGS} of the recipe's tags"
+        hint = f"Remove at least {len(tags) - MOST_TAGS} of the recipe's tags"
         findings.append(
-            Finding("tags", f"EC2 allows {MOST_TAGS} tags, with ours these are {len(tags)}", hint)
+            Finding(
+                "tags",
+                f"EC2 allows {MOST_TAGS} tags, but with bake's own tags there are {len(tags)}",
+                hint,
+            )
         )
     if findings:
         raise RecipeError("EC2 would refuse these tags", findings=findings)
@@ -131,23 +141,23 @@ def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:
 
 
 def specifications(tags: Mapping[str, str], *resource_types: str) -> list[dict[str, Any]]:
-    """`TagSpecifications` of a creating call: a resource that is never without its tags."""
+    """Return `TagSpecifications` for a creating call, so that a resource always has its tags."""
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     return [{"ResourceType": resource, "Tags": pairs} for resource in resource_types]
 
 
 def read(pairs: Iterable[Mapping[str, str]] | None) -> Tags:
-    """AWS's list of keys and values as a mapping."""
+    """Return AWS's list of tags as a mapping from key to value."""
     return {pair["Key"]: pair.get("Value", "") for pair in pairs or () if "Key" in pair}
 
 
 def read_stages(tags: Mapping[str, str]) -> dict[str, str]:
-    """What an image or a checkpoint contains: stage to digest."""
+    """Return the stages of an image or a checkpoint, each with its digest."""
     return {key.removeprefix(STAGE): tags[key] for key in tags if key.startswith(STAGE)}
 
 
 def write_seconds(seconds: Mapping[str, float]) -> str:
-    """The value of `bake:seconds`; the shortest are left out where all do not fit."""
+    """Return the value of `bake:seconds`, without the shortest durations if it is too long."""
     words = {name: f"{name}={value:.1f}" for name, value in seconds.items()}
     longest_last = sorted(seconds, key=lambda name: seconds[name])
     while len(text := " ".join(words.values())) > LONGEST_VALUE:
@@ -156,7 +166,7 @@ def write_seconds(seconds: Mapping[str, float]) -> str:
 
 
 def read_seconds(text: str) -> dict[str, float]:
-    """What `write_seconds` wrote, in its order; what a hand has made of it is left out."""
+    """Return the durations that `write_seconds` wrote, without invalid parts."""
     seconds = {}
     for word in text.split():
         name, _, value = word.rpartition("=")
@@ -170,20 +180,20 @@ def read_seconds(text: str) -> dict[str, float]:
 
 
 def rfc3339(moment: datetime) -> str:
-    """In UTC and to the second, like 2026-11-21T06:30:00Z."""
-    # Not strftime: it leaves out the zeros before the years that only a hand writes.
+    """Return a time in UTC with seconds, such as 2026-11-21T06:30:00Z."""
+    # Not strftime, which does not pad years before 1000 with zeros.
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def parse_time(text: str) -> datetime | None:
-    """What `rfc3339` wrote; None where a hand has made something else of it."""
+    """Return the time that `rfc3339` wrote; None if the text is not a valid time."""
     try:
         return parse_aws_time(text).astimezone(UTC)
-    except (ValueError, OverflowError):  # it may be one of another zone's year 0 or 10000
+    except (ValueError, OverflowError):  # in UTC the year may be 0 or 10000
         return None
 
 
 def parse_aws_time(text: str) -> datetime:
-    """A time as AWS writes it, like 2026-11-21T06:30:00.000Z."""
+    """Return a time that AWS wrote, such as 2026-11-21T06:30:00.000Z; ValueError if invalid."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)

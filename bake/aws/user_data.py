@@ -1,4 +1,4 @@
-"""What a machine is told at its first boot: its host key, and when it has to end."""
+"""User data for cloud-init at the first boot: the host key, and the time of the power-off."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ LONGEST = 16 * 1024
 
 TIMER = "/var/lib/cloud/scripts/per-boot/bake-power-off"
 
-# Scripts there run at every boot, so the end survives a reboot and a stop. The first line of
-# work keeps an image that was taken with the script in it from ending machines of its own: there
-# the user data is another's. `-h`: sysvinit knows no `-P` alone, and systemd takes it as power-off.
-# Without systemd there is no schedule that another `shutdown` can take the place of: sysvinit's
-# refuses to run twice, so the waiting is ours.
+# cloud-init runs scripts in this folder at every boot, so the timer survives reboots and stops. The
+# grep makes the script do nothing on a machine that was launched from an image of this machine:
+# its user data is different. `-h`: sysvinit has no `-P` alone, and systemd's `-h` powers off.
+# Without systemd the script itself waits, because sysvinit's shutdown refuses to run a second time.
 _TIMER_SCRIPT = """\
 #!/bin/sh
 # Powers this machine off at {expires_at}, when its run ends, even if nobody asks for it then.
@@ -48,7 +47,7 @@ class HostKey(Protocol):
 
 @dataclass(frozen=True)
 class File:
-    """One that the machine's root has to have; `mode` as chmod takes it."""
+    """A file to create on the machine; `mode` in octal digits, as for chmod."""
 
     path: str
     content: str
@@ -58,12 +57,12 @@ class File:
 def user_data(
     host_key: HostKey, expires_at: datetime | None = None, files: Sequence[File] = ()
 ) -> str:
-    """A cloud-config for cloud-init 19 to 24.
+    """Return a cloud-config for cloud-init 19 to 24.
 
-    The machine shows `host_key` and no other: with `ssh_keys` given, cloud-init generates none.
-    Programs on the machine can read it from the metadata service as long as the machine exists.
-    At `expires_at` the machine powers itself off; None: it stays, as long as none of the `files`
-    ends it.
+    The machine has `host_key` as its only host key: with `ssh_keys`, cloud-init generates none.
+    Programs on the machine can read it from the metadata service as long as the machine exists. At
+    `expires_at` the machine powers itself off; with None it does not, unless one of `files` does.
+    RequestError if the result is too long for EC2.
     """
     config: dict[str, Any] = {
         "ssh_deletekeys": True,
@@ -73,7 +72,7 @@ def user_data(
         },
         "ssh_pwauth": False,
         "disable_root": True,
-        # The stages decide what is installed; an upgrade behind their back would race with them.
+        # The stages install the packages; an upgrade at the same time would disturb them.
         "package_update": False,
         "package_upgrade": False,
     }
@@ -89,12 +88,12 @@ def user_data(
         ]
     text = "#cloud-config\n" + yaml.dump(config, Dumper=_Dumper, sort_keys=False, width=1000)
     if (size := len(text.encode())) > LONGEST:
-        raise RequestError(f"The user data has {size} bytes, EC2 takes {LONGEST}")
+        raise RequestError(f"The user data has {size} bytes, but EC2 allows {LONGEST}")
     return text
 
 
 class _Block(str):
-    """Text that keeps its lines in YAML, so that a person can read it on the machine."""
+    """Text that YAML writes as a block of lines, so that it stays readable on the machine."""
 
 
 class _Dumper(yaml.SafeDumper):

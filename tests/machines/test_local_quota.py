@@ -45,7 +45,7 @@ def test_what_is_asked_for_is_open_until_the_owner_decides(cloud: Cloud) -> None
     decide(L_DB2E81BA=8)
     assert read_quota(cloud, G, "on-demand").vcpus == 8
     assert [each.status for each in requests(cloud, G)][:1] == ["APPROVED"]
-    with pytest.raises(RequestError, match="8 vCPUs already"):
+    with pytest.raises(RequestError, match="already 8 vCPUs"):
         request_increase(cloud, read_quota(cloud, G, "on-demand"), 8)
     assert request_increase(cloud, read_quota(cloud, G, "on-demand"), 16).made
     decide(L_DB2E81BA=12)

@@ -97,7 +97,11 @@ def test_all_that_cannot_be_read_is_said_at_once_and_no_value_with_it(
         "BYTES": ({"secretsmanager": "bytes"}, "holds bytes", "Store it as text"),
         "NO_KEY": ({"secretsmanager": "json", "key": "pass"}, "no text under pass", "is user"),
         "NUMBER": ({"secretsmanager": "json", "key": "n"}, "no text under n", "is user"),
-        "NO_JSON": ({"secretsmanager": "text", "key": "k"}, "is no JSON object", "Leave key out"),
+        "NO_JSON": (
+            {"secretsmanager": "text", "key": "k"},
+            "is not a JSON object",
+            "Leave out `key`",
+        ),
     }
     with pytest.raises(RequestError) as caught:
         read_secrets(aws.cloud, recipe(**{name: place for name, (place, _, _) in expected.items()}))

@@ -400,7 +400,7 @@ def test_a_machine_that_ends_while_it_starts_shows_awss_reason(aws: Aws) -> None
                 }
 
     aws.alter("DescribeInstances", end)
-    with pytest.raises(MachineError, match=r"went into the state terminated while starting") as caught:
+    with pytest.raises(MachineError, match="the state terminated while starting") as caught:
         bake(aws, nothing)
     assert caught.value.code == "Client.InvalidKMSKey.InvalidState"
     assert "The KMS key is disabled" in caught.value.reason

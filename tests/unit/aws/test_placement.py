@@ -82,7 +82,7 @@ def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
 
 def test_no_room_anywhere_lists_what_was_tried() -> None:
     ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
-    with pytest.raises(CapacityError, match="2 tries") as caught:
+    with pytest.raises(CapacityError, match="2 tried") as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert caught.value.details == (
         "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",

@@ -73,7 +73,7 @@ def test_more_is_asked_for(aws: Aws) -> None:
 
 @pytest.mark.parametrize("vcpus", [64, 8])
 def test_what_is_no_more_is_not_asked_for(aws: Aws, vcpus: int) -> None:
-    with pytest.raises(RequestError, match="is 64 vCPUs already"):
+    with pytest.raises(RequestError, match="is already 64 vCPUs"):
         request_increase(aws.cloud, g_quota(aws), vcpus)
     assert aws.requests == []
 
@@ -91,7 +91,7 @@ def test_an_open_request_for_less_is_in_the_way(aws: Aws) -> None:
     aws.requests[0] |= {"Status": "CASE_OPENED", "CaseId": "1234567890"}
     with pytest.raises(RequestError, match=r"70 vCPUs .*support case 1234567890") as caught:
         request_increase(aws.cloud, g_quota(aws), 96)
-    assert "in that case" in caught.value.hint
+    assert "in the support case" in caught.value.hint
     assert len(aws.requests) == 1
 
 
@@ -132,9 +132,9 @@ def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("DependencyAccessDeniedException", "may not ask EC2"),
+        ("DependencyAccessDeniedException", "no permission to call EC2"),
         ("NoSuchResourceException", "no such quota in this region"),
-        ("QuotaExceededException", "Too many requests"),
+        ("QuotaExceededException", "too many open requests"),
         ("IllegalArgumentException", "does not accept"),
         ("InvalidResourceStateException", "cannot be changed"),
         ("AccessDeniedException", "servicequotas:RequestServiceQuotaIncrease"),

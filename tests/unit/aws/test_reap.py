@@ -25,7 +25,7 @@ from bake.aws.orphans import KINDS, Candidate, Orphan
 from bake.aws.reap import find_orphans, judge, remove_orphans
 from bake.aws.run_state import SILENT, RunState
 from bake.aws.security_group import create_security_group
-from bake.aws.tags import Run, began, new_run, specifications
+from bake.aws.tags import Run, new_run, specifications, start_time
 from bake.errors import CloudError
 from tests.support.aws_in_process import ACCOUNT, REGION, Aws, _session, public_key
 from tests.support.cloud_clock import put_wrong
@@ -496,5 +496,5 @@ def test_what_is_removed_has_a_reason_and_is_of_no_live_run(
 
 @pytest.mark.parametrize("run_id", ["", "mine", "20261301-000000-abcdef", "20261121-063000"])
 def test_an_invalid_run_id_has_no_start_time(run_id: str) -> None:
-    assert began(run_id) is None
-    assert began(new_run("r", now=NOW).id) == NOW
+    assert start_time(run_id) is None
+    assert start_time(new_run("r", now=NOW).id) == NOW

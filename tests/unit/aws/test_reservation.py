@@ -80,7 +80,7 @@ def test_one_that_was_called_off_is_refused(aws: Aws) -> None:
 @pytest.mark.parametrize("code", ["NotFound", "Malformed"])
 def test_one_that_is_not_there_is_a_wrong_request(aws: Aws, code: str) -> None:
     aws.refuse("DescribeCapacityReservations", f"InvalidCapacityReservationId.{code}")
-    with pytest.raises(RequestError, match=f"no capacity reservation {ID} in {REGION}"):
+    with pytest.raises(RequestError, match=f"reservation {ID} not found in {REGION}"):
         find_reservation(aws.cloud, ID)
 
 
@@ -123,7 +123,7 @@ def test_a_subnet_in_another_zone_than_the_reservations_is_said(aws: Aws) -> Non
     )
     assert found.placements == ()
     [finding] = found.findings
-    assert f"offered in {REGION}b, and the subnets are in {REGION}a" in finding.message
+    assert f"offered in {REGION}b, but the subnets are in {REGION}a" in finding.message
 
 
 def test_a_capacity_block_needs_a_type_that_is_had_so(aws: Aws) -> None:

@@ -55,7 +55,7 @@ def test_a_machine_that_stays_has_its_own_name_and_no_end() -> None:
 
 
 def test_what_is_temporary_must_have_an_end() -> None:
-    with pytest.raises(ValueError, match="no end"):
+    with pytest.raises(ValueError, match="no expiry time"):
         new_run("mxnet-cu101").temporary()
 
 

@@ -318,7 +318,7 @@ def test_a_quota_that_is_too_small_is_said_before_anything_is_there(aws: Aws) ->
     [finding] = refused.value.findings
     assert finding.message.startswith("g4dn.xlarge (on-demand) needs 4 vCPUs of the quota")
     assert "L-DB2E81BA" in finding.message
-    assert "Ask AWS for more" in finding.hint
+    assert "To request more" in finding.hint
     assert aws.remains() == set()
 
 

@@ -137,9 +137,9 @@ def test_what_is_not_allowed_is_named_and_nothing_else_is(of_ours: Account, half
 def everything_is_there(account: Account) -> Iterator[None]:
     """What the doctor looks for he may not be allowed to look for: the owner has found it here."""
     ground = preflight(account.aws.cloud, RECIPE)
-    ours = permission._ours(account.aws.cloud)
+    ours = permission._find_own_resources(account.aws.cloud)
     with (
-        mock.patch.object(permission, "_ours", return_value=ours),
+        mock.patch.object(permission, "_find_own_resources", return_value=ours),
         mock.patch.object(doctor, "preflight", return_value=ground),
     ):
         yield

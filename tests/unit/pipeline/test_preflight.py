@@ -117,7 +117,7 @@ def test_no_base_image(aws: Aws) -> None:
 def test_a_type_that_is_not_offered(aws: Aws) -> None:
     [finding] = refused(aws, recipe("p2.xlarge"))
     assert "p2.xlarge is not offered in us-east-1" in finding
-    assert "describe-instance-type-offerings" in finding
+    assert "invoke gpus --region us-east-1" in finding
 
 
 def test_a_type_that_cannot_be_had_is_left_out_where_another_can(aws: Aws) -> None:
@@ -232,7 +232,7 @@ def test_a_subnet_of_ones_own_is_the_only_place(aws: Aws) -> None:
 
 def test_a_subnet_that_does_not_exist(aws: Aws) -> None:
     [finding] = refused(aws, recipe(), subnet_id="subnet-0123456789abcdef0")
-    assert "there is no subnet subnet-0123456789abcdef0" in finding
+    assert "subnet subnet-0123456789abcdef0 not found in" in finding
 
 
 def test_a_subnet_in_a_zone_without_the_type(aws: Aws) -> None:
