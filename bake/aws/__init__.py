@@ -1,1 +1,1 @@
-"""EC2, and the only importer of boto3: what is asked of AWS, and what AWS answered."""
+"""EC2 and the other AWS APIs. No other package imports boto3."""

@@ -57,16 +57,16 @@ def lease(
     once more when this run has got it. `on_wait` gets a text about the holder. LeaseError, on
     leaving and from `Lease.check`, if another run has taken over.
     """
-    ours = Lease(cloud, run, digest, takeover_s=takeover_s, renew_s=renew_s)
+    own = Lease(cloud, run, digest, takeover_s=takeover_s, renew_s=renew_s)
     try:
-        result = ours.wait(found, on_wait)
+        result = own.wait(found, on_wait)
         if result is None and (result := found()) is None:
-            with _RENEWER.renewing(ours):
-                yield ours
-            ours.check()
+            with _RENEWER.renewing(own):
+                yield own
+            own.check()
             return
     finally:
-        ours.release()
+        own.release()
     yield result
 
 
@@ -253,9 +253,9 @@ class _Renewer:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def renewing(self, ours: Lease) -> Iterator[None]:
+    def renewing(self, held: Lease) -> Iterator[None]:
         with self._changed:
-            self._due[ours] = time.monotonic() + ours.renew_s
+            self._due[held] = time.monotonic() + held.renew_s
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
@@ -264,31 +264,31 @@ class _Renewer:
             yield
         finally:
             with self._changed:
-                self._due.pop(ours, None)
+                self._due.pop(held, None)
                 self._changed.notify()
 
     def _run(self) -> None:
-        while ours := self._next():
-            pause_s = min(_RETRY_S, ours.renew_s)
+        while held := self._next():
+            pause_s = min(_RETRY_S, held.renew_s)
             try:
-                lost = not ours.renew()
-                pause_s = ours.renew_s
+                lost = not held.renew()
+                pause_s = held.renew_s
             except Exception:  # an error of this lease must not stop the renewal of the others
                 lost = False
             with self._changed:
                 if lost:
-                    self._due.pop(ours, None)
-                elif ours in self._due:
-                    self._due[ours] = time.monotonic() + pause_s
+                    self._due.pop(held, None)
+                elif held in self._due:
+                    self._due[held] = time.monotonic() + pause_s
 
     def _next(self) -> Lease | None:
         """Wait until a lease is due, and return it; None when no lease is left."""
         with self._changed:
             while self._due:
-                ours = min(self._due, key=self._due.__getitem__)
-                early_s = self._due[ours] - time.monotonic()
+                held = min(self._due, key=self._due.__getitem__)
+                early_s = self._due[held] - time.monotonic()
                 if early_s <= 0:
-                    return ours
+                    return held
                 self._changed.wait(early_s)
             self._thread = None
             return None

@@ -176,11 +176,11 @@ def list_candidates(cloud: Cloud, recipe: str | None = None) -> list[Candidate]:
 
     Each kind is listed once, all kinds at the same time.
     """
-    ours = {"tag-key": [RUN]} | ({f"tag:{RECIPE}": [recipe]} if recipe else {})
+    of_bake = {"tag-key": [RUN]} | ({f"tag:{RECIPE}": [recipe]} if recipe else {})
     listed: dict[str, list[Description]] = {}
 
     def list_kind(operation: str, key: str, more: Mapping[str, list[str]], **params: Any) -> None:
-        filters = [{"Name": name, "Values": values} for name, values in {**ours, **more}.items()]
+        filters = [{"Name": name, "Values": values} for name, values in {**of_bake, **more}.items()]
         found = cloud.pages(operation, key, Filters=filters, **params)
         if key == "Reservations":
             found = (instance for each in found for instance in each["Instances"])

@@ -128,7 +128,7 @@ def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
         if error.code in _DRY_RUN:
             return [Permission(action, "allowed", "by a dry run")]
         if error.code in _NOT_FOUND:
-            return [Permission(action, "allowed", "asked")]
+            return [Permission(action, "allowed", "by a call")]
         if error.code not in DENIED:
             return [Permission(action, "not asked", error.cloud_words or error.message)]
         named = _DENIED_ACTION.search(error.reason)
@@ -141,7 +141,7 @@ def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
             return [Permission(action, "missing", error.code)]
         hidden = Permission(action, "not asked", f"{denied} is denied before it")
         return [hidden, Permission(denied, "missing", f"{error.code}, for {action}")]
-    return [Permission(action, "allowed", "asked")]
+    return [Permission(action, "allowed", "by a call")]
 
 
 # Calls that show a permission --------------------------------------------------------------------

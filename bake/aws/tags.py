@@ -82,8 +82,8 @@ class Run:
             }
         )
 
-    def _with(self, ours: Tags) -> Tags:
-        return _checked(self.tags, {**ours, RUN: self.id})
+    def _with(self, own: Tags) -> Tags:
+        return _checked(self.tags, {**own, RUN: self.id})
 
 
 def new_run(
@@ -107,13 +107,13 @@ def start_time(run_id: str) -> datetime | None:
         return None
 
 
-def _checked(theirs: Mapping[str, str], ours: Tags) -> Tags:
+def _checked(recipe_tags: Mapping[str, str], own: Tags) -> Tags:
     """Return all tags together. RecipeError with every reason for which EC2 would refuse them."""
-    tags = {**theirs, **ours}
+    tags = {**recipe_tags, **own}
     findings = []
     findings += [
         Finding(f"tags.{key}", "keys that begin with aws: or bake: are reserved")
-        for key in theirs
+        for key in recipe_tags
         if key.lower().startswith(("aws:", "bake:"))
     ]
     for key, value in tags.items():
