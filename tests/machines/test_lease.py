@@ -22,7 +22,7 @@ from bake.aws.client.session import connect
 from bake.aws.tags import new_run
 elsewhere, takeover_s = sys.argv[1] == "elsewhere", float(sys.argv[2])
 if elsewhere:
-    lease_holder._here = lambda: "another-computer pid:[1]"
+    lease_holder._pid_space = lambda: "another-computer pid:[1]"
 run = new_run("mxnet-cu101", lifetime=timedelta(hours=1))
 told = lambda text: print("waits", text, flush=True)
 with lease(connect(), run, "e" * 64, found=lambda: None, on_wait=told,

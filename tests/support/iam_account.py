@@ -67,7 +67,7 @@ class Account:
             ssm_backends[ACCOUNT][region].reset()
         self.aws.base_image()
         iam_backends[ACCOUNT]["aws"].roles.clear()
-        price._known.clear()
+        price._caches.clear()
         self.aws.requests.clear()
         self.needed = []
         self.allow(policy)

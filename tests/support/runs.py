@@ -46,7 +46,7 @@ def ended() -> str:
     """A process of this computer that is no more."""
     with subprocess.Popen(["true"]) as child:
         pass
-    return f"{lease_holder._here()} {child.pid} 1"
+    return f"{lease_holder._pid_space()} {child.pid} 1"
 
 
 def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:

@@ -151,7 +151,7 @@ def test_a_limit_that_only_time_or_aws_can_lift_is_said_at_once(aws: Aws) -> Non
     aws.refuse("CreateSnapshot", "ConcurrentSnapshotLimitExceeded", "Five are pending.")
     with pytest.raises(CloudError) as caught:
         take(aws, machine)
-    assert "wait until they are completed" in caught.value.hint
+    assert "Wait until they are completed" in caught.value.hint
     assert aws.slept == []
     assert "DescribeSnapshots" not in aws.sent, "a refusal has made nothing that could be undone"
 

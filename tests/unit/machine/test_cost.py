@@ -11,7 +11,7 @@ import pytest
 from bake.aws import price
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
-from bake.aws.price import _Known
+from bake.aws.price import _PriceCache
 from bake.machine.cost import Disk, costs, document, in_words
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.costs import DISKS, NOW, of
@@ -88,17 +88,17 @@ def launched(aws: Aws, market: str = "on-demand") -> Machine:
 
 
 @pytest.fixture
-def prices(aws: Aws) -> _Known:
+def prices(aws: Aws) -> _PriceCache:
     """What the Price List says, which moto has not: noted where its answers are kept."""
-    known = price._of(aws.cloud)
-    known.answers[aws.cloud.region, "g4dn.xlarge"] = 0.526
+    known = price._cache_of(aws.cloud)
+    known.prices[aws.cloud.region, "g4dn.xlarge"] = 0.526
     for kind in ("gp2", "gp3"):
         key = (("productFamily", "Storage"), ("volumeApiName", kind))
-        known.answers[aws.cloud.region, *key] = 0.08
+        known.prices[aws.cloud.region, *key] = 0.08
     return known
 
 
-def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _Known) -> None:
+def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _PriceCache) -> None:
     ordered, on_spot = launched(aws), launched(aws, "spot")
     prices.spot[aws.cloud.region, "g4dn.xlarge"] = {ordered.zone: 0.2}
     aws.sent.clear()
@@ -112,7 +112,7 @@ def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _Known) -> None:
     assert one.disks_per_month == pytest.approx((one.disks_gb or 0) * 0.08)
 
 
-def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _Known) -> None:
+def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _PriceCache) -> None:
     mine = launched(aws)
     stop(aws.cloud, mine.instance_id)
     [found] = costs(aws.cloud, machines(aws.cloud)).of.values()
@@ -131,7 +131,7 @@ def test_a_machine_in_a_capacity_block_is_known_by_its_lifecycle(aws: Aws) -> No
     assert (mine.market, mine.prepaid) == ("on-demand", True)
 
 
-def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _Known) -> None:
+def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _PriceCache) -> None:
     launched(aws)
     aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
     found = costs(aws.cloud, machines(aws.cloud))

@@ -176,9 +176,9 @@ def aws() -> Iterator[Aws]:
     with aws_in_process() as aws:
         aws.quotas |= {code: 0 for name in TYPES for m in gpus.MARKETS
                        if (code := quota_code(name, m)) and code not in aws.quotas}  # fmt: skip
-        known = price._of(aws.cloud)
+        known = price._cache_of(aws.cloud)
         region = aws.cloud.region
-        known.answers |= {(region, name): 0.5 for name in TYPES}
+        known.prices |= {(region, name): 0.5 for name in TYPES}
         yield aws
 
 
@@ -215,8 +215,8 @@ def test_only_what_the_region_has_where_that_is_asked_for(aws: Aws) -> None:
 
 
 def test_a_price_limit_counts_in_either_market(aws: Aws) -> None:
-    price._of(aws.cloud).answers[aws.cloud.region, "g4dn.xlarge"] = 5.0
-    price._of(aws.cloud).spot = {
+    price._cache_of(aws.cloud).prices[aws.cloud.region, "g4dn.xlarge"] = 5.0
+    price._cache_of(aws.cloud).spot = {
         (aws.cloud.region, name): {} for name in TYPES if name != "g4dn.xlarge"
     } | {(aws.cloud.region, "g4dn.xlarge"): {"us-east-1a": 0.2}}
     found = looked(aws, gpu="t4", count=1, max_price="0.3")
