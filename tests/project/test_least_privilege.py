@@ -241,7 +241,7 @@ def needed(account: Account) -> list[Need]:
     return account.needed
 
 
-def test_a_whole_life_is_allowed(needed: list[Need]) -> None:
+def test_all_calls_of_the_product_are_allowed(needed: list[Need]) -> None:
     assert all(allows([POLICY], need) for need in needed)
     assert {need.action for need in needed} == set(ACTIONS)
 
@@ -255,7 +255,7 @@ def test_a_life_needs(account: Account, action: str) -> None:
 
 
 @pytest.mark.parametrize(("sid", "action", "resource"), GRANTS)
-def test_nothing_is_granted_that_a_life_does_not_need(
+def test_every_grant_of_the_policy_is_needed(
     needed: list[Need], sid: str, action: str, resource: str
 ) -> None:
     """Each action on each resource of each statement, taken away alone."""
@@ -275,7 +275,7 @@ def test_nothing_is_granted_that_a_life_does_not_need(
 @pytest.mark.parametrize(
     "sid", [each["Sid"] for each in POLICY["Statement"] if "Condition" in each]
 )
-def test_a_condition_keeps_what_is_not_ours_out(needed: list[Need], sid: str) -> None:
+def test_conditions_exclude_resources_without_our_tag(needed: list[Need], sid: str) -> None:
     """The same calls on what has no tag of ours, or gets none, are refused."""
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     ours = [
@@ -304,7 +304,7 @@ def told(error: BaseException) -> str:
 # What is gone has no tags: EC2 refuses then what it would else not find -------------------------
 
 
-def test_what_is_gone_is_gone_under_the_policy_too(account: Account) -> None:
+def test_a_deleted_resource_is_not_found_under_the_policy(account: Account) -> None:
     account.begin(POLICY)
     cloud, owner = account.cloud(), account.aws.cloud
     ground = preflight(cloud, a_recipe())
@@ -323,7 +323,7 @@ def test_what_is_gone_is_gone_under_the_policy_too(account: Account) -> None:
     assert "ec2:DeleteKeyPair" in {need.action for need in account.needed}
 
 
-def test_what_is_there_and_not_ours_is_a_denial(account: Account) -> None:
+def test_a_resource_without_our_tag_is_denied(account: Account) -> None:
     account.begin(POLICY)
     cloud, owner = account.cloud(), account.aws.cloud
     owner.ec2("ImportKeyPair", KeyName="theirs", PublicKeyMaterial=public_key().encode())
@@ -333,7 +333,7 @@ def test_what_is_there_and_not_ours_is_a_denial(account: Account) -> None:
     assert find_key_pair(owner, "theirs")
 
 
-def test_a_machine_that_has_ended_and_lost_its_tags_has_ended(account: Account) -> None:
+def test_a_terminated_machine_without_tags_counts_as_terminated(account: Account) -> None:
     account.begin(POLICY)
     cloud, owner = account.cloud(), account.aws.cloud
     order = account.aws.order("k", "sg-1")

@@ -77,7 +77,7 @@ GRANTS = [
 ]
 
 
-def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
+def test_the_policy_allows_exactly_the_calls_of_the_code() -> None:
     source = "".join(path.read_text() for path in (REPOSITORY / "bake" / "aws").rglob("*.py"))
     words = set(re.findall(r'"([A-Z][A-Za-z]+)"', source))
     session = botocore.session.Session()
@@ -90,19 +90,19 @@ def test_the_policy_allows_what_the_code_calls_and_nothing_else() -> None:
     assert allowed - IMPLIED == called - IMPLIED - FREE - OPTIONAL
 
 
-def test_parameters_outside_of_ours_are_out_of_reach() -> None:
+def test_only_parameters_under_bake_are_allowed() -> None:
     reached = {resource for action, resource, _ in GRANTS if action.startswith("ssm:")}
     assert reached == {"arn:aws:ssm:*:*:parameter/bake/*"}
 
 
-def test_only_what_aws_cannot_scope_is_allowed_on_everything() -> None:
+def test_only_unscoped_actions_are_allowed_on_all_resources() -> None:
     assert {action for action, resource, _ in GRANTS if resource == "*"} <= UNSCOPED
 
 
 @pytest.mark.parametrize(
     "action", sorted({a for a, _, _ in GRANTS if a.startswith("ec2:")} - UNSCOPED - IMPLIED)
 )
-def test_each_type_of_resource_is_allowed_and_by_our_tag(action: str) -> None:
+def test_each_resource_type_is_allowed_only_with_our_tag(action: str) -> None:
     rows = facts()[action.removeprefix("ec2:")]
     granted = defaultdict(list)
     for _, resource, condition in [grant for grant in GRANTS if grant[0] == action]:
@@ -117,7 +117,7 @@ def test_each_type_of_resource_is_allowed_and_by_our_tag(action: str) -> None:
         assert conditions == [{"StringLike": {f"aws:{tags.capitalize()}Tag/bake:run": "*"}}]
 
 
-def test_tags_are_given_only_while_making_and_only_with_ours() -> None:
+def test_tags_are_allowed_only_in_creating_calls_with_our_tag() -> None:
     tagging = [(kind(r), c) for action, r, c in GRANTS if action == "ec2:CreateTags"]
     moved = ("instance", TO_MOVE_AN_END)
     assert tagging.count(moved) == 1
@@ -144,7 +144,7 @@ def test_tags_are_given_only_while_making_and_only_with_ours() -> None:
         (False, ["bake:ends"], False),
     ],
 )
-def test_only_the_end_of_a_machine_of_ours_can_be_moved(
+def test_only_the_end_tag_of_a_tagged_machine_can_be_changed(
     ours: bool, keys: list[str], allowed: bool
 ) -> None:
     [need] = needs(
@@ -165,7 +165,7 @@ def test_it_fits_into_a_managed_policy_and_its_statements_have_names() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9]+", name) for name in names)
 
 
-def test_a_type_of_resource_has_its_own_arn() -> None:
+def test_each_resource_type_has_a_valid_arn() -> None:
     """Images and snapshots belong to no account in theirs; a wrong one would allow nothing."""
     for action, resource, _ in GRANTS:
         if action.startswith("ec2:") and resource != "*":

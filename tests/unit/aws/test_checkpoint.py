@@ -103,7 +103,7 @@ def hide(answer: dict[str, Any]) -> None:
 # Taking one -----------------------------------------------------------------------------------
 
 
-def test_a_checkpoint_says_what_it_holds_in_the_call_that_makes_it(aws: Aws) -> None:
+def test_a_checkpoint_is_tagged_in_the_call_that_creates_it(aws: Aws) -> None:
     machine = a_machine(aws)
     taken = take(aws, machine)
     [request] = aws.params("CreateSnapshot")
@@ -128,7 +128,7 @@ def test_a_checkpoint_says_what_it_holds_in_the_call_that_makes_it(aws: Aws) -> 
     assert aws.slept == []
 
 
-def test_the_disk_of_a_machine_that_did_not_name_it_yet_is_asked_for(aws: Aws) -> None:
+def test_an_unknown_root_volume_is_looked_up(aws: Aws) -> None:
     machine = a_machine(aws)
     assert machine.root_volume_id
     take(aws, replace(machine, root_volume_id=""))
@@ -138,7 +138,7 @@ def test_the_disk_of_a_machine_that_did_not_name_it_yet_is_asked_for(aws: Aws) -
         take(aws, replace(machine, root_volume_id=""))
 
 
-def test_snapshots_of_one_disk_in_quick_succession_are_waited_for(aws: Aws) -> None:
+def test_a_second_snapshot_waits_for_the_pause_that_ebs_requires(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.refuse("CreateSnapshot", "SnapshotCreationPerVolumeRateExceeded", times=2)
     taken = take(aws, machine)
@@ -146,7 +146,7 @@ def test_snapshots_of_one_disk_in_quick_succession_are_waited_for(aws: Aws) -> N
     assert snapshots(aws) == {taken.snapshot_id}
 
 
-def test_a_limit_that_only_time_or_aws_can_lift_is_said_at_once(aws: Aws) -> None:
+def test_a_limit_that_no_retry_lifts_is_reported_at_once(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.refuse("CreateSnapshot", "ConcurrentSnapshotLimitExceeded", "Five are pending.")
     with pytest.raises(CloudError) as caught:
@@ -156,7 +156,7 @@ def test_a_limit_that_only_time_or_aws_can_lift_is_said_at_once(aws: Aws) -> Non
     assert "DescribeSnapshots" not in aws.sent, "a refusal has made nothing that could be undone"
 
 
-def test_a_lost_answer_is_found_and_not_asked_for_twice(aws: Aws) -> None:
+def test_a_snapshot_whose_response_was_lost_is_found_and_not_created_twice(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.lose_answer("CreateSnapshot")
     taken = take(aws, machine)
@@ -165,7 +165,7 @@ def test_a_lost_answer_is_found_and_not_asked_for_twice(aws: Aws) -> None:
     assert taken.sound
 
 
-def test_a_request_that_was_lost_on_its_way_is_made_again(aws: Aws) -> None:
+def test_a_request_that_never_reached_aws_is_repeated(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.refuse("CreateSnapshot", "InternalError", status=500, times=2)
     taken = take(aws, machine)
@@ -173,7 +173,7 @@ def test_a_request_that_was_lost_on_its_way_is_made_again(aws: Aws) -> None:
     assert snapshots(aws) == {taken.snapshot_id}
 
 
-def test_another_checkpoint_of_the_run_is_not_taken_for_the_lost_one(aws: Aws) -> None:
+def test_another_checkpoint_of_the_run_is_not_mistaken_for_the_lost_one(aws: Aws) -> None:
     machine = a_machine(aws)
     earlier = take(aws, machine, stages={"base": "b" * 64})
     aws.refuse("CreateSnapshot", "InternalError", status=500, times=1)
@@ -181,7 +181,7 @@ def test_another_checkpoint_of_the_run_is_not_taken_for_the_lost_one(aws: Aws) -
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TIMEOUT])
-def test_a_call_that_was_cut_off_leaves_no_snapshot_of_a_disk_in_use(
+def test_an_interrupted_call_leaves_no_snapshot_of_a_changing_disk(
     aws: Aws, error: BaseException
 ) -> None:
     machine = a_machine(aws)
@@ -194,7 +194,7 @@ def test_a_call_that_was_cut_off_leaves_no_snapshot_of_a_disk_in_use(
     assert aws.cloud.leftovers == []
 
 
-def test_a_lost_call_is_undone_also_when_its_repetition_is_refused(aws: Aws) -> None:
+def test_a_lost_snapshot_is_deleted_even_if_the_retry_is_refused(aws: Aws) -> None:
     machine = a_machine(aws)
 
     def lose_it(_: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ def test_a_lost_call_is_undone_also_when_its_repetition_is_refused(aws: Aws) -> 
     assert aws.remains() == set()
 
 
-def test_what_could_not_be_undone_is_named_with_its_command(aws: Aws) -> None:
+def test_a_snapshot_that_cannot_be_deleted_is_reported_with_a_command(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.cut("CreateSnapshot", KeyboardInterrupt())
     aws.refuse("DeleteSnapshot", "UnauthorizedOperation")
@@ -223,7 +223,7 @@ def test_what_could_not_be_undone_is_named_with_its_command(aws: Aws) -> None:
 # Finding them ---------------------------------------------------------------------------------
 
 
-def test_the_newest_come_first_and_other_recipes_are_left_out(aws: Aws) -> None:
+def test_checkpoints_of_a_recipe_are_listed_newest_first(aws: Aws) -> None:
     machine = a_machine(aws)
     first, second = take(aws, machine), take(aws, machine, stages={"base": "b" * 64})
     other = create_checkpoint(
@@ -240,7 +240,7 @@ def test_the_newest_come_first_and_other_recipes_are_left_out(aws: Aws) -> None:
     assert other.snapshot_id in {c.snapshot_id for c in checkpoints(aws.cloud)}
 
 
-def test_of_two_of_one_moment_the_fuller_one_is_kept(aws: Aws) -> None:
+def test_of_two_checkpoints_of_one_time_the_one_with_more_stages_is_kept(aws: Aws) -> None:
     machine = a_machine(aws)
     less = take(aws, machine, stages=dict(list(STAGES.items())[:1]))
     more = take(aws, machine)
@@ -261,14 +261,14 @@ def test_of_two_of_one_moment_the_fuller_one_is_kept(aws: Aws) -> None:
         ("bake:checkpoint", ""),
     ],
 )
-def test_a_tag_that_a_hand_has_changed_shows(aws: Aws, key: str, value: str | None) -> None:
+def test_a_tag_changed_by_hand_is_noticed(aws: Aws, key: str, value: str | None) -> None:
     tag(aws, take(aws).snapshot_id, key, value)
     [found] = checkpoints(aws.cloud)
     assert not found.sound
     assert not usable(found, a_plan(found.stages), now=NOW)
 
 
-def test_tags_that_hold_no_contents_change_nothing(aws: Aws) -> None:
+def test_other_tags_do_not_change_the_contents_digest(aws: Aws) -> None:
     taken = take(aws)
     tag(aws, taken.snapshot_id, "bake:seconds", "base=nan conda=-1 x 3 =5 base=1e999 conda=2.5")
     tag(aws, taken.snapshot_id, "bake:expires", "next year")
@@ -290,7 +290,7 @@ def test_seconds_fit_into_one_tag(aws: Aws) -> None:
 # Waiting --------------------------------------------------------------------------------------
 
 
-def test_a_pending_checkpoint_is_waited_for_and_its_progress_told(aws: Aws) -> None:
+def test_a_pending_checkpoint_is_waited_for_and_its_progress_reported(aws: Aws) -> None:
     taken = replace(take(aws), state="pending")
     aws.alter("DescribeSnapshots", answer_with(State="pending", Progress="42%"), times=220)
     told: list[str] = []
@@ -308,14 +308,14 @@ def test_a_failed_checkpoint_shows_awss_reason(aws: Aws) -> None:
     assert aws.slept == []
 
 
-def test_a_checkpoint_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> None:
+def test_a_checkpoint_that_ec2_does_not_know_yet_is_waited_for(aws: Aws) -> None:
     taken = replace(take(aws), state="pending")
     aws.refuse("DescribeSnapshots", "InvalidSnapshot.NotFound", times=3)
     assert wait_until_completed(aws.cloud, taken).state == "completed"
 
 
 @pytest.mark.parametrize(("state", "waited"), [("pending", True), ("completed", False)])
-def test_a_checkpoint_that_somebody_has_deleted_is_gone(aws: Aws, state: str, waited: bool) -> None:
+def test_a_checkpoint_that_was_deleted_is_an_error(aws: Aws, state: str, waited: bool) -> None:
     taken = replace(take(aws), state=state)
     delete_checkpoint(aws.cloud, taken)
     with pytest.raises(CheckpointError, match="was deleted"):
@@ -327,7 +327,7 @@ def test_a_checkpoint_that_somebody_has_deleted_is_gone(aws: Aws, state: str, wa
 # As an image ----------------------------------------------------------------------------------
 
 
-def test_an_image_of_a_checkpoint_is_what_its_base_image_is(aws: Aws) -> None:
+def test_a_temporary_image_has_the_attributes_of_the_base_image(aws: Aws) -> None:
     base = replace(a_base_image(aws), boot_mode="uefi-preferred", ena=True, sriov="simple")
     base = replace(base, tpm="v2.0")
     taken = take(aws)
@@ -365,14 +365,14 @@ def test_an_image_of_a_checkpoint_is_what_its_base_image_is(aws: Aws) -> None:
     assert aws.cloud.leftovers == []
 
 
-def test_a_base_image_says_its_flags_in_ec2s_words(aws: Aws) -> None:
+def test_a_base_image_has_ec2s_values_for_its_attributes(aws: Aws) -> None:
     flags = {"SriovNetSupport": "simple", "TpmSupport": "v2.0", "EnaSupport": True}
     aws.alter("DescribeImages", lambda answer: answer["Images"][0].update(flags))
     base = a_base_image(aws)
     assert (base.sriov, base.tpm, base.ena) == ("simple", "v2.0", True)
 
 
-def test_flags_that_the_base_image_lacks_are_not_asked_for(aws: Aws) -> None:
+def test_attributes_that_the_base_image_lacks_are_not_requested(aws: Aws) -> None:
     base = replace(a_base_image(aws), boot_mode=None, ena=False, sriov=None)
     with temporary_image(aws.cloud, aws.run, take(aws).snapshot_id, base):
         pass
@@ -380,7 +380,7 @@ def test_flags_that_the_base_image_lacks_are_not_asked_for(aws: Aws) -> None:
     assert not {"BootMode", "EnaSupport", "SriovNetSupport", "TpmSupport"} & request.keys()
 
 
-def test_a_checkpoint_that_is_gone_asks_for_another_start_point(aws: Aws) -> None:
+def test_a_deleted_checkpoint_is_a_checkpoint_error(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     delete_checkpoint(aws.cloud, taken)
     with (
@@ -404,7 +404,7 @@ def test_a_checkpoint_that_is_not_completed_cannot_be_used_yet(aws: Aws) -> None
         pytest.fail("it is pending")
 
 
-def test_a_refusal_that_no_other_checkpoint_would_change_is_said(aws: Aws) -> None:
+def test_an_error_that_no_other_checkpoint_would_avoid_is_raised(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("RegisterImage", "UnauthorizedOperation")
     with (
@@ -434,7 +434,7 @@ def test_an_image_that_fails_is_deregistered(aws: Aws) -> None:
     assert aws.remains() == {taken.snapshot_id}
 
 
-def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> None:
+def test_an_image_that_ec2_does_not_know_yet_is_waited_for(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("DescribeImages", "InvalidAMIID.NotFound", times=3)
     with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
@@ -444,7 +444,7 @@ def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TIMEOUT])
-def test_a_registration_that_was_cut_off_leaves_no_image(aws: Aws, error: BaseException) -> None:
+def test_an_interrupted_registration_leaves_no_image(aws: Aws, error: BaseException) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.cut("RegisterImage", error, times=ATTEMPTS)
     aws.alter("DescribeImages", lambda answer: answer.update(Images=[]), times=4)
@@ -458,7 +458,7 @@ def test_a_registration_that_was_cut_off_leaves_no_image(aws: Aws, error: BaseEx
     assert aws.cloud.leftovers == []
 
 
-def test_a_repeated_registration_that_meets_its_own_work_takes_it(
+def test_a_repeated_registration_finds_its_own_image(
     aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -469,7 +469,7 @@ def test_a_repeated_registration_that_meets_its_own_work_takes_it(
     assert aws.remains() == {taken.snapshot_id}
 
 
-def test_the_work_s_error_comes_out_and_the_image_goes(aws: Aws) -> None:
+def test_an_error_inside_is_raised_and_the_image_is_deregistered(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     with (
         pytest.raises(MachineError, match="ended"),
@@ -479,7 +479,7 @@ def test_the_work_s_error_comes_out_and_the_image_goes(aws: Aws) -> None:
     assert aws.remains() == {taken.snapshot_id}
 
 
-def test_an_image_that_stays_is_named(aws: Aws) -> None:
+def test_an_image_that_cannot_be_deregistered_is_reported(aws: Aws) -> None:
     base, taken = a_base_image(aws), take(aws)
     aws.refuse("DeregisterImage", "UnauthorizedOperation")
     with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
@@ -508,14 +508,14 @@ def ids(found: Sequence[Checkpoint]) -> list[str]:
     return [checkpoint.snapshot_id for checkpoint in found]
 
 
-def test_what_is_beyond_keep_is_removed_the_oldest(aws: Aws) -> None:
+def test_the_oldest_checkpoints_beyond_keep_are_deleted(aws: Aws) -> None:
     made = some(aws, 4)
     assert ids(prune(aws.cloud, "mxnet-cu101", keep=3, now=NOW)) == ids(made[3:])
     assert snapshots(aws) == set(ids(made[:3]))
     assert prune(aws.cloud, "mxnet-cu101", keep=3, now=NOW) == []
 
 
-def test_an_expired_or_failed_one_takes_no_place_of_a_good_one(aws: Aws) -> None:
+def test_expired_and_failed_checkpoints_do_not_count_for_keep(aws: Aws) -> None:
     made = some(aws, 4)
     tag(aws, made[0].snapshot_id, "bake:expires", "2026-11-21T06:29:59Z")
     ec2_backends[ACCOUNT][REGION].snapshots[made[1].snapshot_id].status = "error"
@@ -533,7 +533,7 @@ def test_other_recipes_checkpoints_and_other_snapshots_stay(aws: Aws) -> None:
     assert snapshots(aws) == theirs
 
 
-def test_one_from_which_a_machine_is_being_started_is_left(aws: Aws) -> None:
+def test_a_checkpoint_in_use_by_an_image_stays(aws: Aws) -> None:
     base, (first, second) = a_base_image(aws), some(aws, 2)
     with temporary_image(aws.cloud, aws.run, second.snapshot_id, base):
         assert ids(prune(aws.cloud, "mxnet-cu101", keep=0, now=NOW)) == [first.snapshot_id]
@@ -541,14 +541,14 @@ def test_one_from_which_a_machine_is_being_started_is_left(aws: Aws) -> None:
     assert snapshots(aws) == {second.snapshot_id}
 
 
-def test_one_that_another_run_removes_at_the_same_time_is_not_ours(aws: Aws) -> None:
+def test_a_checkpoint_that_another_run_deletes_is_not_returned(aws: Aws) -> None:
     some(aws, 1)
     aws.refuse("DeleteSnapshot", "InvalidSnapshot.NotFound")
     assert prune(aws.cloud, "mxnet-cu101", keep=0, now=NOW) == []
     assert aws.cloud.leftovers == []
 
 
-def test_one_that_cannot_be_removed_is_named_and_the_others_go(aws: Aws) -> None:
+def test_a_checkpoint_that_cannot_be_deleted_is_reported_and_others_are_deleted(aws: Aws) -> None:
     made = some(aws, 2)
     aws.refuse("DeleteSnapshot", "UnauthorizedOperation", times=1)
     assert ids(prune(aws.cloud, "mxnet-cu101", keep=0, now=NOW)) == ids(made[1:])
@@ -612,18 +612,18 @@ PLAN = a_plan({**STAGES, "mxnet": "e" * 64}, {"conda": ["base"], "mxnet": ["cond
         (a_checkpoint({**STAGES, "mxnet": "e" * 64, "seal": "5" * 64}), False),
     ],
 )
-def test_a_checkpoint_can_be_used_where_all_that_it_holds_is_planned(
+def test_a_checkpoint_is_usable_if_the_plan_has_all_its_stages(
     checkpoint: Checkpoint, says: bool
 ) -> None:
     assert usable(checkpoint, PLAN, now=NOW) is says
 
 
-def test_a_disk_that_is_larger_than_the_recipes_is_no_start() -> None:
+def test_a_checkpoint_larger_than_the_recipes_disk_is_not_usable() -> None:
     assert best([a_checkpoint(size_gb=65)], PLAN, 64, now=NOW) is None
     assert best([a_checkpoint(size_gb=64)], PLAN, 64, now=NOW)
 
 
-def test_the_one_that_saves_most_time_is_the_best_where_times_are_known() -> None:
+def test_the_best_checkpoint_saves_the_most_time() -> None:
     digests = {"base": "b" * 64, "cuda": "d" * 64, "conda": "c" * 64, "mxnet": "e" * 64}
     plan = a_plan(digests, {"cuda": ["base"], "conda": ["base"], "mxnet": ["conda"]})
     few = a_checkpoint({n: digests[n] for n in ("base", "cuda")}, snapshot_id="few")
@@ -635,7 +635,7 @@ def test_the_one_that_saves_most_time_is_the_best_where_times_are_known() -> Non
     assert best([few, many], plan, 64, now=NOW) == few
 
 
-def test_of_equal_ones_a_completed_one_and_then_the_newest_is_the_best() -> None:
+def test_of_equal_checkpoints_a_completed_and_then_a_new_one_is_best() -> None:
     pending = a_checkpoint(state="pending", started_at=NOW)
     old, new = a_checkpoint(), a_checkpoint(started_at=NOW - timedelta(hours=1))
     assert best([pending, old], PLAN, 64, now=NOW) == old
@@ -669,7 +669,7 @@ POSSIBLE = st.builds(
 
 
 @given(plans(), st.lists(POSSIBLE, max_size=8))
-def test_the_best_can_be_used_stands_alone_and_is_never_less_than_another(
+def test_the_best_checkpoint_is_usable_and_no_other_contains_more(
     plan: Plan, found: list[Checkpoint]
 ) -> None:
     found = [replace(c, snapshot_id=f"snap-{number}") for number, c in enumerate(found)]

@@ -56,7 +56,7 @@ def test_an_image_has_its_tags_on_itself_and_on_its_snapshot(aws: Aws) -> None:
     assert "bake:expires" not in image.tags
 
 
-def test_the_machine_is_stopped_before_its_disk_is_taken(aws: Aws) -> None:
+def test_the_machine_is_stopped_before_the_image_is_created(aws: Aws) -> None:
     machine = a_builder(aws)
     told: list[str] = []
     take(aws, machine, on_progress=told.append)
@@ -74,7 +74,7 @@ def test_a_spot_machine_is_not_stopped_and_ec2_may_shut_it_down(aws: Aws) -> Non
     assert not request.get("NoReboot"), "a disk in use would be taken as it is"
 
 
-def test_imdsv2_is_asked_for_and_no_one_else_may_start_it(aws: Aws) -> None:
+def test_an_image_requires_imdsv2_and_is_private(aws: Aws) -> None:
     image = take(aws, a_builder(aws))
     assert aws.params("ModifyImageAttribute") == [
         {"ImageId": image.image_id, "ImdsSupport": {"Value": "v2.0"}}
@@ -82,7 +82,7 @@ def test_imdsv2_is_asked_for_and_no_one_else_may_start_it(aws: Aws) -> None:
     assert [p["Attribute"] for p in aws.params("DescribeImageAttribute")] == ["launchPermission"]
 
 
-def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
+def test_an_image_that_is_shared_is_removed(aws: Aws) -> None:
     aws.alter(
         "DescribeImageAttribute", lambda answer: answer.update(LaunchPermissions=[{"Group": "all"}])
     )
@@ -92,7 +92,7 @@ def test_an_image_that_came_out_shared_is_removed(aws: Aws) -> None:
     assert aws.remains() == set()
 
 
-def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
+def test_a_slow_image_is_waited_for_and_its_progress_reported(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=240)
     aws.alter("DescribeSnapshots", lambda answer: answer["Snapshots"][0].update(Progress="42%"))
@@ -102,7 +102,7 @@ def test_a_slow_image_is_waited_for_and_its_progress_told(aws: Aws) -> None:
     assert sum(aws.slept) > 3600, "boto3's own waiter would have given up after ten minutes"
 
 
-def test_an_image_that_never_comes_is_given_up_and_removed(aws: Aws) -> None:
+def test_an_image_that_stays_pending_is_removed_after_the_timeout(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"))
     with pytest.raises(ImageError, match="is still pending after 6 h"):
@@ -138,7 +138,7 @@ def test_a_failed_snapshot_ends_the_wait_at_once(aws: Aws) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ReadTimeoutError(endpoint_url="https://e")])
 @pytest.mark.parametrize("operation", ["CreateImage", "ModifyImageAttribute"])
-def test_a_call_that_was_cut_off_leaves_no_image_and_no_snapshot(
+def test_an_interrupted_call_leaves_no_image_and_no_snapshot(
     aws: Aws, operation: str, error: Exception
 ) -> None:
     machine = a_builder(aws)
@@ -166,14 +166,14 @@ def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     assert sum(aws.slept) > 60
 
 
-def test_a_pause_that_ec2_wants_after_a_checkpoint_is_waited_out(aws: Aws) -> None:
+def test_create_image_waits_for_the_pause_after_a_checkpoint(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.refuse("CreateImage", "SnapshotCreationPerVolumeRateExceeded", times=2)
     assert take(aws, machine).state == "available"
     assert aws.slept.count(15.0) == 2
 
 
-def test_an_outage_that_does_not_end_is_said_and_the_image_is_named(aws: Aws) -> None:
+def test_a_lasting_outage_is_an_error_and_the_image_is_reported(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.cut("DescribeImages", ReadTimeoutError(endpoint_url="https://ec2"))
     with pytest.raises(CloudError) as caught:
@@ -184,7 +184,7 @@ def test_an_outage_that_does_not_end_is_said_and_the_image_is_named(aws: Aws) ->
     assert sum(aws.slept) < 10 * 60
 
 
-def test_an_image_that_somebody_removes_is_not_waited_for(aws: Aws) -> None:
+def test_an_image_that_was_deregistered_is_not_waited_for(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"), times=3)
     aws.refuse("DescribeImages", "InvalidAMIID.NotFound")
@@ -193,9 +193,7 @@ def test_an_image_that_somebody_removes_is_not_waited_for(aws: Aws) -> None:
     assert sum(aws.slept) < 20 * 60
 
 
-def test_a_repeated_request_that_meets_its_own_image_takes_it(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repeated_request_finds_its_own_image(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     machine = a_builder(aws)
     aws.lose_answer("CreateImage")
@@ -204,7 +202,7 @@ def test_a_repeated_request_that_meets_its_own_image_takes_it(
     assert aws.remains() == {image.image_id, *image.snapshot_ids}
 
 
-def test_the_name_of_somebody_elses_image_is_refused_and_theirs_stays(aws: Aws) -> None:
+def test_a_name_in_use_is_an_error_and_the_other_image_stays(aws: Aws) -> None:
     theirs = aws.base_image(owner_id=ACCOUNT, name=NAME)
     machine = a_builder(aws)
     with pytest.raises(CloudError) as caught:
@@ -214,14 +212,16 @@ def test_the_name_of_somebody_elses_image_is_refused_and_theirs_stays(aws: Aws) 
     assert find_image(aws.cloud, theirs)
 
 
-def test_an_image_that_is_not_everywhere_known_yet_is_waited_for(aws: Aws) -> None:
+def test_an_image_that_ec2_does_not_know_yet_is_waited_for(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.refuse("DescribeImages", "InvalidAMIID.NotFound", times=3)
     assert take(aws, machine).state == "available"
 
 
 @pytest.mark.parametrize("operation", ["ModifyImageAttribute", "DescribeImageAttribute"])
-def test_an_available_image_may_not_be_everywhere_known_yet(aws: Aws, operation: str) -> None:
+def test_an_available_image_may_be_unknown_to_some_of_ec2s_servers(
+    aws: Aws, operation: str
+) -> None:
     machine = a_builder(aws)
     aws.refuse(operation, "InvalidAMIID.NotFound", times=3)
     assert take(aws, machine).state == "available"
@@ -244,7 +244,7 @@ def test_snapshots_that_the_image_does_not_list_yet_are_found_by_their_tags(aws:
     assert aws.remains() == set()
 
 
-def test_a_snapshot_still_in_use_is_tried_again(aws: Aws) -> None:
+def test_deleting_a_snapshot_in_use_is_retried(aws: Aws) -> None:
     machine = a_builder(aws)
     image = take(aws, machine)
     aws.refuse("DeleteSnapshot", "InvalidSnapshot.InUse", "in use by ami-1", times=3)
@@ -252,7 +252,7 @@ def test_a_snapshot_still_in_use_is_tried_again(aws: Aws) -> None:
     assert aws.remains() == set()
 
 
-def test_a_snapshot_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+def test_a_snapshot_that_ec2_does_not_know_yet_is_deleted_later(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("failed"))
     aws.refuse("DeleteSnapshot", "InvalidSnapshot.NotFound", times=3)
@@ -261,7 +261,7 @@ def test_a_snapshot_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone
     assert aws.remains() == set()
 
 
-def test_what_cannot_be_removed_is_named_and_the_cause_stays_the_error(aws: Aws) -> None:
+def test_a_leftover_is_reported_and_the_first_error_is_raised(aws: Aws) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("failed"))
     aws.refuse("DeregisterImage", "UnauthorizedOperation", "You may not.")
@@ -275,7 +275,7 @@ def test_what_cannot_be_removed_is_named_and_the_cause_stays_the_error(aws: Aws)
     )
 
 
-def test_a_snapshot_that_cannot_be_deleted_is_named_by_itself(aws: Aws) -> None:
+def test_a_snapshot_that_cannot_be_deleted_is_reported(aws: Aws) -> None:
     image = take(aws, a_builder(aws))
     aws.refuse("DeleteSnapshot", "UnauthorizedOperation", "You may not.")
     with pytest.raises(ImageError, match="could not be removed completely") as caught:
@@ -288,7 +288,7 @@ def test_a_snapshot_that_cannot_be_deleted_is_named_by_itself(aws: Aws) -> None:
     assert aws.remains() == set(image.snapshot_ids)
 
 
-def test_an_image_is_deleted_with_its_snapshots_and_twice_is_no_error(aws: Aws) -> None:
+def test_deleting_an_image_twice_is_no_error(aws: Aws) -> None:
     image = take(aws, a_builder(aws))
     assert aws.remains() == {image.image_id, *image.snapshot_ids}
     delete_image(aws.cloud, image)
@@ -296,7 +296,7 @@ def test_an_image_is_deleted_with_its_snapshots_and_twice_is_no_error(aws: Aws) 
     delete_image(aws.cloud, image)
 
 
-def test_only_images_of_ours_are_listed_the_newest_first_and_by_recipe(aws: Aws) -> None:
+def test_only_tagged_images_are_listed_newest_first_and_by_recipe(aws: Aws) -> None:
     aws.base_image(owner_id=ACCOUNT, name="by hand")
     machine = a_builder(aws)
     for number, recipe in enumerate(["mxnet-cu101", "pytorch-cu126"]):
@@ -322,6 +322,6 @@ def test_only_images_of_ours_are_listed_the_newest_first_and_by_recipe(aws: Aws)
     assert images(aws.cloud)[0].verified == "no", "what is not said was not proved"
 
 
-def test_names_sort_by_time_and_hold_the_plan() -> None:
+def test_image_names_sort_by_time_and_contain_the_digest() -> None:
     time = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
     assert image_name("mxnet-cu101", time, "0123abcdef") == NAME

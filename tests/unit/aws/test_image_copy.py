@@ -40,7 +40,7 @@ def copied(aws: Aws, image: Image, there: Cloud, **more: Any) -> Copy:
     return copy_image(there, image, REGION, **more)
 
 
-def test_a_copy_is_all_that_the_image_is_but_of_another_run(
+def test_a_copy_has_the_tags_of_the_image_except_for_the_run(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     copy = copied(aws, image, there)
@@ -59,7 +59,7 @@ def test_a_copy_is_all_that_the_image_is_but_of_another_run(
     assert there.leftovers == []
 
 
-def test_the_copy_of_an_encrypted_image_is_encrypted_with_its_own_regions_key(
+def test_the_copy_of_an_encrypted_image_uses_the_key_of_its_region(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     from dataclasses import replace
@@ -71,9 +71,7 @@ def test_the_copy_of_an_encrypted_image_is_encrypted_with_its_own_regions_key(
     assert len(request["ClientToken"]) <= 128
 
 
-def test_a_copy_that_is_there_is_the_answer_also_for_the_next_run(
-    aws: Aws, image: Image, there: Cloud
-) -> None:
+def test_an_existing_copy_is_returned_to_the_next_run(aws: Aws, image: Image, there: Cloud) -> None:
     first = copied(aws, image, there)
     second = copied(aws, image, aws.elsewhere(THERE), name="another-name")
     assert (second.made, second.image.image_id) == (False, first.image.image_id)
@@ -101,7 +99,7 @@ def test_the_pending_copy_of_a_run_that_was_killed_is_waited_for(
     assert len(aws.params("CopyImage")) == 1
 
 
-def test_the_pending_copy_that_fails_is_removed_and_made_again(
+def test_a_pending_copy_that_fails_is_deleted_and_created_again(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     dead = copied(aws, image, there).image
@@ -144,7 +142,7 @@ def test_two_at_once_make_one_copy(aws: Aws, image: Image) -> None:
     assert len(images(clouds[0])) == 1
 
 
-def test_an_answer_that_was_lost_makes_no_second_copy(aws: Aws, image: Image, there: Cloud) -> None:
+def test_a_lost_response_creates_no_second_copy(aws: Aws, image: Image, there: Cloud) -> None:
     aws.lose_answer("CopyImage")
     copy = copied(aws, image, there)
     assert copy.made
@@ -153,7 +151,7 @@ def test_an_answer_that_was_lost_makes_no_second_copy(aws: Aws, image: Image, th
 
 
 @pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="x"), KeyboardInterrupt()])
-def test_a_copy_whose_call_was_cut_off_is_removed(
+def test_a_copy_whose_call_was_interrupted_is_removed(
     aws: Aws, image: Image, there: Cloud, error: BaseException
 ) -> None:
     aws.cut("CopyImage", error)
@@ -163,7 +161,7 @@ def test_a_copy_whose_call_was_cut_off_is_removed(
     assert there.leftovers == []
 
 
-def test_a_copy_that_fails_is_removed_with_its_snapshots_and_says_why(
+def test_a_failed_copy_is_removed_with_its_snapshots_and_its_reason_reported(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     def fails(answer: dict[str, Any]) -> None:
@@ -193,7 +191,7 @@ def test_what_cannot_be_removed_is_named_with_its_command(
     )
 
 
-def test_a_name_that_the_region_has_already_is_refused_before_anything_is_made(
+def test_a_name_in_use_is_refused_before_the_copy_is_requested(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     copied(aws, image, there)
@@ -206,7 +204,7 @@ def test_a_name_that_the_region_has_already_is_refused_before_anything_is_made(
     assert len(aws.params("CopyImage")) == 1
 
 
-def test_a_permission_that_lacks_is_named_and_nothing_is_left(
+def test_a_missing_permission_is_reported_and_nothing_is_left(
     aws: Aws, image: Image, there: Cloud
 ) -> None:
     aws.refuse("CopyImage", "UnauthorizedOperation")

@@ -71,7 +71,7 @@ def test_a_run_leaves_nothing(aws: Aws) -> None:
     assert aws.cloud.leftovers == []
 
 
-def test_the_builder_is_asked_for_as_the_design_says(aws: Aws) -> None:
+def test_a_builder_is_requested_with_the_designed_parameters(aws: Aws) -> None:
     bake(aws, nothing)
     [request] = aws.params("RunInstances")
     assert request["MinCount"] == request["MaxCount"] == 1
@@ -98,7 +98,7 @@ def test_the_builder_is_asked_for_as_the_design_says(aws: Aws) -> None:
     assert "InstanceMarketOptions" not in request
 
 
-def test_a_spot_builder_is_asked_for_once_and_its_request_is_tagged_too(aws: Aws) -> None:
+def test_a_spot_request_is_one_time_and_tagged(aws: Aws) -> None:
     bake(aws, nothing, aws.placement(market="spot"))
     [request] = aws.params("RunInstances")
     assert request["InstanceMarketOptions"] == {
@@ -117,9 +117,7 @@ def test_a_spot_builder_is_asked_for_once_and_its_request_is_tagged_too(aws: Aws
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_a_reservation_is_the_target_and_a_capacity_block_a_market_of_its_own(
-    aws: Aws, block: bool
-) -> None:
+def test_a_launch_names_its_reservation_or_capacity_block(aws: Aws, block: bool) -> None:
     """User Guide, "Launch instances into an existing Capacity Reservation" and "... using Capacity
     Blocks"."""
     place = aws.placement()
@@ -135,7 +133,7 @@ def test_a_reservation_is_the_target_and_a_capacity_block_a_market_of_its_own(
     assert "spot-instances-request" not in tagged
 
 
-def test_every_creating_call_carries_the_run_its_recipe_and_its_end(aws: Aws) -> None:
+def test_every_creating_call_sets_run_recipe_and_expiry_tags(aws: Aws) -> None:
     bake(aws, nothing)
     specifications = [
         specification
@@ -157,7 +155,7 @@ def test_every_creating_call_carries_the_run_its_recipe_and_its_end(aws: Aws) ->
         assert tags["bake:expires"].endswith("Z")
 
 
-def test_only_the_public_half_of_the_key_and_only_one_address_reach_aws(aws: Aws) -> None:
+def test_only_the_public_key_and_one_address_are_sent_to_aws(aws: Aws) -> None:
     bake(aws, nothing)
     [key] = aws.params("ImportKeyPair")
     assert key["PublicKeyMaterial"].startswith(b"ssh-ed25519 ")
@@ -176,7 +174,7 @@ def test_only_the_public_half_of_the_key_and_only_one_address_reach_aws(aws: Aws
     ["ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances"],
 )
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), None])
-def test_a_call_that_took_effect_and_was_cut_off_leaves_nothing(
+def test_an_interrupted_call_that_took_effect_leaves_nothing(
     aws: Aws, operation: str, error: BaseException | None
 ) -> None:
     lost = error or ReadTimeoutError(endpoint_url="https://ec2")
@@ -190,7 +188,7 @@ def test_a_call_that_took_effect_and_was_cut_off_leaves_nothing(
 @pytest.mark.parametrize(
     "operation", ["ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress"]
 )
-def test_a_lost_answer_is_asked_for_again_and_meets_its_own_work(
+def test_a_lost_response_is_retried_and_finds_its_own_resource(
     aws: Aws, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -201,7 +199,7 @@ def test_a_lost_answer_is_asked_for_again_and_meets_its_own_work(
 
 
 @pytest.mark.parametrize("operation", ["CreateSecurityGroup", "AuthorizeSecurityGroupIngress"])
-def test_a_refused_call_leaves_nothing_of_those_before_it(aws: Aws, operation: str) -> None:
+def test_a_refused_call_leaves_nothing_of_the_earlier_calls(aws: Aws, operation: str) -> None:
     aws.refuse(operation, "UnauthorizedOperation", "You are not authorized.")
     with pytest.raises(CloudError) as caught:
         bake(aws, nothing)
@@ -220,7 +218,7 @@ def test_work_that_fails_leaves_nothing(aws: Aws, error: BaseException) -> None:
     assert aws.remains() == set()
 
 
-def test_no_capacity_in_the_first_zone_is_answered_by_the_second(aws: Aws) -> None:
+def test_without_capacity_in_the_first_zone_the_second_is_tried(aws: Aws) -> None:
     aws.refuse(
         "RunInstances",
         "InsufficientInstanceCapacity",
@@ -236,7 +234,7 @@ def test_no_capacity_in_the_first_zone_is_answered_by_the_second(aws: Aws) -> No
     assert aws.remains() == set()
 
 
-def test_no_room_that_ec2_finds_out_after_it_has_said_yes_is_answered_by_the_next_zone(
+def test_missing_capacity_after_an_accepted_request_leads_to_the_next_zone(
     aws: Aws,
 ) -> None:
     """Troubleshooting in the User Guide, "Instance terminates immediately", and "StateReason"."""
@@ -267,7 +265,7 @@ def test_no_room_that_ec2_finds_out_after_it_has_said_yes_is_answered_by_the_nex
     assert refused == [f"{REGION}a Server.InsufficientInstanceCapacity"]
 
 
-def test_no_capacity_anywhere_lists_every_try_with_awss_answer(aws: Aws) -> None:
+def test_without_any_capacity_the_error_lists_every_attempt(aws: Aws) -> None:
     message = "We currently do not have sufficient capacity."
     aws.refuse("RunInstances", "InsufficientInstanceCapacity", message, status=500)
     placements = [
@@ -312,7 +310,7 @@ class FullEc2(BaseHTTPRequestHandler):
         pass
 
 
-def test_on_the_wire_no_placement_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_http_no_placement_is_requested_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """boto takes the status 500 of this answer for a fault that passes; by HTTP, as it is sent."""
     with aws_in_process() as aws:
         placements = [aws.placement(zone=zone) for zone in "abc"]
@@ -348,14 +346,14 @@ def test_each_placement_has_its_own_token_and_a_repeated_request_the_same(aws: A
     assert first != second == again
 
 
-def test_a_machine_is_asked_for_until_those_of_many_others_were(aws: Aws) -> None:
+def test_a_throttled_launch_is_retried(aws: Aws) -> None:
     aws.refuse("RunInstances", "RequestLimitExceeded", status=503, times=12)
     bake(aws, nothing)
     assert aws.sent.count("RunInstances") == 13
     assert sum(aws.slept) > 60
 
 
-def test_a_group_that_is_not_everywhere_known_yet_is_asked_for_again(aws: Aws) -> None:
+def test_a_launch_is_retried_while_ec2_does_not_know_the_group(aws: Aws) -> None:
     aws.refuse("AuthorizeSecurityGroupIngress", "InvalidGroup.NotFound", times=2)
     aws.refuse("RunInstances", "InvalidGroup.NotFound", times=2)
     aws.refuse("DescribeInstances", "InvalidInstanceID.NotFound", times=2)
@@ -363,7 +361,7 @@ def test_a_group_that_is_not_everywhere_known_yet_is_asked_for_again(aws: Aws) -
     assert aws.remains() == set()
 
 
-def test_a_machine_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+def test_the_machine_of_an_interrupted_call_is_looked_for_until_listed(aws: Aws) -> None:
     aws.cut("RunInstances", ReadTimeoutError(endpoint_url="https://ec2"))
     aws.alter("DescribeInstances", lambda answer: answer.update(Reservations=[]), times=3)
     with pytest.raises(NoAnswerError):
@@ -372,7 +370,7 @@ def test_a_machine_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(a
     assert aws.cloud.leftovers == []
 
 
-def test_a_group_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws: Aws) -> None:
+def test_the_group_of_an_interrupted_call_is_looked_for_until_listed(aws: Aws) -> None:
     aws.cut("CreateSecurityGroup", ReadTimeoutError(endpoint_url="https://ec2"))
     aws.alter("DescribeSecurityGroups", lambda answer: answer.update(SecurityGroups=[]), times=3)
     with pytest.raises(NoAnswerError):
@@ -380,7 +378,7 @@ def test_a_group_of_a_call_that_was_cut_off_is_looked_for_until_ec2_lists_it(aws
     assert aws.remains() == set()
 
 
-def test_a_group_that_ec2_does_not_know_yet_is_not_taken_for_one_that_is_gone(aws: Aws) -> None:
+def test_a_group_that_ec2_does_not_know_yet_is_deleted_later(aws: Aws) -> None:
     aws.refuse("AuthorizeSecurityGroupIngress", "UnauthorizedOperation")
     aws.refuse("DeleteSecurityGroup", "InvalidGroup.NotFound", times=3)
     with pytest.raises(CloudError):
@@ -407,7 +405,7 @@ def test_a_machine_that_ends_while_it_starts_shows_awss_reason(aws: Aws) -> None
     assert aws.remains() == set()
 
 
-def test_a_machine_that_never_runs_is_given_up_after_a_quarter_of_an_hour(aws: Aws) -> None:
+def test_a_machine_that_does_not_start_is_terminated_after_15_minutes(aws: Aws) -> None:
     states = ["pending"]
 
     def pend(answer: dict[str, Any]) -> None:
@@ -449,7 +447,7 @@ def test_a_machine_leaves_its_group_for_the_vpc_s_default_one(aws: Aws) -> None:
     assert aws.sent[-1] == "TerminateInstances", "its end was waited for"
 
 
-def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(aws: Aws) -> None:
+def test_a_leftover_is_reported_and_the_rest_is_removed(aws: Aws) -> None:
     aws.refuse("TerminateInstances", "UnauthorizedOperation", "You may not.")
     aws.refuse("DeleteSecurityGroup", "DependencyViolation", "has a dependent object")
 
@@ -472,7 +470,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(aws: Aws) -> No
     assert not any(name.startswith("bake-") for name in aws.remains()), "the key pair is gone"
 
 
-def test_what_an_interrupted_run_leaves_behind_is_a_note_on_the_interrupt(aws: Aws) -> None:
+def test_the_leftovers_of_an_interrupted_run_are_noted_on_the_interrupt(aws: Aws) -> None:
     aws.refuse("DeleteKeyPair", "InternalError", status=400)
 
     def work(_: Machine) -> None:
@@ -505,7 +503,7 @@ def test_a_launched_machine_stays_and_is_stopped_by_a_power_off(aws: Aws) -> Non
     assert request["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
 
 
-def test_a_launched_spot_machine_does_not_ask_for_what_spot_cannot_do(aws: Aws) -> None:
+def test_a_launched_spot_machine_is_terminated_by_a_power_off(aws: Aws) -> None:
     placement = aws.placement(market="spot")
     group_id = create_security_group(
         aws.cloud, aws.run, aws.run.lasting("n"), vpc_id=placement.vpc_id, cidr=MINE
@@ -515,7 +513,7 @@ def test_a_launched_spot_machine_does_not_ask_for_what_spot_cannot_do(aws: Aws) 
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
 
 
-def test_a_launched_machine_that_does_not_come_up_is_ended(aws: Aws) -> None:
+def test_a_launched_machine_that_does_not_start_is_terminated(aws: Aws) -> None:
     aws.cut("RunInstances", KeyboardInterrupt())
     placement = aws.placement()
     [group_id] = [name for name in aws.at_first if name.startswith("sg-")]

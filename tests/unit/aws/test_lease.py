@@ -75,7 +75,7 @@ def killed(aws: Aws, run: Run | None = None) -> Lease:
     return first
 
 
-def test_it_is_a_parameter_that_says_who_works_and_is_gone_afterwards(aws: Aws) -> None:
+def test_a_lease_is_a_parameter_that_names_its_holder_and_is_deleted_at_the_end(aws: Aws) -> None:
     run = a_run()
     with lease(aws.cloud, run, DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
@@ -122,7 +122,7 @@ def test_one_thread_renews_all_leases_and_ends_with_them(aws: Aws) -> None:
     assert renewal["Tier"] == "Standard"
 
 
-def test_what_cannot_be_renewed_now_is_renewed_soon(aws: Aws) -> None:
+def test_a_failed_renewal_is_retried_soon(aws: Aws) -> None:
     aws.refuse("GetParametersByPath", "ThrottlingException", times=0)
     fault = aws.faults[-1]
     with lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01) as ours:
@@ -135,7 +135,7 @@ def test_what_cannot_be_renewed_now_is_renewed_soon(aws: Aws) -> None:
         ours.check()
 
 
-def test_the_next_one_waits_and_is_told_whose_turn_it_is(aws: Aws) -> None:
+def test_a_second_run_waits_and_learns_who_holds_the_lease(aws: Aws) -> None:
     run = a_run("first")
     first = killed(aws, run)
     other = Computer(aws)
@@ -152,7 +152,7 @@ def test_the_next_one_waits_and_is_told_whose_turn_it_is(aws: Aws) -> None:
     assert first.renew() is True
 
 
-def test_a_living_holder_is_waited_for_calmly_and_for_long(aws: Aws) -> None:
+def test_a_live_holder_is_waited_for_with_long_pauses(aws: Aws) -> None:
     first = killed(aws)
     renewed = [1000.0]
 
@@ -173,7 +173,7 @@ def test_a_living_holder_is_waited_for_calmly_and_for_long(aws: Aws) -> None:
     assert names(aws.cloud) == []
 
 
-def test_a_holder_that_is_not_heard_of_is_replaced(aws: Aws) -> None:
+def test_a_holder_that_does_not_renew_is_replaced(aws: Aws) -> None:
     first = killed(aws)
     other = Computer(aws)
     with lease(other.cloud, a_run(), DIGEST, found=nothing) as ours:
@@ -232,7 +232,7 @@ def test_only_a_process_of_this_boot_and_namespace_is_known_to_have_ended(
     assert lease_holder._has_ended(" ".join(change(*process.split(" ")))) is ended
 
 
-def test_an_image_that_was_there_after_all_is_the_answer_and_the_lease_is_given_back(
+def test_an_image_found_while_waiting_is_returned_and_the_lease_released(
     aws: Aws,
 ) -> None:
     with lease(aws.cloud, a_run(), DIGEST, found=lambda: "ami-2") as answer:
@@ -241,7 +241,7 @@ def test_an_image_that_was_there_after_all_is_the_answer_and_the_lease_is_given_
     assert aws.sent.count("PutParameter") == 1
 
 
-def test_what_goes_wrong_while_looking_for_the_image_leaves_no_lease(aws: Aws) -> None:
+def test_an_error_while_looking_for_the_image_leaves_no_lease(aws: Aws) -> None:
     def found() -> None:
         raise CloudError("no")
 
@@ -250,13 +250,13 @@ def test_what_goes_wrong_while_looking_for_the_image_leaves_no_lease(aws: Aws) -
     assert names(aws.cloud) == []
 
 
-def test_the_works_own_error_comes_out_and_the_lease_is_given_back(aws: Aws) -> None:
+def test_an_error_inside_is_raised_and_the_lease_released(aws: Aws) -> None:
     with pytest.raises(ZeroDivisionError), lease(aws.cloud, a_run(), DIGEST, found=nothing):
         raise ZeroDivisionError
     assert names(aws.cloud) == []
 
 
-def test_who_was_overtaken_learns_it_while_working_and_when_leaving(aws: Aws) -> None:
+def test_a_takeover_is_reported_by_check_and_on_leaving(aws: Aws) -> None:
     held = lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01)
     with pytest.raises(LeaseError), held as ours:
         assert isinstance(ours, Lease)
@@ -270,7 +270,7 @@ def test_who_was_overtaken_learns_it_while_working_and_when_leaving(aws: Aws) ->
     assert names(aws.cloud) == [f"{PATH}/2"]
 
 
-def test_an_answer_that_was_lost_is_no_other_holder(aws: Aws) -> None:
+def test_a_lost_response_is_not_mistaken_for_another_holder(aws: Aws) -> None:
     aws.lose_answer("PutParameter")
     with lease(aws.cloud, a_run(), DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
@@ -279,7 +279,7 @@ def test_an_answer_that_was_lost_is_no_other_holder(aws: Aws) -> None:
     assert names(aws.cloud) == []
 
 
-def test_a_call_that_was_cut_off_after_it_took_effect_is_ours(aws: Aws) -> None:
+def test_a_call_interrupted_after_it_took_effect_is_recognized(aws: Aws) -> None:
     aws.cut("PutParameter", ConnectionClosedError(endpoint_url="https://ssm"), times=1)
     with lease(aws.cloud, a_run(), DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
@@ -296,7 +296,7 @@ def test_an_interrupt_in_the_creating_call_leaves_nothing(aws: Aws, error: BaseE
     assert names(aws.cloud) == []
 
 
-def test_a_lease_that_is_not_shown_yet_is_given_back_all_the_same(aws: Aws) -> None:
+def test_a_lease_that_is_not_visible_yet_is_released(aws: Aws) -> None:
     aws.cut("PutParameter", KeyboardInterrupt(), times=1)
     aws.alter("GetParametersByPath", lambda answer: answer.update(Parameters=[]), times=3)
     with pytest.raises(KeyboardInterrupt), lease(aws.cloud, a_run(), DIGEST, found=nothing):
@@ -304,9 +304,7 @@ def test_a_lease_that_is_not_shown_yet_is_given_back_all_the_same(aws: Aws) -> N
     assert names(aws.cloud) == []
 
 
-def test_a_lease_is_given_back_as_soon_as_aws_has_time_for_it(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_throttled_release_is_retried(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(aws.cloud, a_run(), DIGEST, found=nothing):
         monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
         aws.refuse("DeleteParameter", "ThrottlingException", times=9)
@@ -314,7 +312,7 @@ def test_a_lease_is_given_back_as_soon_as_aws_has_time_for_it(
     assert aws.cloud.leftovers == []
 
 
-def test_a_missing_permission_is_said_at_once(aws: Aws) -> None:
+def test_a_missing_permission_is_reported_at_once(aws: Aws) -> None:
     aws.refuse("PutParameter", "AccessDeniedException", "not authorized")
     with pytest.raises(CloudError) as caught, lease(aws.cloud, a_run(), DIGEST, found=nothing):
         pytest.fail("not held")
@@ -322,7 +320,7 @@ def test_a_missing_permission_is_said_at_once(aws: Aws) -> None:
     assert aws.slept == []
 
 
-def test_what_cannot_be_deleted_is_named_with_its_command(aws: Aws) -> None:
+def test_a_lease_that_cannot_be_deleted_is_reported_with_a_command(aws: Aws) -> None:
     aws.refuse("DeleteParameter", "AccessDeniedException", "not authorized")
     with lease(aws.cloud, a_run(), DIGEST, found=nothing):
         pass
@@ -331,7 +329,7 @@ def test_what_cannot_be_deleted_is_named_with_its_command(aws: Aws) -> None:
     assert left.reason.startswith("AccessDeniedException")
 
 
-def test_a_lease_that_somebody_has_deleted_is_made_again(aws: Aws) -> None:
+def test_a_lease_deleted_by_hand_is_created_again(aws: Aws) -> None:
     first = killed(aws)
     parameter.delete(aws.cloud, f"{PATH}/1")
     assert first.renew() is True
@@ -344,7 +342,7 @@ def test_a_lease_that_somebody_has_deleted_is_made_again(aws: Aws) -> None:
     assert names(aws.cloud) == []
 
 
-def test_a_deleted_lease_that_another_has_got_by_now_is_anothers(aws: Aws) -> None:
+def test_a_lease_deleted_by_hand_may_be_taken_by_another_run(aws: Aws) -> None:
     first = killed(aws)
     parameter.delete(aws.cloud, f"{PATH}/1")
     second = killed(aws)
@@ -357,7 +355,7 @@ def test_a_deleted_lease_that_another_has_got_by_now_is_anothers(aws: Aws) -> No
     assert second.renew() is True
 
 
-def test_a_note_that_nobody_can_read_is_waited_for_as_any_other(aws: Aws) -> None:
+def test_an_unreadable_lease_is_waited_for_like_any_other(aws: Aws) -> None:
     parameter.create(aws.cloud, f"{PATH}/7", "somebody was here", {})
     parameter.create(aws.cloud, f"{PATH}/readme", "no generation", {})
     told: list[str] = []
@@ -370,7 +368,7 @@ def test_a_note_that_nobody_can_read_is_waited_for_as_any_other(aws: Aws) -> Non
     assert names(aws.cloud) == [f"{PATH}/readme"]
 
 
-def test_waiting_can_be_called_off(aws: Aws) -> None:
+def test_waiting_can_be_cancelled(aws: Aws) -> None:
     first = killed(aws)
     cloud = aws.cloud.separate()
     cloud.clock = Clock()
@@ -525,7 +523,7 @@ def test_two_that_create_different_generations_do_not_both_hold(aws: Aws) -> Non
     assert waiter._claim() is False
 
 
-def test_a_slow_holder_whose_renewal_crosses_the_takeover_learns_it_at_once(aws: Aws) -> None:
+def test_a_late_renewal_notices_a_takeover_at_once(aws: Aws) -> None:
     slow = Computer(aws)
     first = Lease(slow.cloud, a_run(), DIGEST)
     assert first._claim()

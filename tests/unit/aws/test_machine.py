@@ -33,7 +33,7 @@ def launch(aws: Aws, name: str = "notebook", **more: Any) -> Machine:
     return run_machine(aws.cloud, run, order, [placement])
 
 
-def test_a_machine_says_what_it_is(aws: Aws) -> None:
+def test_a_machine_is_read_with_all_its_attributes(aws: Aws) -> None:
     launched = launch(aws)
     [machine] = machines(aws.cloud)
     assert machine == launched
@@ -45,7 +45,7 @@ def test_a_machine_says_what_it_is(aws: Aws) -> None:
     assert machine.launched_at.tzinfo
 
 
-def test_only_machines_of_ours_that_still_exist_are_listed(aws: Aws) -> None:
+def test_only_tagged_machines_that_still_exist_are_listed(aws: Aws) -> None:
     aws.cloud.ec2("RunInstances", ImageId=aws.image_ids()[0], MinCount=1, MaxCount=1)
     gone = launch(aws, "gone")
     kept = launch(aws, "kept")
@@ -74,7 +74,7 @@ def test_a_machine_is_stopped_and_started_again(aws: Aws) -> None:
     assert states == ["stopped", "running"]
 
 
-def test_a_machine_that_still_reads_stopped_is_waited_for_when_it_starts(aws: Aws) -> None:
+def test_a_starting_machine_may_be_reported_as_stopped_for_a_while(aws: Aws) -> None:
     machine = launch(aws)
     stop(aws.cloud, machine.instance_id)
     aws.alter("DescribeInstances", set_state("stopped"), times=3)
@@ -82,7 +82,7 @@ def test_a_machine_that_still_reads_stopped_is_waited_for_when_it_starts(aws: Aw
     assert len(aws.slept) == 3
 
 
-def test_a_start_without_capacity_says_so(aws: Aws) -> None:
+def test_a_start_without_capacity_is_an_error(aws: Aws) -> None:
     machine = launch(aws)
     stop(aws.cloud, machine.instance_id)
     aws.refuse("StartInstances", "InsufficientInstanceCapacity", "None left.")
@@ -92,7 +92,7 @@ def test_a_start_without_capacity_says_so(aws: Aws) -> None:
     assert "another region" in caught.value.hint
 
 
-def test_a_spot_machine_is_not_stopped_and_the_way_out_is_named(aws: Aws) -> None:
+def test_stopping_a_spot_machine_is_an_error_with_a_hint(aws: Aws) -> None:
     machine = launch(aws, market="spot")
     with pytest.raises(MachineError, match="one-time spot machine") as caught:
         stop(aws.cloud, machine.instance_id)
@@ -100,7 +100,7 @@ def test_a_spot_machine_is_not_stopped_and_the_way_out_is_named(aws: Aws) -> Non
     assert "StopInstances" not in aws.sent
 
 
-def test_a_machine_is_terminated_with_its_disk_and_its_group(aws: Aws) -> None:
+def test_terminating_a_machine_deletes_its_disk_and_its_group(aws: Aws) -> None:
     machine = launch(aws)
     assert any(name.startswith("sg-") for name in aws.remains())
     terminate(aws.cloud, machine.instance_id)
@@ -132,12 +132,12 @@ def test_a_terminated_machine_is_waited_for_until_it_is(aws: Aws) -> None:
     assert states == ["shutting-down", "shutting-down", "terminated"]
 
 
-def test_a_machine_that_is_unknown_is_none(aws: Aws) -> None:
+def test_an_unknown_machine_is_none(aws: Aws) -> None:
     assert find_machine(aws.cloud, "i-0123456789abcdef0") is None
     assert find_machine(aws.cloud, "notebook") is None
 
 
-def test_the_console_is_asked_for_the_latest_and_then_for_what_there_is(aws: Aws) -> None:
+def test_the_latest_console_output_is_requested_first(aws: Aws) -> None:
     machine = launch(aws)
     aws.refuse("GetConsoleOutput", "UnsupportedOperation", times=1)
     assert "Linux version" in console_output(aws.cloud, machine.instance_id)
@@ -146,7 +146,7 @@ def test_the_console_is_asked_for_the_latest_and_then_for_what_there_is(aws: Aws
     assert "Latest" not in second
 
 
-def test_a_console_that_is_refused_hides_no_other_error(aws: Aws) -> None:
+def test_refused_console_output_is_empty(aws: Aws) -> None:
     aws.refuse("GetConsoleOutput", "UnauthorizedOperation")
     assert console_output(aws.cloud, "i-0123456789abcdef0") == ""
 
@@ -162,14 +162,14 @@ def test_a_key_pair_is_found_by_its_name(aws: Aws) -> None:
     assert find_key_pair(aws.cloud, "mine") is None
 
 
-def test_a_key_pair_of_somebody_else_is_not_replaced(aws: Aws) -> None:
+def test_a_key_pair_with_the_same_name_is_not_replaced(aws: Aws) -> None:
     import_key_pair(aws.cloud, "mine", public_key(), {"bake:run": "theirs"})
     with pytest.raises(CloudError) as caught:
         import_key_pair(aws.cloud, "mine", public_key(), {"bake:run": "ours"})
     assert caught.value.code == "InvalidKeyPair.Duplicate"
 
 
-def test_a_repeated_import_that_meets_its_own_work_is_taken_for_done(aws: Aws) -> None:
+def test_a_repeated_import_finds_its_own_key_pair(aws: Aws) -> None:
     key, tags = public_key(), {"bake:run": "ours"}
     first = import_key_pair(aws.cloud, "mine", key, tags)
     assert import_key_pair(aws.cloud, "mine", key, tags).key_pair_id == first.key_pair_id

@@ -34,14 +34,14 @@ class Ec2:
         return f"i-{name}"
 
 
-def test_the_first_with_room_is_taken() -> None:
+def test_the_first_placement_with_capacity_is_used() -> None:
     ec2 = Ec2()
     assert first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start) == "i-g5_a"
     assert ec2.tried == ["g5_a"]
 
 
 @pytest.mark.parametrize("code", sorted(NO_CAPACITY_HERE))
-def test_another_zone_is_tried_where_the_refusal_is_the_zones(code: str) -> None:
+def test_another_zone_is_tried_after_an_error_of_the_zone(code: str) -> None:
     refused: list[Placement] = []
     ec2 = Ec2(g5_a=code)
     started = first_with_capacity(
@@ -54,14 +54,14 @@ def test_another_zone_is_tried_where_the_refusal_is_the_zones(code: str) -> None
 
 
 @pytest.mark.parametrize("code", ["VcpuLimitExceeded", "MaxSpotInstanceCountExceeded"])
-def test_a_limit_of_the_account_is_not_asked_of_the_other_zones(code: str) -> None:
+def test_a_full_quota_skips_the_other_zones_of_the_type(code: str) -> None:
     ec2 = Ec2(g5_a=code)
     placements = [at("g5", "a"), at("g5", "b"), at("g4dn", "a")]
     assert first_with_capacity(placements, ec2.start) == "i-g4dn_a"
     assert ec2.tried == ["g5_a", "g4dn_a"]
 
 
-def test_a_limit_of_one_market_does_not_shut_the_other() -> None:
+def test_a_full_quota_of_one_market_does_not_affect_the_other() -> None:
     answers = iter(["VcpuLimitExceeded", ""])
 
     def start(placement: Placement) -> str:
@@ -72,7 +72,7 @@ def test_a_limit_of_one_market_does_not_shut_the_other() -> None:
     assert first_with_capacity([at("g5", "a", "spot"), at("g5", "a")], start) == "on-demand"
 
 
-def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
+def test_an_error_that_no_placement_would_avoid_is_raised() -> None:
     ec2 = Ec2(g5_a="UnauthorizedOperation")
     with pytest.raises(CloudError) as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
@@ -80,7 +80,7 @@ def test_a_refusal_that_no_placement_would_change_ends_it() -> None:
     assert ec2.tried == ["g5_a"]
 
 
-def test_no_room_anywhere_lists_what_was_tried() -> None:
+def test_without_capacity_the_error_lists_the_attempts() -> None:
     ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
     with pytest.raises(CapacityError, match="2 tried") as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
@@ -90,7 +90,7 @@ def test_no_room_anywhere_lists_what_was_tried() -> None:
     )
 
 
-def test_a_placement_says_what_it_is_in_words() -> None:
+def test_a_placement_as_text() -> None:
     assert str(at("g5", "us-east-1a", "spot")) == "g5 in us-east-1a (spot)"
     reserved = Placement(
         "g5",
@@ -103,7 +103,7 @@ def test_a_placement_says_what_it_is_in_words() -> None:
     assert str(reserved) == "g5 in us-east-1a (cr-1)"
 
 
-def test_the_cheapest_per_gpu_comes_first_and_what_has_no_price_last() -> None:
+def test_the_cheapest_per_gpu_comes_first_and_unknown_prices_last() -> None:
     one, four = at("g4dn.xlarge", "a"), at("g4dn.12xlarge", "a")
     spot, dear = at("g4dn.xlarge", "a", "spot"), at("g5.xlarge", "a", "spot")
     unknown, unheard = at("g6.xlarge", "a"), at("x9.xlarge", "a")
@@ -113,7 +113,7 @@ def test_the_cheapest_per_gpu_comes_first_and_what_has_no_price_last() -> None:
     assert ranked == [spot, one, dear, four, unheard, unknown]
 
 
-def test_what_costs_the_same_stays_in_its_order() -> None:
+def test_placements_of_the_same_price_keep_their_order() -> None:
     """In the local cloud all of it costs nothing: spot before on-demand, as it was asked for."""
     places = [at("g5", "b", "spot"), at("g5", "a", "spot"), at("g5", "a")]
     assert cheapest_first(places, dict.fromkeys(places, 0.0), {"g5": 1}) == places

@@ -160,7 +160,7 @@ def history(*entries: Json, token: str = "") -> Json:
 # ---- machines, on demand
 
 
-def test_a_machine_costs_what_the_price_list_says(cloud: Cloud, pricing: Stubber) -> None:
+def test_a_machines_price_comes_from_the_price_list(cloud: Cloud, pricing: Stubber) -> None:
     pricing.add_response(
         "get_products", answer(machine("0.5870000000")), asked_machine("g4dn.xlarge")
     )
@@ -174,7 +174,7 @@ def any_machine(*instance_types: str) -> Json:
     return request
 
 
-def test_many_machines_are_asked_in_one_call_and_once(cloud: Cloud, pricing: Stubber) -> None:
+def test_many_prices_take_one_call_and_are_cached(cloud: Cloud, pricing: Stubber) -> None:
     two = machine("0.8390000000", instanceType="g4dn.2xlarge")
     pricing.add_response(
         "get_products",
@@ -189,7 +189,7 @@ def test_many_machines_are_asked_in_one_call_and_once(cloud: Cloud, pricing: Stu
         assert found == {"g4dn.xlarge": 0.587, "p9.huge": None}
 
 
-def test_what_is_too_long_for_one_filter_is_asked_in_pieces(cloud: Cloud, pricing: Stubber) -> None:
+def test_a_filter_that_is_too_long_is_split(cloud: Cloud, pricing: Stubber) -> None:
     names = [f"p{number:03}.24xlarge" for number in range(100)]
     assert len(",".join(names)) > 1024
     pieces = [names[:73], names[73:]]
@@ -200,7 +200,7 @@ def test_what_is_too_long_for_one_filter_is_asked_in_pieces(cloud: Cloud, pricin
     assert on_demand(cloud, names) == dict.fromkeys(names, 1.0)
 
 
-def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None:
+def test_bakes_at_the_same_time_share_one_request(cloud: Cloud, pricing: Stubber) -> None:
     pricing.add_response("get_products", answer(machine("0.5870000000")))
     events = cloud._client("pricing", sessions._PRICING).meta.events
     events.register("before-parameter-build", lambda **_: time.sleep(0.05))
@@ -210,7 +210,7 @@ def test_bakes_at_the_same_time_ask_once(cloud: Cloud, pricing: Stubber) -> None
     assert found == [{"g4dn.xlarge": 0.587}] * 8
 
 
-def test_other_ways_to_have_the_machine_are_passed_over(cloud: Cloud, pricing: Stubber) -> None:
+def test_prices_of_other_offers_are_ignored(cloud: Cloud, pricing: Stubber) -> None:
     others = (
         machine("9.0000000000", operation="RunInstances:0102", usagetype="EU-BoxUsage:g4dn.xlarge"),
         machine("8.0000000000", marketoption="CapacityBlock"),
@@ -238,7 +238,7 @@ def test_all_pages_are_read(cloud: Cloud, pricing: Stubber) -> None:
         [machine("3.9").replace('"USD"', '"CNY"')],
     ],
 )
-def test_a_machine_that_is_not_sold_so_has_no_price(
+def test_a_machine_that_is_not_offered_has_no_price(
     cloud: Cloud, pricing: Stubber, documents: list[str]
 ) -> None:
     pricing.add_response("get_products", answer(*documents))
@@ -249,7 +249,7 @@ def test_a_machine_that_is_not_sold_so_has_no_price(
 # ---- spot
 
 
-def test_a_spot_machine_costs_what_its_zone_s_newest_entry_says(cloud: Cloud, ec2: Stubber) -> None:
+def test_the_newest_entry_of_the_zone_is_the_spot_price(cloud: Cloud, ec2: Stubber) -> None:
     parameters = {
         "InstanceTypes": ["g4dn.xlarge", "g5.xlarge"],
         "ProductDescriptions": ["Linux/UNIX"],
@@ -275,7 +275,7 @@ def test_a_spot_machine_costs_what_its_zone_s_newest_entry_says(cloud: Cloud, ec
         assert list(spot(cloud, places).values()) == [0.19, 0.18, None]
 
 
-def test_each_zone_has_its_price_and_is_asked_once(cloud: Cloud, ec2: Stubber) -> None:
+def test_each_zone_has_its_own_price_which_is_cached(cloud: Cloud, ec2: Stubber) -> None:
     ec2.add_response(
         "describe_spot_price_history",
         history(priced("0.190000", "a"), priced("0.300000", "b", instance_type="g5.xlarge")),
@@ -297,14 +297,14 @@ def test_each_machine_has_the_price_of_its_market(
     assert prices(cloud, places) == dict(zip(places, [0.19, 0.587, 0.587], strict=True))
 
 
-def test_no_machines_are_not_asked_about(cloud: Cloud, ec2: Stubber, pricing: Stubber) -> None:
+def test_no_types_take_no_request(cloud: Cloud, ec2: Stubber, pricing: Stubber) -> None:
     assert prices(cloud, []) == {}
 
 
 # ---- storage
 
 
-def test_a_snapshot_costs_what_the_standard_tier_does(cloud: Cloud, pricing: Stubber) -> None:
+def test_a_snapshot_has_the_price_of_the_standard_tier(cloud: Cloud, pricing: Stubber) -> None:
     family = "Storage Snapshot"
     pricing.add_response(
         "get_products",
@@ -327,7 +327,7 @@ def test_a_region_may_have_no_short_name(cloud: Cloud, pricing: Stubber) -> None
     assert snapshot_price(cloud) == 0.05
 
 
-def test_a_volume_costs_what_its_gigabytes_do(cloud: Cloud, pricing: Stubber) -> None:
+def test_a_volume_has_a_price_per_gigabyte(cloud: Cloud, pricing: Stubber) -> None:
     pricing.add_response(
         "get_products",
         answer(storage("0.0880000000", "Storage", "EU-EBS:VolumeUsage.gp3")),
@@ -346,7 +346,9 @@ def test_a_volume_that_costs_more_than_its_gigabytes_has_no_price(
 # ---- price_errors
 
 
-def test_a_refusal_leaves_prices_unknown_and_is_kept(cloud: Cloud, pricing: Stubber) -> None:
+def test_after_an_error_prices_are_unknown_and_the_error_is_kept(
+    cloud: Cloud, pricing: Stubber
+) -> None:
     pricing.add_client_error(
         "get_products",
         "AccessDeniedException",
@@ -363,7 +365,7 @@ def test_a_refusal_leaves_prices_unknown_and_is_kept(cloud: Cloud, pricing: Stub
     assert "pricing:GetProducts" in refusal.hint
 
 
-def test_a_refusal_of_one_service_is_none_of_the_other(
+def test_an_error_of_one_service_does_not_affect_the_other(
     cloud: Cloud, ec2: Stubber, pricing: Stubber
 ) -> None:
     ec2.add_client_error("describe_spot_price_history", "UnauthorizedOperation", "No.")
@@ -373,12 +375,12 @@ def test_a_refusal_of_one_service_is_none_of_the_other(
     assert [refusal.code for refusal in price_errors(cloud)] == ["UnauthorizedOperation"]
 
 
-def test_no_network_is_a_refusal_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_error_is_kept_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", "http://127.0.0.1:1")
     assert volume_price(cloud) is None
     assert [refusal.code for refusal in price_errors(cloud)] == ["EndpointConnectionError"]
 
 
-def test_the_price_list_is_asked_where_it_answers(cloud: Cloud) -> None:
+def test_the_price_list_is_requested_in_its_own_region(cloud: Cloud) -> None:
     endpoint = cloud._client("pricing", sessions._PRICING).meta.endpoint_url
     assert endpoint == "https://api.pricing.us-east-1.amazonaws.com"

@@ -41,7 +41,7 @@ def test_each_gpu_machine_has_its_quotas() -> None:
     assert quota_code("p6-b200.48xlarge", "spot") is None
 
 
-def test_all_quotas_are_read_with_one_look_at_what_runs(aws: Aws) -> None:
+def test_all_quotas_are_read_with_one_list_of_instances(aws: Aws) -> None:
     order = aws.order("key", "sg-1")
     run_machine(aws.cloud, aws.run, order, [aws.placement()])
     run_machine(aws.cloud, aws.run, order, [aws.placement("g4dn.2xlarge", market="spot")])
@@ -55,13 +55,13 @@ def test_all_quotas_are_read_with_one_look_at_what_runs(aws: Aws) -> None:
     assert hidden.code == "AccessDeniedException"
 
 
-def test_none_are_not_asked_about(aws: Aws) -> None:
+def test_no_codes_take_no_request(aws: Aws) -> None:
     aws.sent.clear()
     assert read_quotas(aws.cloud, {}) == {}
     assert aws.sent == []
 
 
-def test_more_is_asked_for(aws: Aws) -> None:
+def test_a_higher_quota_is_requested(aws: Aws) -> None:
     aws.quotas[G] = 0
     asked = request_increase(aws.cloud, g_quota(aws), 8)
     assert asked.made
@@ -72,21 +72,21 @@ def test_more_is_asked_for(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("vcpus", [64, 8])
-def test_what_is_no_more_is_not_asked_for(aws: Aws, vcpus: int) -> None:
+def test_a_quota_that_is_high_enough_is_not_requested(aws: Aws, vcpus: int) -> None:
     with pytest.raises(RequestError, match="is already 64 vCPUs"):
         request_increase(aws.cloud, g_quota(aws), vcpus)
     assert aws.requests == []
 
 
 @pytest.mark.parametrize("wanted", [70, 96])
-def test_a_request_that_is_open_is_not_made_twice(aws: Aws, wanted: int) -> None:
+def test_an_open_request_is_not_repeated(aws: Aws, wanted: int) -> None:
     first = request_increase(aws.cloud, g_quota(aws), 96)
     second = request_increase(aws.cloud, g_quota(aws), wanted)
     assert (second.request, second.made) == (first.request, False)
     assert len(aws.requests) == 1
 
 
-def test_an_open_request_for_less_is_in_the_way(aws: Aws) -> None:
+def test_an_open_request_for_less_is_an_error(aws: Aws) -> None:
     request_increase(aws.cloud, g_quota(aws), 70)
     aws.requests[0] |= {"Status": "CASE_OPENED", "CaseId": "1234567890"}
     with pytest.raises(RequestError, match=r"70 vCPUs .*support case 1234567890") as caught:
@@ -96,14 +96,14 @@ def test_an_open_request_for_less_is_in_the_way(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("status", ["APPROVED", "DENIED", "CASE_CLOSED", "NOT_APPROVED"])
-def test_one_that_was_decided_is_not(aws: Aws, status: str) -> None:
+def test_a_decided_request_does_not_prevent_a_new_one(aws: Aws, status: str) -> None:
     request_increase(aws.cloud, g_quota(aws), 70)
     aws.requests[0]["Status"] = status
     assert request_increase(aws.cloud, g_quota(aws), 96).made
     assert [each.vcpus for each in requests(aws.cloud, G)] == [96, 70]
 
 
-def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
+def test_a_concurrent_request_is_returned(aws: Aws) -> None:
     """Between the look and the request somebody else has asked; or boto itself, a moment ago."""
     quota = g_quota(aws)
     code = "ResourceAlreadyExistsException"
@@ -140,7 +140,9 @@ def test_who_was_second_hears_of_the_first(aws: Aws) -> None:
         ("AccessDeniedException", "servicequotas:RequestServiceQuotaIncrease"),
     ],
 )
-def test_a_refusal_is_said_in_words(aws: Aws, code: str, says: str) -> None:
+def test_each_error_of_service_quotas_has_a_message_and_a_hint(
+    aws: Aws, code: str, says: str
+) -> None:
     aws.refuse("RequestServiceQuotaIncrease", code, "Because.")
     with pytest.raises(CloudError) as caught:
         request_increase(aws.cloud, g_quota(aws), 96)
@@ -150,7 +152,7 @@ def test_a_refusal_is_said_in_words(aws: Aws, code: str, says: str) -> None:
     assert caught.value.hint
 
 
-def test_an_answer_that_is_none_is_no_request(aws: Aws) -> None:
+def test_a_response_without_the_request_is_an_error(aws: Aws) -> None:
     aws.cloud.session.events.register(
         "after-call.service-quotas.RequestServiceQuotaIncrease",
         lambda parsed, **_: parsed.pop("RequestedQuota"),

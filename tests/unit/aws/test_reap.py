@@ -115,7 +115,7 @@ def kinds(orphans: list[Orphan]) -> list[str]:
 # All that a run can leave -----------------------------------------------------------------------
 
 
-def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
+def test_all_resources_of_a_killed_run_are_found_and_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
@@ -145,7 +145,7 @@ def test_all_that_a_killed_run_has_left_is_found_and_removed(aws: Aws) -> None:
     assert aws.cloud.leftovers == []
 
 
-def test_machines_end_before_what_they_use_goes(aws: Aws) -> None:
+def test_machines_are_terminated_before_their_resources_are_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
@@ -177,7 +177,7 @@ def test_a_run_whose_process_has_ended_is_dead(aws: Aws) -> None:
     assert machine.why == "its run is dead: its process on this computer has ended"
 
 
-def test_a_run_that_was_not_heard_of_for_longer_than_a_waiter_waits_is_dead(aws: Aws) -> None:
+def test_a_run_that_has_not_renewed_its_lease_is_dead(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ELSEWHERE)
     a_builder(aws, run)
@@ -202,7 +202,7 @@ def test_a_run_from_which_another_has_taken_over_is_dead(aws: Aws) -> None:
     assert orphans[0].why == f"its run is dead: run {second.id} has taken over"
 
 
-def test_who_takes_over_knows_who_is_dead_when_nothing_else_says_so(aws: Aws) -> None:
+def test_a_run_that_takes_over_knows_that_the_other_is_dead(aws: Aws) -> None:
     first, second = a_run(aws), a_run(aws)
     lease(aws, first, ended())
     a_builder(aws, first)
@@ -216,7 +216,7 @@ def test_who_takes_over_knows_who_is_dead_when_nothing_else_says_so(aws: Aws) ->
     ours.check()
 
 
-def test_a_run_without_a_lease_has_its_time(aws: Aws) -> None:
+def test_resources_of_a_run_without_a_lease_stay_until_they_expire(aws: Aws) -> None:
     """A builder that was kept to be looked at, for one."""
     run = a_run(aws, ends_in=timedelta(hours=4))
     a_builder(aws, run)
@@ -228,7 +228,7 @@ def test_a_run_without_a_lease_has_its_time(aws: Aws) -> None:
     assert orphans[0].why.startswith("it expired on ")
 
 
-def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) -> None:
+def test_the_group_of_a_kept_builder_is_removed_after_its_power_off(aws: Aws) -> None:
     run = a_run(aws, ends_in=timedelta(hours=4))
     aws.cloud.ec2("TerminateInstances", InstanceIds=[a_builder(aws, run).instance_id])
     aws.cloud.ec2("DeleteKeyPair", KeyName=f"bake-{run.id}")
@@ -240,7 +240,7 @@ def test_a_kept_builder_that_has_ended_by_its_timer_leaves_no_group(aws: Aws) ->
 
 
 @pytest.mark.parametrize("wrong", [timedelta(hours=2), timedelta(hours=-2)])
-def test_a_clock_that_is_two_hours_wrong_here_changes_nothing(aws: Aws, wrong: timedelta) -> None:
+def test_a_local_clock_that_is_two_hours_wrong_changes_nothing(aws: Aws, wrong: timedelta) -> None:
     """Theirs was made by AWS's time, ours too: neither has expired, nor is one of them dead."""
     session = _session(REGION)
     put_wrong(session)(wrong)
@@ -262,7 +262,7 @@ def shift_renewal(answer: dict[str, Any], by: timedelta) -> None:
 # What is never touched --------------------------------------------------------------------------
 
 
-def test_what_is_of_a_live_run_is_left_whatever_its_time_says(aws: Aws) -> None:
+def test_resources_of_a_live_run_stay_even_if_they_have_expired(aws: Aws) -> None:
     run = a_run(aws, ends_in=timedelta(minutes=1))
     everything(aws, run)
     later(aws, minutes=2)
@@ -271,7 +271,7 @@ def test_what_is_of_a_live_run_is_left_whatever_its_time_says(aws: Aws) -> None:
     assert find_orphans(aws.cloud) == []
 
 
-def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
+def test_resources_without_an_expiry_time_stay(aws: Aws) -> None:
     """A machine that was launched, with its key and group; a finished image and its snapshot; one
     that is pending; what somebody else has made; what cannot be read."""
     run, other = new_run("mxnet-cu101"), a_run(aws)
@@ -298,7 +298,7 @@ def test_what_lasts_is_left_for_ever(aws: Aws) -> None:
     assert kinds(find_orphans(aws.cloud)) == ["lease"], "the dead run's own"
 
 
-def test_a_checkpoint_is_left_until_its_time_also_a_dead_runs(aws: Aws) -> None:
+def test_a_checkpoint_of_a_dead_run_stays_until_it_expires(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     machine = a_builder(aws, run)
@@ -314,7 +314,7 @@ def test_a_checkpoint_is_left_until_its_time_also_a_dead_runs(aws: Aws) -> None:
     assert [each.id for each in find_orphans(aws.cloud)] == [soon]
 
 
-def test_a_checkpoint_from_which_a_live_run_starts_is_left(aws: Aws) -> None:
+def test_a_checkpoint_from_which_a_live_run_starts_stays(aws: Aws) -> None:
     run = a_run(aws)
     machine = a_builder(aws, run)
     lease(aws, run, lease_holder._this_process())
@@ -325,7 +325,7 @@ def test_a_checkpoint_from_which_a_live_run_starts_is_left(aws: Aws) -> None:
     assert find_orphans(aws.cloud) == []
 
 
-def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_known_dead(
+def test_a_snapshot_without_an_image_stays_for_a_day(
     aws: Aws,
 ) -> None:
     run = a_run(aws)
@@ -349,7 +349,7 @@ def test_a_snapshot_without_an_image_is_left_for_a_day_where_its_run_is_not_know
 # One recipe -------------------------------------------------------------------------------------
 
 
-def test_of_one_recipe_only_its_own_is_found(aws: Aws) -> None:
+def test_with_a_recipe_only_its_resources_are_found(aws: Aws) -> None:
     mine, other = a_run(aws), a_run(aws, "pytorch-cu126")
     for run in (mine, other):
         lease(aws, run, ended(), digest=run.id)
@@ -359,7 +359,7 @@ def test_of_one_recipe_only_its_own_is_found(aws: Aws) -> None:
     assert len(orphans) == 4
 
 
-def test_a_bake_that_finds_nothing_asks_once_for_each_kind(aws: Aws) -> None:
+def test_finding_nothing_takes_one_call_for_each_kind(aws: Aws) -> None:
     run = a_run(aws, "pytorch-cu126")
     a_builder(aws, run)
     a_checkpoint(aws, a_run(aws), a_builder(aws, a_run(aws, "another")))
@@ -379,7 +379,7 @@ def test_a_bake_that_finds_nothing_asks_once_for_each_kind(aws: Aws) -> None:
 # What goes wrong --------------------------------------------------------------------------------
 
 
-def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) -> None:
+def test_a_resource_that_aws_does_not_remove_is_reported_and_the_rest_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     machine = a_builder(aws, run)
@@ -405,7 +405,7 @@ def test_what_aws_refuses_is_named_with_its_command_and_the_rest_goes(aws: Aws) 
     assert find_orphans(aws.cloud) == []
 
 
-def test_every_command_is_one_that_the_aws_cli_takes() -> None:
+def test_every_command_is_valid_for_the_aws_cli() -> None:
     from awscli.clidriver import create_clidriver
 
     commands = create_clidriver()._get_command_table()
@@ -421,7 +421,7 @@ def test_every_command_is_one_that_the_aws_cli_takes() -> None:
                 assert word[2:] in arguments, one.command
 
 
-def test_what_another_has_removed_meanwhile_is_removed(aws: Aws) -> None:
+def test_a_resource_that_another_reap_has_removed_counts_as_removed(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     everything(aws, run)
@@ -436,7 +436,7 @@ def test_what_another_has_removed_meanwhile_is_removed(aws: Aws) -> None:
     assert aws.slept == []
 
 
-def test_a_look_that_is_refused_is_an_error_and_nothing_goes(aws: Aws) -> None:
+def test_an_error_while_listing_removes_nothing(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())
     a_builder(aws, run)

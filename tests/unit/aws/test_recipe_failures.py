@@ -22,7 +22,7 @@ def aws() -> Iterator[Aws]:
         yield aws
 
 
-def test_nothing_is_noted_at_first_and_after_a_success(aws: Aws) -> None:
+def test_no_failure_is_recorded_at_first_and_after_a_success(aws: Aws) -> None:
     assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
     clear_failures(aws.cloud, "mxnet-cu101")
     record_failure(aws.cloud, aws.run, "a", "no room")
@@ -30,7 +30,7 @@ def test_nothing_is_noted_at_first_and_after_a_success(aws: Aws) -> None:
     assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
 
 
-def test_failures_in_a_row_are_counted_from_the_first_one(aws: Aws) -> None:
+def test_consecutive_failures_are_counted(aws: Aws) -> None:
     begun = datetime.now(UTC) - timedelta(seconds=1)
     first = record_failure(aws.cloud, aws.run, "a", "no room")
     later = new_run("mxnet-cu101")
@@ -48,7 +48,7 @@ def test_failures_in_a_row_are_counted_from_the_first_one(aws: Aws) -> None:
     assert "{{" not in overwritten["Value"]  # SSM's own notation, which it refuses
 
 
-def test_what_asks_for_something_else_has_not_failed_yet(aws: Aws) -> None:
+def test_a_changed_recipe_starts_counting_again(aws: Aws) -> None:
     for _ in range(3):
         record_failure(aws.cloud, aws.run, "a", "no room")
     assert record_failure(aws.cloud, aws.run, "b", "other").count == 1
@@ -56,7 +56,7 @@ def test_what_asks_for_something_else_has_not_failed_yet(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀", '"', "\n", "{"])
-def test_a_long_reason_is_cut_to_what_a_parameter_holds(aws: Aws, letter: str) -> None:
+def test_a_long_reason_is_shortened_to_the_limit_of_a_parameter(aws: Aws, letter: str) -> None:
     record_failure(aws.cloud, aws.run, "a", letter * 9000)
     assert 3000 < len(parameter.read(aws.cloud, NAME).value) <= 4096
     noted = read_failures(aws.cloud, "mxnet-cu101")
@@ -76,14 +76,14 @@ def test_a_long_reason_is_cut_to_what_a_parameter_holds(aws: Aws, letter: str) -
         '{"count": 3, "since": "yesterday"}',
     ],
 )
-def test_what_a_hand_has_made_of_it_counts_as_none(aws: Aws, value: str) -> None:
+def test_an_invalid_record_counts_as_no_failures(aws: Aws, value: str) -> None:
     parameter.create(aws.cloud, NAME, value, {})
     assert read_failures(aws.cloud, "mxnet-cu101") == RecipeFailures()
     assert record_failure(aws.cloud, aws.run, "a", "no room").count == 1
     assert read_failures(aws.cloud, "mxnet-cu101").count == 1
 
 
-def test_a_refusal_is_no_empty_ledger(aws: Aws) -> None:
+def test_a_refused_read_is_an_error(aws: Aws) -> None:
     aws.refuse("GetParameter", "AccessDeniedException", "not authorized")
     with pytest.raises(CloudError) as caught:
         read_failures(aws.cloud, "mxnet-cu101")

@@ -38,12 +38,12 @@ def reserved(aws: Aws, **more: Any) -> str:
     return str(made["CapacityReservationId"])
 
 
-def test_one_that_has_room_says_what_it_is_for(aws: Aws) -> None:
+def test_a_reservation_with_capacity_is_returned(aws: Aws) -> None:
     name = reserved(aws)
     assert find_reservation(aws.cloud, name) == Reservation(name, "g4dn.xlarge", f"{REGION}b")
 
 
-def test_a_capacity_block_is_told_apart(aws: Aws) -> None:
+def test_a_capacity_block_is_recognized(aws: Aws) -> None:
     assert find_reservation(aws.cloud, reserved(aws, ReservationType="capacity-block")).block
 
 
@@ -61,7 +61,7 @@ def test_a_capacity_block_is_told_apart(aws: Aws) -> None:
         ({"Interruptible": True}, "is interruptible"),
     ],
 )
-def test_one_in_which_no_machine_of_ours_can_be_started_is_refused(
+def test_an_unusable_reservation_is_a_request_error(
     aws: Aws, what: dict[str, Any], says: str
 ) -> None:
     name = reserved(aws, **what)
@@ -70,7 +70,7 @@ def test_one_in_which_no_machine_of_ours_can_be_started_is_refused(
     assert says in f"{refused.value.message}. {refused.value.hint}"
 
 
-def test_one_that_was_called_off_is_refused(aws: Aws) -> None:
+def test_a_cancelled_reservation_is_a_request_error(aws: Aws) -> None:
     name = reserved(aws)
     aws.cloud.ec2("CancelCapacityReservation", CapacityReservationId=name)
     with pytest.raises(RequestError, match="is cancelled, not active"):
@@ -78,13 +78,13 @@ def test_one_that_was_called_off_is_refused(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("code", ["NotFound", "Malformed"])
-def test_one_that_is_not_there_is_a_wrong_request(aws: Aws, code: str) -> None:
+def test_an_unknown_reservation_is_a_request_error(aws: Aws, code: str) -> None:
     aws.refuse("DescribeCapacityReservations", f"InvalidCapacityReservationId.{code}")
     with pytest.raises(RequestError, match=f"reservation {ID} not found in {REGION}"):
         find_reservation(aws.cloud, ID)
 
 
-def test_another_refusal_is_awss_own(aws: Aws) -> None:
+def test_another_error_of_aws_is_raised(aws: Aws) -> None:
     aws.refuse("DescribeCapacityReservations", "UnauthorizedOperation")
     with pytest.raises(CloudError) as refused:
         find_reservation(aws.cloud, ID)
@@ -97,7 +97,7 @@ class Image:
     ena = True
 
 
-def test_it_is_one_zone_whatever_the_quota_is(aws: Aws) -> None:
+def test_a_reservation_allows_its_zone_whatever_the_quota_is(aws: Aws) -> None:
     """What is reserved counts towards the quota already, or a Capacity Block not at all."""
     aws.quotas["L-DB2E81BA"] = 0
     types, reservation = ["g4dn.xlarge"], Reservation(ID, "g4dn.xlarge", f"{REGION}b")
@@ -112,7 +112,7 @@ def test_it_is_one_zone_whatever_the_quota_is(aws: Aws) -> None:
     assert found.findings == ()
 
 
-def test_a_subnet_in_another_zone_than_the_reservations_is_said(aws: Aws) -> None:
+def test_a_subnet_in_another_zone_than_the_reservation_is_a_finding(aws: Aws) -> None:
     found = find_placements(
         aws.cloud,
         ["g4dn.xlarge"],
@@ -126,7 +126,7 @@ def test_a_subnet_in_another_zone_than_the_reservations_is_said(aws: Aws) -> Non
     assert f"offered in {REGION}b, but the subnets are in {REGION}a" in finding.message
 
 
-def test_a_capacity_block_needs_a_type_that_is_had_so(aws: Aws) -> None:
+def test_a_capacity_block_needs_a_type_that_supports_it(aws: Aws) -> None:
     def only_blocks(answer: dict[str, Any]) -> None:
         for each in answer["InstanceTypes"]:
             each["SupportedUsageClasses"] = ["capacity-block"]

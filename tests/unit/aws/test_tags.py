@@ -16,7 +16,7 @@ def run(**tags: str) -> Run:
     return new_run("mxnet-cu101", lifetime=timedelta(hours=4), tags=tags, now=START)
 
 
-def test_a_temporary_resource_says_whose_it_is_and_until_when() -> None:
+def test_a_temporary_resource_has_run_recipe_and_expiry_tags() -> None:
     one = run(team="vision")
     assert one.temporary() == {
         "Name": f"bake-{one.id}",
@@ -27,7 +27,7 @@ def test_a_temporary_resource_says_whose_it_is_and_until_when() -> None:
     }
 
 
-def test_an_image_says_what_it_is_made_of_and_never_expires() -> None:
+def test_an_image_has_tags_for_its_stages_and_never_expires() -> None:
     one = run()
     tags = one.finished(
         name="bake/mxnet-cu101/x",
@@ -48,13 +48,13 @@ def test_an_image_says_what_it_is_made_of_and_never_expires() -> None:
     }
 
 
-def test_a_machine_that_stays_has_its_own_name_and_no_end() -> None:
+def test_a_machine_that_stays_has_its_own_name_and_no_expiry() -> None:
     tags = new_run("mxnet-cu101").lasting("notebook")
     assert tags["Name"] == "notebook"
     assert "bake:expires" not in tags
 
 
-def test_what_is_temporary_must_have_an_end() -> None:
+def test_a_temporary_resource_needs_an_expiry_time() -> None:
     with pytest.raises(ValueError, match="no expiry time"):
         new_run("mxnet-cu101").temporary()
 
@@ -65,11 +65,11 @@ def test_ids_sort_by_time_and_two_runs_of_one_second_differ() -> None:
     assert first.id.startswith("20261121-063000-")
 
 
-def test_a_persons_name_tag_does_not_take_the_place_of_ours() -> None:
+def test_a_recipes_tags_do_not_replace_those_of_bake() -> None:
     assert run(Name="x").lasting("notebook")["Name"] == "notebook"
 
 
-def test_tags_that_ec2_would_refuse_are_all_named_at_once() -> None:
+def test_all_invalid_tags_are_reported_at_once() -> None:
     tags = {"aws:mine": "1", "BAKE:run": "2", "k" * 129: "3", "long": "v" * 257}
     with pytest.raises(RecipeError) as caught:
         run(**tags).temporary()
@@ -77,7 +77,7 @@ def test_tags_that_ec2_would_refuse_are_all_named_at_once() -> None:
     assert places == ["tags.aws:mine", "tags.BAKE:run", f"tags.{'k' * 129}", "tags.long"]
 
 
-def test_fifty_tags_are_the_most() -> None:
+def test_more_than_fifty_tags_are_refused() -> None:
     ours = len(run().temporary())
     assert len(run(**{f"t{n}": "" for n in range(50 - ours)}).temporary()) == 50
     with pytest.raises(RecipeError) as caught:
@@ -101,6 +101,6 @@ def test_times_are_in_utc_whatever_the_clock_of_this_computer() -> None:
     assert parse_time("2026-11-21T06:30:00.000Z") == START
 
 
-def test_a_time_that_a_hand_has_changed_is_no_time() -> None:
+def test_an_invalid_time_is_none() -> None:
     assert parse_time("never") is None
     assert parse_time("") is None

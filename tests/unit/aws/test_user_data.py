@@ -33,7 +33,7 @@ def config(expires_at: datetime | None = END) -> dict[str, Any]:
     return parsed
 
 
-def test_the_machine_shows_our_host_key_and_no_other() -> None:
+def test_the_machine_has_our_host_key_only() -> None:
     parsed = config()
     assert parsed["ssh_deletekeys"] is True
     assert parsed["ssh_keys"] == {
@@ -44,7 +44,7 @@ def test_the_machine_shows_our_host_key_and_no_other() -> None:
     assert "ssh_genkeytypes" not in parsed
 
 
-def test_nobody_logs_in_by_password_or_as_root_and_nothing_is_upgraded() -> None:
+def test_passwords_root_login_and_upgrades_are_off() -> None:
     parsed = config()
     assert parsed["ssh_pwauth"] is False
     assert parsed["disable_root"] is True
@@ -56,7 +56,7 @@ def test_a_machine_that_stays_has_no_timer() -> None:
 
 
 @pytest.mark.parametrize("expires_at", [None, END])
-def test_a_machine_has_the_files_that_it_is_given(expires_at: datetime | None) -> None:
+def test_the_given_files_are_written(expires_at: datetime | None) -> None:
     script = "#!/bin/sh\n# : { \"quoted\" } 'and' \\back\n\n\tEND\n"
     parsed = yaml.safe_load(user_data(Key(), expires_at, [File("/one", script, "0755")]))
     first, *timer = parsed["write_files"]
@@ -64,12 +64,12 @@ def test_a_machine_has_the_files_that_it_is_given(expires_at: datetime | None) -
     assert [file["path"] for file in timer] == ([TIMER] if expires_at else [])
 
 
-def test_more_than_ec2_takes_is_refused_here() -> None:
+def test_user_data_above_ec2s_limit_is_refused() -> None:
     with pytest.raises(RequestError, match=str(LONGEST)):
         user_data(Key(public_openssh="k" * LONGEST), END)
 
 
-def test_the_timers_script_is_sound_shell() -> None:
+def test_the_timer_script_passes_shellcheck() -> None:
     [file] = config()["write_files"]
     shellcheck = Path(sys.executable).parent / "shellcheck"
     answer = subprocess.run(
@@ -114,20 +114,20 @@ class Boot:
         return lines
 
 
-def test_the_machine_ends_when_its_run_does(tmp_path: Path) -> None:
+def test_the_machine_powers_off_when_its_run_expires(tmp_path: Path) -> None:
     [said] = Boot(tmp_path).run(datetime.now(UTC) + timedelta(minutes=90))
     assert said in {"shutdown -h +90", "shutdown -h +91"}
 
 
-def test_a_machine_that_boots_too_late_ends_at_once(tmp_path: Path) -> None:
+def test_a_machine_that_boots_too_late_powers_off_at_once(tmp_path: Path) -> None:
     assert Boot(tmp_path).run(datetime.now(UTC) - timedelta(days=1)) == ["shutdown -h +0"]
 
 
-def test_a_machine_without_systemd_ends_too_and_its_boot_goes_on(tmp_path: Path) -> None:
+def test_without_systemd_the_timer_does_not_block_the_boot(tmp_path: Path) -> None:
     said = Boot(tmp_path, systemd=False).run(datetime.now(UTC) + timedelta(seconds=119))
     assert said == ["sleep 120", "shutdown -h now"]
 
 
-def test_a_machine_from_an_image_with_the_timer_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_the_timer_in_an_image_does_not_affect_new_machines(tmp_path: Path) -> None:
     other = user_data(Key(), None)
     assert Boot(tmp_path, user_data=other).run(datetime.now(UTC) - timedelta(days=1)) == []

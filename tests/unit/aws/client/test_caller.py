@@ -27,13 +27,13 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: bytes | Exception) -> lis
     return asked
 
 
-def test_aws_is_asked_and_only_that_address_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_is_requested_from_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answering(monkeypatch, b"93.184.216.34\n")
     assert caller_cidr() == "93.184.216.34/32"
     assert asked == [(CHECK_IP, 5)]
 
 
-def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answering(monkeypatch, b"")
     monkeypatch.setenv("BAKE_CALLER_CIDR", "127.0.0.1/32")
     assert caller_cidr() == "127.0.0.1/32"
@@ -43,7 +43,7 @@ def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0/0", "198.51.100.7/8", "::1/128", "office", "1.2.3"])
-def test_a_network_that_will_not_do(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_network_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("BAKE_CALLER_CIDR", text)
     with pytest.raises(PreflightError, match="BAKE_CALLER_CIDR"):
         caller_cidr()
@@ -52,7 +52,7 @@ def test_a_network_that_will_not_do(monkeypatch: pytest.MonkeyPatch, text: str) 
 @pytest.mark.parametrize(
     "answer", [b"<html>sign in</html>", b"", b"10.0.0.1", b"127.0.0.1", b"\xff\xfe", b"2001:db8::1"]
 )
-def test_an_answer_that_is_no_public_address(
+def test_a_response_without_a_public_address_is_an_error(
     monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     answering(monkeypatch, answer)
@@ -62,7 +62,7 @@ def test_an_answer_that_is_no_public_address(
 
 
 @pytest.mark.parametrize("fault", [URLError("no route"), TimeoutError(), IncompleteRead(b"1")])
-def test_no_answer(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+def test_no_response_is_an_error(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     answering(monkeypatch, fault)
     with pytest.raises(PreflightError, match="did not return the address") as caught:
         caller_cidr()

@@ -36,12 +36,12 @@ def told(moment: datetime) -> CloudTime:
     return clock
 
 
-def test_before_aws_has_answered_it_is_this_computers() -> None:
+def test_before_the_first_response_it_is_the_local_time() -> None:
     assert abs(CloudTime().now() - datetime.now(UTC)) < SECOND
 
 
 @pytest.mark.parametrize("wrong", [HOURS, -HOURS])
-def test_then_it_is_awss_and_goes_on(wrong: timedelta) -> None:
+def test_after_a_response_it_is_awss_time_and_advances(wrong: timedelta) -> None:
     said = (datetime.now(UTC) + wrong).replace(microsecond=0)
     clock = told(said)
     first = clock.now()
@@ -50,7 +50,7 @@ def test_then_it_is_awss_and_goes_on(wrong: timedelta) -> None:
     assert clock.now() - first >= timedelta(seconds=0.05)
 
 
-def test_an_answer_that_was_long_on_its_way_does_not_put_it_back() -> None:
+def test_a_slow_response_does_not_set_the_time_back() -> None:
     said = datetime.now(UTC) + HOURS
     clock = told(said)
     clock.observe(answer(said - timedelta(minutes=1)))
@@ -60,14 +60,14 @@ def test_an_answer_that_was_long_on_its_way_does_not_put_it_back() -> None:
 
 
 @pytest.mark.parametrize("said", ["", "yesterday", "0", "Sat, 99 Nov 2026 06:30:00 GMT"])
-def test_what_is_no_time_is_not_heard(said: str) -> None:
+def test_an_invalid_date_is_ignored(said: str) -> None:
     clock = told(datetime.now(UTC) + HOURS)
     clock.observe(answer(said))
     clock.observe(SimpleNamespace(headers={}))
     assert timedelta() <= clock.now() - (datetime.now(UTC) + HOURS - SECOND) < 2 * SECOND
 
 
-def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aws: Aws) -> None:
+def test_every_response_and_error_sets_the_time_for_all_clients(aws: Aws) -> None:
     put_wrong(aws.cloud.session)(HOURS)
     apart, elsewhere = aws.cloud.separate(), aws.cloud.in_region("eu-west-1")
     with pytest.raises(CloudError):
@@ -76,7 +76,7 @@ def test_every_answer_is_heard_also_a_refusal_by_all_who_share_the_connection(aw
         assert abs(cloud.now() - datetime.now(UTC) - HOURS) < 2 * SECOND
 
 
-def test_another_region_is_asked_with_the_same_credentials(aws: Aws) -> None:
+def test_another_region_uses_the_same_credentials(aws: Aws) -> None:
     there = aws.cloud.in_region("eu-west-1")
     zones = {
         cloud.region: cloud.ec2("DescribeSubnets")["Subnets"][0]["AvailabilityZone"]

@@ -49,13 +49,13 @@ def test_the_ids_of_a_run_are_found_by_its_tag() -> None:
 
 
 @pytest.mark.parametrize("value", ["run-1", "a (b)", "a,b", "[x]", 'say "a"', "back\\slash", "a'b"])
-def test_the_aws_cli_reads_each_filter_as_it_was_meant(value: str) -> None:
+def test_the_aws_cli_reads_each_filter_correctly(value: str) -> None:
     [text] = filters({"name": value})
     assert ShorthandParser().parse(text) == {"Name": "name", "Values": value}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_command_that_removes_an_orphan_is_one_of_the_aws_cli(kind: str) -> None:
+def test_the_command_that_removes_an_orphan_is_valid(kind: str) -> None:
     orphan = Orphan(
         "us-east-1",
         kind,
@@ -71,6 +71,6 @@ def test_the_command_that_removes_an_orphan_is_one_of_the_aws_cli(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["image", "instance", "security group", "snapshot"])
-def test_the_command_that_lists_a_runs_resources_is_one_of_the_aws_cli(kind: str) -> None:
+def test_the_command_that_lists_a_runs_resources_is_valid(kind: str) -> None:
     ids = run_resources(kind, "run-1", region="us-east-1")  # type: ignore[arg-type]
     assert not option_names(shlex.split(ids.removeprefix("$(").removesuffix(")")))

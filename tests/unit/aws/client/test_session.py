@@ -50,7 +50,7 @@ def test_a_connection_knows_its_account_and_region(aws: Aws) -> None:
     assert (aws.cloud.account_id, aws.cloud.region) == ("123456789012", "us-east-1")
 
 
-def test_no_credentials_is_said_before_anything_is_started() -> None:
+def test_missing_credentials_are_an_error() -> None:
     with pytest.raises(AccessError) as caught:
         connect("us-east-1")
     assert caught.value.exit_code == 2
@@ -59,7 +59,7 @@ def test_no_credentials_is_said_before_anything_is_started() -> None:
     assert caught.value.__suppress_context__
 
 
-def test_half_of_the_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_credentials_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     with pytest.raises(AccessError) as caught:
         connect("us-east-1")
@@ -81,7 +81,7 @@ def test_the_region_may_come_from_the_profile(profile: Any) -> None:
         assert connect().region == "eu-west-1"
 
 
-def test_a_region_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_region_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with pytest.raises(AccessError) as caught:
@@ -105,7 +105,7 @@ def test_a_configuration_that_cannot_be_read(profile: Any) -> None:
     assert "~/.aws/config" in caught.value.hint
 
 
-def test_a_sign_in_that_has_expired(profile: Any) -> None:
+def test_an_expired_sign_in_is_an_error(profile: Any) -> None:
     profile(
         "[default]\nsso_session = s\nsso_account_id = 123456789012\nsso_role_name = r\n"
         "[sso-session s]\nsso_region = us-east-1\nsso_start_url = https://example.com/start\n"
@@ -138,7 +138,7 @@ def test_credentials_that_are_not_accepted(code: str) -> None:
     assert caught.value.hint == HINTS[code]
 
 
-def test_a_token_that_expires_during_the_work_is_no_wrong_request(aws: Aws) -> None:
+def test_a_token_that_expires_later_is_a_cloud_error(aws: Aws) -> None:
     aws.refuse("DescribeVpcs", "ExpiredToken", "The provided token has expired.")
     with pytest.raises(CloudError) as caught:
         aws.cloud.ec2("DescribeVpcs")
@@ -157,7 +157,7 @@ SKEWED = [
 
 
 @pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
-def test_a_clock_that_is_wrong_is_said_with_by_how_much(
+def test_a_wrong_clock_is_reported_with_its_difference(
     service: str, code: str, message: str, minutes: int
 ) -> None:
     error = refused(service, code, message, date=datetime.now(UTC) - timedelta(minutes=minutes))
@@ -168,7 +168,7 @@ def test_a_clock_that_is_wrong_is_said_with_by_how_much(
 
 
 @pytest.mark.parametrize(("service", "code", "message", "minutes"), SKEWED)
-def test_a_clock_that_is_right_is_not_blamed(
+def test_a_correct_clock_is_not_reported(
     service: str, code: str, message: str, minutes: int
 ) -> None:
     a_moment_ago = datetime.now(UTC) - timedelta(minutes=2)
@@ -222,7 +222,7 @@ def test_a_missing_permission_is_named(aws: Aws, code: str) -> None:
         "InvalidAMIName.Duplicate",
     ],
 )
-def test_each_refusal_says_what_to_do_next_with_awss_own_words(aws: Aws, code: str) -> None:
+def test_each_known_error_has_a_hint_and_awss_reason(aws: Aws, code: str) -> None:
     aws.refuse("DescribeVpcs", code, "AWS's words")
     with pytest.raises(CloudError) as caught:
         aws.cloud.ec2("DescribeVpcs")
@@ -231,28 +231,28 @@ def test_each_refusal_says_what_to_do_next_with_awss_own_words(aws: Aws, code: s
     assert error.hint
 
 
-def test_a_refusal_nobody_has_met_still_carries_awss_words(aws: Aws) -> None:
+def test_an_unknown_error_has_awss_reason(aws: Aws) -> None:
     aws.refuse("DescribeVpcs", "SomethingNew", "AWS's words")
     with pytest.raises(CloudError, match="AWS refused ec2:DescribeVpcs") as caught:
         aws.cloud.ec2("DescribeVpcs")
     assert (caught.value.code, caught.value.reason) == ("SomethingNew", "AWS's words")
 
 
-def test_passing_faults_are_asked_again(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_errors_are_retried(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     aws.refuse("DescribeVpcs", "RequestLimitExceeded", status=503, times=2)
     assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
     assert aws.sent.count("DescribeVpcs") == 3
 
 
-def test_what_lasts_longer_than_boto_asks_again_is_sat_out(aws: Aws) -> None:
+def test_errors_that_last_longer_than_botos_retries_are_retried(aws: Aws) -> None:
     aws.refuse("DescribeVpcs", "InternalError", status=500, times=9)
     assert aws.cloud.ec2("DescribeVpcs")["Vpcs"]
     assert aws.sent.count("DescribeVpcs") == 10
     assert len(aws.slept) == 3
 
 
-def test_what_does_not_pass_is_given_up_after_a_minute_or_two(aws: Aws) -> None:
+def test_a_lasting_error_is_raised_after_a_minute_or_two(aws: Aws) -> None:
     aws.refuse("DescribeVpcs", "Unavailable", status=503)
     with pytest.raises(CloudError) as caught:
         aws.cloud.ec2("DescribeVpcs")
@@ -260,7 +260,7 @@ def test_what_does_not_pass_is_given_up_after_a_minute_or_two(aws: Aws) -> None:
     assert 60 < sum(aws.slept) < 120
 
 
-def test_an_answer_of_what_stands_before_aws_passes(aws: Aws) -> None:
+def test_an_error_of_a_load_balancer_is_retried(aws: Aws) -> None:
     pages = [answer(502, "<html>Bad Gateway</html>") for _ in range(4)]
     aws.cloud.session.events.register(
         "before-send.ec2.DescribeVpcs", lambda **_: pages.pop() if pages else None
@@ -270,7 +270,7 @@ def test_an_answer_of_what_stands_before_aws_passes(aws: Aws) -> None:
     assert pages == []
 
 
-def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
+def test_a_response_that_is_not_from_aws_is_a_cloud_error(aws: Aws) -> None:
     page = "<html><title>Sign in to the hotel's network"
     aws.cloud.session.events.register("before-send.ec2", lambda **_: answer(200, page))
     aws.cloud._clients.clear()
@@ -294,7 +294,7 @@ def test_an_answer_that_is_none_of_awss_is_an_error_of_ours(aws: Aws) -> None:
         (ClientError({"Error": {"Code": "VcpuLimitExceeded"}}, "RunInstances"), True),
     ],
 )
-def test_only_who_has_been_told_no_knows_that_nothing_has_happened(
+def test_only_a_refused_request_certainly_had_no_effect(
     error: BotoCoreError | ClientError, said_no: bool
 ) -> None:
     assert was_refused(cloud_error(error, "ec2:RunInstances")) is said_no
@@ -322,13 +322,13 @@ def test_every_page_is_read(aws: Aws) -> None:
     assert tokens == [None, "more", "more"]
 
 
-def test_a_request_of_the_wrong_shape_is_an_error_of_ours_too(aws: Aws) -> None:
+def test_an_invalid_request_is_a_cloud_error(aws: Aws) -> None:
     with pytest.raises(CloudError, match="ec2:DescribeVpcs was not sent to AWS") as caught:
         aws.cloud.ec2("DescribeVpcs", Colour="red")
     assert "Colour" in caught.value.reason
 
 
-def test_the_nearer_of_two_hints_is_given() -> None:
+def test_the_more_specific_of_two_hints_is_used() -> None:
     expired = boto.UnauthorizedSSOTokenError()
     assert "aws sso login" in cloud_error(expired, "ec2:RunInstances").hint
     proxy = boto.ProxyConnectionError(proxy_url="http://proxy", error="refused")
@@ -337,7 +337,7 @@ def test_the_nearer_of_two_hints_is_given() -> None:
     assert "AWS_CA_BUNDLE" in cloud_error(tls, "ec2:RunInstances").hint
 
 
-def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) -> None:
+def test_another_bake_has_its_own_leftovers_in_the_same_account(aws: Aws) -> None:
     other = aws.cloud.separate()
     other.leftovers.append(Leftover("image", "aws …", "no"))
     assert aws.cloud.leftovers == []
@@ -345,7 +345,7 @@ def test_another_bake_has_leftovers_of_its_own_and_the_same_account(aws: Aws) ->
     assert other.clock is aws.cloud.clock
 
 
-def test_many_bakes_of_one_process_share_their_clients_and_no_connection_is_thrown_away(
+def test_bakes_of_one_process_share_clients_and_connections(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = threading.Barrier(50)

@@ -32,12 +32,12 @@ def time() -> Time:
     return Time()
 
 
-def test_what_is_there_already_is_not_waited_for(time: Time) -> None:
+def test_a_result_at_once_takes_no_pause(time: Time) -> None:
     assert poll(lambda: "here", timeout_s=HOUR, clock=time.clock) == "here"
     assert time.pauses == []
 
 
-def test_the_pauses_begin_short_and_stay_a_small_part_of_the_whole(time: Time) -> None:
+def test_pauses_start_short_and_stay_a_small_part_of_the_wait(time: Time) -> None:
     assert poll(lambda: None, timeout_s=6 * HOUR, clock=time.clock) is None
     assert time.passed == 6 * HOUR
     assert time.pauses[0] == 0.2
@@ -45,7 +45,7 @@ def test_the_pauses_begin_short_and_stay_a_small_part_of_the_whole(time: Time) -
     assert len(time.pauses) < 300
 
 
-def test_fifty_that_wait_at_once_ask_no_oftener_than_ec2_lets_them() -> None:
+def test_fifty_threads_that_wait_stay_below_ec2s_request_limit() -> None:
     times, asked = [Time() for _ in range(50)], [0] * 50
     in_step = threading.Barrier(50)
 
@@ -66,12 +66,12 @@ def test_fifty_that_wait_at_once_ask_no_oftener_than_ec2_lets_them() -> None:
     assert times[0].pauses[-1] < 0.3, "alone again"
 
 
-def test_a_limit_of_nothing_asks_once(time: Time) -> None:
+def test_a_timeout_of_zero_probes_once(time: Time) -> None:
     assert poll(lambda: None, timeout_s=0, clock=time.clock) is None
     assert time.pauses == []
 
 
-def test_what_must_come_and_does_not_is_an_error_of_its_kind(time: Time) -> None:
+def test_a_timeout_raises_the_given_error(time: Time) -> None:
     with pytest.raises(ImageError, match=r"it is still pending after 15 min"):
         wait_until(
             lambda: None,
@@ -82,7 +82,7 @@ def test_what_must_come_and_does_not_is_an_error_of_its_kind(time: Time) -> None
         )
 
 
-def test_an_outage_is_sat_out_for_minutes_and_no_longer(time: Time) -> None:
+def test_an_outage_is_tolerated_for_five_minutes(time: Time) -> None:
     def probe() -> str | None:
         if time.passed < 4 * MINUTE:
             raise CloudError("unreachable", code="EndpointConnectionError")
@@ -99,7 +99,7 @@ def test_an_outage_is_sat_out_for_minutes_and_no_longer(time: Time) -> None:
     assert 5 * MINUTE <= time.passed - before < 6 * MINUTE
 
 
-def test_a_refusal_is_not_waited_for(time: Time) -> None:
+def test_another_error_is_raised_at_once(time: Time) -> None:
     def probe() -> None:
         raise CloudError("no", code="UnauthorizedOperation")
 
@@ -108,7 +108,7 @@ def test_a_refusal_is_not_waited_for(time: Time) -> None:
     assert time.pauses == []
 
 
-def test_what_could_not_be_asked_to_the_end_is_not_taken_for_no(time: Time) -> None:
+def test_an_outage_at_the_timeout_is_raised(time: Time) -> None:
     def probe() -> None:
         raise CloudError("unreachable", code="EndpointConnectionError")
 
