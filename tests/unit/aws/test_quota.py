@@ -133,7 +133,7 @@ def test_a_concurrent_request_is_returned(aws: Aws) -> None:
     ("code", "says"),
     [
         ("DependencyAccessDeniedException", "no permission to call EC2"),
-        ("NoSuchResourceException", "no such quota in this region"),
+        ("NoSuchResourceException", "has no such quota"),
         ("QuotaExceededException", "too many open requests"),
         ("IllegalArgumentException", "does not accept"),
         ("InvalidResourceStateException", "cannot be changed"),

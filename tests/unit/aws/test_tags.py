@@ -82,7 +82,7 @@ def test_more_than_fifty_tags_are_refused() -> None:
     assert len(run(**{f"t{n}": "" for n in range(50 - ours)}).temporary()) == 50
     with pytest.raises(RecipeError) as caught:
         run(**{f"t{n}": "" for n in range(51 - ours)}).temporary()
-    assert "Leave out at least 1" in caught.value.findings[0].hint
+    assert "Remove at least 1" in caught.value.findings[0].hint
 
 
 def test_each_resource_of_a_creating_call_gets_the_same_tags() -> None:

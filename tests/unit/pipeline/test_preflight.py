@@ -161,7 +161,7 @@ def test_what_runs_already_counts_against_the_quota(aws: Aws) -> None:
     aws.alter("DescribeInstances", running)
     [finding] = refused(aws, recipe())
     assert "which is 8, 8 in use" in finding
-    assert "End machines" in finding
+    assert "Terminate machines" in finding
     assert "--raise 12" in finding
 
 
@@ -181,13 +181,13 @@ def test_a_cpu_machine_counts_against_the_standard_quota(aws: Aws) -> None:
 
 def test_an_image_of_another_architecture(aws: Aws) -> None:
     [finding] = refused(aws, recipe("g5g.xlarge"))
-    assert "g5g.xlarge is arm64, the image is x86_64" in finding
+    assert "g5g.xlarge is arm64, but the image is x86_64" in finding
 
 
 def test_an_image_that_boots_otherwise(aws: Aws) -> None:
     aws.base_image("20990101", owner_id=ACCOUNT, boot_mode="uefi")
     [finding] = refused(aws, recipe("g4dn.metal"), owner=ACCOUNT)
-    assert "g4dn.metal boots by legacy-bios alone, the image by uefi" in finding
+    assert "g4dn.metal boots only by legacy-bios, but the image by uefi" in finding
 
 
 def test_an_image_without_ena(aws: Aws) -> None:
