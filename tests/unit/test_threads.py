@@ -102,7 +102,7 @@ def test_a_failure_calls_off_the_others_and_waits_until_they_have_cleaned_up() -
         group.start(3, fail)
         group.next()
     assert [piece.said for piece in pieces] == [["called off", "cleaned up"]] * 3
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_what_a_piece_raises_when_it_is_called_off_does_not_hide_why() -> None:

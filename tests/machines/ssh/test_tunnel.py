@@ -57,7 +57,7 @@ def ssh(machine: Machine) -> Iterator[Connection]:
 
 
 def read(port: int) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
         page: bytes = answer.read()
     return page
 
@@ -137,7 +137,7 @@ def test_much_that_is_carried_does_not_bring_it_to_a_stand(
 
     def talk() -> None:
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as caller:
                 sender = threading.Thread(target=caller.sendall, args=(said,))
                 sender.start()
                 with caller.makefile("rb") as answer:
@@ -163,7 +163,7 @@ def test_a_caller_is_hung_up_on_when_nobody_listens_over_there(
 ) -> None:
     with (
         tunnel.forward(ssh, free_port(), free_port()) as port,
-        socket.create_connection(("127.0.0.1", port), timeout=5) as caller,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as caller,
     ):
         assert caller.recv(1) == b""
     assert capfd.readouterr().err == ""
@@ -183,7 +183,7 @@ def test_the_answer_comes_back_after_the_caller_has_ended_its_side(ssh: Connecti
         thread.start()
         with (
             tunnel.forward(ssh, free_port(), server.getsockname()[1]) as port,
-            socket.create_connection(("127.0.0.1", port), timeout=5) as caller,
+            socket.create_connection(("127.0.0.1", port), timeout=30) as caller,
         ):
             caller.sendall(b"hello")
             caller.shutdown(socket.SHUT_WR)
@@ -201,7 +201,7 @@ def test_it_goes_on_when_the_connection_is_made_again(
         tunnel.forward(ssh, free_port(), notebook) as port,
     ):
         assert read(port) == PAGE
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as caller:
             time.sleep(0.1)
             way.cut("drop")
             assert caller.recv(1) == b""
@@ -235,7 +235,7 @@ def test_a_port_that_is_somebody_elses_on_ipv6_is_not_taken(ssh: Connection, not
 def test_leaving_it_ends_what_is_carried(ssh: Connection) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         with tunnel.forward(ssh, free_port(), server.getsockname()[1]) as port:
-            caller = socket.create_connection(("127.0.0.1", port), timeout=5)
+            caller = socket.create_connection(("127.0.0.1", port), timeout=30)
             peer = server.accept()[0]
         assert (caller.recv(1), peer.recv(1)) == (b"", b"")
         caller.close()

@@ -383,7 +383,7 @@ def test_waiting_can_be_cancelled(aws: Aws) -> None:
         group.start("waiter", wait)
         assert waiting.wait(10)
         raise ZeroDivisionError
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert names(aws.cloud) == [f"{PATH}/1"]
     assert first.renew() is True
 
