@@ -65,7 +65,7 @@ def bench(
     settings: dict[str, Any] = {"builds": files.builds(), "ssh_port": ssh_port(), "quick": quick}
     if launches:
         # A local computer may have no GPU; then an image that was proved on the CPU is enough.
-        proved = selection.enough(cpu=common.local, unverified=unverified)
+        proved = selection.accepted_proofs(cpu=common.local, unverified=unverified)
         image = selection.choose_image(cloud, ami, proved=proved)
         done = measuring.bench_image(
             cloud,

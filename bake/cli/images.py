@@ -55,8 +55,8 @@ def copy(
     from bake.images import copies, selection
 
     cloud = open_cloud(console, common)
-    wanted = copies.regions(to, cloud.region)
-    proved = selection.enough(cpu=True, unverified=unverified)
+    wanted = copies.read_regions(to, cloud.region)
+    proved = selection.accepted_proofs(cpu=True, unverified=unverified)
     chosen = selection.choose_image(
         cloud, at_most_one(image, "image"), proved=proved, flags=common.local_flag
     )
@@ -92,7 +92,7 @@ def prune(
     from bake.images import retention
 
     age = retention.read_age(older_than)
-    retention.check(keep)
+    retention.check_keep(keep)
     cloud = open_cloud(console, common)
     verdicts = retention.judge(cloud, at_most_one(recipe, "recipe"), keep=keep, older_than=age)
     removals = None

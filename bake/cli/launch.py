@@ -124,7 +124,7 @@ def launch_from_ami(
     request = options.request()
     cloud = open_cloud(console, common)
     # A local computer may have no GPU; then an image that was proved on the CPU is enough.
-    proved = selection.enough(cpu=common.local, unverified=options.unverified)
+    proved = selection.accepted_proofs(cpu=common.local, unverified=options.unverified)
     image = selection.choose_image(cloud, options.ami, proved=proved, flags=common.local_flag)
     if jupyter:
         check_image(image)

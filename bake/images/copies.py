@@ -1,4 +1,4 @@
-"""An image in other regions too: a copy in each, all at the same time."""
+"""Copying an image to other regions, all at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bake.threads import TaskGroup
 
 @dataclass(frozen=True)
 class Copied:
-    """What came of one region: "copied", "there already" or "failed"."""
+    """The result of one region; `status` is "copied", "there already" or "failed"."""
 
     region: str
     status: str
@@ -27,14 +27,19 @@ class Copied:
     error: BakeError | None = None
 
 
-def regions(words: str | None, source: str) -> list[str]:
-    """Those of a list with commas, each once. RequestError: there are none, or the image's own."""
-    wanted = list(dict.fromkeys(word for word in (words or "").replace(",", " ").split()))
+def read_regions(text: str | None, source: str) -> list[str]:
+    """Return the regions of a list separated by commas, each once.
+
+    RequestError if it is empty, or contains `source`, the region of the image.
+    """
+    wanted = list(dict.fromkeys((text or "").replace(",", " ").split()))
     if not wanted:
-        raise RequestError("Copy it where?", hint="Give regions: --to us-west-2,eu-central-1")
+        raise RequestError(
+            "No target region given", hint="Give regions: --to us-west-2,eu-central-1"
+        )
     if source in wanted:
         raise RequestError(
-            f"The image is in {source}, and a copy there would be the same once more",
+            f"The image is in {source} already: it cannot be copied there",
             hint="Leave that region out of --to",
         )
     return wanted
@@ -49,15 +54,15 @@ def copy_everywhere(
     *,
     name: str | None = None,
 ) -> list[Copied]:
-    """A copy in each of the wanted regions; where one fails, the others go on.
+    """Copy the image to each wanted region; the failure of one does not stop the others.
 
-    `source` is the image's region. A region that failed is made up for by asking for it again:
-    what is there already is not copied twice.
+    `source` is the image's region. After a failure the same command can be repeated: a copy that
+    exists is not made again.
     """
     if not image.digest:
         raise RequestError(
-            f"{image.image_id} is no image of ours: it has no bake:digest",
-            hint="`invoke images` lists yours",
+            f"{image.image_id} was not made by bake: it has no tag bake:digest",
+            hint="`invoke images` lists the images that were",
         )
     if image.state != "available":
         raise RequestError(

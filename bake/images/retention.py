@@ -1,4 +1,4 @@
-"""Which finished images may go: old ones that nothing uses, never the last good one of a recipe."""
+"""Which finished images can be removed: old, unused ones, but never a recipe's last good one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bake.console.format import rounded_duration
 from bake.errors import BakeError, CloudError, RequestError
 
 KEEP = 3
-# How long an image has not been launched, where no other time is asked for.
+# An image that was launched within this time is kept, unless another time is given.
 UNUSED = timedelta(days=30)
 _PROVED = {"gpu", "cpu"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`why` an image is kept; "" for one that may go."""
+    """An image, and `why` it is kept; "" if it can be removed."""
 
     image: Image
     why: str = ""
@@ -29,7 +29,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ImageRemoval:
-    """`error`: what AWS would not remove of it."""
+    """The removal of an image. `error` is set if AWS refused it."""
 
     image: Image
     error: BakeError | None = None
@@ -43,9 +43,9 @@ def judge(
     older_than: timedelta | None = None,
     now: datetime | None = None,
 ) -> list[Verdict]:
-    """Each available image of the recipe, or of all, and whether it may go; the newest first.
+    """Decide for each available image of the recipe, or of all, whether it is kept; newest first.
 
-    Nothing is changed. CloudError where it cannot be asked who uses an image: none may go then.
+    Nothing is changed. CloudError if AWS does not tell what uses an image: then none is removed.
     """
     now = now or cloud.now()
     available = [i for i in images(cloud, recipe) if i.state == "available" and i.recipe]
@@ -61,9 +61,9 @@ def remove(
     *,
     on_image: Callable[[str], None] = lambda text: None,
 ) -> list[ImageRemoval]:
-    """Remove those that may go, with their snapshots; one that is gone already is no error.
+    """Remove the images that are not kept, with their snapshots.
 
-    What AWS refuses does not keep the others.
+    It is not an error if one no longer exists. A refusal does not stop the other removals.
     """
     removals = []
     for verdict in verdicts:
@@ -73,22 +73,22 @@ def remove(
     return removals
 
 
-def check(keep: int) -> None:
-    """RequestError for a number that would leave a recipe without an image."""
+def check_keep(keep: int) -> None:
+    """Raise RequestError for a number that would leave a recipe without an image."""
     if keep < 1:
         raise RequestError(
-            f"--keep {keep} would leave nothing to start from", hint="Keep at least one"
+            f"Invalid value for --keep: {keep}", hint="Keep at least one image of each recipe"
         )
 
 
 def read_age(text: str | None) -> timedelta | None:
-    """`30d`, `12h` or `2w`; RequestError for anything else."""
+    """Return the age that `30d`, `12h` or `2w` stands for; RequestError for any other text."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,5})(h|d|w)", text.strip())
     if not found:
         raise RequestError(
-            f"{text!r} is no age", hint="Write a number of hours, days or weeks: 12h, 30d, 2w"
+            f"Invalid age: {text!r}", hint="Give a number of hours, days or weeks: 12h, 30d, 2w"
         )
     unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
     return timedelta(**{unit: int(found[1])})
@@ -97,11 +97,11 @@ def read_age(text: str | None) -> timedelta | None:
 def kept_by_age(
     available: Sequence[Image], *, keep: int, older_than: timedelta | None, now: datetime
 ) -> dict[str, str]:
-    """Why, by image: the `keep` newest verified ones of a recipe, and what is not old enough. Pure.
+    """Return why images are kept by their age, by id: the `keep` newest verified ones. Pure.
 
-    Counted apart for each proof and payload: neither is one of stand-ins a substitute for a real
-    one, nor one that was proved on a CPU for one that has shown its GPU. Where a recipe has no
-    verified image, its newest is kept.
+    Images of different proofs and payloads are counted separately: an image of stand-ins does not
+    replace a real one, nor one that was proved on a CPU one that was proved on a GPU. If a recipe
+    has no verified image, its newest is kept. So is each image younger than `older_than`.
     """
     alike: dict[tuple[str, str, str], list[Image]] = defaultdict(list)
     for image in sorted(available, key=lambda image: image.created_at, reverse=True):
@@ -123,7 +123,10 @@ def kept_by_age(
 def kept_by_itself(
     available: Iterable[Image], *, lately: timedelta, now: datetime
 ) -> dict[str, str]:
-    """Why, by image, as EC2 describes it: protected, public, launched lately. Pure."""
+    """Return why images are kept by what EC2 says about them, by id. Pure.
+
+    They are protected, public, or were launched `lately`.
+    """
     why = {}
     for image in available:
         if image.protected:
@@ -136,7 +139,10 @@ def kept_by_itself(
 
 
 def kept_by_users(cloud: Cloud, candidates: Sequence[Image]) -> dict[str, str]:
-    """Why, by image: a machine, a launch template, another account or another image needs it."""
+    """Return why images are kept because something uses them, by id.
+
+    That is a machine, a launch template, another image, or an account with which it is shared.
+    """
     if not candidates:
         return {}
     ids = {image.image_id for image in candidates}
@@ -154,7 +160,7 @@ def kept_by_users(cloud: Cloud, candidates: Sequence[Image]) -> dict[str, str]:
 
 
 def _machines(cloud: Cloud) -> Iterable[tuple[str, str]]:
-    """Each image that a machine which has not ended was started from, whoever did, and its id."""
+    """Yield image id and machine id of each machine in the account that has not terminated."""
     states = ["pending", "running", "stopping", "stopped", "shutting-down"]
     alive = [{"Name": "instance-state-name", "Values": states}]
     for reservation in cloud.pages("DescribeInstances", "Reservations", Filters=alive):
@@ -163,18 +169,19 @@ def _machines(cloud: Cloud) -> Iterable[tuple[str, str]]:
 
 
 def _templates(cloud: Cloud) -> Iterable[tuple[str, str]]:
-    """Each image that the latest or the default version of a launch template names, and its name.
+    """Yield image id and launch template of each latest and default version.
 
-    Not those that a template names by an SSM parameter: to resolve it takes more permissions.
+    An image that a template names by an SSM parameter is not found: that needs more permissions.
     """
-    asked = {"Versions": ["$Latest", "$Default"]}
-    for version in cloud.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked):
+    which = {"Versions": ["$Latest", "$Default"]}
+    for version in cloud.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **which):
         name = version.get("LaunchTemplateName", "")
         image_id = version.get("LaunchTemplateData", {}).get("ImageId", "")
         yield image_id, f"the launch template {name}".rstrip()
 
 
 def _users_of_snapshots(cloud: Cloud) -> Mapping[str, set[str]]:
+    """Return the ids of the images that contain each snapshot."""
     users: dict[str, set[str]] = defaultdict(set)
     for image in account_images(cloud):
         for snapshot_id in image.snapshot_ids:

@@ -1,4 +1,4 @@
-"""Which image, and which machine, is meant."""
+"""Choosing an image by its id, its recipe or its name."""
 
 from __future__ import annotations
 
@@ -14,53 +14,57 @@ from bake.threads import together
 _IMAGE_ID = re.compile(r"ami-[0-9a-f]+")
 
 
-def enough(*, cpu: bool, unverified: bool) -> tuple[str, ...]:
-    """What has to have been proved on an image: on the GPU; or on the CPU, too; or nothing."""
+def accepted_proofs(*, cpu: bool, unverified: bool) -> tuple[str, ...]:
+    """Return the values of `bake:verified` that are accepted. A proof on a GPU always is."""
     return ("gpu", "cpu", "no") if unverified else ("gpu", "cpu") if cpu else ("gpu",)
 
 
 def choose_image(
     cloud: Cloud, asked: str | None, *, proved: Sequence[str], flags: str = ""
 ) -> Image:
-    """The image that is meant by an id, a recipe, a name or its beginning; None: any of ours.
+    """Return the image that `asked` names: an id, a recipe, a name or the beginning of a name.
 
-    Of a recipe, and of any, it is the newest finished one; a name has to mean one alone. `proved`
-    is what is enough to have been proved on it, also where it is asked for by its id. `flags` are
-    options that a command shown in a hint has to have, like --local.
+    For a recipe it is the newest finished image, for None the newest of all; a name must be
+    unique. `proved` are the values of `bake:verified` that are accepted, also for an id. `flags`
+    are options that commands in hints need, for example --local.
 
-    RequestError when there is none, or several: it lists them, and says where else it is.
+    RequestError if no image or several images match. It lists them, and names other regions that
+    have the image.
     """
-    ours = images(cloud)
+    known = images(cloud)
     if asked and _IMAGE_ID.fullmatch(asked):
         wanted = [found for found in [find_image(cloud, asked)] if found]
     else:
-        wanted = _meant(ours, asked)
+        wanted = matching(known, asked)
     if not wanted:
-        raise _not_here(cloud, asked, ours, flags)
-    any_of_them = asked in (None, wanted[0].recipe)
-    ready = [i for i in wanted if (i.finished if any_of_them else i.state == "available")]
+        raise _not_found(cloud, asked, known, flags)
+    name = f" {asked}" if asked else ""
+    newest_counts = asked in (None, wanted[0].recipe)
+    ready = [i for i in wanted if (i.finished if newest_counts else i.state == "available")]
     if not ready:
         raise _not_ready(wanted)
-    enough = [image for image in ready if image.verified in proved]
-    if not enough:
+    accepted = [image for image in ready if image.verified in proved]
+    if not accepted:
         raise RequestError(
-            f"No image {asked or 'of ours'} is verified as it has to be for this "
-            f"(bake:verified={' or '.join(proved)})",
+            f"No image{name} with the required proof, bake:verified={' or '.join(proved)}",
             details=[f"{_line(image)}: {image.verified}" for image in ready],
-            hint="Bake it on a machine with a GPU, where the proof can be made; or, if it will do "
-            "as it is, add --unverified",
+            hint="Bake it on a machine with a GPU, on which it can be proved, or add --unverified "
+            "to use it as it is",
         )
-    if len(enough) > 1 and not any_of_them:
+    if len(accepted) > 1 and not newest_counts:
         raise RequestError(
-            f"Which image? {len(enough)} have a name that begins with {asked}",
-            details=[_line(image) for image in enough],
-            hint="Give an id, a whole name, or a recipe, of which the newest is taken",
+            f"The name {asked} is ambiguous: {len(accepted)} images have a name that begins so",
+            details=[_line(image) for image in accepted],
+            hint="Give an id, a whole name, or a recipe, whose newest image is taken",
         )
-    return enough[0]
+    return accepted[0]
 
 
-def _meant(known: Sequence[Image], asked: str | None) -> list[Image]:
-    """Whatever is called so: a whole name or recipe counts more than the beginning of a name."""
+def matching(known: Sequence[Image], asked: str | None) -> list[Image]:
+    """Return the images that `asked` names; None names all. Pure.
+
+    An id or a recipe comes first, then a whole name, then the beginning of a name.
+    """
     if asked is None:
         return list(known)
     ways: tuple[Callable[[Image], bool], ...] = (
@@ -72,35 +76,37 @@ def _meant(known: Sequence[Image], asked: str | None) -> list[Image]:
     return next((some for some in found if some), [])
 
 
-def _not_here(cloud: Cloud, asked: str | None, ours: Sequence[Image], flags: str) -> RequestError:
-    what = f"image {asked or 'of ours'}"
+def _not_found(cloud: Cloud, asked: str | None, known: Sequence[Image], flags: str) -> RequestError:
+    name = f" {asked}" if asked else ""
     if others := _elsewhere(cloud, asked):
         region, image = others[0]
         add = "".join(f" {flag}" for flag in flags.split())
         return RequestError(
-            f"There is no {what} in {cloud.region}, but in {_listed([r for r, _ in others])}",
+            f"No image{name} in {cloud.region}, but in {_listed([r for r, _ in others])}",
             details=[f"{region}  {_line(image)}" for region, image in others],
             hint=f"Copy it: invoke copy {image.image_id} --region {region} --to {cloud.region}{add}"
-            f". Or work where it is: --region {region}",
+            f". Or use the region that has it: --region {region}",
         )
     return RequestError(
-        f"There is no available {what} in {cloud.region}",
-        details=[_line(image) for image in ours],
-        hint="Bake one: invoke bake" + (", or name one of these" if ours else ""),
+        f"No available image{name} in {cloud.region}",
+        details=[_line(image) for image in known],
+        hint="Bake one: invoke bake" + (", or name one of these" if known else ""),
     )
 
 
 def _elsewhere(cloud: Cloud, asked: str | None) -> list[tuple[str, Image]]:
-    """What of it other regions have, the newest of each. It is only a hint, so each is asked once,
-    and one that does not answer has none."""
+    """Return the newest matching image of each other region.
+
+    It is only for a hint: each region is asked once, and one that does not answer is left out.
+    """
 
     def look(region: str) -> list[tuple[str, Image]]:
         try:
-            there = images(cloud.in_region(region), once=True)
+            found = images(cloud.in_region(region), once=True)
         except CloudError:
             return []
-        found = [image for image in _meant(there, asked) if image.state == "available"]
-        return [(region, image) for image in found[:1]]
+        ready = [image for image in matching(found, asked) if image.state == "available"]
+        return [(region, image) for image in ready[:1]]
 
     try:
         others = [region for region in enabled_regions(cloud) if region != cloud.region]
@@ -120,8 +126,8 @@ def _not_ready(wanted: Sequence[Image]) -> RequestError:
         code=first.reason_code if len(wanted) == 1 else "",
         reason=first.reason if len(wanted) == 1 else "",
         details=[f"{_line(image)}: {image.state}" for image in wanted],
-        hint="A pending one is available in some minutes (`invoke images` shows it), and one that "
-        "is not finished after the next bake of its recipe; of a failed one nothing comes any more",
+        hint="A pending image is available in some minutes (`invoke images` shows it), an "
+        "unfinished one after the next bake of its recipe; a failed image never becomes available",
     )
 
 

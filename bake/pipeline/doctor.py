@@ -1,5 +1,4 @@
-"""What is missing before anything is started: the computer, the credentials, the region, the
-permissions. Everything is asked, and nothing is changed."""
+"""The doctor: it finds out what a bake lacks here and at AWS, and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,17 +17,20 @@ from bake.recipe.resolved import Resolved
 
 Outcome = Literal["missing", "not asked", "mind", "fine"]
 
-# Worst first, and so they are shown.
+# In the order in which they are shown.
 OUTCOMES: tuple[Outcome, ...] = ("missing", "not asked", "mind", "fine")
-# AWS refuses requests that are five minutes off (Signature Version 4); half a minute of that is
-# a clock that nobody sets.
+# AWS refuses requests whose time differs by five minutes (Signature Version 4). A clock that is
+# wrong by half a minute is not synchronized, and will be wrong by more.
 _MOST_OFF_S = 30
-_NOTHING: Mapping[str, Callable[[], str]] = {}
+_NO_CHECKS: Mapping[str, Callable[[], str]] = {}
 
 
 @dataclass(frozen=True)
 class Prerequisite:
-    """`advice`: what to do about it. "mind": a bake can go on, but not all will be as asked for."""
+    """One thing that a bake needs. `advice` says what to do if it is missing.
+
+    "mind" is a warning: a bake is possible, but not everything will be as the recipe wants it.
+    """
 
     subject: str
     outcome: Outcome
@@ -38,20 +40,20 @@ class Prerequisite:
 
 @dataclass(frozen=True)
 class DoctorResult:
-    """`statements` are those that a policy of the caller's lacks."""
+    """All prerequisites, and the policy `statements` that the caller's policy lacks."""
 
     checks: Sequence[Prerequisite]
     statements: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
     def well(self) -> bool:
-        """Nothing is known to be missing; what could not be asked may still be."""
+        """Whether nothing is known to be missing. What was "not asked" may still be missing."""
         return not any(check.outcome == "missing" for check in self.checks)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What AWS is asked for: a bake of this recipe, under this policy."""
+    """The bake that is to be possible: this recipe, under this policy. `connect` logs in to AWS."""
 
     resolved: Resolved
     policy: Policy
@@ -59,53 +61,59 @@ class Wanted:
 
 
 def examine(
-    wanted: Wanted | None, also: Mapping[str, Callable[[], str]] = _NOTHING
+    wanted: Wanted | None, also: Mapping[str, Callable[[], str]] = _NO_CHECKS
 ) -> DoctorResult:
-    """All at once, the worst first; `also` is what else is needed here, by what says how it is."""
+    """Check everything that a bake needs, the worst result first. None: only this computer.
+
+    `also` maps the name of an extra check to the function that performs it: it returns a detail,
+    or raises a BakeError.
+    """
     checks = [Prerequisite("Python", "fine", platform.python_version())]
-    checks += [_asked(subject, ask) for subject, ask in also.items()]
+    checks += [_check(subject, perform) for subject, perform in also.items()]
     lacking: list[dict[str, Any]] = []
     if wanted:
-        more, missing = _of_cloud(wanted)
+        more, missing = _check_cloud(wanted)
         checks += more
         lacking = statements(wanted.policy, missing)
     checks.sort(key=lambda check: OUTCOMES.index(check.outcome))
     return DoctorResult(checks, lacking)
 
 
-def _asked(subject: str, ask: Callable[[], str]) -> Prerequisite:
+def _check(subject: str, perform: Callable[[], str]) -> Prerequisite:
     try:
-        return Prerequisite(subject, "fine", ask())
+        return Prerequisite(subject, "fine", perform())
     except BakeError as error:
-        said = ": ".join(part for part in (error.message, error.code, error.reason) if part)
-        return Prerequisite(subject, "missing", said, error.hint)
+        return Prerequisite(subject, "missing", error.full_message, error.hint)
 
 
-def _of_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
-    """What AWS says; and the actions that are not allowed."""
+def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
+    """Check everything at AWS; return also the actions that are not allowed."""
     found: list[Cloud] = []
 
     def credentials() -> str:
         found.append(wanted.connect())
         return found[0].caller or f"account {found[0].account_id}"
 
-    checks = [_asked("credentials", credentials)]
+    checks = [_check("credentials", credentials)]
     if not found:
         return checks, []
     [cloud] = found
-    checks += [Prerequisite("region", "fine", cloud.region), _clock(cloud)]
-    checks.append(_asked("your address", caller_cidr))
-    more, ground = _ground(cloud, wanted.resolved)
+    checks += [
+        Prerequisite("region", "fine", cloud.region),
+        check_clock((datetime.now(UTC) - cloud.now()).total_seconds()),
+        _check("your address", caller_cidr),
+    ]
+    more, checked = _check_resources(cloud, wanted.resolved)
     checks += more
     answers = permissions(
         cloud,
         wanted.policy,
-        image_id=ground.base_image.image_id if ground else "",
-        placement=ground.placements[0] if ground else None,
+        image_id=checked.base_image.image_id if checked else "",
+        placement=checked.placements[0] if checked else None,
     )
-    fine = [answer for answer in answers if answer.outcome == "allowed"]
-    known = f"{len(fine)} of {len(answers)} are known to be allowed"
-    checks.append(Prerequisite("permissions", "fine", known))
+    allowed = [answer for answer in answers if answer.outcome == "allowed"]
+    summary = f"{len(allowed)} of {len(answers)} are known to be allowed"
+    checks.append(Prerequisite("permissions", "fine", summary))
     checks += [
         Prerequisite(answer.action, answer.outcome, answer.how)
         for answer in answers
@@ -114,29 +122,29 @@ def _of_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
     return checks, [answer.action for answer in answers if answer.outcome == "missing"]
 
 
-def _clock(cloud: Cloud) -> Prerequisite:
-    off_s = (datetime.now(UTC) - cloud.now()).total_seconds()
-    how = f"{abs(off_s):.0f} s {'before' if off_s > 0 else 'behind'} AWS's"
-    if abs(off_s) < _MOST_OFF_S:
-        return Prerequisite("clock", "fine", how)
+def check_clock(ahead_s: float) -> Prerequisite:
+    """Check this computer's clock, which is `ahead_s` seconds ahead of AWS's clock. Pure."""
+    detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} AWS's"
+    if abs(ahead_s) < _MOST_OFF_S:
+        return Prerequisite("clock", "fine", detail)
     advice = "Set this computer's clock: timedatectl set-ntp true"
-    return Prerequisite("clock", "missing", how, advice)
+    return Prerequisite("clock", "missing", detail, advice)
 
 
-def _ground(cloud: Cloud, resolved: Resolved) -> tuple[list[Prerequisite], PreflightResult | None]:
-    """The base image, the network, the instance types and the quota that the recipe needs."""
+def _check_resources(
+    cloud: Cloud, resolved: Resolved
+) -> tuple[list[Prerequisite], PreflightResult | None]:
+    """Check the base image, the network, the instance types and the quota for the recipe."""
     try:
-        ground = preflight(cloud, resolved)
+        checked = preflight(cloud, resolved)
     except PreflightError as error:
         return [Prerequisite(f.place, "missing", f.message, f.hint) for f in error.findings], None
-    zones = sorted({placement.zone for placement in ground.placements})
-    types = dict.fromkeys(placement.instance_type for placement in ground.placements)
+    image = checked.base_image
+    zones = sorted({placement.zone for placement in checked.placements})
+    types = dict.fromkeys(placement.instance_type for placement in checked.placements)
     checks = [
-        Prerequisite(
-            "base image", "fine", f"{ground.base_image.image_id} {ground.base_image.name}"
-        ),
+        Prerequisite("base image", "fine", f"{image.image_id} {image.name}"),
         Prerequisite("machines", "fine", f"{', '.join(types)} in {', '.join(zones)}"),
     ]
-    return checks + [
-        Prerequisite(f.place, "mind", f.message, f.hint) for f in ground.warnings
-    ], ground
+    checks += [Prerequisite(f.place, "mind", f.message, f.hint) for f in checked.warnings]
+    return checks, checked

@@ -1,6 +1,6 @@
-"""The values of a recipe's secrets: read on this computer when a bake starts, and shown nowhere.
+"""The values of a recipe's secrets: they are read on this computer when a bake starts.
 
-They leave this process for the machine's memory alone, as a stage's inputs do.
+They are never shown, and leave this process only for the memory of the builder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Secrets = Mapping[str, SecretStr]
 
 
 def read_secrets(cloud: Cloud, recipe: Recipe) -> Secrets:
-    """By name. RequestError with every one that is not there, or cannot be kept."""
+    """Return each secret's value by its name.
+
+    RequestError with a finding for each secret that is missing or cannot be used.
+    """
     values: dict[str, SecretStr] = {}
     findings: list[Finding] = []
     for name, secret in recipe.secrets.items():
@@ -34,12 +37,12 @@ def read_secrets(cloud: Cloud, recipe: Recipe) -> Secrets:
         except RequestError as error:
             findings.append(Finding(f"secrets.{name}", error.message, error.hint))
     if findings:
-        raise RequestError(f"the secrets of {recipe.name} cannot be read", findings=findings)
+        raise RequestError(f"The secrets of {recipe.name} cannot be read", findings=findings)
     return values
 
 
 def revealed(secrets: Secrets, names: Iterable[str] | None = None) -> dict[str, str]:
-    """The values themselves, of these names or of all."""
+    """Return the values as plain text: those of `names`, or all."""
     chosen = secrets if names is None else names
     return {name: secrets[name].get_secret_value() for name in chosen}
 
@@ -64,14 +67,14 @@ def _usable(value: str) -> str:
     if len(value.strip()) < SHORTEST:
         raise RequestError(
             f"its value is shorter than {SHORTEST} characters",
-            hint="Where a stage prints it, *** takes its place; so short a text stands everywhere",
+            hint="Use a longer one: *** replaces it in logs, and so short a text occurs everywhere",
         )
     try:
         raw = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise RequestError("its value is no text: it holds a lone surrogate") from None
+        raise RequestError("its value is not valid text: it contains a lone surrogate") from None
     if len(raw) > LONGEST_B:
-        raise RequestError(f"its value is {len(raw)} bytes long, and {LONGEST_B} are the most")
+        raise RequestError(f"its value is {len(raw)} bytes long; the maximum is {LONGEST_B}")
     if b"\0" in raw:
-        raise RequestError("its value holds a zero byte, which no environment variable can")
+        raise RequestError("its value contains a zero byte, as no environment variable can")
     return value

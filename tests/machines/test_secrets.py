@@ -89,9 +89,9 @@ def test_all_that_cannot_be_read_is_said_at_once_and_no_value_with_it(
     expected = {
         "UNSET": ({"env": "NOT_THERE"}, "NOT_THERE is not set", "export NOT_THERE="),
         "EMPTY": ({"env": "EMPTY"}, "EMPTY is empty", "export EMPTY="),
-        "SHORT": ({"env": "SHORT"}, "shorter than 8 characters", "stands everywhere"),
+        "SHORT": ({"env": "SHORT"}, "shorter than 8 characters", "occurs everywhere"),
         "BLANK": ({"env": "BLANK"}, "shorter than 8 characters", ""),
-        "LONG": ({"env": "LONG"}, "65537 bytes long, and 65536 are the most", ""),
+        "LONG": ({"env": "LONG"}, "65537 bytes long; the maximum is 65536", ""),
         "NO_PARAMETER": ({"ssm": "/nothing"}, "ParameterNotFound", "put-parameter"),
         "NO_SECRET": ({"secretsmanager": "no"}, "ResourceNotFoundException", "create-secret"),
         "BYTES": ({"secretsmanager": "bytes"}, "holds bytes", "Store it as text"),

@@ -9,10 +9,19 @@ import pytest
 
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair
 from bake.aws.launch import run_machine
-from bake.aws.machine import Machine, console_output, find_machine, machines, start, stop, terminate
+from bake.aws.machine import (
+    Machine,
+    console_output,
+    find_machine,
+    find_own_machine,
+    machines,
+    start,
+    stop,
+    terminate,
+)
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
-from bake.errors import CloudError, MachineError
+from bake.errors import CloudError, MachineError, RequestError
 from tests.support.aws_in_process import Aws, aws_in_process, public_key
 
 
@@ -184,3 +193,14 @@ def set_state(state: str) -> Any:
                 instance["State"]["Name"] = state
 
     return act
+
+
+def test_one_of_several_machines_is_found_by_its_id_or_its_name(aws: Aws) -> None:
+    one, two = launch(aws, "one"), launch(aws, "two")
+    assert find_own_machine(aws.cloud, "two") == two
+    assert find_own_machine(aws.cloud, one.instance_id) == one
+    with pytest.raises(RequestError, match="Which machine") as refused:
+        find_own_machine(aws.cloud, None)
+    assert len(refused.value.details) == 2
+    with pytest.raises(RequestError, match="no machine three"):
+        find_own_machine(aws.cloud, "three")

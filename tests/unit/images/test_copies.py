@@ -15,7 +15,7 @@ from bake.aws.client.wait import Clock
 from bake.aws.image import Image, images
 from bake.console.console import Console
 from bake.errors import AccessError, RequestError
-from bake.images.copies import Copied, copy_everywhere, regions
+from bake.images.copies import Copied, copy_everywhere, read_regions
 from tests.support.aws_in_process import REGION, Aws, aws_in_process
 from tests.support.copied_images import an_image
 
@@ -93,17 +93,17 @@ def test_an_interrupt_removes_the_copies_that_are_being_made(aws: Aws, image: Im
 
 
 def test_what_is_no_finished_image_of_ours_is_refused(aws: Aws, image: Image) -> None:
-    with pytest.raises(RequestError, match="no image of ours"):
+    with pytest.raises(RequestError, match="was not made by bake"):
         copied(aws, replace(image, tags={}), WEST)
     with pytest.raises(RequestError, match="is pending"):
         copied(aws, replace(image, state="pending"), WEST)
 
 
 def test_regions_are_a_list_with_commas() -> None:
-    assert regions("us-west-2, eu-central-1,us-west-2", REGION) == [WEST, FRANKFURT]
+    assert read_regions("us-west-2, eu-central-1,us-west-2", REGION) == [WEST, FRANKFURT]
     for wrong in (None, "", " , ", f"us-west-2,{REGION}"):
         with pytest.raises(RequestError):
-            regions(wrong, REGION)
+            read_regions(wrong, REGION)
 
 
 def test_copies_are_images_like_others(aws: Aws, image: Image) -> None:

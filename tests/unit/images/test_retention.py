@@ -311,6 +311,6 @@ def test_no_age(text: str) -> None:
 
 
 def test_all_cannot_be_removed() -> None:
-    retention.check(1)
+    retention.check_keep(1)
     with pytest.raises(RequestError):
-        retention.check(0)
+        retention.check_keep(0)

@@ -1,4 +1,4 @@
-"""Which image, and which machine, is meant; and what is said where none is, or several are."""
+"""Choosing an image, and the message if none or several match."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import pytest
 
 from bake.aws.image import Image, images
-from bake.aws.machine import Machine, find_own_machine
 from bake.aws.tags import RECIPE, RUN, VERIFIED
 from bake.errors import CloudError, RequestError
 from bake.images import selection
@@ -91,7 +90,7 @@ def test_an_image_is_meant_by_id_recipe_name_or_its_beginning(
 
 @pytest.mark.parametrize("asked", ["mxnet", "bake/mxnet-cu101/2026"])
 def test_several_that_match_a_name_are_listed(aws: Aws, there: list[Image], asked: str) -> None:
-    with pytest.raises(RequestError, match="Which image") as refused:
+    with pytest.raises(RequestError, match="is ambiguous") as refused:
         choose_image(aws.cloud, asked, proved=GPU)
     assert [detail.split()[0] for detail in refused.value.details] == [
         PROVED.image_id,
@@ -114,7 +113,7 @@ def test_without_a_verified_image_all_that_there_are_are_listed(
     aws: Aws, there: list[Image]
 ) -> None:
     there[:] = [NEW, replace(OTHER, tags={**OTHER.tags, VERIFIED: "no"})]
-    with pytest.raises(RequestError, match="No image of ours is verified") as refused:
+    with pytest.raises(RequestError, match="No image with the required proof") as refused:
         choose_image(aws.cloud, None, proved=GPU)
     assert [detail.rpartition(" ")[2] for detail in refused.value.details] == ["cpu", "no"]
 
@@ -126,7 +125,7 @@ def test_without_an_image_it_says_which_there_are_and_how_one_is_made(
     aws: Aws, there: list[Image], asked: str | None, listed: int
 ) -> None:
     there[:] = [PROVED][:listed]
-    with pytest.raises(RequestError, match="no available image") as refused:
+    with pytest.raises(RequestError, match="No available image") as refused:
         choose_image(aws.cloud, asked, proved=GPU)
     assert len(refused.value.details) == listed
     assert "invoke bake" in refused.value.hint
@@ -191,7 +190,7 @@ def test_other_regions_are_a_hint_and_not_asked_twice(aws: Aws) -> None:
     """Whoever may not look there, or gets no answer, hears of this region."""
     in_region(aws, ELSEWHERE, "bake/mxnet-cu101/1")
     aws.refuse("DescribeRegions", "UnauthorizedOperation", times=1)
-    with pytest.raises(RequestError, match="no available image"):
+    with pytest.raises(RequestError, match="No available image"):
         choose_image(aws.cloud, "mxnet-cu101", proved=GPU)
     before = aws.sent.count("DescribeImages")
     with pytest.raises(RequestError, match="but in"):
@@ -202,35 +201,3 @@ def test_other_regions_are_a_hint_and_not_asked_twice(aws: Aws) -> None:
     with pytest.raises(CloudError):
         images(aws.cloud.in_region(ELSEWHERE), once=True)
     assert aws.sent.count("DescribeImages") - before == 1
-
-
-# Machines -----------------------------------------------------------------------------------------
-
-
-def test_which_machine_is_asked_where_there_are_several(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = Machine(
-        instance_id="i-1",
-        name="one",
-        state="running",
-        instance_type="g4dn.xlarge",
-        zone="us-east-1a",
-        market="on-demand",
-        address="192.0.2.1",
-        launched_at=datetime(2026, 11, 1, tzinfo=UTC),
-        image_id="ami-1",
-        key_name="k",
-        reason_code="",
-        reason="",
-        tags={},
-    )
-    two = replace(one, instance_id="i-2", name="two")
-    monkeypatch.setattr(selection, "machines", lambda cloud: [one, two])
-    assert find_own_machine(aws.cloud, "two") == two
-    assert find_own_machine(aws.cloud, "i-1") == one
-    with pytest.raises(RequestError, match="Which machine") as refused:
-        find_own_machine(aws.cloud, None)
-    assert len(refused.value.details) == 2
-    with pytest.raises(RequestError, match="no machine three"):
-        find_own_machine(aws.cloud, "three")
