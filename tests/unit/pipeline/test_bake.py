@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bake import catalog, threads
+from bake import threads
 from bake.aws.base_image import find_base_image
 from bake.aws.launch import run_machine
 from bake.aws.security_group import create_security_group
@@ -28,6 +28,7 @@ from bake.pipeline.preflight import PreflightResult
 from bake.plan.plan import make_plan
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.resolved import resolve
 from bake.record import Inventory, StageRecord
 from bake.threads import one_interrupt
 from bake.verify import Proof
@@ -66,10 +67,10 @@ class Bake:
         self.proved, self.sent, self.interrupt_at = False, [], interrupt_at
         cloud = self.aws.cloud.separate()
         context = Context(cloud, UPSTREAM, REPOSITORY / "scripts", self.folder, Console(quiet=True))
-        base_image = find_base_image(cloud, catalog.load().os_image(RECIPE.base))
+        resolved = resolve(RECIPE)
+        base_image = find_base_image(cloud, resolved.os_image)
         plan = make_plan(
-            RECIPE,
-            catalog=catalog.load(),
+            resolved,
             payload=UPSTREAM,
             base_image_id=base_image.image_id,
             scripts=context.scripts,
