@@ -30,7 +30,8 @@ BASE_PACKAGES = (
 NVIDIA_LABEL = "NVIDIA CUDA"  # the label that NVIDIA's pin file matches
 
 # Newer versions, of another release of CUDA, beside the versions that a release needs. NVIDIA's
-# repository has such versions, too. Without the pins, a machine would install them as a second toolkit.
+# repository has such versions, too. Without the pins, a machine would install them as a second
+# toolkit.
 TRAPS = {
     "libcublas10": ("10.2.2.89-1", "/usr/local/cuda-10.2/lib64/libcublas.so.10.2.2.89"),
     "libcublas-dev": ("10.2.2.89-1", "/usr/local/cuda-10.2/lib64/libcublas_static.a"),
