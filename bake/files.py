@@ -19,7 +19,7 @@ def home() -> Path:
 
 
 def cache() -> Path:
-    """Return the folder of what can be downloaded or made again: root file systems, wheels.
+    """Return the folder of files that can be made again: root file systems, downloaded wheels.
 
     `BAKE_CACHE`, else XDG's cache folder.
     """

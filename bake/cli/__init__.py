@@ -1,4 +1,4 @@
-"""The command line, by what a command is about; `tasks.py` collects it.
+"""The commands, in a file for each subject. `tasks.py` collects them.
 
-Everything of ours is imported when a command runs, so that `invoke --list` answers at once.
+A command imports the rest of bake only when it runs, so that `invoke --list` is fast.
 """

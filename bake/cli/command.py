@@ -1,4 +1,4 @@
-"""What all commands have in common: their console, their shared options, their exit codes."""
+"""The class of all commands: their console, their common options, their exit codes."""
 
 from __future__ import annotations
 

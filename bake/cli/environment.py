@@ -1,4 +1,4 @@
-"""Where a command works: its cloud, the folders of recipes and scripts, the SSH port.
+"""The surroundings of a command: its cloud, the folders of recipes and scripts, the SSH port.
 
 Only this module starts the local cloud. For everything else it is a cloud like any other.
 """
@@ -43,7 +43,7 @@ def open_cloud(console: Console, common: CommonOptions, region: str | None = Non
 
 
 def invoke_program() -> str:
-    """What to type for `invoke` here: a path if the virtual environment is not activated."""
+    """Return how to call `invoke` here: by its path if the virtual environment is not activated."""
     import shutil
 
     found, running = shutil.which("invoke"), Path(sys.argv[0])

@@ -1,1 +1,1 @@
-"""What people read in a terminal: progress, formats, and the redaction of secrets."""
+"""The output of commands: progress, formats, and the redaction of secrets."""

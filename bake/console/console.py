@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 
 
 class _Screen:
-    """What all views of a console share: the terminal, the running steps, and one lock for both.
+    """The shared part of all views of a console: the terminal, the running steps, and a lock.
 
     Rich takes its own locks in another order when it refreshes by itself, which can deadlock, and
     printing from several threads tears the live lines. So rich is only used under this lock.
@@ -117,7 +117,7 @@ class _Screen:
 
 @dataclass
 class _Work:
-    """What all steps of one recipe have in common. `unwinding`: it failed and is cleaning up."""
+    """The shared part of one recipe's steps. `unwinding`: it failed and is cleaning up."""
 
     screen: _Screen
     name: str = ""

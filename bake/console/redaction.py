@@ -1,7 +1,7 @@
-"""Takes secrets out of text: in the forms in which programs print them, however a stream is cut.
+"""Replaces secrets in text by ***, in all forms in which programs print them.
 
-Line ends are not looked at, so that a value is found where it was folded: `base64` breaks its
-output after 76 characters. What is found becomes ***, and everything else stays as it is.
+A stream may be cut into pieces anywhere. Line ends are ignored, so that a value is also found if it
+was wrapped: `base64` breaks its output after 76 characters. All other text stays the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-SHORTEST = 8  # of what is looked for, in characters: anything shorter stands everywhere
+SHORTEST = 8  # characters of a secret that is replaced: shorter ones occur everywhere
 
 _STARS = b"***"
 _LINE_ENDS = b"\r\n"
@@ -23,7 +23,7 @@ _ESCAPED = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 27: "E",
 
 
 def parts(value: str) -> set[str]:
-    """What may be printed of a secret: all of it, each line, and each text in it if it is JSON."""
+    """Return what may be printed of a secret: all of it, its lines, the texts of its JSON."""
     found = {value, *(line.strip() for line in value.splitlines())}
     try:
         document = json.loads(value)
@@ -35,8 +35,10 @@ def parts(value: str) -> set[str]:
 
 
 def appearances(text: str) -> set[bytes]:
-    """The text as it is and as programs write it: base64 (also amid other bytes), hex, URLs, JSON,
-    HTML, Python, and the shell's ways to quote. Without line ends."""
+    """Return the text and its encodings, without line ends.
+
+    These are base64 (also inside other bytes), hex, URLs, JSON, HTML, Python, and shell quoting.
+    """
     raw = text.encode("utf-8", "surrogateescape")
     bare = text.encode("utf-8", "replace").decode()
     slashes = "".join(f"\\{char}" if char in '"\\$`' else char for char in text)
@@ -86,7 +88,7 @@ def _base64(raw: bytes) -> Iterator[bytes]:
         yield base64.b64encode(whole)
         yield base64.urlsafe_b64encode(whole)
     for shift in range(3):
-        # Of what is encoded together with other bytes, only whole characters are the secret's own.
+        # Inside other bytes, the first and the last character also encode bits of the neighbours.
         encoded = base64.b64encode(bytes(shift) + raw)
         own = encoded[math.ceil(shift * 8 / 6) : (shift + len(raw)) * 8 // 6]
         yield own
@@ -99,33 +101,33 @@ def _lower_hex(quoted: str) -> str:
 
 
 def _backslashed(text: str) -> str:
-    """As bash's `printf %q`, for a text without control characters."""
+    """Quote like bash's `printf %q`, for a text without control characters."""
     quoted = "".join(f"\\{char}" if char in _SPECIAL else char for char in text)
     return f"\\{quoted}" if text.startswith(("#", "~")) else quoted
 
 
 class Redactor:
-    """Takes the pieces of a stream; what may be a secret's beginning waits for the next one."""
+    """Redacts a stream in pieces. A possible beginning of a secret waits for the next piece."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         found = {form for secret in secrets for part in parts(secret) for form in appearances(part)}
         self._forms = sorted(found)
-        self._beginnings = {form[:length] for form in found for length in range(1, SHORTEST)}
+        self._prefixes = {form[:length] for form in found for length in range(1, SHORTEST)}
         self._held = b""
-        # So many bytes of what is held, line ends apart, belong to what has become *** already.
+        # The number of held bytes, without line ends, that belong to a secret already shown as ***.
         self._gone = 0
 
     def feed(self, data: bytes) -> bytes:
         return self._take(data, last=False) if self._forms else data
 
     def finish(self) -> bytes:
-        """The rest; a secret that is cut off by the end of the stream is taken out, too."""
+        """Return the rest. A secret that the end of the stream cuts off is redacted, too."""
         return self._take(b"", last=True)
 
     def redact(self, text: str) -> str:
-        """A text that is whole."""
+        """Redact a complete text."""
         other = Redactor()
-        other._forms, other._beginnings = self._forms, self._beginnings
+        other._forms, other._prefixes = self._forms, self._prefixes
         data = text.encode("utf-8", "surrogateescape")
         return (other.feed(data) + other.finish()).decode("utf-8", "replace")
 
@@ -133,11 +135,11 @@ class Redactor:
         buffer = self._held + data
         flat = buffer.translate(None, _LINE_ENDS)
         spans = list(self._spans(flat))
-        cut = begun = self._begun(flat)
+        cut = unfinished = self._unfinished(flat)
         if last:
             cut = len(flat)
-            if cut - begun >= SHORTEST:
-                spans.append((begun, cut))
+            if cut - unfinished >= SHORTEST:
+                spans.append((unfinished, cut))
         places = _Places(buffer, flat)
         shown = bytearray()
         at = gone = 0
@@ -160,8 +162,8 @@ class Redactor:
                 yield begin, begin + len(form)
                 begin = flat.find(form, begin + 1)
 
-    def _begun(self, flat: bytes) -> int:
-        """Where the first form begins of which the end may still come; the length if none does."""
+    def _unfinished(self, flat: bytes) -> int:
+        """Return the start of the first form that may continue in the next piece, else the length."""
         size = first = len(flat)
         for form in self._forms:
             begin = flat.find(form[:SHORTEST], max(0, size - len(form) + 1))
@@ -170,13 +172,13 @@ class Redactor:
                     first = begin
                 begin = flat.find(form[:SHORTEST], begin + 1)
         for length in range(min(SHORTEST - 1, size), 0, -1):
-            if flat[size - length :] in self._beginnings:
+            if flat[size - length :] in self._prefixes:
                 return min(first, size - length)
         return first
 
 
 class _Places:
-    """Where the bytes that are no line ends stand in a buffer; its length, for the one after."""
+    """Maps positions in the text without line ends to positions in the buffer with them."""
 
     def __init__(self, buffer: bytes, flat: bytes) -> None:
         self._size = len(buffer)
@@ -195,7 +197,7 @@ class _Places:
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Those that overlap as one, in order; empty ones are none."""
+    """Join spans that overlap, drop empty ones, and sort the result."""
     merged: list[tuple[int, int]] = []
     for begin, end in sorted(span for span in spans if span[0] < span[1]):
         if merged and begin < merged[-1][1]:

@@ -20,10 +20,6 @@ from tests.support.environment import REPOSITORY
 NOT_DONE = (
     "bake/aws",
     "bake/catalog",
-    "bake/cli",
-    "bake/console",
-    "bake/errors.py",
-    "bake/files.py",
     "bake/images",
     "bake/local",
     "bake/machine",
@@ -32,7 +28,6 @@ NOT_DONE = (
     "bake/recipe",
     "bake/record",
     "bake/ssh",
-    "bake/threads.py",
     "bake/verify",
 )
 

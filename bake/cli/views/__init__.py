@@ -1,1 +1,1 @@
-"""What the commands show: tables and lines for people, JSON documents for programs."""
+"""The results of commands: tables and lines for people, JSON documents for programs."""
