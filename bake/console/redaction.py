@@ -163,7 +163,7 @@ class Redactor:
                 begin = flat.find(form, begin + 1)
 
     def _unfinished(self, flat: bytes) -> int:
-        """Return the start of the first form that may continue in the next piece, else the length."""
+        """Return the start of the first form that may go on in the next piece, else the length."""
         size = first = len(flat)
         for form in self._forms:
             begin = flat.find(form[:SHORTEST], max(0, size - len(form) + 1))
