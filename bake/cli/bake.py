@@ -217,13 +217,13 @@ def report(
 ) -> None:
     """Write the page of a bake again (report.html, beside its record) and print its path."""
     from bake import files
-    from bake.machine.browser import opens
+    from bake.machine.browser import open_page
     from bake.record import builds
     from bake.record.report import report as reports
 
     path = reports.make(builds.find(files.builds(), at_most_one(which, "bake") or ""))
     console.result({"path": str(path)}, str(path))
-    if browser and not opens(path):
+    if browser and not open_page(path):
         console.warn(f"No browser found. Open the page yourself: {path.absolute().as_uri()}")
 
 

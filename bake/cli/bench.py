@@ -49,6 +49,7 @@ def bench(
     from bake import files
     from bake.aws.machine import find_own_machine
     from bake.cli.views import bench as views
+    from bake.cli.views import bench_page
     from bake.errors import RequestError
     from bake.images import selection
     from bake.machine.bench import bench as measuring
@@ -80,6 +81,7 @@ def bench(
         found = find_own_machine(cloud, name)
         bench_run = measuring.new_bench_run(cloud, found.recipe, **settings)
         done = measuring.bench_machine(cloud, found, bench_run, console)
+    bench_page.write_page(done, files.builds() / done.run)
     views.show(console, done, files.builds())
     if any(each.failure or not each.figures for each in done.machines):
         raise Exit(code=1)

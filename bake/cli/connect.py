@@ -28,8 +28,8 @@ def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = 
     from bake.machine import cost, ssh_config
 
     cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
-    console.note(f"{found.name}: {cost.in_words(cost.of(cloud, found))}")
-    _call(console, cloud, found, ssh_config.ssh(host))
+    console.note(f"{found.name}: {cost.describe(cost.find_cost(cloud, found))}")
+    _call(console, cloud, found, ssh_config.ssh_arguments(host))
 
 
 @command(
@@ -49,7 +49,7 @@ def run(
     from bake.machine import run as shell
 
     cloud, found, host = _reached(console, common, machine)
-    words = shell.command(host, " ".join(command), terminal=shell.on_a_terminal())
+    words = shell.command(host, " ".join(command), terminal=shell.is_terminal())
     _call(console, cloud, found, words)
 
 
@@ -90,7 +90,7 @@ def _transfer(
 ) -> None:
     from bake.machine import transfer
 
-    *sources, target = transfer.check(verb, paths)
+    *sources, target = transfer.check_paths(verb, paths)
     cloud, found, host = _reached(console, common, machine)
     copy = transfer.put if verb == "put" else transfer.get
     words = copy(host, sources, target, progress=sys.stderr.isatty())
@@ -106,7 +106,7 @@ def _reached(
 
     cloud = open_cloud(console, common)
     machine = find_own_machine(cloud, name)
-    return cloud, machine, ssh_config.host_of(cloud, machine, ssh_port=ssh_port())
+    return cloud, machine, ssh_config.find_host(cloud, machine, ssh_port=ssh_port())
 
 
 def _call(
@@ -123,7 +123,7 @@ def _call(
     from bake.machine import run as shell
 
     status = shell.call(words)
-    lost = shell.loss(cloud, machine) if status in shell.NO_CONNECTION else None
+    lost = shell.find_loss(cloud, machine) if status in shell.NO_CONNECTION else None
     if lost:
         console.failure(lost)
     elif text := advice(status):
@@ -161,7 +161,7 @@ def ssh_config(
         for host in hosts:
             settings.write(host)
         if not machine:
-            settings.keep_only(cloud, hosts)
+            settings.remove_other_files(cloud, hosts)
         if include:
             settings.include()
         lines = [f"{host.alias}  {host.instance_id}" for host in hosts]
@@ -187,10 +187,10 @@ def _hosts(console: Console, cloud: Cloud, names: tuple[str, ...]) -> list[Host]
 
     if names:
         return [
-            settings.host_of(cloud, find_own_machine(cloud, name), ssh_port=ssh_port())
+            settings.find_host(cloud, find_own_machine(cloud, name), ssh_port=ssh_port())
             for name in names
         ]
-    hosts, errors = settings.hosts_of(cloud, find_machines(cloud), ssh_port=ssh_port())
+    hosts, errors = settings.find_hosts(cloud, find_machines(cloud), ssh_port=ssh_port())
     for error in errors:
         console.warn(error.message)
     if not hosts:
@@ -227,14 +227,14 @@ def jupyter(
     server.check_port(port)
     cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
     if stop:
-        with ssh_config.connection(host) as connection:
+        with ssh_config.connect(host) as connection:
             stopped = server.stop(connection)
         console.result(
             {"stopped": stopped}, "Jupyter has ended." if stopped else "Jupyter was not running."
         )
         return
     console.print(
-        f"Costs    {cost.in_words(cost.of(cloud, found))}",
+        f"Costs    {cost.describe(cost.find_cost(cloud, found))}",
         f"Ends     {lifetime.describe(found, cloud.now())}",
     )
     browser = not (no_browser or console.json)
@@ -263,8 +263,8 @@ def use_jupyter(
         name = machine.name or machine.instance_id
         return shlex.join([invoke_program(), verb, name, *more]) + common.flags
 
-    with ssh_config.connection(
-        ssh_config.host_of(cloud, machine, ssh_port=ssh_port())
+    with ssh_config.connect(
+        ssh_config.find_host(cloud, machine, ssh_port=ssh_port())
     ) as connection:
         jupyter.use(
             cloud,

@@ -37,17 +37,17 @@ def quota(
     from bake.machine import gpus as machines
 
     known, again = catalog.load(), f"{invoke_program()} quota{common.flags}"
-    machine = machines.meant(known, type) if type else None
+    machine = machines.find_type(known, type) if type else None
     if raise_:
-        machine = machine or machines.meant(known, views.USUAL)
+        machine = machine or machines.find_type(known, views.USUAL)
         again += f" --type {machine.name}{' --spot' * spot}"
-        code = machines.quota_to_raise(machine, raise_, again, spot=spot)
+        code = machines.quota_code_to_raise(machine, raise_, again, spot=spot)
         cloud = open_cloud(console, common)
         now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
         views.show_asked(console, quotas.request_increase(cloud, now, raise_), now, machine)
         return
     cloud = open_cloud(console, common)
-    codes = machines.codes_of(machine, spot=spot)
+    codes = machines.quota_codes(machine, spot=spot)
     found = quotas.read_quotas(cloud, codes)
     requests = quotas.read_requests(cloud, codes)
     views.show_quotas(console, known, found, requests, cloud.now(), machine, again)
@@ -83,7 +83,7 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     known = catalog.load()
     works = None
     if options.recipe:
-        works = machines.works_for_recipe(resolve(recipes.find(options.recipe, MANIFESTS)))
+        works = machines.types_for_recipe(resolve(recipes.find(options.recipe, MANIFESTS)))
     wanted = machines.read_filter(
         known,
         gpu=options.gpu,
@@ -101,6 +101,6 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
         from bake.images import selection
 
         image = selection.choose_image(cloud, options.ami, proved=("gpu", "cpu", "no"))
-        wanted = machines.narrowed(wanted, machines.works_for_image(known, image))
+        wanted = machines.narrow_filter(wanted, machines.types_for_image(known, image))
     found = machines.survey(cloud, known, wanted)
     views.show_gpus(console, found, f"{invoke_program()} quota{common.flags}")

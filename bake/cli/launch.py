@@ -130,7 +130,7 @@ def launch_from_ami(
         check_image(image)
     usual = instance_types_of(image.recipe)
     launched = launch(cloud, image, request, usual=usual, console=console, ssh_port=ssh_port())
-    machine, paid = launched.machine, cost.of(cloud, launched.machine)
+    machine, paid = launched.machine, cost.find_cost(cloud, launched.machine)
     document = machine_document(machine, paid) | {"ssh": launched.ssh}
     lines = launch_lines(launched, paid, cloud.now(), invoke_program(), common.flags)
     if jupyter:

@@ -20,11 +20,11 @@ def machines(console: Console, common: CommonOptions) -> None:
     """List your machines: how long they live, and what they cost."""
     from bake.aws.machine import machines as find_machines
     from bake.cli.views.machines import show_machines
-    from bake.machine.cost import costs
+    from bake.machine.cost import find_costs
 
     cloud = open_cloud(console, common)
     found = find_machines(cloud)
-    show_machines(console, found, cloud.now(), costs(cloud, found))
+    show_machines(console, found, cloud.now(), find_costs(cloud, found))
 
 
 @command("region", "local", "json", positional=["machine"], help=MACHINE)
@@ -39,12 +39,12 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
     for name in machine or (None,):
         found = aws.find_own_machine(cloud, name)
         started = _change(console, cloud, found, "Starting", aws.start)
-        paid = cost.of(cloud, started)
+        paid = cost.find_cost(cloud, started)
         console.print(
-            f"Costs    {cost.in_words(paid)}", f"Ends     {lifetime.describe(started, cloud.now())}"
+            f"Costs    {cost.describe(paid)}", f"Ends     {lifetime.describe(started, cloud.now())}"
         )
         # Its address is new, and `ssh bake-NAME` must use that one.
-        for host in ssh_config.hosts_of(cloud, [started], ssh_port=ssh_port())[0]:
+        for host in ssh_config.find_hosts(cloud, [started], ssh_port=ssh_port())[0]:
             ssh_config.write(host)
         documents.append(machine_document(started, paid))
     console.result(documents)
@@ -62,8 +62,8 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     for name in machine or (None,):
         found = aws.find_own_machine(cloud, name)
         stopped = _change(console, cloud, found, "Stopping", aws.stop)
-        paid = cost.of(cloud, stopped)
-        console.print(f"Costs    {cost.in_words(paid)}")
+        paid = cost.find_cost(cloud, stopped)
+        console.print(f"Costs    {cost.describe(paid)}")
         documents.append(machine_document(stopped, paid))
     console.result(documents)
 
@@ -74,18 +74,18 @@ def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] 
     from bake.aws import machine as aws
     from bake.cli.views.machines import machine_document
     from bake.machine import cost, ssh_config
-    from bake.machine.key_store import forget_key, key_path
+    from bake.machine.key_store import key_path, remove_key
 
     cloud = open_cloud(console, common)
     documents = []
     for name in machine or (None,):
         found = aws.find_own_machine(cloud, name)
-        paid = cost.of(cloud, found)  # a terminated machine no longer has its volumes
+        paid = cost.find_cost(cloud, found)  # a terminated machine no longer has its volumes
         ended = _change(console, cloud, found, "Ending", aws.terminate)
-        ssh_config.forget(found.instance_id)
+        ssh_config.forget_machine(found.instance_id)
         if found.key_name == f"bake-{found.run_id}":  # a builder that was kept has its own key
-            forget_key(key_path(cloud.account_id, cloud.region, found.key_name))
-        console.print(f"Cost     {cost.in_words(paid)}")
+            remove_key(key_path(cloud.account_id, cloud.region, found.key_name))
+        console.print(f"Cost     {cost.describe(paid)}")
         documents.append(machine_document(ended, paid))
     console.result(documents)
 
@@ -124,12 +124,12 @@ def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = (
     by = lifetime.read_time(time, "extend")
     cloud = open_cloud(console, common)
     found = find_own_machine(cloud, names[0] if names else None)
-    host = ssh_config.host_of(cloud, found, ssh_port=ssh_port())
-    with console.step(f"Extending {found.name}"), ssh_config.connection(host) as connection:
+    host = ssh_config.find_host(cloud, found, ssh_port=ssh_port())
+    with console.step(f"Extending {found.name}"), ssh_config.connect(host) as connection:
         extended = lifetime.extend(cloud, found, connection, by)
-    paid = cost.of(cloud, extended)
+    paid = cost.find_cost(cloud, extended)
     console.result(
         machine_document(extended, paid, cloud.now()),
         f"Ends     {lifetime.describe(extended, cloud.now())}",
-        f"Costs    {cost.in_words(paid)}",
+        f"Costs    {cost.describe(paid)}",
     )

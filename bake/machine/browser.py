@@ -17,7 +17,7 @@ _STARTS_S = 10.0
 
 
 @contextmanager
-def redirect(name: str, url: str) -> Iterator[Path]:
+def redirect_page(name: str, url: str) -> Iterator[Path]:
     """A page that leads there, and that only its owner can read; gone afterwards.
 
     Everybody on this computer sees a browser's argument list, and so no token belongs there.
@@ -37,7 +37,7 @@ def redirect(name: str, url: str) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def opens(page: Path) -> bool:
+def open_page(page: Path) -> bool:
     """Open it; False when there is no browser but one of the terminal, which is in use."""
     try:
         browser = webbrowser.get()

@@ -62,7 +62,7 @@ class Costs:
     refusals: tuple[CloudError, ...] = ()
 
 
-def costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
+def find_costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
     """What each costs, in four calls at the same time; what AWS does not say is not known."""
     if not machines:
         return Costs({})
@@ -83,11 +83,13 @@ def costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
         else:
             usd = by_type[machine.instance_type]
         mine = disks.get(machine.instance_id, ()) if disks is not None else None
-        found[machine.instance_id] = cost(machine, now, usd, mine, partial(volume_price, cloud))
+        found[machine.instance_id] = compute_cost(
+            machine, now, usd, mine, partial(volume_price, cloud)
+        )
     return Costs(found, (*price_errors(cloud), *refused))
 
 
-def cost(
+def compute_cost(
     machine: Machine,
     now: datetime,
     usd_per_hour: float | None,
@@ -126,12 +128,12 @@ def _monthly(disks: Sequence[Disk], rate: Callable[[str], float | None]) -> floa
     return total
 
 
-def of(cloud: Cloud, machine: Machine) -> Cost:
+def find_cost(cloud: Cloud, machine: Machine) -> Cost:
     """Of one machine."""
-    return costs(cloud, [machine]).of[machine.instance_id]
+    return find_costs(cloud, [machine]).of[machine.instance_id]
 
 
-def in_words(cost: Cost) -> str:
+def describe(cost: Cost) -> str:
     """`$0.526 an hour, $1.05 since its launch`; of one that does not run, what its disks cost."""
     about = "about " if cost.about else ""
     if not cost.runs:
@@ -149,7 +151,7 @@ def in_words(cost: Cost) -> str:
     return f"{about}${rate(cost.per_hour)} an hour, {spent}"
 
 
-def document(cost: Cost | None) -> dict[str, Any]:
+def to_document(cost: Cost | None) -> dict[str, Any]:
     """For `--json`: null is not known."""
     if cost is None:
         return {}

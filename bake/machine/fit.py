@@ -39,7 +39,7 @@ class Contents:
         return ", ".join(part for part in parts if part)
 
 
-def contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Contents:
+def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Contents:
     """By the description of the plan that an image of ours carries (`bake:plan:0…`)."""
     described = description.read(tags)
     if described is None:
@@ -80,7 +80,7 @@ def _inputs(driver: Driver) -> dict[str, str]:
     }
 
 
-def problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
+def find_problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
     """Why the image does not work on this machine; "" where it does."""
     return next(_problems(catalog, inside, machine), "")
 
@@ -105,16 +105,18 @@ def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iter
         yield "NVIDIA's Fabric Manager, which it needs, is not in the image"
 
 
-def fitting(catalog: Catalog, inside: Contents, gpus: int | None = None) -> list[InstanceType]:
+def fitting_types(
+    catalog: Catalog, inside: Contents, gpus: int | None = None
+) -> list[InstanceType]:
     """The machines on which it works, with so many GPUs, in the catalog's order."""
     return [
         machine
         for machine in catalog.instance_types.values()
-        if gpus in (None, machine.gpus) and not problem(catalog, inside, machine)
+        if gpus in (None, machine.gpus) and not find_problem(catalog, inside, machine)
     ]
 
 
-def refuse_unfit(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> None:
+def check_types(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> None:
     """RequestError for machines on which the image does not work, each with the nearest that does.
 
     Of an image that does not say what is in it, nothing is refused.
@@ -125,9 +127,9 @@ def refuse_unfit(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> No
     for name in asked:
         machine = catalog.instance_types.get(name)
         if machine is None:
-            hint = nearest(name, (each.name for each in fitting(catalog, inside)))
+            hint = nearest(name, (each.name for each in fitting_types(catalog, inside)))
             findings.append(Finding(name, "no GPU machine that we know", hint))
-        elif why := problem(catalog, inside, machine):
+        elif why := find_problem(catalog, inside, machine):
             place = f"{name} ({machine.gpu})"
             findings.append(Finding(place, why, _nearest(catalog, inside, machine)))
     if findings:
@@ -140,7 +142,7 @@ def refuse_unfit(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> No
         )
 
 
-def usual(
+def default_types(
     catalog: Catalog, inside: Contents, of_the_recipe: Sequence[str], gpus: int | None
 ) -> tuple[str, ...]:
     """What is taken where nothing was named: the recipe's machines as far as the image works on
@@ -151,16 +153,16 @@ def usual(
         for name in of_the_recipe
         if name in known
         and gpus in (None, known[name].gpus)
-        and not problem(catalog, inside, known[name])
+        and not find_problem(catalog, inside, known[name])
     ]
     if ours or not inside.known:
         return tuple(ours)
-    return tuple(machine.name for machine in fitting(catalog, inside, gpus or 1))
+    return tuple(machine.name for machine in fitting_types(catalog, inside, gpus or 1))
 
 
 def _nearest(catalog: Catalog, inside: Contents, wanted: InstanceType) -> str:
     """Of those that work, one with as many GPUs, of about the same generation and size."""
-    able = fitting(catalog, inside)
+    able = fitting_types(catalog, inside)
 
     def far(machine: InstanceType) -> tuple[object, ...]:
         generations = distance(machine.capability, wanted.capability)

@@ -91,7 +91,7 @@ def memory_gb(machine: InstanceType) -> int:
     return mib // 1024 if mib % 1024 == 0 else round(mib * 2**20 / 1e9)
 
 
-def works(catalog: Catalog, machine: InstanceType) -> tuple[str, ...]:
+def cuda_versions(catalog: Catalog, machine: InstanceType) -> tuple[str, ...]:
     """The CUDA versions that have code for it, and a driver that drives it, on an OS of ours."""
     if machine.fractional:
         return ()  # AWS's GRID driver alone serves a slice of a GPU
@@ -146,13 +146,13 @@ def read_filter(
     )
 
 
-def narrowed(wanted: Filter, names: Iterable[str]) -> Filter:
+def narrow_filter(wanted: Filter, names: Iterable[str]) -> Filter:
     """The same, of these machines alone."""
     names = frozenset(names)
     return replace(wanted, only=names if wanted.only is None else wanted.only & names)
 
 
-def works_for_recipe(resolved: Resolved) -> list[str]:
+def types_for_recipe(resolved: Resolved) -> list[str]:
     """List the instance types on which a recipe can be baked and used.
 
     IncompatibleError if there is none.
@@ -164,13 +164,13 @@ def works_for_recipe(resolved: Resolved) -> list[str]:
     return found
 
 
-def works_for_image(catalog: Catalog, image: Image) -> list[str]:
+def types_for_image(catalog: Catalog, image: Image) -> list[str]:
     """By what its tags say is in it."""
-    inside = fit.contents(catalog, image.tags, image.architecture)
-    return [machine.name for machine in fit.fitting(catalog, inside)]
+    inside = fit.read_contents(catalog, image.tags, image.architecture)
+    return [machine.name for machine in fit.fitting_types(catalog, inside)]
 
 
-def candidates(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
+def select_types(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
     """Those that are as they shall be, as far as the catalog knows."""
     return [
         machine
@@ -180,13 +180,13 @@ def candidates(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
         and wanted.count in (None, machine.gpus)
         and memory_gb(machine) >= wanted.min_memory_gb
         and (wanted.only is None or machine.name in wanted.only)
-        and (wanted.cuda is None or wanted.cuda in works(catalog, machine))
+        and (wanted.cuda is None or wanted.cuda in cuda_versions(catalog, machine))
     ]
 
 
 def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
     """What AWS says of the candidates, in their order, all of it asked at the same time."""
-    machines = candidates(catalog, wanted)
+    machines = select_types(catalog, wanted)
     if not machines:
         return Survey(())
     names = [machine.name for machine in machines]
@@ -200,7 +200,7 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
     offers = [
         Offer(
             machine=machine,
-            cuda=works(catalog, machine),
+            cuda=cuda_versions(catalog, machine),
             zones=None if zones is None else tuple(sorted(zones[machine.name])),
             left={market: _left(machine, market, quotas) for market in MARKETS},
             on_demand=by_type[machine.name],
@@ -249,7 +249,7 @@ ORDERS: Mapping[str, Callable[[Offer], Any]] = {
 }
 
 
-def short_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
+def exhausted_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
     """Those that leave room for none of these machines, each with the smallest of them.
 
     One on which nothing of ours works is only named where all are so.
@@ -301,7 +301,7 @@ def _left(
     return max(0, quota.free) // machine.vcpus if isinstance(quota, Quota) else None
 
 
-def meant(catalog: Catalog, word: str) -> InstanceType:
+def find_type(catalog: Catalog, word: str) -> InstanceType:
     """The type of that name, or the smallest of that family; RequestError for neither."""
     family = [each for each in catalog.instance_types.values() if each.family == word]
     if family:
@@ -313,7 +313,7 @@ def meant(catalog: Catalog, word: str) -> InstanceType:
     raise RequestError(f"{word} is neither a GPU machine nor a family of them", hint=hint)
 
 
-def codes_of(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
+def quota_codes(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
     """Which quotas are meant: those that count this machine, or all of GPU machines."""
     if machine is None:
         found = gpu_quotas()
@@ -322,7 +322,7 @@ def codes_of(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
     return {code: market for code, market in found.items() if market == "spot" or not spot}
 
 
-def quota_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
+def quota_code_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
     """Its code; RequestError for a value that would not start a single machine.
 
     `again` is the command as it was, without the value.
@@ -342,5 +342,5 @@ def quota_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool)
     return code
 
 
-def how_many(vcpus: int, machine: InstanceType) -> str:
+def describe_vcpus(vcpus: int, machine: InstanceType) -> str:
     return f"{vcpus} vCPUs ({vcpus // machine.vcpus} × {machine.name})"

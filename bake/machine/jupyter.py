@@ -132,8 +132,8 @@ def use(
         url = server.address(local_port)
         document = {"url": url, "port": local_port, "remote_port": server.port}
         try:
-            with browser.redirect(machine.instance_id, url) as page:
-                opened = open_browser and browser.opens(page)
+            with browser.redirect_page(machine.instance_id, url) as page:
+                opened = open_browser and browser.open_page(page)
                 if open_browser and not opened:
                     console.warn("No browser could be opened on this computer.")
                 console.result(
@@ -199,7 +199,7 @@ def _warn_of_end(
     """Whether it is near, said once: the machine itself warns at terminals, and a page is none."""
     try:
         now = find_machine(cloud, machine.instance_id)
-        left = lifetime.left(now, cloud.now()) if now else None
+        left = lifetime.time_left(now, cloud.now()) if now else None
     except CloudError:
         return warned
     near = left is not None and left < _NEAR

@@ -45,12 +45,12 @@ def save_key(path: Path, private_openssh: str) -> None:
         file.write(private_openssh)
 
 
-def forget_key(path: Path) -> None:
+def remove_key(path: Path) -> None:
     """Removes a private key whose machine is gone."""
     path.unlink(missing_ok=True)
 
 
-def public_half(path: Path) -> str:
+def read_public_key(path: Path) -> str:
     """The public key, in OpenSSH's format, of a private key file. RequestError when it is none."""
     try:
         private = serialization.load_ssh_private_key(path.read_bytes(), password=None)
@@ -76,7 +76,7 @@ def check_key(path: Path) -> None:
         )
 
 
-def know_host(instance_id: str, public_openssh: str) -> Path:
+def save_host_key(instance_id: str, public_openssh: str) -> Path:
     """Writes down the host key of a machine and gives the known_hosts file."""
     path = home() / KNOWN_HOSTS
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def know_host(instance_id: str, public_openssh: str) -> Path:
     return path
 
 
-def host_key(instance_id: str) -> str:
+def read_host_key(instance_id: str) -> str:
     """The public half that the machine was given, in OpenSSH's format.
 
     RequestError when it is not known here: whoever answers then could be anybody.
@@ -105,7 +105,7 @@ def host_key(instance_id: str) -> str:
     )
 
 
-def forget_host(instance_id: str) -> None:
+def remove_host_key(instance_id: str) -> None:
     """Takes a terminated machine's host key out again."""
     path = home() / KNOWN_HOSTS
     if path.exists():

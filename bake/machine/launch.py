@@ -28,9 +28,9 @@ from bake.console.format import rate
 from bake.errors import RequestError
 from bake.machine import session_manager
 from bake.machine.boot import login_user, wait_until_reached
-from bake.machine.key_store import check_key, key_path, know_host, public_half, save_key
-from bake.machine.request import LaunchRequest, find_places
-from bake.machine.ssh_config import check_name, reach
+from bake.machine.key_store import check_key, key_path, read_public_key, save_host_key, save_key
+from bake.machine.request import LaunchRequest, choose_placements
+from bake.machine.ssh_config import check_name, ssh_command
 from bake.ssh import keys
 
 __all__ = ["LaunchRequest", "Launched", "launch"]
@@ -48,7 +48,7 @@ class Launched:
 def launch(
     cloud: Cloud,
     image: Image,
-    wish: LaunchRequest,
+    request: LaunchRequest,
     *,
     usual: Sequence[str] = (),
     ssh_port: int,
@@ -58,16 +58,16 @@ def launch(
 
     `usual` are the instance types of the image's recipe, for who names none.
     """
-    proxied = wish.via is not None
+    proxied = request.via is not None
     if proxied:
-        session_manager.check(wish.via)
+        session_manager.check_via(request.via)
     run = new_run(image.recipe, now=cloud.now())
-    name = _free_name(cloud, wish.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
-    disk_gb = _disk_gb(image, wish.disk_gb)
-    where = find_places(cloud, image, wish, usual, console)
-    wish.lifetime.check(place.market for place in where)
+    name = _free_name(cloud, request.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
+    disk_gb = _disk_gb(image, request.disk_gb)
+    where = choose_placements(cloud, image, request, usual, console)
+    request.lifetime.check(place.market for place in where)
     cidr = None if proxied else caller_cidr()
-    key_name, key_file = own_key_pair(cloud, run, wish.key)
+    key_name, key_file = ensure_key_pair(cloud, run, request.key)
     host_key = keys.generate()
     user = login_user(image.tags)
 
@@ -79,17 +79,17 @@ def launch(
                 disk_gb=disk_gb,
                 key_name=key_name,
                 security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
-                user_data=user_data(host_key, files=wish.lifetime.files(run.id, name)),
+                user_data=user_data(host_key, files=request.lifetime.files(run.id, name)),
                 tags={
                     **run.lasting(name),
                     LOGIN_USER: user,
-                    **wish.lifetime.tags(cloud.now()),
+                    **request.lifetime.tags(cloud.now()),
                     **({VIA: session_manager.SSM} if proxied else {}),
                 },
                 stays=True,
-                at_end=wish.lifetime.at_end or "stop",
+                at_end=request.lifetime.at_end or "stop",
                 public_address=not proxied,
-                instance_profile=wish.instance_profile or "",
+                instance_profile=request.instance_profile or "",
             )
             machine = run_machine(
                 cloud,
@@ -102,9 +102,9 @@ def launch(
             stack.callback(_end, cloud, machine)
             step.done(_place_and_price(cloud, machine, where))
         with console.step("SSH") as step:
-            know_host(machine.instance_id, host_key.public_openssh)
-            proxy = session_manager.proxy(cloud.region) if proxied else ()
-            with session_manager.explained(proxied):
+            save_host_key(machine.instance_id, host_key.public_openssh)
+            proxy = session_manager.proxy_command(cloud.region) if proxied else ()
+            with session_manager.hint_on_failure(proxied):
                 wait_until_reached(
                     cloud,
                     machine,
@@ -112,10 +112,10 @@ def launch(
                     private_key=key_file.read_text(),
                     host_key=host_key,
                     on_wait=step.update,
-                    proxy=session_manager.filled(proxy, machine.instance_id, ssh_port),
+                    proxy=session_manager.fill_in(proxy, machine.instance_id, ssh_port),
                 ).close()
         stack.pop_all()  # from here on it is the person's
-    return Launched(machine, image, reach(cloud, machine, ssh_port=ssh_port))
+    return Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
 
 
 def _disk_gb(image: Image, wanted: int | None) -> int:
@@ -138,7 +138,7 @@ def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement])
     return f"{place}, {'price unknown' if usd is None else f'${rate(usd)}/h'}"
 
 
-def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
+def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
     """The name of a key pair at AWS and the file of its private half here; made when there is none.
 
     RequestError when AWS has one of that name that is not the one in the file.
@@ -148,7 +148,7 @@ def own_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]
     there = find_key_pair(cloud, name)
     if path.exists():
         check_key(path)
-        public = public_half(path)
+        public = read_public_key(path)
         if there is None:
             import_key_pair(cloud, name, public, run.lasting(name))
         elif there.public_key.split()[:2] != public.split()[:2]:

@@ -85,7 +85,7 @@ class Lifetime:
         return (File(TIMER, script, "0755"), File(_FACTS, _source("lifetime_facts.py")))
 
 
-def end(machine: Machine) -> datetime | None:
+def end_time(machine: Machine) -> datetime | None:
     """When its timer ends it, by its tags; None for one that has no end, or that does not run.
 
     An idle limit may end it earlier. Of a builder it is the end of its run.
@@ -102,15 +102,18 @@ def end(machine: Machine) -> datetime | None:
     return max((each for each in (whole, extended) if each), default=None)
 
 
-def left(machine: Machine, now: datetime) -> timedelta | None:
-    """How long it has until then, never less than nothing; None as for `end`. `now` is AWS's."""
-    ends = end(machine)
+def time_left(machine: Machine, now: datetime) -> timedelta | None:
+    """Return the time until the machine ends, at least 0; None as for `end_time`.
+
+    `now` is the time of AWS's clock.
+    """
+    ends = end_time(machine)
     return None if ends is None else max(timedelta(0), ends - now)
 
 
 def describe(machine: Machine, now: datetime) -> str:
     """When it ends, and what becomes of it then, in one line."""
-    ends, idle = left(machine, now), _read_tag(machine.tags.get(IDLE, ""))
+    ends, idle = time_left(machine, now), _read_tag(machine.tags.get(IDLE, ""))
     when = [f"in {duration(ends.total_seconds())}"] if ends is not None else []
     when += [f"when idle for {write_time(idle)}"] if idle else []
     if not when:
@@ -126,7 +129,7 @@ def extend(cloud: Cloud, machine: Machine, connection: Connection, by: timedelta
     RequestError where it has no end. RemoteError when the machine does not do it: nothing is
     changed then. CloudError when only the tag is not: the machine goes by its own.
     """
-    if end(machine) is None:
+    if end_time(machine) is None:
         raise RequestError(
             f"{machine.name or machine.instance_id} has no end that could be put off",
             hint="`invoke machines` shows how long each has left",

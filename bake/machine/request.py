@@ -67,34 +67,34 @@ def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
     return named  # type: ignore[return-value]
 
 
-def find_places(
-    cloud: Cloud, image: Image, wish: LaunchRequest, usual: Sequence[str], console: Console
+def choose_placements(
+    cloud: Cloud, image: Image, request: LaunchRequest, usual: Sequence[str], console: Console
 ) -> list[Placement]:
     """Where it may be started, in the order in which that is tried; nothing is started yet.
 
     RequestError where the image does not work on what was asked for, or nothing of it is offered.
     """
-    _refuse_what_cannot_be(wish)
+    _refuse_what_cannot_be(request)
     known = catalog.load()
-    inside = fit.contents(known, image.tags, image.architecture)
-    reserved = find_reservation(cloud, wish.reservation_id) if wish.reservation_id else None
-    asked = _asked(wish, reserved)
+    inside = fit.read_contents(known, image.tags, image.architecture)
+    reserved = find_reservation(cloud, request.reservation_id) if request.reservation_id else None
+    asked = _asked(request, reserved)
     if reserved and reserved.block and reserved.ends_at:
         console.note(
             f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
             "it EC2 terminates the machine, with its disk"
         )
-    fit.refuse_unfit(known, inside, asked)
-    if wish.cheapest and inside.known:
+    fit.check_types(known, inside, asked)
+    if request.cheapest and inside.known:
         usual = ()  # whatever it works on
-    types = asked or fit.usual(known, inside, usual, wish.gpus)
+    types = asked or fit.default_types(known, inside, usual, request.gpus)
     if not types:
-        gpus = f" with {wish.gpus} GPUs" if wish.gpus and inside.known else ""
+        gpus = f" with {request.gpus} GPUs" if request.gpus and inside.known else ""
         raise RequestError(
             f"Which machine? None{gpus} is known on which {image.image_id} works",
             hint="Name some: --instance-type g4dn.xlarge,g4dn.2xlarge",
         )
-    markets = wish.markets or (("spot", "on-demand") if wish.cheapest else ("on-demand",))
+    markets = request.markets or (("spot", "on-demand") if request.cheapest else ("on-demand",))
     found: list[PlacementSearch] = together(
         *(
             partial(
@@ -103,7 +103,7 @@ def find_places(
                 types,
                 market=market,
                 image=image,
-                subnet_id=wish.subnet_id,
+                subnet_id=request.subnet_id,
                 reservation=reserved,
             )
             for market in markets
@@ -116,13 +116,13 @@ def find_places(
         raise PreflightError(f"No machine can be started in {cloud.region}", findings=findings)
     for message in dict.fromkeys(each.message for each in problems) if asked else ():
         console.note(f"  {message}")
-    return _by_price(cloud, places, console) if wish.cheapest else places
+    return _by_price(cloud, places, console) if request.cheapest else places
 
 
-def _asked(wish: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]:
+def _asked(request: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]:
     if reserved is None:
-        return wish.instance_types
-    if wish.instance_types not in ((), (reserved.instance_type,)):
+        return request.instance_types
+    if request.instance_types not in ((), (reserved.instance_type,)):
         raise RequestError(
             f"The reservation {reserved.reservation_id} is for a {reserved.instance_type}",
             hint="Leave out --instance-type",
@@ -130,13 +130,13 @@ def _asked(wish: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]
     return (reserved.instance_type,)
 
 
-def _refuse_what_cannot_be(wish: LaunchRequest) -> None:
-    if wish.reservation_id and (wish.cheapest or "spot" in wish.markets):
+def _refuse_what_cannot_be(request: LaunchRequest) -> None:
+    if request.reservation_id and (request.cheapest or "spot" in request.markets):
         raise RequestError(
             "A reservation is one type in one zone, on demand: there is nothing to choose from",
             hint="Leave out --cheapest, --spot and --market, or --reservation",
         )
-    if wish.gpus is not None and (wish.gpus < 1 or wish.instance_types):
+    if request.gpus is not None and (request.gpus < 1 or request.instance_types):
         raise RequestError(
             "--gpus is how many GPUs a machine has, where no --instance-type says it",
             hint="Give a number from 1 on, and leave out one of the two",

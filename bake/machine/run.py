@@ -12,7 +12,7 @@ from types import FrameType
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine, find_machine
 from bake.errors import CloudError, MachineError, RequestError
-from bake.machine.ssh_config import Host, ssh
+from bake.machine.ssh_config import Host, ssh_arguments
 
 # What ssh and rsync end with when the connection fails (their manuals, "EXIT STATUS", "EXIT
 # VALUES"): a program over there may end so, too.
@@ -37,10 +37,10 @@ def command(host: Host, words: str, *, terminal: bool) -> list[str]:
     if not words.strip():
         raise RequestError("Run what?", hint='invoke run "nvidia-smi"')
     options = ("-t", "-o", "LogLevel=ERROR") if terminal else ("-T",)
-    return [*ssh(host, *options), "--", _AS_IN_A_SHELL.format(shlex.quote(words))]
+    return [*ssh_arguments(host, *options), "--", _AS_IN_A_SHELL.format(shlex.quote(words))]
 
 
-def on_a_terminal() -> bool:
+def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
@@ -73,7 +73,7 @@ def call(words: Sequence[str]) -> int:
     return 128 - status if status < 0 else status
 
 
-def loss(cloud: Cloud, machine: Machine) -> MachineError | None:
+def find_loss(cloud: Cloud, machine: Machine) -> MachineError | None:
     """What has become of a machine that does not answer; None while it runs, or is not known."""
     try:
         now = find_machine(cloud, machine.instance_id)

@@ -30,7 +30,7 @@ HINT = (
 )
 
 
-def check(via: str | None = SSM) -> None:
+def check_via(via: str | None = SSM) -> None:
     """RequestError when one of the programs is missing that have to be on this computer.
 
     Also for another word than "ssm".
@@ -49,7 +49,7 @@ def check(via: str | None = SSM) -> None:
 
 
 @contextmanager
-def explained(proxied: bool) -> Iterator[None]:
+def hint_on_failure(proxied: bool) -> Iterator[None]:
     """A machine that is not reached so may lack any of three things, and AWS does not say which."""
     try:
         yield
@@ -59,7 +59,7 @@ def explained(proxied: bool) -> Iterator[None]:
         raise
 
 
-def proxy(region: str) -> tuple[str, ...]:
+def proxy_command(region: str) -> tuple[str, ...]:
     """The words of the ProxyCommand: %h is the instance's id, %p its SSH port.
 
     The region, a profile and an endpoint are said, since an editor may not have our environment.
@@ -79,12 +79,12 @@ def proxy(region: str) -> tuple[str, ...]:
     )
 
 
-def command_line(words: tuple[str, ...]) -> str:
+def shell_line(words: tuple[str, ...]) -> str:
     """For ssh, which gives it to the user's shell when it has filled in what begins with %."""
     return shlex.join(words)
 
 
-def filled(words: tuple[str, ...], address: str, port: int) -> tuple[str, ...]:
+def fill_in(words: tuple[str, ...], address: str, port: int) -> tuple[str, ...]:
     """As ssh fills them in."""
     return tuple(
         "%".join(part.replace("%h", address).replace("%p", str(port)) for part in word.split("%%"))

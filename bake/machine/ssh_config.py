@@ -20,8 +20,9 @@ from bake.errors import RequestError
 from bake.files import home, write_file
 from bake.machine import session_manager
 from bake.machine.boot import login_user
-from bake.machine.key_store import KNOWN_HOSTS, check_key, forget_host, host_key, key_path
-from bake.ssh.connection import Connection, connect
+from bake.machine.key_store import KNOWN_HOSTS, check_key, key_path, read_host_key, remove_host_key
+from bake.ssh import connection
+from bake.ssh.connection import Connection
 
 # What a Host's name may hold without being a pattern, or two of them (ssh_config(5), "PATTERNS").
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -61,13 +62,13 @@ class Host:
             "HostName": self.address,
             "User": self.user,
             "Port": str(self.port),
-            "IdentityFile": quoted(self.key),
-            "UserKnownHostsFile": quoted(known),
+            "IdentityFile": quote_path(self.key),
+            "UserKnownHostsFile": quote_path(known),
             "HostKeyAlias": self.instance_id,
             **_ALWAYS,
         }
         if self.proxy:
-            options["ProxyCommand"] = session_manager.command_line(self.proxy)
+            options["ProxyCommand"] = session_manager.shell_line(self.proxy)
         lines = [f"Host {self.alias}", *(f"  {name} {value}" for name, value in options.items())]
         return "\n".join(lines) + "\n"
 
@@ -85,7 +86,7 @@ class Host:
         }
 
 
-def quoted(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """A path as one word of the configuration, none of its letters with a meaning there.
 
     RequestError where OpenSSH has no way to write it: ${…} is always a variable, a line one line.
@@ -115,7 +116,7 @@ def alias(machine: Machine) -> str:
     return f"bake-{machine.name if fit else machine.instance_id}"
 
 
-def host_of(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
+def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
     """RequestError when it cannot be reached from here: it does not run, or a key is missing."""
     name = machine.name or machine.instance_id
     if machine.state != "running":
@@ -136,9 +137,9 @@ def host_of(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
             hint=f"It is on the computer from which it was launched, and belongs at {key}",
         )
     check_key(key)
-    host_key(machine.instance_id)
+    read_host_key(machine.instance_id)
     if by_ssm:
-        session_manager.check()
+        session_manager.check_via()
     return Host(
         alias=alias(machine),
         instance_id=machine.instance_id,
@@ -146,11 +147,11 @@ def host_of(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
         user=login_user(machine.tags),
         port=ssh_port,
         key=key,
-        proxy=session_manager.proxy(cloud.region) if by_ssm else (),
+        proxy=session_manager.proxy_command(cloud.region) if by_ssm else (),
     )
 
 
-def hosts_of(
+def find_hosts(
     cloud: Cloud, machines: Iterable[Machine], *, ssh_port: int
 ) -> tuple[list[Host], list[RequestError]]:
     """Those that run and can be reached from here, and why the others that run cannot."""
@@ -158,32 +159,32 @@ def hosts_of(
     for machine in machines:
         if machine.state == "running":
             try:
-                hosts.append(host_of(cloud, machine, ssh_port=ssh_port))
+                hosts.append(find_host(cloud, machine, ssh_port=ssh_port))
             except RequestError as error:
                 refused.append(error)
     return hosts, refused
 
 
-def ssh(host: Host, *options: str) -> list[str]:
+def ssh_arguments(host: Host, *options: str) -> list[str]:
     """The command that reaches it, word by word; what is to run there comes after it."""
     return ["ssh", "-F", str(write(host)), *options, host.alias]
 
 
-def reach(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
-    """`ssh` of `host_of`."""
-    return ssh(host_of(cloud, machine, ssh_port=ssh_port))
+def ssh_command(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
+    """Return the ssh command line that reaches a machine."""
+    return ssh_arguments(find_host(cloud, machine, ssh_port=ssh_port))
 
 
-def connection(host: Host, *, timeout_s: float = 30) -> Connection:
+def connect(host: Host, *, timeout_s: float = 30) -> Connection:
     """The same for our own client. Raises as `bake.ssh.connection.connect` does."""
-    return connect(
+    return connection.connect(
         host.address,
         port=host.port,
         user=host.user,
         private_key=host.key.read_text(),
-        host_key=host_key(host.instance_id),
+        host_key=read_host_key(host.instance_id),
         timeout_s=timeout_s,
-        proxy=session_manager.filled(host.proxy, host.address, host.port),
+        proxy=session_manager.fill_in(host.proxy, host.address, host.port),
     )
 
 
@@ -207,22 +208,22 @@ def write(host: Host) -> Path:
     return path
 
 
-def keep_only(cloud: Cloud, hosts: Sequence[Host]) -> None:
+def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
     """No file of a machine that has ended; those of other accounts and regions stay."""
-    keys = quoted(key_path(cloud.account_id, cloud.region, "any").parent)
+    keys = quote_path(key_path(cloud.account_id, cloud.region, "any").parent)
     here = {host.instance_id for host in hosts}
     for path in folder().glob("*.conf"):
         if path.stem not in here and f"{keys[:-1]}/" in path.read_text():
             path.unlink(missing_ok=True)
 
 
-def forget(instance_id: str) -> None:
+def forget_machine(instance_id: str) -> None:
     """Of a machine that is gone: its file, and its host key."""
-    forget_file(instance_id)
-    forget_host(instance_id)
+    remove_file(instance_id)
+    remove_host_key(instance_id)
 
 
-def forget_file(instance_id: str) -> None:
+def remove_file(instance_id: str) -> None:
     _file(instance_id).unlink(missing_ok=True)
 
 
@@ -234,7 +235,7 @@ def include_line() -> str:
     """What has to stand before the first Host of ~/.ssh/config, where it would be that one's."""
     # Its names are patterns, and have no %: quoted for the one, and not for the other.
     path = re.sub(r"([*?\[\]\\])", r"\\\1", str(folder()))
-    return f"Include {quoted(Path(path, '*.conf')).replace('%%', '%')}"
+    return f"Include {quote_path(Path(path, '*.conf')).replace('%%', '%')}"
 
 
 def is_included() -> bool:

@@ -7,14 +7,14 @@ import subprocess
 from collections.abc import Sequence
 
 from bake.errors import RequestError
-from bake.machine.ssh_config import Host, ssh
+from bake.machine.ssh_config import Host, ssh_arguments
 
 # What it ends with when the other side says nothing: 12 of rsync(1), "EXIT VALUES", or the remote
 # shell's 127.
 _NOTHING_SAID = (12, 127)
 
 
-def check(verb: str, paths: Sequence[str]) -> Sequence[str]:
+def check_paths(verb: str, paths: Sequence[str]) -> Sequence[str]:
     """RequestError unless it is said what goes where."""
     if len(paths) < 2:
         said = {"put": "invoke put notebook.ipynb d2l-en/", "get": "invoke get d2l-en/results ."}
@@ -36,7 +36,9 @@ def advice(host: Host, status: int) -> str:
     """What to do about a transfer that ended so; "" where rsync has said all that there is."""
     if status not in _NOTHING_SAID:
         return ""
-    look = subprocess.run([*ssh(host), "command -v rsync"], capture_output=True, check=False)
+    look = subprocess.run(
+        [*ssh_arguments(host), "command -v rsync"], capture_output=True, check=False
+    )
     if look.returncode in (0, 255):  # there it is; or it cannot be reached
         return ""
     return "rsync has to be on the machine too: invoke run 'sudo apt-get install --yes rsync'"
@@ -48,7 +50,7 @@ def _rsync(host: Host, progress: bool) -> list[str]:
             "rsync is not installed on this computer",
             hint="sudo apt-get install rsync (or brew install rsync); scp -F can do without",
         )
-    *options, _ = ssh(host)
+    *options, _ = ssh_arguments(host)
     return [
         "rsync",
         "--archive",

@@ -46,7 +46,7 @@ class Watch:
         self._connection = connection
         self._console = console
 
-    def while_it_lives(self, work: Callable[[], T], *, listening: bool = False) -> T:
+    def run_while_alive(self, work: Callable[[], T], *, listening: bool = False) -> T:
         """What `work` gives, in a thread. LostError as soon as the machine is lost: by then the
         work was called off.
 
@@ -64,12 +64,12 @@ class Watch:
                 while "work" not in done:
                     done.update([group.next()])
             except BakeError as error:
-                self.refuse_if_lost(error)
+                self.raise_if_lost(error)
                 raise
             group.call_off()
             return done["work"]
 
-    def refuse_if_lost(self, error: BakeError, states: Collection[str] = GONE) -> None:
+    def raise_if_lost(self, error: BakeError, states: Collection[str] = GONE) -> None:
         """LostError where it is the machine that is at fault: what ends, fails in many ways."""
         if isinstance(error, LostError):
             return

@@ -340,9 +340,9 @@ def _bake_on(
         sealed = run_one(job, connection, job.plan.stages[-1])
         return sealed, check_it_is_clean(job, connection)
 
-    stages, proof, installed, proof_s = watch.while_it_lives(install_and_prove, listening=True)
+    stages, proof, installed, proof_s = watch.run_while_alive(install_and_prove, listening=True)
     # From here on nothing else runs on the machine, so that no trace of it gets into the image.
-    sealed, clean = watch.while_it_lives(seal)
+    sealed, clean = watch.run_while_alive(seal)
     stages.append(sealed)
     connection.close()
     still_ours()
@@ -350,7 +350,7 @@ def _bake_on(
     try:
         image = take_image(job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:
-        watch.refuse_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
+        watch.raise_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise
     batch.new_images[job.name] = job, image
     checks = (*proof.checks, *clean)

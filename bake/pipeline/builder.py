@@ -27,7 +27,7 @@ from bake.aws.user_data import user_data
 from bake.errors import BakeError, CloudError, StageError, VerificationError
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
-from bake.machine.key_store import forget_key, key_path, know_host, save_key
+from bake.machine.key_store import key_path, remove_key, save_host_key, save_key
 from bake.pipeline.checkpoints import StartPoints, start_image
 from bake.pipeline.job import Job
 from bake.ssh import keys
@@ -213,8 +213,8 @@ def _give_access(
     cloud, console, here = job.cloud, job.console, job.context.here
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
     save_key(key, both.login.private_openssh)
-    know_host(machine.instance_id, both.host.public_openssh)
-    command = ssh_config.reach(cloud, machine, ssh_port=job.context.ssh_port)
+    save_host_key(machine.instance_id, both.host.public_openssh)
+    command = ssh_config.ssh_command(cloud, machine, ssh_port=job.context.ssh_port)
     if on_failure.shell:
         console.failure(error)
         console.note(f"A shell on {machine.instance_id}; the bake ends when you leave it.")
@@ -228,5 +228,5 @@ def _give_access(
             shlex.join(command),
         )
     else:
-        forget_key(key)
-        ssh_config.forget(machine.instance_id)
+        remove_key(key)
+        ssh_config.forget_machine(machine.instance_id)

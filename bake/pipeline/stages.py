@@ -190,7 +190,7 @@ def _run_shared(run: StageRun, stage: Stage) -> StageRecord:
     try:
         record = run_one(run.job, run.connection, stage)
     except StageError as error:
-        run.watch.refuse_if_lost(error)
+        run.watch.raise_if_lost(error)
         run.scheduler.failed(run.job.name, stage, error)
         raise
     if stage.reboots:

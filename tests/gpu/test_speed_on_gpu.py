@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from bake.machine.bench.figures import Bench, Figure, Measured, in_words, quartiles
+from bake.cli.views.bench_page import write_page
+from bake.machine.bench.figures import Bench, Figure, Measured, format_quartiles, format_value
 from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import QUICK, THOROUGH
-from bake.machine.bench.page import write_page
 from tests.support.environment import REPOSITORY
 
 PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
@@ -47,8 +47,8 @@ def measured(how: dict[str, Any]) -> Measured:
     answer = Judge()
     for line in done.stdout.splitlines():
         if figure := answer.take(line):
-            value = in_words(figure.value, figure.unit)
-            print(f"{figure.name:<24} {value:>16}  {quartiles(figure):<16} {figure.size}")
+            value = format_value(figure.value, figure.unit)
+            print(f"{figure.name:<24} {value:>16}  {format_quartiles(figure):<16} {figure.size}")
             print(f"    off by {figure.error}, {figure.took_s:.1f} s, {figure.watched}")
             print(f"    {figure.failure}" if figure.failure else "", end="")
     assert answer.ended

@@ -33,7 +33,7 @@ chmod 755 /opt/venvs/d2l/bin/python
 @pytest.fixture
 def own_key(local_cloud: Path) -> None:
     """The key pair of whoever runs the tests, which stays: it is not of one machine."""
-    launch.own_key_pair(connect(), new_run("none"), None)
+    launch.ensure_key_pair(connect(), new_run("none"), None)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from selenium.webdriver.common.by import By
 
-from bake.machine.bench.page import page
+from bake.cli.views.bench_page import page
 from tests.support.benches import FOUR, GONE, ONE, a_bench
 from tests.support.browser import PHONE, browser, screenshot
 
@@ -29,7 +29,7 @@ def test_the_page_shows_every_figure_on_a_phone_and_in_the_dark(tmp_path: Path) 
         "21.6 million",
         "<b>out</b> of memory",
         "InsufficientInstanceCapacity",
-        "Slowed down by its power cap",
+        "The GPU was slowed down (power cap)",
         "Scaling efficiency",
     ):
         assert words in text, words

@@ -183,10 +183,10 @@ def test_nothing_of_the_builder_is_on_a_machine_booted_from_the_image(
     local_cloud: Path, machine: list[str], baked: dict[str, Any]
 ) -> None:
     ours = session.connect()
-    host = ssh_config.host_of(
+    host = ssh_config.find_host(
         ours, find_own_machine(ours, "mine"), ssh_port=int(os.environ["BAKE_SSH_PORT"])
     )
-    with ssh_config.connection(host) as connection:
+    with ssh_config.connect(host) as connection:
         checks = check_clean(connection, booted=True, traces=[baked["run"]])
     looked_for = {check.name for check in checks if check.outcome == "passed"}
     assert looked_for >= {*forbidden()["places"], "password", "traces of the builder"}
@@ -333,7 +333,7 @@ def test_a_machine_of_a_kind_is_launched_measured_and_ended(
         *(("multiply", None), ("copy", None), ("add", None), ("train", None))
     ]
     assert all(each["value"] > 0 and each["device"] == "cpu" for each in measured["figures"])
-    assert "! No GPU: these are the CPU's figures" in said.stderr
+    assert "! No GPU: these are figures of the CPU" in said.stderr
     assert max(map(len, said.stderr.splitlines())) <= 80
     assert Path(REPOSITORY, bench["page"]).read_text().startswith("<!doctype html>")
     assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before

@@ -176,7 +176,7 @@ def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def in_a_new_python(page: Path) -> bool:
     """The module webbrowser looks at the computer once."""
     code = "import sys, pathlib; from bake.machine import browser; "
-    code += "print(browser.opens(pathlib.Path(sys.argv[1])))"
+    code += "print(browser.open_page(pathlib.Path(sys.argv[1])))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(page)], capture_output=True, text=True, check=True
     )
@@ -203,19 +203,19 @@ def test_the_browser_is_given_a_file_that_only_its_owner_reads_and_no_token(
     program.chmod(0o755)
     monkeypatch.setenv("BROWSER", str(program))
     url = f"http://localhost:1/lab?a=b&token={TOKEN}"
-    with browser.redirect("i-1", url) as page:
+    with browser.redirect_page("i-1", url) as page:
         assert in_a_new_python(page)
         assert (tmp_path / "words").read_text().split() == [page.as_uri()]
         assert stat.S_IMODE(page.stat().st_mode) == 0o600
         page.chmod(0o644)  # as one that was left by a program that was killed
-        with browser.redirect("i-1", url) as again:
+        with browser.redirect_page("i-1", url) as again:
             assert stat.S_IMODE(again.stat().st_mode) == 0o600
     assert not page.exists()
 
 
 def test_the_file_leads_the_browser_to_jupyter(notebook: Status) -> None:
     url = f"http://localhost:{notebook.port}/lab?token={TOKEN}"
-    with browser.redirect("i-1", url) as page, chromium() as driver:
+    with browser.redirect_page("i-1", url) as page, chromium() as driver:
         driver.get(page.as_uri())
         WebDriverWait(driver, 20).until(lambda driver: driver.current_url == url)
 

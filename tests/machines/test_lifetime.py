@@ -24,9 +24,9 @@ from bake.machine.launch import LaunchRequest, launch
 from bake.machine.lifetime import (
     TIMER,
     Lifetime,
-    end,
+    end_time,
     extend,
-    left,
+    time_left,
 )
 from bake.ssh.connection import Connection
 from bake.ssh.reboot import reboot
@@ -65,7 +65,7 @@ def ending(cloud: Cloud, *names: str) -> Iterator[None]:
         for machine in machines(cloud):
             if machine.name in names:
                 terminate(cloud, machine.instance_id)
-                ssh_config.forget(machine.instance_id)
+                ssh_config.forget_machine(machine.instance_id)
         for pair in cloud.ec2("DescribeKeyPairs")["KeyPairs"]:
             if pair["KeyName"] not in before:
                 cloud.ec2("DeleteKeyPair", KeyName=pair["KeyName"])
@@ -84,8 +84,8 @@ def wait_until(what: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 def logged_in(cloud: Cloud, machine: Machine) -> Connection:
-    host = ssh_config.host_of(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
-    return ssh_config.connection(host)
+    host = ssh_config.find_host(cloud, machine, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    return ssh_config.connect(host)
 
 
 def ask(connection: Connection, question: str) -> str:
@@ -117,7 +117,7 @@ def test_a_machine_whose_client_was_killed_warns_and_ends_by_itself(local_cloud:
         assert machine.tags["bake:at-end"] == "terminate"
         port = int(os.environ["BAKE_SSH_PORT"])
         with subprocess.Popen(
-            [*ssh_config.reach(cloud, machine, ssh_port=port), "-tt"],
+            [*ssh_config.ssh_command(cloud, machine, ssh_port=port), "-tt"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -145,7 +145,7 @@ def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> N
             extended = extend(cloud, machine, one, HOUR)
             [known] = [each for each in machines(cloud) if each.name == "idle"]
             assert known.tags == extended.tags
-            ends = left(known, cloud.now())
+            ends = time_left(known, cloud.now())
             assert ends
             assert timedelta(minutes=69) < ends < timedelta(minutes=70)
             one.put(FAKE_NVIDIA_SMI, "nvidia-smi", mode=0o755)
@@ -180,7 +180,7 @@ def test_what_starts_again_has_a_whole_ttl_and_what_reboots_what_was_left(
         machine = launch_one("again", Lifetime(ttl))
         wait_until(lambda: state_of(cloud, machine) == "stopped", 120)
         machine = start(cloud, machine.instance_id)
-        assert end(machine) == machine.launched_at + ttl, "not what the tag says: it is older"
+        assert end_time(machine) == machine.launched_at + ttl, "not what the tag says: it is older"
         with logged_in(cloud, machine) as connection:
             assert 20 < seconds_left(connection) <= 40
             machine = extend(cloud, machine, connection, ttl)
@@ -188,7 +188,7 @@ def test_what_starts_again_has_a_whole_ttl_and_what_reboots_what_was_left(
             assert 50 < before <= 80
             reboot(connection, timeout_s=120, on_wait=lambda reason: None)
             assert 40 <= seconds_left(connection) < before
-        moved = end(machine)
+        moved = end_time(machine)
         assert moved
         wait_until(lambda: state_of(cloud, machine) == "stopped", 150)
         late = (cloud.now() - moved).total_seconds()
@@ -211,7 +211,7 @@ def test_a_busy_kernel_and_a_gpu_at_work_keep_it_when_nobody_is_logged_in(
     cloud, idle = connect(), timedelta(seconds=8)
     with ending(cloud, "at-work"):
         machine = launch_one("at-work", Lifetime(None, idle))
-        assert end(machine) is None
+        assert end_time(machine) is None
         with logged_in(cloud, machine) as connection:
             connection.put(FAKE_NVIDIA_SMI, "nvidia-smi", mode=0o755)
             connection.put(BUSY_KERNEL.encode(), "ipykernel_launcher.py")
@@ -231,7 +231,7 @@ def test_whoever_is_logged_in_is_warned_and_an_image_of_it_has_no_timer(local_cl
         machine = launch_one("warned", Lifetime(ttl, at_end="terminate"))
         port = int(os.environ["BAKE_SSH_PORT"])
         person = subprocess.Popen(
-            [*ssh_config.reach(cloud, machine, ssh_port=port), "-tt"],
+            [*ssh_config.ssh_command(cloud, machine, ssh_port=port), "-tt"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.frameworks import environment
-from tests.support.measuring import WISH, answer, figure, run
+from tests.support.measuring import SETTINGS, answer, figure, run
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def mxnet() -> Path:
 
 @pytest.mark.soak
 def test_mxnet_is_measured_on_the_cpu_figure_by_figure(mxnet: Path) -> None:
-    told = answer(run(mxnet, "measure.py", WISH))
+    told = answer(run(mxnet, "measure.py", SETTINGS))
     assert told.ended
     assert (told.machine.framework, told.machine.version) == ("mxnet", "1.9.1")
     assert told.machine.gpus == ()
@@ -48,7 +48,7 @@ def test_mxnet_trains_on_several_devices_at_once(mxnet: Path) -> None:
 @pytest.mark.soak
 def test_pytorch_is_measured_on_the_cpu_and_in_several_processes() -> None:
     python = environment("torch-2.13.0", "torch==2.13.0", "numpy") / "bin/python"
-    told = answer(run(python, "measure.py", WISH))
+    told = answer(run(python, "measure.py", SETTINGS))
     assert told.ended
     assert told.machine.framework == "torch"
     assert [(f.name, f.failure) for f in told.figures] == [
@@ -96,7 +96,7 @@ mxnet.nd.dot = wrong
 """
     found = figure(mxnet, code, tmp_path, what="multiply", precision="fp32")
     assert found.value is None
-    assert "the result is wrong: off by" in (found.failure or "")
+    assert "the result is wrong: relative error" in (found.failure or "")
 
 
 def test_what_crashes_is_reported_and_the_rest_stands(mxnet: Path, tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ words = open('/proc/self/cmdline').read()
 if '"multiply"' in words: os.kill(os.getpid(), 11)
 if '"add"' in words: os.kill(os.getpid(), 9)
 """
-    told = answer(run(mxnet, "measure.py", WISH, code, tmp_path))
+    told = answer(run(mxnet, "measure.py", SETTINGS, code, tmp_path))
     assert told.ended
     by_name = {figure.name: figure.failure for figure in told.figures}
     assert by_name == {
         "matrix product fp32": "it was ended by SIGSEGV",
         "memory, copied": None,
-        "memory, added": "it was ended by SIGKILL, as the kernel does when memory runs out",
+        "memory, added": "it was ended by SIGKILL, which the kernel sends when memory runs out",
         "training": None,
     }
 

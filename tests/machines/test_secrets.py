@@ -214,11 +214,11 @@ def a_machine_of(image: Image) -> Iterator[Connection]:
     """Launched from it, and reached; nothing of it is there afterwards."""
     cloud, ec2 = connect_to_aws(), boto3.client("ec2")
     before, port = held(), int(os.environ["BAKE_SSH_PORT"])
-    wish = LaunchRequest(instance_types=("g4dn.xlarge",), name="reader")
-    launched = launch(cloud, image, wish, ssh_port=port, console=Console())
+    request = LaunchRequest(instance_types=("g4dn.xlarge",), name="reader")
+    launched = launch(cloud, image, request, ssh_port=port, console=Console())
     machine = launched.machine
     try:
-        with ssh_config.connection(ssh_config.host_of(cloud, machine, ssh_port=port)) as connection:
+        with ssh_config.connect(ssh_config.find_host(cloud, machine, ssh_port=port)) as connection:
             yield connection
     finally:
         terminate(cloud, machine.instance_id)

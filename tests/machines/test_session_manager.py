@@ -81,7 +81,7 @@ def ours(
         machine = start(cloud, "hidden", instance_profile="agents")
         yield cloud, machine, log
         terminate(cloud, machine.instance_id)
-        ssh_config.forget(machine.instance_id)
+        ssh_config.forget_machine(machine.instance_id)
         cloud.ec2("DeleteKeyPair", KeyName=machine.key_name)
         iam.remove_role_from_instance_profile(InstanceProfileName="agents", RoleName="agents")
         iam.delete_instance_profile(InstanceProfileName="agents")
@@ -92,11 +92,11 @@ def start(cloud: Cloud, name: str, **more: Any) -> Machine:
     base = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
     image = find_image(cloud, base.image_id)
     assert image is not None
-    wish = launch.LaunchRequest(
+    request = launch.LaunchRequest(
         instance_types=("g4dn.xlarge",), key="bake-hidden", name=name, via="ssm", **more
     )
     port = int(os.environ["BAKE_SSH_PORT"])
-    return launch.launch(cloud, image, wish, ssh_port=port, console=Console()).machine
+    return launch.launch(cloud, image, request, ssh_port=port, console=Console()).machine
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_commands_and_files_go_there_as_to_any_machine(
 ) -> None:
     done = run("run", "id -un; cat; exit 3", input=b"in")
     assert (done.stdout, done.returncode) == (b"ubuntu\nin", 3), done.stderr
-    host = ssh_config.host_of(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.find_host(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     data = os.urandom(1 << 20)
     (tmp_path / "file").write_bytes(data)
     for command in (
@@ -166,8 +166,8 @@ def test_our_own_client_goes_there_and_leaves_no_process(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
     cloud, _, log = ours
-    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
-    with ssh_config.connection(host) as connection:
+    host = ssh_config.find_host(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    with ssh_config.connect(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
         plugin = sessions(log)[-1]["pid"]
         assert not has_ended(plugin)
@@ -175,7 +175,7 @@ def test_our_own_client_goes_there_and_leaves_no_process(
     mine = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())],
                           capture_output=True, text=True).stdout.split()  # fmt: skip
     assert "Z" not in "".join(mine)
-    with ssh_config.connection(host) as connection:
+    with ssh_config.connect(host) as connection:
         os.kill(sessions(log)[-1]["pid"], 9)
         deadline = time.monotonic() + 10
         while connection.alive:
@@ -188,16 +188,16 @@ def test_without_the_right_to_an_agent_it_is_said_what_may_be_missing(
     ours: tuple[Cloud, Machine, Path], hidden: Machine
 ) -> None:
     cloud, *_ = ours
-    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.find_host(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     ec2 = boto3.client("ec2")
     (held,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
     ec2.disassociate_iam_instance_profile(AssociationId=held["AssociationId"])
     try:
         with (
             pytest.raises(ConnectError, match="is not connected") as refused,
-            session_manager.explained(True),
+            session_manager.hint_on_failure(True),
         ):
-            ssh_config.connection(host, timeout_s=1)
+            ssh_config.connect(host, timeout_s=1)
     finally:
         ec2.associate_iam_instance_profile(
             IamInstanceProfile={"Name": "agents"}, InstanceId=hidden.instance_id
@@ -211,7 +211,7 @@ def test_a_refusal_that_will_not_pass_is_not_waited_for(
 ) -> None:
     """Somebody whose policy does not let him start sessions, and lets him then."""
     cloud, *_ = ours
-    host = ssh_config.host_of(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    host = ssh_config.find_host(cloud, hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     iam = boto3.client("iam")
     iam.create_user(UserName="somebody")
     key = iam.create_access_key(UserName="somebody")["AccessKey"]
@@ -221,17 +221,17 @@ def test_a_refusal_that_will_not_pass_is_not_waited_for(
             his.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
             began = time.monotonic()
             with pytest.raises(ConnectError) as refused:
-                ssh_config.connection(host, timeout_s=60)
+                ssh_config.connect(host, timeout_s=60)
             assert "ssm:StartSession" in refused.value.details[0]
             assert time.monotonic() - began < 20
             policy = (REPOSITORY / "docs" / "iam-policy-session-manager.json").read_text()
             iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=policy)
-            with ssh_config.connection(host) as connection:
+            with ssh_config.connect(host) as connection:
                 assert connection.run("id -un").stdout == "ubuntu\n"
             other = policy.replace("ssm:resourceTag/bake:run", "ssm:resourceTag/another")
             iam.put_user_policy(UserName="somebody", PolicyName="p", PolicyDocument=other)
             with pytest.raises(ConnectError):
-                ssh_config.connection(host, timeout_s=60)
+                ssh_config.connect(host, timeout_s=60)
     finally:
         with contextlib.suppress(iam.exceptions.NoSuchEntityException):
             iam.delete_user_policy(UserName="somebody", PolicyName="p")
@@ -243,14 +243,14 @@ def test_what_is_missing_here_is_said_before_anything_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RequestError, match="no way telnet to a machine"):
-        session_manager.check("telnet")
+        session_manager.check_via("telnet")
     (tmp_path / "aws").symlink_to(BIN / "aws")
     monkeypatch.setenv("PATH", str(tmp_path))
     with aws_in_process() as aws:
         image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
-        wish = launch.LaunchRequest(instance_types=("g4dn.xlarge",), via="ssm")
+        request = launch.LaunchRequest(instance_types=("g4dn.xlarge",), via="ssm")
         with pytest.raises(RequestError, match="needs session-manager-plugin") as refused:
-            launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
+            launch.launch(aws.cloud, image, request, ssh_port=22, console=Console())
         assert "install-plugin" in refused.value.hint
         assert aws.params("RunInstances") == []
         assert aws.params("CreateSecurityGroup") == []
@@ -260,7 +260,7 @@ def test_the_proxy_command_is_aws_s_own_with_all_that_an_editor_does_not_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "my profile 100%")
-    words = session_manager.proxy("eu-west-1")
+    words = session_manager.proxy_command("eu-west-1")
     host = ssh_config.Host("bake-x", "i-1", "i-1", "ubuntu", 22, tmp_path / "k", words)
     told = subprocess.run(
         ["ssh", "-G", "-F", ssh_config.write(host), "bake-x"],
@@ -281,6 +281,6 @@ def test_the_proxy_command_is_aws_s_own_with_all_that_an_editor_does_not_know(
         *("--target", "i-1", "--document-name", "AWS-StartSSHSession"),
         *("--parameters", "portNumber=22"),
     ]
-    assert session_manager.filled(words, "i-1", 22) == tuple(shlex.split(filled))
+    assert session_manager.fill_in(words, "i-1", 22) == tuple(shlex.split(filled))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "keys come first")
-    assert "--profile" not in session_manager.proxy("eu-west-1")
+    assert "--profile" not in session_manager.proxy_command("eu-west-1")

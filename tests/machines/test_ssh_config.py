@@ -50,7 +50,7 @@ def understood(command: list[str], *names: str) -> list[str]:
 def test_ssh_understands_the_configuration_and_reads_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = ssh_config.ssh(a_host(port=2222))
+    command = ssh_config.ssh_arguments(a_host(port=2222))
     known = str(home() / "known_hosts")
     assert understood(
         command, "hostname", "user", "port", "hostkeyalias", "userknownhostsfile", "identityfile"
@@ -67,7 +67,7 @@ def test_paths_are_quoted_by_openssh_s_own_rules(
 ) -> None:
     folder = tmp_path / name
     monkeypatch.setenv("BAKE_HOME", str(folder))
-    command = ssh_config.ssh(a_host(key=folder / name))
+    command = ssh_config.ssh_arguments(a_host(key=folder / name))
     (known,) = understood(command, "userknownhostsfile")
     assert known == str(folder / "known_hosts")
     # A key's name is filled in only when it is read.
@@ -81,14 +81,16 @@ def test_paths_are_quoted_by_openssh_s_own_rules(
 
 def test_a_path_that_openssh_cannot_name_is_refused() -> None:
     with pytest.raises(RequestError, match="cannot name this path") as refused:
-        ssh_config.ssh(a_host(key=Path("/tmp/${HOME}/k")))
+        ssh_config.ssh_arguments(a_host(key=Path("/tmp/${HOME}/k")))
     assert "BAKE_HOME" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["mine", "a.b_c-1", "7", "x" * 128])
 def test_a_name_that_ssh_can_take_is_one(name: str) -> None:
     ssh_config.check_name(name)
-    assert understood(ssh_config.ssh(a_host(alias=f"bake-{name}")), "hostname") == ["192.0.2.7"]
+    assert understood(ssh_config.ssh_arguments(a_host(alias=f"bake-{name}")), "hostname") == [
+        "192.0.2.7"
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "*", "!x", "a,b", "-x", "a\nHost *", "ü", "x" * 129])
@@ -98,11 +100,11 @@ def test_a_name_that_ssh_cannot_take_is_refused(name: str) -> None:
 
 
 def test_a_new_machine_of_a_name_takes_the_place_of_the_old_one() -> None:
-    ssh_config.ssh(a_host(instance_id="i-1"))
-    ssh_config.ssh(a_host(instance_id="i-2", address="192.0.2.8"))
-    ssh_config.ssh(a_host(instance_id="i-3", alias="bake-other"))
+    ssh_config.ssh_arguments(a_host(instance_id="i-1"))
+    ssh_config.ssh_arguments(a_host(instance_id="i-2", address="192.0.2.8"))
+    ssh_config.ssh_arguments(a_host(instance_id="i-3", alias="bake-other"))
     assert sorted(path.name for path in ssh_config.folder().iterdir()) == ["i-2.conf", "i-3.conf"]
-    ssh_config.forget("i-2")
+    ssh_config.forget_machine("i-2")
     assert [path.name for path in ssh_config.folder().iterdir()] == ["i-3.conf"]
 
 
@@ -143,9 +145,9 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", key], check=True)
     public = keys.generate().public_openssh
-    key_store.know_host("i-1", public)
+    key_store.save_host_key("i-1", public)
     with pytest.raises(RequestError, match="neither ed25519 nor RSA"):
-        ssh_config.connection(a_host(key=key))
+        ssh_config.connect(a_host(key=key))
 
 
 # On a real machine -------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def host(ours: tuple[Cloud, Machine, Path], local_cloud: Path) -> Host:
     cloud, machine, _ = ours
     now = find_machine(cloud, machine.instance_id)
     assert now is not None
-    return ssh_config.host_of(cloud, now, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
+    return ssh_config.find_host(cloud, now, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
 
 
 def run(*words: str, stdin: str | bytes = b"", cwd: Path = REPOSITORY) -> Any:
@@ -228,7 +230,7 @@ def test_a_command_runs_in_the_environment_that_a_shell_has(host: Host) -> None:
         assert done.stdout == b"the environment: -c import sys\nmine"
         assert done.stderr == b""
     finally:
-        subprocess.run([*ssh_config.ssh(host), "mv kept .bashrc; rm -r env"], check=True)
+        subprocess.run([*ssh_config.ssh_arguments(host), "mv kept .bashrc; rm -r env"], check=True)
 
 
 def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_files_go_there_and_come_back_whatever_they_are_called(host: Host, tmp_p
     done = run("get", "~/a place/new\nline", "a place/tw*", ".", "--machine", "reach-me", cwd=one)
     assert (done.returncode, done.stderr) == (0, b"")
     assert {path.name for path in one.iterdir()} == {"new\nline", "two words"}
-    subprocess.run([*ssh_config.ssh(host), "rm -r 'a place'"], check=True)
+    subprocess.run([*ssh_config.ssh_arguments(host), "rm -r 'a place'"], check=True)
 
 
 def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
@@ -273,7 +275,9 @@ def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_pat
     assert broken.returncode == 20
     look = "test ! -e large && stat -c %s .rsync-partial/large"
     kept = int(
-        subprocess.run([*ssh_config.ssh(host), look], stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(
+            [*ssh_config.ssh_arguments(host), look], stdout=subprocess.PIPE, check=True
+        ).stdout
     )
     assert 1 << 20 < kept < 32 << 20
     counted = [*command[:1], "--stats", *command[1:]]
@@ -281,7 +285,9 @@ def test_a_transfer_that_was_broken_off_goes_on_where_it_was(host: Host, tmp_pat
     (matched,) = [line for line in done.stdout.splitlines() if line.startswith("Matched data")]
     assert int(matched.split()[2].replace(",", "")) > 1 << 20
     sum_there = subprocess.run(
-        [*ssh_config.ssh(host), "sha256sum large && rm large"], stdout=subprocess.PIPE, check=True
+        [*ssh_config.ssh_arguments(host), "sha256sum large && rm large"],
+        stdout=subprocess.PIPE,
+        check=True,
     ).stdout
     assert sum_there.decode().split()[0] == sha256(data).hexdigest()
 
@@ -304,14 +310,14 @@ def test_where_rsync_is_missing_it_is_said_how_to_get_it(
 @pytest.mark.parametrize("verb", ["put", "get"])
 def test_what_goes_where_has_to_be_said(verb: str) -> None:
     with pytest.raises(RequestError, match="What goes where") as refused:
-        transfer.check(verb, ["lonely"])
+        transfer.check_paths(verb, ["lonely"])
     assert f"invoke {verb} " in refused.value.hint
 
 
 def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> None:
     shown = run("ssh-config")
     assert shown.stdout.decode() == host.configuration()
-    ssh_config.forget_file(host.instance_id)
+    ssh_config.remove_file(host.instance_id)
     written = run("ssh-config", "--write")
     assert shown.returncode == written.returncode == 0
     assert include.include_line() in written.stderr.decode()
@@ -327,28 +333,28 @@ def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> 
 
 
 def test_our_own_client_has_the_same_facts(host: Host) -> None:
-    with ssh_config.connection(host) as connection:
+    with ssh_config.connect(host) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 
 def test_a_machine_with_another_host_key_is_not_spoken_to(
     ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
-    true = key_store.host_key(host.instance_id)
-    key_store.know_host(host.instance_id, keys.generate().public_openssh)
+    true = key_store.read_host_key(host.instance_id)
+    key_store.save_host_key(host.instance_id, keys.generate().public_openssh)
     try:
         done = there(host, "id")
         assert done.returncode == 255
         assert done.stdout == b""
         assert b"Host key verification failed" in done.stderr
         with pytest.raises(HostKeyError):
-            ssh_config.connection(host)
-        key_store.forget_host(host.instance_id)
+            ssh_config.connect(host)
+        key_store.remove_host_key(host.instance_id)
         with pytest.raises(RequestError, match="host key of"):
-            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.find_host(ours[0], ours[1], ssh_port=host.port)
         assert there(host, "id").returncode == 255
     finally:
-        key_store.know_host(host.instance_id, true)
+        key_store.save_host_key(host.instance_id, true)
     assert there(host, "true").returncode == 0
 
 
@@ -359,12 +365,12 @@ def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
     away = host.key.with_suffix(".away")
     try:
         with pytest.raises(RequestError, match="can be read by others") as refused:
-            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.find_host(ours[0], ours[1], ssh_port=host.port)
         assert refused.value.hint == f"chmod 400 {host.key}"
         host.key.chmod(0o400)
         host.key.rename(away)
         with pytest.raises(RequestError, match="is not on this computer") as refused:
-            ssh_config.host_of(ours[0], ours[1], ssh_port=host.port)
+            ssh_config.find_host(ours[0], ours[1], ssh_port=host.port)
         assert str(host.key) in refused.value.hint
     finally:
         if away.exists():
@@ -392,7 +398,7 @@ def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
     assert b"reach-me cannot be reached: it is stopped" in done.stderr
     assert b"invoke start reach-me" in done.stderr
     now = start(cloud, machine.instance_id)
-    with ssh_config.connection(ssh_config.host_of(cloud, now, ssh_port=host.port)) as connection:
+    with ssh_config.connect(ssh_config.find_host(cloud, now, ssh_port=host.port)) as connection:
         assert connection.run("id -un").stdout == "ubuntu\n"
 
 

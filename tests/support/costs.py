@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bake.aws.machine import Machine
-from bake.machine.cost import Cost, Disk, cost
+from bake.machine.cost import Cost, Disk, compute_cost
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 MACHINE = Machine(
@@ -30,4 +30,4 @@ RATES = {"gp3": 0.08}
 
 
 def of(usd: float | None = 0.526, disks: Any = DISKS, **more: Any) -> Cost:
-    return cost(replace(MACHINE, **more), NOW, usd, disks, RATES.get)
+    return compute_cost(replace(MACHINE, **more), NOW, usd, disks, RATES.get)

@@ -18,7 +18,7 @@ from bake.aws.user_data import user_data
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
-from bake.machine.key_store import key_path, know_host, public_half, save_key
+from bake.machine.key_store import key_path, read_public_key, save_host_key, save_key
 from bake.ssh import keys
 
 
@@ -34,7 +34,7 @@ def launched(
     if not path.exists():
         save_key(path, keys.generate().private_openssh)
     if find_key_pair(cloud, key) is None:
-        import_key_pair(cloud, key, public_half(path), run.lasting(key))
+        import_key_pair(cloud, key, read_public_key(path), run.lasting(key))
     host_key = keys.generate()
     tags = run.lasting(name)
     order = LaunchSpec(
@@ -51,7 +51,7 @@ def launched(
     )
     machine = run_machine(cloud, run, order, where)
     try:
-        know_host(machine.instance_id, host_key.public_openssh)
+        save_host_key(machine.instance_id, host_key.public_openssh)
         wait_until_reached(
             cloud,
             machine,
@@ -63,5 +63,5 @@ def launched(
         yield machine
     finally:
         terminate(cloud, machine.instance_id)
-        ssh_config.forget(machine.instance_id)
+        ssh_config.forget_machine(machine.instance_id)
         cloud.ec2("DeleteKeyPair", KeyName=key)

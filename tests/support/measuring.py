@@ -14,7 +14,7 @@ from tests.support.environment import REPOSITORY
 
 PROGRAM = REPOSITORY / "bake" / "machine" / "bench" / "on_machine"
 PACE = {"warm_s": 0.02, "run_s": 0.01, "runs": 5, "most_s": 1.0}
-WISH = {
+SETTINGS = {
     "limit_s": 120,
     "pace": PACE,
     "gpu": {"largest": 1024, "most_mib": 16},
@@ -48,7 +48,7 @@ def answer(output: str) -> Judge:
 
 def figure(python: Path, fault: str = "", tmp: Any = None, **wish: Any) -> Figure:
     """One figure, and what is made of it."""
-    wish = {"device": None, "pace": PACE, **WISH["cpu"], **wish}  # type: ignore[dict-item]
+    wish = {"device": None, "pace": PACE, **SETTINGS["cpu"], **wish}  # type: ignore[dict-item]
     said = json.loads(run(python, "figure.py", wish, fault, tmp).splitlines()[-1])
     told = {key: wish[key] for key in ("what", "precision", "device", "devices") if key in wish}
     found = Judge().take(json.dumps({"line": "figure", **told, **said}))

@@ -6,7 +6,7 @@ from bake import catalog
 from bake.aws.placement import Market
 from bake.machine.gpus import (
     Offer,
-    works,
+    cuda_versions,
 )
 
 CATALOG = catalog.load()
@@ -22,4 +22,6 @@ def offer(
     machine = TYPES[name]
     limits: dict[Market, int | None] = {"on-demand": left, "spot": left}
     prices = {} if spot is None else {"us-east-1a": spot, "us-east-1b": spot + 1}
-    return Offer(machine, works(CATALOG, machine), ("us-east-1a",), limits, on_demand, prices)
+    return Offer(
+        machine, cuda_versions(CATALOG, machine), ("us-east-1a",), limits, on_demand, prices
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bake.cli.views import bench_page
 from bake.console.console import Console
-from bake.machine.bench import page
-from bake.machine.bench.figures import Bench, Measured, in_words, quartiles, three_digits
+from bake.machine.bench.figures import Bench, Measured, format_quartiles, format_value, three_digits
 
 
 def show(console: Console, bench: Bench, folder: Path) -> None:
@@ -19,9 +19,9 @@ def show(console: Console, bench: Bench, folder: Path) -> None:
         _show_several(console, measured)
     where = folder / bench.run
     console.result(
-        bench.document() | {"page": str(where / page.FILE)},
+        bench.document() | {"page": str(where / bench_page.FILE)},
         "",
-        f"Page     {where / page.FILE}",
+        f"Page     {where / bench_page.FILE}",
         f"Figures  {where / 'bench.json'}",
     )
 
@@ -30,8 +30,8 @@ def _show_one(console: Console, measured: Measured) -> None:
     rows = [
         [
             figure.name,
-            in_words(figure.value, figure.unit),
-            "failed" if figure.failure else quartiles(figure),
+            format_value(figure.value, figure.unit),
+            "failed" if figure.failure else format_quartiles(figure),
             figure.size,
         ]
         for figure in measured.figures

@@ -14,7 +14,7 @@ from bake.cli.views.machines import show_unknown
 from bake.console.console import Console
 from bake.console.format import rate, rounded_duration
 from bake.errors import CloudError
-from bake.machine.gpus import MARKETS, Offer, Survey, how_many, memory_gb, short_quotas
+from bake.machine.gpus import MARKETS, Offer, Survey, describe_vcpus, exhausted_quotas, memory_gb
 
 # Columns from which on the table shows more columns.
 _WIDE = 120
@@ -55,7 +55,7 @@ def _explain(console: Console, found: Survey, quota_command: str) -> None:
         "n, GB: GPUs, and the memory of each. left: how many of these machines your quotas still "
         "allow, on-demand/spot."
     )
-    short = short_quotas(found)
+    short = exhausted_quotas(found)
     if short:
         console.note("Some quotas are too low for even one of these machines. To request more:")
     for quota, market, machine in short:
@@ -189,7 +189,7 @@ def show_quotas(
         return
     for quota in quotas.values():
         if machine and isinstance(quota, Quota):
-            console.note(f"{quota.name}: {how_many(quota.vcpus, machine)}")
+            console.note(f"{quota.name}: {describe_vcpus(quota.vcpus, machine)}")
     example = machine.name if machine else USUAL
     console.note("To ask AWS to raise a quota to N vCPUs in all:")
     console.print(f"  {command} --type {example} [--spot] --raise N")
@@ -227,7 +227,7 @@ def show_asked(
     console.result(
         asdict(request) | {"made": asked.made, "name": quota.name, "now": quota.vcpus},
         f"{what} '{quota.name}'",
-        f"({quota.code}) from {quota.vcpus} to {how_many(request.vcpus, machine)}.",
+        f"({quota.code}) from {quota.vcpus} to {describe_vcpus(request.vcpus, machine)}.",
         f"The request is {status}{case}. AWS decides within minutes or days.",
     )
 

@@ -69,7 +69,7 @@ def show_images(
 
 def _inside(image: Image) -> list[str]:
     """Return CUDA and the framework in the image, as far as its tags name them."""
-    inside = fit.contents(catalog.load(), image.tags, image.architecture)
+    inside = fit.read_contents(catalog.load(), image.tags, image.architecture)
     cuda = [f"CUDA {inside.cuda.version}"] if inside.cuda else []
     return cuda + ([f"{inside.build.name} {inside.build.version}"] if inside.build else [])
 

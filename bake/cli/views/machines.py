@@ -47,7 +47,7 @@ def show_machines(
 
 
 def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
-    left = lifetime.left(machine, now)
+    left = lifetime.time_left(machine, now)
     ends, hourly, spent = "-", "-", "-"
     if left is not None:
         ends = rounded_duration(left)
@@ -115,11 +115,11 @@ def machine_document(
     machine: Machine, cost: Cost | None = None, now: datetime | None = None
 ) -> dict[str, Any]:
     """Return a machine's JSON document, with its cost, and with `now` the seconds it has left."""
-    left = lifetime.left(machine, now) if now else None
+    left = lifetime.time_left(machine, now) if now else None
     return (
         asdict(machine)
         | {"recipe": machine.recipe}
-        | in_usd.document(cost)
+        | in_usd.to_document(cost)
         | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
     )
 
@@ -138,7 +138,7 @@ def launch_lines(
         f"Machine  {machine.name}  {machine.instance_id}",
         f"Shell    {invoke} connect {machine.name}{flags}   which is",
         shlex.join(launched.ssh),
-        f"Costs    {in_usd.in_words(cost)}",
+        f"Costs    {in_usd.describe(cost)}",
         f"Ends     {lifetime.describe(machine, now)}",
         f"Longer   {invoke} extend {machine.name} 2h{flags}",
         f"End it   {invoke} terminate {machine.name}{flags}",

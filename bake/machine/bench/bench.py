@@ -1,4 +1,4 @@
-"""How fast an image is: on a machine that runs, or on one of each kind that is launched for it."""
+"""Measure the speed of an image: on a running machine, or on machines launched for this purpose."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ from bake.aws.tags import new_run
 from bake.console.console import Console
 from bake.errors import BakeError, RequestError
 from bake.machine import fit, ssh_config
-from bake.machine.bench import page
 from bake.machine.bench.figures import Bench, Measured
 from bake.machine.bench.measure import BenchRun, measure
-from bake.machine.launch import LaunchRequest, launch, own_key_pair
+from bake.machine.launch import LaunchRequest, ensure_key_pair, launch
 from bake.machine.lifetime import Lifetime
 from bake.record.builds import make_folder
 from bake.threads import TaskGroup
 
-# A machine that is launched for this ends by itself, if nobody is left to end it.
+# A machine that is launched for a benchmark ends by itself when this process is killed.
 LIFETIME = Lifetime(ttl=timedelta(hours=2), at_end="terminate")
 
 
 def new_bench_run(
     cloud: Cloud, recipe: str, builds: Path, *, ssh_port: int, quick: bool
 ) -> BenchRun:
-    """Nothing is written yet."""
+    """Return a new run of the benchmark; nothing is written yet."""
     run = new_run(recipe, now=cloud.now())
     return BenchRun(run, builds / run.id, ssh_port, quick)
 
 
 def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Bench:
-    """Of a machine that runs, and goes on running. RequestError where it cannot be reached."""
-    ssh_config.host_of(cloud, machine, ssh_port=bench_run.ssh_port)
+    """Measure a running machine, which runs on. Raises RequestError when it cannot be reached."""
+    ssh_config.find_host(cloud, machine, ssh_port=bench_run.ssh_port)
     make_folder(bench_run.folder)
-    return _written(
-        cloud, bench_run, [measure(cloud, machine, bench_run, console)], machine.image_id
-    )
+    measured = measure(cloud, machine, bench_run, console)
+    return _write(cloud, bench_run, [measured], machine.image_id)
 
 
 def bench_image(
@@ -58,25 +56,26 @@ def bench_image(
     market: Market = "on-demand",
     jobs: int = 4,
 ) -> Bench:
-    """Of one machine of each kind, launched from the image and terminated, `jobs` at a time.
+    """Launch one machine of each instance type from the image, measure it and terminate it.
 
-    One kind's failure does not stop the others; the only kind's comes out where it could not be
-    launched. RequestError, before any is started, for kinds on which the image does not work.
+    `jobs` machines run at the same time. A failure of one type does not stop the others and is
+    recorded in the result; when only one type is requested, a failed launch is raised. Raises
+    RequestError, before anything is started, for types on which the image does not work.
     """
     if jobs < 1:
         raise RequestError(
-            f"--jobs {jobs}: at least one machine is needed", hint="Give a number from 1 on"
+            f"Invalid --jobs {jobs}: at least one machine is needed", hint="Give a number from 1 up"
         )
     if not instance_types:
         recipe = image.recipe or "(none)"
         raise RequestError(
-            f"Which machine? The recipe of {image.image_id}, {recipe}, is not here",
-            hint="Name some: --instance-type g4dn.xlarge,g5.xlarge",
+            f"No instance type given, and the recipe of {image.image_id}, {recipe}, was not found",
+            hint="Name instance types: --instance-type g4dn.xlarge,g5.xlarge",
         )
     known = catalog.load()
-    fit.refuse_unfit(known, fit.contents(known, image.tags, image.architecture), instance_types)
+    fit.check_types(known, fit.read_contents(known, image.tags, image.architecture), instance_types)
     make_folder(bench_run.folder)
-    own_key_pair(cloud, bench_run.run, None)  # now, and not by several of them at the same time
+    ensure_key_pair(cloud, bench_run.run, None)  # before several threads need it
     several = len(instance_types) > 1
     consoles = {name: console.named(name) if several else console for name in instance_types}
     clouds = {name: cloud.separate() for name in instance_types}
@@ -87,7 +86,7 @@ def bench_image(
                 while waiting and len(group.running) < jobs:
                     name = waiting.pop(0)
                     where = (clouds[name], image, name, market, bench_run, consoles[name])
-                    group.start(name, partial(_on_its_own, *where, alone=not several))
+                    group.start(name, partial(_launch_and_measure, *where, alone=not several))
                 name, measured = group.next()
                 found[name] = measured
     except BaseException as error:
@@ -98,10 +97,10 @@ def bench_image(
         for leftover in each.leftovers:
             consoles[name].warn(str(leftover))
     in_order = [found[name] for name in instance_types]
-    return _written(cloud, bench_run, in_order, image.image_id, image.name)
+    return _write(cloud, bench_run, in_order, image.image_id, image.name)
 
 
-def _on_its_own(
+def _launch_and_measure(
     cloud: Cloud,
     image: Image,
     kind: str,
@@ -111,8 +110,8 @@ def _on_its_own(
     *,
     alone: bool,
 ) -> Measured:
-    """On a machine that is there for this. `alone`: no other kind is measured."""
-    wish = LaunchRequest(
+    """Measure a machine that is launched for this. `alone`: it is the only instance type."""
+    request = LaunchRequest(
         instance_types=(kind,),
         markets=(market,),
         name=f"bench-{kind}-{bench_run.run.id[-6:]}",
@@ -120,15 +119,19 @@ def _on_its_own(
     )
     try:
         with clean_up(cloud.leftovers) as stack:
-            launched = launch(cloud, image, wish, ssh_port=bench_run.ssh_port, console=console)
+            launched = launch(cloud, image, request, ssh_port=bench_run.ssh_port, console=console)
             stack.callback(_end, cloud, launched.machine, console)
             return measure(cloud, launched.machine, bench_run, console)
     except BakeError as error:
         if alone:
             raise
         console.failure(error)
-        reason = ": ".join(filter(None, (error.message, error.code, error.reason)))
-        return Measured(instance_type=kind, market=market, image_id=image.image_id, failure=reason)
+        return Measured(
+            instance_type=kind,
+            market=market,
+            image_id=image.image_id,
+            failure=error.full_message,
+        )
 
 
 def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
@@ -136,12 +139,12 @@ def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
         "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
     )
     with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
-        with console.step("Ending it") as step:
+        with console.step("Terminating it") as step:
             machines.terminate(cloud, machine.instance_id, on_state=step.update)
-        ssh_config.forget(machine.instance_id)
+        ssh_config.forget_machine(machine.instance_id)
 
 
-def _written(
+def _write(
     cloud: Cloud, bench_run: BenchRun, found: Sequence[Measured], image_id: str, name: str = ""
 ) -> Bench:
     bench = Bench(
@@ -156,8 +159,4 @@ def _written(
         ended_at=cloud.now(),
     )
     bench.write(bench_run.folder)
-    page.write_page(bench, bench_run.folder)
     return bench
-
-
-# For people --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How fast machines are: their figures, and the document that holds those of several."""
+"""Measured speeds: the figures of one machine, and the document with the figures of several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ What = Literal["multiply", "copy", "add", "to-device", "from-device", "train"]
 Precision = Literal["fp32", "tf32", "fp16", "bf16"]
 
 # Why a GPU's clock is not higher (NVML API reference, "NvmlClocksEventReasons"). Idle (0x1) and
-# clocks that somebody has set are no slowing down by the load.
+# clocks that were set by hand are left out: the load is not their cause.
 SLOWED: Mapping[str, str] = {
     "0x4": "power cap",
     "0x8": "hardware slowdown",
@@ -26,13 +26,16 @@ SLOWED: Mapping[str, str] = {
 
 
 class Value(BaseModel):
-    """What a machine says beside what we read is no matter of ours."""
+    """A value read from a machine's output; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Watched(Value):
-    """What the driver said while it was measured, in `looks` looks. `reasons`: bit to looks."""
+    """The GPU's state during a measurement, in `looks` samples.
+
+    `reasons` maps a bit of the clock event reasons to the number of samples with that bit.
+    """
 
     looks: Annotated[int, Field(ge=0)] = 0
     sm_mhz: float | None = None
@@ -42,7 +45,7 @@ class Watched(Value):
 
     @property
     def slowed(self) -> tuple[str, ...]:
-        """What held the clock down in a tenth of the looks, or more often."""
+        """The reasons that limited the clock in at least a tenth of the samples."""
         return tuple(
             name
             for bit, name in SLOWED.items()
@@ -51,10 +54,10 @@ class Watched(Value):
 
 
 class Figure(Value):
-    """One figure: the median of several runs, in the SI's units, and the quartiles around it.
+    """One figure: the median of several runs in SI units, and its quartiles.
 
-    `devices` is how many GPUs it was taken on at once; `device` is "cpu" where there are none.
-    `failure` says why there is no value. `error` is how far off the result was.
+    `devices` is the number of GPUs used at the same time. `failure` is the reason why `value` is
+    None. `error` is the relative error of the computed result.
     """
 
     what: What
@@ -88,15 +91,17 @@ class Figure(Value):
 
     @property
     def spread(self) -> float | None:
-        """Between the quartiles, in parts of the median."""
+        """The distance between the quartiles, relative to the median."""
         if not self.value or self.low is None or self.high is None:
             return None
         return (self.high - self.low) / self.value
 
 
 class MeasuredGpu(Value):
-    """`max_sm_mhz` and the like are the driver's, None where it does not say. `busy_percent` is of
-    before anything was measured."""
+    """A GPU that was measured, as its driver describes it; None for unknown values.
+
+    `busy_percent` is its load before the measurement.
+    """
 
     index: int
     name: str | None = None
@@ -110,8 +115,11 @@ class MeasuredGpu(Value):
 
 
 class MeasuredMachine(Value):
-    """What measured itself. `gpus` are those that the framework computes on; `load` is the average
-    of the minute before."""
+    """The machine that ran the benchmark.
+
+    `gpus` are the GPUs that the framework can use, `driver_sees` the number of GPUs of the driver.
+    `load` is the load average of the minute before the measurement.
+    """
 
     framework: str | None = None
     version: str | None = None
@@ -126,7 +134,7 @@ class MeasuredMachine(Value):
 
     @property
     def device(self) -> str:
-        """`4 × Tesla T4`, `CPU`."""
+        """The device that computes, like `4 × Tesla T4` or `CPU`."""
         if not self.gpus:
             return "CPU"
         name = (self.gpus[0].name or "GPU").removeprefix("NVIDIA ")
@@ -134,9 +142,9 @@ class MeasuredMachine(Value):
 
 
 class Measured(Value):
-    """One machine, and how fast it is. `failure` says why figures are missing: it was lost, …
+    """One machine and its figures. `failure` is the reason why figures are missing.
 
-    `usd_per_hour` is of the whole machine, in its market, when it was measured.
+    `usd_per_hour` is the price of the whole machine in its market when it was measured.
     """
 
     instance_type: str
@@ -154,7 +162,7 @@ class Measured(Value):
     def figure(
         self, what: What, precision: Precision | None = None, devices: int = 1
     ) -> Figure | None:
-        """With its value; None where there is none."""
+        """Return the figure, or None when it was not measured or has failed."""
         for each in self.figures:
             if (each.what, each.precision, each.devices) == (what, precision, devices):
                 return each if each.value is not None else None
@@ -166,20 +174,20 @@ class Measured(Value):
 
     @property
     def trained(self) -> dict[int, float]:
-        """Images a second, by the number of devices."""
+        """Trained images per second, by the number of devices."""
         return {
             each.devices: each.value for each in self.figures if each.what == "train" and each.value
         }
 
     @property
     def efficiency(self) -> dict[int, float]:
-        """Of n devices: what they train together, in parts of n times what one does."""
+        """Scaling efficiency: the rate of n devices / (n x the rate of one), by n."""
         rates = self.trained
         return {n: rate / (n * rates[1]) for n, rate in rates.items()} if 1 in rates else {}
 
     @property
     def images_per_usd(self) -> float | None:
-        """With all its GPUs. A CPU of a GPU machine is not what the price is for."""
+        """Images trained for 1 USD with all GPUs; None without a price or for a CPU."""
         if not (self.usd_per_hour and self.on_gpu):
             return None
         rate = self.trained.get(len(self.machine.gpus))
@@ -187,17 +195,17 @@ class Measured(Value):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of the figures has to know."""
+        """Circumstances that make the figures differ from the machine's usual speed."""
         found = []
         if self.machine.framework and not self.on_gpu:
-            found.append("No GPU: these are the CPU's figures")
+            found.append("No GPU: these are figures of the CPU")
             if self.machine.driver_sees:
                 found[0] = (
-                    f"The driver sees {self.machine.driver_sees} GPUs, and {self.machine.framework}"
-                    " none: these are the CPU's figures"
+                    f"The driver finds {self.machine.driver_sees} GPUs, "
+                    f"but {self.machine.framework} finds none: these are figures of the CPU"
                 )
         found += [
-            f"GPU {gpu.index} was busy before, by {gpu.busy_percent:.0f} %: others use it, too"
+            f"GPU {gpu.index} was {gpu.busy_percent:.0f} % busy before: other processes use it, too"
             for gpu in self.machine.gpus
             if gpu.busy_percent
         ]
@@ -212,7 +220,7 @@ class Measured(Value):
             for reason in SLOWED.values()
         }
         found += [
-            f"Slowed down by its {reason}: {', '.join(names)}"
+            f"The GPU was slowed down ({reason}): {', '.join(names)}"
             for reason, names in slowed.items()
             if names
         ]
@@ -220,7 +228,7 @@ class Measured(Value):
 
 
 class Bench(Value):
-    """Several machines, measured in one run. Another `version` is another form of document."""
+    """The document of one run: several machines. `version` is the version of its format."""
 
     version: Literal[1] = 1
     run: str
@@ -234,7 +242,7 @@ class Bench(Value):
     ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the document as JSON values."""
         return self.model_dump(mode="json")
 
     def write(self, folder: Path) -> Path:
@@ -244,20 +252,20 @@ class Bench(Value):
 
 
 def read(path: Path) -> Bench:
-    """ValueError for what is no such document; OSError."""
+    """Read a document. Raises OSError, and ValueError for an invalid document."""
     return Bench.model_validate_json(path.read_text())
 
 
-def in_words(value: float | None, unit: str) -> str:
-    """`7.91 TFLOP/s`, `301 GB/s`, `2310 images/s`; a dash for None."""
+def format_value(value: float | None, unit: str) -> str:
+    """Format a speed, like `7.91 TFLOP/s`, `301 GB/s`, `2310 images/s`; a dash for None."""
     if value is None:
         return "–"
     factor, prefix = scale(value, unit)
     return f"{three_digits(value / factor)} {prefix}{unit}"
 
 
-def quartiles(figure: Figure) -> str:
-    """`7.85 – 8.02`, in the unit in which the median is written."""
+def format_quartiles(figure: Figure) -> str:
+    """Format the quartiles, like `7.85 – 8.02`, in the unit in which the median is shown."""
     if figure.value is None or figure.low is None or figure.high is None:
         return ""
     factor, _ = scale(figure.value, figure.unit)
@@ -265,7 +273,7 @@ def quartiles(figure: Figure) -> str:
 
 
 def scale(value: float, unit: str) -> tuple[float, str]:
-    """By what it is divided for people, and the prefix of its unit then."""
+    """Return the divisor and the unit's prefix with which the value is shown."""
     if unit == "images/s":
         return 1.0, ""
     scales = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
@@ -273,9 +281,10 @@ def scale(value: float, unit: str) -> tuple[float, str]:
 
 
 def three_digits(value: float) -> str:
-    """`0.0791`, `7.91`, `301`, `12300`."""
+    """Format with three significant digits, like `0.0791`, `7.91`, `301`, `12300`."""
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def failed(figures: Iterable[Figure]) -> list[str]:
+def failures(figures: Iterable[Figure]) -> list[str]:
+    """Return `NAME: REASON` for each figure that has failed."""
     return [f"{each.name}: {each.failure}" for each in figures if each.failure]

@@ -1,7 +1,7 @@
-"""What the program on a machine says of its speed (`on_machine/`), read and judged.
+"""Read and judge the output of the benchmark program (`on_machine/`).
 
-It says figures and no verdict. What was computed wrong, in another precision than asked for or on
-another device has no speed: it is a figure that failed.
+The program prints figures and no judgement. A wrong result, and one that was computed in another
+precision or on another device than requested, gives a failed figure without a speed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from bake.machine.bench.figures import Figure, MeasuredMachine, Precision, Value
 
 UNITS: Mapping[str, str] = {"multiply": "FLOP/s", "train": "images/s"}  # or bytes
 
-# How far off a product of random matrices is, in parts of its norm. In fp32 3e-7; TF32 has 10 bits
-# behind the point, which makes 3e-4, and is no fp32 nor the other way round. fp16 makes 3e-4 where
-# it is added up in fp32, and up to 2e-2 where it is not; bf16 2e-3.
+# The smallest and largest relative error of a product of random matrices. Usual errors: fp32 3e-7;
+# TF32, with 10 bits of mantissa, 3e-4, so that the two cannot be confused; fp16 3e-4 when it is
+# accumulated in fp32 and up to 2e-2 otherwise; bf16 2e-3.
 ERRORS: Mapping[str, tuple[float, float]] = {
     "fp32": (0.0, 1e-5),
     "tf32": (1e-5, 1e-3),
     "fp16": (1e-5, 5e-2),
     "bf16": (1e-4, 5e-2),
 }
-# What is moved arrives as it is; a sum is rounded once.
+# Copied data must be identical; a sum is rounded once.
 MOST_OFF: Mapping[str, float] = {"add": 1e-6}
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Taken(Value):
-    """A line `figure` of the program."""
+class _FigureLine(Value):
+    """A line of the program's output that describes a figure."""
 
     what: What
     precision: Precision | None = None
@@ -50,8 +50,8 @@ class _Taken(Value):
     watched: Watched | None = None
     failure: str | None = None
 
-    def judged(self) -> Figure:
-        failure = self.failure[:600] if self.failure else self._fault()
+    def judge(self) -> Figure:
+        failure = self.failure[:600] if self.failure else self._find_error()
         runs = tuple(self.work / each for each in self.seconds) if self.work else ()
         low, middle, high = (
             statistics.quantiles(runs, n=4, method="inclusive")
@@ -75,31 +75,31 @@ class _Taken(Value):
             failure=failure,
         )
 
-    def _fault(self) -> str | None:
+    def _find_error(self) -> str | None:
         expected = "cpu" if self.device is None else "gpu"
         if self.kind != expected:
-            return f"it was computed on a {self.kind or 'device unknown'}, not on the {expected}"
+            return f"it was computed on: {self.kind or 'unknown'}; expected: {expected}"
         if self.work is None or len(self.seconds) < 2:
             return "it was not timed"
         if self.what == "train":
-            return self._fault_of_training()
+            return self._find_training_error()
         least, most = ERRORS.get(self.precision or "", (0.0, MOST_OFF.get(self.what, 0.0)))
         if self.error is None or not 0 <= self.error <= most:
-            return f"the result is wrong: off by {self.error} (allowed: {most:g})"
+            return f"the result is wrong: relative error {self.error} (allowed: {most:g})"
         if self.error < least:
-            return f"it was not computed in {self.precision}: off by {self.error:.1e} only"
+            return f"it was not computed in {self.precision}: its error is only {self.error:.1e}"
         return None
 
-    def _fault_of_training(self) -> str | None:
+    def _find_training_error(self) -> str | None:
         if self.losses is None or not all(map(math.isfinite, self.losses)):
-            return f"the loss is no number: {self.losses}"
+            return f"the loss is not a finite number: {self.losses}"
         if self.losses[1] >= self.losses[0]:
-            return "it does not learn: the loss went from {:.3g} to {:.3g}".format(*self.losses)
+            return "it does not learn: the loss changed from {:.3g} to {:.3g}".format(*self.losses)
         return None
 
 
 class Judge:
-    """Takes the program's lines as they come. What is no document of ours is left out."""
+    """The figures of one machine, collected from the program's lines. Other lines are ignored."""
 
     def __init__(self) -> None:
         self.machine = MeasuredMachine()
@@ -108,22 +108,22 @@ class Judge:
         self.ended = False
 
     def take(self, line: str) -> Figure | None:
-        """The figure that it tells, if it does."""
+        """Read a line; return its figure if it contains one."""
         try:
-            said = files.parse_json(line) if line.startswith("{") else None
+            document = files.parse_json(line) if line.startswith("{") else None
         except ValueError:
             return None
-        if not isinstance(said, dict):
+        if not isinstance(document, dict):
             return None
         try:
-            match said.get("line"):
+            match document.get("line"):
                 case "machine":
-                    self.machine = MeasuredMachine.model_validate(said)
+                    self.machine = MeasuredMachine.model_validate(document)
                 case "begins":
-                    begun = _Taken.model_validate({**said, "failure": "it has not ended"})
-                    self.doing = begun.judged().name
+                    begun = _FigureLine.model_validate({**document, "failure": "it has not ended"})
+                    self.doing = begun.judge().name
                 case "figure":
-                    figure = _Taken.model_validate(said).judged()
+                    figure = _FigureLine.model_validate(document).judge()
                     self.doing = None
                     self.figures.append(figure)
                     return figure

@@ -1,7 +1,6 @@
-"""A machine measures itself: the program of `on_machine/`, in the image's framework.
+"""Run the benchmark program of `on_machine/` on a machine, with the image's framework.
 
-What it says is judged as it comes (`record/speed_answer.py`): what a machine has told before it was
-lost, stands.
+Its output is judged as it arrives (`judge.py`), so the figures of a machine that is lost are kept.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from bake.console.console import Console, Step
 from bake.errors import BakeError, LostError, RemoteError, StageError
 from bake.files import on_machine
 from bake.machine import ssh_config
-from bake.machine.bench.figures import Figure, Measured, failed, in_words
+from bake.machine.bench.figures import Figure, Measured, failures, format_value
 from bake.machine.bench.judge import Judge
 from bake.machine.boot import login_user
-from bake.machine.cost import costs
+from bake.machine.cost import find_costs
 from bake.machine.watch import Watch
 from bake.plan.inputs import inputs_file
 from bake.ssh.runner import run_stage
@@ -40,14 +39,14 @@ QUICK = {
     "gpu": {"largest": 8192, "most_mib": 256},
     "cpu": {"largest": 1024, "most_mib": 32},
 }
-# Of a first start on a GPU for which the wheel has no machine code, minutes are its compilation.
+# The first start on a GPU for which the wheel has no machine code takes minutes to compile it.
 _ONE_S = 10 * 60
 _ALL_S = 90 * 60
 
 
 @dataclass(frozen=True)
 class BenchRun:
-    """One run of the benchmark: who it is, where its results go, and how."""
+    """One run of the benchmark: its identity, the folder of its results, and its settings."""
 
     run: Run
     folder: Path
@@ -56,49 +55,49 @@ class BenchRun:
 
 
 def measure(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Measured:
-    """How fast it is. Where it is lost on the way, or out of reach, the failure says so."""
+    """Measure a machine. When it is lost or cannot be reached, the result contains the failure."""
     began = monotonic()
-    answer = Judge()
+    judge = Judge()
     failure = None
     with console.step("Measuring") as step:
         try:
-            _ask(cloud, machine, bench_run, step, answer, console)
+            _run(cloud, machine, bench_run, step, judge, console)
         except (LostError, RemoteError) as error:
-            failure = _why(error, answer)
-        failure = failure or answer.machine.failure
-        step.done(answer.machine.device if answer.machine.framework else "failed")
+            failure = _describe_failure(error, judge)
+        failure = failure or judge.machine.failure
+        step.done(judge.machine.device if judge.machine.framework else "failed")
     found = Measured(
         instance_type=machine.instance_type,
         instance_id=machine.instance_id,
         name=machine.name,
         zone=machine.zone,
         market=machine.market,
-        usd_per_hour=costs(cloud, [machine]).of[machine.instance_id].per_hour,
+        usd_per_hour=find_costs(cloud, [machine]).of[machine.instance_id].per_hour,
         image_id=machine.image_id,
-        machine=answer.machine,
-        figures=tuple(answer.figures),
+        machine=judge.machine,
+        figures=tuple(judge.figures),
         seconds=monotonic() - began,
         failure=failure,
     )
-    for warning in (*found.warnings, *failed(found.figures)):
+    for warning in (*found.warnings, *failures(found.figures)):
         console.warn(warning)
     if failure:
-        console.warn(f"{machine.name} was not measured to the end: {failure}")
+        console.warn(f"{machine.name} was not measured completely: {failure}")
     return found
 
 
-def _ask(
-    cloud: Cloud, machine: Machine, bench_run: BenchRun, step: Step, answer: Judge, console: Console
+def _run(
+    cloud: Cloud, machine: Machine, bench_run: BenchRun, step: Step, judge: Judge, console: Console
 ) -> None:
     def on_line(line: str) -> None:
-        figure = answer.take(line)
-        step.update(answer.doing or line)
+        figure = judge.take(line)
+        step.update(judge.doing or line)
         if figure is not None and figure.value is not None:
             console.note(f"  {_line(figure)}")
 
-    host = ssh_config.host_of(cloud, machine, ssh_port=bench_run.ssh_port)
-    with ssh_config.connection(host) as connection:
-        Watch(cloud, machine, connection, console).while_it_lives(
+    host = ssh_config.find_host(cloud, machine, ssh_port=bench_run.ssh_port)
+    with ssh_config.connect(host) as connection:
+        Watch(cloud, machine, connection, console).run_while_alive(
             partial(
                 run_stage,
                 connection,
@@ -110,7 +109,7 @@ def _ask(
                     {
                         "LOGIN_USER": login_user(machine.tags),
                         "PROGRAM": _program(),
-                        "WISH": json.dumps(
+                        "SETTINGS": json.dumps(
                             {**(QUICK if bench_run.quick else THOROUGH), "limit_s": _ONE_S}
                         ),
                     },
@@ -124,13 +123,13 @@ def _ask(
 
 
 def _line(figure: Figure) -> str:
-    words = f"{figure.name:<20} {in_words(figure.value, figure.unit):>16}"
+    words = f"{figure.name:<20} {format_value(figure.value, figure.unit):>16}"
     return f"{words}  ± {figure.spread / 2:.1%}" if figure.spread is not None else words
 
 
 @cache
 def _program() -> str:
-    """The Python files, as `measure.sh` takes them."""
+    """Return the Python files as base64 of a compressed archive, which `measure.sh` unpacks."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for program in on_machine("bake.machine.bench").iterdir():
@@ -141,9 +140,9 @@ def _program() -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def _why(error: BakeError, answer: Judge) -> str:
-    """AWS's word where the machine is gone; else what our connection or the program said."""
+def _describe_failure(error: BakeError, judge: Judge) -> str:
+    """Return the reason of a failure, and the figure that was being measured."""
     reason = ": ".join(filter(None, (error.message, error.reason)))
     if isinstance(error, StageError) and error.details:
         reason += f": {error.details[-1]}"
-    return f"{reason} (at: {answer.doing})" if answer.doing else reason
+    return f"{reason} (at: {judge.doing})" if judge.doing else reason

@@ -12,7 +12,7 @@ from bake.aws import price
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
 from bake.aws.price import _PriceCache
-from bake.machine.cost import Disk, costs, document, in_words
+from bake.machine.cost import Disk, describe, find_costs, to_document
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.costs import DISKS, NOW, of
 
@@ -21,11 +21,11 @@ def test_a_machine_costs_for_the_time_since_its_launch() -> None:
     mine = of()
     assert mine.since_launch == pytest.approx(3 * 0.526)
     assert mine.disks_per_month == pytest.approx(72 * 0.08)
-    assert in_words(mine) == "$0.526 an hour, $1.58 since its launch"
+    assert describe(mine) == "$0.526 an hour, $1.58 since its launch"
 
 
 def test_what_a_spot_machine_has_cost_is_about_that() -> None:
-    assert in_words(of(0.1578, market="spot")) == (
+    assert describe(of(0.1578, market="spot")) == (
         "about $0.1578 an hour, about $0.47 since its launch"
     )
 
@@ -33,8 +33,8 @@ def test_what_a_spot_machine_has_cost_is_about_that() -> None:
 def test_a_capacity_block_is_paid_for_already() -> None:
     mine = of(98.32, prepaid=True)
     assert (mine.per_hour, mine.since_launch, mine.disks_gb) == (0, 0, 72)
-    assert in_words(mine) == "paid for in advance"
-    assert "disks" in in_words(of(98.32, prepaid=True, state="stopped"))
+    assert describe(mine) == "paid for in advance"
+    assert "disks" in describe(of(98.32, prepaid=True, state="stopped"))
 
 
 @pytest.mark.parametrize("seconds", [-30, 0, 59])
@@ -47,22 +47,22 @@ def test_ec2_bills_at_least_a_minute(seconds: int) -> None:
 def test_of_a_stopped_machine_the_disks_cost(state: str) -> None:
     mine = of(state=state)
     assert (mine.since_launch, mine.per_hour_now) == (None, 0)
-    assert in_words(mine) == "$5.76 a month for its disks (72 GB)"
+    assert describe(mine) == "$5.76 a month for its disks (72 GB)"
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated"])
 def test_the_disks_of_a_machine_that_ends_go_with_it(state: str) -> None:
     mine = of(state=state)
     assert (mine.disks_gb, mine.disks_per_month, mine.since_launch) == (0, 0, None)
-    assert in_words(mine) == "nothing any more"
+    assert describe(mine) == "nothing any more"
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
-    assert in_words(of(None)) == "price unknown"
+    assert describe(of(None)) == "price unknown"
     assert of(disks=None).disks_per_month is None
     assert of(disks=[*DISKS, Disk("io2", 4)]).disks_per_month is None
-    assert in_words(of(disks=None, state="stopped")) == "price unknown, for its disks"
-    assert document(of(None, None)) == {
+    assert describe(of(disks=None, state="stopped")) == "price unknown, for its disks"
+    assert to_document(of(None, None)) == {
         "usd_per_hour": None,
         "usd_since_launch": None,
         "usd_per_month_of_disks": None,
@@ -70,7 +70,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
         "about": False,
         "prepaid": False,
     }
-    assert in_words(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
+    assert describe(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
 
 
 # ---- what AWS is asked
@@ -102,7 +102,7 @@ def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _PriceCache) -> 
     ordered, on_spot = launched(aws), launched(aws, "spot")
     prices.spot[aws.cloud.region, "g4dn.xlarge"] = {ordered.zone: 0.2}
     aws.sent.clear()
-    found = costs(aws.cloud, machines(aws.cloud))
+    found = find_costs(aws.cloud, machines(aws.cloud))
     assert sorted(aws.sent) == ["DescribeInstances", "DescribeVolumes"]
     assert found.refusals == ()
     one, other = found.of[ordered.instance_id], found.of[on_spot.instance_id]
@@ -115,7 +115,7 @@ def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _PriceCache) -> 
 def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _PriceCache) -> None:
     mine = launched(aws)
     stop(aws.cloud, mine.instance_id)
-    [found] = costs(aws.cloud, machines(aws.cloud)).of.values()
+    [found] = find_costs(aws.cloud, machines(aws.cloud)).of.values()
     assert not found.runs
     assert found.disks_per_month
 
@@ -134,7 +134,7 @@ def test_a_machine_in_a_capacity_block_is_known_by_its_lifecycle(aws: Aws) -> No
 def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _PriceCache) -> None:
     launched(aws)
     aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
-    found = costs(aws.cloud, machines(aws.cloud))
+    found = find_costs(aws.cloud, machines(aws.cloud))
     [mine] = found.of.values()
     assert (mine.per_hour, mine.disks_gb) == (0.526, None)
     assert [error.code for error in found.refusals] == ["UnauthorizedOperation"]
@@ -142,5 +142,5 @@ def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _
 
 def test_no_machines_cost_nothing_and_are_not_asked_about(aws: Aws) -> None:
     aws.sent.clear()
-    assert costs(aws.cloud, []).of == {}
+    assert find_costs(aws.cloud, []).of == {}
     assert aws.sent == []

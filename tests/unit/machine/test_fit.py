@@ -24,7 +24,7 @@ def inside(recipe: str) -> Contents:
     tags = description.describe(real_plan(RECIPES[recipe]))
     assert tags
     architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
-    return fit.contents(CATALOG, tags, architecture)
+    return fit.read_contents(CATALOG, tags, architecture)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -55,7 +55,7 @@ def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
     for machine in TYPES.values():
         findings = check(replace(resolve(recipe), machines=(machine,)))
         others = [each for each in findings if "Fabric Manager" not in each.message]
-        assert bool(fit.problem(CATALOG, found, machine)) == bool(others), machine.name
+        assert bool(fit.find_problem(CATALOG, found, machine)) == bool(others), machine.name
 
 
 @pytest.mark.parametrize("kept", [20, 0])
@@ -70,16 +70,16 @@ def test_what_is_told_as_a_hash_alone_is_known_too(
     assert isinstance(
         described.stages["drivers"].inputs["DRIVER_KERNEL_PACKAGES"], description.Hash
     )
-    assert fit.contents(CATALOG, tags, "x86_64") == whole
+    assert fit.read_contents(CATALOG, tags, "x86_64") == whole
 
 
 @pytest.mark.parametrize("tags", [{}, {"bake:plan:0": "bm8="}])
 def test_an_image_that_does_not_say_what_is_in_it_rules_nothing_out(tags: dict[str, str]) -> None:
-    found = fit.contents(CATALOG, tags, "x86_64")
+    found = fit.read_contents(CATALOG, tags, "x86_64")
     assert not found.known
-    fit.refuse_unfit(CATALOG, found, ["t3.micro", "p5.48xlarge"])
-    assert fit.usual(CATALOG, found, ("g4dn.xlarge",), None) == ("g4dn.xlarge",)
-    assert fit.usual(CATALOG, found, (), None) == ()
+    fit.check_types(CATALOG, found, ["t3.micro", "p5.48xlarge"])
+    assert fit.default_types(CATALOG, found, ("g4dn.xlarge",), None) == ("g4dn.xlarge",)
+    assert fit.default_types(CATALOG, found, (), None) == ()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_machine_on_which_it_does_not_work_is_refused_with_the_nearest_that_do
     recipe: str, asked: str, says: tuple[str, ...]
 ) -> None:
     with pytest.raises(RequestError) as refused:
-        fit.refuse_unfit(CATALOG, inside(recipe), [asked])
+        fit.check_types(CATALOG, inside(recipe), [asked])
     [detail] = refused.value.details
     assert asked in detail
     for words in says:
@@ -113,7 +113,7 @@ def test_a_machine_on_which_it_does_not_work_is_refused_with_the_nearest_that_do
 
 def test_all_that_do_not_fit_are_said_at_once_and_only_those() -> None:
     with pytest.raises(RequestError, match="not work on all") as refused:
-        fit.refuse_unfit(CATALOG, inside("mxnet-cu101"), ["g4dn.xlarge", "g5.xlarge", "g6.xlarge"])
+        fit.check_types(CATALOG, inside("mxnet-cu101"), ["g4dn.xlarge", "g5.xlarge", "g6.xlarge"])
     assert [detail.split()[0] for detail in refused.value.details] == ["g5.xlarge", "g6.xlarge"]
 
 
@@ -122,19 +122,19 @@ def test_open_modules_are_told_from_the_proprietary_ones() -> None:
     proprietary = inside("mxnet-cu112")
     assert proprietary.driver
     assert proprietary.driver.modules == "proprietary"
-    assert fit.problem(CATALOG, proprietary, TYPES["p3dn.24xlarge"]) == ""
+    assert fit.find_problem(CATALOG, proprietary, TYPES["p3dn.24xlarge"]) == ""
     other = CATALOG.driver(proprietary.driver.os, proprietary.driver.branch, "open")
-    problem = fit.problem(CATALOG, replace(proprietary, driver=other), TYPES["p3dn.24xlarge"])
+    problem = fit.find_problem(CATALOG, replace(proprietary, driver=other), TYPES["p3dn.24xlarge"])
     assert "open kernel modules" in problem
 
 
 def test_without_a_type_it_is_the_recipes_as_far_as_they_fit_or_what_the_catalog_has() -> None:
     found = inside("mxnet-cu101")
     recipes_own = ("g5.xlarge", "g4dn.2xlarge", "none.such")
-    assert fit.usual(CATALOG, found, recipes_own, None) == ("g4dn.2xlarge",)
-    from_the_catalog = fit.usual(CATALOG, found, (), None)
+    assert fit.default_types(CATALOG, found, recipes_own, None) == ("g4dn.2xlarge",)
+    from_the_catalog = fit.default_types(CATALOG, found, (), None)
     assert from_the_catalog[0] == "g4dn.xlarge"
     assert all(TYPES[name].gpus == 1 for name in from_the_catalog)
-    assert all(not fit.problem(CATALOG, found, TYPES[name]) for name in from_the_catalog)
-    assert "g4dn.12xlarge" in fit.usual(CATALOG, found, recipes_own, 4)
-    assert fit.usual(CATALOG, found, recipes_own, 3) == ()
+    assert all(not fit.find_problem(CATALOG, found, TYPES[name]) for name in from_the_catalog)
+    assert "g4dn.12xlarge" in fit.default_types(CATALOG, found, recipes_own, 4)
+    assert fit.default_types(CATALOG, found, recipes_own, 3) == ()

@@ -16,10 +16,10 @@ from bake.machine.gpus import (
     ORDERS,
     Filter,
     Survey,
+    cuda_versions,
+    exhausted_quotas,
     read_filter,
-    short_quotas,
     survey,
-    works,
 )
 from bake.recipe import recipe
 from bake.recipe.resolved import resolve
@@ -29,7 +29,7 @@ from tests.support.offers import CATALOG, TYPES, offer
 
 
 def names(**options: Any) -> list[str]:
-    return [each.name for each in gpus.candidates(CATALOG, read_filter(CATALOG, **options))]
+    return [each.name for each in gpus.select_types(CATALOG, read_filter(CATALOG, **options))]
 
 
 # ---- the catalog
@@ -46,7 +46,7 @@ def names(**options: Any) -> list[str]:
     ],
 )
 def test_a_machine_works_with_a_range_of_cuda(name: str, first: str, last: str) -> None:
-    found = works(CATALOG, TYPES[name])
+    found = cuda_versions(CATALOG, TYPES[name])
     assert (found[0], found[-1]) == (first, last)
     known = list(CATALOG.cuda)
     assert list(found) == known[known.index(first) : known.index(last) + 1], "without a gap"
@@ -54,13 +54,13 @@ def test_a_machine_works_with_a_range_of_cuda(name: str, first: str, last: str) 
 
 @pytest.mark.parametrize("name", ["g6f.large", "g5g.xlarge"])
 def test_on_a_slice_and_on_arm_nothing_of_ours_works(name: str) -> None:
-    assert works(CATALOG, TYPES[name]) == ()
+    assert cuda_versions(CATALOG, TYPES[name]) == ()
 
 
 def test_what_a_recipe_needs_its_machines_have() -> None:
     for each in recipe.all_recipes(REPOSITORY / "manifests"):
         for name in each.builder.instance_types:
-            assert each.cuda.version in works(CATALOG, TYPES[name]), (each.name, name)
+            assert each.cuda.version in cuda_versions(CATALOG, TYPES[name]), (each.name, name)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any], says: str) -> 
 
 def test_a_recipe_and_an_image_leave_those_on_which_they_work() -> None:
     mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
-    found = gpus.works_for_recipe(resolve(mxnet))
+    found = gpus.types_for_recipe(resolve(mxnet))
     assert {TYPES[name].family for name in found} == {"g4dn", "p3dn"}
     image: Any = SimpleNamespace(tags={}, architecture="arm64")
-    assert {TYPES[name].family for name in gpus.works_for_image(CATALOG, image)} == {"g5g"}
-    both = gpus.narrowed(Filter(only=frozenset(found)), ["g4dn.xlarge", "g5.xlarge"])
+    assert {TYPES[name].family for name in gpus.types_for_image(CATALOG, image)} == {"g5g"}
+    both = gpus.narrow_filter(Filter(only=frozenset(found)), ["g4dn.xlarge", "g5.xlarge"])
     assert both.only == {"g4dn.xlarge"}
 
 
@@ -128,7 +128,7 @@ def test_a_recipe_that_works_nowhere_says_why() -> None:
         update={"framework": mxnet.framework.model_copy(update={"version": "9.9"})}
     )
     with pytest.raises(IncompatibleError, match="cannot"):
-        gpus.works_for_recipe(resolve(nowhere))
+        gpus.types_for_recipe(resolve(nowhere))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_quota_without_room_is_named_with_the_smallest_machine() -> None:
             "L-417A185B": Quota("L-417A185B", "P", 0, 0),
         },
     )
-    assert [(q.code, market, m.name) for q, market, m in short_quotas(found)] == [
+    assert [(q.code, market, m.name) for q, market, m in exhausted_quotas(found)] == [
         ("L-DB2E81BA", "on-demand", "g4dn.xlarge"),
         ("L-417A185B", "on-demand", "p4d.24xlarge"),
     ]

@@ -50,34 +50,34 @@ def test_the_public_half_is_what_ssh_keygen_says(tmp_path: Path) -> None:
     said = subprocess.run(
         ["ssh-keygen", "-y", "-f", path], capture_output=True, text=True, check=True
     ).stdout
-    assert key_store.public_half(path).split()[:2] == said.split()[:2]
+    assert key_store.read_public_key(path).split()[:2] == said.split()[:2]
 
 
 def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.pem"
     path.write_text("no key")
     with pytest.raises(RequestError, match="no private key"):
-        key_store.public_half(path)
+        key_store.read_public_key(path)
 
 
 def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
     public = keys.generate().public_openssh
-    path = key_store.know_host("i-1", public)
-    key_store.know_host("i-2", public)
-    key_store.forget_host("i-1")
+    path = key_store.save_host_key("i-1", public)
+    key_store.save_host_key("i-2", public)
+    key_store.remove_host_key("i-1")
     assert [line.split()[0] for line in path.read_text().splitlines()] == ["i-2"]
-    key_store.forget_host("i-3")
+    key_store.remove_host_key("i-3")
 
 
 def test_a_host_key_is_that_of_the_last_start_and_one_that_is_not_known_is_refused() -> None:
     first, second = keys.generate().public_openssh, keys.generate().public_openssh
-    key_store.know_host("i-1", first)
-    path = key_store.know_host("i-1", second)
-    assert key_store.host_key("i-1").split() == second.split()[:2]
+    key_store.save_host_key("i-1", first)
+    path = key_store.save_host_key("i-1", second)
+    assert key_store.read_host_key("i-1").split() == second.split()[:2]
     assert len(path.read_text().splitlines()) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(RequestError, match="host key of i-2 is not known") as refused:
-        key_store.host_key("i-2")
+        key_store.read_host_key("i-2")
     assert str(path) in refused.value.hint
 
 
@@ -85,9 +85,9 @@ def test_hosts_that_come_and_go_at_the_same_time_are_all_known_afterwards() -> N
     public = keys.generate().public_openssh
 
     def come_and_go(number: int) -> None:
-        key_store.know_host(f"i-{number}", public)
-        key_store.know_host(f"i-gone-{number}", public)
-        key_store.forget_host(f"i-gone-{number}")
+        key_store.save_host_key(f"i-{number}", public)
+        key_store.save_host_key(f"i-gone-{number}", public)
+        key_store.remove_host_key(f"i-gone-{number}")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(come_and_go, range(24)))

@@ -17,7 +17,7 @@ from bake.aws.machine import machines
 from bake.console.console import Console
 from bake.errors import CapacityError, ConnectError, PreflightError, RequestError
 from bake.machine import launch
-from bake.machine.key_store import key_path, public_half, save_key
+from bake.machine.key_store import key_path, read_public_key, save_key
 from bake.machine.launch import default_key_name
 from bake.machine.request import read_markets
 from bake.plan import description
@@ -35,14 +35,14 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
 
 def test_a_key_pair_is_made_once_and_used_again(aws: Aws) -> None:
-    name, path = launch.own_key_pair(aws.cloud, aws.run, None)
+    name, path = launch.ensure_key_pair(aws.cloud, aws.run, None)
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     before = path.read_bytes()
-    assert launch.own_key_pair(aws.cloud, aws.run, None) == (name, path)
+    assert launch.ensure_key_pair(aws.cloud, aws.run, None) == (name, path)
     assert path.read_bytes() == before
     there = find_key_pair(aws.cloud, name)
     assert there is not None
-    assert there.public_key.split()[:2] == public_half(path).split()[:2]
+    assert there.public_key.split()[:2] == read_public_key(path).split()[:2]
     assert len(aws.params("ImportKeyPair")) == 1
 
 
@@ -50,7 +50,7 @@ def test_a_key_that_is_only_here_is_imported_by_its_public_half(aws: Aws) -> Non
     path = key_path(ACCOUNT, REGION, "mine")
     pair = keys.generate()
     save_key(path, pair.private_openssh)
-    launch.own_key_pair(aws.cloud, aws.run, "mine")
+    launch.ensure_key_pair(aws.cloud, aws.run, "mine")
     (sent,) = aws.params("ImportKeyPair")
     assert sent["PublicKeyMaterial"].split()[:2] == pair.public_openssh.encode().split()[:2]
 
@@ -58,7 +58,7 @@ def test_a_key_that_is_only_here_is_imported_by_its_public_half(aws: Aws) -> Non
 def test_a_key_pair_of_aws_without_its_private_half_here_is_refused(aws: Aws) -> None:
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=keys.generate().public_openssh)
     with pytest.raises(RequestError, match="private half is not") as refused:
-        launch.own_key_pair(aws.cloud, aws.run, "mine")
+        launch.ensure_key_pair(aws.cloud, aws.run, "mine")
     assert "--key" in refused.value.hint
     assert not key_path(ACCOUNT, REGION, "mine").exists()
 
@@ -67,7 +67,7 @@ def test_a_key_pair_of_that_name_that_is_another_is_refused(aws: Aws) -> None:
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=keys.generate().public_openssh)
     save_key(key_path(ACCOUNT, REGION, "mine"), keys.generate().private_openssh)
     with pytest.raises(RequestError, match="private half of another"):
-        launch.own_key_pair(aws.cloud, aws.run, "mine")
+        launch.ensure_key_pair(aws.cloud, aws.run, "mine")
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def an_image_there(aws: Aws, recipe: str = "") -> Image:
 def start(
     aws: Aws, recipe: str = "", usual: tuple[str, ...] = (), **wishes: Any
 ) -> launch.Launched:
-    wish = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",), "name": "mine"} | wishes)
+    request = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",), "name": "mine"} | wishes)
     return launch.launch(
-        aws.cloud, an_image_there(aws, recipe), wish, usual=usual, ssh_port=22, console=Console()
+        aws.cloud, an_image_there(aws, recipe), request, usual=usual, ssh_port=22, console=Console()
     )
 
 
@@ -305,9 +305,9 @@ def test_what_cannot_be_is_refused_before_anything_is_there(
     aws: Aws, wishes: dict[str, Any], says: str
 ) -> None:
     image = an_image_there(aws, "mxnet-cu101")
-    wish = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",)} | wishes)
+    request = launch.LaunchRequest(**{"instance_types": ("g4dn.xlarge",)} | wishes)
     with pytest.raises(RequestError, match=re.escape(says)):
-        launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
+        launch.launch(aws.cloud, image, request, ssh_port=22, console=Console())
     assert aws.remains() == set()
 
 
@@ -369,8 +369,8 @@ def test_a_key_that_cannot_be_used_is_found_before_anything_is_there(
         path.chmod(here)
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=pair.public_openssh)
     image = an_image_there(aws)
-    wish = launch.LaunchRequest(instance_types=("g4dn.xlarge",), key="mine")
+    request = launch.LaunchRequest(instance_types=("g4dn.xlarge",), key="mine")
     with pytest.raises(RequestError, match=says) as refused:
-        launch.launch(aws.cloud, image, wish, ssh_port=22, console=Console())
+        launch.launch(aws.cloud, image, request, ssh_port=22, console=Console())
     assert aws.remains() == set()
     assert (f"chmod 400 {path}" if here else "--key") in refused.value.hint

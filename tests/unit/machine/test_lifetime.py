@@ -30,11 +30,11 @@ from bake.machine.lifetime import (
     AtEnd,
     Lifetime,
     describe,
-    end,
+    end_time,
     extend,
-    left,
     read_lifetime,
     read_time,
+    time_left,
     write_time,
 )
 from bake.machine.on_machine import lifetime_facts
@@ -179,8 +179,8 @@ def test_tags_say_how_long_it_lives() -> None:
     ],
 )
 def test_when_a_machine_ends(machine: Machine, ends: datetime | None) -> None:
-    assert end(machine) == ends
-    assert left(machine, START) == (None if ends is None else ends - START)
+    assert end_time(machine) == ends
+    assert time_left(machine, START) == (None if ends is None else ends - START)
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_when_a_machine_ends_in_words(machine: Machine, says: str) -> None:
 
 def test_a_builder_ends_with_its_run() -> None:
     builder = a_machine(expires="2026-11-21T10:00:00Z")
-    assert left(builder, START) == 2 * HOUR
+    assert time_left(builder, START) == 2 * HOUR
 
 
 def test_there_is_never_less_than_no_time_left() -> None:
-    assert left(a_machine(ttl="1h"), START + 5 * HOUR) == timedelta(0)
+    assert time_left(a_machine(ttl="1h"), START + 5 * HOUR) == timedelta(0)
 
 
 class Says:
@@ -266,9 +266,9 @@ def test_an_end_is_put_off_for_good_and_ec2_knows_what_comes_at_it(aws: Aws, at_
     [request] = aws.params("RunInstances")
     assert request["InstanceInitiatedShutdownBehavior"] == at_end
     assert instance.tags["bake:at-end"] == at_end
-    assert end(instance) == instance.launched_at + 12 * HOUR
+    assert end_time(instance) == instance.launched_at + 12 * HOUR
     extended = extend(aws.cloud, instance, cast(Connection, Says("never\n")), None)
-    assert end(extended) is None
+    assert end_time(extended) is None
     found = find_machine(aws.cloud, instance.instance_id)
     assert found
     assert found.tags["bake:ends"] == "never"

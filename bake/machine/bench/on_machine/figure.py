@@ -1,9 +1,9 @@
-"""One figure, in a process of its own: what harms the process harms no other figure.
+"""Measure one figure, in a process of its own so that a crash does not affect other figures.
 
     python figure.py '{"what": "multiply", "precision": "fp16", "device": 0, …}'
 
 `what`: "describe", "multiply", "copy", "add", "to-device", "from-device", "train". The last line of
-the output is one JSON document: figures, and no verdict, which is for the reader to find.
+the output is one JSON document with the measured values; the reader judges them.
 """
 
 import importlib
@@ -19,17 +19,17 @@ from pathlib import Path
 
 FRAMEWORKS = {"mxnet": "on_mxnet", "torch": "on_torch"}
 MIB = 2**20
-# Blocks of a product are compared: all of it would take the CPU minutes.
+# Only blocks of a product are compared: the whole product would take the CPU minutes.
 BLOCK = 64
 IMAGE = 64  # pixels wide and high
-# On a GPU, images enough to keep it busy; on a CPU a step shall not take seconds.
+# Enough images to keep a GPU busy, and few enough that a step on a CPU does not take seconds.
 BATCH, BATCH_ON_CPU = 128, 16
 FEWEST_RUNS = 5
 MOST_TIMES = 10**7
 
 
 def framework():
-    """The module for the one that is there; ImportError for none."""
+    """Import the module for the installed framework. Raises ImportError without one."""
     for name in FRAMEWORKS:
         if importlib.util.find_spec(name):
             return importlib.import_module(FRAMEWORKS[name])
@@ -37,12 +37,13 @@ def framework():
 
 
 def time_runs(seconds, pace):
-    """How long one piece of work takes, in each of several runs: {"seconds": […], "times": …}.
+    """Measure how long one piece of work takes in several runs: {"seconds": […], "times": …}.
 
-    `seconds(times)` does it that many times, and says how long it took. Nothing else is looked at,
-    so that several processes that are told the same seconds decide alike. First it warms up:
-    algorithms are chosen, clocks rise. A run repeats the work until it takes `run_s`; there are
-    `runs` of them, or fewer, but five, where they would take longer than `most_s` together.
+    `seconds(times)` does the work that many times and returns how long it took. No other clock is
+    used, so that several processes that get the same seconds make the same decisions. The work is
+    first repeated for `warm_s`, while algorithms are chosen and clocks rise. A run repeats the
+    work so often that it takes `run_s`. The number of runs is `runs`, or less, but at least 5, when
+    they would take longer than `most_s` together.
     """
     first = seconds(1)
     times, last, spent = 1, seconds(1), first
@@ -61,18 +62,18 @@ def time_runs(seconds, pace):
     return {"seconds": [each / times for each in taken], "times": times}
 
 
-def off(found, expected):
-    """The norm of the difference, in parts of the right result's; 1e9 where something is NaN."""
+def relative_error(found, expected):
+    """Return the norm of the difference, relative to the expected result; 1e9 for NaN."""
     import numpy
 
     if found.shape != expected.shape:
         raise ValueError("a result has the shape %s, not %s" % (found.shape, expected.shape))
     error = float(numpy.linalg.norm(found - expected) / numpy.linalg.norm(expected))
-    return error if math.isfinite(error) else 1e9  # JSON has no NaN, and max would pass it over
+    return error if math.isfinite(error) else 1e9  # JSON has no NaN, and max would ignore it
 
 
-def memory(on, device, index):
-    """Bytes that are free: the GPU's, or the computer's."""
+def free_memory(on, device, index):
+    """Return the free bytes of the GPU, or of the computer's memory."""
     if index is not None:
         return on.free_bytes(device)
     with Path("/proc/meminfo").open() as lines:
@@ -80,28 +81,28 @@ def memory(on, device, index):
     return kib["MemAvailable"] * 1024
 
 
-def multiply(on, wish):
-    """The largest matrices of which three fit, and whose product does not take too long."""
-    precision, index = wish["precision"], wish["device"]
+def multiply(on, task):
+    """Multiply the largest matrices of which three fit and whose product does not take too long."""
+    precision, index = task["precision"], task["device"]
     on.set_precision(precision)
     device = on.use(index)
-    room = memory(on, device, index) // 4
+    room = free_memory(on, device, index) // 4
     bytes_each = 4 if precision in ("fp32", "tf32") else 2
     size, a, b, out = 1024, None, None, None
     while True:
-        a = b = out = None  # first, so that there is room for the next ones
+        a = b = out = None  # first, to free the memory for the next ones
         a, b, out = (on.normal((size, size), precision, device) for _ in range(3))
-        work = lambda: on.multiply(a, b, out)  # noqa: B023, E731 - it is used before the next ones
+        work = lambda: on.multiply(a, b, out)  # noqa: B023, E731 - used before they change
         on.seconds(work, 1, device)
         once = on.seconds(work, 1, device)
         larger = 2 * size
-        if larger > wish["largest"] or 3 * bytes_each * larger**2 > room or 8 * once > 0.25:
+        if larger > task["largest"] or 3 * bytes_each * larger**2 > room or 8 * once > 0.25:
             break
         size = larger
-    found = time_runs(lambda times: on.seconds(work, times, device), wish["pace"])
+    found = time_runs(lambda times: on.seconds(work, times, device), task["pace"])
     ends = (0, size // 3, size - BLOCK)
     return {
-        "error": max(off_at(on, a, b, out, i, j) for i, j in zip(ends, reversed(ends))),
+        "error": max(block_error(on, a, b, out, i, j) for i, j in zip(ends, reversed(ends))),
         "kind": on.kind(out),
         "work": 2.0 * size**3,
         "size": "%d×%d" % (size, size),
@@ -109,18 +110,18 @@ def multiply(on, wish):
     }
 
 
-def off_at(on, a, b, out, i, j):
-    """In the block that begins at row `i` and column `j`."""
+def block_error(on, a, b, out, i, j):
+    """Return the relative error of the block that begins at row `i` and column `j`."""
     rows, columns = on.numbers(a[i : i + BLOCK]), on.numbers(b[:, j : j + BLOCK])
-    return off(on.numbers(out[i : i + BLOCK, j : j + BLOCK]), rows.dot(columns))
+    return relative_error(on.numbers(out[i : i + BLOCK, j : j + BLOCK]), rows.dot(columns))
 
 
-def move(on, wish):
-    """Bytes that are read and written, in the device's memory or on the way to it and back."""
-    what, index = wish["what"], wish["device"]
+def move(on, task):
+    """Measure bytes read and written, in the device's memory or between host and device."""
+    what, index = task["what"], task["device"]
     device = on.use(index)
-    most = wish["most_mib"] * MIB
-    count = int(min(most, memory(on, device, index) // 8)) // 4
+    most = task["most_mib"] * MIB
+    count = int(min(most, free_memory(on, device, index) // 8)) // 4
     a = on.normal((count,), "fp32", device)
     b = None
     if what == "copy":
@@ -135,11 +136,11 @@ def move(on, wish):
         source, out = (host, a) if what == "to-device" else (a, host)
         work = lambda: on.copy(source, out)  # noqa: E731
         a = source
-    found = time_runs(lambda times: on.seconds(work, times, device), wish["pace"])
+    found = time_runs(lambda times: on.seconds(work, times, device), task["pace"])
     end = slice(count - BLOCK * BLOCK, None)
     expected = on.numbers(a[end]) if b is None else on.numbers(a[end]) + on.numbers(b[end])
     return {
-        "error": off(on.numbers(out[end]), expected),
+        "error": relative_error(on.numbers(out[end]), expected),
         "kind": on.kind(a if what == "from-device" else out),
         "work": 4.0 * count * factor,
         "size": "%d MiB" % (4 * count // MIB),
@@ -147,21 +148,21 @@ def move(on, wish):
     }
 
 
-def train(on, wish):
-    """Steps on images that stay the same: what learns, gets better at them."""
-    count = wish["devices"]
-    indices = [None] * count if wish["device"] is None else list(range(count))
-    batch = wish.get("batch") or (BATCH_ON_CPU if wish["device"] is None else BATCH)
+def train(on, task):
+    """Train on the same images in each step, so that the loss must fall."""
+    count = task["devices"]
+    indices = [None] * count if task["device"] is None else list(range(count))
+    batch = task.get("batch") or (BATCH_ON_CPU if task["device"] is None else BATCH)
     if on.NAME == "torch" and count > 1:
-        if "rank" not in wish:
-            return several(wish, count)
-        indices = [indices[wish["rank"]]]
-        training = on.Training(indices, batch, IMAGE, (wish["rank"], count, wish["meet"]))
+        if "rank" not in task:
+            return train_in_processes(task, count)
+        indices = [indices[task["rank"]]]
+        training = on.Training(indices, batch, IMAGE, (task["rank"], count, task["meet"]))
     else:
         training = on.Training(indices, batch, IMAGE)
     training.step()
     before = training.last_loss()
-    found = time_runs(training.seconds, wish["pace"])
+    found = time_runs(training.seconds, task["pace"])
     after = training.last_loss()
     training.end()
     return {
@@ -173,16 +174,16 @@ def train(on, wish):
     }
 
 
-def several(wish, count):
-    """A process for each device; what the first says, once all have ended well."""
+def train_in_processes(task, count):
+    """Run a process for each device; return the result of the first when all have succeeded."""
     with tempfile.TemporaryDirectory() as folder:
         meet = "file://%s/meet" % folder
         environment = dict(os.environ)
-        if wish["device"] is None:
-            environment["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's name may lead nowhere
+        if task["device"] is None:
+            environment["GLOO_SOCKET_IFNAME"] = "lo"  # the machine's host name may not resolve
         processes = [
             subprocess.Popen(
-                [sys.executable, __file__, json.dumps(dict(wish, rank=rank, meet=meet))],
+                [sys.executable, __file__, json.dumps(dict(task, rank=rank, meet=meet))],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL if rank else None,
                 env=environment,
@@ -190,8 +191,8 @@ def several(wish, count):
             for rank in range(count)
         ]
         try:
-            # Whoever fails leaves the others waiting; the first to say so is heard.
-            waiting, said = list(processes), {}
+            # A process that fails leaves the others waiting, so its failure is reported at once.
+            waiting, results = list(processes), {}
             while waiting:
                 for process in waiting:
                     if process.poll() is not None:
@@ -205,11 +206,11 @@ def several(wish, count):
                 waiting.remove(process)
                 rank = processes.index(process)
                 lines = process.stdout.read().decode().strip().splitlines()
-                said[rank] = json.loads(lines[-1]) if lines else {}
-                if process.returncode or "failure" in said[rank]:
-                    reason = said[rank].get("failure", "it ended with %d" % process.returncode)
+                results[rank] = json.loads(lines[-1]) if lines else {}
+                if process.returncode or "failure" in results[rank]:
+                    reason = results[rank].get("failure", "it ended with %d" % process.returncode)
                     raise RuntimeError("GPU %d: %s" % (rank, reason))
-            return said[0]
+            return results[0]
         finally:
             for process in processes:
                 process.kill()
@@ -217,7 +218,7 @@ def several(wish, count):
                 process.stdout.close()
 
 
-def describe(on, wish):
+def describe(on, task):
     import platform
 
     import numpy
@@ -239,11 +240,11 @@ def describe(on, wish):
 WHAT = {"describe": describe, "multiply": multiply, "train": train}
 
 
-def main(wish):
+def main(task):
     try:
-        found = WHAT.get(wish["what"], move)(framework(), wish)
+        found = WHAT.get(task["what"], move)(framework(), task)
     except Exception as error:
-        # Its own words are the end: what leads there is in the log.
+        # The result contains the error's own message; the traceback is in the log.
         traceback.print_exc()
         words = "".join(traceback.format_exception_only(type(error), error)).strip()
         found = {"failure": " ".join(words.split())[:600]}
@@ -251,7 +252,7 @@ def main(wish):
 
 
 if __name__ == "__main__":
-    # Whoever is ended takes those with it whom it has started (PR_SET_PDEATHSIG, SIGKILL).
+    # This process is killed when its parent ends (PR_SET_PDEATHSIG, SIGKILL).
     import ctypes
 
     ctypes.CDLL(None).prctl(1, 9)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How fast this machine is, in the framework that its environment has.
+"""Measure the speed of this machine with the framework of this Python environment.
 
     python measure.py '{"pace": {"warm_s": 1, …}, "limit_s": 300, …}'
 
-Each line of the output is one JSON document, and its `line` says which: `machine` (once), `begins`
-and `figure` (for each figure), `end`. Each figure is taken by `figure.py` in a process of its own,
-so that one that crashes, hangs or takes all memory is reported, and the others stand.
+Each line of the output is one JSON document. Its key `line` is its kind: `machine` (once), `begins`
+and `figure` (for each figure), `end`. Each figure is measured by `figure.py` in its own process, so
+that one that crashes, hangs or takes all memory is reported and the others are kept.
 """
 
 import json
@@ -20,32 +20,32 @@ import time
 from pathlib import Path
 
 FIGURE = str(Path(__file__).resolve().parent / "figure.py")
-# The driver renamed the last one in 535, and may stop knowing the older name.
+# The driver renamed this field in 535, and may drop the older name.
 _WATCHED = "index,clocks.sm,temperature.gpu,power.draw,"
 _REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-_STANDING = (
+_CONSTANT = (
     "index,name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.memory,"
     "utilization.gpu"
 )
 
 
-def say(line, **more):
+def print_line(line, **more):
     print(json.dumps(dict({"line": line}, **more)), flush=True)
 
 
-# What the driver says --------------------------------------------------------------------------
+# The driver's data --------------------------------------------------------------------------
 
 
-def ask_smi(fields):
-    """Rows of texts, one for each GPU; [] where there is no driver, or it does not know a field."""
+def query_smi(fields):
+    """Return a row of texts for each GPU; [] without a driver, or when a field is unknown."""
     command = ["nvidia-smi", "--query-gpu=" + fields, "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return _rows(answer.stdout) if answer.returncode == 0 else []
+    return _rows(result.stdout) if result.returncode == 0 else []
 
 
 def _rows(output):
@@ -54,7 +54,7 @@ def _rows(output):
 
 
 def number(text):
-    """None for what the driver does not say: [N/A], [Not Supported] …"""
+    """Parse a number; None for unknown values like [N/A] or [Not Supported]."""
     try:
         return float(text)
     except ValueError:
@@ -62,13 +62,13 @@ def number(text):
 
 
 class Watch:
-    """What the GPUs do while they are measured: asked twice a second, in the background."""
+    """A background process that samples the state of the GPUs twice a second."""
 
     def __init__(self):
         self.rows = []
         self.process = None
         for reasons in _REASONS:
-            if ask_smi(_WATCHED + reasons):
+            if query_smi(_WATCHED + reasons):
                 command = ["nvidia-smi", "--query-gpu=" + _WATCHED + reasons]
                 command += ["--format=csv,noheader,nounits", "--loop-ms=500"]
                 self.process = subprocess.Popen(
@@ -84,7 +84,7 @@ class Watch:
                 self.rows.append(row)
 
     def since(self, begin, gpus):
-        """Of those GPUs, since there were `begin` rows; None where nobody has looked."""
+        """Summarize the samples of `gpus` from row `begin` on; None without a sample."""
         rows = [row for row in self.rows[begin:] if len(row) == 5 and row[0] in gpus]
         if not rows:
             return None
@@ -118,11 +118,11 @@ class Watch:
 # The figures -----------------------------------------------------------------------------------
 
 
-def take(wish, limit_s, **environment):
-    """What `figure.py` says; {"failure": why} where it does not. Whatever happens, it has ended."""
+def run_figure(task, limit_s, **environment):
+    """Run `figure.py` and return its result, or {"failure": reason}. The process always ends."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, FIGURE, json.dumps(wish)],
+            [sys.executable, FIGURE, json.dumps(task)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -131,7 +131,7 @@ def take(wish, limit_s, **environment):
         try:
             output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            return {"failure": "it took longer than %g s, and was ended" % limit_s}
+            return {"failure": "it took longer than %g s and was killed" % limit_s}
         finally:
             process.kill()
             process.wait()
@@ -142,38 +142,39 @@ def take(wish, limit_s, **environment):
         except (IndexError, ValueError):
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            return {"failure": ": ".join([ended_with(process.returncode), *last])[:600]}
+            return {"failure": ": ".join([describe_end(process.returncode), *last])[:600]}
         return found
 
 
-def ended_with(status):
+def describe_end(status):
+    """Return how a process ended, as a phrase."""
     if status >= 0:
         return "it ended with status %d" % status
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = "signal %d" % -status
-    memory = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    memory = ", which the kernel sends when memory runs out" if name == "SIGKILL" else ""
     return "it was ended by %s%s" % (name, memory)
 
 
-def counts(gpus):
-    """1, 2, 4 … and all of them."""
+def gpu_counts(gpus):
+    """Return 1, 2, 4 … and the number of all GPUs."""
     found = [1]
     while found[-1] * 2 < gpus:
         found.append(found[-1] * 2)
     return found + [gpus] * (gpus > 1)
 
 
-def wishes(machine):
-    """All that is measured, in order: on the first GPU, and training on several; or on the CPU."""
+def tasks(machine):
+    """Yield what is measured, in order: on the first GPU, training on several, or on the CPU."""
     gpus = len(machine["gpus"])
     device = 0 if gpus else None
     for precision in machine["precisions"]:
         yield {"what": "multiply", "precision": precision, "device": device}
     for what in ("copy", "add") + (("to-device", "from-device") if gpus else ()):
         yield {"what": what, "device": device}
-    for count in counts(gpus):
+    for count in gpu_counts(gpus):
         yield {"what": "train", "device": device, "devices": count}
 
 
@@ -191,10 +192,10 @@ def computer():
     }
 
 
-def graphics():
-    """What the driver says of each GPU, by its index."""
+def read_gpus():
+    """Return the driver's data of each GPU, by its index."""
     found = {}
-    for row in ask_smi(_STANDING):
+    for row in query_smi(_CONSTANT):
         if len(row) != 8:
             continue
         found[row[0]] = {
@@ -209,40 +210,42 @@ def graphics():
     return found
 
 
-def main(wish):
+def main(settings):
     began = time.time()
-    limit_s = wish["limit_s"]
-    machine = take({"what": "describe"}, limit_s)
-    seen = graphics()
+    limit_s = settings["limit_s"]
+    machine = run_figure({"what": "describe"}, limit_s)
+    seen = read_gpus()
     for gpu in machine.get("gpus", ()):
-        said = seen.get(str(gpu["index"]), {})
-        gpu.update({key: value for key, value in said.items() if value is not None})
-    say("machine", **dict(computer(), driver_sees=len(seen), **machine))
+        known = seen.get(str(gpu["index"]), {})
+        gpu.update({key: value for key, value in known.items() if value is not None})
+    print_line("machine", **dict(computer(), driver_sees=len(seen), **machine))
     if "failure" not in machine:
         watch = Watch()
         try:
-            for each in wishes(machine):
-                measure(dict(each, pace=wish["pace"], **sizes(wish, machine)), limit_s, watch)
+            for each in tasks(machine):
+                measure(
+                    dict(each, pace=settings["pace"], **sizes(settings, machine)), limit_s, watch
+                )
         finally:
             watch.end()
-    say("end", seconds=time.time() - began)
+    print_line("end", seconds=time.time() - began)
 
 
-def sizes(wish, machine):
-    return wish["gpu"] if machine["gpus"] else wish["cpu"]
+def sizes(settings, machine):
+    return settings["gpu"] if machine["gpus"] else settings["cpu"]
 
 
-def measure(wish, limit_s, watch):
-    told = {key: wish[key] for key in ("what", "precision", "device", "devices") if key in wish}
-    say("begins", **told)
-    # NVIDIA's libraries may take TF32 for float32, unless this says otherwise.
-    exact = {"NVIDIA_TF32_OVERRIDE": "0"} if wish.get("precision") == "fp32" else {}
+def measure(task, limit_s, watch):
+    document = {key: task[key] for key in ("what", "precision", "device", "devices") if key in task}
+    print_line("begins", **document)
+    # NVIDIA's libraries may use TF32 for float32 unless this variable forbids it.
+    exact = {"NVIDIA_TF32_OVERRIDE": "0"} if task.get("precision") == "fp32" else {}
     begin, began = len(watch.rows), time.time()
-    found = take(wish, limit_s, **exact)
-    gpus = {str(index) for index in range(wish.get("devices", 1))}
-    if wish["device"] is not None:
-        told["watched"] = watch.since(begin, gpus)
-    say("figure", **dict(told, took_s=time.time() - began, **found))
+    found = run_figure(task, limit_s, **exact)
+    gpus = {str(index) for index in range(task.get("devices", 1))}
+    if task["device"] is not None:
+        document["watched"] = watch.since(begin, gpus)
+    print_line("figure", **dict(document, took_s=time.time() - began, **found))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How fast this machine is: measured as the login user, in the environment that has a framework; nothing of it stays.
-# Inputs: LOGIN_USER PROGRAM WISH
-#   PROGRAM: the Python files beside this one, as a compressed tar archive in base64. WISH: see measure.py.
+# Measures this machine as the login user, in the environment that has a framework, and leaves no files.
+# Inputs: LOGIN_USER PROGRAM SETTINGS
+#   PROGRAM: the Python files beside this one, as a compressed tar archive in base64. SETTINGS: see measure.py.
 set -o errexit -o nounset -o pipefail
 
 cd /
@@ -17,8 +17,8 @@ folder=$(as_login_user mktemp --directory)
 trap 'rm --recursive --force "$folder"' EXIT
 base64 --decode <<<"$PROGRAM" | as_login_user tar --extract --gzip --directory "$folder"
 
-# Without one, the last of these says so, as one who can be read.
+# If no Python has a framework, the last one runs the program, which reports that.
 for python in /opt/conda/envs/*/bin/python /opt/venvs/*/bin/python "$(command -v python3)"; do
     if [[ -x $python ]] && has_framework "$python"; then break; fi
 done
-as_login_user "$python" -u "$folder/measure.py" "$WISH"
+as_login_user "$python" -u "$folder/measure.py" "$SETTINGS"

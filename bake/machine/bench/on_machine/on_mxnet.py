@@ -1,4 +1,4 @@
-"""What is measured, in MXNet 1.5 to 1.9: `mx.nd` for arrays, Gluon for training."""
+"""The operations that are measured, in MXNet 1.5 to 1.9: `mx.nd` for arrays, Gluon to train."""
 
 import itertools
 import time
@@ -17,9 +17,9 @@ def gpus():
 
 
 def capability(index):
-    """(7, 5); None where the library keeps its CUDA runtime to itself."""
+    """Return the compute capability, like (7, 5); None when the CUDA runtime cannot be called."""
     # cudaDevAttrComputeCapabilityMajor and …Minor
-    found = [_ask_cuda("cudaDeviceGetAttribute", number, index) for number in (75, 76)]
+    found = [_call_cuda("cudaDeviceGetAttribute", number, index) for number in (75, 76)]
     return None if None in found else tuple(found)
 
 
@@ -28,11 +28,11 @@ def name(index):
 
 
 def cuda():
-    found = _ask_cuda("cudaRuntimeGetVersion")
+    found = _call_cuda("cudaRuntimeGetVersion")
     return "%d.%d" % (found // 1000, found % 1000 // 10) if found else None
 
 
-def _ask_cuda(function, *arguments):
+def _call_cuda(function, *arguments):
     from ctypes import byref, c_int
 
     value = c_int()
@@ -44,17 +44,17 @@ def _ask_cuda(function, *arguments):
 
 
 def precisions():
-    """In which it may multiply here. The CPU's fp16 is emulated, and no figure of it is of use."""
+    """Return the precisions to measure. The CPU only emulates fp16, so it is left out."""
     if not gpus():
         return ["fp32"]
-    capable = capability(0) or (5, 3)  # not known: what all of the last ten years can
+    capable = capability(0) or (5, 3)  # unknown: the capability of all GPUs of the last ten years
     runtime = cuda() or "0"
     tf32 = capable >= (8, 0) and int(runtime.split(".")[0]) >= 11
     return ["fp32"] + ["tf32"] * tf32 + ["fp16"] * (capable >= (5, 3))
 
 
 def set_precision(precision):
-    """TF32 is what cuBLAS 11 takes for float32, unless NVIDIA_TF32_OVERRIDE=0 says otherwise."""
+    """Do nothing: cuBLAS 11 uses TF32 for float32 unless NVIDIA_TF32_OVERRIDE is 0."""
 
 
 def use(index):
@@ -72,7 +72,7 @@ def normal(shape, precision, device):
 
 
 def pinned(values):
-    """The same values in memory that a GPU reads by itself; where there is one."""
+    """Copy values to host memory: pinned, so that a GPU can read it directly, if it has one."""
     return values.copyto(mx.cpu_pinned(0) if gpus() else mx.cpu())
 
 
@@ -97,7 +97,7 @@ def kind(values):
 
 
 def seconds(work, times, device=None):
-    """All of MXNet is asynchronous: the time counts from when nothing runs to when nothing does."""
+    """Return how long the work takes. MXNet is asynchronous, so wait before and after it."""
     mx.nd.waitall()
     begin = time.perf_counter()
     for _ in range(times):
@@ -117,7 +117,7 @@ def _network():
 
 
 class Training:
-    """One step after the other on the same images, on all the devices at once."""
+    """Training steps on the same images, on all devices at the same time."""
 
     def __init__(self, indices, batch, size):
         mx.random.seed(1)

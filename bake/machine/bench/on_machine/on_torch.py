@@ -1,4 +1,4 @@
-"""What is measured, in PyTorch 1.x and 2.x. Several GPUs train with one process for each."""
+"""The operations that are measured, in PyTorch 1.x and 2.x. Each GPU trains in its own process."""
 
 import time
 
@@ -32,7 +32,7 @@ def cuda():
 
 
 def precisions():
-    """In which it may multiply here. What a GPU before that only emulates is no figure of it."""
+    """Return the precisions to measure: those that the GPU computes and does not emulate."""
     if not gpus():
         return ["fp32", "bf16"]
     capable = capability(0)
@@ -54,7 +54,7 @@ def use(index):
     if index is None:
         return torch.device("cpu")
     torch.cuda.set_device(index)
-    torch.backends.cudnn.benchmark = True  # as MXNet does: the fastest algorithm, found by trying
+    torch.backends.cudnn.benchmark = True  # find the fastest algorithm, as MXNet does
     return torch.device("cuda", index)
 
 
@@ -69,7 +69,7 @@ def normal(shape, precision, device):
 
 
 def pinned(values):
-    """The same values in memory that a GPU reads by itself; where there is one."""
+    """Copy values to host memory: pinned, so that a GPU can read it directly, if it has one."""
     values = values.cpu()
     return values.pin_memory() if gpus() else values.clone()
 
@@ -95,7 +95,7 @@ def kind(values):
 
 
 def seconds(work, times, device):
-    """By the GPU's own clock: from the first kernel's beginning to the last one's end."""
+    """Return how long the work takes, by the GPU's own clock."""
     if device.type != "cuda":
         begin = time.perf_counter()
         for _ in range(times):
@@ -125,8 +125,11 @@ def _network():
 
 
 class Training:
-    """One step after the other on the same images. `group`: (rank, of how many, a new file's URL),
-    where this process is one of several, each with a device of its own."""
+    """Training steps on the same images.
+
+    `group` is (rank, number of processes, URL of a new file) when this process is one of several,
+    each with its own device.
+    """
 
     def __init__(self, indices, batch, size, group=None):
         (index,) = indices
@@ -163,7 +166,7 @@ class Training:
         return kind(self.last)
 
     def seconds(self, times):
-        """Where there are several processes: of the slowest, which all of them are told."""
+        """Return how long the steps take in the slowest process, the same value in all of them."""
         if not self.group:
             return seconds(self.step, times, self.device)
         taken = torch.zeros(1, dtype=torch.float64, device=self.device)

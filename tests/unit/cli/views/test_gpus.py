@@ -13,7 +13,7 @@ from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest
 from bake.cli.views.gpus import show_asked, show_gpus, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
-from bake.machine.gpus import Offer, Survey, codes_of, meant, quota_to_raise
+from bake.machine.gpus import Offer, Survey, find_type, quota_code_to_raise, quota_codes
 from tests.support.offers import CATALOG, TYPES, offer
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
@@ -206,25 +206,25 @@ def test_what_was_asked_for_is_said_in_machines(
 
 
 def test_a_type_and_a_family_are_meant_by_their_names() -> None:
-    assert meant(CATALOG, "g4dn.metal").name == "g4dn.metal"
-    assert meant(CATALOG, "g7e").name == "g7e.2xlarge"
+    assert find_type(CATALOG, "g4dn.metal").name == "g4dn.metal"
+    assert find_type(CATALOG, "g7e").name == "g7e.2xlarge"
     with pytest.raises(RequestError) as caught:
-        meant(CATALOG, "g4dn.xlarg")
+        find_type(CATALOG, "g4dn.xlarg")
     assert "g4dn.xlarge" in caught.value.hint
 
 
 def test_a_type_has_the_quotas_of_its_markets() -> None:
-    assert codes_of(TYPES["g5.xlarge"], spot=False) == {G: "on-demand", G_SPOT: "spot"}
-    assert codes_of(TYPES["g5.xlarge"], spot=True) == {G_SPOT: "spot"}
-    assert set(codes_of(None, spot=True).values()) == {"spot"}
-    assert len(codes_of(None, spot=False)) == 5
+    assert quota_codes(TYPES["g5.xlarge"], spot=False) == {G: "on-demand", G_SPOT: "spot"}
+    assert quota_codes(TYPES["g5.xlarge"], spot=True) == {G_SPOT: "spot"}
+    assert set(quota_codes(None, spot=True).values()) == {"spot"}
+    assert len(quota_codes(None, spot=False)) == 5
 
 
 def test_a_value_that_would_start_none_is_refused_in_vcpus() -> None:
     machine = TYPES["p4d.24xlarge"]
-    assert quota_to_raise(machine, 96, COMMAND, spot=False) == P
+    assert quota_code_to_raise(machine, 96, COMMAND, spot=False) == P
     with pytest.raises(RequestError, match=r"one p4d\.24xlarge has 96") as caught:
-        quota_to_raise(machine, 8, "invoke quota --type p4d.24xlarge", spot=False)
+        quota_code_to_raise(machine, 8, "invoke quota --type p4d.24xlarge", spot=False)
     assert caught.value.hint == "invoke quota --type p4d.24xlarge --raise 96"
     with pytest.raises(RequestError, match="not known"):
-        quota_to_raise(TYPES["p6-b200.48xlarge"], 192, COMMAND, spot=True)
+        quota_code_to_raise(TYPES["p6-b200.48xlarge"], 192, COMMAND, spot=True)

@@ -16,6 +16,7 @@ from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
 from bake.aws.tags import ENDS, TTL
 from bake.cli.views import bench as speed_bench
+from bake.cli.views.bench_page import page
 from bake.console.console import Console
 from bake.errors import CapacityError, RequestError
 from bake.machine import launch
@@ -25,13 +26,12 @@ from bake.machine.bench.figures import (
     Figure,
     Measured,
     MeasuredGpu,
-    in_words,
-    quartiles,
+    format_quartiles,
+    format_value,
     read,
 )
 from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import BenchRun
-from bake.machine.bench.page import page
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
 
@@ -72,20 +72,23 @@ def test_a_figure_is_the_median_of_its_runs_and_the_quartiles() -> None:
 
 
 NO_SPEED: dict[str, tuple[dict[str, Any], str]] = {
-    "wrong": ({"error": 0.3}, "the result is wrong: off by 0.3"),
-    "not a number": ({"error": math.nan}, "the result is wrong: off by nan"),
-    "not compared": ({"error": None}, "the result is wrong: off by None"),
-    "too right to be fp16": ({"error": 1e-7}, "it was not computed in fp16: off by 1.0e-07 only"),
-    "TF32 for fp32": ({"precision": "fp32"}, "the result is wrong: off by 0.0003"),
+    "wrong": ({"error": 0.3}, "the result is wrong: relative error 0.3"),
+    "not a number": ({"error": math.nan}, "the result is wrong: relative error nan"),
+    "not compared": ({"error": None}, "the result is wrong: relative error None"),
+    "too right to be fp16": ({"error": 1e-7}, "not computed in fp16: its error is only 1.0e-07"),
+    "TF32 for fp32": ({"precision": "fp32"}, "the result is wrong: relative error 0.0003"),
     "fp32 for TF32": ({"precision": "tf32", "error": 3e-7}, "it was not computed in tf32"),
-    "on the CPU": ({"kind": "cpu"}, "it was computed on a cpu, not on the gpu"),
-    "nowhere": ({"kind": ""}, "it was computed on a device unknown"),
+    "on the CPU": ({"kind": "cpu"}, "it was computed on: cpu; expected: gpu"),
+    "nowhere": ({"kind": ""}, "it was computed on: unknown; expected: gpu"),
     "not timed": ({"seconds": []}, "it was not timed"),
-    "copied wrong": ({"what": "copy", "precision": None}, "the result is wrong: off by 0.0003"),
+    "copied wrong": (
+        {"what": "copy", "precision": None},
+        "the result is wrong: relative error 0.0003",
+    ),
     "added wrong": ({"what": "add", "precision": None}, "the result is wrong"),
-    "not learned": ({"what": "train", "losses": [2.3, 2.4]}, "the loss went from 2.3 to 2.4"),
-    "a loss of NaN": ({"what": "train", "losses": [2.3, math.nan]}, "the loss is no number"),
-    "no loss": ({"what": "train"}, "the loss is no number: None"),
+    "not learned": ({"what": "train", "losses": [2.3, 2.4]}, "the loss changed from 2.3 to 2.4"),
+    "a loss of NaN": ({"what": "train", "losses": [2.3, math.nan]}, "loss is not a finite number"),
+    "no loss": ({"what": "train"}, "loss is not a finite number: None"),
     "its own reason": ({"failure": "CUDA out of memory"}, "CUDA out of memory"),
 }
 
@@ -132,13 +135,13 @@ def test_the_median_lies_between_the_quartiles(seconds: list[float]) -> None:
 
 
 def test_numbers_are_written_with_three_digits_and_their_unit() -> None:
-    assert in_words(7.912e12, "FLOP/s") == "7.91 TFLOP/s"
-    assert in_words(1.2e15, "FLOP/s") == "1.20 PFLOP/s"
-    assert in_words(301e9, "B/s") == "301 GB/s"
-    assert in_words(4.2e3, "B/s") == "0.00420 MB/s"
-    assert in_words(12345.6, "images/s") == "12346 images/s"
-    assert in_words(None, "B/s") == "–"
-    assert quartiles(judged(seconds=[0.1, 0.2, 0.4])) == "7.50 – 15.0"
+    assert format_value(7.912e12, "FLOP/s") == "7.91 TFLOP/s"
+    assert format_value(1.2e15, "FLOP/s") == "1.20 PFLOP/s"
+    assert format_value(301e9, "B/s") == "301 GB/s"
+    assert format_value(4.2e3, "B/s") == "0.00420 MB/s"
+    assert format_value(12345.6, "images/s") == "12346 images/s"
+    assert format_value(None, "B/s") == "–"
+    assert format_quartiles(judged(seconds=[0.1, 0.2, 0.4])) == "7.50 – 15.0"
 
 
 def test_scaling_is_what_several_train_of_several_times_one() -> None:
@@ -156,19 +159,19 @@ def test_a_dollar_buys_what_all_gpus_train_in_its_time() -> None:
 
 
 def test_a_reader_is_warned() -> None:
-    assert ONE.warnings == ("Slowed down by its power cap: matrix product fp16",)
+    assert ONE.warnings == ("The GPU was slowed down (power cap): matrix product fp16",)
     on_cpu = measured("x", 0, None, a_figure("train", 9))
-    assert on_cpu.warnings == ("No GPU: these are the CPU's figures",)
+    assert on_cpu.warnings == ("No GPU: these are figures of the CPU",)
     hidden = on_cpu.model_copy(
         update={"machine": on_cpu.machine.model_copy(update={"driver_sees": 2, "load": 3.0})}
     )
     assert hidden.warnings == (
-        "The driver sees 2 GPUs, and mxnet none: these are the CPU's figures",
+        "The driver finds 2 GPUs, but mxnet finds none: these are figures of the CPU",
         "The CPU was busy before: load 3.0",
     )
     busy = MeasuredGpu(index=1, busy_percent=35)
     used = ONE.model_copy(update={"machine": ONE.machine.model_copy(update={"gpus": (busy,)})})
-    assert used.warnings[0] == "GPU 1 was busy before, by 35 %: others use it, too"
+    assert used.warnings[0] == "GPU 1 was 35 % busy before: other processes use it, too"
 
 
 def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ def test_one_kind_without_room_does_not_stop_the_others(
     ]
     assert machines(aws.cloud) == []
     assert read(tmp_path / done.run / "bench.json") == done
-    assert "No room" in (tmp_path / done.run / "report.html").read_text()
+    assert "No room" in page(done)
 
 
 def test_its_machines_end_by_themselves_if_nobody_does_it(
@@ -339,7 +342,7 @@ def test_jobs_is_how_many_machines_there_are_at_a_time(
 def test_what_cannot_be_is_refused_before_anything_is_made(aws: Aws, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="at least one machine is needed"):
         bench(aws, tmp_path, "g4dn.xlarge", jobs=0)
-    with pytest.raises(RequestError, match="Which machine"):
+    with pytest.raises(RequestError, match="No instance type given"):
         bench(aws, tmp_path)
     assert aws.remains() == set()
     assert list(tmp_path.glob("2*")) == []

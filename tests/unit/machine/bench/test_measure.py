@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.measuring import PROGRAM, WISH, answer, run
+from tests.support.measuring import PROGRAM, SETTINGS, answer, run
 
 
 def module(name: str) -> ModuleType:
@@ -34,8 +34,8 @@ def test_what_hangs_is_ended(tmp_path: Path) -> None:
     measure = module("measure")
     measure.FIGURE = str(tmp_path / "figure.py")
     Path(measure.FIGURE).write_text(hangs)
-    found = measure.take({"what": "copy"}, 2.0)
-    assert found == {"failure": "it took longer than 2 s, and was ended"}
+    found = measure.run_figure({"what": "copy"}, 2.0)
+    assert found == {"failure": "it took longer than 2 s and was killed"}
     assert not Path("/proc", begun.read_text()).exists()
 
 
@@ -47,8 +47,8 @@ def test_whoever_ends_the_program_ends_what_it_has_started(tmp_path: Path) -> No
     text = (PROGRAM / "figure.py").read_text()
     program.write_text(text.replace("    main(json.loads(sys.argv[1]))", f"    {waits}"))
     (tmp_path / "measure.py").write_text((PROGRAM / "measure.py").read_text())
-    wish = json.dumps(WISH)
-    running = subprocess.Popen([sys.executable, str(tmp_path / "measure.py"), wish])
+    task = json.dumps(SETTINGS)
+    running = subprocess.Popen([sys.executable, str(tmp_path / "measure.py"), task])
     assert soon(begun.exists)
     assert soon(lambda: begun.read_text())
     running.kill()
@@ -66,7 +66,7 @@ def soon(holds: Callable[[], Any]) -> bool:
 
 
 def test_without_a_framework_it_says_so() -> None:
-    told = answer(run(Path(sys.executable), "measure.py", WISH))
+    told = answer(run(Path(sys.executable), "measure.py", SETTINGS))
     assert told.ended
     assert told.figures == []
     assert f"neither mxnet nor torch is installed for {sys.executable}" in (
@@ -84,11 +84,11 @@ def test_without_a_framework_it_says_so() -> None:
 def test_training_is_measured_on_one_to_all_gpus(gpus: int, counts: list[int]) -> None:
     measure = module("measure")
     machine = {"gpus": [{"index": index} for index in range(gpus)], "precisions": ["fp32", "fp16"]}
-    wishes = list(measure.wishes(machine))
-    assert [wish["devices"] for wish in wishes if wish["what"] == "train"] == counts
-    assert [w.get("precision") for w in wishes if w["what"] == "multiply"] == ["fp32", "fp16"]
-    assert {"to-device", "from-device"} < {wish["what"] for wish in wishes}
-    assert {wish["device"] for wish in wishes} == {0}
+    tasks = list(measure.tasks(machine))
+    assert [task["devices"] for task in tasks if task["what"] == "train"] == counts
+    assert [w.get("precision") for w in tasks if w["what"] == "multiply"] == ["fp32", "fp16"]
+    assert {"to-device", "from-device"} < {task["what"] for task in tasks}
+    assert {task["device"] for task in tasks} == {0}
 
 
 def test_time_is_taken_in_runs_that_are_long_enough_after_a_warm_up() -> None:
@@ -146,7 +146,7 @@ def test_clocks_and_what_holds_them_down_are_watched(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     measure = module("measure")
-    assert measure.graphics()["0"] == {
+    assert measure.read_gpus()["0"] == {
         "name": "A GPU",
         "driver": version,
         "memory_mib": 15360.0,

@@ -1,4 +1,4 @@
-"""The page of a benchmark: per GPU, per dollar, and how well several GPUs train together."""
+"""The HTML page of a benchmark: speed per GPU, speed per dollar, and scaling over several GPUs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bake.machine.bench.figures import (
     Measured,
     Precision,
     What,
-    in_words,
-    quartiles,
+    format_quartiles,
+    format_value,
     scale,
     three_digits,
 )
@@ -35,12 +35,12 @@ _MOVED: Mapping[What, str] = {
 
 
 def page(bench: Bench) -> str:
-    """As HTML."""
+    """Return the page as HTML."""
     return render(TEMPLATE, **_data(bench))
 
 
 def write_page(bench: Bench, folder: Path) -> Path:
-    """Beside the document; OSError where it cannot be written."""
+    """Write the page into `folder`. Raises OSError when it cannot be written."""
     return write(folder / FILE, TEMPLATE, **_data(bench))
 
 
@@ -59,7 +59,7 @@ def _data(bench: Bench) -> dict[str, Any]:
 
 
 def charts(machines: Sequence[Measured]) -> Mapping[str, Chart]:
-    """Those of which there is a figure."""
+    """Return the charts for which at least one figure was measured, by name."""
     made = {
         "products": _products(machines),
         "moved": _moved(machines),
@@ -107,19 +107,19 @@ def _one(machines: Sequence[Measured]) -> str:
 
 
 def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart | None:
-    """A group for each figure, and in it a bar for each machine, with its quartiles."""
-    there = {
+    """Return a chart: a group of bars for each figure, one bar with quartiles for each machine."""
+    measured = {
         machine: {name: each for name, each in found.items() if each is not None}
         for machine, found in bars.items()
         if any(found.values())
     }
-    figures = [each for found in there.values() for each in found.values()]
+    figures = [each for found in measured.values() for each in found.values()]
     if not figures:
         return None
     factor, prefix = scale(max(each.value or 0 for each in figures), figures[0].unit)
     unit = prefix + figures[0].unit
     chart_, words = go.Figure(), []
-    for machine, found in there.items():
+    for machine, found in measured.items():
         low, values, high = (
             [(getattr(each, name) or 0) / factor for each in found.values()]
             for name in ("low", "value", "high")
@@ -145,11 +145,11 @@ def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart 
 
 
 def _listed(figures: Mapping[str, Figure]) -> str:
-    return ", ".join(f"{name} {in_words(f.value, f.unit)}" for name, f in figures.items())
+    return ", ".join(f"{name} {format_value(f.value, f.unit)}" for name, f in figures.items())
 
 
 def _per_dollar(machines: Sequence[Measured]) -> Chart | None:
-    """Of those with a GPU and a price, the best first."""
+    """Return the chart of machines that have a GPU and a price, the best one first."""
     found = {m.instance_type: m.images_per_usd for m in machines if m.images_per_usd}
     if not found:
         return None
@@ -194,16 +194,16 @@ def _scaling(machines: Sequence[Measured]) -> Chart | None:
         return None
     figure.update_layout(
         xaxis={"title": {"text": "GPUs"}, "dtick": 1},
-        yaxis={"title": {"text": "% of that many times one"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "% of n times one GPU"}, "rangemode": "tozero"},
     )
     title = "Scaling efficiency of training"
-    if len(words) == 1:  # a legend is for several
+    if len(words) == 1:  # without a legend, which is for several machines
         title += f", {figure.data[0].name}"
     return chart(figure, title=title, alt="; ".join(words))
 
 
 def _summary(each: Measured) -> list[str]:
-    """A row of the first table."""
+    """Return a machine's row in the table of all machines."""
     best = max(
         (f for f in each.figures if f.what == "multiply" and f.value),
         key=lambda f: f.value or 0,
@@ -214,8 +214,8 @@ def _summary(each: Measured) -> list[str]:
     return [
         each.instance_type,
         each.machine.device,
-        f"{in_words(best.value, best.unit)} ({best.precision})" if best else "–",
-        in_words(rate, "images/s"),
+        f"{format_value(best.value, best.unit)} ({best.precision})" if best else "–",
+        format_value(rate, "images/s"),
         "–" if each.usd_per_hour is None else f"${each.usd_per_hour:.3f}",
         "–" if per_usd is None else f"{three_digits(per_usd / 1e6)} million",
     ]
@@ -228,8 +228,8 @@ def _row(figure: Figure) -> list[str]:
     notes = ", ".join(figure.watched.slowed) if figure.watched else ""
     return [
         figure.name,
-        in_words(figure.value, figure.unit),
-        quartiles(figure),
+        format_value(figure.value, figure.unit),
+        format_quartiles(figure),
         "–" if spread is None else f"{spread:.1%}",
         str(len(figure.runs)),
         "; ".join(filter(None, (figure.size, f"slowed: {notes}" if notes else ""))),
