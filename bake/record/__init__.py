@@ -1,4 +1,4 @@
-"""What is in an image, and how it came to be."""
+"""The record of a bake: what is in its image, and how the bake went."""
 
 from bake.record.inventory import Change, Installed, Inventory, Wheel, difference
 from bake.record.record import (

@@ -1,4 +1,4 @@
-"""The records that are kept on this computer: a folder for each run, with its logs."""
+"""The records on this computer: one folder per run, with the run's logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bake.record.record import FAILURE, FILE, Failure, Record, read, read_failur
 
 
 def of_run(folder: Path) -> Record | Failure:
-    """What came of the run whose folder it is. RequestError: nothing that can be read."""
+    """Read the record of the run in this folder; RequestError if it has none that can be read."""
     for name, reader in ((FILE, read), (FAILURE, read_failure)):
         path = folder / name
         if not path.exists():
@@ -19,19 +19,23 @@ def of_run(folder: Path) -> Record | Failure:
             return reader(path)
         except (OSError, RecursionError, ValueError) as error:
             raise RequestError(
-                f"{path} is no record of a bake",
-                hint="It has to be as bake wrote it; a newer version may know more than this one",
+                f"{path} is not a record of a bake",
+                hint="The file was changed, or a newer version of bake wrote it",
                 details=str(error).splitlines()[:3],
             ) from None
     raise RequestError(
-        f"{folder} has no {FILE} of a bake",
-        hint="A bake that still runs, or that was killed, has none; others have it in BAKE_BUILDS",
+        f"{folder} contains no {FILE}",
+        hint="A bake writes its record when it ends; a bake that was killed has none. "
+        "BAKE_BUILDS names the folder that contains the runs",
     )
 
 
 def find(builds: Path, wanted: str = "") -> Path:
-    """The folder of a run: by its id, its recipe (the newest), its folder or a file in there;
-    without a word the newest of all. RequestError: there is none."""
+    """Return the folder of a run.
+
+    `wanted` is the run's id, its recipe (the newest run of it), its folder or a file in it; if
+    empty, the newest run is returned. RequestError if no such run is found.
+    """
     if wanted and (path := Path(wanted)).exists():
         return path if path.is_dir() else path.parent
     if wanted and "/" not in wanted and (builds / wanted).is_dir():
@@ -40,16 +44,18 @@ def find(builds: Path, wanted: str = "") -> Path:
     named = [folder for folder, run in runs if wanted in ("", run.recipe)]
     if named:
         return named[0]
-    of_it = f" of {wanted}" if wanted else ""
+    of_recipe = f" of {wanted}" if wanted else ""
     known = ", ".join(sorted({run.recipe for _, run in runs}))
     raise RequestError(
-        f"{builds} has no record of a bake{of_it}",
-        hint=f"There are some of {known}" if known else "invoke bake writes one",
+        f"No record of a bake{of_recipe} found in {builds}",
+        hint=f"Recipes with records: {known}"
+        if known
+        else "`invoke bake --recipe NAME` writes one",
     )
 
 
 def before(record: Record, builds: Path) -> Record | None:
-    """The last one of this recipe and payload that gave an image, before this one."""
+    """Return the record of the previous image of this recipe and payload, or None."""
     for _, run in _runs(builds):
         if (
             isinstance(run, Record)
@@ -61,7 +67,10 @@ def before(record: Record, builds: Path) -> Record | None:
 
 
 def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
-    """The newest first; what cannot be read is of another version of this program."""
+    """Yield each run and its folder, the newest first.
+
+    Unreadable records are skipped: another version of bake may have written them.
+    """
     found = []
     for folder in {path.parent for path in builds.glob("*/*.json")}:
         try:
@@ -72,11 +81,11 @@ def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
 
 
 def make_folder(folder: Path) -> None:
-    """For the logs and the record; RequestError now rather than in the middle of the bake."""
+    """Create the folder for logs and record; RequestError before the bake starts if that fails."""
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise RequestError(
-            f"The logs cannot be written to {folder}: {error.strerror}",
-            hint="Choose another place: BAKE_BUILDS=FOLDER",
+            f"Cannot create the folder {folder} for the logs: {error.strerror}",
+            hint="Choose another folder by the environment variable: BAKE_BUILDS=FOLDER",
         ) from None

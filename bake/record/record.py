@@ -1,6 +1,6 @@
-"""What came of a bake: one JSON document, which is kept beside the run's logs.
+"""The result of a bake: one JSON document, in the folder of the run's logs.
 
-A field that was added later has a default: records of before are read, too.
+A field that was added later has a default, so that older records can be read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class _Table(BaseModel):
 
 
 class StageRecord(_Table):
-    """A stage that the image contains. `checkpoint` is the one that it came from; None: it ran.
+    """A stage that the image contains.
 
-    `seconds` are those of the time when it ran.
+    `checkpoint` is the id of the checkpoint that brought it, or None if it ran in this bake.
+    `seconds` is how long it took when it ran.
     """
 
     name: str
@@ -37,7 +38,7 @@ class StageRecord(_Table):
 
 
 class CheckRecord(_Table):
-    """A check as it ended; made from any object with these attributes."""
+    """The result of a check, made from any object with these attributes."""
 
     name: str
     outcome: Literal["passed", "failed", "skipped"]
@@ -46,19 +47,23 @@ class CheckRecord(_Table):
 
 
 class Record(_Table):
-    """One image: what it is, how it came to be, and what was proved on it. No secret is in it.
+    """A bake that made an image: its result, its steps and its checks.
 
-    Times are in UTC. `snapshot_ids` are the image's own.
+    It contains no secret. Times are in UTC. `snapshot_ids` are the image's own snapshots.
     """
 
     run: str
     recipe: str
-    asked: Mapping[str, Any] = Field({}, description="what the recipe asked for: table.key → value")
-    digest: str = Field(description="of the whole plan")
+    asked: Mapping[str, Any] = Field(
+        {}, description="the settings of the recipe: table.key → value"
+    )
+    digest: str = Field(description="the digest of the whole plan")
     payload: Literal["upstream", "stand-in"]
     verified: Literal["gpu", "cpu", "no"]
     region: str = ""
-    here: str = Field("", description="what a command needs to mean the same cloud: --local")
+    here: str = Field(
+        "", description="the options with which a command uses the same cloud: --local"
+    )
     image_id: str
     image_name: str
     snapshot_ids: tuple[str, ...] = ()
@@ -76,18 +81,19 @@ class Record(_Table):
     ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the record as JSON values."""
         return self.model_dump(mode="json")
 
     def write(self, folder: Path) -> Path:
-        """Write it into the folder, whole or not at all, and say where."""
+        """Write record.json into the folder, completely or not at all, and return its path."""
         return _write(self, folder / FILE)
 
 
 class Failure(_Table):
-    """A bake that gave no image: how far it came, and what ended it. No secret is in it.
+    """A bake that made no image: its steps, and the error that ended it.
 
-    `error` is the kind of it in `bake/errors.py`; `stages` are the plan's.
+    It contains no secret. `error` is the name of the error's class in `bake/errors.py`; `stages`
+    are the plan's stages.
     """
 
     run: str
@@ -111,17 +117,17 @@ class Failure(_Table):
     ended_at: AwareDatetime
 
     def write(self, folder: Path) -> Path:
-        """Write it into the folder, whole or not at all, and say where."""
+        """Write failure.json into the folder, completely or not at all, and return its path."""
         return _write(self, folder / FAILURE)
 
 
 def read(path: Path) -> Record:
-    """ValueError when the file is no record."""
+    """Read record.json; ValueError if the file is not a record."""
     return Record.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def read_failure(path: Path) -> Failure:
-    """ValueError when the file is none."""
+    """Read failure.json; ValueError if the file is not the record of a failure."""
     return Failure.model_validate_json(path.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""When each step of a bake began and ended, and on which machine, while it happens."""
+"""The timeline of a bake: when each step began and ended, and on which machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class _Table(BaseModel):
 
 
 class StepRecord(_Table):
-    """A step that has ended; `machine` is its place among the bake's machines, from 1 on.
+    """A step that has ended.
 
-    `wave` is a stage's: a new one begins with each stage that begins while none runs. `detail` is
-    what came of it, as the id of a checkpoint. "stopped": it was called off.
+    `machine` is the number of the machine in this bake, from 1. Stages have a `wave`: a new wave
+    begins when a stage starts while no other runs. `detail` is the result, such as the id of a
+    checkpoint. The outcome "stopped" means that the step was cancelled.
     """
 
     kind: Kind
@@ -38,14 +39,16 @@ class StepRecord(_Table):
 
     @property
     def seconds(self) -> float:
+        """How long the step took."""
         return (self.ended_at - self.began_at).total_seconds()
 
 
 class MachineRecord(_Table):
-    """`checkpoint` is what it was started from; None: the base image.
+    """A machine of a bake.
 
-    `usd_per_hour` is of when it was started, None where AWS did not say; `ended_at` None: it was
-    still there when this was written.
+    `checkpoint` is what it was started from, or None for the base image. `usd_per_hour` is its
+    price when it was started, or None if AWS did not report one. `ended_at` is None if the machine
+    still existed when this was written.
     """
 
     instance_id: str
@@ -59,7 +62,7 @@ class MachineRecord(_Table):
 
 
 class Timeline:
-    """Of one bake, by the time that `now` tells. For several threads."""
+    """The steps and machines of one bake, timed by the clock `now`. Threads may share it."""
 
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
@@ -68,23 +71,24 @@ class Timeline:
         self._machines: list[MachineRecord] = []
         self._attempt = 0
         self._wave = 0
-        self._running = 0  # stages
+        self._running = 0  # how many stages run now
 
     @property
     def steps(self) -> tuple[StepRecord, ...]:
-        """Those that have ended, in the order in which they began."""
+        """The steps that have ended, in the order in which they began."""
         with self._lock:
             return tuple(sorted(self._steps, key=lambda step: step.began_at))
 
     @property
     def machines(self) -> tuple[MachineRecord, ...]:
+        """The machines, in the order in which they were started."""
         with self._lock:
             return tuple(self._machines)
 
     @contextmanager
     def step(self, kind: Kind, name: str) -> Iterator[Callable[[str], None]]:
-        """A step, however it ends; what it gives takes the step's detail."""
-        said: list[str] = []
+        """Record the step in the block, however it ends. Yields a function that sets its detail."""
+        details: list[str] = []
         with self._lock:
             self._attempt += kind == "start"
             if kind == "stage":
@@ -94,7 +98,7 @@ class Timeline:
         began_at = self._now()
         outcome: Ended = "failed"
         try:
-            yield said.append
+            yield details.append
             outcome = "done"
         except (Cancelled, KeyboardInterrupt):
             outcome = "stopped"
@@ -108,7 +112,7 @@ class Timeline:
                 began_at=began_at,
                 ended_at=self._now(),
                 outcome=outcome,
-                detail=" ".join(said),
+                detail=" ".join(details),
             )
             with self._lock:
                 self._running -= kind == "stage"
@@ -124,6 +128,7 @@ class Timeline:
         checkpoint: str | None,
         usd_per_hour: float | None,
     ) -> None:
+        """Record that a machine was started now."""
         machine = MachineRecord(
             instance_id=instance_id,
             instance_type=instance_type,
@@ -137,7 +142,7 @@ class Timeline:
             self._machines.append(machine)
 
     def machine_ended(self) -> None:
-        """The one that began last is gone."""
+        """Record that the machine that was started last has ended now."""
         with self._lock:
             if self._machines and self._machines[-1].ended_at is None:
                 ended = self._machines[-1].model_copy(update={"ended_at": self._now()})

@@ -1,4 +1,4 @@
-"""What a machine must be and do so that an image of it may be called verified."""
+"""What a machine must be and do for an image of it to be called verified."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bake.recipe.resolved import Resolved
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """`None` is not looked at. `gpu_model` is the catalog's name, `gpu_memory_mib` EC2's figure.
+    """The properties that the proof checks. None means that a property is not checked.
 
-    `gpu` is None where no driver is installed, `environment` where there is no Python of the
-    recipe's, `framework` where there is none: what no stage installs has nothing to be proved.
-
-    `environment` is the Python environment's name, and `conda` says who runs it; `d2l` stands for
-    all that its stage installs (package, Jupyter, a kernel), `notebooks` for the book's.
+    `gpu` is None if no stage installs the driver, `framework` if none installs a framework, and
+    `environment` if none installs Python: what no stage installs cannot be proved. `gpu_model` is
+    the catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of
+    the Python environment, and `conda` says that it is conda's. `d2l` is the version of the
+    package, and stands for everything that its stage installs (also Jupyter and its kernel).
     """
 
     gpu: Literal["required", "if-present"] | None
@@ -38,20 +38,21 @@ class Expectation:
     notebooks: bool = False
 
     @property
-    def anything(self) -> bool:
-        """Whether there is anything to prove: a recipe of own scripts alone promises none of it."""
+    def proves_anything(self) -> bool:
+        """False if there is nothing to prove: the recipe has only stages of its own."""
         return any((self.gpu, self.cuda_release, self.environment))
 
     @property
     def python_path(self) -> str:
+        """The path of the environment's Python."""
         return f"{self.environment_prefix}/bin/python"
 
 
 def accepted(recipe: Recipe) -> frozenset[str]:
-    """The proofs (`bake:verified`) with which an image is all that the recipe asks for.
+    """Return the values of `bake:verified` with which an image meets the recipe.
 
-    They are those with which its bake can end. An image that was proved on a CPU is none for a
-    recipe that requires a GPU, although both have the digest of one plan.
+    These are the results that a successful bake of the recipe can have. An image that was proved on
+    a CPU does not meet a recipe that requires a GPU, although its plan has the same digest.
     """
     without_gpu = "cpu" if _proved_without_gpu(recipe) else "no"
     if "drivers" not in recipe.stages:
@@ -65,10 +66,10 @@ def _proved_without_gpu(recipe: Recipe) -> bool:
 
 
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
-    """What this recipe's stages promise on this type of machine.
+    """Return what the recipe's stages promise on this instance type.
 
-    A stand-in's Python is the machine's own, and its toolkit has no libraries: there, neither is
-    looked at. A recipe that installs a driver and leaves its GPU policy open requires a GPU.
+    With stand-ins, Python is the machine's own and the toolkit has no libraries, so neither is
+    checked. A recipe that installs the driver and does not set `gpu` requires a GPU.
     """
     recipe, machine = resolved.recipe, resolved.catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]
@@ -78,7 +79,7 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
     return Expectation(
         gpu=(recipe.gpu or "required") if "drivers" in recipe.stages else None,
         gpu_model=machine.gpu,
-        gpu_count=max(1, machine.gpus),  # 0: a slice of one, which nvidia-smi shows as a GPU
+        gpu_count=max(1, machine.gpus),  # 0: a slice of a GPU, which nvidia-smi lists as one GPU
         gpu_memory_mib=machine.gpu_memory_mib,
         driver_branch=recipe.driver.branch,
         min_driver=resolved.min_driver,

@@ -49,7 +49,7 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
     `on_check` gets each check when it has ended. A broken connection raises ConnectError. If the
     recipe promises nothing that can be proved, the only check says so and no command is run.
     """
-    if not expectation.anything:
+    if not expectation.proves_anything:
         nothing = Check("proof", "skipped", "the recipe's stages install nothing to prove", 0.0)
         if on_check:
             on_check(nothing)

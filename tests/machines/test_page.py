@@ -165,7 +165,7 @@ def test_without_scripts_the_figures_are_there(chrome: Chrome, tmp_path: Path) -
         text = chrome.find_element("tag name", "body").text
     finally:
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert "Side by side ran drivers and conda" in text
+    assert "At the same time ran drivers and conda" in text
     assert "The steps as a table" in text
 
 

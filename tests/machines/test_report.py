@@ -55,6 +55,6 @@ def test_a_bake_that_fails_and_one_that_goes_on_from_there_have_pages_of_what_ha
     assert read(folder / "record.json") == made
     said = text_of(folder)
     assert f"from checkpoint {machine.checkpoint}" in said
-    assert "Side by side ran b and c" in said
+    assert "At the same time ran b and c" in said
     assert "A rehearsal with stand-ins" in said
     assert "Cost nothing" in said

@@ -1,1 +1,1 @@
-"""Pages: one self-contained HTML file each, with charts, for people and their colleagues."""
+"""Reports for people: self-contained HTML pages with charts."""

@@ -1,4 +1,4 @@
-"""Charts of a page: plotly's figures, in the page's own colours, dark or light."""
+"""The charts of a page: plotly's figures in the page's own colours, dark or light."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 
 from bake.console.console import visible
 
-# The page's, in style.css: a colour of a figure may be any `var(--…)` of these.
+# The colours of style.css. A figure may use any `var(--…)` of that file.
 COLOURS = tuple(f"var(--chart-{number})" for number in range(1, 7))
-_MARKUP = {"hovertemplate", "texttemplate"}  # ours, and not the words of machines
+_MARKUP = {"hovertemplate", "texttemplate"}  # written by us: they contain no text of a machine
 
 _axis = {"gridcolor": "var(--line)", "zerolinecolor": "var(--line)", "automargin": True}
 _TEMPLATE = go.layout.Template(
@@ -27,9 +27,9 @@ _TEMPLATE = go.layout.Template(
             "bordercolor": "var(--line)",
             "font": {"color": "var(--text)"},
         },
-        "showlegend": False,  # the page has one, which wraps on a phone
+        "showlegend": False,  # the page shows its own, which wraps on a phone
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-        # A finger on a chart scrolls the page.
+        # On a touch screen, a drag across a chart must scroll the page.
         "dragmode": False,
         "xaxis": {**_axis, "fixedrange": True},
         "yaxis": {**_axis, "fixedrange": True},
@@ -39,9 +39,10 @@ _TEMPLATE = go.layout.Template(
 
 @dataclass(frozen=True)
 class Chart:
-    """As a page shows it. `alt` says in words what can be seen; the figures stand in a table.
+    """A chart as a page shows it.
 
-    `legend` is name and colour of each trace, where there are several.
+    `alt` describes the chart in words; the numbers themselves are in a table. `legend` holds name
+    and colour of each trace, or nothing if there is only one. `height` is in CSS pixels.
     """
 
     title: str
@@ -52,10 +53,10 @@ class Chart:
 
 
 def chart(figure: go.Figure, *, title: str, alt: str, height: int = 320) -> Chart:
-    """Of a figure without template; `height` is in CSS pixels, the width is the page's.
+    """Return the chart of a figure. `height` is in CSS pixels; the width is the page's.
 
-    Texts in it are texts: of plotly's own markup (`<b>`, links) nothing has a meaning, but in the
-    templates `hovertemplate` and `texttemplate`.
+    plotly's markup (`<b>`, links) is escaped everywhere, except in the figure's `hovertemplate` and
+    `texttemplate`.
     """
     themed = go.Figure(figure).update_layout(template=_TEMPLATE)
     spec = json.loads(themed.to_json())
@@ -63,7 +64,10 @@ def chart(figure: go.Figure, *, title: str, alt: str, height: int = 320) -> Char
 
 
 def _legend(traces: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """Of those that have a name; a trace without a colour has the next one of the page's."""
+    """Return name and colour of each named trace, if there are several.
+
+    A trace without a colour of its own has the page's next one.
+    """
     found = []
     for number, trace in enumerate(traces):
         own = [trace.get(part, {}).get("color") for part in ("marker", "line")]

@@ -2,7 +2,7 @@
 (() => {
   const drawn = document.documentElement.dataset;
 
-  // Lists: what is typed is looked for in each row; a list is open while it has some.
+  // Lists: show the rows that contain the typed text, and open the lists that have such rows.
   for (const input of document.querySelectorAll("input[data-filters]")) {
     const lists = [...document.getElementById(input.dataset.filters).querySelectorAll("details")];
     const output = document.querySelector(`output[for="${input.id}"]`);
@@ -20,7 +20,7 @@
     });
   }
 
-  // Charts: a colour var(--…) is the page's as it is now.
+  // Charts: a colour var(--…) is replaced by the page's current colour.
   const charts = [...document.querySelectorAll(".chart")].map((place) => ({
     place,
     spec: JSON.parse(place.querySelector("script").textContent),
@@ -38,7 +38,7 @@
     );
   }
 
-  // All at once: who prints waits for no promise.
+  // Start all drawings at once, because printing does not wait for a promise.
   async function draw(width) {
     const style = getComputedStyle(document.documentElement);
     const drawing = charts.map(({ place, spec }) => {

@@ -1,7 +1,7 @@
-"""One self-contained HTML file: style, scripts and data are in it, and it asks for nothing more.
+"""A page: one self-contained HTML file with its style, scripts and data.
 
-What is put into a template is text, whatever is in it. The browser is told to run our two scripts
-alone, by their sha256, and to fetch nothing (Content Security Policy, Level 3).
+Every value in a template is escaped. The page's policy lets the browser run only our two scripts,
+named by their sha256, and fetch nothing (Content Security Policy, Level 3).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ FOLDER = Path(__file__).parent
 def render(
     template: str, *, title: str, charts: Mapping[str, Chart] | None = None, **data: Any
 ) -> str:
-    """The page that a template of this folder makes, which extends `base.html.j2`.
+    """Return the HTML that a template of this folder makes; it extends `base.html.j2`.
 
-    In the template the charts are `charts.NAME`, shown by `parts.chart`. jinja2's UndefinedError
-    for whatever the template asks for and is not given.
+    The template shows the chart NAME by `parts.chart(charts.NAME)`. Raises jinja2's UndefinedError
+    if the template uses a variable that is missing.
     """
     charts = charts or {}
     script = (FOLDER / "page.js").read_text()
@@ -53,7 +53,10 @@ def render(
 
 
 def write(path: Path, template: str, *, title: str, **data: Any) -> Path:
-    """Render it into a file, whole or not at all, and say where. OSError where it cannot be."""
+    """Render a template into a file, completely or not at all, and return the file's path.
+
+    OSError if writing fails.
+    """
     write_file(path, render(template, title=title, **data), mode=0o666)
     return path
 
@@ -78,7 +81,7 @@ def _visible(value: Any) -> Any:
 
 @cache
 def _plotly() -> tuple[str, str]:
-    """plotly.js, packed (a third of its 4.8 MB is what people send to each other), and its hash."""
+    """Return plotly.js, compressed from 4.8 MB to about 2 MB in base64, and its hash."""
     source = get_plotlyjs()
     packed = gzip.compress(source.encode(), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode(), _sha256(source)

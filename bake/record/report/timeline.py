@@ -1,4 +1,4 @@
-"""The steps of a bake as a chart and as a table: what ran when, and side by side."""
+"""The timeline of a bake as a chart and as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bake.record import Failure, Record, StageRecord, StepRecord
 from bake.record.report.charts import COLOURS, Chart, chart
 
 _PIXELS_A_ROW, _PIXELS_BESIDES = 30, 80
-_LONGEST_LABEL = 28  # what a phone has room for
+_LONGEST_LABEL = 28  # longer labels do not fit on a phone
 # The chart's legend, in this order.
 _GROUPS = {
     "machine": (("start", "reboot"), COLOURS[5]),
@@ -22,13 +22,13 @@ _GROUPS = {
     "proof": (("proof", "inventory", "clean"), COLOURS[2]),
     "image": (("image",), COLOURS[3]),
 }
-# Between two marks of the axis, in seconds; four at most, for a phone.
+# The possible distances of two marks on the axis, in seconds. Four marks fit on a phone.
 _MARKS = (1, 2, 5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 4 * 3600, 8 * 3600)
 _MOST_MARKS = 4
 
 
 class Row(NamedTuple):
-    """`began` is since the bake began; `kind` is how it ended, as a badge is coloured."""
+    """A row of the table. `began` is the time since the bake began; `kind` colours the outcome."""
 
     name: str
     wave: str
@@ -40,13 +40,16 @@ class Row(NamedTuple):
 
 
 def rows(run: Record | Failure) -> list[Row]:
-    """Stages that came with a checkpoint first. Of an older record the stages, without times."""
+    """Return the rows: stages from a checkpoint first, then the steps in their order.
+
+    An older record has no steps: its stages are listed without times.
+    """
     found, timed = [], {step.name for step in run.steps if step.kind == "stage"}
     for stage in run.stages if isinstance(run, Record) else ():
         if stage.checkpoint:
             when = f"took {duration(stage.seconds)} when it ran" if stage.seconds else ""
-            said = f"from checkpoint {stage.checkpoint}"
-            found.append(Row(stage.name, "", "", "", "none", said, when))
+            source = f"from checkpoint {stage.checkpoint}"
+            found.append(Row(stage.name, "", "", "", "none", source, when))
         elif stage.name not in timed:
             found.append(Row(stage.name, "", "", duration(stage.seconds), "none", "", ""))
     labels = _labels(run.steps)
@@ -59,45 +62,34 @@ def rows(run: Record | Failure) -> list[Row]:
     begun = timed | {row.name for row in found}
     for name in run.stages if isinstance(run, Failure) else ():
         if name not in begun:
-            found.append(Row(name, "", "", "", "none", "not run here", ""))
+            found.append(Row(name, "", "", "", "none", "did not run", ""))
     return found
 
 
 def charts(run: Record | Failure) -> dict[str, Chart]:
-    """`timeline`; nothing where it is not on record when the steps began."""
+    """Return the chart `timeline`, or none if the record has no steps."""
     if not run.steps:
         return {}
     held = [each for each in run.stages if isinstance(each, StageRecord) and each.checkpoint]
-    labels = [*(f"{_short(each.name)} " for each in held), *_labels(run.steps)]  # no name is twice
+    labels = [
+        *(f"{_short(each.name)} " for each in held),
+        *_labels(run.steps),
+    ]  # the space makes the labels unique
     steps = list(zip(run.steps, labels[len(held) :], strict=True))
     figure = go.Figure()
-    if held:
-        figure.add_bar(
-            name="came with a checkpoint",
-            orientation="h",
-            y=labels[: len(held)],
-            base=[0] * len(held),
-            x=[0] * len(held),
-            text=["from a checkpoint"] * len(held),
-            marker={"color": "var(--muted)"},
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
-            showlegend=False,
-        )
+    _add_from_checkpoint(figure, labels[: len(held)])
     for group, (kinds, colour) in _GROUPS.items():
         mine = [each for each in steps if each[0].kind in kinds and each[0].outcome == "done"]
         _add(figure, run, group, colour, mine)
     ill = [each for each in steps if each[0].outcome != "done"]
-    _add(figure, run, "did not end well", "var(--bad)", ill, pattern="/")
+    _add(figure, run, "did not succeed", "var(--bad)", ill, pattern="/")
     end = max(_since(run, step.ended_at) for step in run.steps)
-    apart = next((each for each in _MARKS if each * _MOST_MARKS >= end), end / _MOST_MARKS)
-    marks = [apart * number for number in range(_MOST_MARKS + 1) if apart * number <= end]
+    marks = _axis_marks(end)
     longest = max(len(_brief(step.seconds)) for step in run.steps)
     figure.update_layout(
         barmode="overlay",
         bargap=0.3,
-        margin={"r": 12 + 7 * longest},  # for what stands beside the last bar
+        margin={"r": 12 + 7 * longest},  # for the text beside the last bar
         xaxis={
             "range": [0, end],
             "tickvals": marks,
@@ -113,8 +105,32 @@ def charts(run: Record | Failure) -> dict[str, Chart]:
         },
     )
     height = _PIXELS_BESIDES + _PIXELS_A_ROW * len(labels)
-    title = "Each bar is a step, from when it began until it ended"
-    return {"timeline": chart(figure, title=title, alt=_in_words(run, held), height=height)}
+    title = "Each bar is one step, from its beginning to its end"
+    return {"timeline": chart(figure, title=title, alt=_describe(run, held), height=height)}
+
+
+def _axis_marks(end_s: float) -> list[float]:
+    """Return where the time axis has its marks, in seconds."""
+    distance = next((each for each in _MARKS if each * _MOST_MARKS >= end_s), end_s / _MOST_MARKS)
+    return [distance * number for number in range(_MOST_MARKS + 1) if distance * number <= end_s]
+
+
+def _add_from_checkpoint(figure: go.Figure, labels: list[str]) -> None:
+    """Add a text, and no bar, for each stage that came from a checkpoint."""
+    if labels:
+        figure.add_bar(
+            name="from a checkpoint",
+            orientation="h",
+            y=labels,
+            base=[0] * len(labels),
+            x=[0] * len(labels),
+            text=["from a checkpoint"] * len(labels),
+            marker={"color": "var(--muted)"},
+            textposition="outside",
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
+        )
 
 
 def _add(
@@ -142,7 +158,7 @@ def _add(
 
 
 def _labels(steps: tuple[StepRecord, ...]) -> list[str]:
-    """The steps' names; a second one of a name has its number, another machine's that one's."""
+    """Return a unique label for each step, with the number of the machine after the first one."""
     seen: Counter[str] = Counter()
     found = []
     for step in steps:
@@ -158,7 +174,7 @@ def _short(name: str) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """`6:08`, `1:02:03`."""
+    """Return the time like `6:08` or `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -169,11 +185,12 @@ def _brief(seconds: float) -> str:
 
 
 def _since(run: Record | Failure, moment: datetime) -> float:
-    """Seconds after the bake began."""
+    """Return the seconds since the bake began."""
     return (moment - run.started_at).total_seconds()
 
 
-def _in_words(run: Record | Failure, held: list[StageRecord]) -> str:
+def _describe(run: Record | Failure, held: list[StageRecord]) -> str:
+    """Return the chart's description for readers who cannot see it."""
     steps, labels = run.steps, _labels(run.steps)
     longest, label = max(zip(steps, labels, strict=True), key=lambda each: each[0].seconds)
     end = max(step.ended_at for step in steps)
@@ -186,8 +203,8 @@ def _in_words(run: Record | Failure, held: list[StageRecord]) -> str:
     words = [
         f"{len(steps)} steps in {took}.",
         f"The longest was {label} with {duration(longest.seconds)}.",
-        *([f"From a checkpoint came {', '.join(each.name for each in held)}."] if held else []),
-        *([f"Side by side ran {'; '.join(together)}."] if together else []),
+        *([f"From a checkpoint: {', '.join(each.name for each in held)}."] if held else []),
+        *([f"At the same time ran {'; '.join(together)}."] if together else []),
         *(f"{n}: {s.outcome}." for s, n in zip(steps, labels, strict=True) if s.outcome != "done"),
     ]
     return " ".join(words)

@@ -52,7 +52,7 @@ def test_several_traces_have_a_legend_of_the_pages_colours() -> None:
 def test_a_page_without_a_chart_carries_no_library(tmp_path: Path) -> None:
     path = made(tmp_path, record(steps=()))
     assert path.stat().st_size < 200_000
-    assert "not on record" in path.read_text()
+    assert "does not contain when the steps began" in path.read_text()
 
 
 def test_what_a_template_is_not_given_is_an_error(tmp_path: Path) -> None:
