@@ -50,7 +50,7 @@ def find(builds: Path, wanted: str = "") -> Path:
         f"No record of a bake{of_recipe} found in {builds}",
         hint=f"Recipes with records: {known}"
         if known
-        else "`invoke bake --recipe NAME` writes one",
+        else "`invoke bake RECIPE` writes one",
     )
 
 

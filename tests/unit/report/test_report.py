@@ -220,7 +220,7 @@ def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
 
     missing = invoke()
     assert missing.returncode == 2
-    assert "invoke bake --recipe NAME` writes one" in missing.stderr
+    assert "invoke bake RECIPE` writes one" in missing.stderr
     record().write(tmp_path / "r1")
     said = json.loads(invoke("mxnet-cu101", "--json").stdout)
     assert said == {"path": str(tmp_path / "r1" / "report.html")}
