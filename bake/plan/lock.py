@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bake.errors import Finding, RecipeError, RequestError
+from bake.files import write_file
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
 from bake.record import Installed, Record, Wheel
@@ -218,40 +220,31 @@ def read(path: Path, recipe: str) -> Lock:
 
 
 def write(lock: Lock, path: Path) -> None:
-    """Whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text(lock), "utf-8")
-    new.replace(path)
+    """Write a lock file, completely or not at all."""
+    write_file(path, text(lock), mode=0o666)
 
 
 def text(lock: Lock) -> str:
-    """One line for each thing, in a stable order: what changes is what a diff shows."""
+    """Return a lock as TOML in a stable order, so that a diff shows only what has changed."""
     lines = [
-        f"# What a bake of {lock.recipe} has installed, and what every bake installs from now on.",
-        f"# Written by `invoke lock {lock.recipe}`, not by hand; docs/recipes.md says more.",
-        *(f"{key} = {_toml(getattr(lock, key))}" for key in ("format", "recipe", "payload", "run")),
+        f"# What a bake of {lock.recipe} installed, and what every bake with this lock installs.",
+        f"# Written by `invoke lock {lock.recipe}`, not by hand. See docs/recipes.md.",
     ]
-    tables: dict[str, Mapping[str, Any]] = {
-        "base_image": {"name": lock.base_image.name},
-        "base_image.ids": lock.base_image.ids,
-        "asked": lock.asked,
+    stages = {
+        name: {kind: _sorted(packages) for kind, packages in installed.items() if packages}
+        for name, installed in lock.model_dump()["stages"].items()
     }
-    for stage, installed in lock.stages.items():
-        for kind in Installed.model_fields:
-            tables[f"stages.{_toml(stage)}.{kind}"] = getattr(installed, kind)
-    for name, table in tables.items():
-        if table:
-            lines += ["", f"[{name}]"]
-            lines += [f"{_toml(key)} = {_toml(table[key])}" for key in sorted(table)]
-    return "\n".join(lines) + "\n"
+    document = {
+        **lock.model_dump(include={"format", "recipe", "payload", "run"}),
+        "base_image": {"name": lock.base_image.name, "ids": _sorted(lock.base_image.ids)},
+        "asked": _sorted(lock.asked),
+        "stages": {name: installed for name, installed in stages.items() if installed},
+    }
+    return "\n".join([*lines, tomli_w.dumps(document)])
 
 
-def _toml(value: object) -> str:
-    """Strings, lists and truth look in TOML as they do in JSON."""
-    if isinstance(value, Wheel):
-        words = value.model_dump().items()
-        return f"{{ {', '.join(f'{key} = {_toml(word)}' for key, word in words)} }}"
-    return json.dumps(value, ensure_ascii=False)
+def _sorted(table: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(table.items()))
 
 
 # For the stages ------------------------------------------------------------------------------
