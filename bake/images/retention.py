@@ -123,7 +123,7 @@ def kept_by_age(
 def kept_by_itself(
     available: Iterable[Image], *, lately: timedelta, now: datetime
 ) -> dict[str, str]:
-    """Return why images are kept by what EC2 says about them, by id. Pure.
+    """Return why images are kept according to EC2's description of them, by id. Pure.
 
     They are protected, public, or were launched `lately`.
     """

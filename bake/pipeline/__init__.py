@@ -1,1 +1,1 @@
-"""How a bake runs, from the request to the image."""
+"""The course of a bake, from a recipe to a verified image, and the commands around it."""

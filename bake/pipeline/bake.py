@@ -87,7 +87,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the bakes of one command share.
+    """Everything that the bakes of one command share.
 
     `began` is on the monotonic clock. `points` has the start points of each region. `new_images`
     maps the name of a job whose bake has not ended to the image that it has created.

@@ -53,7 +53,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class OnFailure:
-    """What happens to the machine if a stage or the proof fails.
+    """The options for a machine on which a stage or the proof fails.
 
     `keep` leaves it running until its own timer ends it. `shell` opens a shell on it first.
     """

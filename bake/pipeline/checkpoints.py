@@ -30,7 +30,7 @@ _USABLE_STATES = {"pending", "completed"}
 
 
 def usable(checkpoint: Checkpoint, plan: Plan, *, now: datetime) -> bool:
-    """Whether a bake of this plan can start from the checkpoint. Pure.
+    """Tell if a bake of this plan can start from the checkpoint. Pure.
 
     Every stage that it contains must belong to the plan, together with the stages that it needs.
     The size of the disk is not considered here, but in `best`.

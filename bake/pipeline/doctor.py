@@ -47,7 +47,7 @@ class DoctorResult:
 
     @property
     def well(self) -> bool:
-        """Whether nothing is known to be missing. What was "not asked" may still be missing."""
+        """True if nothing is known to be missing. What was "not asked" may still be missing."""
         return not any(check.outcome == "missing" for check in self.checks)
 
 

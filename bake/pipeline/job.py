@@ -90,7 +90,7 @@ class Job:
 
     @property
     def nothing_to_do(self) -> bool:
-        """Whether the image exists and is finished."""
+        """True if the image exists and is finished."""
         return self.image is not None and self.image.finished
 
     def within(self, step: Step) -> Job:

@@ -66,13 +66,20 @@ def preflight(
         findings += found.findings
     if image_name:
         findings += _try(findings, "name", lambda: check_name(cloud, image_name), [])
-    if base_image and recipe.builder.disk_gb < base_image.size_gb:
-        message = f"{recipe.builder.disk_gb} GB is less than the base image's {base_image.size_gb}"
-        hint = f"At least {base_image.size_gb}, and what is installed on top of it"
-        findings.append(Finding("builder.disk_gb", message, hint))
+    if base_image:
+        findings += check_disk(recipe.builder.disk_gb, base_image)
     if findings or base_image is None:
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
     return PreflightResult(base_image, found.placements, found.findings)
+
+
+def check_disk(disk_gb: int, base_image: BaseImage) -> list[Finding]:
+    """Return a finding if the base image does not fit on the disk. Pure."""
+    if disk_gb >= base_image.size_gb:
+        return []
+    message = f"{disk_gb} GB is less than the base image's {base_image.size_gb}"
+    hint = f"Give at least {base_image.size_gb} GB, and room for everything that is installed"
+    return [Finding("builder.disk_gb", message, hint)]
 
 
 def _try(findings: list[Finding], place: str, request: Callable[[], T], otherwise: T) -> T:

@@ -1,4 +1,4 @@
-"""What a bake would do, why, how long it would take and what it would cost. Nothing is changed."""
+"""The preview of a bake: what it would do, why, its duration and its cost. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LATEST = 20  # images, of which the duration of the snapshot is asked
 
 @dataclass(frozen=True)
 class Preview:
-    """What a bake would do.
+    """The preview of one bake.
 
     `start` is the id of the checkpoint that it would start from, "" for the base image. `reasons`
     says for each stage why it runs or not; `changes` are those of the image as a whole.

@@ -37,7 +37,7 @@ class Candidate:
         return self.preview.job.name
 
     def is_due(self, limit: int | None) -> bool:
-        """Whether it is tried. One whose image exists is not given up: nothing can fail."""
+        """Tell if it is tried. One whose image exists is not given up: nothing can fail."""
         return self.preview.job.nothing_to_do or is_due(self.failures, limit, self.identity)
 
 
@@ -90,7 +90,7 @@ def _candidate(context: Context, resolved: Resolved) -> Candidate:
 
 
 def is_due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:
-    """Whether a recipe is still tried. Pure.
+    """Tell if a recipe is still tried. Pure.
 
     It is not after `limit` failures in a row with the same `identity`; None: it always is.
     """

@@ -25,7 +25,7 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True)
 class Action:
-    """What a bake does next.
+    """The next action of a bake.
 
     "start" these `stages` (none: everything has run, or is running), take a "checkpoint", "wait"
     until a running stage has ended, or "stop" because the machine is being lost. A `required`
@@ -55,7 +55,7 @@ class _Bake:
     saved: Digests = frozenset()
 
     def serves(self, other: _Bake) -> bool:
-        """Whether the other bake can start from a checkpoint that this one will take."""
+        """Tell if the other bake can start from a checkpoint that this one will take."""
         disk, others_disk = self.plan.recipe.builder.disk_gb, other.plan.recipe.builder.disk_gb
         return (
             disk <= others_disk

@@ -33,7 +33,7 @@ STAGE_TIMEOUT_S = 3 * 3600
 
 @dataclass(frozen=True)
 class StageRun:
-    """What the stages of one bake run with."""
+    """Everything that the stages of one bake run with."""
 
     job: Job
     machine: Machine
@@ -45,7 +45,7 @@ class StageRun:
 
 @dataclass(frozen=True)
 class State:
-    """How far the stages of a bake have come.
+    """The progress of the stages of a bake.
 
     `stages` are to be installed, in the plan's order. `done`, `running` and `unsaved` (ended since
     the last checkpoint) are names of stages. The recipe wants a checkpoint after the stages in
@@ -112,16 +112,17 @@ def run_stages(
         while True:
             still_ours()
             lost = watch.noticed
-            state = State(
-                stages=job.plan.stages[:-1],
-                done=frozenset(records),
-                running=group.running,
-                unsaved=frozenset(unsaved),
-                after=after,
-                can_save=monotonic() >= not_before,
-                is_lost=lost is not None,
+            action = next_action(
+                State(
+                    stages=job.plan.stages[:-1],
+                    done=frozenset(records),
+                    running=group.running,
+                    unsaved=frozenset(unsaved),
+                    after=after,
+                    can_save=monotonic() >= not_before,
+                    is_lost=lost is not None,
+                )
             )
-            action = next_action(state)
             if action.kind == "start":
                 action = run.scheduler.choose(name, action.stages, busy=bool(group.running))
             if action.kind == "stop" and lost:
