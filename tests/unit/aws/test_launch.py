@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
 
-import boto3
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
-from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up
-from bake.aws.client.wait import Clock
 from bake.aws.key_pair import key_pair
 from bake.aws.launch import remove_machine, run_machine
 from bake.aws.machine import Machine
@@ -282,60 +274,6 @@ def test_without_any_capacity_the_error_lists_every_attempt(aws: Aws) -> None:
     assert all(message in detail for detail in caught.value.details)
     assert aws.sent.count("RunInstances") == 4
     assert aws.remains() == set()
-
-
-class FullEc2(BaseHTTPRequestHandler):
-    """EC2 over HTTP, with room nowhere."""
-
-    def __init__(self, asked: list[str], *request: Any) -> None:
-        self.asked = asked
-        super().__init__(*request)
-
-    def do_POST(self) -> None:
-        body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self.asked += body["Action"]
-        full = body["Action"] == ["RunInstances"]
-        answer = (
-            "<Response><Errors><Error><Code>InsufficientInstanceCapacity</Code><Message>None."
-            "</Message></Error></Errors><RequestID>r</RequestID></Response>"
-            if full
-            else "<DescribeInstancesResponse/>"
-        ).encode()
-        self.send_response(500 if full else 200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def test_over_http_no_placement_is_requested_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto takes the status 500 of this answer for a fault that passes; by HTTP, as it is sent."""
-    with aws_in_process() as aws:
-        placements = [aws.placement(zone=zone) for zone in "abc"]
-        order, run = aws.order("k", "sg-1"), aws.run
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(FullEc2, asked))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    session = boto3.Session("AKIA", "secret", region_name=REGION)
-    slept: list[float] = []
-    cloud = Cloud(session, "123456789012", clock=Clock(sleep=slept.append))
-    try:
-        with pytest.raises(CapacityError) as caught:
-            run_machine(cloud, run, order, placements)
-        assert asked.count("RunInstances") == len(caught.value.details) == 3
-        assert slept == []
-        # As boto is by itself, it would have asked three times for each.
-        client = session.client("ec2", config=Config(retries={"mode": "standard"}))
-        monkeypatch.setattr("time.sleep", slept.append)
-        with pytest.raises(ClientError):
-            client.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1)
-        assert asked.count("RunInstances") == 3 + 3
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_each_placement_has_its_own_token_and_a_repeated_request_the_same(aws: Aws) -> None:

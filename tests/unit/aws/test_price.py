@@ -375,12 +375,6 @@ def test_an_error_of_one_service_does_not_affect_the_other(
     assert [refusal.code for refusal in price_errors(cloud)] == ["UnauthorizedOperation"]
 
 
-def test_a_network_error_is_kept_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", "http://127.0.0.1:1")
-    assert volume_price(cloud) is None
-    assert [refusal.code for refusal in price_errors(cloud)] == ["EndpointConnectionError"]
-
-
 def test_the_price_list_is_requested_in_its_own_region(cloud: Cloud) -> None:
     endpoint = cloud._client("pricing", sessions._PRICING).meta.endpoint_url
     assert endpoint == "https://api.pricing.us-east-1.amazonaws.com"

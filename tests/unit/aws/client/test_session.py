@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,7 +21,6 @@ from bake.aws.client.errors import HINTS, cloud_error, was_refused
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.undo import Leftover
 from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
-from bake.threads import together
 from tests.support.aws_in_process import Aws, aws_in_process
 
 
@@ -113,17 +110,6 @@ def test_an_expired_sign_in_is_an_error(profile: Any) -> None:
     with pytest.raises(AccessError) as caught:
         connect("us-east-1")
     assert "aws sso login" in caught.value.hint
-
-
-def test_an_endpoint_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with pytest.raises(AccessError) as caught:
-        connect("us-east-1")
-    assert caught.value.code == "EndpointConnectionError"
-    assert "AWS_ENDPOINT_URL" in caught.value.hint
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch"])
@@ -343,59 +329,6 @@ def test_another_bake_has_its_own_leftovers_in_the_same_account(aws: Aws) -> Non
     assert aws.cloud.leftovers == []
     assert (other.account_id, other.region) == (aws.cloud.account_id, aws.cloud.region)
     assert other.clock is aws.cloud.clock
-
-
-def test_bakes_of_one_process_share_clients_and_connections(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    here = threading.Barrier(50)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            if "GetCallerIdentity" in asked:
-                body = (
-                    "<R><GetCallerIdentityResult><Account>1</Account></GetCallerIdentityResult></R>"
-                )
-            else:
-                here.wait(30)
-                body = "<R><vpcSet/></R>"
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        request_queue_size = 100
-        daemon_threads = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        cloud = connect("us-east-1")
-        made: list[str] = []
-        make = cloud.session.client
-
-        def client(name: str, **more: Any) -> Any:
-            made.append(name)
-            return make(name, **more)
-
-        def bake() -> None:
-            cloud.separate().ec2("DescribeVpcs")
-
-        monkeypatch.setattr(cloud.session, "client", client)
-        # Each call is answered when all fifty have come.
-        together(*[bake] * 50)
-        server.shutdown()
-    assert made == ["ec2"]
-    assert "pool is full" not in caplog.text
 
 
 def answer(status: int, body: str, headers: dict[str, str] | None = None) -> AWSResponse:
