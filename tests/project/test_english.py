@@ -20,7 +20,6 @@ from tests.support.environment import REPOSITORY
 NOT_DONE = (
     "bake/aws",
     "bake/catalog",
-    "bake/local",
     "bake/machine",
     "bake/plan",
     "bake/recipe",

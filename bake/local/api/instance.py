@@ -111,7 +111,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
     def interrupt(self, after_s: float) -> datetime:
         """Interrupt a spot machine as the spot market does. Return the time of its end.
 
-        Raises LocalCloudError if it is no running spot machine, or was interrupted before.
+        Raises LocalCloudError if it is not a running spot machine, or was interrupted before.
         """
         if self.lifecycle != "spot" or self.state != "running" or self.interrupted_at:
             raise LocalCloudError(
@@ -338,7 +338,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     @property
     def reachable(self) -> bool:
-        """Whether the SSH server has answered since the machine was started."""
+        """True if the SSH server has answered since the machine was started."""
         return self._reachable
 
     @property

@@ -1,4 +1,4 @@
-"""The store of what survives a restart: images, snapshots, key pairs, parameters and their tags.
+"""The state that survives a restart: images, snapshots, key pairs, parameters and their tags.
 
 It is one JSON file, which is written as a whole after each change.
 """

@@ -45,7 +45,7 @@ _starting = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 
 
 class Ending(enum.Enum):
-    """How a machine ended without a request of the API."""
+    """The ways in which a machine ends without a request of the API."""
 
     POWER_OFF = "power off"
     REBOOT = "reboot"

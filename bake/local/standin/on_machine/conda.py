@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
-"""A stand-in for conda: its environments are real virtual environments of this machine's Python.
+"""A stand-in for conda, whose environments are virtual environments of this machine's Python.
 
-It knows the commands that the stages and a person on the machine use. Its channel has no package
-but Python: `python=3.7` is recorded as asked for, and what runs is what `python --version` says.
+It has the commands that the stages and a user of the machine need. Its channel contains only
+Python: `python=3.7` is recorded as the requested version, but the machine's own Python runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ eval "$('{exe}' shell.posix hook)"
 
 
 def environments() -> dict[str, Path]:
-    """Name → prefix, the base environment first."""
+    """Map each environment's name to its prefix, the base environment first."""
     named = {meta.parent.name: meta.parent for meta in sorted(ROOT.glob("envs/*/conda-meta"))}
     return {"base": ROOT, **named}
 
@@ -63,10 +63,11 @@ def existing_prefix(options: argparse.Namespace) -> Path:
 def create(options: argparse.Namespace) -> None:
     prefix = prefix_of(options)
     if (prefix / "conda-meta").exists() and not options.yes:
-        sys.exit(f"CondaValueError: {prefix} is there already")
+        sys.exit(f"CondaValueError: {prefix} exists already")
     records = explicit(Path(options.file)) if options.file else resolved(options)
     for record in records:
-        print(f"stand-in: {record['name']} {record['version']} is recorded, {MACHINE_PYTHON} runs")
+        wanted = f"{record['name']} {record['version']}"
+        print(f"stand-in: {wanted} is recorded, but {MACHINE_PYTHON} runs")
     subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
     (prefix / "conda-meta").mkdir(exist_ok=True)
     (prefix / "conda-meta" / "history").touch()
@@ -77,7 +78,7 @@ def create(options: argparse.Namespace) -> None:
 
 
 def resolved(options: argparse.Namespace) -> list[dict[str, str]]:
-    """The records of what is asked for by name: from the channel, where one is given."""
+    """Return the records of the requested packages, from the channel if one is given."""
     records = []
     for spec in options.words:
         name, _, version = spec.partition("=")
@@ -88,12 +89,12 @@ def resolved(options: argparse.Namespace) -> list[dict[str, str]]:
                 record = fetch(f"{channel}/linux-64/{name}-{version}-stand_in.conda")
             records.append(record)
         elif name != "pip":
-            sys.exit(f"PackagesNotFoundError: {spec}: a stand-in for conda has no packages")
+            sys.exit(f"PackagesNotFoundError: {spec}: this stand-in for conda only has Python")
     return records
 
 
 def explicit(file: Path) -> list[dict[str, str]]:
-    """The records of what an explicit list names, as conda does: URL#SHA256, and nothing else."""
+    """Return the records of an explicit list, whose lines have the form URL#SHA256."""
     lines = [line.strip() for line in file.read_text().splitlines()]
     records, wrong = [], []
     for line in lines[lines.index("@EXPLICIT") + 1 :]:
@@ -108,7 +109,7 @@ def explicit(file: Path) -> list[dict[str, str]]:
 
 def fetch(url: str) -> dict[str, str]:
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (it is our mirror's)
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (the URL is the mirror's)
             data = answer.read()
     except OSError as error:
         sys.exit(f"CondaHTTPError: {url}: {error}")
@@ -120,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
     path = f"{prefix}/bin:{os.environ.get('PATH', '/usr/bin:/bin')}"
     os.environ.update(PATH=path, CONDA_PREFIX=str(prefix), CONDA_DEFAULT_ENV=prefix.name)
     try:
-        os.execvp(options.words[0], options.words)  # noqa: S606 (that is what it is for)
+        os.execvp(options.words[0], options.words)  # noqa: S606 (this is its purpose)
     except (OSError, IndexError) as error:
         sys.exit(f"conda run: {error}")
 
@@ -165,7 +166,7 @@ def init(_: argparse.Namespace) -> None:
 
 
 def shell(words: list[str]) -> None:
-    """What the shell function evaluates."""
+    """Print the commands that the shell function evaluates."""
     action, *names = words
     if action == "hook":
         print(HOOK.format(exe=shlex.quote(str(ROOT / "bin" / "conda")), root=ROOT))
@@ -187,7 +188,7 @@ def shell(words: list[str]) -> None:
 
 
 def nothing(_: argparse.Namespace) -> None:
-    """There are no caches to clean and no terms to accept."""
+    """Do nothing: the stand-in has neither caches to clean nor terms to accept."""
 
 
 COMMANDS = {
@@ -222,11 +223,11 @@ def main(words: list[str]) -> None:
     parser.add_argument("--show", nargs="*")
     for switch in SWITCHES:
         parser.add_argument(*switch.split(), action="store_true")
-    # What stands behind the command that `run` runs belongs to that command.
+    # The arguments after the command of `conda run` belong to that command.
     parser.add_argument("words", nargs=argparse.REMAINDER if command == "run" else "*")
     options = parser.parse_args(rest) if command == "run" else parser.parse_intermixed_args(rest)
     if command not in COMMANDS:
-        sys.exit(f"a stand-in for conda knows {', '.join(COMMANDS)}, and not {command!r}")
+        sys.exit(f"unknown command {command!r}; this stand-in for conda has {', '.join(COMMANDS)}")
     COMMANDS[command](options)
     return None
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A stand-in for the installer of Miniconda and Miniforge: the same command line, and a `conda` whose
-# environments are real ones of the machine's own Python.
+# A stand-in for the installers of Miniconda and Miniforge. It has the same command line, and installs
+# a `conda` whose environments are virtual environments of the machine's own Python.
 set -o errexit -o nounset -o pipefail
 
 prefix=$HOME/miniconda3
@@ -15,7 +15,7 @@ while getopts 'bfhp:su' option; do
 done
 
 if [[ -e $prefix && $force == no ]]; then
-    echo "ERROR: $prefix is there already; -u updates it" >&2
+    echo "ERROR: $prefix exists already; -u updates it" >&2
     exit 1
 fi
 
