@@ -48,9 +48,7 @@ def find(builds: Path, wanted: str = "") -> Path:
     known = ", ".join(sorted({run.recipe for _, run in runs}))
     raise RequestError(
         f"No record of a bake{of_recipe} found in {builds}",
-        hint=f"Recipes with records: {known}"
-        if known
-        else "`invoke bake RECIPE` writes one",
+        hint=f"Recipes with records: {known}" if known else "`invoke bake RECIPE` writes one",
     )
 
 
