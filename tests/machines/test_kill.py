@@ -1,7 +1,7 @@
-"""A client that is ended between any two requests of a bake: nothing is lost, nothing stays behind.
+"""A client that is killed between any two requests of a bake: no work is lost, no resource is left.
 
-With SIGKILL nobody cleans up: the machines' own timers and `invoke reap` do. With SIGTERM and
-SIGINT the bake itself does.
+After SIGKILL the machines' own timers and `invoke reap` clean up; after SIGTERM and SIGINT the bake
+itself does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MUTATING = (
 
 @dataclass(frozen=True)
 class Ended:
-    """A bake that was ended after its Nth answer."""
+    """A bake that was killed after its Nth response."""
 
     number: int
     status: int
@@ -51,10 +51,10 @@ class Ended:
         return f"end{self.number}"
 
 
-def order(kitchen: Kitchen, number: int) -> str:
-    """A recipe that starts from another's checkpoint, and has two stages that no other one shares.
+def write_recipe(kitchen: Kitchen, number: int) -> str:
+    """Write a recipe that starts from another's checkpoint and has two stages of its own.
 
-    Its machines end soon.
+    Its machines terminate soon.
     """
     name = f"end{number}"
     kitchen.stage(f"{name}a", "ground")
@@ -65,7 +65,7 @@ def order(kitchen: Kitchen, number: int) -> str:
 
 
 def end_after(kitchen: Kitchen, which: signal.Signals, number: int) -> Ended:
-    recipe = order(kitchen, number)
+    recipe = write_recipe(kitchen, number)
     process = subprocess.run(
         [
             *(sys.executable, "-m", "tests.support.kill"),
@@ -82,7 +82,7 @@ def end_after(kitchen: Kitchen, which: signal.Signals, number: int) -> Ended:
 
 
 def all_requests(kitchen: Kitchen) -> list[str]:
-    """What a bake that nobody disturbs asks, once the checkpoint is there that all start from."""
+    """Return the requests of an undisturbed bake; it and all later ones start from a checkpoint."""
     kitchen.line("ground")
     kitchen.recipe("ground", "ground")
     kitchen.bake("ground")
@@ -92,7 +92,7 @@ def all_requests(kitchen: Kitchen) -> list[str]:
 
 
 def reap() -> str:
-    """As a person does."""
+    """Run `invoke reap`."""
     command = [str(INVOKE), "reap", "--yes", "--region", os.environ["AWS_DEFAULT_REGION"]]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -100,7 +100,7 @@ def reap() -> str:
 
 
 def unsound(before: dict[str, list[str]]) -> dict[str, set[str]]:
-    """What the cloud holds besides what was there, whole images, their snapshots, checkpoints."""
+    """Return the new resources that are not images, their snapshots or checkpoints."""
     ec2 = boto3.client("ec2")
     ours = [{"Name": "tag-key", "Values": ["bake:digest"]}]
     images = ec2.describe_images(Owners=["self"], Filters=ours)["Images"]
@@ -129,7 +129,7 @@ def machines_alive(recipe: str) -> list[str]:
 
 
 def bakes_after_it(kitchen: Kitchen, witness: Witness, ended: Ended) -> None:
-    """The next bake succeeds, and nothing that is sound is done again."""
+    """Check that the next bake succeeds, and repeats no stage that a checkpoint holds."""
     recipe = ended.recipe
     kept = {name for one in checkpoints(connect(), recipe) for name in one.stages}
     filters = [{"Name": "tag:bake:recipe", "Values": [recipe]}]
@@ -156,7 +156,7 @@ def test_killed_after_a_request_that_changes_something_it_is_reaped_and_taken_up
         ended = list(pool.map(lambda n: end_after(kitchen, signal.SIGKILL, n), points))
         assert {one.status for one in ended} == {-signal.SIGKILL}, ended
         print(*(f"killed after {one.number}: {one.after}" for one in ended), sep="\n")
-        assert "machines" in unsound(before), "nobody has cleaned up"
+        assert "machines" in unsound(before), "SIGKILL left no machine"
         reap()
         assert unsound(before) == {}
         list(pool.map(lambda one: bakes_after_it(kitchen, witness, one), ended))

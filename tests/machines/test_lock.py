@@ -322,7 +322,7 @@ def test_a_bake_is_locked_planned_the_same_and_baked_again(
     kitchen.stage("b", "a", inputs="STAGE LOCKED_APT", body=told_once)
     kitchen.recipe("one", "a", "b")
     kitchen.bake("one")
-    ((context, recipe),) = kitchen.orders("one")
+    ((context, recipe),) = kitchen.requests("one")
     path = lock.newest_record(context.builds, "one", "stand-in")
     held_to = lock.from_record(path, "one")
     assert held_to.stages["a"].apt == {"one": "1"}

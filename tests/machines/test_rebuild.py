@@ -42,18 +42,18 @@ class Plant:
 
     def rebuild(self, *, limit: int | None = LIMIT) -> dict[str, RecipeReport]:
         """Reports by recipe; a new one must be said of each recipe, and of nothing else."""
-        candidates, refused = rebuilding.find_candidates(self.kitchen.orders(*self.names))
+        candidates, refused = rebuilding.find_candidates(self.kitchen.requests(*self.names))
         reports = rebuilding.rebuild(candidates, refused, Options(machines=3), limit=limit)
         assert sorted(report.recipe for report in reports) == sorted(self.names)
         return {report.recipe: report for report in reports}
 
     def matrix(self, *, limit: int | None = LIMIT) -> list[str]:
-        candidates, refused = rebuilding.find_candidates(self.kitchen.orders(*self.names))
+        candidates, refused = rebuilding.find_candidates(self.kitchen.requests(*self.names))
         document = json.loads(github.matrix(rebuilding.groups_to_bake(candidates, refused, limit)))
         return [job["recipes"] for job in document["include"]]
 
     def preview(self, name: str) -> Preview:
-        return preview(*self.kitchen.orders(name)[0])
+        return preview(*self.kitchen.requests(name)[0])
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""AWS's bad days: what is done to a session's calls where botocore sends and receives.
+"""Faults of AWS, injected into the calls of a session where botocore sends and receives.
 
-A real server answers whatever is not harmed. `Faults` counts every call, so that the calls of a
-bake are known from the bake itself, and harms those of one operation (or of each) in one way.
+A real server answers all other calls. `Faults` counts every call, so that a bake itself shows which
+calls it makes, and injects one kind of fault into those of one operation, or of each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from botocore.httpsession import URLLib3Session
 
 Answer = dict[str, Any]
 
-# How each service says the same thing: status and code.
+# The status and the code of each service for the same error.
 BUSY = {
     "ec2": (503, "RequestLimitExceeded"),
     "ssm": (400, "ThrottlingException"),
@@ -52,14 +52,17 @@ DENIED = {
 }
 
 
-# What is older than this is everywhere known.
+# A resource that is older than this is known to every server.
 YOUNG_S = 3.0
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a creating call has made: where its answer names it; how the service says that it does
-    not know it; and the key of its name where such things are listed."""
+    """A resource that a call has created.
+
+    `place` is the path of its id in the response, `unknown` the code of the error if it is not
+    found, and `key` the key of its id in lists.
+    """
 
     place: str
     unknown: str
@@ -90,18 +93,21 @@ class Call:
 
 @dataclass
 class Faults:
-    """Of one session, whose clients are made after it. Each kind of harm is a method."""
+    """The faults of one session; its clients are made afterwards. Each kind of fault is a method.
+
+    `met` counts how often a fault was injected, `looked` the requests about a new resource.
+    """
 
     session: boto3.Session
     calls: Counter[Call] = field(default_factory=Counter)
-    met: Counter[Call] = field(default_factory=Counter)  # how often it was harmed
-    looked: Counter[tuple[Call, str]] = field(default_factory=Counter)  # at what is young
+    met: Counter[Call] = field(default_factory=Counter)
+    looked: Counter[tuple[Call, str]] = field(default_factory=Counter)
     _acts: list[Callable[[Call, AWSPreparedRequest], AWSResponse | None]] = field(
         default_factory=list
     )
     _unknown_to: Callable[[Call], bool] = lambda call: False
     _looks: int = 0
-    _made: dict[str, tuple[Made, float]] = field(default_factory=dict)  # and since when
+    _made: dict[str, tuple[Made, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -110,13 +116,13 @@ class Faults:
         events.register("before-send", self._sent)
         events.register("after-call", self._answered)
 
-    # What can be done
+    # The kinds of fault
 
     def throttle(self, call: Call | None, times: int) -> None:
         self._first(call, times, partial(_refusal, BUSY))
 
     def break_(self, call: Call | None, times: int) -> None:
-        """In turn the service's own error, and that of what stands before it, in HTML."""
+        """Return in turn the service's own error and a proxy's error page in HTML."""
         turn = iter(range(times))
 
         def act(call: Call, request: AWSPreparedRequest) -> AWSResponse:
@@ -127,7 +133,7 @@ class Faults:
         self._first(call, times, act)
 
     def reset(self, call: Call | None, times: int) -> None:
-        """The connection is gone before the request has arrived."""
+        """Close the connection before the request has arrived."""
 
         def act(call: Call, request: AWSPreparedRequest) -> AWSResponse:
             raise ConnectionClosedError(endpoint_url=request.url)
@@ -135,7 +141,7 @@ class Faults:
         self._first(call, times, act)
 
     def lose(self, call: Call | None, times: int) -> None:
-        """The request takes effect, and its answer never comes."""
+        """Let the request take effect, and never return its response."""
 
         def act(call: Call, request: AWSPreparedRequest) -> AWSResponse:
             URLLib3Session().send(request)
@@ -150,9 +156,9 @@ class Faults:
         self._acts.append(self._noted(act))
 
     def hide(self, call: Call | None, looks: int) -> None:
-        """What this session makes is unknown to the call for its first looks, while it is young.
+        """Hide the resources that this session creates from the call's first `looks`.
 
-        Asked by its name it does not exist, and where things are listed it is left out.
+        A request for the resource fails with "not found", and lists do not contain it.
         """
         self._unknown_to = lambda this: call in (None, this)
         self._looks = looks
@@ -163,7 +169,7 @@ class Faults:
         times: int,
         act: Callable[[Call, AWSPreparedRequest], AWSResponse],
     ) -> None:
-        """`times` of that call's requests, or of each call's."""
+        """Inject a fault into the first `times` requests of the call, or of each call."""
         left: Counter[Call] = Counter()
 
         def harm(this: Call, request: AWSPreparedRequest) -> AWSResponse | None:
@@ -242,7 +248,7 @@ class Faults:
         return made is None or made[0].key != key or not self._is_unknown(call, item[key])
 
     def _is_unknown(self, call: Call, name: str) -> bool:
-        """Whether it is young, and this one of the first looks at it."""
+        """Tell if the resource is new, and this is one of the first requests about it."""
         if time.monotonic() - self._made[name][1] > YOUNG_S:
             return False
         with self._lock:
@@ -269,7 +275,7 @@ def _call(event_name: str) -> Call:
 
 
 def _named(request: AWSPreparedRequest) -> Iterator[str]:
-    """What a request is about; what it gives as a tag, a filter or a new name is not."""
+    """Yield the resources that a request names, without its tags, filters and new names."""
     body = request.body.decode() if isinstance(request.body, bytes) else str(request.body)
     if body.startswith("{"):
         document = json.loads(body)
@@ -282,7 +288,7 @@ def _named(request: AWSPreparedRequest) -> Iterator[str]:
 
 def _refusal(said: dict[str, tuple[int, str]], call: Call, request: AWSPreparedRequest) -> Any:
     status, code = said[call.service]
-    return _error(call, request, status, code, f"{code}, says the test, to {call}")
+    return _error(call, request, status, code, f"{code}, injected by the test into {call}")
 
 
 def _error(

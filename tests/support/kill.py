@@ -1,8 +1,8 @@
 """A bake that ends itself: `python kill.py SIGNAL N FOLDER RECIPE`.
 
-The signal is sent to this process when AWS's Nth answer has come, and before anybody has seen it;
-N = 0: never. One that says what it said before, as while something is waited for, does not count.
-The first line says which one that was, the last one what was asked.
+The signal is sent to this process when AWS's Nth response has arrived, before the bake sees it;
+with N = 0 it is never sent. A response that repeats an earlier one, as while the bake waits for a state,
+is not counted. The first line of the output names the request, the last one lists all requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _send = URLLib3Session.send
 
 
 def end_at(number: int, which: signal.Signals) -> list[str]:
-    """From now on; the list of what was asked grows."""
+    """Start to count; return the list of requests, which grows."""
     asked: list[str] = []
     heard: set[tuple[bytes, bytes]] = set()
     one_at_a_time = threading.Lock()
@@ -48,7 +48,7 @@ def end_at(number: int, which: signal.Signals) -> list[str]:
 
 
 def _operation(request: Any, body: bytes) -> str:
-    """By what the two protocols say: EC2's and STS's in the body, SSM's in a header."""
+    """Return the operation: EC2 and STS name it in the body, SSM in a header."""
     target = request.headers.get("X-Amz-Target", b"")
     if target:
         return (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]

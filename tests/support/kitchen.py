@@ -1,6 +1,6 @@
-"""Small bakes on real machines: own stages that tell a witness on this computer when they run.
+"""Small bakes on real machines, whose stages report to a witness on this computer.
 
-`python kitchen.py FOLDER [RECIPE…]` bakes in a process of its own, which a test can kill.
+`python kitchen.py FOLDER [RECIPE…]` bakes in a separate process, which a test can kill.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCRIPT = """\
 # Reboots: {reboots}
 # Secrets: {secrets}
 set -o errexit -o nounset -o pipefail
-# ask WORD: tells the witness, and goes on when it answers; fails when it says so.
+# ask WORD: reports to the witness, waits for its answer, and fails if the answer is not yes.
 ask() {{
     exec 3<>/dev/tcp/{address}/{port}
     echo "$1" >&3
@@ -58,14 +58,17 @@ ask '{name} ends'
 
 
 def machines_ever() -> set[str]:
-    """Ids of all machines that were ever started; terminated ones are shown for an hour."""
+    """Return the ids of all machines, also of terminated ones: EC2 shows them for an hour."""
     pages = boto3.client("ec2").get_paginator("describe_instances").paginate()
     return {i["InstanceId"] for page in pages for r in page["Reservations"] for i in r["Instances"]}
 
 
 class Witness:
-    """Hears the stages. `said` is in order; a word in `refused` is answered with no, one in `held`
-    with yes only when it is taken out of there."""
+    """A server to which the stages report.
+
+    `said` are the reports in order. The answer is yes; it is no for a report in `refused`, and one
+    in `held` is answered only when it has been taken out.
+    """
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -96,7 +99,7 @@ class Witness:
                 file.write(f"{answer}\n")
                 file.flush()
             except OSError:
-                pass  # the machine has ended meanwhile
+                pass  # the machine has terminated meanwhile
 
     def wait_for(self, word: str, *, timeout_s: float = 60) -> None:
         with self._heard:
@@ -108,7 +111,7 @@ class Witness:
             self._heard.notify_all()
 
     def began(self) -> list[str]:
-        """The stages that were started, in that order."""
+        """Return the stages that were started, in order."""
         return [word.removesuffix(" begins") for word in self.said if word.endswith(" begins")]
 
     def close(self) -> None:
@@ -119,7 +122,7 @@ class Witness:
 
 
 class Kitchen:
-    """Recipes and their scripts in a folder, and how they are baked."""
+    """A folder with recipes and their scripts, which can be baked."""
 
     def __init__(self, folder: Path, witness: Witness, address: str) -> None:
         self.folder = folder
@@ -140,7 +143,7 @@ class Kitchen:
         reboots: bool = False,
         secrets: str = "",
     ) -> None:
-        """Writes its script; `body` is what it does between its beginning and its end."""
+        """Write a stage's script; `body` runs between its two reports."""
         text = SCRIPT.format(
             name=name,
             needs=needs,
@@ -154,7 +157,7 @@ class Kitchen:
         (self.scripts / "stages" / f"{name}.sh").write_text(text)
 
     def line(self, *names: str) -> None:
-        """Stages of which each needs the one before."""
+        """Write stages of which each needs the one before."""
         for before, name in zip(("", *names), names, strict=False):
             self.stage(name, before)
 
@@ -162,22 +165,22 @@ class Kitchen:
         values = {"stages": [*stages, "seal"], **changes}
         (self.folder / f"{name}.json").write_text(json.dumps(values))
 
-    def orders(self, *names: str) -> list[pipeline.BakeRequest]:
-        """For who bakes them in another way, or looks at them."""
-        return orders(self.folder, names, cloud=self.cloud)
+    def requests(self, *names: str) -> list[pipeline.BakeRequest]:
+        """Return the requests, for a test that does something else than `bake`."""
+        return requests(self.folder, names, cloud=self.cloud)
 
     def bake(self, *names: str, **options: Any) -> list[pipeline.Outcome]:
-        """In this process. One recipe: raises what went wrong."""
+        """Bake in this process. Raises the failure if it is one recipe."""
         return bake(self.folder, names, cloud=self.cloud, **options)
 
     @cached_property
     def cloud(self) -> Cloud:
-        """One for all that a test does: making clients takes a third of a second."""
+        """The cloud of a whole test: making clients takes a third of a second."""
         return connect()
 
     @contextmanager
     def baking(self, *names: str) -> Iterator[subprocess.Popen[str]]:
-        """In a process of its own, killed afterwards if it still runs."""
+        """A bake in a separate process, which is killed afterwards if it still runs."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.kitchen", str(self.folder), *names],
             cwd=REPOSITORY,
@@ -194,7 +197,7 @@ class Kitchen:
 
 
 def load(folder: Path, name: str) -> Recipe:
-    """The default recipe with other stages: what it would install besides is not looked at."""
+    """Return the default recipe with the stages and the changes of the file `name`."""
     whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
     values = json.loads((folder / f"{name}.json").read_text())
     checkpoints = {"keep": 8, **values.pop("checkpoints", {})}
@@ -217,7 +220,7 @@ def load(folder: Path, name: str) -> Recipe:
     )
 
 
-def orders(
+def requests(
     folder: Path,
     names: Sequence[str],
     *,
@@ -244,7 +247,7 @@ def bake(
     **options: Any,
 ) -> list[pipeline.Outcome]:
     chosen = pipeline.Options(**options)
-    found = orders(folder, names, console=console, cloud=cloud)
+    found = requests(folder, names, console=console, cloud=cloud)
     if len(found) == 1:
         return [pipeline.bake(*found[0], chosen)]
     return pipeline.bake_all(found, chosen)
