@@ -1,8 +1,9 @@
 """A bake that ends itself: `python kill.py SIGNAL N FOLDER RECIPE`.
 
 The signal is sent to this process when AWS's Nth response has arrived, before the bake sees it;
-with N = 0 it is never sent. A response that repeats an earlier one, as while the bake waits for a state,
-is not counted. The first line of the output names the request, the last one lists all requests.
+with N = 0 it is never sent. A response that repeats an earlier one, as while the bake waits for a
+state, is not counted. The first line of the output names the request, the last one lists all of
+them.
 """
 
 from __future__ import annotations
