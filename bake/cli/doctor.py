@@ -27,7 +27,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     import json
     from functools import partial
 
-    from bake.cli.views import doctor as views
+    from bake.cli.views.doctor import show_diagnosis
     from bake.pipeline import doctor as checks
 
     if common.local:
@@ -40,6 +40,6 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         policy = json.loads((ROOT / "docs" / "iam-policy.json").read_text())
         connect = partial(open_cloud, console, common, common.region or chosen.recipe.region)
         diagnosis = checks.examine(checks.Wanted(chosen, policy, connect))
-    views.show(console, diagnosis)
+    show_diagnosis(console, diagnosis)
     if not diagnosis.well:
         raise Exit(code=1)

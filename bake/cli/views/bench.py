@@ -10,7 +10,7 @@ from bake.console.console import Console
 from bake.machine.bench.figures import Bench, Measured, format_quartiles, format_value, three_digits
 
 
-def show(console: Console, bench: Bench, folder: Path) -> None:
+def show_bench(console: Console, bench: Bench, folder: Path) -> None:
     """Show all figures of one machine, or one row for each of several machines."""
     measured = [each for each in bench.machines if each.figures]
     if len(measured) == 1:

@@ -9,7 +9,7 @@ from bake.console.console import Console
 from bake.pipeline.doctor import DoctorResult, Prerequisite
 
 
-def show(console: Console, diagnosis: DoctorResult) -> None:
+def show_diagnosis(console: Console, diagnosis: DoctorResult) -> None:
     """Show a table of all checks, then what to do, and the statements that the policy lacks."""
     checks = diagnosis.checks
     console.table(["what", "is", "why"], list(_rows(checks)), empty="")

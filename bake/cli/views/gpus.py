@@ -165,27 +165,24 @@ def show_quotas(
 
     `command` is the beginning of a command that raises a quota.
     """
-    wide = console.width >= _WIDE
+    columns = ["quota", "vCPUs", "in use", "request"]
     rows = [_quota_row(code, quotas[code], requests[code], now) for code in quotas]
-    if wide:
-        rows = [
-            [*row, code, " ".join(_families(catalog, code))]
-            for row, code in zip(rows, quotas, strict=True)
-        ]
+    if console.width >= _WIDE:
+        columns += ["code", "for"]
+        for row, code in zip(rows, quotas, strict=True):
+            row += [code, " ".join(_families(catalog, code))]
     console.table(
-        ["quota", "vCPUs", "in use", "request", *(["code", "for"] if wide else [])],
+        columns,
         rows,
         empty="No quota is known that counts it.",
         right=("vCPUs", "in use"),
     )
+    documents = [
+        _quota_document(code, quotas[code], requests[code]) | {"families": _families(catalog, code)}
+        for code in quotas
+    ]
+    console.result(documents)
     if console.json:
-        console.result(
-            [
-                _quota_document(code, quotas[code], requests[code])
-                | {"families": _families(catalog, code)}
-                for code in quotas
-            ]
-        )
         return
     for quota in quotas.values():
         if machine and isinstance(quota, Quota):

@@ -33,18 +33,7 @@ def show_images(
     """
     now = now or datetime.now(UTC)
     columns = ["image", "recipe", "in it", "proved", "GB", "$/month", "age"]
-    rows = [
-        [
-            image.image_id,
-            image.recipe,
-            "\n".join(_inside(image)) or "-",
-            (proved(image) if image.state == "available" else image.state).replace(", ", ",\n"),
-            str(image.size_gb),
-            money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
-            rounded_duration(now - image.created_at),
-        ]
-        for image in images
-    ]
+    rows = [_row(image, now, usd_per_gb_month) for image in images]
     if console.width >= _WIDE:
         columns.append("name")
         for row, image in zip(rows, images, strict=True):
@@ -65,6 +54,19 @@ def show_images(
         )
     elif images:
         console.note("$/month is the highest possible cost: EBS bills only the blocks in use.")
+
+
+def _row(image: Image, now: datetime, usd_per_gb_month: float | None) -> list[str]:
+    state = proved(image) if image.state == "available" else image.state
+    return [
+        image.image_id,
+        image.recipe,
+        "\n".join(_inside(image)) or "-",
+        state.replace(", ", ",\n"),
+        str(image.size_gb),
+        money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
+        rounded_duration(now - image.created_at),
+    ]
 
 
 def _inside(image: Image) -> list[str]:

@@ -26,7 +26,7 @@ from bake.aws.permission import permissions
 from bake.aws.policy_simulator import principal
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run, specifications
-from bake.cli.views.doctor import show
+from bake.cli.views.doctor import show_diagnosis
 from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
 from bake.local.api.iam_policy import Need, allows
@@ -266,7 +266,7 @@ def test_what_is_worst_is_first_and_all_fits_into_80_columns(
 ) -> None:
     of_ours.allow(without(lambda _, action: action == "ec2:TerminateInstances"))
     found = examine(Wanted(RECIPE, POLICY, of_ours.cloud))
-    show(Console(), found)
+    show_diagnosis(Console(), found)
     shown = capsys.readouterr().err
     table, _, advice = shown.partition("→")
     lines = table.splitlines()
@@ -276,7 +276,7 @@ def test_what_is_worst_is_first_and_all_fits_into_80_columns(
     [statement] = policy["Statement"]
     assert statement["Action"] == ["ec2:TerminateInstances"]
     assert statement["Condition"] == {"StringLike": {"aws:ResourceTag/bake:run": "*"}}
-    show(Console(json=True), found)
+    show_diagnosis(Console(json=True), found)
     document = json.loads(capsys.readouterr().out)
     assert document["well"] is False
     assert document["policy"] == policy

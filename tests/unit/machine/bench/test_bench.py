@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
 from bake.aws.tags import ENDS, TTL
-from bake.cli.views import bench as speed_bench
+from bake.cli.views.bench import show_bench
 from bake.cli.views.bench_page import page
 from bake.console.console import Console
 from bake.errors import CapacityError, RequestError
@@ -187,7 +187,7 @@ def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_several_machines_stand_beside_each_other_in_80_columns(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    speed_bench.show(Console(), a_bench(ONE, FOUR, GONE), Path("builds"))
+    show_bench(Console(), a_bench(ONE, FOUR, GONE), Path("builds"))
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == [
@@ -200,7 +200,7 @@ def test_several_machines_stand_beside_each_other_in_80_columns(
 
 
 def test_one_machine_is_shown_with_all_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    speed_bench.show(Console(), a_bench(FOUR), Path("builds"))
+    show_bench(Console(), a_bench(FOUR), Path("builds"))
     text = capsys.readouterr().err
     assert max(map(len, text.splitlines())) <= 80
     assert "training on 4 GPUs  9600 images/s" in text
@@ -209,7 +209,7 @@ def test_one_machine_is_shown_with_all_its_figures(capsys: pytest.CaptureFixture
 
 
 def test_json_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
-    speed_bench.show(Console(json=True), a_bench(ONE), Path("builds"))
+    show_bench(Console(json=True), a_bench(ONE), Path("builds"))
     document = json.loads(capsys.readouterr().out)
     assert document["machines"][0]["figures"][0]["value"] == 8e12
     assert document["page"] == "builds/20261121-000000-abcdef/report.html"
