@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Lists what an image must not hold: keys, identities, histories, logs, caches, secrets.
+"""List the files that an image must not contain: keys, identities, histories, logs, secrets.
 
     python3 clean.py   < JSON
 
-Run as root by the system's Python, 3.6 or later. It knows nothing of what the stage `seal` takes
-away: it looks for what may be there. Each line of its output is one JSON object, {"kind": …,
-"path": …}, and never holds a file's content; the last one, {"scanned": …}, says how many files
-were read, and that it got to the end. The JSON on stdin:
+Runs as root under the system's Python, 3.6 or later. The search does not depend on what the stage
+`seal` removes. Each line of the output is one JSON object, {"kind": …, "path": …}, and never
+contains a file's content. The last line, {"scanned": …}, holds the number of files that were read,
+and shows that the search has finished. The JSON on stdin:
 
-places    those of clean.toml, and
-patterns  its patterns
+places    the places of clean.toml
+patterns  the patterns of clean.toml
 root      "/" except in tests
-booted    the machine was booted from the image, for the first time: of what is made at a boot,
-          only that is listed which is older than this one, and so came with the image
-session   a session is open: the logs that sshd and sudo write of it are not listed
-traces    texts of the machine that the image was taken from, which must be nowhere
-secrets   {name: [text in base64, …]}: looked for in every file that was written since `since`
+booted    the machine was booted from the image, for the first time: files that are made at a boot
+          are listed only if they are older than this boot, so that they came with the image
+session   a session is open: the logs that sshd and sudo write about it are not listed
+traces    texts of the machine from which the image was made; no file may contain them
+secrets   {name: [text in base64, …]}: searched in every file that was written since `since`
 since     seconds since the epoch; null: since the machine was started
-only      only the secrets are looked for
+only      search only for the secrets
 """
 
 import base64
@@ -29,15 +29,15 @@ import stat
 import sys
 from glob import glob
 
-LONGEST = 4 << 20  # no pattern is looked for in a file that is longer, or that holds a zero byte
-LONGEST_WRITTEN = 64 << 20  # of a file, so much is searched for a stage's secrets
+LONGEST = 4 << 20  # longer files, and files with a zero byte, are not searched for patterns
+LONGEST_WRITTEN = 64 << 20  # only the first bytes of a file are searched for secrets
 
 OF_A_SESSION = tuple(
     "/var/log/" + name for name in ("auth.log", "syslog", "wtmp", "btmp", "lastlog", "journal/")
 )
 
-# Where people, tools and stages write: all but the operating system's packages, and what is large
-# and somebody else's file system. Folders that stand beside these belong to a stage, too.
+# The folders of the operating system. People, tools and stages write into all others, and into
+# those of SEARCHED. LEFT_OUT is large and belongs to other programs.
 SYSTEM = frozenset(
     {"bin", "boot", "dev", "lib", "lib32", "lib64", "libx32", "lost+found", "proc", "run"}
     | {"sbin", "snap", "sys", "usr", "var"}
@@ -52,47 +52,47 @@ LEFT_OUT = (
 )
 
 
-def main(order):
-    machine = Machine(order["root"].rstrip("/") or "/", order.get("started_at"))
+def main(request):
+    machine = Machine(request["root"].rstrip("/") or "/", request.get("started_at"))
     patterns = [
         (
             each["kind"],
             [begin.encode() for begin in each["begins"]],
             re.compile(each["pattern"].encode()),
         )
-        for each in order["patterns"]
+        for each in request["patterns"]
     ]
     report = Report(patterns)
-    if not order.get("only"):
-        list_places(machine, report, order)
+    if not request.get("only"):
+        list_places(machine, report, request)
         for path in machine.with_passwords():
             report("password", path)
-        list_patterns(machine, report, order, patterns)
-    secrets = order.get("secrets") or {}
+        list_patterns(machine, report, request, patterns)
+    secrets = request.get("secrets") or {}
     if secrets:
         forms = {name: [base64.b64decode(form) for form in secrets[name]] for name in secrets}
-        list_written(machine, report, forms, order.get("since"))
+        list_written(machine, report, forms, request.get("since"))
     print(json.dumps({"scanned": machine.scanned}))
 
 
-def list_places(machine, report, order):
-    for kind, place in order["places"].items():
+def list_places(machine, report, request):
+    for kind, place in request["places"].items():
         more = list(machine.swap_files()) if kind == "swap" else []
         for path in machine.files(place["paths"] + more):
             inside = machine.inside(path)
-            if order.get("session") and inside.startswith(OF_A_SESSION):
+            if request.get("session") and inside.startswith(OF_A_SESSION):
                 continue
-            made_here = order.get("booted") and place.get("made_at_boot") and machine.is_new(path)
+            made_here = request.get("booted") and place.get("made_at_boot") and machine.is_new(path)
             if not made_here:
                 report(kind, inside)
     for path in machine.files(["etc/machine-id"]):
-        made_here = order.get("booted") and machine.is_new(path)
+        made_here = request.get("booted") and machine.is_new(path)
         if not made_here and machine.read(path).strip() not in (b"", b"uninitialized"):
             report("machine id", machine.inside(path))
 
 
-def list_patterns(machine, report, order, patterns):
-    traces = [trace.encode() for trace in order.get("traces", ())]
+def list_patterns(machine, report, request, patterns):
+    traces = [trace.encode() for trace in request.get("traces", ())]
     suspects, recorded = [], []
     for path in machine.searched():
         if path.endswith(".dist-info/RECORD"):
@@ -107,8 +107,8 @@ def list_patterns(machine, report, order, patterns):
             for kind, begins, pattern in patterns
             if any(begin in content for begin in begins) and pattern.search(content)
         ]
-        # Its own host key, and what its user has given it to start with.
-        own = order.get("booted") and inside.startswith(("/etc/ssh/ssh_host_", "/var/lib/cloud/"))
+        # The machine's own host key, and the user data with which it was launched.
+        own = request.get("booted") and inside.startswith(("/etc/ssh/ssh_host_", "/var/lib/cloud/"))
         if found and not (own and machine.is_new(path)):
             suspects.append((inside, hashes(content), found))
         if any(trace in content for trace in traces):
@@ -116,14 +116,14 @@ def list_patterns(machine, report, order, patterns):
     if suspects:
         known = set(machine.package_sums(recorded))
         for inside, sums, found in suspects:
-            # Whether a package brought it, and nobody has changed it since: then it is public.
+            # A file that a package installed, and that was not changed since, is public.
             if not any((inside, each) in known for each in sums):
                 for kind in found:
                     report(kind, inside)
 
 
 def list_written(machine, report, secrets, since):
-    """Every file that was written since, whatever it is, and its name."""
+    """Search every file that was written since `since`, and its name, for the secrets."""
     for path in machine.written(machine.started_at if since is None else since):
         machine.scanned += 1
         name, inside = os.fsencode(path), machine.inside(path)
@@ -136,7 +136,7 @@ def list_written(machine, report, secrets, since):
 
 
 class Report:
-    """Prints what was found; a name may hold a secret, too."""
+    """Prints each file that was found. A path may contain a secret, which is replaced by ***."""
 
     def __init__(self, patterns):
         self.patterns = patterns
@@ -158,7 +158,7 @@ def hashes(content):
 
 
 class Machine:
-    """A root file system: its own files, not those of what is mounted into it."""
+    """The files of a root file system, without the file systems that are mounted into it."""
 
     def __init__(self, root, started_at=None):
         self.root = root
@@ -170,7 +170,7 @@ class Machine:
         return path if self.root == "/" else path[len(self.root) :]
 
     def homes(self):
-        """Relative to the root, as passwd says, and those that it does not know."""
+        """Return the homes that passwd lists and those in /home, relative to the root."""
         found = {"root", *(self.inside(path)[1:] for path in self.glob("home/*"))}
         for line in self.lines(os.path.join(self.root, "etc/passwd")):
             fields = line.split(":")
@@ -182,7 +182,7 @@ class Machine:
         return glob(os.path.join(self.root, relative), recursive=True)
 
     def files(self, patterns):
-        """Files that are not empty, below every place that a pattern names."""
+        """Return the files that are not empty, below every place that a pattern names."""
         found = set()
         homes = self.homes()
         for pattern in patterns:
@@ -193,7 +193,7 @@ class Machine:
                         found.update(self.below(folder))
                 else:
                     found.update(self.glob(relative))
-        # By what it is, since /var/spool/mail is a link to /var/mail.
+        # Each file once: /var/spool/mail is a link to /var/mail.
         once = {}
         for path in sorted(found):
             if self.size(path) > 0:
@@ -209,15 +209,15 @@ class Machine:
                 yield os.path.join(parent, name)
 
     def is_own_folder(self, path):
-        # A container's overlay gives folders the one device and files others': so only folders
-        # are compared.
+        # In a container's overlay, all folders have one device number and files have others.
+        # Therefore only folders are compared.
         try:
             return os.lstat(path).st_dev == self.device
         except OSError:
-            return False  # gone meanwhile
+            return False  # it was removed meanwhile
 
     def size(self, path):
-        """0 for what is no plain file, and for what is mounted on its own."""
+        """Return the size of a plain file; 0 for anything else and for a mounted file."""
         try:
             status = os.lstat(path)
         except OSError:
@@ -227,7 +227,10 @@ class Machine:
         return status.st_size
 
     def is_new(self, path):
-        """Whether it was written since the machine was started. Nobody can set this time back."""
+        """Return True if the file was written since the machine was started.
+
+        Programs cannot set the change time back.
+        """
         try:
             return os.lstat(path).st_ctime >= self.started_at
         except OSError:
@@ -255,7 +258,7 @@ class Machine:
                         yield path
 
     def written(self, since):
-        """Files and links; of what is in memory alone, nothing gets into an image."""
+        """Yield the files and links that were written since; those in memory get into no image."""
         volatile = [os.path.join(self.root, name) for name in ("dev", "proc", "run", "sys")]
         for name in os.listdir(self.root):
             path = os.path.join(self.root, name)
@@ -281,7 +284,7 @@ class Machine:
             return b""
 
     def read(self, path):
-        """b"" for what is binary by its beginning: most of what is large."""
+        """Return the content; b"" if it begins like a binary file, as most large files do."""
         try:
             with open(path, "rb") as stream:
                 head = stream.read(4096)
@@ -290,7 +293,7 @@ class Machine:
             return b""
 
     def with_passwords(self):
-        """Where a password's hash stands, or one can log in without any."""
+        """Yield each place with the hash of a password, or with a login that needs none."""
         for name in ("etc/shadow", "etc/shadow-", "var/backups/shadow.bak"):
             for line in self.lines(os.path.join(self.root, name)):
                 fields = line.split(":")
@@ -308,7 +311,7 @@ class Machine:
                 yield words[0].lstrip("/")
 
     def package_sums(self, recorded):
-        """(path, hash) as dpkg, conda and pip wrote them down."""
+        """Yield (path, hash) of each file, as dpkg, conda and pip recorded them."""
         info = os.path.join(self.root, "var/lib/dpkg/info")
         for path in glob(os.path.join(info, "*.md5sums")):
             for line in self.lines(path):
@@ -340,7 +343,7 @@ class Machine:
 
 
 def start_of_process_1():
-    """When the machine was started, in seconds since the epoch: a container's own start, too."""
+    """Return when the machine or container was started, in seconds since the epoch."""
     with open("/proc/1/stat") as stream:
         ticks = int(stream.read().rpartition(")")[2].split()[19])
     with open("/proc/stat") as stream:
@@ -348,8 +351,8 @@ def start_of_process_1():
     return booted + ticks / os.sysconf("SC_CLK_TCK") - 1
 
 
-def mounts(cache=[]):  # noqa: B006 (read once)
-    """Every mount point: a container has files of its host's mounted into /etc."""
+def mounts(cache=[]):  # noqa: B006 (a cache)
+    """Return every mount point: in a container, files of the host are mounted into /etc."""
     if not cache:
         with open("/proc/self/mountinfo", "rb") as stream:
             fields = [line.split()[4].decode(errors="replace") for line in stream]

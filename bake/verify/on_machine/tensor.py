@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Computes on every GPU, or without one on the CPU, and says how far off the results are.
+"""Compute on every GPU, or on the CPU if there is none, and report the errors of the results.
 
     python - mxnet|pytorch '[["product", [64, 32, 16]], ...]'  < tensor.py
 
-Run by the environment's own Python, 3.6 or later. Each operation is computed by the framework in
-float32 and by numpy in float64. The last line of the output is one JSON document: figures, and no
-verdict, which is for the reader to find.
+Runs under the environment's own Python, 3.6 or later. The framework computes each operation in
+float32, numpy in float64. The last line of the output is one JSON document with the numbers. The
+reader of the document judges them.
 """
 
 import json
@@ -50,7 +50,7 @@ class Mxnet:
         )
 
     def to_numpy(self, result):
-        return result.asnumpy()  # waits until it has been computed
+        return result.asnumpy()  # waits until the result is computed
 
     def kind(self, result):
         return result.ctx.device_type
@@ -65,13 +65,13 @@ class Mxnet:
         return {} if None in found else {"capability": "%d.%d" % tuple(found)}
 
     def ask_cuda(self, function, *arguments):
-        """An answer of the CUDA runtime that the library was linked with; None without one."""
+        """Return a value of the CUDA runtime that the library was linked with, or None."""
         from ctypes import byref, c_int
 
         value = c_int()
         try:
             failed = getattr(self.library, function)(byref(value), *arguments)
-        except AttributeError:  # a build for the CPU, or one that keeps its runtime to itself
+        except AttributeError:  # a build for the CPU, or one that does not export its runtime
             return None
         return None if failed else value.value
 
@@ -102,7 +102,7 @@ class Pytorch:
         return self.torch.nn.functional.conv2d(images, filters)
 
     def to_numpy(self, result):
-        return result.cpu().numpy()  # waits until it has been computed
+        return result.cpu().numpy()  # waits until the result is computed
 
     def kind(self, result):
         return {"cuda": "gpu"}.get(result.device.type, result.device.type)
@@ -113,7 +113,7 @@ class Pytorch:
 
 
 def compute(framework, device, operation, shape, random):
-    """One operation: the framework's array, and what it should be, in float64."""
+    """Compute one operation; return the framework's array and the right result in float64."""
     import numpy
 
     def values(*sizes):
@@ -146,17 +146,20 @@ def compute(framework, device, operation, shape, random):
 
 
 def measure(framework, index, operation, shape, random):
-    """`error` is the Frobenius norm of the difference, in parts of the result's; `worst` is the
-    largest single difference, in parts of the result's root mean square."""
+    """Compute one operation, and compare its result with numpy's.
+
+    `error` is the Frobenius norm of the difference divided by the right result's; `worst` is the
+    largest single difference divided by the right result's root mean square.
+    """
     import numpy
 
     start = time.perf_counter()
     result, expected = compute(framework, framework.device(index), operation, shape, random)
-    found = framework.to_numpy(result).astype("float64")
+    actual = framework.to_numpy(result).astype("float64")
     seconds = time.perf_counter() - start
-    if found.shape != expected.shape:
-        raise ValueError("a result has the shape %s, not %s" % (found.shape, expected.shape))
-    difference = found - expected
+    if actual.shape != expected.shape:
+        raise ValueError("a result has the shape %s, not %s" % (actual.shape, expected.shape))
+    difference = actual - expected
     scale = numpy.sqrt(numpy.mean(expected**2)) or 1.0
     return {
         "operation": operation,
@@ -169,6 +172,7 @@ def measure(framework, index, operation, shape, random):
 
 
 def try_device(framework, index, operations):
+    """Compute all operations on one device; a failure is part of the report."""
     import numpy
 
     device = {"index": index, "results": [], "failure": None}
