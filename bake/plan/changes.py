@@ -1,8 +1,6 @@
-"""Why a stage has to run: what has changed since the last image of its recipe.
+"""The reasons why a stage has to run: what has changed since the last image of its recipe.
 
-A digest says that something differs, and not what. So an image carries what its plan's digests are
-over: compressed, in a few tags, long values as a hash, and without anything that opens a door.
-Pure: what an image carries is tags, and what they are called may be handed in.
+The last image's tags hold a description of its plan (`bake.plan.description`). Pure.
 """
 
 from __future__ import annotations
@@ -13,35 +11,35 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bake.plan.description import (
-    _MASK,
-    PLAN_KEY,
+    MASK,
     Description,
     Hash,
     StageDescription,
-    _hash,
     description,
     read,
+    short_hash,
 )
 from bake.plan.plan import Plan
 
 State = Literal["done", "from checkpoint", "to run"]
 
-
+# The keys of the tags that hold the stages' digests, as in bake/aws/tags.py.
 STAGE_KEY = "bake:stage:"
+
+_NEW = "new in this recipe"
+_NO_CHECKPOINT = "unchanged, but no checkpoint holds it"
+_UNKNOWN = "changed: the tags of the last image do not say what"
 
 
 @dataclass(frozen=True)
 class Reason:
-    """`why` is empty where nothing has to be done; each entry may have several lines."""
+    """A stage's state, and why it has to run.
+
+    `why` is empty if nothing has to be done. Each entry may have several lines.
+    """
 
     state: State
     why: tuple[str, ...] = ()
-
-
-# Tags ----------------------------------------------------------------------------------------
-
-
-# Reasons -------------------------------------------------------------------------------------
 
 
 def reasons(
@@ -51,21 +49,19 @@ def reasons(
     *,
     base_image_name: str = "",
     fresh: bool = False,
-    plan_key: str = PLAN_KEY,
-    stage_key: str = STAGE_KEY,
 ) -> dict[str, Reason]:
-    """Each stage's state, and for those that are to run: why.
+    """Return each stage's state, and the reasons why it has to run.
 
-    `last` are the tags of the recipe's newest image, None where there is none. `fresh`: checkpoints
-    are not used because a person does not want them.
+    `last` are the tags of the recipe's newest image, None if it has no image. `fresh` is True if
+    the user does not want checkpoints to be used.
     """
     tags = last or {}
-    then, now = read(tags, key=plan_key), description(plan, base_image_name)
-    told_digests = any(key.startswith(stage_key) for key in tags)
+    then, now = read(tags), description(plan, base_image_name)
+    has_digests = any(key.startswith(STAGE_KEY) for key in tags)
     changed: set[str] = set()
     found: dict[str, Reason] = {}
     for stage in plan.stages:
-        name, digest = stage.name, tags.get(stage_key + stage.name)
+        name, digest = stage.name, tags.get(STAGE_KEY + stage.name)
         own = _own_changes(then, now, name) if then else []
         below = [need for need in stage.needs if need in changed]
         if digest != stage.digest and (digest or then is None or own or below):
@@ -77,10 +73,9 @@ def reasons(
         if last is None:
             why = ["never baked here"]
         elif name not in changed:
-            why = ["unchanged, but all is to run (--fresh)" if fresh else _UNHELD]
+            why = ["unchanged, but everything runs again (--fresh)" if fresh else _NO_CHECKPOINT]
         elif then is None:
-            new = told_digests and digest is None
-            why = [_NEW if new else "changed: the last image's tags do not say in what"]
+            why = [_NEW if has_digests and digest is None else _UNKNOWN]
         else:
             why = own + _because_of(below, own, plan, changed, now, then)
             why = why or [_hidden(now.stages[name])]
@@ -88,22 +83,16 @@ def reasons(
     return found
 
 
-def changes_of_the_image(
-    plan: Plan, last: Mapping[str, str] | None, *, plan_key: str = PLAN_KEY
-) -> tuple[str, ...]:
-    """What makes another image of the same stages."""
-    then, disk_gb = read(last or {}, key=plan_key), plan.recipe.builder.disk_gb
+def changes_of_the_image(plan: Plan, last: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the changes outside the stages that lead to another image: the size of its disk."""
+    then, disk_gb = read(last or {}), plan.recipe.builder.disk_gb
     if then is None or then.disk_gb == disk_gb:
         return ()
     return (f"disk {then.disk_gb} GB → {disk_gb} GB",)
 
 
-_NEW = "new in this recipe"
-_UNHELD = "unchanged, but no checkpoint holds it"
-
-
 def _own_changes(then: Description, now: Description, name: str) -> list[str]:
-    """What differs in the stage itself; the stages that it needs apart."""
+    """Return the differences of the stage itself, without those of the stages that it needs."""
     before, after = then.stages.get(name), now.stages[name]
     if before is None:
         return [_NEW]
@@ -115,13 +104,13 @@ def _own_changes(then: Description, now: Description, name: str) -> list[str]:
     if then.lib != now.lib:
         found.append(_lib(then, now))
     came, left = _without(after.needs, before.needs), _without(before.needs, after.needs)
-    found += [f"needs {', '.join(came)} now"] if came else []
-    found += [f"needs {', '.join(left)} no longer"] if left else []
+    found += [f"now needs {', '.join(came)}"] if came else []
+    found += [f"no longer needs {', '.join(left)}"] if left else []
     for key in sorted(before.inputs.keys() | after.inputs.keys()):
         if key not in after.inputs:
-            found.append(f"{key} is not read any more")
+            found.append(f"{key} is no longer read")
         elif key not in before.inputs:
-            found.append(f"{key} is read now: {_short(after.inputs[key])}")
+            found.append(f"{key} is now read: {_short(after.inputs[key])}")
         else:
             found += _value_change(key, before.inputs[key], after.inputs[key])
     return found
@@ -135,7 +124,7 @@ def _because_of(
     now: Description,
     then: Description,
 ) -> list[str]:
-    """Of the changed stages below, those at which it begins: the others only follow from them."""
+    """Name the changed stages below that have no changed stage below them."""
     if not below or own == [_NEW] or own == [_lib(then, now)]:
         return []
     needs = {stage.name: stage.needs for stage in plan.stages}
@@ -150,11 +139,11 @@ def _lib(then: Description, now: Description) -> str:
 
 
 def _hidden(stage: StageDescription) -> str:
-    """Why it differs where nothing is seen to: what is masked is not kept, not even as a hash."""
-    masked = [name for name, value in stage.inputs.items() if _MASK in str(value)]
+    """Give the reason if no difference is visible. A masked part is not kept, even as a hash."""
+    masked = [name for name, value in stage.inputs.items() if MASK in str(value)]
     if masked:
-        return f"what is hidden of {', '.join(masked)} may have changed"
-    return "changed: the last image's tags do not say in what"
+        return f"the masked part of {', '.join(masked)} may have changed"
+    return _UNKNOWN
 
 
 def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]:
@@ -175,7 +164,7 @@ def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]
 
 
 def _without(these: Iterable[str], those: Iterable[str]) -> list[str]:
-    """One for one: what stands twice in these, and once in those, is left once."""
+    """Subtract lists as multisets: an item that is twice in the first list is removed once."""
     return list((Counter(these) - Counter(those)).elements())
 
 
@@ -185,9 +174,9 @@ def _short(value: str | Hash) -> str:
 
 
 def _base(described: Description) -> str:
-    name = described.base_image_name.rpartition("/")[2]  # before it stands what all of them share
+    name = described.base_image_name.rpartition("/")[2]  # without the part that all names share
     return described.base_image_id + (f" ({name})" if name else "")
 
 
 def _hashed(value: str | Hash) -> str:
-    return value.hash if isinstance(value, Hash) else _hash(value.encode())
+    return value.hash if isinstance(value, Hash) else short_hash(value.encode())

@@ -1,4 +1,8 @@
-"""TODO docstring."""
+"""What a plan's digests are computed from, kept in the tags of its image.
+
+A digest shows that something differs, but not what. So an image carries a description: compressed,
+in a few tags, long values as a hash, and without passwords.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,17 @@ from pydantic import BaseModel, ConfigDict
 from bake.plan.plan import Plan
 
 # EC2 User Guide, "Tag your Amazon EC2 resources": a value has up to 256 characters, of which
-# those of base64 are always allowed; a resource has up to 50 tags, most of which are needed else.
+# those of base64 are always allowed. A resource has up to 50 tags, most of them for other purposes.
 LONGEST_VALUE = 256
-
-
 MOST_PIECES = 6
-
-
-# What the tags' keys begin with, as aws/tags.py has it: the description's, and the digests'.
+# The keys of the tags are this and a number from 0.
 PLAN_KEY = "bake:plan:"
 
-
-# How much of an input's value is kept, tried in this order until all of them fit into the tags.
+# The longest input value that is kept in full, tried in this order until everything fits the tags.
 _KEPT = (2000, 800, 400, 200, 120, 80, 60, 40, 20, 0)
-
-
-# Of a URL: user and password, and what stands behind its question mark.
+# In a URL: the user and password, and the query.
 _SECRETS = (re.compile(r"(://)[^\s/]+(@)"), re.compile(r"(://[^\s?#]*\?)[^\s#]+()"))
-
-
-_MASK = "***"
+MASK = "***"
 
 
 class _Value(BaseModel):
@@ -40,7 +35,7 @@ class _Value(BaseModel):
 
 
 class Hash(_Value):
-    """In place of a value that is too long."""
+    """A short hash that replaces a value that is too long."""
 
     hash: str
 
@@ -52,7 +47,7 @@ class StageDescription(_Value):
 
 
 class Description(_Value):
-    """What a plan's digests are over, for people."""
+    """What a plan's digests are computed from, in a form that people can read."""
 
     base_image_id: str
     base_image_name: str
@@ -61,52 +56,52 @@ class Description(_Value):
     stages: dict[str, StageDescription]
 
 
-def describe(
-    plan: Plan, *, base_image_name: str = "", room: int = MOST_PIECES, key: str = PLAN_KEY
-) -> dict[str, str]:
-    """The tags `key` + 0 … 5. Empty for a plan so large that no description fits.
+def describe(plan: Plan, *, base_image_name: str = "", room: int = MOST_PIECES) -> dict[str, str]:
+    """Return the description as tags; empty for a plan so large that no description fits.
 
-    `room` is how many tags the image has left for it.
+    `room` is the number of tags that the image has left for it.
     """
     for kept in _KEPT:
         text = _pack(description(plan, base_image_name, kept=kept))
         if len(text) <= min(room, MOST_PIECES) * LONGEST_VALUE:
             starts = range(0, len(text), LONGEST_VALUE)
-            return {f"{key}{n}": text[i : i + LONGEST_VALUE] for n, i in enumerate(starts)}
+            return {f"{PLAN_KEY}{n}": text[i : i + LONGEST_VALUE] for n, i in enumerate(starts)}
     return {}
 
 
-def read(tags: Mapping[str, str], *, key: str = PLAN_KEY) -> Description | None:
-    """What `describe` wrote; None where it is not there, cut, changed by hand or not understood."""
+def read(tags: Mapping[str, str]) -> Description | None:
+    """Return what `describe` wrote; None if it is missing, cut, changed by hand or unknown."""
     pieces: list[str] = []
-    while piece := tags.get(f"{key}{len(pieces)}"):
+    while piece := tags.get(f"{PLAN_KEY}{len(pieces)}"):
         pieces.append(piece)
     try:
-        # zlib's checksum is what shows a change by hand.
+        # zlib's checksum detects a change by hand.
         packed = base64.b64decode("".join(pieces), validate=True)
         return Description.model_validate_json(zlib.decompress(packed))
     except (ValueError, zlib.error):
         return None
 
 
-def is_same(told: str | Hash, value: str) -> bool:
-    """Whether that is what was described; it may be there as a hash alone."""
-    return told.hash == _hash(value.encode()) if isinstance(told, Hash) else told == value
+def is_same(described: str | Hash, value: str) -> bool:
+    """Compare a value with its description, which may be a hash."""
+    if isinstance(described, Hash):
+        return described.hash == short_hash(value.encode())
+    return described == value
 
 
 def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) -> Description:
-    """Values longer than `kept` are there as a hash."""
+    """Describe a plan; values longer than `kept` characters become a hash."""
     return Description(
         base_image_id=plan.base_image_id,
         base_image_name=base_image_name,
         disk_gb=plan.recipe.builder.disk_gb,
-        lib=_hash(plan.lib),
+        lib=short_hash(plan.lib),
         stages={
             stage.name: StageDescription(
-                script=_hash(stage.script.body),
+                script=short_hash(stage.script.body),
                 needs=stage.needs,
                 inputs={
-                    name: masked if len(masked) <= kept else Hash(hash=_hash(masked.encode()))
+                    name: masked if len(masked) <= kept else Hash(hash=short_hash(masked.encode()))
                     for name, masked in ((n, _masked(v)) for n, v in stage.inputs.items())
                 },
             )
@@ -117,11 +112,11 @@ def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) 
 
 def _masked(value: str) -> str:
     for secret in _SECRETS:
-        value = secret.sub(rf"\1{_MASK}\2", value)
+        value = secret.sub(rf"\1{MASK}\2", value)
     return value
 
 
-def _hash(data: bytes) -> str:
+def short_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:8]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import strategies as st
+
 from bake.plan import changes, description
 from bake.plan.plan import Plan, Stage, make_plan, stage_digest
 from bake.plan.script import Script
@@ -67,3 +69,20 @@ def changed(parts: Parts, name: str, **values: Any) -> Parts:
             values.get("inputs", given_inputs),
         )
     }
+
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
+inputs = st.dictionaries(
+    st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=400),
+    max_size=8,
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    parts: Parts = {}
+    for name in draw(st.lists(names, min_size=1, max_size=12, unique=True)):
+        needs = draw(st.lists(st.sampled_from(sorted(parts)), unique=True)) if parts else []
+        parts[name] = (draw(st.binary(max_size=50)), tuple(sorted(needs)), draw(inputs))
+    return plan_of(parts, base=draw(st.text("ami-0123456789abcdef", min_size=1, max_size=21)))

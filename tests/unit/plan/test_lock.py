@@ -362,6 +362,6 @@ def test_only_the_base_image_of_the_lock_will_do() -> None:
         by_name = find_base_image(aws.cloud, UBUNTU, locked=f"{BASE_NAME}20200101")
         assert by_name.image_id == older
         for gone in ("ami-0123456789abcdef0", f"{BASE_NAME}20190101"):
-            with pytest.raises(PreflightError, match="base image of the lock") as caught:
+            with pytest.raises(PreflightError, match="locked base image") as caught:
                 find_base_image(aws.cloud, UBUNTU, locked=gone)
             assert gone in str(caught.value.findings[0])
