@@ -1,8 +1,8 @@
-"""Checkpoints: what is in them is what their tags say, and the best one is one that can be used."""
+"""Checkpoints: created with their tags, found by them, and deleted or reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,8 +10,6 @@ from unittest import mock
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
-from hypothesis import given
-from hypothesis import strategies as st
 from moto.ec2.models import ec2_backends
 from moto.ec2.responses.amis import AmisResponse
 
@@ -24,25 +22,15 @@ from bake.aws.checkpoint import (
     delete_checkpoint,
     wait_until_completed,
 )
-from bake.aws.client.retry import ATTEMPTS
-from bake.aws.image import find_image, images
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine
 from bake.aws.tags import new_run, read, read_seconds, write_seconds
 from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, MachineError
-from bake.pipeline.checkpoints import best, prune, usable
-from bake.plan.plan import Plan, Stage
-from bake.plan.script import Script
-from bake.recipe import recipe as recipes
-from bake.recipe.payload import UPSTREAM
-from bake.recipe.resolved import resolve
+from bake.pipeline.checkpoints import prune
 from tests.support.aws_in_process import ACCOUNT, REGION, UBUNTU, Aws, aws_in_process
 from tests.support.checkpoints import register_image
-from tests.support.environment import REPOSITORY
 
-MANIFESTS = REPOSITORY / "manifests"
-RECIPE = recipes.find("mxnet-cu101", MANIFESTS)
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 STAGES = {"base": "b" * 64, "conda": "c" * 64}
 TIMEOUT = ReadTimeoutError(endpoint_url="https://ec2")
@@ -265,7 +253,6 @@ def test_a_tag_changed_by_hand_is_noticed(aws: Aws, key: str, value: str | None)
     tag(aws, take(aws).snapshot_id, key, value)
     [found] = checkpoints(aws.cloud)
     assert not found.sound
-    assert not usable(found, a_plan(found.stages), now=NOW)
 
 
 def test_other_tags_do_not_change_the_contents_digest(aws: Aws) -> None:
@@ -322,170 +309,6 @@ def test_a_checkpoint_that_was_deleted_is_an_error(aws: Aws, state: str, waited:
         wait_until_completed(aws.cloud, taken)
     assert bool(aws.slept) == waited
     assert sum(aws.slept) < 120
-
-
-# As an image ----------------------------------------------------------------------------------
-
-
-def test_a_temporary_image_has_the_attributes_of_the_base_image(aws: Aws) -> None:
-    base = replace(a_base_image(aws), boot_mode="uefi-preferred", ena=True, sriov="simple")
-    base = replace(base, tpm="v2.0")
-    taken = take(aws)
-    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
-        found = find_image(aws.cloud, image_id)
-        assert found
-        assert found.tags == aws.run.temporary()
-        assert images(aws.cloud) == [], "it is none of the user's"
-    [request] = aws.params("RegisterImage")
-    [specification] = request.pop("TagSpecifications")
-    assert specification["ResourceType"] == "image"
-    request.pop("Description")
-    assert request == {
-        "Name": f"bake-{aws.run.id}/{taken.snapshot_id}",
-        "Architecture": "x86_64",
-        "VirtualizationType": "hvm",
-        "RootDeviceName": "/dev/sda1",
-        "BlockDeviceMappings": [
-            {
-                "DeviceName": "/dev/sda1",
-                "Ebs": {
-                    "SnapshotId": taken.snapshot_id,
-                    "VolumeType": "gp3",
-                    "DeleteOnTermination": True,
-                },
-            }
-        ],
-        "BootMode": "uefi-preferred",
-        "EnaSupport": True,
-        "SriovNetSupport": "simple",
-        "TpmSupport": "v2.0",
-        "ImdsSupport": "v2.0",
-    }
-    assert aws.remains() == {taken.snapshot_id}
-    assert aws.cloud.leftovers == []
-
-
-def test_a_base_image_has_ec2s_values_for_its_attributes(aws: Aws) -> None:
-    flags = {"SriovNetSupport": "simple", "TpmSupport": "v2.0", "EnaSupport": True}
-    aws.alter("DescribeImages", lambda answer: answer["Images"][0].update(flags))
-    base = a_base_image(aws)
-    assert (base.sriov, base.tpm, base.ena) == ("simple", "v2.0", True)
-
-
-def test_attributes_that_the_base_image_lacks_are_not_requested(aws: Aws) -> None:
-    base = replace(a_base_image(aws), boot_mode=None, ena=False, sriov=None)
-    with temporary_image(aws.cloud, aws.run, take(aws).snapshot_id, base):
-        pass
-    [request] = aws.params("RegisterImage")
-    assert not {"BootMode", "EnaSupport", "SriovNetSupport", "TpmSupport"} & request.keys()
-
-
-def test_a_deleted_checkpoint_is_a_checkpoint_error(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    delete_checkpoint(aws.cloud, taken)
-    with (
-        pytest.raises(CheckpointError) as caught,
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        pytest.fail("there is nothing to start from")
-    assert caught.value.code == "InvalidSnapshot.NotFound"
-    assert "base image" in caught.value.hint
-    assert aws.slept == []
-    assert aws.remains() == set()
-
-
-def test_a_checkpoint_that_is_not_completed_cannot_be_used_yet(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    ec2_backends[ACCOUNT][REGION].snapshots[taken.snapshot_id].status = "pending"
-    with (
-        pytest.raises(CheckpointError),
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        pytest.fail("it is pending")
-
-
-def test_an_error_that_no_other_checkpoint_would_avoid_is_raised(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    aws.refuse("RegisterImage", "UnauthorizedOperation")
-    with (
-        pytest.raises(CloudError) as caught,
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        pytest.fail("refused")
-    assert not isinstance(caught.value, CheckpointError)
-    assert "ec2:RegisterImage" in caught.value.hint
-
-
-def test_an_image_that_fails_is_deregistered(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    reason = {"Code": "Client.Bad", "Message": "The disk has no boot sector"}
-
-    def fail(answer: dict[str, Any]) -> None:
-        for image in answer["Images"]:
-            image.update(State="failed", StateReason=reason)
-
-    aws.alter("DescribeImages", fail)
-    with (
-        pytest.raises(CheckpointError) as caught,
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        pytest.fail("it failed")
-    assert caught.value.reason == "The disk has no boot sector"
-    assert aws.remains() == {taken.snapshot_id}
-
-
-def test_an_image_that_ec2_does_not_know_yet_is_waited_for(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    aws.refuse("DescribeImages", "InvalidAMIID.NotFound", times=3)
-    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
-        assert len(aws.slept) == 3
-        aws.refuse("DeregisterImage", "InvalidAMIID.Unavailable", times=2)
-    assert image_id not in aws.remains()
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), TIMEOUT])
-def test_an_interrupted_registration_leaves_no_image(aws: Aws, error: BaseException) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    aws.cut("RegisterImage", error, times=ATTEMPTS)
-    aws.alter("DescribeImages", lambda answer: answer.update(Images=[]), times=4)
-    with (
-        pytest.raises((KeyboardInterrupt, CloudError)),
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        pytest.fail("it was cut off")
-    assert "RegisterImage" in aws.sent
-    assert aws.remains() == {taken.snapshot_id}
-    assert aws.cloud.leftovers == []
-
-
-def test_a_repeated_registration_finds_its_own_image(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    base, taken = a_base_image(aws), take(aws)
-    aws.lose_answer("RegisterImage")
-    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base):
-        assert aws.sent.count("RegisterImage") == 2
-    assert aws.remains() == {taken.snapshot_id}
-
-
-def test_an_error_inside_is_raised_and_the_image_is_deregistered(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    with (
-        pytest.raises(MachineError, match="ended"),
-        temporary_image(aws.cloud, aws.run, taken.snapshot_id, base),
-    ):
-        raise MachineError("it ended")
-    assert aws.remains() == {taken.snapshot_id}
-
-
-def test_an_image_that_cannot_be_deregistered_is_reported(aws: Aws) -> None:
-    base, taken = a_base_image(aws), take(aws)
-    aws.refuse("DeregisterImage", "UnauthorizedOperation")
-    with temporary_image(aws.cloud, aws.run, taken.snapshot_id, base) as image_id:
-        pass
-    [leftover] = aws.cloud.leftovers
-    assert leftover.command == f"aws ec2 deregister-image --region us-east-1 --image-id {image_id}"
 
 
 # Removing them --------------------------------------------------------------------------------
@@ -556,144 +379,3 @@ def test_a_checkpoint_that_cannot_be_deleted_is_reported_and_others_are_deleted(
     assert leftover.command == (
         f"aws ec2 delete-snapshot --region us-east-1 --snapshot-id {made[0].snapshot_id}"
     )
-
-
-# Choosing -------------------------------------------------------------------------------------
-
-
-def a_plan(digests: Mapping[str, str], needs: Mapping[str, Sequence[str]] | None = None) -> Plan:
-    """With `seal` at its end, which needs all."""
-    wanted = {name: tuple((needs or {}).get(name, ())) for name in digests}
-    wanted["seal"] = tuple(digests)
-    stages = tuple(
-        Stage(Script(name, "", below, (), b""), {}, below, digests.get(name, "5" * 64))
-        for name, below in wanted.items()
-    )
-    return Plan(resolve(RECIPE), UPSTREAM, "ami-1", stages, b"", "d" * 64)
-
-
-def a_checkpoint(stages: Mapping[str, str] = STAGES, **more: Any) -> Checkpoint:
-    fields: dict[str, Any] = {
-        "snapshot_id": "snap-1",
-        "state": "completed",
-        "progress": "100%",
-        "size_gb": 64,
-        "started_at": NOW - timedelta(days=1),
-        "expires_at": NOW + timedelta(days=29),
-        "recipe": "mxnet-cu101",
-        "run_id": "r",
-        "stages": stages,
-        "seconds": {},
-        "sound": True,
-        **more,
-    }
-    return Checkpoint(**fields)
-
-
-PLAN = a_plan({**STAGES, "mxnet": "e" * 64}, {"conda": ["base"], "mxnet": ["conda"]})
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "says"),
-    [
-        (a_checkpoint(), True),
-        (a_checkpoint(state="pending"), True),
-        (a_checkpoint({**STAGES, "mxnet": "e" * 64}), True),
-        (a_checkpoint(recipe="another"), True),
-        (a_checkpoint(expires_at=None), True),
-        (a_checkpoint({}), False),
-        (a_checkpoint(sound=False), False),
-        (a_checkpoint(state="error"), False),
-        (a_checkpoint(state="recoverable"), False),
-        (a_checkpoint(expires_at=NOW), False),
-        (a_checkpoint({**STAGES, "conda": "0" * 64}), False),
-        (a_checkpoint({**STAGES, "cuda": "f" * 64}), False),
-        (a_checkpoint({"conda": "c" * 64}), False),
-        (a_checkpoint({**STAGES, "mxnet": "e" * 64, "seal": "5" * 64}), False),
-    ],
-)
-def test_a_checkpoint_is_usable_if_the_plan_has_all_its_stages(
-    checkpoint: Checkpoint, says: bool
-) -> None:
-    assert usable(checkpoint, PLAN, now=NOW) is says
-
-
-def test_a_checkpoint_larger_than_the_recipes_disk_is_not_usable() -> None:
-    assert best([a_checkpoint(size_gb=65)], PLAN, 64, now=NOW) is None
-    assert best([a_checkpoint(size_gb=64)], PLAN, 64, now=NOW)
-
-
-def test_the_best_checkpoint_saves_the_most_time() -> None:
-    digests = {"base": "b" * 64, "cuda": "d" * 64, "conda": "c" * 64, "mxnet": "e" * 64}
-    plan = a_plan(digests, {"cuda": ["base"], "conda": ["base"], "mxnet": ["conda"]})
-    few = a_checkpoint({n: digests[n] for n in ("base", "cuda")}, snapshot_id="few")
-    many = a_checkpoint({n: digests[n] for n in ("base", "conda", "mxnet")}, snapshot_id="many")
-    assert best([few, many], plan, 64, now=NOW) == many
-    few = replace(few, seconds={"base": 10, "cuda": 600})
-    assert best([few, many], plan, 64, now=NOW) == many, "not all times are known"
-    many = replace(many, seconds={"conda": 60, "mxnet": 90})
-    assert best([few, many], plan, 64, now=NOW) == few
-
-
-def test_of_equal_checkpoints_a_completed_and_then_a_new_one_is_best() -> None:
-    pending = a_checkpoint(state="pending", started_at=NOW)
-    old, new = a_checkpoint(), a_checkpoint(started_at=NOW - timedelta(hours=1))
-    assert best([pending, old], PLAN, 64, now=NOW) == old
-    assert best([old, new], PLAN, 64, now=NOW) == new
-
-
-NAMES = ("a", "b", "c", "d", "e")
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    names = NAMES[: draw(st.integers(1, len(NAMES)))]
-    needs = {n: draw(st.sets(st.sampled_from(names[:i]))) if i else () for i, n in enumerate(names)}
-    return a_plan({name: f"digest-{name}" for name in names}, {n: sorted(needs[n]) for n in names})
-
-
-POSSIBLE = st.builds(
-    a_checkpoint,
-    st.dictionaries(
-        st.sampled_from((*NAMES, "seal", "x")),
-        st.booleans(),
-        max_size=6,
-    ).map(lambda found: {n: f"digest-{n}" if good else "other" for n, good in found.items()}),
-    seconds=st.dictionaries(st.sampled_from(NAMES), st.floats(0, 1e6)),
-    state=st.sampled_from(["pending", "completed", "completed", "error"]),
-    size_gb=st.sampled_from([8, 64, 65]),
-    sound=st.sampled_from([True, True, False]),
-    started_at=st.integers(0, 50).map(lambda days: NOW - timedelta(days=days)),
-    expires_at=st.sampled_from([None, NOW - timedelta(1), NOW + timedelta(1)]),
-)
-
-
-@given(plans(), st.lists(POSSIBLE, max_size=8))
-def test_the_best_checkpoint_is_usable_and_no_other_contains_more(
-    plan: Plan, found: list[Checkpoint]
-) -> None:
-    found = [replace(c, snapshot_id=f"snap-{number}") for number, c in enumerate(found)]
-    able = [c for c in found if usable(c, plan, now=NOW) and c.size_gb <= 64]
-    chosen = best(found, plan, 64, now=NOW)
-    assert (chosen is None) == (not able)
-    if chosen is None:
-        return
-    stages = {stage.name: stage for stage in plan.stages}
-    assert chosen in able
-    assert chosen.sound
-    assert chosen.expires_at is None or chosen.expires_at > NOW
-    assert all(stages[name].digest == digest for name, digest in chosen.stages.items())
-    assert all(need in chosen.stages for name in chosen.stages for need in stages[name].needs)
-    for other in able:
-        assert not other.stages.keys() > chosen.stages.keys()
-        if other.stages == chosen.stages:
-            assert (other.state == "completed") <= (chosen.state == "completed")
-            if other.state == chosen.state:
-                assert other.started_at <= chosen.started_at
-    if not any(c.seconds for c in able):
-        assert len(chosen.stages) == max(len(c.stages) for c in able)
-    # One that turned out bad is left out, until there is none.
-    rest = [c for c in found if c.snapshot_id != chosen.snapshot_id]
-    again = best(rest, plan, 64, now=NOW)
-    assert again != chosen
-    assert (again is None) == (len(able) == 1)
