@@ -133,9 +133,11 @@ def chosen(cloud: Any) -> None:
     codes = quota.gpu_quotas()
     found = gpus.survey(cloud, known, gpus.read_filter(known, gpu="t4", count=1))
     limits, asked = quota.read_quotas(cloud, codes), quota.read_requests(cloud, codes)
-    for console in (Console(), Console(json=True)):
-        choosing.show_gpus(console, found, "invoke quota")
-        choosing.show_quotas(console, known, limits, asked, datetime.now(UTC), None, "invoke quota")
+    for json in (False, True):
+        choosing.show_gpus(Console(json=json), found, "invoke quota")
+        choosing.show_quotas(
+            Console(json=json), known, limits, asked, datetime.now(UTC), None, "invoke quota"
+        )
 
 
 def asked_for_more(cloud: Any) -> object:
