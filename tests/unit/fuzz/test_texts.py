@@ -256,7 +256,7 @@ def test_what_a_machine_said_reaches_the_log_as_a_text(
     console.failure(
         BakeError("\x1b[2Jgone", details=["::add-mask::a", "x ##[group]y"], hint="\x07")
     )
-    console.print("\x1b]0;title\x07")
+    console.note("\x1b]0;title\x07")
     console.table(["column"], [["\x1b[2J"]], empty="")
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
