@@ -1,4 +1,4 @@
-"""A bake on real machines: what it makes, and that whatever ends it leaves nothing behind."""
+"""A bake on real machines: it makes an image, and however it ends, it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def write(scripts: Path, name: str, body: str) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(local_cloud: Path) -> Iterator[None]:
-    """After each of these tests, the cloud holds what it held before."""
+    """Check that each test leaves the cloud as it was before."""
     before = held()
     yield
     assert held() == before
@@ -203,7 +203,7 @@ class InterruptedIn(Console):
 
 @pytest.fixture
 def proved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is proved on a machine and found on it has tests of its own; here it passes."""
+    """Let the proof and the inventory pass: they have tests of their own."""
     monkeypatch.setattr(finish, "prove", lambda *_, **__: Proof("cpu", (), (), ()))
     monkeypatch.setattr(bake, "read_inventory", lambda *_: Inventory())
     monkeypatch.setattr(finish, "check_clean", lambda *_, **__: ())

@@ -1,4 +1,4 @@
-"""Whatever AWS does to a call of a bake: an image, or the right error; and nothing left unseen.
+"""A bake makes an image despite faults of AWS, or ends with the right error and hides no leftover.
 
 The calls are those that a bake makes, found out by one that is not harmed.
 """
@@ -45,8 +45,10 @@ FAST = 10
 
 @dataclass(frozen=True)
 class End:
-    """How a bake ended, with `said` all that people were told. `commands` remove what it named as
-    left behind; what was there besides is `unseen`."""
+    """The end of a bake; `said` is its output.
+
+    `commands` remove the leftovers that it named; `unseen` are resources that it did not name.
+    """
 
     error: Exception | None
     said: str
@@ -64,7 +66,7 @@ class End:
 
 
 class Oven:
-    """Bakes one small recipe again and again, each time as if for the first."""
+    """Bakes one small recipe repeatedly, each time as if for the first time."""
 
     def __init__(self, kitchen: Kitchen) -> None:
         self.kitchen = kitchen
@@ -74,12 +76,12 @@ class Oven:
         self.before = everything()
 
     def make_a_start_point(self) -> None:
-        """A checkpoint of its first stage, which another recipe has made."""
+        """Make a checkpoint of its first stage by another recipe."""
         self.kitchen.bake("start")
         self.before = everything()
 
     def bake(self, harm: Callable[[Faults], None] = lambda faults: None) -> End:
-        """And removes what is meant to stay, and what was named."""
+        """Bake, then remove the image, its checkpoints and the leftovers that were named."""
         session, faults = new_session()
         harm(faults)
         cloud, image_id, error, said = None, "", None, ""
@@ -95,7 +97,7 @@ class Oven:
         return End(error, said, commands, self.tidy_up(image_id, commands), faults)
 
     def tidy_up(self, image_id: str, commands: list[str]) -> dict[str, list[str]]:
-        """By the commands that were named; what is left then, was left unseen."""
+        """Run the commands that were named; return the resources that are still there."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the AWS CLI is
         deadline = time.monotonic() + 30
         remove_products(image_id)
@@ -117,8 +119,7 @@ class Oven:
 
 
 def quick_clock() -> Clock:
-    """What is waited for by our own clock, is waited for a tenth of the time; boto's pauses are
-    as they are."""
+    """Shorten all pauses of bake to a tenth; boto's own pauses stay as they are."""
     return Clock(
         now=lambda: time.monotonic() * FAST,
         sleep=lambda seconds: threads.pause(max(seconds / FAST, min(seconds, 0.1))),
@@ -132,7 +133,7 @@ def everything() -> dict[str, list[str]]:
 
 
 def remove_products(image_id: str) -> None:
-    """The image, and the checkpoints from which the next bake would start."""
+    """Return the image, and the checkpoints from which the next bake would start."""
     ec2 = boto3.client("ec2")
     if image_id:
         with suppress(ec2.exceptions.ClientError):
@@ -150,7 +151,7 @@ def oven(kitchen: Kitchen) -> Oven:
 
 
 def is_right(end: End, call: Call, fault: str) -> bool:
-    """What has to be survived is, and what cannot be is said with what to do about it."""
+    """A bake survives a fault that passes; for another one it reports what to do."""
     if end.unseen or not end.faults.met[call]:
         return False
     if fault in SURVIVED:
@@ -228,7 +229,7 @@ def test_a_bake_whose_every_call_meets_every_fault_makes_its_image_and_leaves_no
 def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
     oven: Oven, operation: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The permission for the first saves the wait for the machine's end, and no more."""
+    """Without a permission of `shut`, the bake only waits until the machine has terminated."""
     end = oven.bake(partial(Faults.deny, call=Call("ec2", operation)))
     assert (str(end), end.unseen) == ("baked", {})
     assert ("will be removed after the builder" in capsys.readouterr().err) == (operation != "none")
@@ -238,7 +239,7 @@ def test_a_group_goes_while_the_image_is_made_or_after_the_builder(
 
 
 def test_a_permission_that_is_missing_is_named_and_nothing_is_left(oven: Oven) -> None:
-    """Those without which no machine is started; `make soak` tries every one."""
+    """The calls without which no machine is started; `make soak` tries every call."""
     for service, operation in [
         ("sts", "GetCallerIdentity"),
         ("ec2", "DescribeImages"),

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -118,6 +119,12 @@ def unsound(before: dict[str, list[str]]) -> dict[str, set[str]]:
     return {kind: names for kind, names in left.items() if names}
 
 
+def images_of(recipe: str) -> list[dict[str, Any]]:
+    filters = [{"Name": "tag:bake:recipe", "Values": [recipe]}]
+    found = boto3.client("ec2").describe_images(Owners=["self"], Filters=filters)["Images"]
+    return [image for image in found if image["Name"].startswith("bake/")]
+
+
 def machines_alive(recipe: str) -> list[str]:
     alive = ["pending", "running", "stopping", "stopped", "shutting-down"]
     filters = [
@@ -132,8 +139,7 @@ def bakes_after_it(kitchen: Kitchen, witness: Witness, ended: Ended) -> None:
     """Check that the next bake succeeds, and repeats no stage that a checkpoint holds."""
     recipe = ended.recipe
     kept = {name for one in checkpoints(connect(), recipe) for name in one.stages}
-    filters = [{"Name": "tag:bake:recipe", "Values": [recipe]}]
-    images = boto3.client("ec2").describe_images(Owners=["self"], Filters=filters)["Images"]
+    images = images_of(recipe)
     before = len(witness.said)
     with kitchen.baking(recipe) as process:
         said, _ = process.communicate(timeout=120)
@@ -201,4 +207,7 @@ def test_ended_after_any_request_it_leaves_nothing(kitchen: Kitchen, which: sign
         one for one in ended if one.status not in (0, 130)
     ]
     print(f"{which.name}: {len(interrupted)} interrupted, {len(finished)} finished")
+    for one in interrupted:
+        if "was already finished" not in one.said:
+            assert images_of(one.recipe) == [], one
     assert unsound(before) == {}

@@ -35,7 +35,7 @@ SPOT = {"market": "spot"}
 
 
 def machine_of(*recipes: str) -> str:
-    """The only one that is up for them now."""
+    """Return the only machine that runs now for these recipes."""
     filters = [
         {"Name": "tag:bake:recipe", "Values": recipes},
         {"Name": "instance-state-name", "Values": ["running"]},
@@ -51,7 +51,7 @@ def described(instance_id: str) -> dict[str, Any]:
 
 
 def interrupt(instance_id: str, after_s: float) -> None:
-    """As the spot market does."""
+    """Interrupt the machine as the spot market does."""
     endpoint = control.status()
     assert endpoint
     endpoint.request("interrupt", {"instance_id": instance_id, "after_s": after_s})
@@ -66,13 +66,13 @@ def stop(instance_id: str) -> None:
 
 
 def take_away(instance_id: str) -> None:
-    """As the spot market may do too: with no time to hear of it."""
+    """Interrupt the machine without a notice, as the spot market may do, too."""
     interrupt(instance_id, 0)
 
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """In a thread beside the bake; what goes wrong in it comes out."""
+    """Run `work` in a thread beside the bake; its failure is raised at the end."""
     with TaskGroup[str, None]() as group:
         group.start("meanwhile", work)
         yield
@@ -81,8 +81,10 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
 def lose_in(
     witness: Witness, word: str, lose: Callable[[str], None], *recipes: str
 ) -> Callable[[], None]:
-    """Loses the machine of recipe one, or of these, when the witness hears that word, which is held
-    until it is gone: so its stage does not end there."""
+    """Return a function that loses the machine of `recipes` when a stage reports `word`.
+
+    The report is answered only when the machine is lost, so that the stage does not end there.
+    """
     witness.held.add(word)
 
     def work() -> None:
@@ -99,7 +101,7 @@ def lose_in(
 
 
 class AtStep(Console):
-    """Does something with the bake's machine when a step begins, the first `times` times."""
+    """Acts on the bake's machine when a step begins, the first `times` times."""
 
     def __init__(self, title: str, act: Callable[[str], None], *, times: int = 1) -> None:
         super().__init__()
@@ -321,7 +323,7 @@ def test_the_next_machine_of_a_run_has_a_token_of_its_own() -> None:
 
 @pytest.fixture
 def network() -> Iterator[int]:
-    """A process in a network of its own, like a machine's process 1."""
+    """A process with its own network, like process 1 of a machine."""
     command = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 60"]
     if os.geteuid() != 0:
         pytest.skip("only root may make a network")
@@ -346,7 +348,7 @@ def within(network: int, *command: str, **more: Any) -> subprocess.Popen[str]:
 
 
 def curl(network: int, path: str, *options: str) -> tuple[str, str]:
-    """Status and body."""
+    """Return the status and the body."""
     url = f"http://{metadata.ADDRESS}/latest/{path}"
     status = ("--write-out", "\n%{http_code}", "--max-time", "5", "--noproxy", "*")
     said = within(network, "curl", "--silent", *status, *options, url).communicate()[0]
@@ -383,7 +385,7 @@ def test_the_metadata_service_answers_as_ec2s_to_who_has_a_token(network: int) -
 
 
 def watcher(network: int) -> subprocess.Popen[str]:
-    """The program that listens, with shorter pauses."""
+    """Return the program that listens, with shorter pauses."""
     program = spot._program()
     assert "EVERY_S = 5\n" in program
     program = program.replace("EVERY_S = 5\n", "EVERY_S = 0.1\n")

@@ -1,4 +1,4 @@
-"""Nothing is done twice: on real machines, by what their stages tell a witness."""
+"""No work is done twice: the stages on real machines report to a witness when they run."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_recipes_that_share_a_beginning_run_it_once_and_one_failure_stops_no_oth
 def test_an_image_is_what_its_recipe_says_wherever_it_started(
     kitchen: Kitchen, witness: Witness
 ) -> None:
-    """Each stage leaves a file, and no file of another recipe's is there."""
+    """Check that the image has the file of each stage, and none of another recipe's stages."""
     kitchen.line("a", "b")
     kitchen.stage("x", "b", body="[[ $(ls /opt/stages) == $'a\\nb\\nx' ]]")
     kitchen.stage("y", "b", body="[[ $(ls /opt/stages) == $'a\\nb\\ny' ]]")

@@ -1,4 +1,4 @@
-"""The scheduled rebuild, and what `invoke plan` says before it: on real machines."""
+"""The scheduled rebuild on real machines, and the preview before it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMIT = 2
 
 @dataclass
 class Plant:
-    """Somebody's recipes, rebuilt as a schedule does it."""
+    """A set of recipes that a schedule rebuilds."""
 
     kitchen: Kitchen
     names: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Plant:
         self.names = tuple(dict.fromkeys((*self.names, name)))
 
     def rebuild(self, *, limit: int | None = LIMIT) -> dict[str, RecipeReport]:
-        """Reports by recipe; a new one must be said of each recipe, and of nothing else."""
+        """Return the reports by recipe; there must be one for each recipe, and no other."""
         candidates, refused = rebuilding.find_candidates(self.kitchen.requests(*self.names))
         reports = rebuilding.rebuild(candidates, refused, Options(machines=3), limit=limit)
         assert sorted(report.recipe for report in reports) == sorted(self.names)
@@ -58,7 +58,7 @@ class Plant:
 
 @pytest.fixture
 def plant(kitchen: Kitchen) -> Iterator[Plant]:
-    """One that leaves no parameter behind: neither leases nor failures."""
+    """A plant that leaves no parameter behind: no lease, and no record of failures."""
     assert parameters() == []
     plant = Plant(kitchen)
     yield plant
@@ -123,7 +123,7 @@ def test_the_second_rebuild_in_a_row_starts_no_machine_and_then_only_what_has_ch
 
 @pytest.fixture
 def publish(local_cloud: Path) -> Iterator[Callable[[str], str]]:
-    """Publishes a base image that says this, in the place of the one that is there; its id."""
+    """A function that publishes a newer base image with this /etc/issue, and returns its id."""
     endpoint = control.status()
     assert endpoint is not None
     ubuntu = catalog.load().os_image("ubuntu-18.04")

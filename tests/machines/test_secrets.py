@@ -1,4 +1,4 @@
-"""A recipe's secrets reach the stages that take them, and are found nowhere else."""
+"""A recipe's secrets reach the stages that declare them, and are found nowhere else."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ MANIFESTS = REPOSITORY / "manifests"
 
 
 def recipe(**secrets: dict[str, str]) -> Recipe:
-    """The default recipe with these secrets."""
+    """Return the default recipe with these secrets."""
     given = {name: Secret(**place) for name, place in secrets.items()}
     return find("mxnet-cu101", MANIFESTS).model_copy(update={"secrets": given})
 
 
-# ---- where the values are
+# ---- where the values are read
 
 
 @pytest.fixture
@@ -169,12 +169,12 @@ REDACTOR = Redactor(SECRETS.values())
 
 
 def shows(text: str) -> bool:
-    """Whether one of them, or a line of one, is in a text, in whatever form."""
+    """Tell if a text contains a value, or a line of one, also in an encoded form."""
     return REDACTOR.redact(text) != text
 
 
 def arguments_of_all() -> str:
-    """Of every process of this computer: those in its containers, too."""
+    """Return the arguments and environments of all processes here, also in containers."""
     said = ""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -185,7 +185,7 @@ def arguments_of_all() -> str:
 
 
 def everything_that_aws_knows() -> str:
-    """Machines with their user data and consoles, images, snapshots, groups, keys, tags, notes."""
+    """Return all that the cloud shows: resources, tags, user data, consoles and parameters."""
     ec2, ssm = boto3.client("ec2"), boto3.client("ssm")
     said: list[Any] = [
         ec2.describe_instances(),
@@ -211,7 +211,7 @@ def everything_that_aws_knows() -> str:
 
 @contextmanager
 def a_machine_of(image: Image) -> Iterator[Connection]:
-    """Launched from it, and reached; nothing of it is there afterwards."""
+    """A connection to a machine that was launched from the image; it is removed afterwards."""
     cloud, ec2 = connect_to_aws(), boto3.client("ec2")
     before, port = held(), int(os.environ["BAKE_SSH_PORT"])
     request = LaunchRequest(instance_types=("g4dn.xlarge",), name="reader")

@@ -63,8 +63,8 @@ if __name__ == "__main__":
         with one_interrupt():
             for outcome in bake(Path(folder), [recipe]):
                 print(outcome.status, outcome.image and outcome.image.image_id)
-    except KeyboardInterrupt:
-        print("interrupted")
+    except KeyboardInterrupt as interrupt:
+        print("interrupted", *getattr(interrupt, "__notes__", ()))
         sys.exit(130)
     finally:
         print("asked:", *asked)

@@ -1,4 +1,4 @@
-"""Copies to several regions at once: each for itself, and all gone when it is interrupted."""
+"""Copies to several regions at once: independent of each other, and removed by an interrupt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images may go: what is old and unused, and never the last good one."""
+"""The images that can be removed: old, unused ones, but never a recipe's last good one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def described(
     payload: str = "upstream",
     **more: Any,
 ) -> Image:
-    """An image of that age, as EC2 describes it."""
+    """Return an image of this age, as EC2 describes it."""
     number = next(NUMBERS)
     tags = {"bake:recipe": recipe, "bake:verified": verified, "bake:payload": payload}
     fields: dict[str, Any] = {
@@ -62,7 +62,7 @@ def described(
 
 
 def kept(found: list[Image], **more: Any) -> list[float]:
-    """The ages in days of those that are kept by their age."""
+    """Return the ages, in days, of the images that are kept by their age."""
     why = kept_by_age(found, **{"keep": 3, "older_than": None, "now": NOW, **more})
     return sorted((NOW - i.created_at) / timedelta(days=1) for i in found if i.image_id in why)
 
@@ -152,7 +152,7 @@ def test_what_is_protected_public_or_launched_lately_is_kept() -> None:
 
 @pytest.fixture
 def four(aws: Aws) -> list[Image]:
-    """Of one recipe, the newest first; their machine is gone."""
+    """Four images of one recipe, the newest first; their machine has terminated."""
     placement = aws.placement()
     group_id = create_security_group(
         aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
@@ -281,7 +281,7 @@ def test_a_refusal_keeps_one_and_the_others_go(aws: Aws, four: list[Image]) -> N
 
 
 def test_snapshots_that_only_carry_the_same_tags_are_left(aws: Aws, four: list[Image]) -> None:
-    """A person's copy of an image has its tags, and so has its snapshot."""
+    """A user's copy of an image has the same tags, and so has its snapshot."""
     old = four[3]
     volume = aws.cloud.ec2("CreateVolume", Size=1, AvailabilityZone=f"{REGION}a")["VolumeId"]
     tags = [{"Key": key, "Value": value} for key, value in old.tags.items()]

@@ -53,7 +53,7 @@ OLD = an_image(1, day=1)
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
-    """The account's images in every region, the newest first, as `images` gives them."""
+    """The account's images in every region, the newest first, as `images` returns them."""
     there = [NEW, PROVED, OTHER, OLD]
     monkeypatch.setattr(
         selection, "images", lambda cloud, once=False: there if cloud.region == REGION else []
@@ -145,7 +145,7 @@ def test_an_image_that_is_not_available_is_refused_with_its_state(
 
 
 def test_the_newest_is_the_newest_that_is_finished(aws: Aws, there: list[Image]) -> None:
-    """One whose bake was killed after the image, before IMDSv2 was asked for; one still pending."""
+    """One bake was killed before it required IMDSv2 for its image; another image is pending."""
     there[:] = [replace(PROVED, imdsv2=False), replace(PROVED, state="pending"), OLD]
     assert choose_image(aws.cloud, None, proved=GPU) == OLD
     del there[2]
@@ -158,7 +158,7 @@ def test_the_newest_is_the_newest_that_is_finished(aws: Aws, there: list[Image])
 
 
 def in_region(aws: Aws, region: str, name: str) -> str:
-    """An image of ours there, which EC2 in this process has."""
+    """Make an image in the region, and return its id."""
     cloud = aws.cloud.in_region(region)
     source = aws.base_image(owner_id=ACCOUNT, name=name, region_name=region)
     copied = cloud.ec2(
@@ -187,7 +187,7 @@ def test_an_image_of_another_region_is_named_with_the_command_that_copies_it(
 
 
 def test_other_regions_are_a_hint_and_not_asked_twice(aws: Aws) -> None:
-    """Whoever may not look there, or gets no answer, hears of this region."""
+    """If another region cannot be searched, the message is about this region alone."""
     in_region(aws, ELSEWHERE, "bake/mxnet-cu101/1")
     aws.refuse("DescribeRegions", "UnauthorizedOperation", times=1)
     with pytest.raises(RequestError, match="No available image"):

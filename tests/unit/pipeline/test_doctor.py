@@ -1,4 +1,4 @@
-"""What the doctor says is missing is missing, and what he says is fine is; he changes nothing."""
+"""The doctor reports exactly the prerequisites that are missing, and changes nothing."""
 
 from __future__ import annotations
 
@@ -59,25 +59,25 @@ def account() -> Iterator[Account]:
 
 @pytest.fixture
 def of_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """There is one of everything with our tag."""
+    """An account with one resource of each kind that bake has made."""
     monkeypatch.setenv("BAKE_CALLER_CIDR", "192.0.2.1/32")
     account.begin(POLICY)
     cloud = account.cloud()
     run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
-    ground = preflight(cloud, RECIPE)
+    checked = preflight(cloud, RECIPE)
     group = create_security_group(
-        cloud, run, run.temporary(), vpc_id=ground.placements[0].vpc_id, cidr="192.0.2.1/32"
+        cloud, run, run.temporary(), vpc_id=checked.placements[0].vpc_id, cidr="192.0.2.1/32"
     )
     import_key_pair(cloud, "ours", public_key(), run.temporary())
-    order = account.aws.order("ours", group)
-    machine = run_machine(cloud, run, order, ground.placements[:1])
+    spec = account.aws.order("ours", group)
+    machine = run_machine(cloud, run, spec, checked.placements[:1])
     expires_at = run.started_at
     create_checkpoint(cloud, run, machine, stages={"a": "a"}, seconds={}, expires_at=expires_at)
     tags = run.finished(name="one", digest="d", stages={}, verified="gpu", payload="upstream")
     create_image(cloud, machine, name="one", description="", tags=tags)
     account.aws.cloud.ec2(
         "RequestSpotInstances",
-        LaunchSpecification={"ImageId": order.image_id, "InstanceType": "g4dn.xlarge"},
+        LaunchSpecification={"ImageId": spec.image_id, "InstanceType": "g4dn.xlarge"},
         TagSpecifications=specifications(run.temporary(), "spot-instances-request"),
     )
     account.aws.calls.clear()
@@ -85,7 +85,7 @@ def of_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
 
 
 def diagnosis(account: Account) -> DoctorResult:
-    """Of this user; nothing may have changed by it."""
+    """Return the doctor's result for this user, after a check that it changed nothing."""
     before = account.aws.remains()
     found = examine(Wanted(RECIPE, POLICY, account.cloud))
     assert account.aws.remains() == before
@@ -135,12 +135,12 @@ def test_what_is_not_allowed_is_named_and_nothing_else_is(of_ours: Account, half
 
 @contextmanager
 def everything_is_there(account: Account) -> Iterator[None]:
-    """What the doctor looks for he may not be allowed to look for: the owner has found it here."""
-    ground = preflight(account.aws.cloud, RECIPE)
+    """Let the account's owner look up the resources that the user may not look up."""
+    checked = preflight(account.aws.cloud, RECIPE)
     ours = permission._find_own_resources(account.aws.cloud)
     with (
         mock.patch.object(permission, "_find_own_resources", return_value=ours),
-        mock.patch.object(doctor, "preflight", return_value=ground),
+        mock.patch.object(doctor, "preflight", return_value=checked),
     ):
         yield
 
@@ -167,7 +167,7 @@ def test_without_anything_of_ours_less_can_be_asked_and_that_is_said(of_ours: Ac
 def test_a_start_is_tried_without_a_group_of_ours_too(
     of_ours: Account, sids: tuple[str, ...], outcome: str
 ) -> None:
-    """It is refused for the network's own group in any case, and what else is refused shows."""
+    """The default group is refused in any case; another refusal is still recognized."""
     of_ours.begin(without(lambda each, _: each["Sid"] in sids))
     assert "ec2:RunInstances" in outcomes(diagnosis(of_ours), outcome)
 
@@ -335,7 +335,7 @@ def test_an_encoded_message_is_decoded_for_who_may(account: Account) -> None:
 
 
 def test_who_may_not_decode_it_sees_it_as_it_is(account: Account) -> None:
-    """The policy does not allow it, and a bake says what AWS said all the same."""
+    """The policy does not allow decoding, and the error still contains AWS's own text."""
     account.begin(POLICY)
     account.aws.refuse("DescribeSubnets", "UnauthorizedOperation", f"No. {BLOB}", times=1)
     with pytest.raises(CloudError) as caught:

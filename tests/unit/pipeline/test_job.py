@@ -1,4 +1,4 @@
-"""What is there already: an image that is finished, or will be without us."""
+"""An existing image is found, and taken up even if another run has not finished it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def context(aws: Aws, tmp_path: Path) -> Context:
 
 
 @pytest.fixture(autouse=True)
-def gpu_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpu_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "accepted", lambda recipe: frozenset({"gpu"}))
 
 

@@ -1,4 +1,4 @@
-"""Before anything is made: what AWS would refuse, all at once, and what would be right."""
+"""Everything that AWS would refuse is reported at once, with advice, before anything is made."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def refused(aws: Aws, recipe: Any, **more: Any) -> list[str]:
 
 
 def test_a_sound_request_has_its_base_image_and_its_placements(aws: Aws) -> None:
-    ground = check(aws, recipe("g4dn.xlarge", "g5.xlarge"), image_name="bake/x/1")
-    assert ground.base_image.name == BASE_NAME + "20230607"
-    assert ground.base_image.root_device_name == "/dev/sda1"
-    zones = {placement.zone for placement in ground.placements}
+    checked = check(aws, recipe("g4dn.xlarge", "g5.xlarge"), image_name="bake/x/1")
+    assert checked.base_image.name == BASE_NAME + "20230607"
+    assert checked.base_image.root_device_name == "/dev/sda1"
+    zones = {placement.zone for placement in checked.placements}
     assert zones >= {"us-east-1a", "us-east-1b"}
-    assert {placement.market for placement in ground.placements} == {"on-demand"}
-    assert ground.warnings == ()
+    assert {placement.market for placement in checked.placements} == {"on-demand"}
+    assert checked.warnings == ()
 
 
 def test_placements_are_in_the_recipes_order_and_then_by_zone(aws: Aws) -> None:
-    ground = check(aws, recipe("g5.xlarge", "g4dn.xlarge"))
-    names = [placement.instance_type for placement in ground.placements]
+    checked = check(aws, recipe("g5.xlarge", "g4dn.xlarge"))
+    names = [placement.instance_type for placement in checked.placements]
     assert names == sorted(names, reverse=True)
-    first = [p.zone for p in ground.placements if p.instance_type == "g5.xlarge"]
+    first = [p.zone for p in checked.placements if p.instance_type == "g5.xlarge"]
     assert first == sorted(first)
 
 
@@ -121,9 +121,9 @@ def test_a_type_that_is_not_offered(aws: Aws) -> None:
 
 
 def test_a_type_that_cannot_be_had_is_left_out_where_another_can(aws: Aws) -> None:
-    ground = check(aws, recipe("p2.xlarge", "g4dn.xlarge"))
-    assert {placement.instance_type for placement in ground.placements} == {"g4dn.xlarge"}
-    [warning] = ground.warnings
+    checked = check(aws, recipe("p2.xlarge", "g4dn.xlarge"))
+    assert {placement.instance_type for placement in checked.placements} == {"g4dn.xlarge"}
+    [warning] = checked.warnings
     assert "p2.xlarge is not offered" in warning.message
 
 
@@ -144,8 +144,8 @@ def test_the_quota_is_the_familys_own(aws: Aws) -> None:
 
 def test_a_quota_too_small_for_one_type_leaves_the_smaller_one(aws: Aws) -> None:
     aws.quotas["L-DB2E81BA"] = 4
-    ground = check(aws, recipe("g4dn.2xlarge", "g4dn.xlarge"))
-    assert {placement.instance_type for placement in ground.placements} == {"g4dn.xlarge"}
+    checked = check(aws, recipe("g4dn.2xlarge", "g4dn.xlarge"))
+    assert {placement.instance_type for placement in checked.placements} == {"g4dn.xlarge"}
 
 
 def test_what_runs_already_counts_against_the_quota(aws: Aws) -> None:
@@ -167,9 +167,9 @@ def test_what_runs_already_counts_against_the_quota(aws: Aws) -> None:
 
 def test_a_quota_that_may_not_be_read_is_a_warning(aws: Aws) -> None:
     aws.quotas.clear()
-    ground = check(aws, recipe())
-    assert ground.placements
-    [warning] = ground.warnings
+    checked = check(aws, recipe())
+    assert checked.placements
+    [warning] = checked.warnings
     assert "AccessDeniedException" in warning.message
 
 
@@ -224,8 +224,8 @@ def test_no_default_vpc(aws: Aws) -> None:
 
 def test_a_subnet_of_ones_own_is_the_only_place(aws: Aws) -> None:
     subnet = aws.cloud.ec2("DescribeSubnets")["Subnets"][0]
-    ground = check(aws, recipe(), subnet_id=subnet["SubnetId"])
-    [placement] = ground.placements
+    checked = check(aws, recipe(), subnet_id=subnet["SubnetId"])
+    [placement] = checked.placements
     assert placement.subnet_id == subnet["SubnetId"]
     assert placement.vpc_id == subnet["VpcId"]
 

@@ -1,4 +1,4 @@
-"""`invoke reap`, and a bake's own reaping: what is said, what is removed, with which exit code."""
+"""`invoke reap`, and the reaping of a bake: the output, the removals and the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes together, what is given up, and a summary that no error's words can break."""
+"""Groups of recipes, recipes that are given up, and a summary that no error text can break."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ HOSTILE = (
 
 
 def cells(row: str) -> list[str]:
-    """As GFM splits a row: at each pipe that is not escaped."""
+    """Split a row as GFM does: at each pipe that is not escaped."""
     assert row.startswith("| ")
     assert row.endswith(" |")
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]

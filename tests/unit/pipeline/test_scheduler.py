@@ -1,4 +1,4 @@
-"""Many bakes at once: each stage runs once, as far as one disk can hold it, and all of them end."""
+"""Several bakes at once: each stage runs once, as far as a disk can hold it, and all bakes end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def stage(digest: str, *needs: str, reboots: bool = False) -> Any:
 
 
 def plan(*stages: Any, disk_gb: int = 64) -> Any:
-    """A stage's name is its digest here; what seals comes last, and is never shared."""
+    """Return a plan. A name is a digest here; the last stage seals and is never shared."""
     recipe = SimpleNamespace(builder=SimpleNamespace(disk_gb=disk_gb))
     return SimpleNamespace(recipe=recipe, stages=(*stages, stage("seal")))
 
 
 def line(*digests: str, disk_gb: int = 64) -> Any:
-    """Stages of which each needs the one before."""
+    """Return a plan of stages of which each needs the one before."""
     first, *others = digests
     pairs = zip(digests, others, strict=False)
     return plan(stage(first), *(stage(b, a) for a, b in pairs), disk_gb=disk_gb)
@@ -38,7 +38,7 @@ def line(*digests: str, disk_gb: int = 64) -> Any:
 
 @dataclass
 class Rehearsal:
-    """Bakes by the rules of the real ones, without machines: what ran, from which start points."""
+    """Bakes by the real rules, without machines; it records the stages and the start points."""
 
     plans: Mapping[str, Any]
     machines: int = 4
@@ -154,7 +154,7 @@ def test_chains_beside_each_other_are_shared_before_what_is_not() -> None:
 
 
 def test_where_one_disk_cannot_hold_it_a_stage_runs_twice_and_no_more() -> None:
-    """A needs both; B one of them, C the other: no disk of A's is a start for both."""
+    """A needs both stages, B one of them, C the other: no disk of A is a start for both."""
     both = plan(stage("base"), stage("b", "base"), stage("c", "base"))
     rehearsal = Rehearsal({"A": both, "B": line("base", "b"), "C": line("base", "c")}).run()
     assert rehearsal.times["base"] == 1
@@ -236,15 +236,15 @@ def test_a_bake_that_is_lost_is_followed_by_the_next_one() -> None:
     turn.start()
     assert waits.wait(5)
     assert turn.is_alive()
-    scheduler.leave("first")  # its machine is gone, and with it what it had
+    scheduler.leave("first")  # its machine is lost, with everything on it
     turn.join(5)
     assert not turn.is_alive()
 
 
 @st.composite
 def many_plans(draw: st.DrawFn) -> dict[str, Any]:
-    """Stages with needs among those before them, some of which reboot; each plan takes some, and
-    all that they need."""
+    """Draw plans. A stage needs earlier stages, and may reboot the machine; each plan contains some
+    stages and all that they need."""
     names = [f"s{n}" for n in range(draw(st.integers(1, 7)))]
     needs = {
         name: draw(st.sets(st.sampled_from(names[:index]), max_size=2)) if index else set()

@@ -1,4 +1,4 @@
-"""What a bake does next, for each state of its stages."""
+"""The next action of a bake, for each state of its stages."""
 
 from __future__ import annotations
 
