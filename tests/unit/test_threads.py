@@ -1,4 +1,4 @@
-"""Work in threads: it ends together, is called off where it waits, and cleans up undisturbed."""
+"""Work in threads: it ends together, is cancelled where it waits, and cleans up undisturbed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bake.threads import Cancelled, Scope, TaskGroup, held_back, one_interrupt, 
 
 
 class Piece:
-    """Waits until it is called off, and cleans up for a while after that."""
+    """A piece of work that waits until it is cancelled, and then cleans up for a while."""
 
     def __init__(self, wait: Callable[[], None] = lambda: pause(60)) -> None:
         self.begun = threading.Event()
-        self.said: list[str] = []
+        self.events: list[str] = []
         self._wait = wait
 
     def __call__(self) -> None:
@@ -27,13 +27,13 @@ class Piece:
             self.begun.set()
             self._wait()
         except Cancelled:
-            self.said.append("called off")
+            self.events.append("cancelled")
             raise
         finally:
             with held_back():
                 pause(0.2)
                 threads.check()
-                self.said.append("cleaned up")
+                self.events.append("cleaned up")
 
 
 def fail() -> None:
@@ -47,7 +47,7 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before  # another test's may have ended meanwhile
 
 
-def test_the_rest_is_called_off_when_what_was_wanted_is_there() -> None:
+def test_call_off_cancels_the_pieces_that_still_run() -> None:
     slow = Piece()
     with TaskGroup[str, object]() as group:
         group.start("slow", slow)
@@ -56,10 +56,10 @@ def test_the_rest_is_called_off_when_what_was_wanted_is_there() -> None:
         assert slow.begun.wait(10)
         group.call_off()
         assert group.running == frozenset()
-        assert slow.said == ["called off", "cleaned up"]
+        assert slow.events == ["cancelled", "cleaned up"]
 
 
-def test_pieces_are_told_of_in_the_order_in_which_they_end() -> None:
+def test_next_returns_pieces_in_the_order_in_which_they_end() -> None:
     gates = {key: threading.Event() for key in "abc"}
 
     def piece(key: str) -> Callable[[], str]:
@@ -79,7 +79,7 @@ def test_pieces_are_told_of_in_the_order_in_which_they_end() -> None:
         assert group.running == frozenset()
 
 
-def test_a_group_that_is_left_waits_for_its_pieces_and_raises_what_they_raise() -> None:
+def test_leaving_a_group_waits_for_its_pieces_and_raises_their_error() -> None:
     done = threading.Event()
     with TaskGroup[int, None]() as group:
         group.start(1, lambda: done.set() if not done.wait(0.2) else None)
@@ -88,10 +88,10 @@ def test_a_group_that_is_left_waits_for_its_pieces_and_raises_what_they_raise() 
     with pytest.raises(ZeroDivisionError), TaskGroup[int, None]() as group:
         group.start(1, piece)
         group.start(2, fail)
-    assert piece.said == ["called off", "cleaned up"]
+    assert piece.events == ["cancelled", "cleaned up"]
 
 
-def test_a_failure_calls_off_the_others_and_waits_until_they_have_cleaned_up() -> None:
+def test_a_failure_cancels_the_others_and_waits_until_they_have_cleaned_up() -> None:
     pieces = [Piece() for _ in range(3)]
     began = time.monotonic()
     with pytest.raises(ZeroDivisionError), TaskGroup[int, None]() as group:
@@ -101,11 +101,11 @@ def test_a_failure_calls_off_the_others_and_waits_until_they_have_cleaned_up() -
             assert piece.begun.wait(10)
         group.start(3, fail)
         group.next()
-    assert [piece.said for piece in pieces] == [["called off", "cleaned up"]] * 3
+    assert [piece.events for piece in pieces] == [["cancelled", "cleaned up"]] * 3
     assert time.monotonic() - began < 60
 
 
-def test_what_a_piece_raises_when_it_is_called_off_does_not_hide_why() -> None:
+def test_an_error_of_a_cancelled_piece_does_not_hide_the_cause() -> None:
     def stumble() -> None:
         try:
             pause(60)
@@ -116,7 +116,7 @@ def test_what_a_piece_raises_when_it_is_called_off_does_not_hide_why() -> None:
         together(stumble, fail)
 
 
-def test_a_piece_that_never_waits_is_called_off_where_it_asks() -> None:
+def test_a_piece_that_never_waits_is_cancelled_at_its_next_check() -> None:
     def busy() -> None:
         while True:
             threads.check()
@@ -125,7 +125,7 @@ def test_a_piece_that_never_waits_is_called_off_where_it_asks() -> None:
         together(busy, fail)
 
 
-def test_work_outside_of_groups_is_never_called_off() -> None:
+def test_work_outside_of_groups_is_never_cancelled() -> None:
     with pytest.raises(ZeroDivisionError):
         together(Piece(), fail)
     assert threads.scope() is None
@@ -142,7 +142,7 @@ def test_the_failure_of_a_group_ends_the_groups_in_its_pieces() -> None:
 
     with pytest.raises(ZeroDivisionError):
         together(lambda: together(*inner), fail_once_they_run)
-    assert [piece.said for piece in inner] == [["called off", "cleaned up"]] * 2
+    assert [piece.events for piece in inner] == [["cancelled", "cleaned up"]] * 2
 
 
 def test_a_failure_within_a_piece_stays_within_when_it_is_caught_there() -> None:
@@ -157,7 +157,7 @@ def test_a_failure_within_a_piece_stays_within_when_it_is_caught_there() -> None
         assert group.next() == ("a", "recovered")
 
 
-def test_a_group_that_cleans_up_is_not_called_off() -> None:
+def test_a_group_that_cleans_up_is_not_cancelled() -> None:
     removed = []
 
     def remove(what: str) -> None:
@@ -177,7 +177,7 @@ def test_a_group_that_cleans_up_is_not_called_off() -> None:
     assert sorted(removed) == ["key", "machine"]
 
 
-def test_a_group_made_where_all_was_called_off_already_does_no_work() -> None:
+def test_a_group_in_a_cancelled_scope_does_no_work() -> None:
     scope = Scope()
     scope.cancel()
     below = Scope(scope)
@@ -187,7 +187,7 @@ def test_a_group_made_where_all_was_called_off_already_does_no_work() -> None:
     scope.cancel()
 
 
-def test_a_scope_that_is_forgotten_is_not_kept_by_the_one_above() -> None:
+def test_a_forgotten_scope_is_not_kept_by_the_scope_above() -> None:
     above = Scope()
     below = Scope(above)
     below.forget()
@@ -205,7 +205,7 @@ def test_a_thread_that_cannot_be_started_leaves_no_piece(monkeypatch: pytest.Mon
         group.start(1, piece)
         monkeypatch.setattr(threading.Thread, "start", refuse)
         group.start(2, piece)
-    assert piece.said == ["called off", "cleaned up"]
+    assert piece.events == ["cancelled", "cleaned up"]
 
 
 def press_ctrl_c_once(begun: threading.Event) -> None:
@@ -213,7 +213,7 @@ def press_ctrl_c_once(begun: threading.Event) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_calls_off_all_pieces_and_they_clean_up() -> None:
+def test_ctrl_c_cancels_all_pieces_and_they_clean_up() -> None:
     pieces = [Piece(), Piece()]
     with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
         for number, piece in enumerate(pieces):
@@ -222,10 +222,10 @@ def test_ctrl_c_calls_off_all_pieces_and_they_clean_up() -> None:
         presser.start()
         group.next()
     presser.join()
-    assert [piece.said[-1] for piece in pieces] == ["cleaned up"] * 2
+    assert [piece.events[-1] for piece in pieces] == ["cleaned up"] * 2
 
 
-def test_a_second_ctrl_c_does_not_break_the_cleaning_up_of_the_pieces() -> None:
+def test_a_second_ctrl_c_does_not_interrupt_the_pieces_that_clean_up() -> None:
     late: list[str] = []
     cleaning, heard = threading.Event(), threading.Event()
 
@@ -269,7 +269,7 @@ def test_an_interrupt_that_comes_while_a_piece_is_started_still_ends_it(
     monkeypatch.setattr(threading.Thread, "start", start_and_be_interrupted)
     with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
         group.start(1, piece)
-    assert piece.said == ["called off", "cleaned up"]
+    assert piece.events == ["cancelled", "cleaned up"]
 
 
 def test_an_interrupt_that_another_thread_receives_ends_the_work() -> None:
@@ -284,10 +284,10 @@ def test_an_interrupt_that_another_thread_receives_ends_the_work() -> None:
     with pytest.raises(KeyboardInterrupt), one_interrupt(), TaskGroup[int, None]() as group:
         group.start(1, receive)
         group.next()
-    assert piece.said == ["called off", "cleaned up"]
+    assert piece.events == ["cancelled", "cleaned up"]
 
 
-def test_a_thread_that_waits_for_its_pieces_is_called_off_although_they_end_well() -> None:
+def test_a_thread_that_waits_for_its_pieces_is_cancelled_although_they_succeed() -> None:
     began, goes_on = threading.Event(), threading.Event()
     results: list[str] = []
 

@@ -34,7 +34,7 @@ from tests.support.environment import REPOSITORY
     ("error", "code"),
     [(RecipeError("bad"), 2), (CloudError("refused"), 1), (KeyboardInterrupt(), 130)],
 )
-def test_a_failure_becomes_words_and_an_exit_code(
+def test_a_failure_becomes_a_message_and_an_exit_code(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Exit) as exit_, running(Console()):
@@ -45,13 +45,13 @@ def test_a_failure_becomes_words_and_an_exit_code(
     assert "Traceback" not in captured.err
 
 
-def test_our_own_mistake_keeps_its_traceback() -> None:
+def test_a_programming_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), running(Console()):
         _ = 1 / 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_interrupts_and_a_second_one_does_not_break_the_cleaning_up(
+def test_a_signal_interrupts_and_a_second_one_does_not_interrupt_the_removal(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cleaned = []
@@ -74,7 +74,7 @@ def test_a_signal_that_is_ignored_stays_ignored_as_nohup_means() -> None:
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
-def test_a_failure_says_what_happened_why_and_what_to_do(
+def test_a_failure_shows_what_failed_why_and_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     error = CloudError(
@@ -255,9 +255,7 @@ def test_only_the_console_prints() -> None:
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_asked(
-    words: list[str], says: str
-) -> None:
+def test_contradicting_options_are_reported_before_any_request(words: list[str], says: str) -> None:
     invoke = Path(sys.executable).parent / "invoke"
     run = subprocess.run(
         [invoke, *words],

@@ -1,4 +1,4 @@
-"""What people read, on a terminal and off it."""
+"""The output of a console, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from bake.errors import BakeError
 from bake.threads import Cancelled
 
 
-def test_off_a_terminal_steps_are_plain_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_steps_are_plain_lines_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     console = Console()
     with console.step("Stages"), console.step("cuda") as step:
         step.update("Unpacking …")
@@ -34,7 +36,7 @@ def test_off_a_terminal_steps_are_plain_lines_on_stderr(capsys: pytest.CaptureFi
     assert "Unpacking" not in captured.err
 
 
-def test_verbose_prints_what_a_step_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_prints_the_lines_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(verbose=True)
     with console.step("cuda") as step:
         step.update("Unpacking nvcc\n")
@@ -50,7 +52,9 @@ def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "! a warning\nami-1\n"
 
 
-def test_a_failed_step_is_marked_and_its_error_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_step_is_marked_and_its_error_is_raised(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     console = Console()
     with pytest.raises(KeyError), console.step("Stages"), console.step("cuda"):
         raise KeyError
@@ -68,12 +72,14 @@ def test_json_puts_one_document_on_stdout_and_no_table(capsys: pytest.CaptureFix
     assert captured.err == ""
 
 
-def test_markup_in_what_machines_say_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_output_of_machines_is_shown_unchanged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Console().note("[red]E: Unable to locate [/] package[/red]")
     assert capsys.readouterr().err == "[red]E: Unable to locate [/] package[/red]\n"
 
 
-def test_a_table_fits_into_80_columns_and_says_when_it_is_empty(
+def test_a_table_fits_into_80_columns_and_an_empty_one_has_a_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console = Console()
@@ -88,14 +94,14 @@ def test_a_table_fits_into_80_columns_and_says_when_it_is_empty(
 
 
 def in_threads(*work: Callable[[], None]) -> None:
-    """All of it at the same time; what one raises comes out."""
+    """Do all work at the same time, and raise the first error."""
     with ThreadPoolExecutor(len(work)) as pool:
         for future in [pool.submit(piece) for piece in work]:
             future.result()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What was said, without the times."""
+    """Return the lines on stderr without the durations."""
     return [re.sub(r"  [0-9.]+ s", "", line) for line in capsys.readouterr().err.splitlines()]
 
 
@@ -159,7 +165,7 @@ def test_steps_of_other_threads_do_not_nest_in_each_other(
     assert said[-1] == "✔ Stages"
 
 
-def test_a_step_that_is_called_off_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cancelled_step_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     with pytest.raises(Cancelled), console.step("conda"):
         raise Cancelled
@@ -177,7 +183,7 @@ DIM = "\x1b[2m"
 
 
 class Terminal:
-    """A real one that remembers what was written to it."""
+    """A real terminal that remembers its output."""
 
     def __init__(self) -> None:
         self.ours, self.theirs = pty.openpty()
@@ -197,7 +203,7 @@ class Terminal:
         return self.written.decode(errors="replace")
 
     def frames(self) -> list[list[str]]:
-        """What stood there between one erasing and the next, without colours."""
+        """Return the lines between one erasure and the next, without colours."""
         plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]", "", self.text)
         frames = re.split(r"(?:\r|\x1b\[2K|\x1b\[1A)*\x1b\[2K", plain)
         return [[line for line in frame.splitlines() if line.strip()] for frame in frames]
@@ -212,7 +218,7 @@ class Terminal:
 
 @contextmanager
 def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Where stderr goes meanwhile (not a fixture: pytest sets stderr anew between the phases)."""
+    """A terminal that receives stderr (not a fixture: pytest replaces stderr between phases)."""
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("LINES", "10")
     monkeypatch.setenv("TERM", "xterm")
@@ -261,7 +267,7 @@ def test_the_live_display_shows_as_many_steps_as_there_is_room_for(
         assert not re.search(r"… and 1[0-9]+ more", "\n".join(terminal.frames()[-1]))
 
 
-def test_a_failure_dims_only_what_its_own_recipe_says_afterwards(
+def test_a_failure_dims_only_later_lines_of_its_own_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with a_terminal(monkeypatch) as terminal:
@@ -313,7 +319,7 @@ def test_many_threads_on_one_terminal_neither_hang_nor_tear_lines(
         )
 
 
-def test_a_wait_is_shown_only_where_there_is_one_and_each_reason_once(
+def test_a_wait_is_shown_if_reported_and_each_reason_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     console = Console()

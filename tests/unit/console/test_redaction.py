@@ -1,4 +1,4 @@
-"""Secrets are taken out of a stream in every form in which programs print them; all else stays."""
+"""Secrets are redacted in every form in which programs print them; other text stays the same."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("piece", [0, 1, 5])
-def test_every_form_is_taken_out(form: str, piece: int) -> None:
+def test_every_form_is_redacted(form: str, piece: int) -> None:
     said = redacted(f"before [{form}] after\n".encode(), SECRET, piece=piece).decode()
     assert "***" in said
     assert said.startswith("before [")
@@ -68,7 +68,7 @@ def test_every_form_is_taken_out(form: str, piece: int) -> None:
     "script",
     ['set -x; : "$1"', "printf '%q' \"$1\"", "X=$1; declare -p X", "printf '%s' \"$1\" | base64"],
 )
-def test_what_bash_prints_is_taken_out(script: str) -> None:
+def test_output_of_bash_is_redacted(script: str) -> None:
     said = by_bash(script)
     assert "***" in redacted(said.encode(), SECRET).decode()
     for length in range(6, len(SECRET)):
@@ -76,7 +76,7 @@ def test_what_bash_prints_is_taken_out(script: str) -> None:
 
 
 @given(st.binary(max_size=7), st.binary(max_size=7), st.integers(20, 90))
-def test_base64_amid_other_bytes_and_folded_anywhere(
+def test_base64_is_redacted_inside_other_bytes_and_wrapped_anywhere(
     before: bytes, after: bytes, width: int
 ) -> None:
     value = "V4lue-0f-a-t0ken-that-1s-longer-than-one-line-of-what-base64-prints-usually"
@@ -88,7 +88,7 @@ def test_base64_amid_other_bytes_and_folded_anywhere(
     assert len(said.replace(b"\n", b"")) <= 3 + 4 * 2 + 12 + 2
 
 
-def test_each_line_of_a_long_one_and_each_text_of_a_document() -> None:
+def test_lines_of_a_long_secret_and_texts_of_a_document_are_redacted() -> None:
     for line in KEY.splitlines():
         assert redacted(b"x " + line.encode() + b" y", KEY) == b"x *** y"
     document = json.dumps({"user": "somebody-1", "keys": [{"private": KEY}], "port": 1234567890})
@@ -97,13 +97,13 @@ def test_each_line_of_a_long_one_and_each_text_of_a_document() -> None:
     assert parts("a\nb\nlonger than 8\n") == {"a\nb\nlonger than 8\n", "longer than 8"}
 
 
-def test_without_secrets_every_byte_goes_through_at_once() -> None:
+def test_without_secrets_every_byte_is_passed_on_at_once() -> None:
     redactor = Redactor()
     assert redactor.feed(b"\x00\xff\r\n") == b"\x00\xff\r\n"
     assert redactor.finish() == b""
 
 
-def test_nothing_waits_but_what_may_be_a_beginning() -> None:
+def test_only_a_possible_beginning_of_a_secret_waits() -> None:
     redactor = Redactor(["password-1"])
     assert redactor.feed(b"a line\nand p") == b"a line\nand "
     assert redactor.feed(b"as") == b""
@@ -113,7 +113,9 @@ def test_nothing_waits_but_what_may_be_a_beginning() -> None:
 
 
 @pytest.mark.parametrize(("cut", "left"), [("pass", b"pass"), ("password", b"***")])
-def test_what_the_end_cuts_off_is_taken_out_when_it_is_long_enough(cut: str, left: bytes) -> None:
+def test_a_secret_that_the_end_cuts_off_is_redacted_if_it_is_long_enough(
+    cut: str, left: bytes
+) -> None:
     assert redacted(b"x " + cut.encode(), "password-1") == b"x " + left
 
 
@@ -124,7 +126,9 @@ SMALL = st.text(alphabet="ab\n", min_size=8, max_size=14)
     st.lists(SMALL, min_size=1, max_size=3), st.text(alphabet="ab\nc", max_size=80),
     st.integers(1, 9),
 )  # fmt: skip
-def test_how_a_stream_is_cut_changes_nothing(secrets: list[str], text: str, piece: int) -> None:
+def test_the_result_does_not_depend_on_how_a_stream_is_cut(
+    secrets: list[str], text: str, piece: int
+) -> None:
     whole = redacted(text.encode(), *secrets)
     assert redacted(text.encode(), *secrets, piece=piece) == whole
     flat = whole.replace(b"\n", b"").decode()
@@ -133,14 +137,14 @@ def test_how_a_stream_is_cut_changes_nothing(secrets: list[str], text: str, piec
             assert part.replace("\n", "") not in flat
 
 
-def test_a_stream_of_nothing_but_beginnings_is_not_kept_in_memory() -> None:
+def test_a_stream_of_beginnings_is_not_kept_in_memory() -> None:
     redactor = Redactor(["abababab", "abababac"])
     for _ in range(1000):
         redactor.feed(b"ab" * 50)
         assert len(redactor._held) < 100
 
 
-def test_the_longest_secret_and_a_long_log_take_no_long_time() -> None:
+def test_the_longest_secret_in_a_long_log_is_fast() -> None:
     # 64 kB in 1000 lines, and 700 kB of output in small pieces.
     key = "\n".join(f"{number:04}" + "x1Y2z3/+" * 7 for number in range(1000))
     redactor = Redactor([key])
