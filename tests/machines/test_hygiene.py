@@ -1,4 +1,4 @@
-"""A secret of each kind that is planted on a real machine makes the bake fail, and is not shown."""
+"""A planted file of each kind makes a bake on a real machine fail, and its content is not shown."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from tests.support.kitchen import Kitchen
 from tests.support.secrets import LEFT, LETTERS, SECRETS
 
 CONTENT = "x0123456789abcdef0123456789abcdef\n"
-SESSION = ("auth.log", "wtmp", "btmp", "lastlog", "journal")  # our own connection writes there
-# File systems of their own on the local cloud's machines, which get into no image; so does none of
-# what a stage is given.
+SESSION = ("auth.log", "wtmp", "btmp", "lastlog", "journal")  # our own session writes there
+# Separate file systems on the local cloud's machines: they are not part of an image. The input
+# files of a stage are there, too.
 IN_MEMORY = ("tmp/", "run/")
 TOKEN = "a-St4ges/0wn+token"
 
-# What a stage leaves, and the seal does not take away unseen: credentials, and all by its looks.
+# Files that a careless stage leaves and the stage seal does not remove: credentials, and texts that
+# match a pattern.
 CARELESS = {
     **dict.fromkeys((f"/{path}" for path in LEFT["credentials"]), CONTENT),
     **{f"/srv/app/{n}.conf": f"value: {text}\n" for n, text in enumerate(SECRETS.values())},
     "/swapfile": CONTENT,
     "/core.1234": CONTENT,
 }
-# What comes again after the seal, by kind.
+# Files that are created after the seal has removed their kind.
 LATE = {
     kind: [
         f"/{path}"
@@ -43,7 +44,7 @@ LATE = {
 
 
 def planting(files: Mapping[str, str]) -> str:
-    """A script that writes them."""
+    """Return a script that writes these files."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for path, content in files.items():
@@ -56,7 +57,7 @@ def planting(files: Mapping[str, str]) -> str:
     )
 
 
-def test_what_is_planted_of_each_kind_is_found_and_no_image_is_taken(
+def test_planted_files_of_each_kind_are_found_and_no_image_is_made(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIVEN_TO_A_STAGE", TOKEN)
@@ -97,7 +98,7 @@ def test_what_is_planted_of_each_kind_is_found_and_no_image_is_taken(
         SECRETS_BY_PATTERN,
         GIVEN,
     } - {"inputs of a stage"}
-    # Nothing else was there: the seal has done its part.
+    # No other file was found: the seal removed everything else.
     found = {(kind, path) for kind, paths in by_kind.items() for path in paths.split(", ")}
     assert found - {*planted} == set()
 

@@ -1,4 +1,4 @@
-"""The record says what an image is and what is in it, as JSON, and is whole or not there."""
+"""The record describes an image as JSON, and is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ RECORD = Record(
 )
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_record_can_be_read(tmp_path: Path) -> None:
     path = RECORD.write(tmp_path / "builds" / RECORD.run)
     assert path.name == "record.json"
     assert read(path) == RECORD
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
 
 
-def test_it_is_plain_json_with_times_in_utc(tmp_path: Path) -> None:
+def test_a_record_is_json_with_times_in_utc(tmp_path: Path) -> None:
     document = json.loads(RECORD.write(tmp_path).read_text())
     assert document == RECORD.document()
     assert document["started_at"] == "2026-11-21T04:00:00Z"
@@ -79,6 +79,6 @@ def test_the_record_may_be_read_by_everyone_whom_the_umask_allows(tmp_path: Path
     "change",
     [{"verified": "yes"}, {"started_at": datetime(2026, 1, 1)}, {"password": "x"}],
 )
-def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
+def test_an_invalid_record_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         Record(**(dict(RECORD) | change))

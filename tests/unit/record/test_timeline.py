@@ -1,4 +1,4 @@
-"""The timeline tells when steps began and ended, however they end, and which ran side by side."""
+"""The timeline records when each step began and ended, and which ran at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEGAN = datetime(2026, 11, 21, 4, tzinfo=UTC)
 
 @pytest.fixture
 def timeline() -> Timeline:
-    """Each look at its clock is a second later."""
+    """A timeline whose clock advances by one second at each reading."""
     seconds: Iterator[int] = iter(range(10_000))
     lock = threading.Lock()
 
@@ -57,14 +57,14 @@ def test_a_wave_begins_when_no_stage_runs(timeline: Timeline) -> None:
     ("error", "outcome"),
     [(ValueError(), "failed"), (Cancelled(), "stopped"), (KeyboardInterrupt(), "stopped")],
 )
-def test_how_a_step_ended_is_on_record(
+def test_the_outcome_of_a_step_is_recorded(
     timeline: Timeline, error: BaseException, outcome: str
 ) -> None:
     with pytest.raises(type(error)), timeline.step("stage", "mxnet"):
         raise error
     (step,) = timeline.steps
     assert step.outcome == outcome
-    # What failed runs no more: the next stage is of a wave of its own.
+    # The failed stage no longer runs, so the next stage begins a new wave.
     with timeline.step("stage", "mxnet"):
         pass
     assert [step.wave for step in timeline.steps] == [1, 2]
@@ -96,6 +96,6 @@ def test_a_step_belongs_to_the_machine_that_was_started_last(timeline: Timeline)
     assert first.ended_at < second.began_at
 
 
-def test_the_end_of_a_machine_that_never_began_is_nothing(timeline: Timeline) -> None:
+def test_the_end_of_a_machine_that_never_began_is_ignored(timeline: Timeline) -> None:
     timeline.machine_ended()
     assert timeline.machines == ()

@@ -1,4 +1,4 @@
-"""Pages in a real browser: what is seen, in which colours, and that no text in them acts."""
+"""Pages escape every text, contain what they need, and are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ NOTHING_UNSEEN = re.compile(
 )
 
 
-def test_every_text_that_somebody_may_write_makes_a_page(tmp_path: Path) -> None:
+def test_any_text_in_a_record_makes_a_page(tmp_path: Path) -> None:
     for number, run in enumerate((record(), failure())):
         text = made(tmp_path / str(number), with_texts(run, KNOWN)).read_text()
         assert not NOTHING_UNSEEN.search(text)
 
 
-# ---- charts and pages as such
+# ---- charts and pages
 
 
-def test_texts_of_a_figure_are_texts_and_its_templates_are_ours() -> None:
+def test_texts_of_a_figure_are_escaped_and_its_templates_are_not() -> None:
     figure = go.Figure(go.Bar(x=[1], y=["<b>A & B\u202e"], name="<i>"))
     figure.update_traces(hovertemplate="%{y}<extra></extra>")
     spec = chart(figure, title="t", alt="a").spec
@@ -49,18 +49,20 @@ def test_several_traces_have_a_legend_of_the_pages_colours() -> None:
     assert chart(one, title="t", alt="a").legend == ()
 
 
-def test_a_page_without_a_chart_carries_no_library(tmp_path: Path) -> None:
+def test_a_page_without_a_chart_does_not_contain_plotly(tmp_path: Path) -> None:
     path = made(tmp_path, record(steps=()))
     assert path.stat().st_size < 200_000
     assert "does not contain when the steps began" in path.read_text()
 
 
-def test_what_a_template_is_not_given_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_variable_of_a_template_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(jinja2.UndefinedError):
         page.render("report.html.j2", title="t")
 
 
-def test_a_page_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_page_stays_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = made(tmp_path, record())
     before = path.read_text()
 

@@ -1,4 +1,4 @@
-"""What stands in the page of a bake: of real ones on real machines, and of records of all kinds."""
+"""The content of a bake's page, for records of all kinds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.environment import REPOSITORY
 from tests.support.pages import text_after, text_of
 
 
-def test_a_page_that_cannot_be_made_fails_no_bake(
+def test_a_page_that_cannot_be_made_does_not_fail_the_bake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "record.json").write_text("cut off")
@@ -40,7 +40,7 @@ def test_a_page_that_cannot_be_made_fails_no_bake(
     assert "is not a record of a bake" in " ".join(said.split())
 
 
-def test_it_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
+def test_the_page_shows_the_request_and_the_result(tmp_path: Path) -> None:
     text = text_of(tmp_path, record(here="--region us-west-2"))
     assert "verified on a GPU" in text
     assert "stand-in" not in text
@@ -59,7 +59,7 @@ def test_it_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verified", "words"), [("cpu", "verified on the CPU alone"), ("no", "not verified")]
 )
-def test_a_proof_without_a_gpu_is_never_called_one(
+def test_a_proof_without_a_gpu_is_never_shown_as_one_on_a_gpu(
     tmp_path: Path, verified: str, words: str
 ) -> None:
     text = text_of(tmp_path, record(verified=verified, payload="stand-in", here="--local"))
@@ -87,26 +87,28 @@ def machine(**changes: Any) -> MachineRecord:
         ((), "not known"),
     ],
 )
-def test_the_cost_is_the_machines_price_and_time_as_far_as_they_are_known(
+def test_the_cost_is_price_times_time_if_both_are_known(
     tmp_path: Path, machines: tuple[MachineRecord, ...], cost: str
 ) -> None:
     text = text_of(tmp_path, record(machines=machines))
     assert f"Cost {cost} Machine" in text
 
 
-def test_a_machine_of_seconds_costs_a_minute(tmp_path: Path) -> None:
-    """EC2's least; USD 60 an hour are USD 1 a minute."""
+def test_a_machine_that_ran_for_seconds_costs_a_minute(tmp_path: Path) -> None:
+    """EC2 bills at least one minute: at USD 60 per hour, USD 1."""
     short = machine(usd_per_hour=60.0, ended_at=at(20))
     assert "Cost $1.00 Run" in text_of(tmp_path, failure(machines=(short,)))
 
 
-def test_a_machine_that_was_kept_is_said_to_cost_on(tmp_path: Path) -> None:
+def test_the_page_says_that_a_kept_machine_still_costs_money(tmp_path: Path) -> None:
     text = text_of(tmp_path, failure(machines=(machine(),)))
     assert "still running, and still costing money" in text
     assert "still running" not in text_of(tmp_path / "other", failure())
 
 
-def test_a_failure_says_what_aws_said_and_shows_the_end_of_the_log(tmp_path: Path) -> None:
+def test_the_page_of_a_failure_shows_the_error_of_aws_and_the_end_of_the_log(
+    tmp_path: Path,
+) -> None:
     tmp_path.joinpath("drivers.log").write_text(
         "\n".join(f"line {number}" for number in range(100))
         + "\n10%\r55%\r100% loaded\n\x1b[31mE: red\x1b[0m\n"
@@ -130,7 +132,7 @@ def test_only_logs_beside_the_record_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("run", [record(), failure()], ids=["image", "failure"])
-def test_a_record_from_before_the_timeline_has_a_page(tmp_path: Path, run: Any) -> None:
+def test_a_record_without_a_timeline_has_a_page(tmp_path: Path, run: Any) -> None:
     path = run.write(tmp_path)
     document = json.loads(path.read_text())
     for later in ("steps", "machines", "asked"):
@@ -144,10 +146,10 @@ def test_a_record_from_before_the_timeline_has_a_page(tmp_path: Path, run: Any) 
         assert "d2l 1 min 00 s" in text
 
 
-# ---- what has changed
+# ---- changes
 
 
-def test_a_difference_is_of_parts_and_packages_by_kind() -> None:
+def test_a_difference_lists_parts_and_packages_by_kind() -> None:
     old = Inventory(driver="470.1", dpkg={"a": "1", "gone": "1"}, pip={"n": "1"})
     new = Inventory(driver="470.2", dpkg={"a": "2"}, pip={"n": "1", "new": "3"}, conda={"c": "1"})
     assert difference(old, new) == (
@@ -160,7 +162,7 @@ def test_a_difference_is_of_parts_and_packages_by_kind() -> None:
     assert difference(new, new) == ()
 
 
-def test_the_last_image_of_the_recipe_is_what_it_is_compared_with(tmp_path: Path) -> None:
+def test_an_image_is_compared_with_the_last_one_of_its_recipe(tmp_path: Path) -> None:
     def earlier(run: str, days: int, **changes: Any) -> None:
         then = at(-86400 * days)
         record(run=run, started_at=then, image_id=f"ami-{run}", **changes).write(tmp_path / run)
@@ -183,10 +185,10 @@ def test_the_last_image_of_the_recipe_is_what_it_is_compared_with(tmp_path: Path
     assert "The same system, packages and versions as ami-last" in text_of(tmp_path / "now")
 
 
-# ---- which one is meant
+# ---- the choice of the bake
 
 
-def test_a_bake_is_meant_by_its_run_its_recipe_or_its_record(tmp_path: Path) -> None:
+def test_a_bake_is_found_by_its_run_its_recipe_or_its_record(tmp_path: Path) -> None:
     builds = tmp_path / "builds"
     record(run="r1").write(builds / "r1")
     failure(recipe="pytorch-cu126", started_at=at(60)).write(builds / "r2")
@@ -202,7 +204,7 @@ def test_a_bake_is_meant_by_its_run_its_recipe_or_its_record(tmp_path: Path) -> 
         kept.find(tmp_path / "empty")
 
 
-def test_what_is_no_record_is_said_to_be_none(tmp_path: Path) -> None:
+def test_an_unreadable_record_is_a_request_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"contains no record.json"):
         report.make(tmp_path)
     (tmp_path / "record.json").write_text("[" * 100_000)
@@ -210,7 +212,7 @@ def test_what_is_no_record_is_said_to_be_none(tmp_path: Path) -> None:
         report.make(tmp_path)
 
 
-def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
+def test_the_command_prints_the_path_of_the_page(tmp_path: Path) -> None:
     def invoke(*words: str) -> subprocess.CompletedProcess[str]:
         command = [Path(sys.executable).parent / "invoke", "report", *words]
         environment = {**os.environ, "BAKE_BUILDS": str(tmp_path)}
@@ -230,7 +232,7 @@ def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
 # ---- the chart
 
 
-def test_the_chart_has_a_bar_for_each_step_where_it_ran() -> None:
+def test_the_chart_has_a_bar_for_each_step() -> None:
     made = timeline.charts(record())["timeline"]
     bars = {
         name: (base, length, trace["name"])
@@ -248,7 +250,7 @@ def test_the_chart_has_a_bar_for_each_step_where_it_ran() -> None:
     assert "At the same time ran drivers and conda; cuda and mxnet and d2l." in made.alt
 
 
-def test_steps_of_one_name_and_of_several_machines_are_rows_of_their_own() -> None:
+def test_steps_with_the_same_name_and_of_several_machines_have_rows_of_their_own() -> None:
     made = timeline.charts(failure())["timeline"]
     rows = [name for trace in made.spec["data"] for name in trace["y"]]
     assert len(rows) == len(set(rows)) == 7
@@ -261,14 +263,14 @@ def test_steps_of_one_name_and_of_several_machines_are_rows_of_their_own() -> No
     ]
 
 
-def test_a_bake_of_no_time_and_one_of_days_have_charts() -> None:
+def test_a_bake_of_zero_seconds_and_one_of_days_have_charts() -> None:
     for end in (0, 0.001, 59, 3600, 86400 * 3):
         steps = (step("start", "Builder", 0, end),)
         axis = timeline.charts(record(steps=steps, started_at=BEGAN))["timeline"].spec["layout"]
         assert 1 <= len(axis["xaxis"]["tickvals"]) <= 5
 
 
-def test_what_stages_installed_is_found_under_any_spelling(tmp_path: Path) -> None:
+def test_the_packages_of_a_stage_are_found_under_any_spelling(tmp_path: Path) -> None:
     stages = {"base": Installed(apt={"libc6": "2.27"})}
     inventory = Inventory(dpkg={"libc6:amd64": "2.27"}, stages=stages)
     assert "libc6:amd64 2.27 base" in text_of(tmp_path, record(inventory=inventory))

@@ -1,4 +1,4 @@
-"""What must not be in an image is found wherever it is planted, and never shown."""
+"""Files that an image must not contain are found, and their content is never shown."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A sealed machine: with all that an image has, and nothing that it must not have."""
+    """A sealed machine, whose files may all be in an image."""
     machine = Machine(tmp_path / "root")
     for path in ("etc/machine-id", "var/log/auth.log", "var/lib/apt/lists/lock"):
         machine.plant(path, "")
@@ -89,13 +89,13 @@ def test_a_sealed_machine_passes_every_check(machine: Machine) -> None:
 
 
 def example(place: str, home: str) -> str:
-    """A path that a place of the list names."""
+    """Return a path that a place of the list matches."""
     name = "y" if "**" in place else "x"  # a folder, or a file
     path = re.sub(r"\[(.)[^]]*\]", r"\1", re.sub(r"\*\*$", ".a/b", place))
     return path.replace("**", "a").replace("*", name).replace("~", home)
 
 
-def test_every_place_of_the_list_is_looked_at_in_every_home(machine: Machine) -> None:
+def test_every_listed_place_is_searched_in_every_home(machine: Machine) -> None:
     machine.plant("etc/passwd", "git:x:7:7::/var/lib/git:/bin/sh\nme:x:1:1::/home/ubuntu:/bin/sh\n")
     places = forbidden()["places"]
     planted = {
@@ -115,7 +115,7 @@ def test_every_place_of_the_list_is_looked_at_in_every_home(machine: Machine) ->
 
 
 @pytest.mark.parametrize("kind", LEFT)
-def test_each_kind_that_is_left_is_found_by_its_places_alone(machine: Machine, kind: str) -> None:
+def test_each_kind_of_leftover_file_is_found_by_its_place(machine: Machine, kind: str) -> None:
     for path in LEFT[kind]:
         machine.plant(path, "root:$0123456789abcdef0123456789abcdef:\n")
     with pytest.raises(VerificationError) as caught:
@@ -127,7 +127,7 @@ def test_each_kind_that_is_left_is_found_by_its_places_alone(machine: Machine, k
     assert "0123456789abcdef0123456789abcdef" not in machine.output + said
 
 
-def test_a_swap_file_is_found_wherever_fstab_has_it(
+def test_a_swap_file_is_found_where_fstab_names_it(
     machine: Machine,
 ) -> None:
     machine.plant("etc/fstab", "UUID=1 / ext4 defaults 0 1\n/var/local/more none swap sw 0 0\n")
@@ -135,7 +135,7 @@ def test_a_swap_file_is_found_wherever_fstab_has_it(
     assert "swap: /var/local/more" in machine.findings()
 
 
-def test_locked_passwords_are_none_and_a_login_without_any_is_one(machine: Machine) -> None:
+def test_a_locked_password_passes_and_a_login_without_password_fails(machine: Machine) -> None:
     locked = "root:*:1:0:::::\nubuntu:!:1:0:::::\nold:!!:1:0:::::\n"
     machine.plant("etc/shadow", locked)
     machine.plant("etc/gshadow", "root:*::\nusers::root:ubuntu\n")
@@ -171,7 +171,7 @@ def test_each_secret_is_found_by_its_pattern_and_not_shown(machine: Machine, kin
     assert LETTERS[:20] not in machine.output
 
 
-def test_every_secret_is_found_wherever_people_and_tools_write(machine: Machine) -> None:
+def test_every_secret_is_found_in_the_places_where_people_and_tools_write(machine: Machine) -> None:
     planted = set()
     for number, (kind, secret) in enumerate(SECRETS.items()):
         for place in WHERE:
@@ -205,12 +205,12 @@ def test_a_secret_in_a_file_s_name_is_not_shown(machine: Machine) -> None:
         "sha256:" + hashlib.sha256(b"").hexdigest(),
     ],
 )
-def test_what_only_looks_like_a_secret_is_none(machine: Machine, harmless: str) -> None:
+def test_a_text_that_only_resembles_a_secret_passes(machine: Machine, harmless: str) -> None:
     machine.plant("home/ubuntu/README.md", harmless)
     machine.passes()
 
 
-def test_a_key_that_a_package_brought_is_public_until_it_is_changed(machine: Machine) -> None:
+def test_a_key_from_a_package_is_public_until_it_is_changed(machine: Machine) -> None:
     packages = "opt/conda/envs/d2l/lib/python3.7/site-packages"
     key = SECRETS["private key"].encode()
     digest = hashlib.sha256(key).digest()
@@ -256,7 +256,7 @@ def test_an_open_session_may_write_its_logs_and_nothing_else(machine: Machine) -
     assert "host key" in machine.findings(allow_session=True)
 
 
-def test_a_machine_that_was_booted_has_its_own_keys_but_nobody_elses(machine: Machine) -> None:
+def test_a_booted_machine_may_have_its_own_keys_and_no_others(machine: Machine) -> None:
     key = SECRETS["private key"]
     machine.plant("etc/ssh/ssh_host_ed25519_key", key)
     machine.plant("etc/machine-id", "f" * 32 + "\n")
@@ -272,14 +272,14 @@ def test_a_machine_that_was_booted_has_its_own_keys_but_nobody_elses(machine: Ma
 
 
 @pytest.mark.parametrize("kind", [*LEFT, "private key"])
-def test_what_is_older_than_the_boot_came_with_the_image(machine: Machine, kind: str) -> None:
+def test_a_file_older_than_the_boot_is_reported(machine: Machine, kind: str) -> None:
     path = LEFT[kind][0] if kind in LEFT else "etc/ssh/ssh_host_rsa_key"
     machine.plant(path, SECRETS["private key"] if kind not in LEFT else "root:$1:\n")
     booted_later = time.time() + 60
     assert f"/{path}" in machine.findings(booted=True, started_at=booted_later)
 
 
-def test_every_kind_is_looked_for_on_a_machine_that_was_booted(machine: Machine) -> None:
+def test_every_kind_is_searched_on_a_booted_machine(machine: Machine) -> None:
     checks = check_clean(machine, root=str(machine.root), booted=True, traces=["x y z"])
     assert {check.name for check in checks} >= {*forbidden()["places"], "password"}
     assert [check.name for check in checks if check.outcome != "passed"] == [GIVEN]
@@ -301,7 +301,7 @@ DOCUMENT = json.dumps({"region": "us-west-2", "key": "K" + LETTERS[:60]})
     ],
     ids=["text", "binary", "base64", "URL", "long", "part"],
 )
-def test_a_stage_s_secret_is_found_in_whatever_was_written(
+def test_the_secret_of_a_stage_is_found_in_every_written_file(
     machine: Machine, content: bytes
 ) -> None:
     secrets = {"TOKEN": SECRET, "DOCUMENT": DOCUMENT}
@@ -321,7 +321,7 @@ def test_a_stage_s_secret_is_found_in_whatever_was_written(
         assert text not in said + machine.output
 
 
-def test_a_stage_s_secret_is_found_in_the_name_of_a_file_and_in_a_link(machine: Machine) -> None:
+def test_the_secret_of_a_stage_is_found_in_a_file_name_and_in_a_link(machine: Machine) -> None:
     name = SECRET.replace("/", "-")
     machine.plant(f"usr/lib/{name}", "x")
     (machine.root / "usr" / "lib" / "link").symlink_to(f"/nowhere/{name}")
@@ -330,12 +330,12 @@ def test_a_stage_s_secret_is_found_in_the_name_of_a_file_and_in_a_link(machine: 
     assert name not in machine.output
 
 
-def test_a_search_for_secrets_that_breaks_off_is_no_pass(machine: Machine) -> None:
+def test_an_unfinished_search_for_secrets_is_an_error(machine: Machine) -> None:
     with pytest.raises(VerificationError, match="did not finish"):
         find_secrets(machine, {"TOKEN": SECRET}, since=0, root="/nowhere/at/all")
 
 
-def test_a_trace_does_not_stand_on_the_command_line_which_sudo_logs(machine: Machine) -> None:
+def test_a_trace_is_not_on_the_command_line_which_sudo_logs(machine: Machine) -> None:
     commands = []
     run = machine.run
 
@@ -351,7 +351,7 @@ def test_a_trace_does_not_stand_on_the_command_line_which_sudo_logs(machine: Mac
 
 
 @pytest.mark.parametrize("name", [b'quo"te$(id)\n', b"\xff\xfe", "Übung".encode()])
-def test_any_file_name_is_told(machine: Machine, name: bytes) -> None:
+def test_any_file_name_can_be_reported(machine: Machine, name: bytes) -> None:
     folder = machine.plant("tmp/x/keep", "").parent
     Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_text("x")  # noqa: PTH118
     found = machine.findings()
@@ -384,7 +384,7 @@ CUT_OFF = {
 
 
 @pytest.mark.parametrize("output", CUT_OFF.values(), ids=CUT_OFF)
-def test_a_search_that_did_not_come_to_its_end_is_no_pass(machine: Machine, output: str) -> None:
+def test_an_unfinished_search_is_an_error(machine: Machine, output: str) -> None:
     def cut(command: str, **more: Any) -> Any:
         done: Any = subprocess.CompletedProcess([], 1, output, "it broke")
         done.exit_status = 1
@@ -396,7 +396,7 @@ def test_a_search_that_did_not_come_to_its_end_is_no_pass(machine: Machine, outp
 
 
 @pytest.mark.parametrize("error", [ConnectError("gone"), RemoteError("too long")])
-def test_a_machine_that_does_not_answer_is_no_pass(machine: Machine, error: RemoteError) -> None:
+def test_a_machine_that_does_not_respond_is_an_error(machine: Machine, error: RemoteError) -> None:
     def broken(command: str, **more: Any) -> Any:
         raise error
 

@@ -1,4 +1,4 @@
-"""nvidia-smi's XML becomes values, whatever the driver's age; what is no XML becomes an error."""
+"""The XML of every driver's nvidia-smi is parsed into values; any other text is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bake.verify.nvidia_smi import parse
 from tests.support.nvidia_smi import document, gpu
 
 
-def test_a_healthy_gpu_is_read_with_its_unit_taken_off() -> None:
+def test_a_healthy_gpu_is_parsed_without_units() -> None:
     report = parse(document(gpu()))
     (found,) = report.gpus
     assert report.driver_version == "470.256.02"
@@ -23,7 +23,7 @@ def test_a_healthy_gpu_is_read_with_its_unit_taken_off() -> None:
     assert (found.errors, found.faulty, found.recovery, found.fabric) == ((), False, None, None)
 
 
-def test_every_gpu_is_read_in_its_order() -> None:
+def test_the_gpus_keep_their_order() -> None:
     gpus = parse(document(*(gpu(slot=f"1{index}") for index in range(8)))).gpus
     assert [found.index for found in gpus] == list(range(8))
     assert [found.uuid for found in gpus] == [f"GPU-1{index}" for index in range(8)]
@@ -106,12 +106,14 @@ def test_versions_are_found_under_their_old_and_their_new_names(versions: str) -
         ),
     ],
 )
-def test_what_tells_of_a_gpus_health_is_read(element: str, field: str, value: object) -> None:
+def test_the_elements_about_a_gpus_health_are_parsed(
+    element: str, field: str, value: object
+) -> None:
     (found,) = parse(document(gpu(more=element))).gpus
     assert getattr(found, field) == value
 
 
-def test_a_divided_gpu_is_seen() -> None:
+def test_a_gpu_divided_by_mig_is_recognised() -> None:
     (found,) = parse(document(gpu().replace("<current_mig>N/A", "<current_mig>Enabled"))).gpus
     assert found.mig
 
@@ -131,7 +133,7 @@ def test_a_gpu_that_cannot_be_read_is_faulty(error: str) -> None:
         gpu().replace("<current_mig>N/A", "<current_mig>ERR!"),
     ],
 )
-def test_an_unreadable_fan_or_mig_field_is_no_fault(harmless: str) -> None:
+def test_an_unreadable_fan_or_mig_field_is_not_a_fault(harmless: str) -> None:
     (found,) = parse(document(harmless)).gpus
     assert len(found.errors) == 1
     assert not found.faulty
@@ -143,7 +145,7 @@ def test_memory_that_cannot_be_read_is_none_and_not_0() -> None:
     assert found.faulty
 
 
-def test_what_stands_around_the_document_is_kept() -> None:
+def test_messages_around_the_document_are_kept() -> None:
     before = "Unable to determine the device handle for GPU 0000:00:1F.0: Unknown Error\n"
     after = "WARNING: infoROM is corrupted at gpu 0000:00:1E.0\n"
     report = parse(before + document(gpu()) + after)
@@ -184,7 +186,7 @@ def test_what_stands_around_the_document_is_kept() -> None:
         ),
     ],
 )
-def test_what_is_no_report_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_any_other_text_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(VerificationError, match=reason):
         parse(text)
 
@@ -203,7 +205,7 @@ def test_an_encoding_that_python_does_not_know_has_no_effect() -> None:
     assert parse(text).driver_version == "470.256.02"
 
 
-def test_no_text_whatever_breaks_the_parser() -> None:
+def test_any_text_is_parsed_or_refused() -> None:
     tags = ["<gpu>", "</gpu>", "<nvidia_smi_log>", "</nvidia_smi_log>", "<driver_version>", "<"]
     declarations = ["<?xml", "<!DOCTYPE x [", "<!ENTITY a 'b'>", "]>", "&a;"]
     words = st.sampled_from([*tags, *declarations, "1.2", "ERR!", "N/A", "\0", "\ud800"])
@@ -216,7 +218,7 @@ def test_no_text_whatever_breaks_the_parser() -> None:
     check()
 
 
-def test_no_value_whatever_breaks_the_parser() -> None:
+def test_any_value_can_be_parsed() -> None:
     allowed = st.characters(exclude_categories=("C",), exclude_characters="<&>")
 
     @given(

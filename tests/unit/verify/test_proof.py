@@ -1,4 +1,4 @@
-"""A machine is proved or refused: every fault at once, and never more is said than was proved."""
+"""A machine is proved, or refused with all its faults; no proof claims more than was checked."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def refusal(machine: Machine, **changes: Any) -> str:
-    """What a person reads when the machine is refused."""
+    """Return the error that a person reads when the machine is refused."""
     with pytest.raises(VerificationError) as caught:
         prove(machine, machine.expectation(**changes))
     assert "No image" in caught.value.hint
     return "\n".join([caught.value.message, *caught.value.details])
 
 
-# ---- what passes ----
+# ---- machines that pass ----
 
 
 def test_a_healthy_gpu_machine_is_proved_on_the_gpu(machine: Machine) -> None:
@@ -61,7 +61,7 @@ def test_a_healthy_gpu_machine_is_proved_on_the_gpu(machine: Machine) -> None:
     assert details["notebooks"] == "1 in ~/d2l-en"
 
 
-def test_eight_gpus_are_all_asked_for(machine: Machine) -> None:
+def test_all_eight_gpus_are_checked(machine: Machine) -> None:
     slots = [f"1{index}" for index in range(8)]
     machine.probe = "".join(T4.format(slot=slot) for slot in slots) + DRIVER
     machine.says["nvidia-smi"] = (document(*(gpu(slot=slot) for slot in slots)), 0)
@@ -72,21 +72,23 @@ def test_eight_gpus_are_all_asked_for(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("policy", ["required", "if-present"])
-def test_a_gpu_that_is_there_is_proved_whatever_the_policy(machine: Machine, policy: str) -> None:
+def test_an_existing_gpu_is_proved_with_either_policy(machine: Machine, policy: str) -> None:
     assert prove(machine, machine.expectation(gpu=policy)).verified == "gpu"
 
 
-def test_a_kernel_log_that_is_closed_to_the_user_is_no_fault(machine: Machine) -> None:
+def test_a_kernel_log_that_the_user_cannot_read_is_not_a_fault(machine: Machine) -> None:
     machine.says["dmesg"] = ("dmesg: read kernel buffer failed: Operation not permitted", 1)
     proof = prove(machine, machine.expectation())
     assert proof.verified == "gpu"
     assert [check.name for check in proof.checks if check.outcome == "skipped"] == ["kernel log"]
 
 
-# ---- where there is a GPU, and where not ----
+# ---- machines with and without a GPU ----
 
 
-def test_a_driver_that_fails_beside_a_gpu_is_a_failure_and_never_skipped(machine: Machine) -> None:
+def test_a_failing_driver_on_a_machine_with_a_gpu_is_a_failure_and_never_skipped(
+    machine: Machine,
+) -> None:
     machine.says["nvidia-smi"] = ("couldn't communicate with the NVIDIA driver\n", 9)
     said = refusal(machine, gpu="if-present")
     assert "nvidia-smi: the NVIDIA driver is not loaded" in said
@@ -99,7 +101,7 @@ def test_no_gpu_where_one_is_required_is_a_failure(machine: Machine) -> None:
     assert "GPU present: this machine has no NVIDIA GPU" in refusal(machine)
 
 
-def test_a_containers_host_lends_its_gpu_only_by_a_device_file(machine: Machine) -> None:
+def test_a_container_has_a_gpu_of_its_host_only_with_a_device_file(machine: Machine) -> None:
     host = T4.format(slot="1e") + DRIVER + "container\n"
     assert hardware.parse(host).gpus == ()
     assert hardware.parse(host).host_gpus == 1
@@ -110,7 +112,7 @@ def test_a_containers_host_lends_its_gpu_only_by_a_device_file(machine: Machine)
     assert "the container has no access to it" in proof.checks[0].detail
 
 
-def test_an_nvswitch_is_no_gpu() -> None:
+def test_an_nvswitch_is_not_a_gpu() -> None:
     switch = T4.format(slot="1e").replace("0x030200", "0x068000")
     assert hardware.parse(switch).gpus == ()
 
@@ -121,7 +123,7 @@ def test_the_probe_runs_on_this_computer() -> None:
     assert isinstance(hardware.parse(done.stdout), hardware.Hardware)
 
 
-# ---- what fails ----
+# ---- machines that fail ----
 
 Change = Callable[[Machine], Any]
 
@@ -268,7 +270,7 @@ def test_missing_notebooks_refuse_the_machine(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("count", "there"), [("9" * 5000, True), ("0" * 5000, False), ("²", False)]
 )
-def test_any_count_of_notebooks_is_read(machine: Machine, count: str, there: bool) -> None:
+def test_any_number_of_notebooks_can_be_read(machine: Machine, count: str, there: bool) -> None:
     run = machine.run
     said = f"printf '%s' {count}"
     machine.run = lambda command, **more: run(said if "*.ipynb" in command else command, **more)  # type: ignore[method-assign]
@@ -278,7 +280,7 @@ def test_any_count_of_notebooks_is_read(machine: Machine, count: str, there: boo
         assert "no notebooks found" in refusal(machine)
 
 
-def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
+def test_all_faults_are_reported_at_once(machine: Machine) -> None:
     FAULTS["another nvcc"][0](machine)
     FAULTS["another d2l"][0](machine)
     machine.tensors = figures(1, worst=float("nan"))
@@ -288,7 +290,7 @@ def test_everything_that_is_wrong_is_said_at_once(machine: Machine) -> None:
     assert caught.value.message.endswith("nvcc, d2l, tensors")
 
 
-def test_a_gpu_too_new_for_its_driver_is_told_from_the_kernel_log(machine: Machine) -> None:
+def test_a_gpu_too_new_for_its_driver_is_recognised_from_the_kernel_log(machine: Machine) -> None:
     machine.says["nvidia-smi"] = ("couldn't communicate with the NVIDIA driver\n", 9)
     machine.says["dmesg"] = (
         "[    4.1] NVRM: The NVIDIA GPU 0000:00:1e.0 (PCI ID: 10de:2237)\n"
@@ -329,7 +331,7 @@ def test_a_program_that_hangs_is_a_fault(machine: Machine) -> None:
     assert "nvidia-smi did not finish within 180 s: it hangs" in refusal(machine)
 
 
-def test_a_broken_connection_is_no_verdict(machine: Machine) -> None:
+def test_a_broken_connection_is_not_a_failed_check(machine: Machine) -> None:
     def broken(command: str, **more: Any) -> Any:
         raise ConnectError("gone")
 
@@ -338,7 +340,7 @@ def test_a_broken_connection_is_no_verdict(machine: Machine) -> None:
         prove(machine, machine.expectation())
 
 
-def test_conda_is_asked_as_a_user_asks_it(machine: Machine) -> None:
+def test_conda_is_run_as_a_user_runs_it(machine: Machine) -> None:
     machine._program(
         machine.folder / "bin" / "conda",
         f'[ "$1 $2 $3 $4" = "run -n d2l python" ] && shift 4 && {machine.prefix}/bin/python "$@"',
@@ -347,7 +349,7 @@ def test_conda_is_asked_as_a_user_asks_it(machine: Machine) -> None:
     assert "conda run -n d2l python -c 'import mxnet; print(mxnet.__version__)'" in machine.commands
 
 
-def test_gpu_is_never_said_of_checks_that_were_left_out(
+def test_a_skipped_check_never_counts_as_proved_on_a_gpu(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bake.verify.check import Skipped
@@ -371,7 +373,7 @@ def expected(*stages: str, gpu: Any = None) -> Expectation:
     return expect(resolve(recipe_of(*stages, gpu=gpu)), "g4dn.xlarge")
 
 
-def test_a_driver_and_a_toolkit_are_proved_and_nothing_else_is_asked_for(machine: Machine) -> None:
+def test_a_recipe_of_driver_and_toolkit_is_proved_without_python(machine: Machine) -> None:
     proof = prove(machine, expected("base", "drivers", "cuda"))
     passed = {check.name for check in proof.checks if check.outcome == "passed"}
     skipped = {check.detail for check in proof.checks if check.outcome == "skipped"}
@@ -382,7 +384,7 @@ def test_a_driver_and_a_toolkit_are_proved_and_nothing_else_is_asked_for(machine
 
 
 @pytest.mark.parametrize("fault", ["an old driver", "no devices", "another nvcc", "memory errors"])
-def test_what_is_installed_is_still_refused_when_it_is_wrong(machine: Machine, fault: str) -> None:
+def test_faults_in_the_installed_parts_refuse_the_machine(machine: Machine, fault: str) -> None:
     change, reason = FAULTS[fault]
     change(machine)
     with pytest.raises(VerificationError) as caught:
@@ -405,7 +407,7 @@ def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) ->
     assert prove(machine, expected("base", "drivers", gpu="if-present")).verified == "no"
 
 
-def test_of_stages_of_ones_own_nothing_is_proved_and_the_proof_says_so(machine: Machine) -> None:
+def test_a_recipe_of_own_stages_proves_nothing_and_says_so(machine: Machine) -> None:
     told: list[Check] = []
     proof = prove(machine, expected("base", "ours", gpu="required"), on_check=told.append)
     assert proof.verified == "no"
@@ -416,7 +418,9 @@ def test_of_stages_of_ones_own_nothing_is_proved_and_the_proof_says_so(machine: 
     assert machine.commands == []
 
 
-def test_a_framework_without_a_driver_is_proved_where_it_computes(machine: Machine) -> None:
+def test_a_framework_without_a_driver_is_proved_on_the_device_that_computes(
+    machine: Machine,
+) -> None:
     machine.probe, machine.tensors = NO_GPU, figures(0)
     wanted = replace(machine.expectation(), gpu=None, cuda_release=None)
     proof = prove(machine, wanted)
@@ -440,13 +444,13 @@ def test_a_framework_without_a_driver_is_proved_where_it_computes(machine: Machi
         (("base", "ours"), "required", {"no"}),
     ],
 )
-def test_an_image_is_what_a_recipe_asks_for_by_its_proof(
+def test_the_proofs_that_a_recipe_accepts(
     stages: tuple[str, ...], gpu: Any, proofs: set[str]
 ) -> None:
     assert accepted(recipe_of(*stages, gpu=gpu)) == proofs
 
 
-# ---- what is expected ----
+# ---- expectations ----
 
 NAMES = {
     "Tesla K80": "K80",
@@ -468,11 +472,11 @@ NAMES = {
 
 @pytest.mark.parametrize("model", catalog.load().gpus)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_of_nvidia_smi_is_of_one_model_only(name: str, model: str) -> None:
+def test_a_name_of_nvidia_smi_matches_only_its_model(name: str, model: str) -> None:
     assert is_model(name, model) == (NAMES[name] == model)
 
 
-def test_the_recipes_of_the_project_say_what_is_expected() -> None:
+def test_the_expectations_of_the_projects_recipes() -> None:
     facts = catalog.load()
     for each in recipe.all_recipes(REPOSITORY / "manifests"):
         for name in each.builder.instance_types:
@@ -491,7 +495,7 @@ def test_the_recipes_of_the_project_say_what_is_expected() -> None:
     assert (book.environment_prefix, book.conda) == ("/opt/conda/envs/d2l", True)
 
 
-def test_a_stand_ins_python_and_libraries_are_not_looked_at() -> None:
+def test_python_and_libraries_of_a_stand_in_are_not_checked() -> None:
     book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
     wanted = expect(resolve(book), "g4dn.xlarge", stand_in=True)
     assert wanted.python is None
@@ -508,5 +512,5 @@ def test_a_stand_ins_python_and_libraries_are_not_looked_at() -> None:
         ("13.0", "libcudart.so.13"),
     ],
 )
-def test_each_cuda_has_its_runtimes_file_name(release: str, file: str) -> None:
+def test_the_file_name_of_the_runtime_of_each_cuda(release: str, file: str) -> None:
     assert cuda_runtime(release) == file

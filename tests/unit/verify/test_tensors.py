@@ -1,4 +1,4 @@
-"""Numbers are judged here: wrong, missing or made on the wrong device, they never pass."""
+"""Results that are wrong, missing or computed on the wrong device never pass."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def verdict(report: dict[str, Any], gpus: int = 1) -> str:
 
 
 @pytest.mark.parametrize("gpus", [1, 8])
-def test_right_numbers_on_every_gpu_pass(gpus: int) -> None:
+def test_right_results_on_every_gpu_pass(gpus: int) -> None:
     assert verdict(figures(gpus), gpus).startswith("right on ")
 
 
-def test_what_tensor_cores_round_off_passes() -> None:
+def test_the_rounding_errors_of_tensor_cores_pass() -> None:
     report = figures()
     for result in report["devices"][0]["results"][1:]:
         result.update(error=3e-4, worst=1.6e-3)
@@ -45,7 +45,7 @@ def test_what_tensor_cores_round_off_passes() -> None:
 @pytest.mark.parametrize("field", ["error", "worst"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e-7, 0.0, 0.5])
 @pytest.mark.parametrize("device", [0, 3])
-def test_one_bad_figure_on_one_gpu_fails(field: str, value: float, device: int) -> None:
+def test_one_wrong_result_on_one_gpu_fails(field: str, value: float, device: int) -> None:
     report = figures(4)
     report["devices"][device]["results"][2][field] = value
     with pytest.raises(Failed, match=f"GPU {device} computes wrong numbers: product 1000×777×129"):
@@ -90,27 +90,27 @@ INCOMPLETE: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "reason"), INCOMPLETE.values(), ids=INCOMPLETE)
-def test_less_than_all_of_it_fails(change: Change, reason: str) -> None:
+def test_an_incomplete_report_fails(change: Change, reason: str) -> None:
     report = figures(2)
     change(report)
     with pytest.raises(Failed, match=reason):
         verdict(report, 2)
 
 
-def test_a_program_that_calls_itself_right_is_not_believed() -> None:
+def test_a_verdict_of_the_program_itself_is_ignored() -> None:
     report = figures(1, error=0.7) | {"ok": True, "passed": True}
     report["devices"][0]["ok"] = True
     with pytest.raises(Failed, match="wrong numbers"):
         verdict(report)
 
 
-def test_the_cpus_numbers_prove_nothing_of_a_gpu() -> None:
+def test_results_of_the_cpu_prove_nothing_about_a_gpu() -> None:
     with pytest.raises(Failed, match="finds 0 GPUs"):
         verdict(figures(0), 1)
     assert verdict(figures(0), 0).startswith("right on the CPU")
 
 
-def test_faults_of_several_gpus_are_told_at_once() -> None:
+def test_faults_of_several_gpus_are_reported_at_once() -> None:
     report = figures(3)
     for device in report["devices"]:
         device["results"][1]["error"] = 1.0
@@ -123,7 +123,7 @@ def test_faults_of_several_gpus_are_told_at_once() -> None:
     ]
 
 
-def test_only_the_programs_own_document_is_read() -> None:
+def test_only_the_programs_own_document_is_accepted() -> None:
     json_values = st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
         lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(list(figures())), inner),
