@@ -79,7 +79,7 @@ def test_bakes_of_one_process_share_clients_and_connections(
             cloud.separate().ec2("DescribeVpcs")
 
         monkeypatch.setattr(cloud.session, "client", client)
-        # Each call is answered when all fifty have come.
+        # The server responds when all fifty calls have arrived.
         together(*[bake] * 50)
         server.shutdown()
     assert made == ["ec2"]
@@ -87,7 +87,7 @@ def test_bakes_of_one_process_share_clients_and_connections(
 
 
 class FullEc2(BaseHTTPRequestHandler):
-    """EC2 over HTTP, with room nowhere."""
+    """An EC2 over HTTP that has no capacity."""
 
     def __init__(self, asked: list[str], *request: Any) -> None:
         self.asked = asked
@@ -113,7 +113,7 @@ class FullEc2(BaseHTTPRequestHandler):
 
 
 def test_over_http_no_placement_is_requested_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto takes the status 500 of this answer for a fault that passes; by HTTP, as it is sent."""
+    """boto would retry the status 500 of this response, so the test needs a real HTTP response."""
     with aws_in_process() as aws:
         placements = [aws.placement(zone=zone) for zone in "abc"]
         order, run = aws.order("k", "sg-1"), aws.run
@@ -129,7 +129,7 @@ def test_over_http_no_placement_is_requested_twice(monkeypatch: pytest.MonkeyPat
             run_machine(cloud, run, order, placements)
         assert asked.count("RunInstances") == len(caught.value.details) == 3
         assert slept == []
-        # As boto is by itself, it would have asked three times for each.
+        # With boto's default, each would have been requested three times.
         client = session.client("ec2", config=Config(retries={"mode": "standard"}))
         monkeypatch.setattr("time.sleep", slept.append)
         with pytest.raises(ClientError):

@@ -1,7 +1,7 @@
-"""docs/iam-policy.json is exactly enough: a whole life is lived under it, and under less.
+"""docs/iam-policy.json is exactly enough: all calls of the product work with it, but not with less.
 
-moto looks at actions alone, so `bake/local/authorization.py` takes its place: resources and tags
-count as they do at AWS.
+moto checks actions only, so `bake/local/api/authorization.py` replaces its check: resources and
+tags count as they do at AWS.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def account() -> Iterator[Account]:
         yield account
 
 
-# A life ------------------------------------------------------------------------------------------
+# All calls of the product ------------------------------------------------------------------
 
 
 def live(account: Account) -> None:
-    """All that is done to AWS, from the look around to the last removal; says what went wrong."""
+    """Make all calls of the product, from preflight to the last deletion; raise what went wrong."""
     cloud = account.cloud()
     ground = preflight(cloud, a_recipe(), image_name="bake/mxnet-cu101/1")
     on_demand(cloud, ["g4dn.xlarge"])
@@ -84,7 +84,7 @@ def live(account: Account) -> None:
     ]
     if told:
         raise AssertionError("\n".join(told))
-    # What needs nothing that was made before comes first, so that most lives are short.
+    # Calls that need no earlier resource come first, so that most runs of this are short.
     reap(account, cloud)
     launch_and_end(account, cloud, ground)
     run = new_run("mxnet-cu101", lifetime=timedelta(hours=4))
@@ -163,7 +163,7 @@ def bake(cloud: Cloud, run: Run, ground: PreflightResult) -> Any:
 
 
 def resume(cloud: Cloud, run: Run, ground: PreflightResult, image_id: str) -> None:
-    """On the spot market, from a checkpoint, and lost: what there is of it is found by its tag."""
+    """Launch a spot machine from a checkpoint, lose it, and find its resources by their tag."""
     placement = ground.placements[0]
     on_spot = type(placement)(**{**vars(placement), "market": "spot"})
     with key_pair(cloud, run, public_key()) as key:
@@ -176,7 +176,7 @@ def resume(cloud: Cloud, run: Run, ground: PreflightResult, image_id: str) -> No
 
 
 def launch_and_end(account: Account, cloud: Cloud, ground: PreflightResult) -> None:
-    """In a reservation, which is the account's and none of ours."""
+    """Launch in a capacity reservation, which has no tag of bake."""
     place, image_id = ground.placements[0], ground.base_image.image_id
     made = account.aws.cloud.ec2(
         "CreateCapacityReservation",
@@ -202,7 +202,7 @@ def launch_and_end(account: Account, cloud: Cloud, ground: PreflightResult) -> N
 
 
 def reap(account: Account, cloud: Cloud) -> None:
-    """What another run could not remove: what a builder has besides is removed above already."""
+    """Leave and reap resources; those of a builder were removed by the calls above."""
     owner, long_ago = account.aws.cloud, account.aws.cloud.now() - timedelta(days=1)
     run = new_run("mxnet-cu101", lifetime=timedelta(hours=4), now=long_ago)
     tag = partial(specifications, run.temporary())
@@ -219,7 +219,7 @@ def reap(account: Account, cloud: Cloud) -> None:
         requests[0]["SpotInstanceRequestId"]
     ]
     request.state = "open"
-    request.instance.terminate()  # moto starts one at once, EC2 when there is room
+    request.instance.terminate()  # moto starts one at once, EC2 when it has capacity
     account.aws.at_first |= account.aws.remains() - before
     assert REGION in enabled_regions(cloud)
     removals = remove_orphans(cloud, find_orphans(cloud))
@@ -229,12 +229,12 @@ def reap(account: Account, cloud: Cloud) -> None:
     assert {each.orphan.kind for each in removals} == {"volume", "spot request"}
 
 
-# Under the policy, and under less ----------------------------------------------------------------
+# With the policy, and with less ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def needed(account: Account) -> list[Need]:
-    """What one whole life had to be allowed."""
+    """Return the permissions that all calls of the product needed."""
     account.begin(POLICY)
     live(account)
     assert account.aws.remains() == set()
@@ -258,7 +258,7 @@ def test_a_life_needs(account: Account, action: str) -> None:
 def test_every_grant_of_the_policy_is_needed(
     needed: list[Need], sid: str, action: str, resource: str
 ) -> None:
-    """Each action on each resource of each statement, taken away alone."""
+    """Return each grant of the policy: an action on a resource in a statement."""
     policy = copy.deepcopy(POLICY)
     [statement] = [each for each in policy["Statement"] if each["Sid"] == sid]
     others = [each for each in as_list(statement["Action"]) if each != action]
@@ -276,7 +276,7 @@ def test_every_grant_of_the_policy_is_needed(
     "sid", [each["Sid"] for each in POLICY["Statement"] if "Condition" in each]
 )
 def test_conditions_exclude_resources_without_our_tag(needed: list[Need], sid: str) -> None:
-    """The same calls on what has no tag of ours, or gets none, are refused."""
+    """The same calls are refused for a resource that has no tag `bake:run` or would get none."""
     [statement] = [each for each in POLICY["Statement"] if each["Sid"] == sid]
     ours = [
         need
@@ -288,7 +288,7 @@ def test_conditions_exclude_resources_without_our_tag(needed: list[Need], sid: s
     assert ours
     for need in ours:
         if need.action == "ec2:CopyImage" and ":image/" in need.resource:
-            continue  # CopyFromAnyImage: a copy's snapshot has to carry the tag
+            continue  # CopyFromAnyImage: only the copy's snapshot has to have the tag
         foreign = {k: v for k, v in need.keys.items() if not k.endswith("/bake:run")}
         foreign = foreign if foreign != need.keys else {}
         assert not allows([POLICY], Need(need.action, need.resource, foreign)), need
@@ -301,7 +301,7 @@ def told(error: BaseException) -> str:
     return "\n".join(parts)
 
 
-# What is gone has no tags: EC2 refuses then what it would else not find -------------------------
+# Deleted resources have no tags, so EC2 denies the call instead of not finding them
 
 
 def test_a_deleted_resource_is_not_found_under_the_policy(account: Account) -> None:

@@ -1,5 +1,4 @@
-"""The least policy in docs/ allows every call that the code makes, no other, and each no further
-than AWS lets a policy go."""
+"""docs/iam-policy.json allows exactly the calls of the code, with every possible condition."""
 
 from __future__ import annotations
 
@@ -15,13 +14,13 @@ from bake.local.api.authorization import facts, needs
 from bake.local.api.iam_policy import allows, as_list
 from tests.support.environment import REPOSITORY
 
-# Asked for by AWS itself when another call has tags, and on an account's first spot machine.
+# Required by AWS for calls with tags, and for the first spot machine of an account.
 IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}
-# Allowed to everybody (GetCallerIdentity in STS's API reference).
+# Allowed without a permission (GetCallerIdentity in STS's API reference).
 FREE = {"sts:GetCallerIdentity"}
-# What `invoke doctor` asks where it may, and does without where not.
+# Used by `invoke doctor` if they are allowed.
 OPTIONAL = {"iam:SimulatePrincipalPolicy", "sts:DecodeAuthorizationMessage"}
-# IAM's name of a service, and botocore's.
+# The names of each service in IAM and in botocore.
 SERVICES = {
     "ec2": "ec2",
     "iam": "iam",
@@ -30,8 +29,8 @@ SERVICES = {
     "ssm": "ssm",
     "sts": "sts",
 }
-# No type of resource, and so no tag, stands in their rows of the Service Authorization Reference
-# (see `bake/local/authorization.toml`); GetServiceQuota's type is optional.
+# Their rows in the Service Authorization Reference have no resource type, and so no tag (see
+# `bake/local/api/authorization.toml`); the type of GetServiceQuota is optional.
 UNSCOPED = {
     "ec2:DescribeCapacityReservations",
     "ec2:DescribeImages",
@@ -50,7 +49,7 @@ UNSCOPED = {
     "pricing:GetProducts",
     "servicequotas:GetServiceQuota",
 }
-# What a machine is started from or with, and a copy made of, is not always ours; a network never.
+# The images, keys and reservations of a launch or a copy may belong to others; networks always do.
 ANYBODYS = {
     ("ec2:RunInstances", "capacity-reservation"),
     ("ec2:RunInstances", "image"),
@@ -60,12 +59,12 @@ ANYBODYS = {
     ("ec2:CreateSecurityGroup", "vpc"),
     ("ec2:ModifyNetworkInterfaceAttribute", "security-group"),
 }
-# The one tag that is changed later (`invoke extend`).
+# The only tag that is changed later (`invoke extend`).
 TO_MOVE_AN_END = {
     "StringLike": {"aws:ResourceTag/bake:run": "*"},
     "ForAllValues:StringEquals": {"aws:TagKeys": "bake:ends"},
 }
-# A managed policy's size, white space not counted (IAM User Guide, "IAM and AWS STS quotas").
+# The limit of a managed policy, without white space (IAM User Guide, "IAM and AWS STS quotas").
 MOST_CHARACTERS = 6144
 
 POLICY: dict[str, Any] = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
@@ -166,7 +165,7 @@ def test_it_fits_into_a_managed_policy_and_its_statements_have_names() -> None:
 
 
 def test_each_resource_type_has_a_valid_arn() -> None:
-    """Images and snapshots belong to no account in theirs; a wrong one would allow nothing."""
+    """The ARNs of images and snapshots have no account; a wrong ARN would allow nothing."""
     for action, resource, _ in GRANTS:
         if action.startswith("ec2:") and resource != "*":
             account = "" if kind(resource) in {"image", "snapshot"} else "*"
@@ -174,5 +173,5 @@ def test_each_resource_type_has_a_valid_arn() -> None:
 
 
 def kind(resource: str) -> str:
-    """The type of resource of an ARN of EC2's."""
+    """Return the resource type in an ARN of EC2."""
     return resource.rpartition(":")[2].partition("/")[0]

@@ -1,7 +1,7 @@
-"""Answers of AWS as its models allow them: each member may lack, or hold what nobody expects.
+"""Random responses of AWS within its models: any member may be missing or have an odd value.
 
-botocore's models say what an operation answers; which members come, they do not say. Made of a
-number, so that a failure can be had again.
+botocore's models define the members of a response, but not which of them are present. The
+responses follow from a seed, so that a failure can be reproduced.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tests.support.hostile import KNOWN
 
 _SESSION = botocore.session.Session()
 _SOURCE = "".join(path.read_text() for path in Path(REPOSITORY, "bake", "aws").rglob("*.py"))
-# What of an answer the code asks for; of all else, a little is there, too.
+# The members that the code reads; of all others, a few are present, too.
 _NAMED = set(re.findall(r"[\"']([A-Z][A-Za-z]+)[\"']", _SOURCE))
 
-# What AWS says, so that more is reached than the first look at a value.
+# Typical values of AWS, so that the code gets beyond its first check of a value.
 _PLAIN = (
     *("available", "pending", "completed", "running", "stopped", "terminated", "failed", "error"),
     *("ami-0123456789abcdef0", "snap-0123456789abcdef0", "i-0123456789abcdef0", "vol-1", "r"),
@@ -56,7 +56,7 @@ _DOCUMENT = (
 
 
 class Imagination:
-    """One account's answers. `present` is how often a member is there."""
+    """The responses of one account. `present` is the probability of each member."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -71,7 +71,7 @@ class Imagination:
             shape = service.operation_model(operation).output_shape
             found = self._member("", shape, ()) if shape else {}
             if self._asked[operation] % 3 == 0:
-                found.pop("NextToken", None)  # an end there must be
+                found.pop("NextToken", None)  # so that the pages end
             return found
 
     def _member(self, name: str, shape: Shape, above: tuple[str, ...]) -> Any:
@@ -110,7 +110,7 @@ class Imagination:
         if self.random.random() >= self.plain:
             return pick(KNOWN)[:1000]
         if name in ("State", "Name") and self.plain == 1:
-            return pick(["available", "completed", "running"])  # or little comes to its end
+            return pick(["available", "completed", "running"])  # so that most waits end
         if enum:
             return str(pick(list(enum)))
         if name == "Key":
@@ -123,7 +123,7 @@ class Imagination:
 
 
 class ImaginedCloud(Cloud):
-    """Answers whatever it is asked. No time passes while it waits."""
+    """A cloud that answers every call. No time passes while it waits."""
 
     def __init__(self, seed: int) -> None:
         time = [0.0]

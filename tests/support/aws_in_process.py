@@ -52,7 +52,7 @@ Params = dict[str, Any]
 
 @dataclass
 class Fault:
-    """What is done to the calls of one operation; `times` None is always."""
+    """A change to the calls of one operation; `times` None: to all of them."""
 
     operation: str
     act: Callable[[Any], Any]
@@ -77,21 +77,21 @@ class Aws:
     faults: list[Fault] = field(default_factory=list)
     quotas: dict[str, int] = field(default_factory=lambda: dict(PLENTY))
     requests: list[Params] = field(default_factory=list)
-    usd: dict[str, float] = field(default_factory=dict)  # an hour of a type, on demand
+    usd: dict[str, float] = field(default_factory=dict)  # USD per hour of each type, on demand
     at_first: set[str] = field(default_factory=set)
 
-    # What happened
+    # Calls and leftovers
 
     def params(self, operation: str) -> list[Params]:
-        """What was given to botocore, call by call."""
+        """Return the parameters of each call of the operation."""
         return [params for name, params in self.calls if name == operation]
 
     def remains(self) -> set[str]:
-        """Everything in the account that was not there at first and can cost or be entered."""
+        """Return the ids of all new resources that cost money or allow access."""
         return self._everything() - self.at_first
 
     def remains_in(self, region: str) -> set[str]:
-        """The same of another region, where nothing was at first."""
+        """Return the same for another region, which was empty at first."""
         return self._everything(region)
 
     def _everything(self, region: str = REGION) -> set[str]:
@@ -110,10 +110,10 @@ class Aws:
             *ec2.enis,
         }
 
-    # What is there
+    # Resources
 
     def elsewhere(self, region: str, clock: Clock | None = None) -> Cloud:
-        """The same account in another region, with the same faults."""
+        """Return the same account in another region, with the same injected faults."""
         session = _session(region)
         self.listen(session)
         return connect(session=session, clock=clock or self.cloud.clock)
@@ -139,7 +139,7 @@ class Aws:
         return list(ec2_backends[ACCOUNT][REGION].amis)
 
     def forget_instances(self) -> None:
-        """As EC2 does about an hour after their end."""
+        """Forget terminated machines, as EC2 does an hour after their end."""
         ec2_backends[ACCOUNT][REGION].reservations.clear()
 
     def placement(self, instance_type: str = "g4dn.xlarge", zone: str = "a", **more: Any) -> Any:
@@ -160,12 +160,12 @@ class Aws:
             image_id, "/dev/sda1", 64, key_name, group_id, "#cloud-config\n", **fields
         )
 
-    # What goes wrong
+    # Faults
 
     def refuse(
         self, operation: str, code: str, message: str = "No.", *, status: int = 400, **more: Any
     ) -> None:
-        """AWS's answer to the call is this error, as bytes that botocore parses."""
+        """Let AWS answer the call with this error, as bytes that botocore parses."""
         body = (
             json.dumps({"__type": code, "message": message})
             if _service(operation) != "ec2"
@@ -175,7 +175,7 @@ class Aws:
         self._fault(operation, lambda request: _answer(status, body), "before-send", **more)
 
     def cut(self, operation: str, error: BaseException, **more: Any) -> None:
-        """The call takes effect, and its answer never comes back."""
+        """Let the call take effect, but raise this error instead of returning the response."""
 
         def act(_: Any) -> None:
             raise error
@@ -183,7 +183,7 @@ class Aws:
         self._fault(operation, act, "after-call", **more)
 
     def lose_answer(self, operation: str) -> None:
-        """The call takes effect, the connection is lost, and boto asks again by itself."""
+        """Let the call take effect, then break the connection, so that boto repeats the call."""
 
         def act(request: Any) -> None:
             _moto(_STUBBER, f"before-send.{_service(operation)}.{operation}", request)
@@ -192,7 +192,7 @@ class Aws:
         self._fault(operation, act, "before-send", times=1)
 
     def alter(self, operation: str, act: Callable[[Params], None], **more: Any) -> None:
-        """The call takes effect, and its parsed answer is changed."""
+        """Let the call take effect, and change its parsed response."""
 
         def change(answer: Params) -> None:
             if "Error" not in answer:
@@ -203,7 +203,7 @@ class Aws:
     def _fault(self, operation: str, act: Callable[[Any], Any], moment: str, **more: Any) -> None:
         self.faults.append(Fault(operation, act, moment, **more))
 
-    # Where botocore sends and receives
+    # Handlers of botocore's events
 
     def listen(self, session: boto3.Session) -> None:
         for service in ("ec2", "ssm"):
@@ -214,7 +214,7 @@ class Aws:
         self.calls.append((model.name, dict(params)))
 
     def send(self, stubber: BotocoreStubber, event_name: str, request: Any, **_: Any) -> Any:
-        """In moto's place: botocore asks every handler, so a fault must keep moto out itself."""
+        """Answer in place of moto; botocore calls every handler, so a fault has to stop moto."""
         _, service, operation = event_name.split(".")
         self.sent.append(operation)
         fault = next((f for f in self.faults if f.take(operation, "before-send")), None)
@@ -232,7 +232,7 @@ class Aws:
                 fault.act(parsed)
 
     def _prices(self, asked: Params) -> AWSResponse:
-        """The Price List API, which moto has not; what stands in `usd` alone has a price."""
+        """Answer as the Price List API, which moto lacks; only types in `usd` have a price."""
         wanted = {each["Field"]: each["Value"] for each in asked["Filters"]}
         documents = []
         for name in wanted.get("instanceType", "").split(","):
@@ -268,7 +268,7 @@ class Aws:
 
 @contextmanager
 def aws_in_process() -> Iterator[Aws]:
-    """An account with its default VPC and one base image; time passes only where it is slept."""
+    """An account with a default VPC and one base image. Time passes only while code sleeps."""
     time, slept = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -286,7 +286,7 @@ def aws_in_process() -> Iterator[Aws]:
         mock.patch.object(AmiBackend, "create_image", _create_image),
         mock.patch.object(AmisResponse, "copy_image", _copy_image),
         mock.patch.object(InstanceBackend, "run_instances", _run_instances),
-        # moto has none of these.
+        # moto lacks these.
         mock.patch.multiple(
             EC2Response,
             create=True,
@@ -304,7 +304,7 @@ def aws_in_process() -> Iterator[Aws]:
         yield aws
 
 
-# One for all: reading EC2's model takes longer than most tests.
+# One for all tests: reading EC2's model takes longer than most tests.
 _LOADER = botocore.loaders.create_loader()
 
 
@@ -334,7 +334,7 @@ _moto_run_instances = InstanceBackend.run_instances
 
 
 def _run_instances(self: Any, *arguments: Any, **options: Any) -> Any:
-    """As EC2 has it, and moto not: network interfaces get their tags in the same call."""
+    """Tag network interfaces in the creating call, as EC2 does and moto does not."""
     tags = options.get("tags", {}).get("network-interface", {})
     reservation = _moto_run_instances(self, *arguments, **options)
     for instance in reservation.instances:
@@ -346,7 +346,7 @@ def _run_instances(self: Any, *arguments: Any, **options: Any) -> Any:
 def _create_image(
     self: Any, instance_id: str, name: str, description: str, tag_specifications: list[Params]
 ) -> Ami:
-    """As EC2 has it, and moto not: snapshots get their tags in the same call, names are unique."""
+    """Tag snapshots in the creating call and refuse used names, as EC2 does and moto does not."""
     if any(image.name == name for image in self.amis.values()):
         raise EC2ClientError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
     of = {spec["ResourceType"]: spec["Tags"] for spec in tag_specifications}
@@ -359,7 +359,7 @@ def _create_image(
 
 
 def _copy_image(self: Any) -> ActionResult:
-    """As EC2 has it, and moto not: once for each token, with the tags that were asked for."""
+    """Copy once for each token, with the requested tags, as EC2 does and moto does not."""
     made = vars(self.ec2_backend).setdefault("copies", {})
     token = self._get_param("ClientToken")
     if token not in made:

@@ -1,4 +1,4 @@
-"""An account in this process in which IAM counts: actions, resources and tags, as at AWS."""
+"""An account in this process with IAM: actions, resources and tags are checked as at AWS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OTHER_REGION = "us-west-2"
 
 @dataclass
 class Account:
-    """An account whose user has one policy; `needed` is what his calls had to be allowed."""
+    """An account whose user has one policy; `needed` are the permissions that its calls needed."""
 
     aws: Aws
     iam: Any
@@ -61,7 +61,7 @@ class Account:
             self._clouds[region] = connect(session=session, clock=self.aws.cloud.clock)
 
     def begin(self, policy: Policy) -> None:
-        """Nothing is there but the base image, and this is what the user may do."""
+        """Reset the account to the base image, with this policy for the user."""
         for region in (REGION, OTHER_REGION):
             ec2_backends[ACCOUNT][region].reset()
             ssm_backends[ACCOUNT][region].reset()
@@ -73,12 +73,12 @@ class Account:
         self.allow(policy)
 
     def allow(self, policy: Policy) -> None:
-        """From here on, just this."""
+        """Replace the policy of the user."""
         self.policy, text = policy, json.dumps(policy)
         self.iam.put_user_policy(UserName="baker", PolicyName="bake", PolicyDocument=text)
 
     def cloud(self, region: str = REGION) -> Cloud:
-        """As that user sees it."""
+        """Return the account as that user sees it."""
         return self._clouds[region].separate()
 
     def allows(self, documents: Any, need: Need) -> bool:
@@ -86,7 +86,7 @@ class Account:
         return allows(documents, need)
 
     def send(self, whole: Callable[..., Any], stubber: Any, event_name: str, request: Any) -> Any:
-        """What the tests' EC2 answers in moto's place is authorized here."""
+        """Check the permission for calls that the tests answer in place of moto."""
         _, service, operation = event_name.split(".")
         if service in ("service-quotas", "pricing"):
             name, asked = service.replace("-", ""), json.loads(request.body)
@@ -101,7 +101,7 @@ class Account:
 
 @contextmanager
 def an_account() -> Iterator[Account]:
-    """One for all tests of a module: what takes the time is the making of clients."""
+    """One account for all tests of a module, because creating clients takes time."""
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
         aws_in_process() as aws,
@@ -123,7 +123,7 @@ def an_account() -> Iterator[Account]:
 
 
 def without(drop: Callable[[Policy, str], bool]) -> Policy:
-    """The policy, less the actions that are to be dropped from a statement."""
+    """Return the policy without the dropped actions."""
     policy = copy.deepcopy(POLICY)
     for statement in policy["Statement"]:
         statement["Action"] = [a for a in as_list(statement["Action"]) if not drop(statement, a)]

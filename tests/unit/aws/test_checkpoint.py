@@ -174,7 +174,7 @@ def test_an_interrupted_call_leaves_no_snapshot_of_a_changing_disk(
 ) -> None:
     machine = a_machine(aws)
     aws.cut("CreateSnapshot", error)
-    aws.alter("DescribeSnapshots", hide, times=5)  # not everywhere known yet
+    aws.alter("DescribeSnapshots", hide, times=5)  # EC2 does not list it yet
     with pytest.raises((KeyboardInterrupt, CloudError)):
         take(aws, machine)
     assert "CreateSnapshot" in aws.sent
@@ -319,7 +319,7 @@ def age(aws: Aws, checkpoint: Checkpoint, time: timedelta) -> None:
 
 
 def some(aws: Aws, count: int, **more: Any) -> list[Checkpoint]:
-    """The newest first."""
+    """Return checkpoints, the newest first."""
     machine = a_machine(aws)
     made = [take(aws, machine, stages={"base": f"{n:064}"}, **more) for n in range(count)]
     for days, checkpoint in enumerate(made):

@@ -1,4 +1,4 @@
-"""Images: whole, private and tagged, or gone with all their snapshots."""
+"""Images: complete, private and tagged, or removed with all their snapshots."""
 
 from __future__ import annotations
 

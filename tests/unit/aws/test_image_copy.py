@@ -1,4 +1,4 @@
-"""Copies in other regions: whole, with all tags, once, or gone with their snapshots."""
+"""Copies in other regions: complete, tagged and only once, or removed with their snapshots."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def image(aws: Aws) -> Image:
-    """A finished one, in the region of `aws.cloud`."""
+    """A finished image in the region of `aws.cloud`."""
     return an_image(aws)
 
 

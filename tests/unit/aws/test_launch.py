@@ -1,4 +1,4 @@
-"""Builders: what is asked of EC2, and that nothing of a run that failed remains."""
+"""Launches: the parameters of the requests, and no leftovers of a run that failed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def aws() -> Iterator[Aws]:
 
 
 def bake(aws: Aws, work: Callable[[Machine], Any], *placements: Any, **order: Any) -> None:
-    """A run with everything that a builder needs, in the order in which a bake takes it."""
+    """Do a run with everything that a builder needs, in the order of a bake."""
     placements = placements or (aws.placement(),)
     with clean_up(aws.cloud.leftovers) as stack:
         key_name = stack.enter_context(key_pair(aws.cloud, aws.run, public_key()))
@@ -221,7 +221,7 @@ def test_without_capacity_in_the_first_zone_the_second_is_tried(aws: Aws) -> Non
     seen: list[Machine] = []
     bake(aws, seen.append, aws.placement(zone="a"), aws.placement(zone="b"))
     assert seen[0].zone == REGION + "b"
-    # boto3 would have asked the first zone again, since the answer has status 500.
+    # boto3 would have retried the first zone, because the response has status 500.
     assert aws.sent.count("RunInstances") == 2
     assert aws.remains() == set()
 

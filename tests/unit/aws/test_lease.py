@@ -1,4 +1,4 @@
-"""Two runs that want the same image: one bakes, the others wait, and a dead one is replaced."""
+"""Leases: of several runs for the same image one bakes, others wait, and a dead one is replaced."""
 
 from __future__ import annotations
 
@@ -52,8 +52,10 @@ def names(cloud: Cloud) -> list[str]:
 
 
 class Computer:
-    """Another computer's view of the account, with a clock of its own; `nap` is what it does
-    with each second that it sleeps."""
+    """Another computer that uses the account, with its own clock.
+
+    `nap` is called for each second that it sleeps.
+    """
 
     def __init__(self, aws: Aws, during: Callable[[float], None] = lambda now: None) -> None:
         self.now = 1000.0
@@ -69,7 +71,7 @@ class Computer:
 
 
 def killed(aws: Aws, run: Run | None = None) -> Lease:
-    """A lease whose holder does nothing any more."""
+    """Return a lease whose holder has stopped working."""
     first = Lease(aws.cloud.separate(), run or a_run(), DIGEST)
     assert first.wait(nothing, pytest.fail) is None
     return first
@@ -94,7 +96,7 @@ def test_a_lease_is_a_parameter_that_names_its_holder_and_is_deleted_at_the_end(
     assert tags["bake:run"] == run.id
     assert "bake:expires" in tags
     assert tags["owner"] == "me"
-    assert "cost" not in tags  # SSM would refuse what EC2 takes
+    assert "cost" not in tags  # EC2 allows this value in a tag, SSM does not
     assert names(aws.cloud) == []
     assert aws.cloud.leftovers == []
 
@@ -118,7 +120,7 @@ def test_one_thread_renews_all_leases_and_ends_with_them(aws: Aws) -> None:
         time.sleep(0.01)
     renewal = next(asked for asked in aws.params("PutParameter") if asked.get("Overwrite"))
     assert "Tags" not in renewal
-    assert "Type" not in renewal  # so that one that is gone is not made again
+    assert "Type" not in renewal  # so that a deleted parameter is not created again
     assert renewal["Tier"] == "Standard"
 
 
@@ -126,7 +128,7 @@ def test_a_failed_renewal_is_retried_soon(aws: Aws) -> None:
     aws.refuse("GetParametersByPath", "ThrottlingException", times=0)
     fault = aws.faults[-1]
     with lease(aws.cloud, a_run(), DIGEST, found=nothing, renew_s=0.01) as ours:
-        fault.times = 4  # as often as boto asks
+        fault.times = 4  # as many as boto's attempts
         until = time.monotonic() + 30
         while fault.times or parameter.read(aws.cloud, f"{PATH}/1").version < 2:
             assert time.monotonic() < until
@@ -166,7 +168,7 @@ def test_a_live_holder_is_waited_for_with_long_pauses(aws: Aws) -> None:
     other = Computer(aws, during)
     with lease(other.cloud, a_run(), DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
-        assert ours.generation == 2  # a name that was not deleted a moment ago
+        assert ours.generation == 2  # not the name that was just deleted
         assert other.now > 1000 + 2 * 3600
     assert max(other.slept) == 15
     assert len(other.slept) < 2 * 3600 / 15 + 120
@@ -203,9 +205,7 @@ def test_a_process_of_this_computer_that_has_ended_is_not_waited_for(
         child.kill()
         while lease_holder._stat(child.pid)[0] != "Z":
             time.sleep(0.01)
-        assert lease_holder.read(
-            one.value
-        ).has_ended()  # as long as nobody has asked for its status
+        assert lease_holder.read(one.value).has_ended()  # a zombie: its exit status was not read
     other = Computer(aws)
     with lease(other.cloud, a_run(), DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
@@ -333,7 +333,7 @@ def test_a_lease_deleted_by_hand_is_created_again(aws: Aws) -> None:
     first = killed(aws)
     parameter.delete(aws.cloud, f"{PATH}/1")
     assert first.renew() is True
-    assert first.generation == 2  # AWS wants a pause before a deleted name is used again
+    assert first.generation == 2  # AWS requires a pause before a deleted name is used again
     assert names(aws.cloud) == [f"{PATH}/2"]
     assert first.renew() is True
     first.release()
@@ -392,11 +392,11 @@ def test_waiting_can_be_cancelled(aws: Aws) -> None:
 
 
 class Stop(BaseException):
-    """The end of the schedule."""
+    """Raised at the end of the schedule."""
 
 
 class Actor(threading.Thread):
-    """A run that wants the lease again and again; it does one call to AWS a turn."""
+    """A run that requests the lease repeatedly; it makes one call to AWS in each turn."""
 
     def __init__(self, aws: Aws, now: Callable[[], float], crashes: bool) -> None:
         super().__init__(daemon=True)
@@ -461,7 +461,7 @@ class Actor(threading.Thread):
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.integers(0, 2), st.integers(1, 6)),  # so many turns of one of them
+        st.tuples(st.integers(0, 2), st.integers(1, 6)),  # so many turns of one actor
         st.tuples(st.just(-1), st.sampled_from([40, 100, 200])),  # time passes
     ),
     min_size=20,
@@ -511,7 +511,7 @@ def test_two_that_create_different_generations_do_not_both_hold(aws: Aws) -> Non
 
     def create(operation: str, **params: Any) -> Any:
         if operation == "PutParameter" and not newcomer:
-            # It was released after the look; somebody who has never seen it starts with 1.
+            # It was released after it was read; a run that has never seen it starts with 1.
             newcomer.append(killed(aws))
         return call(operation, **params)
 

@@ -1,4 +1,4 @@
-"""The life of a machine, as EC2 tells it."""
+"""Machines: listing, starting, stopping and terminating them."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_repeated_import_finds_its_own_key_pair(aws: Aws) -> None:
     key, tags = public_key(), {"bake:run": "ours"}
     first = import_key_pair(aws.cloud, "mine", key, tags)
     assert import_key_pair(aws.cloud, "mine", key, tags).key_pair_id == first.key_pair_id
-    aws.refuse("DescribeKeyPairs", "InvalidKeyPair.NotFound", times=3)  # not everywhere known yet
+    aws.refuse("DescribeKeyPairs", "InvalidKeyPair.NotFound", times=3)  # EC2 does not know it yet
     assert import_key_pair(aws.cloud, "mine", key, tags).key_pair_id == first.key_pair_id
 
 

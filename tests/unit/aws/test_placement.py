@@ -1,4 +1,4 @@
-"""Going on to the next placement, or not."""
+"""Placements: when the next one is tried, and their order by price."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at(instance_type: str, zone: str, market: Market = "on-demand") -> Placement
 
 
 class Ec2:
-    """Answers each placement with an error's code, or with an id."""
+    """An EC2 that answers each placement with an error code or an instance id."""
 
     def __init__(self, **codes: str) -> None:
         self.codes = codes
@@ -114,6 +114,6 @@ def test_the_cheapest_per_gpu_comes_first_and_unknown_prices_last() -> None:
 
 
 def test_placements_of_the_same_price_keep_their_order() -> None:
-    """In the local cloud all of it costs nothing: spot before on-demand, as it was asked for."""
+    """In the local cloud everything is free, so the requested order of the markets decides."""
     places = [at("g5", "b", "spot"), at("g5", "a", "spot"), at("g5", "a")]
     assert cheapest_first(places, dict.fromkeys(places, 0.0), {"g5": 1}) == places

@@ -37,7 +37,7 @@ def cloud() -> Cloud:
 
 @pytest.fixture
 def pricing(cloud: Cloud) -> Iterator[Stubber]:
-    """The Price List API's answers, in order; each must have been asked for at the end."""
+    """The responses of the Price List API, in order; a test has to use all of them."""
     with Stubber(cloud._client("pricing", sessions._PRICING)) as stubber:
         yield stubber
         stubber.assert_no_pending_responses()
@@ -51,7 +51,7 @@ def ec2(cloud: Cloud) -> Iterator[Stubber]:
 
 
 def document(usd: str, unit: str = "Hrs", *, family: str = "Compute Instance", **more: str) -> str:
-    """As the Price List API has them, with what we do not read shortened."""
+    """Return a product as in the Price List API, shortened to the members that are read."""
     attributes = {
         "servicecode": "AmazonEC2",
         "servicename": "Amazon Elastic Compute Cloud",
@@ -343,7 +343,7 @@ def test_a_volume_that_costs_more_than_its_gigabytes_has_no_price(
     assert volume_price(cloud, kind) is None
 
 
-# ---- price_errors
+# ---- errors
 
 
 def test_after_an_error_prices_are_unknown_and_the_error_is_kept(

@@ -1,4 +1,4 @@
-"""Quotas: what is left of them, and asking for more."""
+"""Quotas: how much of them is free, and requests for more."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_decided_request_does_not_prevent_a_new_one(aws: Aws, status: str) -> 
 
 
 def test_a_concurrent_request_is_returned(aws: Aws) -> None:
-    """Between the look and the request somebody else has asked; or boto itself, a moment ago."""
+    """Another process, or boto's own first attempt, sends the request after the list was read."""
     quota = g_quota(aws)
     code = "ResourceAlreadyExistsException"
     aws.refuse("RequestServiceQuotaIncrease", code, "Only one.", times=1)

@@ -1,4 +1,4 @@
-"""How often in a row a recipe has failed, as the next run reads it."""
+"""Recorded failures of a recipe, as the next run reads them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_consecutive_failures_are_counted(aws: Aws) -> None:
     assert "Overwrite" not in refused
     assert overwritten["Overwrite"] is True
     assert "Tags" not in overwritten
-    assert "{{" not in overwritten["Value"]  # SSM's own notation, which it refuses
+    assert "{{" not in overwritten["Value"]  # SSM reserves and refuses this
 
 
 def test_a_changed_recipe_starts_counting_again(aws: Aws) -> None:

@@ -1,4 +1,4 @@
-"""Whether a machine of ours can be started in what somebody has reserved."""
+"""Capacity reservations: which of them a launch can use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def aws() -> Iterator[Aws]:
 
 
 def reserved(aws: Aws, **more: Any) -> str:
-    """Room for two machines in a zone; `more` is what EC2 says of it besides."""
+    """Create a reservation for two machines in one zone; `more` are further members for it."""
     made = aws.cloud.ec2(
         "CreateCapacityReservation",
         InstanceType="g4dn.xlarge",
@@ -98,7 +98,7 @@ class Image:
 
 
 def test_a_reservation_allows_its_zone_whatever_the_quota_is(aws: Aws) -> None:
-    """What is reserved counts towards the quota already, or a Capacity Block not at all."""
+    """A reservation already counts towards the quota, a Capacity Block does not count at all."""
     aws.quotas["L-DB2E81BA"] = 0
     types, reservation = ["g4dn.xlarge"], Reservation(ID, "g4dn.xlarge", f"{REGION}b")
     without = find_placements(aws.cloud, types, market="on-demand", image=Image())

@@ -1,4 +1,4 @@
-"""Tags are the database: what they say, and that EC2 takes them."""
+"""Tags: their contents, and EC2's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine is told at its first boot, parsed and run."""
+"""User data: the cloud-config as cloud-init reads it, and its timer script as it runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_machine_has_our_host_key_only() -> None:
         "ed25519_private": Key().private_openssh,
         "ed25519_public": "ssh-ed25519 AAAAC3Nz bake",
     }
-    # cloud-init makes no keys where some are given; an empty list of kinds is not valid to it.
+    # cloud-init generates no keys if some are given; an empty list of key types is invalid.
     assert "ssh_genkeytypes" not in parsed
 
 
@@ -80,7 +80,7 @@ def test_the_timer_script_passes_shellcheck() -> None:
 
 @dataclass
 class Boot:
-    """The timer's script on a machine whose `shutdown` and `sleep` only say that they were run."""
+    """Run the timer script with a `shutdown` and a `sleep` that only record their calls."""
 
     root: Path
     systemd: bool = True
@@ -106,7 +106,7 @@ class Boot:
         subprocess.run(["sh", "-c", script], env={"PATH": path}, check=True)
         wanted = 1 if self.systemd else 2
         deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:  # without systemd it goes on in the background
+        while time.monotonic() < deadline:  # without systemd it continues in the background
             lines = said.read_text().splitlines() if said.exists() else []
             if len(lines) >= wanted or self.user_data is not None:
                 return lines

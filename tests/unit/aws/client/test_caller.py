@@ -1,4 +1,4 @@
-"""The one address that a builder lets in."""
+"""The address from which a machine allows SSH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose clock counts: AWS's, whatever the one of this computer says."""
+"""AWS's time counts, whatever the clock of this computer shows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def test_a_slow_response_does_not_set_the_time_back() -> None:
     clock = told(said)
     clock.observe(answer(said - timedelta(minutes=1)))
     assert clock.now() >= said.replace(microsecond=0)
-    clock.observe(answer(said + timedelta(minutes=1)))  # the computer slept, its clock with it
+    clock.observe(
+        answer(said + timedelta(minutes=1))
+    )  # the computer slept, and its clock stood still
     assert clock.now() >= (said + timedelta(minutes=1)).replace(microsecond=0)
 
 

@@ -1,4 +1,4 @@
-"""The `aws` commands in messages: the AWS CLI accepts each, with the values that are meant."""
+"""The `aws` commands in messages: each is valid for the AWS CLI and correctly quoted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bake.aws.orphans import KINDS, Orphan
 
 
 def option_names(command: list[str]) -> set[str]:
-    """Check that the operation exists; return its options that botocore's model does not have."""
+    """Return the options that the operation does not have, by botocore's model."""
     _, service, operation, *rest = command
     model = botocore.session.get_session().get_service_model(service)
     [name] = [each for each in model.operation_names if xform_name(each, "-") == operation]

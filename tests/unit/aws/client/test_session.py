@@ -1,4 +1,4 @@
-"""What people are told when AWS cannot be asked, or says no."""
+"""The session: errors of calls to AWS with their hints, retries and pages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Writes ~/.aws/config."""
+    """Write ~/.aws/config."""
 
     def write(text: str) -> None:
         path = tmp_path / "config"
@@ -133,7 +133,7 @@ def test_a_token_that_expires_later_is_a_cloud_error(aws: Aws) -> None:
     assert "aws sso login" in caught.value.hint
 
 
-# How AWS refuses a request whose time is not its own, service by service.
+# Each service's error for a request with a wrong time.
 SKEWED = [
     ("sts", "SignatureDoesNotMatch", "Signature not yet current: 20261121T164500Z is still", 17),
     ("ec2", "AuthFailure", "AWS was not able to validate the provided access credentials", 17),
@@ -158,13 +158,13 @@ def test_a_correct_clock_is_not_reported(
     service: str, code: str, message: str, minutes: int
 ) -> None:
     a_moment_ago = datetime.now(UTC) - timedelta(minutes=2)
-    # The answer of something that stands before AWS may have no date.
+    # A response from a proxy may have no date.
     date = a_moment_ago if minutes == 17 else None
     assert refused(service, code, message, date=date).hint == HINTS[code]
 
 
 def refused(service: str, code: str, message: str, *, date: datetime | None) -> CloudError:
-    """What comes of a first call of that service that AWS answers with this, at that time."""
+    """Return the error of a first call that the service refuses with this code, at that time."""
     if service == "ssm":
         body = json.dumps({"__type": code, "message": message})
     else:
@@ -293,7 +293,7 @@ def test_every_page_is_read(aws: Aws) -> None:
     asked: list[dict[str, Any]] = []
 
     def page(parsed: dict[str, Any]) -> None:
-        # moto gives all at once; EC2 gives at most 1000 and a token.
+        # moto returns everything at once; EC2 returns at most 1000 items and a token.
         asked.append(parsed)
         start = 3 * (len(asked) - 1)
         everything = parsed["SecurityGroups"]

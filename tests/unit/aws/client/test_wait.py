@@ -1,4 +1,4 @@
-"""Waiting by the clock."""
+"""Waiting: pauses, timeouts and outages."""
 
 from __future__ import annotations
 
