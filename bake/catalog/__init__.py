@@ -1,4 +1,4 @@
-"""What goes with what: CUDA, drivers, GPUs, machines, operating systems, frameworks, installers."""
+"""Facts about CUDA, drivers, GPUs, machines, operating systems, frameworks and installers."""
 
 from bake.catalog.catalog import (
     VERSION,

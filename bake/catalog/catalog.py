@@ -1,8 +1,7 @@
-"""What goes with what: CUDA, drivers, GPUs, machines, operating systems, frameworks, installers.
+"""Facts about CUDA, drivers, GPUs, machines, operating systems, frameworks and installers.
 
-The facts are data (`facts/*.toml`), each with how sure it is (`sure`) and where it is from
-(`source`). This module gives them types and answers single questions; whether a whole recipe can
-work is asked of `bake.recipe.compatibility`.
+The facts are data (`facts/*.toml`), each with its certainty (`sure`) and its `source`. This module
+gives them types and answers single questions. `bake.recipe.compatibility` checks a whole recipe.
 """
 
 from __future__ import annotations
@@ -20,24 +19,25 @@ from bake.errors import RecipeError
 Modules = Literal["proprietary", "open"]
 Archive = Literal["os", "nvidia"]
 
-# Bounded: more digits than Python turns into a number are no version.
+# The length is limited, because Python refuses to convert very long numbers.
 VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}")
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare: 10.10 comes after 10.9."""
+    """Return a version as numbers that can be compared: 10.10 comes after 10.9."""
     return tuple(int(part) for part in version.split("."))
 
 
 def distance(one: str, other: str) -> tuple[int, ...]:
-    """How far apart two versions are: the major number counts first, then the minor."""
+    """Return how far two versions are apart: first by the major number, then by the minor one."""
     (a, b), (c, d) = ((*numbers(version), 0)[:2] for version in (one, other))
-    # In the next major version up, the lowest minor one is the nearest; down, the highest.
+    # Of a later major version, the lowest minor version is the nearest; of an earlier one, the
+    # highest.
     return (abs(a - c), abs(b - d) if a == c else b if a > c else -b)
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """What may have been meant by `word`, or all there is if nothing is near it."""
+    """Return a hint: the known words nearest to `word`, or all known words if none is near."""
     known = list(words)
     if known and all(VERSION.fullmatch(version) for version in (word, *known)):
         near = sorted(known, key=lambda version: distance(version, word))[:2]
@@ -45,18 +45,19 @@ def nearest(word: str, words: Iterable[str]) -> str:
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    there = "There is" if len(known) == 1 else "There are"
-    return f"{there} {', '.join(known)}" if known else ""
+    return f"Known: {', '.join(known)}" if known else ""
 
 
 def runs_on(code: Iterable[str], capability: str) -> bool:
-    """Whether code compiled for these capabilities runs on a GPU: X.y runs on every X.z, z >= y."""
+    """Tell whether code for these capabilities runs on a GPU: X.y runs on every X.z with z >= y."""
     major, minor = numbers(capability)
     return any(numbers(c)[0] == major and numbers(c)[1] <= minor for c in code)
 
 
 @dataclass(frozen=True)
 class Fact:
+    """A fact's certainty, and the public source it is from."""
+
     sure: str
     source: str
 
@@ -67,7 +68,7 @@ F = TypeVar("F", bound=Fact)
 
 @dataclass(frozen=True, kw_only=True)
 class OsImage(Fact):
-    """An operating system's image: AWS account of its owner, name pattern, and what is inside."""
+    """An operating system's image: its owner's AWS account, its name pattern and its contents."""
 
     key: str
     owner: str
@@ -83,6 +84,12 @@ class OsImage(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu(Fact):
+    """A GPU model: its compute capability, and the drivers that support it.
+
+    `first_driver` is a version and `last_branch` a branch, None without a limit. `open_from` is the
+    first version whose open kernel modules support it, None if none do.
+    """
+
     name: str
     capability: str
     first_driver: str | None = None
@@ -93,7 +100,7 @@ class Gpu(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceType(Fact):
-    """A size of a GPU family. `gpus` is 0 for a slice of one (`fractional`).
+    """An instance type with GPUs. `gpus` is 0 for a slice of one GPU (`fractional`).
 
     `gpu_memory_mib` is EC2's figure for one GPU; nvidia-smi prints a little less.
     `quota_code` and `spot_quota_code` name the vCPU quotas of Service Quotas; the latter is empty
@@ -123,7 +130,7 @@ class InstanceType(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Toolkit(Fact):
-    """One CUDA release on one OS: the packages, from where. `pins` are `package=version`."""
+    """The packages of a CUDA release for one operating system. `pins` are `package=version`."""
 
     archive: Archive
     packages: tuple[str, ...]
@@ -133,6 +140,8 @@ class Toolkit(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Cuda(Fact):
+    """A CUDA release. `on` maps each operating system that it is packaged for to the packages."""
+
     version: str
     toolkit: str
     min_driver: str
@@ -142,7 +151,7 @@ class Cuda(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Driver(Fact):
-    """One branch on one OS. `version` is the newest that we know of in that archive."""
+    """A driver branch on one operating system. `version` is the newest known one in `archive`."""
 
     os: str
     branch: str
@@ -156,7 +165,7 @@ class Driver(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut(Fact):
-    """A driver branch that is known and installed on no OS, and why."""
+    """A driver branch that is known but not offered on any operating system, with the reason."""
 
     version: str
     reason: str
@@ -164,6 +173,8 @@ class LeftOut(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Installer(Fact):
+    """An installer of Miniconda or Miniforge. `glibc` is the oldest version that it works with."""
+
     manager: str
     version: str
     file: str
@@ -173,7 +184,7 @@ class Installer(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Build(Fact):
-    """A framework's wheel for one CUDA. `requirements` and `numpy` are pip lines with markers.
+    """A framework's wheel for some CUDA releases. `requirements` and `numpy` are pip requirements.
 
     `index` is the folder of PyTorch's own index; empty for PyPI.
     """
@@ -191,9 +202,9 @@ class Build(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class D2l(Fact):
-    """The d2l package. `numpy` is the version that it pins (none: any).
+    """The d2l package. `numpy` is the version that it needs, empty for any.
 
-    `notebooks` gives, by framework, the repository of github.com/d2l-ai and the commit.
+    `notebooks` maps each framework to a repository of github.com/d2l-ai and a commit.
     """
 
     version: str
@@ -206,6 +217,8 @@ class D2l(Fact):
 
 @dataclass(frozen=True)
 class Catalog:
+    """All facts. Mappings are by key, name or version, as in the TOML files."""
+
     os_images: Mapping[str, OsImage]
     gpus: Mapping[str, Gpu]
     instance_types: Mapping[str, InstanceType]
@@ -218,11 +231,11 @@ class Catalog:
     installers: tuple[Installer, ...]
 
     def os_image(self, key: str) -> OsImage:
-        """RecipeError, with the nearest names, for an operating system that is not known."""
+        """Return an operating system's image; RecipeError with the nearest names if unknown."""
         return _find("operating system", key, self.os_images)
 
     def instance_type(self, name: str) -> InstanceType:
-        """RecipeError, with the nearest names, for a type that is no GPU machine of the catalog."""
+        """Return a GPU instance type; RecipeError with the nearest names if it is unknown."""
         return _find("GPU machine", name, self.instance_types)
 
     def branches(self) -> tuple[str, ...]:
@@ -242,22 +255,22 @@ class Catalog:
         return next((i for i in self.installers if (i.manager, i.version) == wanted), None)
 
     def min_driver(self, cuda: Cuda) -> str:
-        """The oldest driver that this toolkit runs on, minor-version compatibility included."""
+        """Return the oldest driver that a toolkit runs on, by minor-version compatibility."""
         major = self.minor_version_compatibility.get(numbers(cuda.version)[0], cuda.min_driver)
         return min(major, cuda.min_driver, key=numbers)
 
     def driver_version(self, os: str, branch: str) -> str | None:
-        """The newest version of a branch: this OS's, or else any that is known."""
-        ours = [d for d in self.drivers if d.branch == branch]
-        here = [d for d in ours if d.os == os] or ours
+        """Return the newest version of a branch on this operating system, or else on any."""
+        of_branch = [d for d in self.drivers if d.branch == branch]
+        found = [d for d in of_branch if d.os == os] or of_branch
         left_out = self.left_out.get(branch)
-        versions = [d.version for d in here] or ([left_out.version] if left_out else [])
+        versions = [d.version for d in found] or ([left_out.version] if left_out else [])
         return max(versions, key=numbers, default=None)
 
 
 @cache
 def load() -> Catalog:
-    """The catalog of the facts that come with the product: about 20 ms once, then cached."""
+    """Return the catalog of the built-in facts. Reading takes about 20 ms, once."""
     cuda, drivers, frameworks = facts.read("cuda"), facts.read("drivers"), facts.read("frameworks")
     gpus = {name: _fact(Gpu, table, name=name) for name, table in drivers["gpu"].items()}
     minor = cuda["minor_version_compatibility"]
@@ -288,7 +301,7 @@ def _find(what: str, key: str, known: Mapping[str, T]) -> T:
 
 
 def _fact(kind: type[F], table: Mapping[str, Any], **more: Any) -> F:
-    """A table of the facts as a value, without the keys that are not its own."""
+    """Make a value of a TOML table; keys that are not fields are left out."""
     names = {field.name for field in fields(kind)}
     own: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k in names

@@ -1,8 +1,8 @@
-"""Where the downloads come from, and what they are checked against.
+"""The servers that downloads come from, and the keys and hashes that they are checked with.
 
 A package is checked by its repository's signature, a file by its sha256, a git repository by the
-commit's id. `UPSTREAM` is the real hosts; the local cloud's stand-ins are another payload, for the
-same scripts.
+commit's id. `UPSTREAM` names the real hosts. The local cloud's stand-ins are another payload, for
+the same scripts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from bake.catalog import facts
 
 @dataclass(frozen=True)
 class Payload:
-    """Base URLs (without a trailing slash) and the anchors of trust.
+    """Base URLs (without a trailing slash), and the keys and hashes to check downloads with.
 
-    `sha256` is by file name. `image_owner` overrides the owner of every base image: stand-in base
-    images have their own.
+    `sha256` maps file names to hashes. `image_owner` replaces the owner of every base image:
+    stand-in base images have an owner of their own.
     """
 
     name: Literal["upstream", "stand-in"]
@@ -55,11 +55,11 @@ UPSTREAM = Payload(
     },
 )
 
-# The archive itself signs their packages, so that plain HTTP to a mirror in the house is sound.
+# These archives sign their packages, so a local mirror may use plain HTTP.
 SIGNED = ("ubuntu", "debian", "debian-security")
 
 
 def with_mirrors(payload: Payload, mirrors: Mapping[str, str]) -> Payload:
-    """The same payload from a site's own mirrors; the anchors of trust stay what they are."""
+    """Return a payload with other mirrors, and the same keys and hashes."""
     stripped = {name: url.rstrip("/") for name, url in mirrors.items()}
     return replace(payload, mirrors={**payload.mirrors, **stripped})

@@ -1,7 +1,7 @@
-"""Faults of a document that pydantic finds, as findings for people.
+"""Findings for people, made of the errors that pydantic finds in a document.
 
-A field's description is what would be right; the kinds of value in `bake.recipe.fields` bring
-their own.
+A field's description is the hint. The kinds of value in `bake.recipe.fields` have hints of their
+own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bake.errors import Finding
 
 
 def findings(error: pydantic.ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
-    """Every fault that pydantic found in a document of this model, with what would be right."""
+    """Turn each error that pydantic found in a document of this model into a finding."""
     for fault in error.errors(include_url=False):
         location = tuple(part for part in fault["loc"] if part != "[key]")
         place, field = _place(location), _field(location, model)
@@ -36,14 +36,14 @@ def findings(error: pydantic.ValidationError, model: type[BaseModel]) -> Iterato
             case "missing":
                 yield Finding(place, "is missing", described)
             case "model_type":
-                yield Finding(place, "is no table", f"Write [{place}], and its keys below")
+                yield Finding(place, "is not a table", f"Write [{place}], and its keys below")
             case _:
                 message = fault["msg"].removeprefix("Input ").removeprefix("Value ")
                 yield Finding(place, message[:1].lower() + message[1:], described)
 
 
 def _place(location: Iterable[int | str]) -> str:
-    """As in TOML: `builder.instance_types[0]`, `tags."a b"`."""
+    """Write a location as in TOML: `builder.instance_types[0]`, `tags."a b"`."""
     place = ""
     for part in location:
         if isinstance(part, int):
@@ -68,7 +68,7 @@ def _table(location: Iterable[int | str], model: type[BaseModel]) -> type[BaseMo
 
 
 def _field(location: tuple[int | str, ...], model: type[BaseModel]) -> FieldInfo | None:
-    """The nearest field above a place: an item of a list is its list's."""
+    """Return the field that a location belongs to: for an item of a list, the list's field."""
     for length in range(len(location), 0, -1):
         table = _table(location[: length - 1], model)
         if table and (field := table.model_fields.get(str(location[length - 1]))):

@@ -1,7 +1,7 @@
-"""Facts as data: TOML tables, each with how sure it is and where it is from.
+"""The facts as TOML tables, each with its certainty (`sure`) and its `source`.
 
-`sure` is "verified" (executed, or read from the artefact itself), "found" (in a public source,
-named), "inferred" (from facts that are one of those) or "memory" (not checked again).
+`sure` is "verified" (executed, or read from the artefact itself), "found" (in the public source
+that is named), "inferred" (from such facts) or "memory" (not checked).
 """
 
 from __future__ import annotations
@@ -12,4 +12,5 @@ from typing import Any
 
 
 def read(name: str) -> dict[str, Any]:
+    """Return the tables of one file of facts, such as "cuda"."""
     return tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text("utf-8"))

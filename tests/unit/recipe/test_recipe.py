@@ -467,7 +467,7 @@ E = { secretsmanager = "arn:aws:secretsmanager:us-west-2:123456789012:secret:d-A
 
 
 BAD_SECRETS = {
-    "a text": ('A = "hunter2!"', "secrets.A", "is no table. Write [secrets.A]"),
+    "a text": ('A = "hunter2!"', "secrets.A", "is not a table. Write [secrets.A]"),
     "no place": ("A = {}", "secrets.A", "names no place. Write one of env, ssm, secretsmanager"),
     "two places": ('A = { env = "A", ssm = "/a" }', "secrets.A", "names env and ssm"),
     "a key of none": ('A = { env = "A", key = "k" }', "secrets.A.key", "is for secretsmanager"),
