@@ -1,61 +1,86 @@
-"""JupyterLab in a browser, as a person uses it: a notebook, its cells, what they say."""
+"""A page of JupyterLab in a browser, used as a person uses it: a notebook with cells."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
     StaleElementReferenceException,
+    TimeoutException,
 )
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.support.browser import screenshot
+
 _CARD = '.jp-LauncherCard[data-category="Notebook"]'
 _NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 _STATUS = "#jp-main-statusbar"
-# What a page does that draws a cell once more.
-_DRAWN_ANEW = (
+# A page raises these while it draws a cell again.
+_DRAWN_AGAIN = (
     ElementClickInterceptedException,
     ElementNotInteractableException,
     StaleElementReferenceException,
 )
 
+T = TypeVar("T")
+
 
 class NotebookPage:
-    """A new notebook with the kernel that Jupyter offers first; `kernel` is its name for people."""
+    """A new notebook with the first kernel that Jupyter offers; `kernel` is its displayed name."""
 
     def __init__(self, driver: Chrome, *, timeout_s: float = 150) -> None:
         self.driver = driver
-        self._wait = WebDriverWait(driver, timeout_s, 0.1, _DRAWN_ANEW)
-        card = self._wait.until(lambda _: self._all(_CARD))[0]
+        self._wait = WebDriverWait(driver, timeout_s, 0.1, _DRAWN_AGAIN)
+        card = self._until(lambda: self._all(_CARD))[0]
         self.kernel = card.get_attribute("title")
         card.click()
-        self._wait.until(lambda _: self._is_idle())
+        self._until(self._is_idle)
 
     def run(self, code: str) -> str:
-        """Type it into the last cell, run that, and give what it says, once it has ended."""
+        """Type code into the last cell, run the cell, and return its output once it has ended."""
         number = len(self._cells()) - 1
-        self._wait.until(lambda _: self._type(number, code))
-        self._wait.until(lambda _: len(self._cells()) > number + 1)
-        return str(self._wait.until(lambda _: self._said(number)))
+        self._until(lambda: self._type(number, code))
+        self._until(lambda: len(self._cells()) > number + 1)
+        return str(self._until(lambda: self._output(number)))
 
     def reload(self) -> NotebookPage:
-        """As a person does whose page has been without its server for longer than it tries."""
+        """Reload the page, as a person does when it no longer tries to reach its server."""
         self.driver.refresh()
-        self._wait.until(lambda _: self._is_idle())
+        self._until(self._is_idle)
         return self
+
+    def _until(self, condition: Callable[[], T]) -> T:
+        """Wait until the condition is true, and return its value.
+
+        A failure shows the status bar, the dialogs and the browser's log. They tell a WebSocket
+        that does not open ("Connecting") from a busy kernel and from a slow page. Chromium opens
+        one WebSocket at a time to a port, and gives up after 240 seconds: one whose handshake is
+        not answered holds up the kernel's.
+        """
+        try:
+            return self._wait.until(lambda _: condition())
+        except TimeoutException as error:
+            shown = [each.text for each in self._all(f"{_STATUS}, .jp-Dialog")]
+            log = [entry["message"] for entry in self.driver.get_log("browser")]
+            picture = screenshot(self.driver, "jupyter/timeout.png")
+            lines = [f"JupyterLab shows {shown} ({picture}). The browser's log:", *log[-20:]]
+            raise AssertionError("\n".join(lines)) from error
 
     def _type(self, number: int, code: str) -> bool:
         for button in self._all(".jp-Dialog button.jp-mod-accept"):
-            button.click()  # of what it has said meanwhile, of a connection for example
+            button.click()  # a dialog that the page has opened meanwhile, about its connection
         editor = self._cells()[number].find_element(By.CSS_SELECTOR, ".cm-content")
         editor.click()
         editor.send_keys(code, Keys.SHIFT + Keys.ENTER)
         return True
 
-    def _said(self, number: int) -> str | None:
+    def _output(self, number: int) -> str | None:
         cell = self._cells()[number]
         prompt = cell.find_element(By.CSS_SELECTOR, ".jp-InputPrompt").text
         outputs = cell.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output")
@@ -63,7 +88,7 @@ class NotebookPage:
         return "\n".join(output.text for output in outputs) if ended and outputs else None
 
     def _is_idle(self) -> bool:
-        """By the bar below: the sign beside the kernel's name says so before there is a kernel."""
+        """Read the status bar: the sign beside the kernel's name is idle before a kernel exists."""
         return any("| Idle" in bar.text for bar in self._all(_STATUS))
 
     def _cells(self) -> list[WebElement]:
