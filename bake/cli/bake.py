@@ -55,11 +55,11 @@ def bake(
         machines=jobs,
     )
     options.check(len(chosen), interactive=sys.stdin.isatty())
-    requests, refused = requests_for(
+    requests, failures = requests_for(
         console, common, chosen, stand_in=selection.stand_in, no_lock=selection.no_lock
     )
     if len(chosen) > 1:
-        outcomes = pipeline.bake_all(requests, options, refused)
+        outcomes = pipeline.bake_all(requests, options, failures)
         bakes.show_outcomes(console, outcomes)
         raise_for(outcomes)
         return
@@ -88,17 +88,17 @@ def plan(
     from bake.pipeline import bake as pipeline
     from bake.pipeline.preview import preview
 
-    requests, refused = requests_for(
+    requests, failures = requests_for(
         console, common, chosen, stand_in=selection.stand_in, no_lock=selection.no_lock
     )
     if len(chosen) == 1:
         previews = [preview(*requests[0], fresh=fresh)]
     else:
         found, failed = pipeline.for_each(requests, partial(preview, fresh=fresh))
-        previews, refused = found, refused + failed
+        previews, failures = found, failures + failed
     plans.show_plans(console, previews)
-    bakes.show_failures(console, refused)
-    raise_for(refused)
+    bakes.show_failures(console, failures)
+    raise_for(failures)
 
 
 @command(
@@ -139,18 +139,18 @@ def rebuild(
     options.check(len(chosen), interactive=False)
     limit = None if retry else give_up_after
     rebuilding.check_options(limit, summary)
-    requests, refused = requests_for(console, common, chosen, stand_in=stand_in)
+    requests, failures = requests_for(console, common, chosen, stand_in=stand_in)
     candidates, failed = rebuilding.find_candidates(requests)
-    refused += failed
+    failures += failed
     if matrix:
         given_up = rebuilding.reports_given_up(candidates, limit)
         if given_up:
             github.write_summary(github.summary(given_up), os.environ)
             bakes.show_reports(console, given_up)
-        groups = rebuilding.groups_to_bake(candidates, refused, limit)
+        groups = rebuilding.groups_to_bake(candidates, failures, limit)
         console.output(github.matrix(groups))
         return
-    reports = rebuilding.rebuild(candidates, refused, options, limit=limit)
+    reports = rebuilding.rebuild(candidates, failures, options, limit=limit)
     text = github.summary(reports)
     github.write_summary(text, os.environ)
     if summary:

@@ -44,7 +44,7 @@ def quota(
         code = machines.quota_code_to_raise(machine, raise_, again, spot=spot)
         cloud = open_cloud(console, common)
         now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
-        views.show_asked(console, quotas.request_increase(cloud, now, raise_), now, machine)
+        views.show_increase(console, quotas.request_increase(cloud, now, raise_), now, machine)
         return
     cloud = open_cloud(console, common)
     codes = machines.quota_codes(machine, spot=spot)

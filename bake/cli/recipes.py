@@ -97,7 +97,7 @@ def requests_for(
             "--stand-in works only in the local cloud: an image of stand-ins is useless on AWS",
             hint="Add --local, or leave out --stand-in",
         )
-    requests, refused = [], []
+    requests, failed = [], []
     clouds: dict[str | None, Cloud] = {}
     # All consoles first: the prefix of their lines is as wide as the longest name.
     several = len(recipes) > 1
@@ -113,8 +113,8 @@ def requests_for(
         except BakeError as error:
             if not several:
                 raise
-            refused.append(Outcome(resolved.name, "failed", 0, error=error))
-    return requests, refused
+            failed.append(Outcome(resolved.name, "failed", 0, error=error))
+    return requests, failed
 
 
 def _context(

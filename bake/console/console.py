@@ -204,7 +204,7 @@ class Console:
         view._work = _Work(self._screen, name)
         return view
 
-    def goes_on(self) -> None:
+    def continue_after_failure(self) -> None:
         """End the dimming after a failure: it is cleaned up, and the work continues."""
         self._work.unwinding = False
 

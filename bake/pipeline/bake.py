@@ -305,7 +305,7 @@ def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
                     details=[*lost, *error.details],
                 ) from error
             job.console.warn(f"{error.full_message}. The bake goes on, on another machine")
-            job.console.goes_on()
+            job.console.continue_after_failure()
         except BakeError as error:
             error.details += tuple(lost)
             raise

@@ -1,4 +1,4 @@
-"""The main job, with stand-ins: bake, look at it with the AWS CLI, launch, use, end."""
+"""The main job, with stand-ins: bake, list the image with the AWS CLI, launch, use, terminate."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def invoke(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def aws(*words: str) -> Any:
-    """AWS's own command line, on what `invoke local.env` prints."""
+    """Run the AWS CLI with the variables that `invoke local.env` prints."""
     script = f'eval "$({BIN}/invoke local.env)"; exec {BIN}/aws ec2 {shlex.join(words)}'
     run = subprocess.run(
         ["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=100
@@ -55,7 +55,7 @@ def aws(*words: str) -> Any:
 
 @contextmanager
 def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`invoke` that holds a tunnel, and what `--json` says as soon as it stands."""
+    """A context that runs a command with a tunnel, and gives its process and JSON document."""
     process = subprocess.Popen(
         [BIN / "invoke", *words, "--json"],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -70,7 +70,7 @@ def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
 
 
 def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> dict[str, str]:
-    """What a person reads of a command that is ended by Ctrl-C, with status 0, after `work`."""
+    """Run a command, do `work` when it is ready, press Ctrl-C, and return all that it printed."""
     nowhere = {name: os.environ[name] for name in os.environ if "DISPLAY" not in name}
     nowhere.pop("BROWSER", None)
     with subprocess.Popen(
@@ -95,7 +95,7 @@ def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> 
 
 @pytest.fixture(scope="module")
 def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """One bake of the default recipe by the command line; what `--json` said of it."""
+    """The record of one bake of the default recipe by the command line."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("BAKE_HOME", str(local_home))
         monkeypatch.setenv("BAKE_BUILDS", str(tmp_path_factory.mktemp("builds")))
@@ -103,7 +103,7 @@ def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         assert endpoint is not None
         for name, value in control.environment(endpoint).items():
             monkeypatch.setenv(name, value)
-        before = held()  # of other tests
+        before = held()  # left by other tests
         run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
         outcome = json.loads(run.stdout)
         assert outcome["status"] == "baked"
@@ -115,7 +115,7 @@ def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def machine(baked: dict[str, Any], local_cloud: Path) -> Iterator[list[str]]:
-    """The ssh command of a machine launched from the baked image."""
+    """The SSH command of a machine that was launched from the baked image."""
     said = invoke("launch-from-ami", "--local", "--name", "mine", "--json")
     yield json.loads(said.stdout)["ssh"]
     invoke("terminate", "mine", "--local")
@@ -161,7 +161,7 @@ def test_the_aws_cli_lists_the_image_and_its_snapshot_with_all_tags(
     assert image["Name"].startswith("bake/mxnet-cu101/")
 
 
-def test_a_launched_machine_has_everything_and_nothing_of_the_builder(machine: list[str]) -> None:
+def test_a_launched_machine_has_all_contents_and_no_data_of_the_builder(machine: list[str]) -> None:
     script = """
         set -e
         conda run -n d2l python -c "import mxnet; print(mxnet.__version__)"
@@ -208,7 +208,7 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     assert "There is a machine named mine" in again.stderr
 
 
-def test_one_command_goes_from_the_image_to_a_cell_and_what_breaks_comes_back(
+def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     launch = ["launch-from-ami", "--jupyter", "--no-browser", "--local", "--name", "notebook"]
@@ -253,7 +253,7 @@ def test_one_command_goes_from_the_image_to_a_cell_and_what_breaks_comes_back(
     assert "UserInitiatedShutdown" in errors
 
 
-def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_activated(
+def test_a_printed_command_works_without_an_activated_virtual_environment(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     said = invoke("launch-from-ami", "--local", "--name", "pasted").stderr
@@ -262,7 +262,7 @@ def test_the_command_that_is_printed_works_where_the_virtual_environment_is_not_
     subprocess.run(pasted, shell=True, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
 
 
-def test_an_image_is_copied_to_another_region_once_started_there_and_pruned(
+def test_an_image_is_copied_to_another_region_once_then_launched_and_pruned(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     there = ["--local", "--region", "us-west-2"]
@@ -287,7 +287,7 @@ def test_an_image_is_copied_to_another_region_once_started_there_and_pruned(
     )
 
 
-def test_a_machine_is_started_in_a_reservation_until_that_is_full(
+def test_a_machine_is_launched_in_a_reservation_until_it_is_full(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     made = aws("create-capacity-reservation", "--instance-type", "g4dn.2xlarge",
@@ -303,7 +303,7 @@ def test_a_machine_is_started_in_a_reservation_until_that_is_full(
     invoke("terminate", "reserved", "--local")
 
 
-def test_what_a_launch_cannot_do_is_refused_with_what_it_can(
+def test_an_impossible_launch_is_refused_with_an_alternative(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     before = held()
@@ -320,7 +320,7 @@ def test_what_a_launch_cannot_do_is_refused_with_what_it_can(
     assert held() == before
 
 
-def test_a_machine_of_a_kind_is_launched_measured_and_ended(
+def test_a_machine_is_launched_for_a_benchmark_and_terminated(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     before = {kind: ids for kind, ids in held().items() if kind != "key pairs"}
@@ -339,14 +339,14 @@ def test_a_machine_of_a_kind_is_launched_measured_and_ended(
     assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
 
 
-def test_what_people_read_fits_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
+def test_tables_fit_into_80_columns(baked: dict[str, Any], local_cloud: Path) -> None:
     for command in (["images", "--local"], ["machines", "--local"], ["recipes"], ["--list"]):
         run = invoke(*command)
         longest = max(map(len, (run.stdout + run.stderr).splitlines()))
         assert longest <= 80, run.stdout + run.stderr
 
 
-def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
+def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_on_aws(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     # Without --local it is AWS's rule that holds, whatever the endpoint is.
@@ -371,7 +371,7 @@ def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_as_if_it_were(
         (["prune", "--local", "--older-than", "soon"], "12h, 30d, 2w"),
     ],
 )
-def test_a_wrong_request_exits_with_2_and_says_what_would_be_right(
+def test_a_wrong_request_exits_with_2_and_a_hint(
     words: list[str], says: str, local_cloud: Path
 ) -> None:
     before = held()
@@ -379,7 +379,7 @@ def test_a_wrong_request_exits_with_2_and_says_what_would_be_right(
     assert held() == before
 
 
-def test_a_name_that_is_taken_is_found_before_anything_starts(
+def test_an_image_name_that_is_in_use_is_reported_before_anything_starts(
     baked: dict[str, Any], local_cloud: Path
 ) -> None:
     before = held()
@@ -390,14 +390,14 @@ def test_a_name_that_is_taken_is_found_before_anything_starts(
     assert held() == before
 
 
-def test_without_credentials_or_a_region_it_says_what_to_do(monkeypatch: Any) -> None:
+def test_without_credentials_or_a_region_the_hint_says_what_to_do(monkeypatch: Any) -> None:
     no_region = invoke("bake", "--cuda", "10.1", status=2)
     assert "--region" in no_region.stderr
     no_credentials = invoke("bake", "--cuda", "10.1", "--region", "us-west-2", status=2)
     assert "credentials" in no_credentials.stderr
 
 
-def test_help_and_list_answer_without_loading_anything_heavy() -> None:
+def test_help_and_list_load_no_large_library() -> None:
     code = (
         "import sys; import tasks; "
         "heavy = {'boto3', 'fabric', 'pydantic', 'rich', 'paramiko', 'moto'} & set(sys.modules); "

@@ -21,7 +21,7 @@ MOST_JOBS = 256
 _LONGEST_CELL = 600
 _MOST_DETAILS, _LONGEST_DETAIL = 40, 300
 
-_SPOKEN: Mapping[Status, str] = {
+_STATUS_TEXT: Mapping[Status, str] = {
     "baked": "baked",
     "there already": "nothing to do",
     "failed": "**failed**",
@@ -44,9 +44,9 @@ def summary(reports: Sequence[RecipeReport]) -> str:
 def headline(reports: Sequence[RecipeReport]) -> str:
     """Return how many recipes had each result: `2 baked, 1 failed, 3 with nothing to do`."""
     counts = Counter(each.status for each in reports)
-    words: Mapping[Status, str] = {**_SPOKEN, "there already": "with nothing to do"}
-    said = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
-    return ", ".join(said) or "no recipes"
+    words: Mapping[Status, str] = {**_STATUS_TEXT, "there already": "with nothing to do"}
+    shown = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
+    return ", ".join(shown) or "no recipes"
 
 
 def matrix(groups: Sequence[tuple[str, ...]]) -> str:
@@ -91,7 +91,7 @@ def _report_row(each: RecipeReport) -> str:
     return _row(
         (
             _cell(each.recipe),
-            _SPOKEN[each.status] + (f"<br>{_short(each.error)}" if each.error else ""),
+            _STATUS_TEXT[each.status] + (f"<br>{_short(each.error)}" if each.error else ""),
             "<br>".join(map(_cell, each.why)),
             _cell(each.image_id),
             _cell(each.proved),

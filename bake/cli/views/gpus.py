@@ -195,34 +195,39 @@ def show_quotas(
 
 
 def _quota_row(
-    code: str, quota: Quota | CloudError, asked: Sequence[QuotaRequest] | CloudError, now: datetime
+    code: str,
+    quota: Quota | CloudError,
+    requests: Sequence[QuotaRequest] | CloudError,
+    now: datetime,
 ) -> list[str]:
-    request = "?" if isinstance(asked, CloudError) else _newest(asked, now)
+    request = "?" if isinstance(requests, CloudError) else _newest(requests, now)
     if isinstance(quota, CloudError):
         return [code, "?", "?", request]
     return [quota.name, str(quota.vcpus), str(quota.used), request]
 
 
 def _quota_document(
-    code: str, quota: Quota | CloudError, asked: Sequence[QuotaRequest] | CloudError
+    code: str, quota: Quota | CloudError, requests: Sequence[QuotaRequest] | CloudError
 ) -> dict[str, Any]:
     """Return a quota's JSON document. Values that could not be read are null."""
     known = {"code": code, "name": None, "vcpus": None, "used": None}
     known |= asdict(quota) if isinstance(quota, Quota) else {}
     return known | {
-        "requests": None if isinstance(asked, CloudError) else [asdict(each) for each in asked]
+        "requests": None
+        if isinstance(requests, CloudError)
+        else [asdict(each) for each in requests]
     }
 
 
-def show_asked(
-    console: Console, asked: IncreaseRequest, quota: Quota, machine: InstanceType
+def show_increase(
+    console: Console, increase: IncreaseRequest, quota: Quota, machine: InstanceType
 ) -> None:
-    request = asked.request
-    what = "Requested an increase of" if asked.made else "An increase is already pending for"
+    request = increase.request
+    what = "Requested an increase of" if increase.made else "An increase is already pending for"
     case = f", support case {request.case_id}" if request.case_id else ""
     status = request.status.lower().replace("_", " ")
     console.result(
-        asdict(request) | {"made": asked.made, "name": quota.name, "now": quota.vcpus},
+        asdict(request) | {"made": increase.made, "name": quota.name, "now": quota.vcpus},
         f"{what} '{quota.name}'",
         f"({quota.code}) from {quota.vcpus} to {describe_vcpus(request.vcpus, machine)}.",
         f"The request is {status}{case}. AWS decides within minutes or days.",
@@ -238,11 +243,11 @@ def _families(catalog: Catalog, code: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _newest(asked: Sequence[QuotaRequest], now: datetime) -> str:
+def _newest(requests: Sequence[QuotaRequest], now: datetime) -> str:
     """Return the newest request, unless AWS has approved it."""
-    if not asked or asked[0].status == "APPROVED":
+    if not requests or requests[0].status == "APPROVED":
         return "-"
-    newest = asked[0]
+    newest = requests[0]
     status = "case open" if newest.status == "CASE_OPENED" else newest.status.lower()
     age = rounded_duration(now - newest.created_at)
     return f"{newest.vcpus}: {status.replace('_', ' ')}, {age} ago"

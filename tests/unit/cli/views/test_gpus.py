@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest
-from bake.cli.views.gpus import show_asked, show_gpus, show_quotas
+from bake.cli.views.gpus import show_gpus, show_increase, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.machine.gpus import Offer, Survey, find_type, quota_code_to_raise, quota_codes
@@ -195,13 +195,15 @@ def test_what_was_asked_for_is_said_in_machines(
 ) -> None:
     quota = QUOTAS[P]
     assert isinstance(quota, Quota)
-    show_asked(Console(), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
+    show_increase(Console(), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
     lines = lines_of(capsys)
     what = "Requested an increase of" if made else "An increase is already pending for"
     assert lines[0].startswith(what)
     assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
     assert "pending" in lines[2]
-    show_asked(Console(json=True), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
+    show_increase(
+        Console(json=True), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"]
+    )
     assert json.loads(capsys.readouterr().out)["made"] is made
 
 
