@@ -1,4 +1,4 @@
-"""From a machine that runs, or is to boot again, to one that answers; if not, what it said."""
+"""Wait until a started or rebooted machine answers SSH; errors contain its console output."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _CONSOLE_LINES = 20
 
 
 def login_user(tags: Mapping[str, str]) -> str:
-    """Whom to log in as, by the tags of an image or a machine of ours.
+    """Return the login user that the tags of an image or a machine name.
 
-    RequestError for what is no user's name: it goes to `ssh`, to which a word may be an option.
+    Raises RequestError for an invalid name, which `ssh` could take for an option.
     """
     user = tags.get(LOGIN_USER, "ubuntu")
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
         raise RequestError(
-            f"The tag {LOGIN_USER} names no user: {user[:60]!r}",
-            hint="Somebody has changed it: set it right, for Ubuntu's images to ubuntu",
+            f"The tag {LOGIN_USER} contains an invalid user name: {user[:60]!r}",
+            hint="The tag was changed; correct it. Ubuntu's images have the user ubuntu",
         )
     return user
 
@@ -45,10 +45,11 @@ def wait_until_reached(
     timeout_s: float = BOOT_TIMEOUT_S,
     proxy: Sequence[str] = (),
 ) -> Connection:
-    """An SSH connection, as soon as the machine answers with the host key that it was given.
+    """Wait until the machine answers SSH with its known host key, and return the connection.
 
-    LostError as soon as AWS says that it is stopping or has ended. ConnectError holds the end of
-    its console output, and what has become of it. `proxy`: see `bake.ssh.connection.connect`.
+    Raises LostError as soon as AWS reports that the machine is stopping or has ended. ConnectError
+    contains the machine's state and the end of its console output. `proxy`: see
+    `bake.ssh.connection.connect`.
     """
     looked_at = time.monotonic()
 
@@ -60,7 +61,7 @@ def wait_until_reached(
             if lost := loss(cloud, machine, doing="booting"):
                 raise lost
 
-    with _its_console(cloud, machine):
+    with _with_console_output(cloud, machine):
         return connect(
             machine.address or machine.instance_id,
             port=port,
@@ -81,22 +82,25 @@ def reboot(
     on_wait: Callable[[str], None],
     timeout_s: float = BOOT_TIMEOUT_S,
 ) -> None:
-    """Reboot it from within, until it answers again. ConnectError as for `wait_until_reached`."""
-    with _its_console(cloud, machine):
+    """Reboot the machine with its own `shutdown`, and wait until it answers again.
+
+    Raises ConnectError as `wait_until_reached` does.
+    """
+    with _with_console_output(cloud, machine):
         remote.reboot(connection, timeout_s=timeout_s, on_wait=on_wait)
 
 
 @contextmanager
-def _its_console(cloud: Cloud, machine: Machine) -> Iterator[None]:
-    """In the error, when it cannot be reached."""
+def _with_console_output(cloud: Cloud, machine: Machine) -> Iterator[None]:
+    """A context that adds the machine's state and console output to a ConnectError."""
     try:
         yield
     except ConnectError as error:
-        said = console_output(cloud, machine.instance_id).splitlines()[-_CONSOLE_LINES:]
+        output = console_output(cloud, machine.instance_id).splitlines()[-_CONSOLE_LINES:]
         now = find_machine(cloud, machine.instance_id)
         state = [f"{machine.instance_id} is {now.state}. {now.reason}".strip()] if now else []
         raise ConnectError(
             error.message,
             hint=error.hint,
-            details=[*error.details, *state, "Its console said:", *(said or ["(nothing yet)"])],
+            details=[*error.details, *state, "Its console said:", *(output or ["(nothing yet)"])],
         ) from None

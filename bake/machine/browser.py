@@ -1,4 +1,4 @@
-"""This computer's browser, opened at an address that opens doors."""
+"""Open this computer's browser at an address that contains a token."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pathlib import Path
 
 from bake.files import home
 
-# A browser that is started by a command may stay in it for as long as it is open.
+# The command that starts a browser may run as long as the browser is open.
 _STARTS_S = 10.0
 
 
 @contextmanager
 def redirect_page(name: str, url: str) -> Iterator[Path]:
-    """A page that leads there, and that only its owner can read; gone afterwards.
+    """A temporary page that redirects to `url` and that only its owner can read.
 
-    Everybody on this computer sees a browser's argument list, and so no token belongs there.
+    The browser is started with the page's path, because every user of this computer can see a
+    browser's arguments, and `url` contains a token.
     """
     path = home() / f"jupyter-{name}.html"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # left by one that was killed
+    path.unlink(missing_ok=True)  # left by a process that was killed
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         target = html.escape(url)
         file.write(
@@ -38,7 +39,7 @@ def redirect_page(name: str, url: str) -> Iterator[Path]:
 
 
 def open_page(page: Path) -> bool:
-    """Open it; False when there is no browser but one of the terminal, which is in use."""
+    """Open a page. False when no browser is found, or only one that needs this terminal."""
     try:
         browser = webbrowser.get()
     except webbrowser.Error:

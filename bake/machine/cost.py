@@ -1,8 +1,7 @@
-"""What a machine costs: per hour, since its launch, and its disks while it is stopped.
+"""The cost of a machine: per hour, since its launch, and of its disks while it is stopped.
 
-EC2 bills a machine by the second while it runs, at least a minute of it, and its volumes for as
-long as there are any. The price of a spot machine changes: what it costs now is taken for all of
-its time, so what it has cost is about that.
+EC2 bills a running machine by the second, for at least a minute, and a volume as long as it exists.
+A spot price changes: the present price is used for the whole time, so the cost is approximate.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from bake.threads import together
 _RUNS = frozenset({"pending", "running"})
 _GONE = frozenset({"shutting-down", "terminated"})
 _LEAST_S = 60
-# EC2's most values of one filter.
+# EC2's limit for the values of one filter.
 _MOST_VALUES = 200
 
 
@@ -35,10 +34,11 @@ class Disk:
 
 @dataclass(frozen=True)
 class Cost:
-    """In USD; None is not known. Rates are those of now, whatever the state.
+    """The cost of a machine in USD; None for an unknown value.
 
-    `since_launch` is of the last start, since EC2's launch time is; None while it does not run.
-    `prepaid`: nothing is billed by the hour.
+    `per_hour` and `disks_per_month` are present prices, whatever the machine's state. EC2's launch
+    time is the last start, so `since_launch` counts from there; None while the machine does not
+    run. `about`: the values are approximate. `prepaid`: nothing is billed by the hour.
     """
 
     runs: bool
@@ -56,14 +56,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """By instance id. `refusals` say why something is not known."""
+    """The costs by instance id. `refusals` are the errors because of which a value is unknown."""
 
     of: Mapping[str, Cost]
     refusals: tuple[CloudError, ...] = ()
 
 
 def find_costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
-    """What each costs, in four calls at the same time; what AWS does not say is not known."""
+    """Return the cost of each machine, with four calls at the same time."""
     if not machines:
         return Costs({})
     here = [machine for machine in machines if machine.state not in _GONE]
@@ -96,9 +96,9 @@ def compute_cost(
     disks: Sequence[Disk] | None,
     usd_per_gb_month: Callable[[str], float | None],
 ) -> Cost:
-    """Of one, with what is known: `usd_per_gb_month` says it of a kind of volume. Pure.
+    """Compute the cost of a machine. A pure function.
 
-    The disks of one that ends are gone with it.
+    `usd_per_gb_month` returns the price of a type of volume. A terminated machine has no disks.
     """
     runs = machine.state in _RUNS
     usd_per_hour = 0.0 if machine.prepaid else usd_per_hour
@@ -129,12 +129,15 @@ def _monthly(disks: Sequence[Disk], rate: Callable[[str], float | None]) -> floa
 
 
 def find_cost(cloud: Cloud, machine: Machine) -> Cost:
-    """Of one machine."""
+    """Return the cost of one machine."""
     return find_costs(cloud, [machine]).of[machine.instance_id]
 
 
 def describe(cost: Cost) -> str:
-    """`$0.526 an hour, $1.05 since its launch`; of one that does not run, what its disks cost."""
+    """Describe the cost, like `$0.526 an hour, $1.05 since its launch`.
+
+    For a machine that does not run, describe the cost of its disks.
+    """
     about = "about " if cost.about else ""
     if not cost.runs:
         if cost.disks_gb == 0:
@@ -152,7 +155,7 @@ def describe(cost: Cost) -> str:
 
 
 def to_document(cost: Cost | None) -> dict[str, Any]:
-    """For `--json`: null is not known."""
+    """Return the values for `--json`; null for an unknown value."""
     if cost is None:
         return {}
     return {
@@ -172,7 +175,7 @@ def _round(usd: float | None) -> float | None:
 def _disks(
     cloud: Cloud, instance_ids: Sequence[str]
 ) -> tuple[dict[str, list[Disk]] | None, tuple[CloudError, ...]]:
-    """By instance; or None, and why."""
+    """Return the disks by instance id, or None and the error."""
     found: dict[str, list[Disk]] = {}
     try:
         for start in range(0, len(instance_ids), _MOST_VALUES):

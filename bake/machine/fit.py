@@ -1,7 +1,7 @@
-"""On which GPU machines an image works: what its own tags say is in it, held against the catalog.
+"""Which GPU machines an image works on: its tags describe its contents, the catalog the machines.
 
-Pure. An image is baked for some machines and works on others too: wherever its driver knows the
-GPU, and CUDA and the framework have code for it.
+All functions are pure. An image also works on machines that it was not baked for, if its driver
+supports the GPU and its CUDA and framework contain code for it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from bake.recipe.gpu_checks import driver_problem
 
 @dataclass(frozen=True)
 class Contents:
-    """What of an image decides where it works. None: its tags do not say it, or the catalog does
-    not know it, and so it rules nothing out."""
+    """The contents of an image that decide which machines it works on.
+
+    None: the tags do not contain it, or the catalog does not know it; then it excludes no machine.
+    """
 
     architecture: str
     driver: Driver | None = None
@@ -40,7 +42,7 @@ class Contents:
 
 
 def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) -> Contents:
-    """By the description of the plan that an image of ours carries (`bake:plan:0…`)."""
+    """Read the contents from the description of the plan in an image's tags (`bake:plan:0…`)."""
     described = description.read(tags)
     if described is None:
         return Contents(architecture)
@@ -72,7 +74,7 @@ def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) 
 
 
 def _inputs(driver: Driver) -> dict[str, str]:
-    """By which inputs of its stage a driver is known: the open modules are other packages."""
+    """Return the stage inputs that identify a driver; the open modules have their own packages."""
     return {
         "OS_ID": driver.os,
         "DRIVER_BRANCH": driver.branch,
@@ -81,7 +83,7 @@ def _inputs(driver: Driver) -> dict[str, str]:
 
 
 def find_problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
-    """Why the image does not work on this machine; "" where it does."""
+    """Return why the image does not work on this machine; "" if it does."""
     return next(_problems(catalog, inside, machine), "")
 
 
@@ -92,7 +94,7 @@ def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iter
     if machine.architecture != inside.architecture:
         yield f"its CPU is {machine.architecture}, the image {inside.architecture}"
     if machine.fractional:
-        yield "a slice of a GPU, which AWS's GRID driver alone serves"
+        yield "a slice of a GPU, which needs AWS's GRID driver"
     if inside.cuda and not runs_on(inside.cuda.capabilities, gpu.capability):
         yield f"CUDA {inside.cuda.version} has no code for it"
     if driver:
@@ -108,7 +110,7 @@ def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iter
 def fitting_types(
     catalog: Catalog, inside: Contents, gpus: int | None = None
 ) -> list[InstanceType]:
-    """The machines on which it works, with so many GPUs, in the catalog's order."""
+    """Return the machines on which the image works, with `gpus` GPUs, in the catalog's order."""
     return [
         machine
         for machine in catalog.instance_types.values()
@@ -117,9 +119,10 @@ def fitting_types(
 
 
 def check_types(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> None:
-    """RequestError for machines on which the image does not work, each with the nearest that does.
+    """Raise RequestError if the image does not work on a requested instance type.
 
-    Of an image that does not say what is in it, nothing is refused.
+    Each finding names the most similar type that works. An image whose contents are unknown is
+    accepted.
     """
     if not inside.known:
         return
@@ -128,7 +131,7 @@ def check_types(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> Non
         machine = catalog.instance_types.get(name)
         if machine is None:
             hint = nearest(name, (each.name for each in fitting_types(catalog, inside)))
-            findings.append(Finding(name, "no GPU machine that we know", hint))
+            findings.append(Finding(name, "unknown GPU machine", hint))
         elif why := find_problem(catalog, inside, machine):
             place = f"{name} ({machine.gpu})"
             findings.append(Finding(place, why, _nearest(catalog, inside, machine)))
@@ -138,15 +141,18 @@ def check_types(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> Non
             if len(findings) == len(asked)
             else "The image does not work on all of these",
             findings=findings,
-            hint=f"Name others, or leave --instance-type out. In the image: {inside}",
+            hint=f"Name other types, or leave out --instance-type. The image contains: {inside}",
         )
 
 
 def default_types(
     catalog: Catalog, inside: Contents, of_the_recipe: Sequence[str], gpus: int | None
 ) -> tuple[str, ...]:
-    """What is taken where nothing was named: the recipe's machines as far as the image works on
-    them, or else all of the catalog's that have so many GPUs (one, where nothing is said)."""
+    """Return the instance types for a launch that names none.
+
+    These are the recipe's types on which the image works; if there is none, all types of the
+    catalog on which it works that have `gpus` GPUs (default: one).
+    """
     known = catalog.instance_types
     ours = [
         name
@@ -161,7 +167,7 @@ def default_types(
 
 
 def _nearest(catalog: Catalog, inside: Contents, wanted: InstanceType) -> str:
-    """Of those that work, one with as many GPUs, of about the same generation and size."""
+    """Return a hint with the most similar type that works: in GPUs, generation and size."""
     able = fitting_types(catalog, inside)
 
     def far(machine: InstanceType) -> tuple[object, ...]:

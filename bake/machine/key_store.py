@@ -1,8 +1,8 @@
-"""The SSH keys of launched machines on this computer: private halves, and the hosts' public ones.
+"""The SSH keys of launched machines on this computer: private login keys and public host keys.
 
-Both lie under `BAKE_HOME`. A private key is written once, readable by its owner alone, and never
-overwritten. Hosts are known by instance id (`HostKeyAlias`), since an address changes at every
-start of the machine.
+Both are stored under `BAKE_HOME`. A private key is written once, readable only by its owner, and
+never overwritten. Host keys are stored by instance id (`HostKeyAlias`), because the address of a
+machine changes at every start.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LONGEST_NAME = 200
 
 
 def key_path(account_id: str, region: str, name: str) -> Path:
-    """Where the private half is; key pairs at AWS belong to an account and a region.
+    """Return the path of a private key; key pairs at AWS belong to an account and a region.
 
-    At AWS a name may hold any of ASCII's characters, and be longer than a file's: what a file's
-    name should not hold is written as in a URL.
+    A key pair's name may contain any ASCII character and be longer than a file's name: characters
+    are escaped as in a URL, and a long name is replaced by its hash.
     """
     file = quote(name, safe=" @+=,:()")
     if len(file) > _LONGEST_NAME:
@@ -38,7 +38,7 @@ def key_path(account_id: str, region: str, name: str) -> Path:
 
 
 def save_key(path: Path, private_openssh: str) -> None:
-    """Writes a new private key, mode 0400. FileExistsError when there is one."""
+    """Write a new private key with mode 0400. Raises FileExistsError if the file exists."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     with os.fdopen(descriptor, "w") as file:
@@ -46,18 +46,21 @@ def save_key(path: Path, private_openssh: str) -> None:
 
 
 def remove_key(path: Path) -> None:
-    """Removes a private key whose machine is gone."""
+    """Remove the private key of a machine that was terminated."""
     path.unlink(missing_ok=True)
 
 
 def read_public_key(path: Path) -> str:
-    """The public key, in OpenSSH's format, of a private key file. RequestError when it is none."""
+    """Return the public key of a private key file, in OpenSSH's format.
+
+    Raises RequestError for a file that is not a private key, or needs a passphrase.
+    """
     try:
         private = serialization.load_ssh_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RequestError(
-            f"{path} is no private key that can be used without a passphrase: {error}",
-            hint="Give another --key; a new one is made when its name is not taken",
+            f"{path} is not a private key, or it needs a passphrase: {error}",
+            hint="Give another key with --key; a name that does not exist yet creates a key pair",
         ) from None
     return (
         private.public_key()
@@ -67,7 +70,7 @@ def read_public_key(path: Path) -> str:
 
 
 def check_key(path: Path) -> None:
-    """RequestError when ssh would refuse the file: it is readable by others."""
+    """Raise RequestError if other users can read the file, because ssh would refuse it."""
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise RequestError(
@@ -77,7 +80,7 @@ def check_key(path: Path) -> None:
 
 
 def save_host_key(instance_id: str, public_openssh: str) -> Path:
-    """Writes down the host key of a machine and gives the known_hosts file."""
+    """Store the host key of a machine, and return the path of the known_hosts file."""
     path = home() / KNOWN_HOSTS
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     algorithm, key = public_openssh.split()[:2]
@@ -89,9 +92,9 @@ def save_host_key(instance_id: str, public_openssh: str) -> Path:
 
 
 def read_host_key(instance_id: str) -> str:
-    """The public half that the machine was given, in OpenSSH's format.
+    """Return the public host key of a machine, in OpenSSH's format.
 
-    RequestError when it is not known here: whoever answers then could be anybody.
+    Raises RequestError when it is not stored here: the machine could not be told from another.
     """
     path = home() / KNOWN_HOSTS
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -100,13 +103,13 @@ def read_host_key(instance_id: str) -> str:
             return public
     raise RequestError(
         f"The host key of {instance_id} is not known on this computer",
-        hint=f"It was launched from another one: copy the line of {instance_id} from {KNOWN_HOSTS} "
-        f"there (under its BAKE_HOME) to {path}",
+        hint=f"The machine was launched from another computer: copy the line of {instance_id} from "
+        f"{KNOWN_HOSTS} there (under its BAKE_HOME) to {path}",
     )
 
 
 def remove_host_key(instance_id: str) -> None:
-    """Takes a terminated machine's host key out again."""
+    """Remove the host key of a machine that was terminated."""
     path = home() / KNOWN_HOSTS
     if path.exists():
         with _locked(path):
@@ -120,6 +123,6 @@ def _others(path: Path, instance_id: str) -> list[str]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Several commands may write to it at the same time."""
+    """A lock on a file to which several commands may write at the same time."""
     with FileLock(path.with_name(f"{path.name}.lock")):
         yield

@@ -1,4 +1,4 @@
-"""The story of a launch: a machine starts from a verified image, and one command reaches it."""
+"""Launch a machine from a verified image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["LaunchRequest", "Launched", "launch"]
 
 @dataclass(frozen=True)
 class Launched:
-    """`ssh` is the command that reaches the machine, word by word."""
+    """A launched machine; `ssh` is the command that reaches it, as a list of arguments."""
 
     machine: Machine
     image: Image
@@ -54,9 +54,9 @@ def launch(
     ssh_port: int,
     console: Console,
 ) -> Launched:
-    """A machine that answers. It stays when this returns, and is removed when this raises.
+    """Launch a machine and wait until it answers SSH. When this raises, nothing is left running.
 
-    `usual` are the instance types of the image's recipe, for who names none.
+    `usual` are the instance types of the image's recipe, used when the request names none.
     """
     proxied = request.via is not None
     if proxied:
@@ -114,7 +114,7 @@ def launch(
                     on_wait=step.update,
                     proxy=session_manager.fill_in(proxy, machine.instance_id, ssh_port),
                 ).close()
-        stack.pop_all()  # from here on it is the person's
+        stack.pop_all()  # the launch has succeeded, so nothing is undone
     return Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
 
 
@@ -128,8 +128,8 @@ def _disk_gb(image: Image, wanted: int | None) -> int:
 
 
 def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement]) -> str:
-    had = (machine.instance_type, machine.zone, machine.market)
-    place = next((p for p in where if (p.instance_type, p.zone, p.market) == had), None)
+    got = (machine.instance_type, machine.zone, machine.market)
+    place = next((p for p in where if (p.instance_type, p.zone, p.market) == got), None)
     if place is None:
         return f"{machine.instance_type} in {machine.zone}"
     if place.reservation and place.reservation.block:
@@ -139,9 +139,9 @@ def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement])
 
 
 def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
-    """The name of a key pair at AWS and the file of its private half here; made when there is none.
+    """Return a key pair's name at AWS and its private key's path; create it if it does not exist.
 
-    RequestError when AWS has one of that name that is not the one in the file.
+    Raises RequestError when AWS has another key pair of that name than the one in the file.
     """
     name = wanted or default_key_name()
     path = key_path(cloud.account_id, cloud.region, name)
@@ -163,7 +163,7 @@ def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Pa
 
 
 def default_key_name() -> str:
-    """One for each person and computer: private keys do not travel."""
+    """Return the name for this user and computer, because private keys are not copied."""
     return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{getpass.getuser()}-{platform.node()}")[:255]
 
 
@@ -172,8 +172,8 @@ def _free_name(cloud: Cloud, name: str) -> str:
     for machine in machines(cloud):
         if machine.name == name:
             raise RequestError(
-                f"There is a machine named {name}: {machine.instance_id} ({machine.state})",
-                hint=f"Give another --name, or reach that one: invoke connect {name}",
+                f"A machine named {name} exists already: {machine.instance_id} ({machine.state})",
+                hint=f"Give another name with --name, or use that machine: invoke connect {name}",
             )
     return name
 

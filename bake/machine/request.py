@@ -1,4 +1,4 @@
-"""What a person asks for of a machine, and where that can be had."""
+"""A request for a machine, and the placements in which it can be launched."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from bake.threads import together
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What a person asks for. What is empty or None is found or made.
+    """A request for a machine. A value that is empty or None is chosen or created.
 
-    `instance_types` and `markets` in order of preference: each type in each zone in the first
+    `instance_types` and `markets` are in order of preference: each type in each zone in the first
     market, then all of them in the next one. `cheapest` sorts them by price per GPU and hour
-    instead. `gpus` is how many a machine has, where no type is named. `via` says "ssm" for a
-    machine without a public address, which Session Manager leads to: its agent works with the
-    rights of an `instance_profile`.
+    instead. `gpus` is the number of GPUs when no type is named. `via` is "ssm" for a machine
+    without a public address that is reached by Session Manager, whose agent on the machine needs
+    the permissions of an `instance_profile`.
     """
 
     instance_types: tuple[str, ...] = ()
@@ -48,12 +48,12 @@ class LaunchRequest:
 
 
 def read_types(words: str | None) -> tuple[str, ...]:
-    """Those of a list with commas, each once."""
+    """Read a list separated by commas, without duplicates."""
     return tuple(dict.fromkeys((words or "").replace(",", " ").split()))
 
 
 def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
-    """Those of a list with commas, in its order; `spot` is short for the one. RequestError."""
+    """Read a list of markets; `spot` stands for `spot` alone. Raises RequestError for others."""
     if spot and words:
         raise RequestError(
             "--spot is short for --market spot", hint="Give one of them, or --market spot,on-demand"
@@ -61,7 +61,7 @@ def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
     named = ("spot",) if spot else read_types(words)
     if unknown := [word for word in named if word not in get_args(Market)]:
         raise RequestError(
-            f"There is no market {' or '.join(unknown)}",
+            f"Unknown market: {', '.join(unknown)}",
             hint="--market takes spot, on-demand, or both in the order in which they are tried",
         )
     return named  # type: ignore[return-value]
@@ -70,11 +70,12 @@ def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:
 def choose_placements(
     cloud: Cloud, image: Image, request: LaunchRequest, usual: Sequence[str], console: Console
 ) -> list[Placement]:
-    """Where it may be started, in the order in which that is tried; nothing is started yet.
+    """Return the placements to try, in order; nothing is started yet.
 
-    RequestError where the image does not work on what was asked for, or nothing of it is offered.
+    Raises RequestError when the image does not work on the requested types, or when none of them
+    is offered.
     """
-    _refuse_what_cannot_be(request)
+    _check_combination(request)
     known = catalog.load()
     inside = fit.read_contents(known, image.tags, image.architecture)
     reserved = find_reservation(cloud, request.reservation_id) if request.reservation_id else None
@@ -86,13 +87,13 @@ def choose_placements(
         )
     fit.check_types(known, inside, asked)
     if request.cheapest and inside.known:
-        usual = ()  # whatever it works on
+        usual = ()  # all types on which the image works
     types = asked or fit.default_types(known, inside, usual, request.gpus)
     if not types:
         gpus = f" with {request.gpus} GPUs" if request.gpus and inside.known else ""
         raise RequestError(
-            f"Which machine? None{gpus} is known on which {image.image_id} works",
-            hint="Name some: --instance-type g4dn.xlarge,g4dn.2xlarge",
+            f"No instance type given, and no type{gpus} is known on which {image.image_id} works",
+            hint="Name instance types: --instance-type g4dn.xlarge,g4dn.2xlarge",
         )
     markets = request.markets or (("spot", "on-demand") if request.cheapest else ("on-demand",))
     found: list[PlacementSearch] = together(
@@ -130,16 +131,16 @@ def _asked(request: LaunchRequest, reserved: Reservation | None) -> tuple[str, .
     return (reserved.instance_type,)
 
 
-def _refuse_what_cannot_be(request: LaunchRequest) -> None:
+def _check_combination(request: LaunchRequest) -> None:
     if request.reservation_id and (request.cheapest or "spot" in request.markets):
         raise RequestError(
-            "A reservation is one type in one zone, on demand: there is nothing to choose from",
+            "A reservation is for one type in one zone, on demand, so nothing can be chosen",
             hint="Leave out --cheapest, --spot and --market, or --reservation",
         )
     if request.gpus is not None and (request.gpus < 1 or request.instance_types):
         raise RequestError(
-            "--gpus is how many GPUs a machine has, where no --instance-type says it",
-            hint="Give a number from 1 on, and leave out one of the two",
+            "--gpus is the number of GPUs of a machine, and excludes --instance-type",
+            hint="Give a number from 1 up, and leave out one of the two",
         )
 
 
@@ -151,5 +152,5 @@ def _by_price(cloud: Cloud, places: Sequence[Placement], console: Console) -> li
     if unknown := sorted(offers - known):
         which = ", ".join(f"{name} ({market})" for name, market in unknown)
         why = "".join(f"; {error.message}: {error.code}" for error in price_errors(cloud))
-        console.note(f"  no price is known of {which}: tried last{why}")
+        console.note(f"  No price is known for {which}: tried last{why}")
     return cheapest_first(places, usd, gpus)

@@ -1,4 +1,4 @@
-"""A shell on a machine, or one command: as the person would have it there, its status as ours."""
+"""Run a command on a machine in the environment of a login shell, and return its exit status."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from bake.aws.machine import Machine, find_machine
 from bake.errors import CloudError, MachineError, RequestError
 from bake.machine.ssh_config import Host, ssh_arguments
 
-# What ssh and rsync end with when the connection fails (their manuals, "EXIT STATUS", "EXIT
-# VALUES"): a program over there may end so, too.
+# The exit statuses of ssh and rsync when the connection fails (their manuals, "EXIT STATUS", "EXIT
+# VALUES"). A program on the machine may end with them, too.
 NO_CONNECTION = (255, 12, 10, 30)
 _INTERRUPTED = 128 + signal.SIGINT
 
-# What `connect` gives is a login shell that a person types into: it is that one's environment in
-# which a command runs, the image's Python among the rest. Not that shell itself: it would say
-# "logout", and expand a `!`. Whatever its start-up files read and write is not the command's. The
-# outer shell stays, to tell of a signal: ssh has no status for one.
-_AS_IN_A_SHELL = (
+# The command runs in the environment of an interactive login shell, as `connect` opens it, so that
+# it finds the image's Python. It does not run in that shell itself, which would print "logout" and
+# expand `!`. The start-up files get no stdin and no stdout of the command. The outer shell reports
+# a signal as a status, because ssh has no status for signals.
+_IN_LOGIN_ENVIRONMENT = (
     "{{ bash -lic 'exec bash -c \"$0\" <&3 >&4 2>&5 3<&- 4>&- 5>&-' {}; }} "
     "3<&0 4>&1 5>&2 </dev/null >/dev/null 2>&1; exit $?"
 )
 
 
 def command(host: Host, words: str, *, terminal: bool) -> list[str]:
-    """The `ssh` that runs a line of shell there. `terminal`: both ends of ours are one.
+    """Return the `ssh` command that runs a line of shell on the machine.
 
-    With a terminal, an interrupt reaches what runs over there; without one it would run on.
+    `terminal`: stdin and stdout here are a terminal. Ctrl-C then reaches the command on the
+    machine, which otherwise runs on.
     """
     if not words.strip():
-        raise RequestError("Run what?", hint='invoke run "nvidia-smi"')
+        raise RequestError("No command given", hint='invoke run "nvidia-smi"')
     options = ("-t", "-o", "LogLevel=ERROR") if terminal else ("-T",)
-    return [*ssh_arguments(host, *options), "--", _AS_IN_A_SHELL.format(shlex.quote(words))]
+    return [*ssh_arguments(host, *options), "--", _IN_LOGIN_ENVIRONMENT.format(shlex.quote(words))]
 
 
 def is_terminal() -> bool:
@@ -45,9 +46,10 @@ def is_terminal() -> bool:
 
 
 def call(words: Sequence[str]) -> int:
-    """Run a program with our own stdin, stdout and stderr; its status, 128 + n for a signal.
+    """Run a program with this process's stdin, stdout and stderr; return its exit status.
 
-    An interrupt is the program's own affair, and it has it from the terminal as we do.
+    The status is 128 + n for signal n. The terminal sends Ctrl-C to the program, too, which handles
+    it; this process goes on waiting.
     """
     interrupted = False
 
@@ -74,7 +76,7 @@ def call(words: Sequence[str]) -> int:
 
 
 def find_loss(cloud: Cloud, machine: Machine) -> MachineError | None:
-    """What has become of a machine that does not answer; None while it runs, or is not known."""
+    """Return why a machine does not answer; None while it runs, or when its state is unknown."""
     try:
         now = find_machine(cloud, machine.instance_id)
     except CloudError:
@@ -85,7 +87,7 @@ def find_loss(cloud: Cloud, machine: Machine) -> MachineError | None:
     state = now.state if now else "terminated"
     stopped = state in ("stopping", "stopped")
     return MachineError(
-        f"{name} ({machine.instance_id}) is gone: it is {state}",
+        f"{name} ({machine.instance_id}) does not run any more: it is {state}",
         hint=f"invoke start {name}" if stopped else "invoke launch-from-ami starts another one",
         code=now.reason_code if now else "",
         reason=now.reason if now else "",

@@ -1,4 +1,4 @@
-"""Files to a machine and from it: rsync, over the `ssh` that reaches it."""
+"""Copy files to a machine and from it, with rsync over ssh."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ from collections.abc import Sequence
 from bake.errors import RequestError
 from bake.machine.ssh_config import Host, ssh_arguments
 
-# What it ends with when the other side says nothing: 12 of rsync(1), "EXIT VALUES", or the remote
-# shell's 127.
-_NOTHING_SAID = (12, 127)
+# The exit status when rsync is missing on the machine: 12 (rsync(1), "EXIT VALUES"), or 127 of the
+# shell.
+_NO_REMOTE_RSYNC = (12, 127)
 
 
 def check_paths(verb: str, paths: Sequence[str]) -> Sequence[str]:
-    """RequestError unless it is said what goes where."""
+    """Raise RequestError unless a source and a target are given."""
     if len(paths) < 2:
-        said = {"put": "invoke put notebook.ipynb d2l-en/", "get": "invoke get d2l-en/results ."}
-        raise RequestError(f"What goes where? {verb} takes at least two paths", hint=said[verb])
+        example = {"put": "invoke put notebook.ipynb d2l-en/", "get": "invoke get d2l-en/results ."}
+        raise RequestError(f"{verb} takes at least two paths", hint=example[verb])
     return paths
 
 
 def put(host: Host, local: Sequence[str], remote: str, *, progress: bool) -> list[str]:
-    """The command that copies files and folders there. RequestError when rsync is missing here."""
+    """Return the command that copies files and folders to the machine.
+
+    Raises RequestError when rsync is not installed on this computer.
+    """
     return [*_rsync(host, progress), *map(_here, local), _there(host, remote)]
 
 
 def get(host: Host, remote: Sequence[str], local: str, *, progress: bool) -> list[str]:
-    """The command that copies from there; patterns in `remote` are the machine's to expand."""
+    """Return the command that copies from the machine, which expands patterns in `remote`."""
     return [*_rsync(host, progress), *(_there(host, each) for each in remote), _here(local)]
 
 
 def advice(host: Host, status: int) -> str:
-    """What to do about a transfer that ended so; "" where rsync has said all that there is."""
-    if status not in _NOTHING_SAID:
+    """Return a hint for a failed transfer; "" if rsync's own message is enough."""
+    if status not in _NO_REMOTE_RSYNC:
         return ""
     look = subprocess.run(
         [*ssh_arguments(host), "command -v rsync"], capture_output=True, check=False
     )
-    if look.returncode in (0, 255):  # there it is; or it cannot be reached
+    if look.returncode in (0, 255):  # rsync is installed, or the machine cannot be reached
         return ""
-    return "rsync has to be on the machine too: invoke run 'sudo apt-get install --yes rsync'"
+    return (
+        "rsync must be installed on the machine, too: invoke run 'sudo apt-get install --yes rsync'"
+    )
 
 
 def _rsync(host: Host, progress: bool) -> list[str]:
@@ -54,9 +59,9 @@ def _rsync(host: Host, progress: bool) -> list[str]:
     return [
         "rsync",
         "--archive",
-        # What was broken off goes on where it was, and is never taken for whole.
+        # An interrupted transfer is continued, and a partial file never replaces the target.
         "--partial-dir=.rsync-partial",
-        # No name is read by a shell over there.
+        # Names are not expanded by a shell on the machine.
         "--protect-args",
         *(("--progress", "--human-readable") if progress else ()),
         f"--rsh={' '.join(map(_word, options))}",
@@ -65,16 +70,16 @@ def _rsync(host: Host, progress: bool) -> list[str]:
 
 
 def _word(text: str) -> str:
-    """As rsync(1) reads --rsh: quotes, within which a doubled one stands for itself."""
+    """Quote a word for --rsh: rsync(1) reads a doubled quote within quotes as one quote."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def _here(path: str) -> str:
-    """A name with a colon, or a dash in front, is a name."""
+    """Return a local path that rsync cannot take for an option or for `HOST:PATH`."""
     return path if path.startswith("/") else f"./{path}"
 
 
 def _there(host: Host, path: str) -> str:
-    """From the login user's home; `~/x`, which no shell expands there, is `x`."""
+    """Return `HOST:PATH`, relative to the login user's home; `~/x` becomes `x`."""
     path = "." if path in ("~", "") else path.removeprefix("~/")
     return f"{host.alias}:{path if path.startswith('/') else f'./{path}'}"

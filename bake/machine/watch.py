@@ -1,7 +1,7 @@
-"""Whether the machine of a bake is being lost, while the bake works on it.
+"""Watch the machine of a bake while it works, and stop the work when the machine is lost.
 
-A connection that breaks may come back; that an instance stops or ends is AWS's word, and is asked
-for as soon as the connection is broken. A spot machine hears of it two minutes before, as a rule.
+A broken connection may come back, so AWS is asked for the state of the instance as soon as the
+connection breaks. A spot machine usually gets a notice two minutes before its interruption.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from bake.threads import TaskGroup
 
 T = TypeVar("T")
 
-# What a last checkpoint takes: EC2's 15 s since the one before, and the disk that is flushed.
+# The time for a last checkpoint: EC2's 15 s between two snapshots, and flushing the disk.
 SAVE_S = 30.0
-# From the end of the connection to a machine that powers itself off, until EC2 says so.
+# The time from the end of the connection to a machine that powers off until EC2 reports it.
 _SETTLES_S = 30.0
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 10.0
 
 
 class Watch:
-    """Of one machine. `noticed`: it was said that it ends soon, so that nothing is to be begun.
+    """The watch over one machine.
 
-    `reserve_s` is how long before that end the work is called off; math.inf: at once.
+    `noticed` is the error of an announced interruption; from then on nothing new may begin.
+    `reserve_s` is how long before the interruption the work is called off; math.inf: at once.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class Watch:
         self._console = console
 
     def run_while_alive(self, work: Callable[[], T], *, listening: bool = False) -> T:
-        """What `work` gives, in a thread. LostError as soon as the machine is lost: by then the
-        work was called off.
+        """Run `work` in a thread and return its result.
 
-        `listening`: for the spot market's notice too, by a program on the machine.
+        Raises LostError as soon as the machine is lost; the work has then been called off.
+        `listening`: a program on the machine also waits for a spot notice.
         """
         if self.noticed:
             raise self.noticed
@@ -70,7 +71,7 @@ class Watch:
             return done["work"]
 
     def raise_if_lost(self, error: BakeError, states: Collection[str] = GONE) -> None:
-        """LostError where it is the machine that is at fault: what ends, fails in many ways."""
+        """Raise LostError if the machine is lost, because that can cause any other error."""
         if isinstance(error, LostError):
             return
         settled_at = time.monotonic() + (_SETTLES_S if isinstance(error, ConnectError) else 0)
@@ -102,11 +103,11 @@ class Watch:
         self.noticed = LostError(
             f"{which} ({self._machine.instance_type} in {self._machine.zone}, spot) is lost: "
             f"interrupted by the spot market, to {notice.action} at {notice.time}",
-            hint="Run the same command again: it goes on from the last checkpoint. --no-spot takes "
-            "a machine that stays",
+            hint="Run the same command again: it continues from the last checkpoint. --no-spot "
+            "uses an on-demand machine",
         )
         self._console.warn(
-            f"The spot market takes {which} away: {notice.action} at {notice.time}, "
+            f"The spot market interrupts {which}: {notice.action} at {notice.time}, "
             f"in {max(notice.left_s, 0):.0f} s"
         )
         while time.monotonic() < ends_at - self.reserve_s:
@@ -114,7 +115,7 @@ class Watch:
         raise self.noticed
 
     def _wait_for_notice(self) -> Notice | None:
-        """None where this machine cannot listen: then its end is what tells."""
+        """Wait for a spot notice; None when the machine cannot read it."""
         while True:
             try:
                 return wait_for_notice(self._connection)

@@ -31,6 +31,8 @@ REFUSED_FOR_S = 60.0
 _ATTEMPT_S = 10.0
 # With a proxy, each attempt starts a program and calls a server that may limit the rate of calls.
 _PROXY_ATTEMPT_S, _PROXY_PAUSE_S = 30.0, 2.0
+# A shorter attempt would end before a proxy like the AWS CLI can report why it fails.
+_LEAST_ATTEMPT_S, _LEAST_PROXY_ATTEMPT_S = 1.0, 5.0
 _PAUSE_S = 0.2  # before a session that sshd refused is requested again
 _SHOWN_LINES = 20
 
@@ -324,10 +326,12 @@ class Connection:
             nonlocal refused_at
             threads.check()
             left_s = timeout_s - (time.monotonic() - began)
-            attempt_s = _PROXY_ATTEMPT_S if self._endpoint.proxy else _ATTEMPT_S
+            proxied = bool(self._endpoint.proxy)
+            attempt_s = _PROXY_ATTEMPT_S if proxied else _ATTEMPT_S
+            least_s = _LEAST_PROXY_ATTEMPT_S if proxied else _LEAST_ATTEMPT_S
             try:
                 return self._endpoint.open(
-                    min(attempt_s, self._endpoint.silence_s, max(left_s, 1.0))
+                    min(attempt_s, self._endpoint.silence_s, max(left_s, least_s))
                 )
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()

@@ -205,7 +205,7 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     assert 13.5 * 60 * 60 < extended["seconds_left"] <= 14 * 60 * 60
     assert "invoke extend NAME 2h" in invoke("extend", "--local", status=2).stderr
     again = invoke("launch-from-ami", "--local", "--name", "mine", status=2)
-    assert "There is a machine named mine" in again.stderr
+    assert "A machine named mine exists already" in again.stderr
 
 
 def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(

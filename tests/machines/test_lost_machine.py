@@ -130,7 +130,7 @@ def test_an_interrupted_stage_runs_again_on_another_machine_and_those_before_it_
     assert outcome.status == "baked"
     assert witness.began() == ["a", "b", "b", "c"]
     said = capsys.readouterr().err
-    notice = re.search(r"spot market takes i-\w+ away: terminate at \S+Z, in (\d+) s", said)
+    notice = re.search(r"spot market interrupts i-\w+: terminate at \S+Z, in (\d+) s", said)
     assert notice, said
     assert 10 <= int(notice[1]) <= 25
     assert "The bake goes on, on another machine" in said

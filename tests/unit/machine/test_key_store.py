@@ -56,7 +56,7 @@ def test_the_public_half_is_what_ssh_keygen_says(tmp_path: Path) -> None:
 def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.pem"
     path.write_text("no key")
-    with pytest.raises(RequestError, match="no private key"):
+    with pytest.raises(RequestError, match="is not a private key"):
         key_store.read_public_key(path)
 
 

@@ -120,7 +120,7 @@ def test_a_machine_that_answers_stays_and_its_host_key_is_known(aws: Aws, answer
     (request,) = aws.params("RunInstances")
     assert request["InstanceInitiatedShutdownBehavior"] == "stop"
     assert request["MetadataOptions"]["HttpTokens"] == "required"
-    with pytest.raises(RequestError, match="There is a machine named mine"):
+    with pytest.raises(RequestError, match="A machine named mine exists already"):
         start(aws)
 
 
@@ -208,7 +208,7 @@ def test_the_cheapest_per_gpu_is_taken_whatever_its_type_zone_and_market(
     assert second == "g4dn.xlarge b spot"
     assert (third, fourth) == ("g4dn.xlarge a on-demand", "g4dn.xlarge b on-demand")
     said = " ".join(capsys.readouterr().err.split())
-    assert "no price is known of g4dn.2xlarge (spot): tried last" in said
+    assert "No price is known for g4dn.2xlarge (spot): tried last" in said
 
 
 def test_of_all_types_on_which_the_image_works_the_cheapest_has_one_gpu_unless_more_are_asked_for(
@@ -292,7 +292,7 @@ def test_the_end_of_a_capacity_block_is_said(
         ({"disk_gb": -1}, "too small"),
         ({"instance_types": ("g6.xlarge",)}, "does not work on g6.xlarge"),
         ({"instance_types": ("t3.micro",)}, "does not work on t3.micro"),
-        ({"instance_types": (), "gpus": 3}, "None with 3 GPUs"),
+        ({"instance_types": (), "gpus": 3}, "no type with 3 GPUs is known"),
         ({"instance_types": (), "gpus": -1}, "--gpus"),
         ({"gpus": 1}, "--gpus"),
         ({"subnet_id": "subnet-0123456789abcdef0"}, "No machine can be started"),
@@ -331,7 +331,7 @@ def test_what_is_not_offered_of_several_types_is_said_and_the_others_are_had(
 
 
 def test_without_a_recipe_or_a_description_it_is_asked_which_machine(aws: Aws) -> None:
-    with pytest.raises(RequestError, match="Which machine") as refused:
+    with pytest.raises(RequestError, match="No instance type given") as refused:
         start(aws, instance_types=())
     assert "--instance-type" in refused.value.hint
 
