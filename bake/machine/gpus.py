@@ -1,8 +1,8 @@
-"""Which GPU machines there are: on which CUDA they work, and what it takes to have one here.
+"""List GPU machines: the CUDA versions that work on them, their zones, quotas and prices.
 
-The catalog knows the machines, EC2 in which zones a region has them, Service Quotas how many may
-still be started, the Price List and the spot market what they cost. What AWS does not say is not
-known, and no error.
+The machines come from the catalog, their availability zones from EC2, the number that may still be
+started from Service Quotas, prices from the Price List and the spot market. A value that AWS does
+not return is unknown, and not an error.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from bake.recipe.resolved import Resolved
 from bake.threads import together
 
 MARKETS: tuple[Market, ...] = ("on-demand", "spot")
-# Who says what a machine costs in each.
+# The service that returns the prices of each market.
 _PRICES: Mapping[Market, str] = {"on-demand": "pricing", "spot": "ec2"}
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What a person looks for. `only` are the machines on which a recipe or an image works."""
+    """The filter for a list of machines. `only`: the types on which a recipe or image works."""
 
     gpus: tuple[str, ...] = ()
     count: int | None = None
@@ -49,10 +49,10 @@ class Filter:
 
 @dataclass(frozen=True)
 class Offer:
-    """A machine in this region. None is not known; without `zones` it is not offered.
+    """An instance type in this region. None is an unknown value; empty `zones`: not offered.
 
-    `left` is how many of them the quota of a market still allows; `spot` is by zone. Prices in USD
-    per hour.
+    `cuda` are the CUDA versions that work, `left` is the number of machines that the quota of each
+    market still allows. Prices are in USD per hour, `spot` by zone.
     """
 
     machine: InstanceType
@@ -74,9 +74,9 @@ class Offer:
 
 @dataclass(frozen=True)
 class Survey:
-    """`quotas` are by code; `refusals` say why something is not known.
+    """The offers of a region. `quotas` are by code; `refusals` are the errors of unknown values.
 
-    Where a market is in `priced`, what has no price in it is not sold in it.
+    An offer without a price in a market of `priced` is not sold in that market.
     """
 
     offers: tuple[Offer, ...]
@@ -86,15 +86,15 @@ class Survey:
 
 
 def memory_gb(machine: InstanceType) -> int:
-    """Of one GPU, as its maker sells it: EC2 gives some in GiB, and others in GB."""
+    """Return the memory of one GPU in GB, as NVIDIA states it; EC2 uses GiB for some."""
     mib = machine.gpu_memory_mib
     return mib // 1024 if mib % 1024 == 0 else round(mib * 2**20 / 1e9)
 
 
 def cuda_versions(catalog: Catalog, machine: InstanceType) -> tuple[str, ...]:
-    """The CUDA versions that have code for it, and a driver that drives it, on an OS of ours."""
+    """Return the CUDA versions that support a machine, with a driver on an OS of the catalog."""
     if machine.fractional:
-        return ()  # AWS's GRID driver alone serves a slice of a GPU
+        return ()  # a slice of a GPU needs AWS's GRID driver
     gpu = catalog.gpus[machine.gpu]
     return tuple(
         version
@@ -124,12 +124,12 @@ def read_filter(
     only: Iterable[str] | None = None,
     order: str = "price",
 ) -> Filter:
-    """What a command line says; RequestError for what the catalog does not know."""
+    """Read the options of a command line. Raises RequestError for unknown values."""
     if order not in ORDERS:
-        hint = f"It can be {', '.join(ORDERS)}"
-        raise RequestError(f"--sort {order}: there is no such order", hint=hint)
+        hint = f"Give one of {', '.join(ORDERS)}"
+        raise RequestError(f"Invalid --sort {order}", hint=hint)
     if count < 0:
-        raise RequestError(f"--count takes how many GPUs, like 1, and not {count}")
+        raise RequestError(f"Invalid --count {count}: it is a number of GPUs, like 1")
     if cuda is not None and cuda not in catalog.cuda:
         raise RequestError(f"unknown CUDA version: {cuda}", hint=nearest(cuda, catalog.cuda))
     words = [word for word in re.split(r"\s*,\s*", (gpu or "").strip()) if word]
@@ -147,7 +147,7 @@ def read_filter(
 
 
 def narrow_filter(wanted: Filter, names: Iterable[str]) -> Filter:
-    """The same, of these machines alone."""
+    """Return the filter, restricted to these machines."""
     names = frozenset(names)
     return replace(wanted, only=names if wanted.only is None else wanted.only & names)
 
@@ -165,13 +165,13 @@ def types_for_recipe(resolved: Resolved) -> list[str]:
 
 
 def types_for_image(catalog: Catalog, image: Image) -> list[str]:
-    """By what its tags say is in it."""
+    """Return the types on which an image works, by its tags."""
     inside = fit.read_contents(catalog, image.tags, image.architecture)
     return [machine.name for machine in fit.fitting_types(catalog, inside)]
 
 
 def select_types(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
-    """Those that are as they shall be, as far as the catalog knows."""
+    """Return the types that match the filter, as far as the catalog knows them."""
     return [
         machine
         for machine in catalog.instance_types.values()
@@ -185,7 +185,7 @@ def select_types(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
 
 
 def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
-    """What AWS says of the candidates, in their order, all of it asked at the same time."""
+    """Return the offers for the filter, in its order, with all requests at the same time."""
     machines = select_types(catalog, wanted)
     if not machines:
         return Survey(())
@@ -208,7 +208,7 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
         )
         for machine in machines
     ]
-    # A quota of machines that the region does not have may not be there either.
+    # The quota of machines that the region does not offer may not exist either.
     here = {
         quota_code(offer.machine.name, m) for offer in offers if offer.zones != () for m in MARKETS
     }
@@ -237,7 +237,7 @@ def _as_wanted(offer: Offer, wanted: Filter) -> bool:
     return offer.cheapest is not None and offer.cheapest <= wanted.max_usd
 
 
-# The cheapest, the largest or the oldest first; what is not known comes last.
+# The cheapest, the largest or the oldest first; unknown values come last.
 _LAST = float("inf")
 ORDERS: Mapping[str, Callable[[Offer], Any]] = {
     "price": lambda offer: _LAST if offer.on_demand is None else offer.on_demand,
@@ -250,9 +250,9 @@ ORDERS: Mapping[str, Callable[[Offer], Any]] = {
 
 
 def exhausted_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
-    """Those that leave room for none of these machines, each with the smallest of them.
+    """Return the quotas that allow none of the machines, each with its smallest machine.
 
-    One on which nothing of ours works is only named where all are so.
+    A machine without a working CUDA version is named only if no other one is left.
     """
     smallest: dict[str, tuple[Quota, Market, InstanceType]] = {}
     offers = [offer for offer in found.offers if offer.zones != ()]
@@ -281,7 +281,7 @@ def _number(option: str, text: str | None, example: str) -> float | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
-        raise RequestError(f"{option} takes a number, like {example}, and not {text}")
+        raise RequestError(f"Invalid {option} {text}: it is a number, like {example}")
     return float(text)
 
 
@@ -302,7 +302,10 @@ def _left(
 
 
 def find_type(catalog: Catalog, word: str) -> InstanceType:
-    """The type of that name, or the smallest of that family; RequestError for neither."""
+    """Return the type of that name, or the smallest of that family.
+
+    Raises RequestError for an unknown name.
+    """
     family = [each for each in catalog.instance_types.values() if each.family == word]
     if family:
         return min(family, key=lambda each: each.vcpus)
@@ -314,7 +317,7 @@ def find_type(catalog: Catalog, word: str) -> InstanceType:
 
 
 def quota_codes(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:
-    """Which quotas are meant: those that count this machine, or all of GPU machines."""
+    """Return the codes of the quotas that count this machine, or of all GPU quotas for None."""
     if machine is None:
         found = gpu_quotas()
     else:
@@ -323,21 +326,22 @@ def quota_codes(machine: InstanceType | None, *, spot: bool) -> dict[str, Market
 
 
 def quota_code_to_raise(machine: InstanceType, vcpus: int, again: str, *, spot: bool) -> str:
-    """Its code; RequestError for a value that would not start a single machine.
+    """Return the code of the quota to raise.
 
-    `again` is the command as it was, without the value.
+    Raises RequestError for a value that would not allow a single machine. `again` is the command
+    without the value, for the hint.
     """
     if vcpus < machine.vcpus:
         raise RequestError(
             f"Quotas are in vCPUs, and one {machine.name} has {machine.vcpus}: "
-            f"{vcpus} would start none",
+            f"{vcpus} would allow none",
             hint=f"{again} --raise {machine.vcpus}",
         )
     code = quota_code(machine.name, "spot" if spot else "on-demand")
     if code is None:
         raise RequestError(
-            f"Which quota counts {machine.family} machines on the spot market is not known here",
-            hint="Ask in the Service Quotas console (AWS services, Amazon EC2, All … Spot)",
+            f"The quota for {machine.family} machines on the spot market is unknown",
+            hint="Request it in the Service Quotas console (AWS services, Amazon EC2, All … Spot)",
         )
     return code
 

@@ -1,8 +1,9 @@
-"""How long a machine lives: what was asked for, what its tags say of it, and when it ends.
+"""The lifetime of a machine: the requested limits, its tags, and the time of its end.
 
-The timer itself is on the machine (`lifetime.sh`). It and `end` follow one rule: a machine ends
-when its TTL has passed since it was last started, or at the end to which it was extended, whichever
-is later. So one that starts again has its whole TTL, and `bake:ends` may be older than that start.
+The timer itself runs on the machine (`lifetime.sh`). The timer and `end_time` follow one rule: a
+machine ends when its TTL has passed since its last start, or at the end to which it was extended,
+whichever is later. A machine that is started again has its whole TTL, so the tag `bake:ends` may be
+older than that start.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bake.ssh.connection import Connection
 AtEnd = Literal["stop", "terminate"]
 
 NEVER = "never"
-# Less would end a machine while its frameworks still load, and leave no time for a warning.
+# A shorter lifetime would end a machine while it still boots, and leave no time for a warning.
 SHORTEST = timedelta(minutes=10)
 LONGEST = timedelta(days=365)
 
@@ -40,10 +41,10 @@ _LIVES = {"pending", "running"}
 
 @dataclass(frozen=True)
 class Lifetime:
-    """`ttl` and `idle` are None where nothing ends the machine for that reason.
+    """The limits of a machine's lifetime.
 
-    `at_end` None: stopped, with its disk, where EC2 can do that, and terminated where it cannot (a
-    one-time spot machine).
+    `ttl` and `idle` are None for no limit. `at_end` None: the machine is stopped if EC2 can do
+    that, and terminated if it cannot (a one-time spot machine).
     """
 
     ttl: timedelta | None = timedelta(hours=12)
@@ -51,15 +52,15 @@ class Lifetime:
     at_end: AtEnd | None = None
 
     def check(self, markets: Iterable[Market]) -> None:
-        """RequestError where a machine of one of them could not end as it is asked to."""
+        """Raise RequestError when a machine of one of the markets cannot end as requested."""
         if self.at_end == "stop" and "spot" in markets:
             raise RequestError(
-                "A spot machine of ours cannot be stopped: at its end EC2 terminates it",
-                hint="Leave out --at-end, or take an on-demand machine",
+                "A spot machine cannot be stopped: EC2 terminates it at its end",
+                hint="Leave out --at-end, or use an on-demand machine",
             )
 
     def tags(self, now: datetime) -> Tags:
-        """For a machine started at `now`. What EC2 does at the end is the order's to say."""
+        """Return the tags for a machine that starts at `now`. LaunchSpec contains `at_end`."""
         return {
             TTL: write_time(self.ttl),
             IDLE: write_time(self.idle),
@@ -67,7 +68,7 @@ class Lifetime:
         }
 
     def files(self, run_id: str, name: str) -> tuple[File, ...]:
-        """The timer, for the user data of the machine of that run and name."""
+        """Return the timer's files, for the user data of the machine."""
         if self.ttl is None and self.idle is None:
             return ()
         settings = {
@@ -86,9 +87,10 @@ class Lifetime:
 
 
 def end_time(machine: Machine) -> datetime | None:
-    """When its timer ends it, by its tags; None for one that has no end, or that does not run.
+    """Return when the timer ends the machine, by its tags; for a builder the end of its run.
 
-    An idle limit may end it earlier. Of a builder it is the end of its run.
+    None for a machine without an end, and for one that does not run. An idle limit may end the
+    machine earlier.
     """
     if machine.state not in _LIVES:
         return None
@@ -112,7 +114,7 @@ def time_left(machine: Machine, now: datetime) -> timedelta | None:
 
 
 def describe(machine: Machine, now: datetime) -> str:
-    """When it ends, and what becomes of it then, in one line."""
+    """Describe in one line when the machine ends, and whether it is then stopped or terminated."""
     ends, idle = time_left(machine, now), _read_tag(machine.tags.get(IDLE, ""))
     when = [f"in {duration(ends.total_seconds())}"] if ends is not None else []
     when += [f"when idle for {write_time(idle)}"] if idle else []
@@ -124,50 +126,51 @@ def describe(machine: Machine, now: datetime) -> str:
 
 
 def extend(cloud: Cloud, machine: Machine, connection: Connection, by: timedelta | None) -> Machine:
-    """Put its end off by that long, or for good: on the machine first, and in its tag then.
+    """Move the machine's end by `by`, or remove it for None: first on the machine, then in its tag.
 
-    RequestError where it has no end. RemoteError when the machine does not do it: nothing is
-    changed then. CloudError when only the tag is not: the machine goes by its own.
+    Raises RequestError for a machine without an end, RemoteError when the machine refuses (nothing
+    is changed), CloudError when only the tag could not be changed (the machine uses its own value).
     """
     if end_time(machine) is None:
         raise RequestError(
-            f"{machine.name or machine.instance_id} has no end that could be put off",
-            hint="`invoke machines` shows how long each has left",
+            f"{machine.name or machine.instance_id} has no end that could be moved",
+            hint="`invoke machines` shows how much time each machine has left",
         )
     if machine.expires_at:
         raise RequestError(
             f"{machine.name or machine.instance_id} is the builder of a bake, and ends with it",
             hint="Launch a machine from an image for longer work",
         )
-    said = connection.run(f"sudo -n {TIMER} extend {_seconds(by) or NEVER}", timeout_s=60)
-    word = said.stdout.strip()
-    if word != NEVER and not re.fullmatch("[0-9]{1,10}", word):
-        raise RemoteError(f"The timer of {machine.name} says {word[:80]!r} and no time")
-    ends = NEVER if word == NEVER else rfc3339(cloud.now() + timedelta(seconds=int(word)))
+    done = connection.run(f"sudo -n {TIMER} extend {_seconds(by) or NEVER}", timeout_s=60)
+    left_s = done.stdout.strip()
+    if left_s != NEVER and not re.fullmatch("[0-9]{1,10}", left_s):
+        raise RemoteError(f"The timer of {machine.name} printed {left_s[:80]!r} instead of a time")
+    ends = NEVER if left_s == NEVER else rfc3339(cloud.now() + timedelta(seconds=int(left_s)))
     tag(cloud, machine.instance_id, {ENDS: ends})
     return replace(machine, tags=machine.tags | {ENDS: ends})
 
 
 def read_lifetime(*, ttl: str, idle: str, at_end: str | None) -> Lifetime:
-    """What a command line says; RequestError for what is no time, or no end."""
+    """Read the options of a command line. Raises RequestError for an invalid value."""
     if at_end not in (None, "stop", "terminate"):
-        raise RequestError(f"--at-end {at_end}", hint="It takes stop or terminate")
+        raise RequestError(f"Invalid --at-end {at_end}", hint="Give stop or terminate")
     known: AtEnd | None = at_end  # type: ignore[assignment]
     return Lifetime(read_time(ttl, "--ttl"), read_time(idle, "--idle"), known)
 
 
 def read_time(text: str, what: str) -> timedelta | None:
-    """`8h`, `90m`, `2d`, `1h30m`; None for `never`. RequestError for anything else.
+    """Read a duration like `8h`, `90m`, `2d` or `1h30m`; None for `never`.
 
-    `what` is the option that it is for. Less than ten minutes is refused, and more than a year.
+    Raises RequestError for anything else, for less than ten minutes and for more than a year.
+    `what` is the option's name, for the message.
     """
     if text.strip().lower() == NEVER:
         return None
     time = _read(text)
     if time is None:
         raise RequestError(
-            f"{what} {text[:40]}: that is no length of time",
-            hint="Write hours, minutes or days, like 8h, 90m, 1h30m, 2d; or never",
+            f"Invalid duration: {what} {text[:40]}",
+            hint="Give hours, minutes or days, like 8h, 90m, 1h30m, 2d; or never",
         )
     if time < SHORTEST:
         raise RequestError(
@@ -183,7 +186,7 @@ def read_time(text: str, what: str) -> timedelta | None:
 
 
 def write_time(time: timedelta | None) -> str:
-    """As `read_time` reads it: `8h`, `1h30m`, `never`."""
+    """Write a duration as `read_time` reads it: `8h`, `1h30m`, `never`."""
     if time is None:
         return NEVER
     words, seconds = "", round(time.total_seconds())
@@ -202,7 +205,7 @@ def _read(text: str) -> timedelta | None:
 
 
 def _read_tag(value: str) -> timedelta | None:
-    """None for `never`, and for what a hand has made of it."""
+    """Read a tag; None for `never`, and for a value that was changed to an invalid one."""
     time = _read(value)
     return time if time and time <= LONGEST else None
 

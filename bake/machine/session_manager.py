@@ -1,9 +1,9 @@
-"""Session Manager: SSH to a machine that nobody can reach, through AWS's API and its own agent.
+"""Session Manager: SSH to a machine without a public address, through AWS's API.
 
 AWS Systems Manager User Guide, "Allow and control permissions for SSH connections through Session
 Manager": the AWS CLI starts a session with the document AWS-StartSSHSession, and its plugin carries
-the bytes. On the machine the agent has to run (Ubuntu's images have it, Debian's do not), may do
-what AmazonSSMManagedInstanceCore allows, and has to reach Systems Manager itself.
+the bytes. An agent must run on the machine (Ubuntu's images contain it, Debian's do not). It needs
+the permissions of AmazonSSMManagedInstanceCore and must be able to reach Systems Manager.
 """
 
 from __future__ import annotations
@@ -22,23 +22,20 @@ _PROGRAMS = {
     "session-manager-plugin": "the plugin of the AWS CLI: https://docs.aws.amazon.com/"
     "systems-manager/latest/userguide/session-manager-working-with-install-plugin.html",
 }
-# Of what there is to do when it is not reached so.
 HINT = (
-    "Session Manager has to reach the machine's agent: the image has to have it (Debian's have "
-    "not), the machine needs an --instance-profile with AmazonSSMManagedInstanceCore, and its "
-    "subnet a way out (a NAT gateway, or endpoints for ssm, ssmmessages and ec2messages)"
+    "Session Manager needs its agent on the machine: the image must contain the agent (Debian's "
+    "images do not), the machine needs an --instance-profile with AmazonSSMManagedInstanceCore, "
+    "and its subnet a route to AWS (a NAT gateway, or endpoints for ssm, ssmmessages and "
+    "ec2messages)"
 )
 
 
 def check_via(via: str | None = SSM) -> None:
-    """RequestError when one of the programs is missing that have to be on this computer.
-
-    Also for another word than "ssm".
-    """
+    """Raise RequestError when `via` is not "ssm", or a required program is not installed here."""
     if via != SSM:
         raise RequestError(
-            f"There is no way {via} to a machine",
-            hint="--via ssm is by Session Manager; without it, it is by the machine's own address",
+            f"Invalid --via {via}",
+            hint="--via ssm uses Session Manager; without --via, the machine's own address is used",
         )
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
@@ -50,7 +47,10 @@ def check_via(via: str | None = SSM) -> None:
 
 @contextmanager
 def hint_on_failure(proxied: bool) -> Iterator[None]:
-    """A machine that is not reached so may lack any of three things, and AWS does not say which."""
+    """A context that adds a hint to a ConnectError when `proxied`.
+
+    AWS does not report which of the requirements is missing.
+    """
     try:
         yield
     except ConnectError as error:
@@ -60,12 +60,12 @@ def hint_on_failure(proxied: bool) -> Iterator[None]:
 
 
 def proxy_command(region: str) -> tuple[str, ...]:
-    """The words of the ProxyCommand: %h is the instance's id, %p its SSH port.
+    """Return the words of the ProxyCommand: %h is the instance's id, %p its SSH port.
 
-    The region, a profile and an endpoint are said, since an editor may not have our environment.
+    Region, profile and endpoint are included, because an editor may lack this environment.
     """
     words = ["aws", "ssm", "start-session", "--region", region]
-    # Keys in the environment come before a profile that is named there, and after one that is said.
+    # Keys in the environment override AWS_PROFILE, but not --profile.
     if os.environ.get("AWS_PROFILE") and not os.environ.get("AWS_ACCESS_KEY_ID"):
         words += ["--profile", os.environ["AWS_PROFILE"]]
     endpoint = os.environ.get("AWS_ENDPOINT_URL_SSM") or os.environ.get("AWS_ENDPOINT_URL")
@@ -80,12 +80,12 @@ def proxy_command(region: str) -> tuple[str, ...]:
 
 
 def shell_line(words: tuple[str, ...]) -> str:
-    """For ssh, which gives it to the user's shell when it has filled in what begins with %."""
+    """Return the ProxyCommand as a line of shell, in which ssh still replaces %h, %p and %%."""
     return shlex.join(words)
 
 
 def fill_in(words: tuple[str, ...], address: str, port: int) -> tuple[str, ...]:
-    """As ssh fills them in."""
+    """Replace %h, %p and %% in the words, as ssh does."""
     return tuple(
         "%".join(part.replace("%h", address).replace("%p", str(port)) for part in word.split("%%"))
         for word in words

@@ -1,8 +1,8 @@
-"""How a machine is reached from here: by a `Host` of an OpenSSH client configuration alone.
+"""The OpenSSH client configuration with which a machine is reached from this computer.
 
-Each machine that is reached has a file of its own under `BAKE_HOME`, named by its instance id, and
-`ssh -F` is told to read no other. `ssh bake-NAME` finds it where ~/.ssh/config includes them all
-(`include.py`). Our own client is given the same facts.
+Each machine has its own file under `BAKE_HOME`, named by its instance id, and `ssh -F` reads only
+that file. `ssh bake-NAME` works when ~/.ssh/config includes all these files (`include`). The
+connections that `bake` itself makes use the same values.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from bake.machine.key_store import KNOWN_HOSTS, check_key, key_path, read_host_k
 from bake.ssh import connection
 from bake.ssh.connection import Connection
 
-# What a Host's name may hold without being a pattern, or two of them (ssh_config(5), "PATTERNS").
+# The characters of a Host's name that are not special (ssh_config(5), "PATTERNS").
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
-# In every configuration: this key alone, to this machine alone, which is missed within a minute.
+# Use only this key, accept only this machine, and notice within a minute that it does not answer.
 _ALWAYS = {
     "IdentitiesOnly": "yes",
     "PreferredAuthentications": "publickey",
@@ -42,9 +42,10 @@ _ALWAYS = {
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as `ssh` is told of it. `proxy`: words of a ProxyCommand, where %h is `address`.
+    """The values with which `ssh` reaches a machine.
 
-    With a proxy, `address` is what that is told; it need be none that this computer reaches.
+    `proxy` are the words of a ProxyCommand, in which %h stands for `address`. With a proxy, this
+    computer does not have to reach `address` itself.
     """
 
     alias: str
@@ -56,7 +57,7 @@ class Host:
     proxy: tuple[str, ...] = ()
 
     def configuration(self) -> str:
-        """As a part of OpenSSH's client configuration."""
+        """Return the section of an OpenSSH client configuration."""
         known = home() / KNOWN_HOSTS
         options = {
             "HostName": self.address,
@@ -73,7 +74,7 @@ class Host:
         return "\n".join(lines) + "\n"
 
     def document(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the values as JSON values."""
         return {
             "host": self.alias,
             "instance_id": self.instance_id,
@@ -87,37 +88,40 @@ class Host:
 
 
 def quote_path(path: Path) -> str:
-    """A path as one word of the configuration, none of its letters with a meaning there.
+    """Return a path as one word of the configuration, with special characters escaped.
 
-    RequestError where OpenSSH has no way to write it: ${…} is always a variable, a line one line.
+    Raises RequestError for a path that OpenSSH cannot express: it contains `${` or a line end.
     """
     text = str(path.absolute())
     if "${" in text or "\n" in text:
         raise RequestError(
             f"OpenSSH's configuration cannot name this path: {text!r}",
-            hint="Set BAKE_HOME to a folder without ${ or a line's end in its name",
+            hint="Set BAKE_HOME to a folder without ${ or a line end in its name",
         )
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 
 def check_name(name: str) -> None:
-    """RequestError unless `ssh bake-NAME` can be its name."""
+    """Raise RequestError unless `ssh bake-NAME` works with this name."""
     if not _NAME.fullmatch(name):
         raise RequestError(
-            f"{name[:200]!r} is no name for a machine: ssh shall reach it by that",
-            hint="Letters, digits, and . _ - are; the first is a letter or a digit, 128 at most",
+            f"Invalid name for a machine, which ssh has to accept: {name[:200]!r}",
+            hint="Use at most 128 letters, digits and . _ - and begin with a letter or a digit",
         )
 
 
 def alias(machine: Machine) -> str:
-    """`bake-NAME`; by its id where it has no name that ssh could take (Name is anybody's tag)."""
+    """Return `bake-NAME`, or `bake-ID` if its tag Name is not a name that ssh accepts."""
     fit = _NAME.fullmatch(machine.name)
     return f"bake-{machine.name if fit else machine.instance_id}"
 
 
 def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
-    """RequestError when it cannot be reached from here: it does not run, or a key is missing."""
+    """Return how a machine is reached.
+
+    Raises RequestError when it cannot be reached from here: it does not run, or a key is missing.
+    """
     name = machine.name or machine.instance_id
     if machine.state != "running":
         raise RequestError(
@@ -128,13 +132,13 @@ def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
     if machine.address is None and not by_ssm:
         raise RequestError(
             f"{name} has no public address",
-            hint="A machine without one is reached by Session Manager: launch it with --via ssm",
+            hint="Only a machine launched with --via ssm is reached without a public address",
         )
     key = key_path(cloud.account_id, cloud.region, machine.key_name or "")
     if not key.is_file():
         raise RequestError(
             f"The private key of {name} ({machine.key_name}) is not on this computer",
-            hint=f"It is on the computer from which it was launched, and belongs at {key}",
+            hint=f"Copy it from the computer from which the machine was launched, to {key}",
         )
     check_key(key)
     read_host_key(machine.instance_id)
@@ -154,7 +158,7 @@ def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
 def find_hosts(
     cloud: Cloud, machines: Iterable[Machine], *, ssh_port: int
 ) -> tuple[list[Host], list[RequestError]]:
-    """Those that run and can be reached from here, and why the others that run cannot."""
+    """Return how the running machines are reached, and the errors of those that cannot be."""
     hosts, refused = [], []
     for machine in machines:
         if machine.state == "running":
@@ -166,7 +170,7 @@ def find_hosts(
 
 
 def ssh_arguments(host: Host, *options: str) -> list[str]:
-    """The command that reaches it, word by word; what is to run there comes after it."""
+    """Return the arguments of `ssh`; a command for the machine can be appended."""
     return ["ssh", "-F", str(write(host)), *options, host.alias]
 
 
@@ -176,7 +180,7 @@ def ssh_command(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
 
 
 def connect(host: Host, *, timeout_s: float = 30) -> Connection:
-    """The same for our own client. Raises as `bake.ssh.connection.connect` does."""
+    """Connect to a machine. Raises the errors of `bake.ssh.connection.connect`."""
     return connection.connect(
         host.address,
         port=host.port,
@@ -192,11 +196,15 @@ def connect(host: Host, *, timeout_s: float = 30) -> Connection:
 
 
 def folder() -> Path:
+    """Return the folder of the configuration files."""
     return (home() / "ssh").absolute()
 
 
 def write(host: Host) -> Path:
-    """Its file, as it is now; any other of the same name was of a machine that had it before."""
+    """Write the machine's configuration file and return its path.
+
+    A file of another machine with the same name is removed: that machine had the name before.
+    """
     path = _file(host.instance_id)
     text = host.configuration()
     if not path.exists() or path.read_text() != text:
@@ -209,7 +217,7 @@ def write(host: Host) -> Path:
 
 
 def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
-    """No file of a machine that has ended; those of other accounts and regions stay."""
+    """Remove this account's and region's files of all other machines, which have ended."""
     keys = quote_path(key_path(cloud.account_id, cloud.region, "any").parent)
     here = {host.instance_id for host in hosts}
     for path in folder().glob("*.conf"):
@@ -218,7 +226,7 @@ def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
 
 
 def forget_machine(instance_id: str) -> None:
-    """Of a machine that is gone: its file, and its host key."""
+    """Remove the file and the host key of a machine that was terminated."""
     remove_file(instance_id)
     remove_host_key(instance_id)
 
@@ -232,8 +240,11 @@ def _file(instance_id: str) -> Path:
 
 
 def include_line() -> str:
-    """What has to stand before the first Host of ~/.ssh/config, where it would be that one's."""
-    # Its names are patterns, and have no %: quoted for the one, and not for the other.
+    """Return the line that must stand before the first Host of ~/.ssh/config.
+
+    After a Host it would be a part of that Host's section.
+    """
+    # Include reads patterns, which are escaped, and does not replace %, which is not escaped.
     path = re.sub(r"([*?\[\]\\])", r"\\\1", str(folder()))
     return f"Include {quote_path(Path(path, '*.conf')).replace('%%', '%')}"
 
@@ -244,7 +255,7 @@ def is_included() -> bool:
 
 
 def include() -> Path:
-    """Write it there, at the top; nothing else is changed, and a second time nothing at all."""
+    """Insert the line at the top of ~/.ssh/config, unless it contains it already."""
     config = _config()
     if not is_included():
         config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -254,5 +265,5 @@ def include() -> Path:
 
 
 def _config() -> Path:
-    """The file itself, where a link leads to it."""
+    """Return the path of ~/.ssh/config, with symbolic links resolved."""
     return (Path.home() / ".ssh" / "config").resolve()

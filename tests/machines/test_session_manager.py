@@ -242,7 +242,7 @@ def test_a_refusal_that_will_not_pass_is_not_waited_for(
 def test_what_is_missing_here_is_said_before_anything_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RequestError, match="no way telnet to a machine"):
+    with pytest.raises(RequestError, match="Invalid --via telnet"):
         session_manager.check_via("telnet")
     (tmp_path / "aws").symlink_to(BIN / "aws")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -99,9 +99,9 @@ def test_retired_families_are_shown_where_all_are_asked_for() -> None:
     [
         ({"gpu": "l40"}, "L40S"),
         ({"cuda": "10.3"}, "10.2"),
-        ({"min_memory": "lots"}, "--min-memory takes a number"),
-        ({"max_price": "-1"}, "--max-price takes a number"),
-        ({"max_price": "1e400"}, "--max-price takes a number"),
+        ({"min_memory": "lots"}, "Invalid --min-memory lots: it is a number"),
+        ({"max_price": "-1"}, "Invalid --max-price -1: it is a number"),
+        ({"max_price": "1e400"}, "Invalid --max-price 1e400: it is a number"),
         ({"count": -1}, "--count"),
         ({"order": "size"}, "memory"),
     ],

@@ -298,7 +298,7 @@ def test_the_end_of_a_capacity_block_is_said(
         ({"subnet_id": "subnet-0123456789abcdef0"}, "No machine can be started"),
         ({"reservation_id": "cr-1", "markets": ("spot",)}, "A reservation is"),
         ({"reservation_id": "cr-1", "cheapest": True}, "A reservation is"),
-        ({"name": "a b"}, "is no name for a machine"),
+        ({"name": "a b"}, "Invalid name for a machine"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_there(
