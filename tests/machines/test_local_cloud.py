@@ -285,7 +285,7 @@ def test_machine_reaches_this_computers_loopback(cloud: Cloud, machine: str) -> 
     port = cloud.endpoint.url.rpartition(":")[2]
     # Refused for its host name: it was reached.
     url = f"http://{address}:{port}/_bake/status"
-    assert cloud.ssh(machine, f"curl --silent --output - {url}") == "not for web pages"
+    assert cloud.ssh(machine, f"curl --silent --output - {url}") == "Requests of web pages are refused"
 
 
 def test_machine_trusts_what_this_computer_trusts(cloud: Cloud, machine: str) -> None:

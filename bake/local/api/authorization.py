@@ -53,7 +53,7 @@ def facts() -> dict[str, list[tuple[str, dict[str, Any]]]]:
 def authorize(response: Any, _resource: str = "*") -> None:
     """Check a request before moto executes it. EC2 answers a dry run only if this succeeds."""
     if _IAM_KEY_ID.fullmatch(response.get_access_key()):
-        request = _Request(
+        request = _AuthorizedRequest(
             account_id=response.current_account,
             method=response.method,
             path=response.raw_path,
@@ -146,7 +146,7 @@ def _flatten(found: Any) -> Iterator[str]:
         yield str(found)
 
 
-class _Request(IAMRequest):  # type: ignore[misc]
+class _AuthorizedRequest(IAMRequest):  # type: ignore[misc]
     """moto's request, which finds the caller's policies; `check` evaluates them."""
 
     def check(self, response: Any) -> None:

@@ -25,7 +25,7 @@ def timestamp(moment: datetime) -> str:
 
 
 @dataclass(frozen=True)
-class StateReason:
+class ImageStateReason:
     code: str
     message: str
 
@@ -96,7 +96,7 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
     block_device_mappings: list[dict[str, Any]]
     description: str = ""
     state: str = "pending"
-    state_reason: StateReason | None = None
+    state_reason: ImageStateReason | None = None
     architecture: str = "x86_64"
     image_owner_alias: str | None = None
     public: bool = False
@@ -173,7 +173,7 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
         self.state = "available"
 
     def fail(self, message: str) -> None:
-        self.state, self.state_reason = "failed", StateReason("Client.InternalError", message)
+        self.state, self.state_reason = "failed", ImageStateReason("Client.InternalError", message)
 
 
 def _filter_value(
@@ -212,7 +212,7 @@ def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, datetime):
             values[name] = value.isoformat()
-        elif isinstance(value, StateReason):
+        elif isinstance(value, ImageStateReason):
             values[name] = [value.code, value.message]
     return {**values, "tags": dict(resource.ec2_backend.tags.get(resource.id, {}))}
 
@@ -225,7 +225,7 @@ def restore(kind: type, backend: Any, values: dict[str, Any]) -> Any:
         if values.get(name):
             values[name] = datetime.fromisoformat(values[name])
     if values.get("state_reason"):
-        values["state_reason"] = StateReason(*values["state_reason"])
+        values["state_reason"] = ImageStateReason(*values["state_reason"])
     resource = kind(ec2_backend=backend, **values)
     resource.add_tags(tags)
     return resource

@@ -108,7 +108,7 @@ class _Service:
     def _answer(self, connection: socket.socket, address: Any) -> None:
         with connection, contextlib.suppress(OSError):
             connection.settimeout(30)
-            _Request(self, connection, address)
+            _MetadataRequest(self, connection, address)
 
     def new_token(self, seconds: int) -> str:
         now = time.monotonic()
@@ -138,7 +138,7 @@ def _is_below(path: str, folder: str) -> bool:
     return PurePosixPath(path).is_relative_to(folder) if folder else True
 
 
-class _Request(BaseHTTPRequestHandler):
+class _MetadataRequest(BaseHTTPRequestHandler):
     server_version, sys_version, protocol_version = "EC2ws", "", "HTTP/1.1"
 
     def __init__(self, service: _Service, connection: socket.socket, address: Any) -> None:

@@ -116,7 +116,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class _MirrorServer(http.server.ThreadingHTTPServer):
     """A server with the TLS handshake in each connection's thread, so that no client blocks it."""
 
     daemon_threads = True
@@ -134,11 +134,11 @@ class _Server(http.server.ThreadingHTTPServer):
             super().finish_request(secure, client_address)
 
 
-def _listen(address: str, port: int, folder: str, certificate: str) -> _Server:
+def _listen(address: str, port: int, folder: str, certificate: str) -> _MirrorServer:
     """Return a server on the first free port, beginning with `port`."""
     for candidate in range(port, port + _TRIES):
         try:
-            return _Server((address, candidate), folder, certificate)
+            return _MirrorServer((address, candidate), folder, certificate)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -9,9 +9,9 @@ import pytest
 from moto.ec2.models.tags import TagBackend
 
 from bake.local.api.image import (
+    ImageStateReason,
     LocalImage,
     LocalSnapshot,
-    StateReason,
     document,
     image_mappings,
     restore,
@@ -57,7 +57,7 @@ def test_image_and_snapshot_are_read_as_they_were_written() -> None:
         name="bake/x",
         root_device_name="/dev/xvda",
         block_device_mappings=[ROOT],
-        state_reason=StateReason("Client.InternalError", "why"),
+        state_reason=ImageStateReason("Client.InternalError", "why"),
         imds_support="v2.0",
     )
     snapshot = LocalSnapshot(
