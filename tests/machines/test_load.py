@@ -1,4 +1,4 @@
-"""Many bakes at once while AWS refuses some of what is asked: all end well, and nothing is left."""
+"""Many bakes at once while AWS throttles some requests: all succeed, and nothing is left over."""
 
 from __future__ import annotations
 

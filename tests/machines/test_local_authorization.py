@@ -1,4 +1,4 @@
-"""IAM in the local cloud: a user who was given keys may do what his policies say, and no more."""
+"""IAM in the local cloud: a user with keys may do what the policies allow, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POLICY = json.loads((REPOSITORY / "docs" / "iam-policy.json").read_text())
 
 @contextmanager
 def a_user(policy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.Session]:
-    """The environment of a user with this policy, in an account whose owner we are."""
+    """Return the environment of a new user with this policy."""
     iam, name = boto3.Session().client("iam"), f"user-{secrets.token_hex(4)}"
     iam.create_user(UserName=name)
     iam.put_user_policy(UserName=name, PolicyName="bake", PolicyDocument=json.dumps(policy))
@@ -118,7 +118,7 @@ def test_the_doctor_asks_a_cloud_and_changes_nothing(
         said = doctor("--region", "us-east-1")
     assert held() == before
     missing = {each["subject"] for each in said["checks"] if each["outcome"] == "missing"}
-    # The base image is the distribution's own, and here there are stand-ins.
+    # `base` is missing, too: it is the distribution's own image, and here are only stand-ins.
     assert missing == {"base", taken} - {""}
     assert "iam:CreateServiceLinkedRole" in {
         each["subject"] for each in said["checks"] if each["outcome"] == "not asked"
@@ -141,7 +141,7 @@ def doctor(*words: str, status: int = 1) -> Any:
 def test_a_dry_run_is_answered_only_when_it_would_be_allowed(
     local_cloud: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of calls that moto would go through with."""
+    """Dry runs are answered for each call, also for those that moto would execute."""
     vpc = {"CidrBlock": "10.9.0.0/16", "DryRun": True}
     with a_user(POLICY, monkeypatch) as session:
         with pytest.raises(ClientError, match="DryRunOperation"):

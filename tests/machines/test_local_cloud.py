@@ -1,4 +1,4 @@
-"""The local cloud as any client sees it: the AWS CLI, boto3 and Packer, with real machines."""
+"""The local cloud with real machines, used by the AWS CLI, boto3 and Packer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Cloud:
-    """The cloud of this module, and the ways in which the tests reach it."""
+    """The local cloud of this module, and the clients with which the tests use it."""
 
     def __init__(self, home: Path, endpoint: LocalCloud, base: str) -> None:
         self.home = home
@@ -51,7 +51,7 @@ class Cloud:
         )
 
     def aws(self, *arguments: str) -> Any:
-        """The AWS CLI's answer."""
+        """Run the AWS CLI. Return its parsed output."""
         command = [str(Path(sys.executable).with_name("aws")), "--output", "json", *arguments]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ class Cloud:
         return str(self.ec2.get_console_output(InstanceId=instance_id)["Output"])
 
     def ssh(self, instance_id: str, command: str, *, user: str = "admin") -> str:
-        """What the command says, on a machine whose host key is the one that was given to it."""
+        """Run a command over SSH and return its output. The host key must be the machine's."""
         address = self.instance(instance_id)["PublicIpAddress"]
         private = self.home / "key"
         if not private.exists():
@@ -125,7 +125,7 @@ class Cloud:
             text=True,
             timeout=60,
         )
-        assert done.returncode in (0, 255), done.stderr  # 255: it was switched off
+        assert done.returncode in (0, 255), done.stderr  # 255: the machine was powered off
         return done.stdout.strip()
 
     def terminate(self, *instance_ids: str) -> None:
@@ -165,7 +165,7 @@ def its_home(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def machine(cloud: Cloud) -> Iterator[str]:
-    """A running machine that the tests may look at, and leave as it is."""
+    """A running machine that several tests use and do not change."""
     instance_id = cloud.run(cloud.base)
     cloud.wait_for_ssh(instance_id)
     yield instance_id
@@ -240,7 +240,7 @@ def test_life_of_a_machine_and_an_image_by_the_aws_cli(cloud: Cloud, tmp_path: P
     aws("ec2", "terminate-instances", "--instance-ids", instance_id)
     cloud.wait_for(instance_id, "terminated")
 
-    # What was made of it outlives it: an image of its image's copy, and of its snapshot.
+    # The copy of its image, and its snapshot, outlive the machine.
     copied = aws("ec2", "copy-image", "--source-image-id", image_id, "--source-region",
                  "us-east-1", "--name", "test/copied")["ImageId"]  # fmt: skip
     cloud.wait_for_image(copied)
@@ -283,9 +283,10 @@ def test_machine_reads_etc_environment_for_every_ssh_command(cloud: Cloud) -> No
 def test_machine_reaches_this_computers_loopback(cloud: Cloud, machine: str) -> None:
     address = cloud.endpoint.request("status")["computer_address"]
     port = cloud.endpoint.url.rpartition(":")[2]
-    # Refused for its host name: it was reached.
+    # The server was reached, and refused the request because of its host name.
     url = f"http://{address}:{port}/_bake/status"
-    assert cloud.ssh(machine, f"curl --silent --output - {url}") == "Requests of web pages are refused"
+    response = cloud.ssh(machine, f"curl --silent --output - {url}")
+    assert response == "Requests of web pages are refused"
 
 
 def test_machine_trusts_what_this_computer_trusts(cloud: Cloud, machine: str) -> None:
@@ -324,7 +325,7 @@ def test_power_off_timer_returns_at_once_and_fires(cloud: Cloud) -> None:
     instance_id = cloud.run(cloud.base)
     cloud.wait_for_ssh(instance_id)
     begun = time.monotonic()
-    # At once after one another: each finds the one before it, however busy the computer is.
+    # Without a pause: each command finds the shutdown of the one before it on a busy computer, too.
     again = "for _ in 1 2 3 4 5; do shutdown -P +5 && shutdown -P +6 && shutdown -c || exit; done"
     assert cloud.ssh(instance_id, f"sudo sh -c '{again}; shutdown -c && echo done'") == "done"
     cloud.ssh(instance_id, "sudo shutdown -P +5; sudo shutdown -P +0")
@@ -340,7 +341,7 @@ def test_power_button_works_while_a_timer_runs(cloud: Cloud) -> None:
     begun = time.monotonic()
     cloud.ec2.stop_instances(InstanceIds=[instance_id])
     cloud.wait_for(instance_id, "stopped")
-    assert time.monotonic() - begun < 15  # not unplugged after half a minute
+    assert time.monotonic() - begun < 15  # the machine ended by itself, not by the timeout of 30 s
     cloud.terminate(instance_id)
 
 
@@ -669,7 +670,7 @@ def test_snapshot_of_a_running_machine_is_registered_booted_and_removed(cloud: C
     assert (image["TpmSupport"], image["ImdsSupport"], image["BootMode"]) == (
         *("v2.0", "v2.0", "uefi"),
     )
-    assert "SriovNetSupport" not in image  # it was not asked for
+    assert "SriovNetSupport" not in image  # the request did not contain it
     with refused("InvalidSnapshot.InUse"):
         cloud.ec2.delete_snapshot(SnapshotId=snapshot_id)
 
@@ -684,7 +685,7 @@ def test_snapshot_of_a_running_machine_is_registered_booted_and_removed(cloud: C
         Filters=[{"Name": "attachment.instance-id", "Values": [second]}]
     )["Volumes"]
     assert root["Size"] == volume["Size"] + 10
-    # A machine of its own: another instance to cloud-init, nothing of what the first was running.
+    # Another instance for cloud-init, without the processes of the first machine.
     said = cloud.ssh(
         second,
         "ls /opt /tmp; cat /var/lib/cloud/data/instance-id; cat /run/shutdown.pid || true",

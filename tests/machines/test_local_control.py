@@ -1,4 +1,4 @@
-"""The local cloud's process: started, found, ended, killed."""
+"""The local cloud's process: start it, find it, end it, kill it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bake.local.machines.engine import find_engine
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A cloud of the test's own, which ends with it."""
+    """The home of a local cloud that ends with the test."""
     yield files.home() / "local"
     if (files.home() / "local" / "server.lock").exists():
         control.down(erase=True)

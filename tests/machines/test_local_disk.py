@@ -1,4 +1,4 @@
-"""Keeping a machine's disk: what a layer holds, how much is copied, how long a machine waits."""
+"""Saving a machine's disk: the layer's content, the copied bytes, and the duration of the pause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 LABEL = {"bake.test": str(os.getpid())}
 REPOSITORY = f"localhost/bake-test-{os.getpid()}/layer"
-# As a machine's disk is written: new, replaced, removed, made anew, with holes, in two places.
+# Files that are new, replaced, removed, made again, with holes, and with two names.
 FIRST = """
 mkdir -p /opt/a/b; echo one > /opt/a/b/one; echo two > /opt/two; ln /opt/two /opt/two-again
 mkdir /opt/old; echo old > /opt/old/gone; truncate --size=1G /opt/holes; echo end >> /opt/holes
@@ -134,7 +134,7 @@ def test_layer_is_of_the_moment_from_which_the_machine_stands_still(start: Start
     disk.keep(reference("moment"), lambda: sizes.append(log.stat().st_size))
     kept = find_engine().layer_folder(reference("moment")) / "opt" / "log"
     assert [kept.stat().st_size] == sizes
-    inside(name, f"test $(stat --format=%s /opt/log) -gt {sizes[0]}")  # and it goes on
+    inside(name, f"test $(stat --format=%s /opt/log) -gt {sizes[0]}")  # and the machine continues
 
 
 def test_writes_by_a_shared_mapping_are_not_missed(start: Start) -> None:

@@ -19,7 +19,7 @@ def pricing(local_cloud: Path) -> Any:
 
 
 def matching(pricing: Any, *filters: tuple[str, str, str]) -> list[dict[str, Any]]:
-    """Products, over all pages, as boto's own paginator reads them."""
+    """Return the products of all pages, read with boto's paginator."""
     pages = pricing.get_paginator("get_products").paginate(
         ServiceCode="AmazonEC2",
         Filters=[{"Type": kind, "Field": field, "Value": value} for kind, field, value in filters],

@@ -1,4 +1,4 @@
-"""Service Quotas as the local cloud has them: asked for by anybody, decided by its owner."""
+"""Service Quotas in the local cloud: any user requests an increase, the owner decides."""
 
 from __future__ import annotations
 

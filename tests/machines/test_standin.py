@@ -1,4 +1,4 @@
-"""The stand-in upstreams: what they serve, and that it is signed, checked and open about itself."""
+"""The stand-ins for download servers: their files, signatures and checks, and their notices."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def get(port: int, path: str, ca: Path | None) -> tuple[int, bytes]:
 
 def command_lines() -> Iterator[bytes]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             yield path.read_bytes()
 
 
@@ -415,7 +415,7 @@ def test_a_silent_client_holds_up_nobody(trusted: Trust, tree: Path, state: Path
 def test_stop_ends_no_process_that_has_the_number_now(state: Path) -> None:
     state.parent.mkdir()
     state.write_text(json.dumps({"pid": os.getpid(), "port": 1, "folder": "/"}))
-    mirror.stop(state)  # this test would not go on
+    mirror.stop(state)  # without this, the test would hang
 
 
 # ---- the payload ----

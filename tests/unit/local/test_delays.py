@@ -1,4 +1,4 @@
-"""EC2's delays: profiles, and the states that are shown meanwhile."""
+"""EC2's delays: profiles, and the states during a delay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image maps, and how it is written down."""
+"""The block device mappings of an image, and saving and restoring an image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_requested_mapping_changes_what_it_names(
 
 
 def books() -> Any:
-    """As much of a region as an image needs: tags."""
+    """The part of a region's backend that an image needs: tags."""
     backend: Any = TagBackend()
     backend.account_id = "123456789012"
     return backend

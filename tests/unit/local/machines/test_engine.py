@@ -1,4 +1,4 @@
-"""Podman and Docker by their command lines, and finding out which way of calling them works."""
+"""The command lines of Podman and Docker, and finding out which way to call them works."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def found_afresh() -> Iterator[None]:
 
 
 def program(folder: Path, name: str, body: str) -> Path:
-    """A stand-in for an engine, which writes down what it was called with."""
+    """Make a stand-in for an engine, which records its arguments."""
     path = folder / name
     path.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n{body}\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -62,7 +62,7 @@ def test_docker_machine_is_on_the_bridge_and_knows_the_computer_by_name() -> Non
     arguments = arguments_of(docker)
     assert "--network" not in arguments
     assert "--add-host host.docker.internal:host-gateway" in " ".join(arguments)
-    # What only Podman takes.
+    # An option that only Podman has.
     assert "notmpcopyup" not in " ".join(arguments)
     assert docker.computer_address == "host.docker.internal"
 
@@ -91,7 +91,7 @@ def test_machine_is_entered_from_outside_as_its_own_root(tmp_path: Path) -> None
 
 
 def test_machine_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
-    docker = Engine(str(program(tmp_path, "docker", "echo 0")))  # it does not run
+    docker = Engine(str(program(tmp_path, "docker", "echo 0")))  # process id 0: the machine is off
     with pytest.raises(LocalCloudError, match="mount: "):
         docker.mount_over("m", "/media/cidata/boot-id", "/proc/x")
 
@@ -99,7 +99,7 @@ def test_machine_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
 def test_no_layer_is_pruned_while_others_are_made_or_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Podman would take what has no name yet, also of another cloud's machine."""
+    """Podman would remove layers that have no name yet, also those of another cloud."""
     monkeypatch.setenv("BAKE_CACHE", str(tmp_path / "cache"))
     slow = f'echo "$1 $2 begins" >>{tmp_path}/said; sleep 0.5; echo "$1 $2 ends" >>{tmp_path}/said'
     engine = Engine(str(program(tmp_path, "podman", slow)))

@@ -1,4 +1,4 @@
-"""What machines inherit from this inherited_settings."""
+"""The settings that machines inherit from this computer."""
 
 from __future__ import annotations
 
