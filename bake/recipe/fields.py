@@ -1,8 +1,8 @@
-"""The kinds of value that a recipe has, each saying what would be right.
+"""The kinds of value in a recipe, each with the hint for an invalid one.
 
-A refusal is a pydantic error of the type "bake" with a message, a hint, and `below`: the place
-under the one that pydantic knows, where the fault is one level deeper. `validation` makes
-findings of them.
+An invalid value raises a pydantic error of the type "bake" with a message, a hint, and `below`: the
+place under the one that pydantic reports, if the error is one level deeper.
+`bake.recipe.validation` turns these errors into findings.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from bake.catalog import VERSION, nearest
 from bake.recipe.payload import SIGNED, UPSTREAM
 from bake.recipe.variable import is_free
 
-# EC2 allows 50 tags on a resource; ours are one for each stage and about ten more.
+# EC2 allows 50 tags on a resource; bake needs one for each stage and about ten more.
 MAX_TAGS = 25
 
-
-# Control characters, and ends of lines and paragraphs.
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters, surrogates, and separators of lines and paragraphs.
+_INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}
+# Characters that change the direction of writing.
+_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
@@ -36,12 +36,12 @@ def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomE
 
 
 def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
-    """One of these names, which are asked for when a value is checked."""
+    """Accept only these names; `names` is called when a value is checked."""
 
     def check(value: str) -> str:
-        there = list(names())
-        if value not in there:
-            raise refusal(f"unknown {what}: {value}", nearest(value, there))
+        known_names = list(names())
+        if value not in known_names:
+            raise refusal(f"unknown {what}: {value}", nearest(value, known_names))
         return value
 
     return AfterValidator(check)
@@ -52,7 +52,7 @@ def matching(pattern: str, what: str, example: str) -> AfterValidator:
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise refusal(f"{value!r} is no {what}", f"Write something like {example}")
+            raise refusal(f"{value!r} is not a valid {what}", f"Write something like {example}")
         return value
 
     return AfterValidator(check)
@@ -85,17 +85,18 @@ def _requirement(value: str) -> str:
         Requirement(value)
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
-        message = f"{value!r} is no pip requirement: {reason}"
+        message = f"{value!r} is not a pip requirement: {reason}"
         raise refusal(message, 'Write something like "scipy==1.10.1"') from None
     return value
 
 
 def _printable(value: str) -> str:
-    """One line: a newline would end an entry of a list of requirements, or a tag's line.
+    """Accept one line of visible text.
 
-    Nor what turns the direction of writing: what is read would not be what it is.
+    A newline would end an entry in a list of requirements. A character that changes the direction
+    of writing would hide the real text from the reader.
     """
-    if any(unicodedata.category(c) in _UNSEEN or c in _TURNING for c in value):
+    if any(unicodedata.category(c) in _INVISIBLE or c in _BIDIRECTIONAL for c in value):
         raise refusal(f"{value!r} has a control character", "Leave it out")
     return value
 
@@ -104,7 +105,8 @@ def _ascii(value: str) -> str:
     if not value.isascii():
         character = next(c for c in value if not c.isascii())
         raise refusal(
-            f"has the character {character!r}", "EC2 takes letters without accents alone: ASCII"
+            f"has the character {character!r}",
+            "Use ASCII characters only: EC2 accepts no others here",
         )
     return value
 
@@ -113,9 +115,11 @@ def _tag_key(key: str) -> str:
     if not 1 <= len(key) <= 128:
         raise refusal(f"a key of {len(key)} characters", "EC2 allows 1 to 128")
     if key.lower().startswith("aws:"):
-        raise refusal("begins with aws:", "AWS keeps that prefix for itself")
+        raise refusal("begins with aws:", "Choose another prefix: AWS reserves this one")
     if key.lower().startswith("bake:"):
-        raise refusal("begins with bake:", "our own tags begin so: choose another prefix")
+        raise refusal(
+            "begins with bake:", "choose another prefix: bake uses this one for its own tags"
+        )
     return key
 
 
@@ -129,26 +133,26 @@ def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
     for name, url in mirrors.items():
         if name not in SIGNED and not url.startswith("https://"):
             message = f"{url} is not over TLS"
-            raise refusal(message, f"only {', '.join(SIGNED)} may go without", below=name)
+            raise refusal(message, f"only {', '.join(SIGNED)} may use plain HTTP", below=name)
     return mirrors
 
 
 def _secret_name(name: str) -> str:
     if not is_free(name):
         message = f"{name!r} cannot be the name of a secret"
-        hint = "Write capitals, digits and underscores, and no name that the shell itself uses"
+        hint = "Use capitals, digits and underscores, and no name that the shell uses"
         raise refusal(message, hint)
     return name
 
 
 def _place(pattern: str, what: str, example: str) -> AfterValidator:
-    """The refusal leaves the text out: somebody may have written the secret itself."""
+    """Match a pattern. The message omits the value, because it may be the secret itself."""
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
             hint = f"Write something like {example}; a secret itself has no place in a recipe"
-            raise refusal(f"is no {what}", hint)
+            raise refusal(f"is not a valid {what}", hint)
         return value
 
     return AfterValidator(check)
@@ -168,7 +172,7 @@ Name = Annotated[
 Region = Annotated[str, matching(r"[a-z]{2,}(-[a-z]+)+-\d+", "region", "us-west-2")]
 Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's name", "d2l")]
 
-# Package names go to their tools as arguments: none may look like an option or hold a blank.
+# Package names become arguments of tools, so none may look like an option or contain a blank.
 AptPackage = Annotated[
     str, matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7")
 ]
@@ -178,7 +182,7 @@ CondaPackage = Annotated[
 PipPackage = Annotated[str, Printable, AfterValidator(_requirement)]
 
 _Mirror = Annotated[str, known("mirror", lambda: UPSTREAM.mirrors)]
-# Without user and password: a mirror's URL stands in logs and in the image.
+# Without user and password, because a mirror's URL is written to logs and to the image.
 _Url = Annotated[
     str,
     Printable,
@@ -191,7 +195,7 @@ SecretName = Annotated[str, AfterValidator(_secret_name)]
 VariableName = Annotated[
     str, _place(r"[A-Za-z_]\w*", "name of an environment variable", "WANDB_API_KEY")
 ]
-# A version or a label of it may follow (GetParameter, `Name`).
+# A version or a label may follow (GetParameter, `Name`).
 ParameterName = Annotated[
     str,
     Field(max_length=2048),

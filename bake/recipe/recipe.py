@@ -1,7 +1,7 @@
-"""A recipe: which operating system, driver, CUDA, Python and framework an image has.
+"""A recipe: the operating system, driver, CUDA, Python and framework of an image.
 
-A recipe is a TOML file. It is read whole before anything is refused: every fault is a `Finding`
-with its place in the file and what would be right. Its values never meet a shell here.
+A recipe is a TOML file. It is validated as a whole: each error is a `Finding` with its place in the
+file and a hint. No value is passed to a shell here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class CudaSection(_Table):
 
 
 class PythonSection(_Table):
-    """`installer` is the version of Miniconda or Miniforge, whose own Python is another matter."""
+    """`installer` is the version of Miniconda or Miniforge, not of the environment's Python."""
 
     manager: Literal["miniconda", "miniforge", "venv"]
     version: Annotated[Version, matching(r"3\.[0-9]{1,2}", "version of Python 3", '"3.9"')]
@@ -86,7 +86,7 @@ class PythonSection(_Table):
         if self.installer in ours or (self.manager == "venv" and not self.installer):
             return self
         message = f"{self.manager} has no installer {self.installer!r}"
-        hint = nearest(self.installer, ours) if ours else "a venv needs none: leave it out"
+        hint = nearest(self.installer, ours) if ours else "a venv needs no installer: leave it out"
         raise refusal(message, hint, below="installer")
 
 
@@ -109,7 +109,7 @@ class D2lSection(_Table):
 
 
 class PackagesSection(_Table):
-    """On top of what the stages bring."""
+    """Packages in addition to those that the stages install."""
 
     apt: Annotated[tuple[AptPackage, ...], Distinct] = ()
     conda: Annotated[tuple[CondaPackage, ...], Distinct] = ()
@@ -117,9 +117,9 @@ class PackagesSection(_Table):
 
 
 class CheckpointsSection(_Table):
-    """When a bake keeps its machine's disk for later ones. No part of any digest.
+    """When a bake keeps its machine's disk as a start for later bakes. It is in no digest.
 
-    `after` None: after every wave of stages.
+    If `after` is None, the disk is kept after every wave of stages.
     """
 
     after: Annotated[tuple[Name, ...], Distinct] | None = Field(
@@ -130,9 +130,9 @@ class CheckpointsSection(_Table):
 
 
 class Secret(_Table):
-    """Where a secret's value is read when a bake starts: one of three places.
+    """The place, one of three, from which a secret's value is read when a bake starts.
 
-    `key`: of the JSON object that Secrets Manager holds. The value itself is never in a recipe.
+    `key` is a key of the JSON object in Secrets Manager. The value itself is never in a recipe.
     """
 
     env: VariableName | None = None
@@ -147,18 +147,20 @@ class Secret(_Table):
             said = " and ".join(named) or "no place"
             raise refusal(f"names {said}", f"Write one of {', '.join(SECRET_PLACES)}")
         if self.key is not None and self.secretsmanager is None:
-            raise refusal("is for secretsmanager alone", "Leave it out", below="key")
+            raise refusal("works only with secretsmanager", "Leave it out", below="key")
         return self
 
 
 def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
     if stages[-1] != SEAL:
-        raise refusal(f"the last stage is not {SEAL}", "An image is sealed before it is taken")
+        raise refusal(
+            f"the last stage is not {SEAL}", "An image must be sealed: add it as the last stage"
+        )
     return stages
 
 
 class Recipe(_Table):
-    """What an image is made of. Frozen; `override` gives a changed copy, validated again."""
+    """The contents of an image. Frozen: `override` returns a changed copy, validated again."""
 
     name: Name
     description: Annotated[str, Printable, Ascii] = Field(
@@ -182,7 +184,7 @@ class Recipe(_Table):
     secrets: dict[SecretName, Secret] = {}
 
     @model_validator(mode="after")
-    def _stages_are_this_recipe_s(self) -> Self:
+    def _stages_match_sections(self) -> Self:
         manager, framework = MANAGER_STAGES[self.python.manager], self.framework.name
         for index, stage in enumerate(self.stages):
             for group, right in (
@@ -195,11 +197,11 @@ class Recipe(_Table):
         return self
 
     @model_validator(mode="after")
-    def _checkpoints_are_of_its_stages(self) -> Self:
+    def _checkpoints_follow_stages(self) -> Self:
         before_seal = [stage for stage in self.stages if stage != SEAL]
         for index, stage in enumerate(self.checkpoints.after or ()):
             if stage not in before_seal:
-                message = f"a sealed disk is no start for others: {stage}"
+                message = f"a sealed disk cannot be a checkpoint: {stage}"
                 if stage != SEAL:
                     message = f"the recipe has no stage {stage}"
                 hint = nearest(stage, before_seal)
@@ -208,12 +210,12 @@ class Recipe(_Table):
 
 
 def load(path: Path) -> Recipe:
-    """RecipeError with every finding of the file."""
+    """Read a recipe; RecipeError with every finding of the file."""
     return _validated(_document(path), f"the recipe {path} is not valid")
 
 
 def find(name: str, folder: Path) -> Recipe:
-    """The recipe of this name; a fault in another one's file does not matter."""
+    """Find the recipe with this name. Errors in the files of other recipes are ignored."""
     paths: dict[str, list[Path]] = {}
     for path in _files(folder):
         try:
@@ -222,14 +224,14 @@ def find(name: str, folder: Path) -> Recipe:
             if path.stem == name:
                 raise
     if name not in paths:
-        raise RecipeError(f"there is no recipe {name} in {folder}", hint=nearest(name, paths))
+        raise RecipeError(f"recipe {name} not found in {folder}", hint=nearest(name, paths))
     if len(paths[name]) > 1:
         raise _two_with_one_name(name, paths[name])
     return load(paths[name][0])
 
 
 def all_recipes(folder: Path) -> list[Recipe]:
-    """RecipeError with every finding of every file; also if two have one name."""
+    """Read all recipes; RecipeError with every finding, also if two have the same name."""
     recipes: list[Recipe] = []
     faults: list[Finding] = []
     places: dict[str, list[Path]] = {}
@@ -251,16 +253,17 @@ def all_recipes(folder: Path) -> list[Recipe]:
 def choose(
     folder: Path, *, name: str | None = None, cuda: str | None = None, framework: str | None = None
 ) -> Recipe:
-    """The recipe of this name, or else the default one for this CUDA and framework (MXNet first).
+    """Return the recipe with this name, or the default one for this CUDA and framework.
 
-    With a name, `cuda` and `framework` choose nothing: they change the recipe (`override`).
+    MXNet comes first. With a name, `cuda` and `framework` are not used here: they change the recipe
+    (`override`).
     """
     if name is not None:
         return find(name, folder)
     recipes = all_recipes(folder)
     names = ", ".join(recipe.name for recipe in recipes) or "none"
     if cuda is None and framework is None:
-        raise RecipeError("no recipe is named", hint=f"Name one, or give --cuda: there is {names}")
+        raise RecipeError("no recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
     frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
     fitting = [
         recipe
@@ -268,9 +271,11 @@ def choose(
         if cuda in (None, recipe.cuda.version) and recipe.framework.name in frameworks
     ]
     if not fitting:
-        asked = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
-        there = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
-        raise RecipeError(f"there is no recipe for {asked}", hint=f"There is CUDA {there}")
+        requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
+        available = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
+        raise RecipeError(
+            f"no recipe for {requested}", hint=f"There are recipes for CUDA {available}"
+        )
     fitting = [recipe for recipe in fitting if recipe.default] or fitting
     fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
     if len(fitting) > 1:
@@ -289,10 +294,10 @@ def override(
     spot: bool | None = None,
     name: str | None = None,
 ) -> Recipe:
-    """A copy with these values in place of its own; RecipeError if one of them is no good.
+    """Return a copy with these values; RecipeError if one of them is not valid.
 
-    `framework` brings its newest version for the CUDA, and its own stage. Whether the result can
-    work is for `Catalog.check` to say.
+    `framework` selects its newest version for the CUDA release, and its stage. The result may
+    still be incompatible (`bake.recipe.compatibility`).
     """
     document = recipe.model_dump(exclude_unset=True)
     if cuda is not None:
@@ -312,7 +317,7 @@ def override(
         document["builder"]["market"] = "spot" if spot else "on-demand"
     if name is not None:
         document["name"] = name
-    return _validated(document, f"the recipe {recipe.name} cannot be changed so")
+    return _validated(document, f"the recipe {recipe.name} is not valid with these changes")
 
 
 def _newest_version(framework: str, cuda: str) -> str:
@@ -323,7 +328,7 @@ def _newest_version(framework: str, cuda: str) -> str:
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise RecipeError(f"there is no folder of recipes at {folder}")
+        raise RecipeError(f"folder of recipes not found: {folder}")
     return sorted(folder.glob("*.toml"))
 
 
@@ -332,8 +337,11 @@ def _document(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe {path} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:  # also numbers and lists that have no end
-        raise RecipeError(f"the recipe {path} is no TOML: {error}") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # RecursionError: numbers or lists that are nested too deep
+        raise RecipeError(f"the recipe {path} is not valid TOML: {error}") from error
 
 
 def _validated(document: Mapping[str, Any], message: str) -> Recipe:
@@ -352,5 +360,5 @@ PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
 
 
 def environment_prefix(recipe: Recipe) -> str:
-    """The folder of the recipe's Python environment on the machine."""
+    """Return the folder of the recipe's Python environment on the machine."""
     return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"

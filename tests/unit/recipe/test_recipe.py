@@ -135,7 +135,7 @@ def test_a_version_written_as_a_number_is_refused_with_the_reason(
         ("[builder]", "[builder]\ndisk_gb = 4", "builder.disk_gb", "greater than or equal to 8"),
         ("[builder]", "[builder]\ntimeout_hours = 0", "builder.timeout_hours", "greater than 0"),
         ('["g4dn.xlarge"]', "[]", "builder.instance_types", "Name at least one"),
-        ('"d2l", "seal"', '"seal", "d2l"', "stages", "sealed before it is taken"),
+        ('"d2l", "seal"', '"seal", "d2l"', "stages", "An image must be sealed"),
         ('"cuda",', '"cuda", "cuda",', "stages", "more than once: cuda"),
         ('"conda"', '"venv"', "stages[3]", "Write conda"),
         ('"mxnet", "d2l"', '"pytorch", "d2l"', "stages[4]", "Write mxnet"),
@@ -264,7 +264,7 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     [
         ("after = ['base', 'mxnt']", "checkpoints.after[1]", "Did you mean mxnet?"),
         ("after = ['venv']", "checkpoints.after[0]", "no stage venv"),
-        ("after = ['seal']", "checkpoints.after[0]", "a sealed disk is no start"),
+        ("after = ['seal']", "checkpoints.after[0]", "a sealed disk cannot be a checkpoint"),
         ("after = ['base', 'base']", "checkpoints.after", "more than once: base"),
         ("after = 'base'", "checkpoints.after", "a list of the recipe's stages"),
         ("keep = 101", "checkpoints.keep", "less than or equal to 100"),
@@ -389,7 +389,7 @@ def test_a_broken_neighbour_does_not_stop_a_named_recipe(folder: Path) -> None:
 
 
 def test_no_folder_of_recipes_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no folder of recipes"):
+    with pytest.raises(RecipeError, match="folder of recipes not found"):
         recipes.choose(tmp_path / "none", cuda="10.1")
 
 
@@ -470,12 +470,20 @@ BAD_SECRETS = {
     "a text": ('A = "hunter2!"', "secrets.A", "is not a table. Write [secrets.A]"),
     "no place": ("A = {}", "secrets.A", "names no place. Write one of env, ssm, secretsmanager"),
     "two places": ('A = { env = "A", ssm = "/a" }', "secrets.A", "names env and ssm"),
-    "a key of none": ('A = { env = "A", key = "k" }', "secrets.A.key", "is for secretsmanager"),
+    "a key of none": (
+        'A = { env = "A", key = "k" }',
+        "secrets.A.key",
+        "works only with secretsmanager",
+    ),
     "an unknown key": ('A = { environ = "A" }', "secrets.A.environ", "Did you mean env?"),
     "a name of the shell": ('PATH = { env = "A" }', "secrets.PATH", "cannot be the name"),
     "a small name": ('token = { env = "A" }', "secrets.token", "Write capitals"),
     "a value for env": ('A = { env = "hunter2!" }', "secrets.A.env", "has no place in a recipe"),
-    "a value for ssm": ('A = { ssm = "hunter2!" }', "secrets.A.ssm", "is no name of an SSM"),
+    "a value for ssm": (
+        'A = { ssm = "hunter2!" }',
+        "secrets.A.ssm",
+        "is not a valid name of an SSM",
+    ),
     "a value for sm": ('A = { secretsmanager = "hunter2!" }', "secrets.A.secretsmanager", "is no"),
     "a number": ("A = { env = 3 }", "secrets.A.env", "should be a valid string"),
     "an empty key": ('A = { secretsmanager = "a", key = "" }', "secrets.A.key", "at least 1"),
