@@ -73,6 +73,7 @@ def first_with_capacity(
     Without capacity the next placement is tried at once. Any other error is raised, since another
     placement would not help. CapacityError lists every attempt with AWS's reason.
     """
+    tried: list[Placement] = []
     attempts: list[str] = []
     over_quota: set[tuple[str, Market]] = set()
     last: CloudError | None = None
@@ -87,10 +88,13 @@ def first_with_capacity(
             elif error.code not in NO_CAPACITY_HERE:
                 raise
             last = error
+            tried.append(placement)
             attempts.append(f"{placement}: {error.cloud_words}")
             on_no_capacity(placement, error)
     raise CapacityError(
-        f"No capacity in any placement: {len(attempts)} tried",
+        f"No capacity for {tried[0]}"
+        if len(tried) == 1
+        else f"No capacity in any of {len(tried)} placements",
         hint=last.hint if last else "Give at least one instance type with --instance-type",
         code=last.code if last else "",
         details=attempts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bake import files
+from bake.aws.client.commands import aws_command
 from bake.aws.client.session import Cloud
 from bake.errors import CloudError, RequestError
 
@@ -39,13 +40,31 @@ def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
     return text
 
 
-def hint_for(error: CloudError) -> str:
-    """Return a hint for an error of reading a secret; docs/iam-policy.json does not allow it."""
+def hint_for(cloud: Cloud, error: CloudError, name: str) -> str:
+    """Return a hint for an error of reading the parameter or secret `name`.
+
+    docs/iam-policy.json does not contain the permissions to read secrets.
+    """
     match error.code:
         case "ParameterNotFound" | "ParameterVersionNotFound":
-            return "Create it with aws ssm put-parameter --type SecureString --name NAME --value file://FILE"
+            command = aws_command(
+                "ssm",
+                "put-parameter",
+                region=cloud.region,
+                type="SecureString",
+                name=name,
+                value="file://value.txt",
+            )
+            return f"Write the value to the file value.txt, then run: {command}"
         case "ResourceNotFoundException":
-            return "Create it with aws secretsmanager create-secret --name NAME --secret-string file://FILE"
+            command = aws_command(
+                "secretsmanager",
+                "create-secret",
+                region=cloud.region,
+                name=name,
+                secret_string="file://value.txt",  # noqa: S106  (a file, not a secret)
+            )
+            return f"Write the value to the file value.txt, then run: {command}"
         case "AccessDenied" | "AccessDeniedException":
             return "docs/recipes.md lists the permissions for it, under Secrets"
         case _:

@@ -32,8 +32,9 @@ def read_secrets(cloud: Cloud, recipe: Recipe) -> Secrets:
         try:
             values[name] = SecretStr(_usable(_read(cloud, secret)))
         except CloudError as error:
-            said = f"{error.message} ({error.code})"
-            findings.append(Finding(f"secrets.{name}", said, hint_for(error)))
+            message = f"{error.message} ({error.code})"
+            hint = hint_for(cloud, error, secret.ssm or secret.secretsmanager or "")
+            findings.append(Finding(f"secrets.{name}", message, hint))
         except RequestError as error:
             findings.append(Finding(f"secrets.{name}", error.message, error.hint))
     if findings:

@@ -82,7 +82,7 @@ def test_an_error_that_no_placement_would_avoid_is_raised() -> None:
 
 def test_without_capacity_the_error_lists_the_attempts() -> None:
     ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
-    with pytest.raises(CapacityError, match="2 tried") as caught:
+    with pytest.raises(CapacityError, match="No capacity in any of 2 placements") as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert caught.value.details == (
         "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",
