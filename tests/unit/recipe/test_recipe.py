@@ -477,14 +477,18 @@ BAD_SECRETS = {
     ),
     "an unknown key": ('A = { environ = "A" }', "secrets.A.environ", "Did you mean env?"),
     "a name of the shell": ('PATH = { env = "A" }', "secrets.PATH", "cannot be the name"),
-    "a small name": ('token = { env = "A" }', "secrets.token", "Write capitals"),
+    "a small name": ('token = { env = "A" }', "secrets.token", "Use capitals"),
     "a value for env": ('A = { env = "hunter2!" }', "secrets.A.env", "has no place in a recipe"),
     "a value for ssm": (
         'A = { ssm = "hunter2!" }',
         "secrets.A.ssm",
         "is not a valid name of an SSM",
     ),
-    "a value for sm": ('A = { secretsmanager = "hunter2!" }', "secrets.A.secretsmanager", "is no"),
+    "a value for sm": (
+        'A = { secretsmanager = "hunter2!" }',
+        "secrets.A.secretsmanager",
+        "is not a",
+    ),
     "a number": ("A = { env = 3 }", "secrets.A.env", "should be a valid string"),
     "an empty key": ('A = { secretsmanager = "a", key = "" }', "secrets.A.key", "at least 1"),
 }
