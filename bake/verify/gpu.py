@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from bake.catalog import numbers
 from bake.verify.check import Failed
@@ -72,60 +73,49 @@ def check_health(gpus: tuple[GpuState, ...]) -> str:
 
 
 def _faults(gpu: GpuState) -> list[Diagnosis]:
+    """Return every fault that one GPU reports: of its hardware, then of its settings."""
     name = f"GPU {gpu.index} ({gpu.bus_id})"
-    faults = []
+    return [*_hardware_faults(gpu, name), *_setting_faults(gpu, name)]
+
+
+def _hardware_faults(gpu: GpuState, name: str) -> Iterator[Diagnosis]:
     if gpu.faulty:
-        faults.append(
-            Diagnosis(
-                f"{name} does not respond",
-                f"nvidia-smi could not read {', '.join(gpu.errors)}",
-                ANOTHER_MACHINE,
-            )
+        yield Diagnosis(
+            f"{name} does not respond",
+            f"nvidia-smi could not read {', '.join(gpu.errors)}",
+            ANOTHER_MACHINE,
         )
     if gpu.uncorrectable:
-        faults.append(
-            Diagnosis(
-                f"{name} has had {gpu.uncorrectable} memory errors that could not be corrected",
-                what_to_do=ANOTHER_MACHINE,
-            )
+        yield Diagnosis(
+            f"{name} has had {gpu.uncorrectable} memory errors that could not be corrected",
+            what_to_do=ANOTHER_MACHINE,
         )
     if gpu.remap_failed:
-        faults.append(
-            Diagnosis(f"{name} has run out of spare memory rows", what_to_do=ANOTHER_MACHINE)
-        )
+        yield Diagnosis(f"{name} has run out of spare memory rows", what_to_do=ANOTHER_MACHINE)
     elif gpu.remap_pending:
-        faults.append(
-            Diagnosis(
-                f"{name} must be reset to take faulty memory out of use",
-                what_to_do=REBOOT,
-            )
-        )
+        yield Diagnosis(f"{name} must be reset to take faulty memory out of use", what_to_do=REBOOT)
     if gpu.recovery:
-        faults.append(
-            Diagnosis(
-                f"{name} must be recovered",
-                f"the driver requests this action: {gpu.recovery}",
-                ANOTHER_MACHINE,
-            )
+        yield Diagnosis(
+            f"{name} must be recovered",
+            f"the driver requests this action: {gpu.recovery}",
+            ANOTHER_MACHINE,
         )
+
+
+def _setting_faults(gpu: GpuState, name: str) -> Iterator[Diagnosis]:
     if gpu.mig:
-        faults.append(
-            Diagnosis(
-                f"{name} is divided (MIG)",
-                "a program can use only one slice of it",
-                "Run `sudo nvidia-smi -mig 0` on the machine, and reboot it.",
-            )
+        yield Diagnosis(
+            f"{name} is divided (MIG)",
+            "a program can use only one slice of it",
+            "Run `sudo nvidia-smi -mig 0` on the machine, and reboot it.",
         )
     if gpu.fabric and gpu.fabric not in _FABRIC_UP:
-        faults.append(
-            Diagnosis(
-                f"{name} has not joined the NVSwitch fabric",
-                f"its state is {gpu.fabric}; CUDA will report error 802, system not ready",
-                "Run `systemctl status nvidia-fabricmanager` on the machine. It must run, in "
-                "exactly the driver's version.",
-            )
+        yield Diagnosis(
+            f"{name} has not joined the NVSwitch fabric",
+            f"its state is {gpu.fabric}; CUDA will report error 802, system not ready",
+            "Run `systemctl status nvidia-fabricmanager` on the machine. It must run, in exactly "
+            "the driver's version.",
         )
-    return faults
 
 
 def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation) -> str:

@@ -105,6 +105,7 @@ class _Examination:
         self.tensors: Tensors | None = None
 
     def checks(self) -> list[tuple[str, Callable[[], str]]]:
+        """Return the name and the function of each check, in their order."""
         shell, expectation = self.shell, self.expectation
         return [
             ("GPU present", self.present),
@@ -134,6 +135,7 @@ class _Examination:
         return "cpu" if passed and not on_gpu else "no"
 
     def present(self) -> str:
+        """Check that the machine has a GPU if the recipe requires one."""
         if self.expectation.gpu is None:
             raise Skipped(NO_DRIVER)
         self.hardware = found = hardware.inspect(self.shell)
@@ -153,6 +155,7 @@ class _Examination:
         raise Skipped(reason)
 
     def nvidia_smi(self) -> str:
+        """Check that nvidia-smi reports the GPUs without an error."""
         self._need_a_gpu()
         answer = ask(self.shell, nvidia_smi.COMMAND, timeout_s=_NVIDIA_SMI_TIMEOUT_S)
         try:
@@ -173,22 +176,27 @@ class _Examination:
         return f"driver {report.driver_version}, {len(report.gpus)} GPUs"
 
     def models(self) -> str:
+        """Check model, number and memory of the GPUs."""
         gpus = self._need_a_report().gpus
         return gpu.check_models(gpus, self._need_a_gpu(), self.expectation)
 
     def health(self) -> str:
+        """Check that no GPU reports a fault."""
         return gpu.check_health(self._need_a_report().gpus)
 
     def driver(self) -> str:
+        """Check the driver's version."""
         return gpu.check_driver(self._need_a_report(), self._need_a_gpu(), self.expectation)
 
     def kernel_log(self) -> str:
+        """Check that the driver reports no fault in the kernel's log."""
         self._need_a_gpu()
         if not (log := self._kernel_log()):
             raise Skipped("the kernel's log cannot be read, or contains no line of the driver")
         return gpu.check_kernel_log(log)
 
     def compute(self) -> str:
+        """Check that the framework computes right results on every GPU, or on the CPU."""
         if self.expectation.gpu is None:
             # Without a stage for the driver, no GPU is promised: CPU and GPU are both right.
             self.tensors = tensors.compute(self.shell, self.expectation)

@@ -87,6 +87,7 @@ class Device(_Model):
 
     @property
     def kind(self) -> str:
+        """The kind of device, as the program names it in its results."""
         return "cpu" if self.index is None else "gpu"
 
 
@@ -104,6 +105,7 @@ class Tensors(_Model):
 
     @property
     def on_gpu(self) -> bool:
+        """True if the framework finds a GPU."""
         return self.gpus > 0
 
 
