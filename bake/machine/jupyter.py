@@ -1,7 +1,8 @@
-"""Jupyter on a machine: started there, and used here through a tunnel until the person ends it.
+"""Start Jupyter on a machine and use it here through a tunnel, until Ctrl-C.
 
-The server outlives the tunnel, the SSH connection and this computer; what is known of it is on the
-machine alone. Its token goes there by stdin and comes back by stdout, and to a browser in a file.
+The server runs on when the tunnel, the SSH connection or this computer ends; its state is stored
+only on the machine. Its token is sent by stdin, received by stdout and given to the browser in a
+file, so that it is in no argument list.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ from bake.ssh.tunnel import forward
 
 STAGE = "d2l"
 
-# The machine's own limit (server.py), and some more.
+# The limit of jupyter_server.py, and one minute more.
 _STARTS_S = 11 * 60
-_NO_JUPYTER = 66  # environment.sh
+_NO_JUPYTER = 66  # jupyter_environment.sh
 _TRIES = 3
 _ANSWERS_S, _ANSWER_S = 60.0, 10.0
-# How long a try at a new connection lasts: the first, before EC2 is asked, and those after it. Then
-# after what time the usual reason is named.
+# How long an attempt to reconnect lasts: the first one, before EC2 is asked, and the later ones.
+# Then: after how long the usual reason is named.
 _FIRST_TRY_S, _TRY_S, _LONG_S = 3.0, 15.0, 60.0
-# How often the machine's end is looked up, and how long before it is said.
+# How often the machine's end is looked up, and how long before it a warning is shown.
 _LOOK_UP_S, _NEAR = 60.0, timedelta(minutes=15)
-# How often the connection is looked at and Jupyter asked, and after how many silences it has ended.
+# How often the connection and Jupyter are checked, and how many failures mean that it has ended.
 _LOOK_S, _ASK_S, _SILENT = 0.25, 3.0, 3
-_BUSY = "it takes its time"
+_BUSY = "no response in time"
 
 
 @dataclass(frozen=True)
 class Server:
-    """Of a machine; `port` is there, on its loopback. `again`: it ran already."""
+    """A Jupyter server on a machine, on `port` of its loopback. `again`: it was running already."""
 
     port: int
     base_url: str
@@ -60,12 +61,12 @@ class Server:
     token: str = field(repr=False)
 
     def address(self, local_port: int) -> str:
-        """What a browser opens. Whoever has it may do what the login user may."""
+        """Return the URL for a browser. Its token gives the permissions of the login user."""
         return f"http://localhost:{local_port}{self.base_url}{self.page}?token={quote(self.token)}"
 
 
 def check_image(image: Image) -> None:
-    """RequestError, before a machine is started, where no stage has installed Jupyter."""
+    """Raise RequestError if no stage of the image has installed Jupyter."""
     if STAGE not in read_stages(image.tags):
         raise RequestError(
             f"There is no Jupyter in {image.image_id} ({image.name}): its recipe has no stage "
@@ -81,26 +82,32 @@ def check_port(port: int) -> None:
 
 
 def start(connection: Connection) -> Server:
-    """The one that runs there already, or a new one that answers. RequestError: it has none."""
-    return Server(**_ask_patiently(connection, "start", secrets.token_hex(16)))
+    """Return the running server, or start one and wait until it answers.
+
+    Raises RequestError when Jupyter is not installed.
+    """
+    return Server(**_call_with_retries(connection, "start", secrets.token_hex(16)))
 
 
 def stop(connection: Connection) -> bool:
-    """End it, and its kernels with it. False when none runs."""
-    return bool(_ask_patiently(connection, "stop")["stopped"])
+    """End the server and its kernels. False when no server runs."""
+    return bool(_call_with_retries(connection, "stop")["stopped"])
 
 
 @contextmanager
-def reached(connection: Connection, server: Server, wanted_port: int) -> Iterator[int]:
-    """The local port at which it answers; RemoteError when it does not."""
+def open_tunnel(connection: Connection, server: Server, wanted_port: int) -> Iterator[int]:
+    """A tunnel to the server; yields its local port.
+
+    Raises RemoteError when the server does not answer through it.
+    """
     with forward(connection, wanted_port, server.port) as port:
         deadline = time.monotonic() + _ANSWERS_S
-        while (said := _status(server, port)) != http.client.OK:
+        while (status := _status(server, port)) != http.client.OK:
             if time.monotonic() > deadline:
                 raise RemoteError(
-                    f"Jupyter does not answer through the tunnel: {said}",
-                    hint="It runs on the machine. That its sshd forwards nothing "
-                    "(AllowTcpForwarding) would look so",
+                    f"Jupyter does not answer through the tunnel: {status}",
+                    hint="It runs on the machine. The machine's sshd may forbid forwarding: check "
+                    "AllowTcpForwarding in its sshd_config",
                 )
             threads.pause(0.2)
         yield port
@@ -117,16 +124,17 @@ def use(
     open_browser: bool,
     known: dict[str, Any] | None = None,
 ) -> None:
-    """Start it, lead localhost:`port` to it, open the browser, and hold that until Ctrl-C.
+    """Start Jupyter, forward localhost:`port` to it, open the browser, and wait.
 
-    Returns when the person ends it (INT, TERM, HUP), or when Jupyter has ended. LostError when the
-    machine is gone, by EC2's word. `words` makes a command about it; `known` goes into the JSON.
+    Returns after an interrupt (INT, TERM, HUP), or when Jupyter has ended. Raises LostError when
+    EC2 reports that the machine has stopped or ended. `words` returns the command line of a command
+    for this machine; `known` are further values for the JSON.
     """
     name = machine.name or machine.instance_id
     with console.step("Jupyter") as step:
         server = start(connection)
         step.done(f"{'runs already' if server.again else 'started'}, port {server.port} there")
-    with reached(connection, server, port) as local_port:
+    with open_tunnel(connection, server, port) as local_port:
         if local_port != port:
             console.warn(f"Port {port} is taken on this computer: it is {local_port} instead.")
         url = server.address(local_port)
@@ -141,7 +149,7 @@ def use(
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
                     "Ctrl-C closes the tunnel; Jupyter and its kernels run on.",
                 )
-                _hold(cloud, machine, connection, server, local_port, console, words)
+                _wait_until_ended(cloud, machine, connection, server, local_port, console, words)
         except KeyboardInterrupt:
             console.print(
                 "",
@@ -158,7 +166,7 @@ def use(
             )
 
 
-def _hold(
+def _wait_until_ended(
     cloud: Cloud,
     machine: Machine,
     connection: Connection,
@@ -167,24 +175,24 @@ def _hold(
     console: Console,
     words: Callable[..., str],
 ) -> None:
-    """Until Jupyter has ended; a connection that breaks is made again.
+    """Wait until Jupyter has ended; reconnect when the connection breaks.
 
-    Nothing runs on the machine meanwhile: a command there would keep it from being idle.
+    No command runs on the machine meanwhile, because it would keep the machine from being idle.
     """
     asked_at, silent = time.monotonic(), 0
     looked_up_at, near = -_LOOK_UP_S, False
     while silent < _SILENT:
         threads.pause(_LOOK_S)
         if connection.alive and time.monotonic() - asked_at > _ASK_S:
-            said = _status(server, local_port)
+            status = _status(server, local_port)
             asked_at = time.monotonic()
             if connection.alive:
-                silent = 0 if said in (http.client.OK, _BUSY) else silent + 1
+                silent = 0 if status in (http.client.OK, _BUSY) else silent + 1
         if time.monotonic() - looked_up_at > _LOOK_UP_S:
             near = _warn_of_end(cloud, machine, console, words, warned=near)
             looked_up_at = time.monotonic()
         if not connection.alive:
-            _come_back(cloud, machine, connection, console)
+            _reconnect(cloud, machine, connection, console)
             silent = 0
 
 
@@ -196,7 +204,10 @@ def _warn_of_end(
     *,
     warned: bool,
 ) -> bool:
-    """Whether it is near, said once: the machine itself warns at terminals, and a page is none."""
+    """Warn once when the machine's end is near; return whether it is.
+
+    The machine's own warning reaches only terminals, and not a browser.
+    """
     try:
         now = find_machine(cloud, machine.instance_id)
         left = lifetime.time_left(now, cloud.now()) if now else None
@@ -209,20 +220,20 @@ def _warn_of_end(
     return near
 
 
-def _come_back(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
+def _reconnect(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
     console.warn("The SSH connection broke; it is being made again …")
-    began, told, try_s = time.monotonic(), False, _FIRST_TRY_S
+    began, explained, try_s = time.monotonic(), False, _FIRST_TRY_S
     while True:
         try:
             connection.reconnect(timeout_s=try_s)
         except ConnectError:
             try_s = _TRY_S
-            _refuse_if_gone(cloud, machine)
+            _raise_if_gone(cloud, machine)
         else:
             console.note(f"Connected again after {time.monotonic() - began:.0f} s.")
             return
-        if not told and time.monotonic() - began > _LONG_S:
-            told = True
+        if not explained and time.monotonic() - began > _LONG_S:
+            explained = True
             console.warn(
                 "Still no SSH connection. If this computer is in another network now, the "
                 "machine's security group does not let it in."
@@ -230,8 +241,8 @@ def _come_back(cloud: Cloud, machine: Machine, connection: Connection, console: 
         threads.pause(1.0)
 
 
-def _refuse_if_gone(cloud: Cloud, machine: Machine) -> None:
-    """LostError by EC2's word; that it gives none, says nothing about the machine."""
+def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
+    """Raise LostError when EC2 reports that the machine has stopped or ended."""
     name = machine.name or machine.instance_id
     try:
         now = find_machine(cloud, machine.instance_id)
@@ -261,7 +272,10 @@ def _refuse_if_gone(cloud: Cloud, machine: Machine) -> None:
 
 
 def _status(server: Server, local_port: int) -> int | str:
-    """What it answers, by HTTP; in words when nothing comes. It counts that as no activity."""
+    """Return the HTTP status of Jupyter's response, or a phrase without one.
+
+    Jupyter does not count this request as activity.
+    """
     tunnel = http.client.HTTPConnection("127.0.0.1", local_port, timeout=_ANSWER_S)
     try:
         header = {"Authorization": f"token {server.token}"}
@@ -270,48 +284,48 @@ def _status(server: Server, local_port: int) -> int | str:
     except TimeoutError:
         return _BUSY
     except (OSError, http.client.HTTPException):
-        return "nobody listens there"
+        return "no server listens on the port"
     finally:
         tunnel.close()
 
 
-# The machine's side ----------------------------------------------------------------------------
+# The program on the machine --------------------------------------------------------------------
 
 
-def _ask_patiently(connection: Connection, verb: str, stdin: str = "") -> dict[str, Any]:
-    """What is asked twice happens once, so a connection that breaks is no reason to give up."""
+def _call_with_retries(connection: Connection, verb: str, stdin: str = "") -> dict[str, Any]:
+    """Call the program, again when the connection breaks: a repeated call has no further effect."""
     for _ in range(_TRIES - 1):
         try:
-            return _ask(connection, verb, stdin)
+            return _call(connection, verb, stdin)
         except ConnectError:
             continue
-    return _ask(connection, verb, stdin)
+    return _call(connection, verb, stdin)
 
 
-def _ask(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
+def _call(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
     done = connection.run(_command(verb), stdin=stdin, check=False, timeout_s=_STARTS_S)
     if done.exit_status == _NO_JUPYTER:
         raise RequestError(
-            "There is no Jupyter on this machine: the recipe of its image has no stage d2l",
-            hint="Launch from an image that has it; or install it there into an environment: "
-            "conda install -n NAME jupyterlab",
+            "Jupyter is not installed on this machine: the recipe of its image has no stage d2l",
+            hint="Launch from an image with Jupyter, or install it into an environment on the "
+            "machine: conda install -n NAME jupyterlab",
         )
-    said = _document(done.stdout)
-    if done.exit_status or "error" in said or not said:
+    document = _document(done.stdout)
+    if done.exit_status or "error" in document or not document:
         raise RemoteError(
-            str(said.get("error") or f"Jupyter cannot be asked to {verb}"),
-            details=said.get("log") or done.stderr.splitlines()[-20:],
+            str(document.get("error") or f"Jupyter did not {verb}"),
+            details=document.get("log") or done.stderr.splitlines()[-20:],
         )
-    return said
+    return document
 
 
 def _document(stdout: str) -> dict[str, Any]:
-    """The last line's; {} for what is none."""
+    """Return the JSON object in the last line; {} without one."""
     try:
-        said = files.parse_json((stdout.splitlines() or [""])[-1])
+        document = files.parse_json((stdout.splitlines() or [""])[-1])
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _command(*words: str) -> str:

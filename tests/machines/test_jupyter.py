@@ -148,7 +148,7 @@ def test_what_a_broken_environment_says_is_shown(ssh: Connection, environments: 
     python.write_text("#!/bin/sh\necho 'No module named jupyter_core' >&2\nexit 1\n")
     python.chmod(0o755)
     shutil.copy(python, python.with_name("jupyter"))
-    with pytest.raises(RemoteError, match="cannot be asked to start") as failed:
+    with pytest.raises(RemoteError, match="Jupyter did not start") as failed:
         jupyter.start(ssh)
     assert failed.value.details == ("No module named jupyter_core",)
 
@@ -279,11 +279,13 @@ def held(
 
     def hold(local_port: int) -> None:
         try:
-            jupyter._hold(cloud, machine, connection, server, local_port, console, words)
+            jupyter._wait_until_ended(
+                cloud, machine, connection, server, local_port, console, words
+            )
         except BakeError as error:
             raised.append(error)
 
-    with jupyter.reached(connection, server, free_port()) as local_port:
+    with jupyter.open_tunnel(connection, server, free_port()) as local_port:
         thread = threading.Thread(target=hold, args=(local_port,), daemon=True)
         thread.start()
 
@@ -420,7 +422,7 @@ def test_jupyter_that_does_not_answer_through_the_tunnel_is_an_error(ssh: Connec
     server = jupyter.Server(free_port(), "/", "lab", again=False, token=TOKEN)
     with (
         pytest.raises(RemoteError, match="does not answer through the tunnel: nobody listens"),
-        jupyter.reached(ssh, server, free_port()),
+        jupyter.open_tunnel(ssh, server, free_port()),
     ):
         pass
 
@@ -484,7 +486,7 @@ def test_real_jupyter_old_and_new(
             command = Path(f"/proc/{about['pid']}/cmdline").read_bytes()
             assert first.token.encode() not in command
             ssh.close()
-            with machine.connect() as later, jupyter.reached(later, first, free_port()) as port:
+            with machine.connect() as later, jupyter.open_tunnel(later, first, free_port()) as port:
                 with chromium() as driver:
                     driver.get(first.address(port))
                     shown = {"lab": ".jp-LauncherCard", "tree": "#notebook_list"}[first.page]

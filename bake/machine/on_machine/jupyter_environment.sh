@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The image's own environment runs the program; one that a person has made, where only that has Jupyter.
+# Runs the program with the image's own environment, or with another one if only that has Jupyter.
 #
 #   bash -c "$(<environment.sh)" PROGRAM FOLDERS WORD…
 #
-# FOLDERS: where environments are, with colons. Status 66: there is no Jupyter.
+# FOLDERS: the folders of environments, separated by colons. Status 66: Jupyter was not found.
 program=$0
 IFS=: read -ra folders <<<"$1"
 shift
 
-# with_jupyter KIND: the `own` ones have a kernel of their own name, as the stage d2l leaves it.
+# with_jupyter KIND: an `own` environment has a kernel of its own name, which the stage d2l installs.
 with_jupyter() {
     local folder prefix
     for folder in "${folders[@]}"; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Jupyter on this machine: found or started, and ended. As the login user.
+"""Find, start or end Jupyter on this machine, as the login user.
 
-    python -c "$(cat server.py)" start    < TOKEN     until it answers
-    python -c "$(cat server.py)" stop                 the one that `start` would find
+    python -c "$(cat jupyter_server.py)" start    < TOKEN     returns when it answers
+    python -c "$(cat jupyter_server.py)" stop                 ends the running server
 
-Run by the environment's own Python, 3.6 or later. The last line of stdout is one JSON document.
-What is known of a server is in Jupyter's own file about it, which only its user can read.
+Run by the environment's own Python, 3.6 or later. The last line of stdout is one JSON document. The
+data of a server is in Jupyter's own file about it, which only its user can read.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ import time
 from jupyter_core.paths import jupyter_runtime_dir
 
 PORT = 8888
-# A first start reads gigabytes from a disk that is still being filled from S3.
+# The first start reads gigabytes from a disk that is still being loaded from S3.
 STARTS_S = 600
 ENDS_S = 60
 LOOK_S = 0.2
 
 
 def start(token):
-    with alone():
+    with locked():
         for about in running():
-            return answer(about, again=True)
+            return result(about, again=True)
         with private(token_file()) as file:
             file.write(token)
         try:
@@ -41,22 +41,22 @@ def start(token):
             while process.poll() is None and time.monotonic() - began < STARTS_S:
                 for about in running():
                     if about["pid"] == process.pid:
-                        return answer(about, again=False)
+                        return result(about, again=False)
                 time.sleep(LOOK_S)
         finally:
-            os.unlink(token_file())  # it has been read
+            os.unlink(token_file())  # the server has read it
         process.kill()
         with open(log_file(), errors="replace") as log:
             return {"error": "Jupyter does not start", "log": log.read().splitlines()[-20:]}
 
 
 def launch():
-    """Detached: it outlives this program, the connection and the session."""
+    """Start the server detached, so that it runs on after this program and the connection."""
     kernel = os.path.basename(sys.prefix)
     arguments, app = [sys.executable, "-m", "jupyterlab"], "ServerApp"
     if importlib.util.find_spec("jupyterlab") is None:
         arguments = [sys.executable, "-m", "notebook"]
-        if importlib.util.find_spec("notebook.notebookapp"):  # before 7, a server of its own
+        if importlib.util.find_spec("notebook.notebookapp"):  # before version 7
             app = "NotebookApp"
     folder = {"ServerApp": "root_dir", "NotebookApp": "notebook_dir"}[app]
     arguments += ["--no-browser", "--%s.ip=127.0.0.1" % app]
@@ -66,7 +66,7 @@ def launch():
         arguments.append("--MultiKernelManager.default_kernel_name=" + kernel)
     if os.geteuid() == 0:
         arguments.append("--allow-root")
-    # What a cell calls by `!pip` shall be the environment's, too.
+    # A cell that calls `!pip` gets the environment's pip, too.
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     variables = dict(os.environ, PATH=path, JUPYTER_TOKEN_FILE=token_file())
     variables.pop("JUPYTER_TOKEN", None)
@@ -83,9 +83,9 @@ def launch():
 
 
 def running():
-    """What Jupyter says of each server that answers to its own token, the newest first.
+    """Yield Jupyter's data of each server that answers to its own token, the newest first.
 
-    Old ones let everybody read that who may enter the folder.
+    Old versions of Jupyter let other users read the file, so its mode is changed.
     """
     pattern = os.path.join(glob.escape(jupyter_runtime_dir()), "*server-*.json")
     for path in sorted(glob.glob(pattern), key=modified, reverse=True):
@@ -96,11 +96,11 @@ def running():
                 os.chmod(path, 0o600)
                 yield dict(about, page=page(os.path.basename(path)))
         except (OSError, ValueError, LookupError, TypeError):
-            continue  # of one that is gone, or that cannot be asked
+            continue  # the server has ended, or does not answer
 
 
 def page(name):
-    """Where it has its first page: an old server logs the token of who is sent on to it."""
+    """Return the first page: an old server would log the token when it redirects to it."""
     new = name.startswith("jpserver") and importlib.util.find_spec("jupyterlab")
     return "lab" if new else "tree"
 
@@ -126,7 +126,7 @@ def answers(about):
 
 
 def lives(pid):
-    """Whether it is a process of ours that has not ended."""
+    """Return True for a process of this user that has not ended."""
     try:
         os.kill(pid, 0)
         with open("/proc/%d/stat" % pid) as file:
@@ -136,7 +136,7 @@ def lives(pid):
 
 
 def stop():
-    with alone():
+    with locked():
         for about in running():
             os.kill(about["pid"], signal.SIGTERM)
             began = time.monotonic()
@@ -148,14 +148,14 @@ def stop():
         return {"stopped": False}
 
 
-def answer(about, again):
+def result(about, again):
     document = {key: about[key] for key in ("port", "token", "base_url", "page")}
     return dict(document, again=again)
 
 
 @contextlib.contextmanager
-def alone():
-    """Two who ask at the same time get one server."""
+def locked():
+    """A lock, so that two calls at the same time find or start the same server."""
     os.makedirs(jupyter_runtime_dir(), exist_ok=True)
     os.chmod(jupyter_runtime_dir(), 0o700)
     with private(os.path.join(jupyter_runtime_dir(), "bake.lock")) as lock:
@@ -164,7 +164,7 @@ def alone():
 
 
 def private(path):
-    """A file to write that only its user can read."""
+    """Open a file for writing that only its user can read."""
     with contextlib.suppress(OSError):
         os.chmod(path, 0o600)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")

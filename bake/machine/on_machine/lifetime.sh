@@ -1,27 +1,27 @@
 #!/bin/sh
-# Ends this machine when its time is up: warns whoever is logged in, and powers it off. What becomes
-# of it then (stopped, terminated) is EC2's to know. Made for it when it was launched.
+# Powers this machine off at the end of its lifetime, after warnings to all logged-in users. EC2 then
+# stops or terminates it. The variables below are set when the machine is launched.
 #
-#   bake-lifetime                    by cloud-init, at every boot
+#   bake-lifetime                    run by cloud-init at every boot
 #   bake-lifetime watch              the timer
-#   bake-lifetime extend SECONDS     or "never"; says how many seconds it has then
+#   bake-lifetime extend SECONDS     or "never"; prints the seconds that are left
 #
-# What it counts is /proc/uptime: a clock that is set tells it nothing. From one boot to the next it
-# keeps the end in EC2's time, in a file that never grows, so that a full disk is no matter.
-owner='' # the run that launched it
-name=''  # as `invoke extend` knows it
-ttl=''   # in words
-ttl_s=   # nothing: never
-idle_s=  # nothing: idle as long as it likes
+# The timer uses /proc/uptime, which does not change when the clock is set. The end is kept over a
+# reboot in EC2's time, in a file of constant size, so that it also works on a full disk.
+owner='' # the run that launched the machine
+name=''  # its name for `invoke extend`
+ttl=''   # as text
+ttl_s=   # empty: no limit
+idle_s=  # empty: no limit
 
 self=/var/lib/cloud/scripts/per-boot/bake-lifetime
 facts=/usr/local/lib/bake/lifetime_facts.py
 kept=/var/lib/bake-lifetime # "OWNER END": seconds since 1970, or "never", where it was extended
 state=/run/bake-lifetime    # of this boot: ends (by the uptime, or "never"), offset
 unit=/etc/systemd/system/bake-lifetime.service
-# Less is not worth a start: a machine that boots has this, whatever its end was.
+# A machine that boots runs at least this long, whatever its end was.
 shortest_s=600
-unused='nobody uses it'
+unused='it is not in use'
 look_s=30
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -30,14 +30,14 @@ uptime_s() {
     echo "${up%.*}"
 }
 
-# An image that was taken with this in it has other user data, and an end of its own or none.
+# A machine started from an image that contains this file has other user data and its own lifetime.
 is_ours() { grep -qsF "owner=$owner" /var/lib/cloud/instance/user-data.txt; }
 
 is_number() { case $1 in '' | *[!0-9]*) false ;; esac }
 
 least() { [ "$1" -lt "$2" ] && echo "$1" || echo "$2"; }
 
-# When it was launched or started, and what time it is, both by EC2. Without its word, a boot is one.
+# The time of the launch or last start, and the present time, both from EC2; else the time of the boot.
 launched() {
     timeout --kill-after=5 60 python3 $facts launched 2>/dev/null ||
         echo "$(date +%s) $(date +%s)"
@@ -68,7 +68,7 @@ begin() {
 set_end() { echo "$1" >$state/ends.new && mv $state/ends.new $state/ends; }
 
 extend() {
-    until [ -s $state/ends ]; do sleep 1; done # it still boots
+    until [ -s $state/ends ]; do sleep 1; done # the machine still boots
     read -r ends <$state/ends
     up=$(uptime_s)
     if [ "$1" = never ] || [ "$ends" = never ]; then
@@ -79,7 +79,7 @@ extend() {
         end=$((ends + offset))
     fi
     set_end "$ends"
-    # In place: what has to be allocated for it is there already.
+    # Written in place, so that no disk space has to be allocated.
     printf '%s %-20s\n' "$owner" "$end" 1<>$kept ||
         echo 'The new end is not kept over a reboot' >&2
     [ "$ends" = never ] && echo never || echo $((ends - up))
@@ -90,7 +90,7 @@ tell() {
     timeout 20 wall "$1"
 } 2>/dev/null
 
-# Once at each of these times before the end, and again after it was moved.
+# Warn once at each of these times before the end, and again after the end was moved.
 warn() {
     for before in 60 300 900; do
         [ "$1" -gt $before ] || break
@@ -106,7 +106,7 @@ To keep it: invoke extend $name 2h"
 }
 
 watch() {
-    # Another that watches already goes first; this one takes over when that is gone.
+    # Wait for the lock: only one timer runs, and this one takes over when that one ends.
     mkdir -p $state
     exec 9>$state/lock
     flock 9
@@ -119,7 +119,7 @@ watch() {
             left=$((ends - up)) why="its TTL of $ttl ends"
         fi
         if [ -n "$idle_s" ]; then
-            # What cannot be told, as when the driver hangs, is no reason to end it.
+            # An unknown state, as when the driver hangs, counts as in use.
             timeout --kill-after=5 120 python3 $facts in-use $state/kernels >$state/used 9>&-
             [ $? -eq 3 ] || active=$up
             if [ -z "$why" ] || [ $((active + idle_s - up)) -lt $left ]; then
@@ -140,8 +140,8 @@ watch() {
     done
 }
 
-# A service of its own: it does not depend on what cloud-init makes of its own end, and starts
-# without it where cloud-init does not get as far (on a full disk it does not).
+# A service, so that the timer does not depend on the end of cloud-init, and starts also when
+# cloud-init fails (as it does on a full disk).
 install_unit() {
     cat >$unit.new <<UNIT && mv $unit.new $unit
 [Unit]
@@ -160,7 +160,7 @@ UNIT
 }
 
 if ! is_ours; then
-    echo 'The timer on this machine is of another one' >&2
+    echo 'The timer on this machine belongs to another machine' >&2
     [ "${1:-}" != extend ]
     exit
 fi

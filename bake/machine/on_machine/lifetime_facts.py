@@ -1,16 +1,16 @@
-"""What the timer of a machine asks about it. Run as root by the system's Python, 3.6 or later.
+"""Answer the questions of a machine's timer. Run as root by the system's Python, 3.6 or later.
 
-    lifetime_facts.py launched         when EC2 has launched or last started it, and the time now
-    lifetime_facts.py in-use MEMORY    says by what it is in use; status 3: by nothing
+    lifetime_facts.py launched         prints the time of the last start and the time now, from EC2
+    lifetime_facts.py in-use MEMORY    prints what uses the machine; status 3: nothing does
 
-In use is a machine
+A machine is in use when
 
-* on which a shell, a command or a copy runs over SSH (a connection that forwards ports is none),
-* whose GPU computes, or is held by a process that is no kernel of Jupyter's,
-* with a kernel that executes a cell, was used since the last look, or has kept a twentieth of a
-  processor busy since then. What a kernel only holds, like the GPU's memory, does not count.
+* a shell, a command or a copy runs over SSH (a connection that only forwards ports does not count),
+* a GPU computes, or is held by a process other than a Jupyter kernel,
+* a kernel executes a cell, was used since the last check, or has used a twentieth of a processor
+  since then. What a kernel only holds, like GPU memory, does not count.
 
-MEMORY is a file that is made, and read at the next look.
+MEMORY is a file that is written and read at the next check.
 """
 
 import calendar
@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS = "169.254.169.254"
-BUSY = 0.05  # of a processor. A kernel that waits takes a hundredth, for its own clockwork.
+BUSY = 0.05  # of a processor; a waiting kernel uses about a hundredth
 KERNEL = re.compile(rb"ipykernel_launcher|\0ipykernel\0|kernel-[^/\0]*\.json\0")
 RUNTIME = ".local/share/jupyter/runtime/*server-*.json"
 
 
 class Process:
-    """`ticks` are those of the processor that it and its dead children have had."""
+    """A process; `ticks` is the processor time of itself and its ended children."""
 
     def __init__(self, folder: Path) -> None:
         before, _, after = (folder / "stat").read_bytes().rpartition(b")")
@@ -45,7 +45,7 @@ class Process:
 
 
 def launched() -> str:
-    """Both in seconds since 1970, by EC2: the machine's own clock may be wrong."""
+    """Return both times in seconds since 1970, from EC2: the machine's clock may be wrong."""
     link = http.client.HTTPConnection(ADDRESS, timeout=5)
     headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     link.request("PUT", "/latest/api/token", headers=headers)
@@ -64,13 +64,13 @@ def all_processes() -> "dict[int, Process]":
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             found[int(folder.name)] = Process(folder)
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return found
 
 
 def by_ssh(running: "dict[int, Process]") -> str:
-    """What sshd has started: of its own processes each connection has one or two."""
+    """Return the name of a process that sshd has started; sshd's own processes do not count."""
     sshd = {pid for pid, each in running.items() if each.name.startswith("sshd")}
     found = [each.name for pid, each in running.items() if each.parent in sshd and pid not in sshd]
     return f"SSH: {found[0]}" if found else ""
@@ -86,8 +86,8 @@ def by_gpu(running: "dict[int, Process]") -> str:
     except FileNotFoundError:
         return ""
     except (OSError, subprocess.SubprocessError):
-        # After an upgrade it says no, while what computes goes on.
-        return "GPU: it says nothing" if Path("/proc/driver/nvidia/version").exists() else ""
+        # After an upgrade of the driver nvidia-smi fails, while running programs still compute.
+        return "GPU: nvidia-smi fails" if Path("/proc/driver/nvidia/version").exists() else ""
     return ""
 
 
@@ -98,12 +98,12 @@ def nvidia_smi(what: str) -> "list[int]":
 
 
 def runtime_files() -> "list[Path]":
-    """What each Jupyter server has written, for its user alone: where it is, and its token."""
+    """Return the files of all Jupyter servers, with their addresses and tokens."""
     return [*Path("/root").glob(RUNTIME), *Path("/home").glob(f"*/{RUNTIME}")]
 
 
 def by_server(used: "dict[str, str]") -> str:
-    """Kernels and terminals of Jupyter's servers; `used` is filled with when each last was."""
+    """Return a busy kernel; fill `used` with the last use of each kernel and terminal."""
     why = ""
     for path in runtime_files():
         try:
@@ -114,7 +114,7 @@ def by_server(used: "dict[str, str]") -> str:
                     used[key] = each["last_activity"]
                     if each.get("execution_state") == "busy":
                         why = f"Jupyter: {key}"
-        except Exception as error:  # it has ended, or is another: what kernels compute shows anyway
+        except Exception as error:  # it has ended, or is unknown
             print(f"{path}: {error}", file=sys.stderr)
     return why
 
@@ -135,14 +135,14 @@ def ticks_below(running: "dict[int, Process]", pid: int) -> int:
 
 
 def in_use(memory: Path) -> str:
-    """By what, or nothing."""
+    """Return what uses the machine, or ""."""
     running, now = all_processes(), time.monotonic()
     used = {}  # type: dict[str, str]
     why = [by_server(used), by_ssh(running), by_gpu(running)]
     ticks = {str(p): ticks_below(running, p) for p in running if running[p].is_kernel}
     try:
         last = json.loads(memory.read_text())
-    except (OSError, ValueError):  # the first look
+    except (OSError, ValueError):  # the first check
         last = {"used": {}, "ticks": {}, "at": now}
     enough = (now - last["at"]) * os.sysconf("SC_CLK_TCK") * BUSY
     why += [f"Jupyter: {key}" for key in used if used[key] != last["used"].get(key)]
@@ -155,6 +155,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "launched":
         print(launched())
     else:
-        said = in_use(Path(sys.argv[2]))
-        print(said)
-        sys.exit(0 if said else 3)
+        user = in_use(Path(sys.argv[2]))
+        print(user)
+        sys.exit(0 if user else 3)

@@ -228,5 +228,5 @@ def test_a_value_that_would_start_none_is_refused_in_vcpus() -> None:
     with pytest.raises(RequestError, match=r"one p4d\.24xlarge has 96") as caught:
         quota_code_to_raise(machine, 8, "invoke quota --type p4d.24xlarge", spot=False)
     assert caught.value.hint == "invoke quota --type p4d.24xlarge --raise 96"
-    with pytest.raises(RequestError, match="not known"):
+    with pytest.raises(RequestError, match="is unknown"):
         quota_code_to_raise(TYPES["p6-b200.48xlarge"], 192, COMMAND, spot=True)
