@@ -94,9 +94,17 @@ def test_all_that_cannot_be_read_is_said_at_once_and_no_value_with_it(
         "LONG": ({"env": "LONG"}, "65537 bytes long; the maximum is 65536", ""),
         "NO_PARAMETER": ({"ssm": "/nothing"}, "ParameterNotFound", "put-parameter"),
         "NO_SECRET": ({"secretsmanager": "no"}, "ResourceNotFoundException", "create-secret"),
-        "BYTES": ({"secretsmanager": "bytes"}, "holds bytes", "Store it as text"),
-        "NO_KEY": ({"secretsmanager": "json", "key": "pass"}, "no text under pass", "is user"),
-        "NUMBER": ({"secretsmanager": "json", "key": "n"}, "no text under n", "is user"),
+        "BYTES": ({"secretsmanager": "bytes"}, "contains bytes", "Store it as text"),
+        "NO_KEY": (
+            {"secretsmanager": "json", "key": "pass"},
+            "no text under pass",
+            "Its keys with text: user",
+        ),
+        "NUMBER": (
+            {"secretsmanager": "json", "key": "n"},
+            "no text under n",
+            "Its keys with text: user",
+        ),
         "NO_JSON": (
             {"secretsmanager": "text", "key": "k"},
             "is not a JSON object",
