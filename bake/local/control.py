@@ -94,22 +94,8 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
         )
     if running:
         return running
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    failure = home / "failure.json"
-    failure.unlink(missing_ok=True)
-    log = log_path()
-    command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
-    command += ["--profile", wanted]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=_environment_without_aws(),
-            start_new_session=True,
-        )
-    _started.append(process)
+    failure, log = home / "failure.json", log_path()
+    process = _start_server(home, port, wanted, failure, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         ended = process.poll()
@@ -123,6 +109,26 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
     raise LocalCloudError(
         f"The local cloud did not answer within {START_TIMEOUT_S} s", hint=f"See its log: {log}"
     )
+
+
+def _start_server(
+    home: Path, port: int, profile: str, failure: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    failure.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
+    command += ["--profile", profile]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=_environment_without_aws(),
+            start_new_session=True,
+        )
+    _started.append(process)
+    return process
 
 
 def down(*, erase: bool = False) -> bool:
