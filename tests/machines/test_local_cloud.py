@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -346,15 +347,21 @@ def test_power_button_works_while_a_timer_runs(cloud: Cloud) -> None:
 
 
 def test_machine_that_is_started_at_once_after_its_end_has_a_network(cloud: Cloud) -> None:
-    instance_id = cloud.run(cloud.base)
-    cloud.wait_for_ssh(instance_id)
-    for _ in range(3):
-        cloud.ec2.stop_instances(InstanceIds=[instance_id], Force=True)
-        cloud.wait_for(instance_id, "stopped")
-        cloud.ec2.start_instances(InstanceIds=[instance_id])
-        cloud.wait_for_ssh(instance_id)
-        assert "tap0" in cloud.ssh(instance_id, "ip -brief address")
-    cloud.terminate(instance_id)
+    engine = find_engine()
+    cloud_id = cloud.endpoint.request("status")["cloud_id"]
+    image = engine.references(f"localhost/bake-{cloud_id}/snapshot")[0]
+    name = f"bake-test-{os.getpid()}-restarted"
+    arguments = ["run", "--detach", "--pull", "never", "--name", name]
+    arguments += [*engine.network_arguments, *engine.limits, image, "sleep", "infinity"]
+    try:
+        engine.call(*arguments)
+        before = engine.call("exec", name, "ls", "/sys/class/net").stdout
+        for _ in range(3):
+            os.kill(engine.process_id(name), signal.SIGKILL)
+            engine.start(name)
+            assert engine.call("exec", name, "ls", "/sys/class/net").stdout == before
+    finally:
+        engine.remove(name)
 
 
 @pytest.mark.parametrize("how", ["from inside", "by the API"])
