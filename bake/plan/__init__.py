@@ -1,1 +1,1 @@
-"""The stages of a bake, their digests, and what they will take."""
+"""The stages of a bake: their digests, their lock, and a forecast of time and cost."""

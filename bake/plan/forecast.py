@@ -1,8 +1,8 @@
-"""What a bake will take: time and money, from how long its stages took before. Pure.
+"""A forecast of the time and cost of a bake, from how long its stages took before. Pure.
 
-All of it as ranges. A stage with the same digest did the same work; one of the same name in the
-recipe's last images, or in another recipe's, did something like it. Where nothing of the kind is
-known, a wide range is taken, and `based_on` says that it is a guess.
+All figures are ranges. A stage with the same digest did the same work; one with the same name, in
+this recipe or in another, did similar work. Otherwise a wide range is used, and `based_on` tells
+that it is a guess.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bake.plan.plan import Plan, Stage
 
 Range = tuple[float, float]
 
-# What a bake does besides its stages, as its steps are called; no stage's name has a capital.
+# The steps of a bake besides its stages. No stage's name has a capital.
 BUILDER, PROOF, IMAGE = "Builder", "Proof", "Image"
 
 # In seconds. Start and SSH; checks with a tensor test on a cold GPU; EBS copies 64 GB in this time.
@@ -24,7 +24,7 @@ _GUESSES: dict[str, Range] = {BUILDER: (45, 180), PROOF: (20, 120), IMAGE: (120,
 _GUESS: Range = (30, 900)
 _SPOKEN = {BUILDER: "the machine's start", PROOF: "the proof", IMAGE: "the image"}
 
-# How far the next time may be from the shortest and the longest that are known.
+# Factors from the shortest and the longest known time to the range of the next one.
 _EXACT: Range = (0.85, 1.2)
 _ALIKE: Range = (0.7, 1.5)
 _LATEST = 5
@@ -36,7 +36,7 @@ _HOUR_S = 3600
 
 
 class Earlier(Protocol):
-    """An image or a checkpoint: what it holds, and how long each part of it took."""
+    """An image or a checkpoint: its stages, and how many seconds each step took."""
 
     @property
     def recipe(self) -> str: ...
@@ -48,7 +48,7 @@ class Earlier(Protocol):
 
 @dataclass(frozen=True)
 class Past:
-    """An image's tags, read; a checkpoint is an `Earlier` as it is."""
+    """An earlier image, read from its tags. A checkpoint is an `Earlier` itself."""
 
     recipe: str
     stages: Mapping[str, str]
@@ -57,7 +57,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`stages` has the seconds of each one that is to run; USD are None where no price is known."""
+    """`stages` maps each stage that will run to seconds. USD are None if no price is known."""
 
     seconds_low: float
     seconds_high: float
@@ -91,16 +91,16 @@ def forecast(
     usd_per_gb_month: float | None,
     stopped_for_image: bool = False,
 ) -> Forecast:
-    """For these stages on one machine; nothing to run takes and costs nothing.
+    """Forecast a bake that runs these stages on one machine; without stages, it takes nothing.
 
-    `earlier`: the newest first. `usd_per_hour`: of every machine that it may become, None where
-    AWS did not say; the range goes from the cheapest to the dearest that is known. A machine that
-    is `stopped_for_image` (an on-demand one) costs nothing meanwhile; its volume does. Where the
-    volume's price, `usd_per_gb_month`, is not known, it is left out: it is a few hundredths.
+    `earlier` begins with the newest. `usd_per_hour` are the prices of all machines that may be
+    used, None if unknown; the range is from the cheapest to the dearest. A machine that is
+    `stopped_for_image` (on-demand) costs nothing while the image is made, but its volume does. An
+    unknown volume price, `usd_per_gb_month`, is left out: it is a few hundredths of a dollar.
     """
     wanted = set(to_run)
     if not wanted:
-        return Forecast(0, 0, 0, 0, "what is there already", {})
+        return Forecast(0, 0, 0, 0, "what exists already", {})
     running = [stage for stage in plan.stages if stage.name in wanted]
     known = {stage.name: _of_stage(stage, plan.recipe.name, earlier) for stage in running}
     known |= {step: _of_name(step, plan.recipe.name, earlier) for step in _GUESSES}
@@ -134,7 +134,7 @@ def _of_stage(stage: Stage, recipe: str, earlier: Sequence[Earlier]) -> Range | 
 
 
 def _of_name(name: str, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
-    """From this recipe's times; where it has none, from those of the others."""
+    """Use the times of this recipe, or else of other recipes."""
     timed = [one for one in earlier if name in one.seconds]
     ours = [one for one in timed if one.recipe == recipe] or timed
     return _around([one.seconds[name] for one in ours], _ALIKE) if ours else None
@@ -146,7 +146,7 @@ def _around(times: Sequence[float], factors: Range) -> Range:
 
 
 def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: int) -> float:
-    """Stages that do not need each other run at the same time; one that reboots runs alone."""
+    """Return when the last stage ends. Independent stages run together; one that reboots, alone."""
     waiting, ends, now = list(stages), dict[str, float](), 0.0
     names = {stage.name for stage in waiting}
     while waiting:

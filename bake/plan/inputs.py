@@ -1,4 +1,4 @@
-"""A stage's inputs, as a file of shell assignments that gives back every value byte for byte."""
+"""The file of shell assignments that carries a stage's inputs, byte for byte."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from bake.recipe.variable import LONGEST_B, is_free
 
 
 def inputs_file(stage: str, inputs: Mapping[str, str]) -> bytes:
-    """`export NAME='value'` for each; StageError for what would not arrive as it is.
+    """Return a line `export NAME='value'` for each input.
 
-    Bytes that are not UTF-8 are written as Python's `surrogateescape` has them.
+    StageError for a name or a value that a variable cannot have. Bytes that are not UTF-8 are
+    restored from Python's `surrogateescape`.
     """
     return b"".join(_assignment(stage, name, inputs[name]) for name in sorted(inputs))
 
@@ -21,19 +22,19 @@ def _assignment(stage: str, name: str, value: str) -> bytes:
     if not is_free(name):
         raise StageError(
             f"stage {stage} cannot have an input named {name!r}",
-            hint="Names are capitals, digits and underscores, and none that the shell itself uses.",
+            hint="Names are capitals, digits and underscores, and not one that the shell uses.",
         )
-    # The messages leave the value out: it may be a secret.
+    # The messages omit the value, because it may be a secret.
     try:
         raw = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise StageError(
             f"the input {name} of stage {stage} holds a lone surrogate at {error.start}, "
-            "which is no text"
+            "which is not valid text"
         ) from None
     if b"\0" in raw:
         raise StageError(
-            f"the input {name} of stage {stage} holds a zero byte, which no variable can"
+            f"the input {name} of stage {stage} holds a zero byte, which a variable cannot hold"
         )
     if len(name) + len(raw) + 2 > LONGEST_B:
         raise StageError(

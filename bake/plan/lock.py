@@ -1,7 +1,7 @@
-"""A lock: what one bake has installed, which a bake with the lock installs again, exactly that.
+"""A lock: the packages that one bake has installed. Every bake with the lock installs the same.
 
-`manifests/NAME.lock` lies beside the recipe and is TOML, made of a bake's record. What it holds are
-inputs of the stages, so it is in their digests.
+`manifests/NAME.lock` is a TOML file beside the recipe, made from a bake's record. Its contents are
+inputs of the stages, so they are in the digests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bake.record import Installed, Record, Wheel
 from bake.record import read as read_record
 from bake.record.inventory import UNKNOWN, Word
 
-# What of a recipe decides about what is installed.
+# The parts of a recipe that decide what is installed.
 ASKED = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")
 
-# The inputs of stages by which a lock reaches them. With one, none of them is ever empty.
+# The inputs of stages that carry a lock. With a lock, none of them is empty.
 UNLOCKED = {"LOCKED_APT": "", "LOCKED_CONDA": "", "LOCKED_PIP": ""}
 _FIRST_LINE = "# locked"
 
@@ -36,7 +36,7 @@ class _Table(BaseModel):
 
 
 class LockedImage(_Table):
-    """A base image: its name is the same in every region, its id is not."""
+    """A base image. Its name is the same in every region; its id is not."""
 
     name: str
     ids: Mapping[str, Word]
@@ -52,12 +52,15 @@ class Lock(_Table):
     stages: Mapping[str, Installed]
 
     def base_image_in(self, region: str) -> str:
-        """The id, or in a region where nobody has baked with it yet, the name."""
+        """Return the id in this region, or the name if the id there is unknown."""
         return self.base_image.ids.get(region) or self.base_image.name
 
     def inputs(self, stage: str, beside: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-        """What the stage is told. `beside` are the stages that may have run before it has ended,
-        itself among them: apt packages that both need are added by whichever comes first."""
+        """Return the inputs that hold a stage to the lock.
+
+        `beside` are the stages that may have run before it ends, with itself: of apt packages that
+        several of them need, the first one installs them.
+        """
         own = self.stages.get(stage, Installed())
         apt = [
             f"{name} {package} {version}"
@@ -74,7 +77,7 @@ class Lock(_Table):
 
 
 def asked(recipe: Recipe) -> dict[str, Any]:
-    """`table.key` → value of all in a recipe that decides about what is installed."""
+    """Map `table.key` to its value, for all in a recipe that decides what is installed."""
     document = recipe.model_dump(mode="json", include=set(ASKED))
     found: dict[str, Any] = {}
     for name in ASKED:
@@ -85,7 +88,7 @@ def asked(recipe: Recipe) -> dict[str, Any]:
 
 
 def refuse_another(lock: Lock, recipe: Recipe, payload: Payload) -> None:
-    """RecipeError, every difference at once, unless the lock is of just this recipe and payload."""
+    """Raise RecipeError with every difference between the lock and this recipe and payload."""
     findings = []
     if lock.payload != payload.name:
         message = f"the lock is of {lock.payload} downloads, and this bake is of {payload.name}"
@@ -98,46 +101,46 @@ def refuse_another(lock: Lock, recipe: Recipe, payload: Payload) -> None:
             findings.append(Finding(place, message))
     if findings:
         raise RecipeError(
-            f"The lock of {lock.recipe} is of something else than this bake",
+            f"The lock of {lock.recipe} does not match this bake",
             findings=findings,
             hint=f"Bake without it (--no-lock), and then lock that: invoke lock {lock.recipe}",
         )
 
 
-# Of a record ---------------------------------------------------------------------------------
+# From a record -------------------------------------------------------------------------------
 
 
 def newest_record(builds: Path, recipe: str, payload: str) -> Path:
-    """Of the bakes that are on record here. RequestError: there is none of the recipe."""
+    """Return the newest record of a recipe; RequestError if none is found."""
     found: list[tuple[object, Path]] = []
     for path in builds.glob("*/record.json"):
         try:
             record = read_record(path)
         except (OSError, ValueError):
-            continue  # of another version of this program
+            continue  # written by another version of bake
         if (record.recipe, record.payload) == (recipe, payload):
             found.append((record.started_at, path))
     if not found:
         raise RequestError(
-            f"A lock is made of a bake, and {builds} has none of {recipe} ({payload})",
+            f"No record of a bake of {recipe} ({payload}) found in {builds}",
             hint=f"Bake it first: {_bake_anew(recipe, payload)}",
         )
     return max(found)[1]
 
 
 def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
-    """Of a bake's record. `earlier` knows the same base image in other regions.
+    """Make a lock from a bake's record. `earlier` may know the base image's ids in other regions.
 
-    RequestError where something cannot be locked: every reason at once.
+    RequestError with every reason, if something cannot be locked.
     """
     try:
         record = read_record(path)
     except (OSError, RecursionError, ValueError) as error:
-        raise RequestError(f"{path} is no record of a bake: {error}") from error
+        raise RequestError(f"{path} is not a record of a bake: {error}") from error
     findings = list(_unlockable(record, recipe))
     if findings:
         raise RequestError(
-            f"No lock can be made of {path}",
+            f"No lock can be made from {path}",
             findings=findings,
             hint=f"Another bake may do: {_bake_anew(recipe, record.payload)}",
         )
@@ -187,13 +190,13 @@ def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
 
 
 def beside(manifests: Path, recipe: str) -> Lock | None:
-    """The recipe's own, where it has one."""
+    """Return the recipe's lock; None if it has none."""
     path = manifests / f"{recipe}.lock"
     return read(path, recipe) if path.exists() else None
 
 
 def earlier(path: Path) -> Lock | None:
-    """What a new lock is written over, as far as it can be read."""
+    """Return the lock that a new one replaces; None if it cannot be read."""
     try:
         return read(path, path.stem)
     except RecipeError:
@@ -201,7 +204,7 @@ def earlier(path: Path) -> Lock | None:
 
 
 def read(path: Path, recipe: str) -> Lock:
-    """RecipeError where it is no lock of that recipe."""
+    """Read a lock; RecipeError if it is not a lock of this recipe."""
     findings: list[Finding] = []
     try:
         lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8")))
@@ -215,7 +218,7 @@ def read(path: Path, recipe: str) -> Lock:
     raise RecipeError(
         f"The lock {path} cannot be used",
         findings=findings,
-        hint=f"Make another, of a bake (--no-lock): invoke lock {recipe}",
+        hint=f"Bake with --no-lock, and lock the result: invoke lock {recipe}",
     )
 
 
@@ -251,14 +254,14 @@ def _sorted(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _requirement(name: str, wheel: Wheel) -> str:
-    """As pip's `--require-hashes` wants it; the comment is what the stage notes."""
+    """Return a line for pip's `--require-hashes`; the stage records the file in its comment."""
     if "://" in wheel.file:
         return f"{name} @ {wheel.file} --hash=sha256:{wheel.sha256}"
     return f"{name}=={wheel.version} --hash=sha256:{wheel.sha256} # {wheel.file}"
 
 
 def _downloads(files: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The inputs that say what a download is checked against."""
+    """Return the inputs with the hashes of downloads."""
     notebooks = given.get("NOTEBOOKS_URL", "").rpartition("/")[2]
     by_git = "NOTEBOOKS_COMMIT" if notebooks.endswith(".git") else "NOTEBOOKS_SHA256"
     names = {"CONDA_INSTALLER_SHA256": given.get("CONDA_INSTALLER", ""), by_git: notebooks}

@@ -1,9 +1,9 @@
-"""The plan of a bake: which stages, with which inputs, in which order, each with its digest.
+"""The plan of a bake: its stages with their inputs, order and digests.
 
-Pure: nothing is asked of a network, and the same recipe, facts, scripts and base image give the
-same plan everywhere. A stage's digest is over the digests of the stages that it needs (or the base
-image's id), its name, the bytes of its script and of lib.sh, and its inputs: change any of these,
-and exactly this stage and those that need it have another digest.
+Pure: it uses no network, and the same recipe, facts, scripts and base image give the same plan
+everywhere. A stage's digest is computed from the digests of the stages that it needs (or the base
+image's id), its name, the bytes of its script and of lib.sh, and its inputs. If one of these
+changes, this stage and those that need it have another digest, and no other stage has.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """`stages` are in an order in which they can run; `lib` is the bytes of lib.sh.
+    """The stages of a bake in an order in which they can run.
 
-    `lock` is what the stages are held to, None where they install what there is.
+    `lib` is the content of lib.sh. Without a `lock`, the stages install the newest packages.
     """
 
     resolved: Resolved
@@ -71,8 +71,11 @@ def make_plan(
     scripts: Path,
     lock: Lock | None = None,
 ) -> Plan:
-    """IncompatibleError: parts that cannot work together. RecipeError: stages that do not fit, or
-    a lock of something else."""
+    """Make the plan of a recipe.
+
+    IncompatibleError if its parts cannot work together. RecipeError if its stages do not fit
+    together, or if the lock belongs to something else.
+    """
     refuse_incompatible(resolved)
     recipe = resolved.recipe
     if lock:
@@ -83,26 +86,28 @@ def make_plan(
     findings = [finding for script in chosen for finding in _inputs(script, given)]
     findings += _secrets(recipe, chosen, given)
     if findings:
-        message = "the stages' inputs do not agree with what is given"
+        message = "the inputs or secrets of the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
     ordered = _in_order(chosen, needs)
     if ordered[-1].reboots:
         message = f"the stage {ordered[-1].name} is the last one, and cannot reboot"
-        raise RecipeError(message, hint="After it the machine has no keys by which it is reached")
+        raise RecipeError(
+            message,
+            hint="Remove Reboots: yes: after the last stage, the machine has no SSH keys any more",
+        )
     lib = (scripts / "lib.sh").read_bytes()
     stages: dict[str, Stage] = {}
     for script in ordered:
-        told = given | {"STAGE": script.name}
+        values = given | {"STAGE": script.name}
         if lock:
             not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
-            told |= lock.inputs(script.name, not_after, given)
-        inputs = {name: told[name] for name in script.inputs}
+            values |= lock.inputs(script.name, not_after, given)
+        inputs = {name: values[name] for name in script.inputs}
         below = [stages[need].digest for need in needs[script.name]]
         digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base_image_id)
         stages[script.name] = Stage(script, inputs, needs[script.name], digest)
     whole = _digest(
-        # The recipe's name and disk are the image's, though no stage's: an image of another recipe
-        # with the same stages is another image.
+        # No stage depends on the recipe's name and disk, but the image does.
         recipe=recipe.name,
         disk_gb=recipe.builder.disk_gb,
         stages={name: stage.digest for name, stage in stages.items()},
@@ -168,7 +173,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
 def stage_digest(
     script: Script, *, lib: bytes, inputs: Mapping[str, str], needs: Iterable[str], base: str
 ) -> str:
-    """sha256 in hex. `needs` are the digests of the stages below; without any, `base` counts."""
+    """Return the sha256 of a stage, from the digests of its `needs`, or from `base` without any."""
     below = sorted(needs)
     return _digest(
         below=below or [base],
@@ -180,7 +185,7 @@ def stage_digest(
 
 
 def _digest(**parts: object) -> str:
-    """sha256 of the canonical JSON: keys sorted, no blanks, ASCII."""
+    """Return the sha256 of the canonical JSON: keys sorted, no blanks, ASCII."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -216,7 +221,7 @@ def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
 
 
 def _read(recipe: Recipe, scripts: Path) -> list[Script]:
-    """The recipe's scripts in its order; RecipeError, all findings at once."""
+    """Read the recipe's scripts, in its order; RecipeError with every finding."""
     paths = {path.stem: path for path in sorted((scripts / "stages").glob("*.sh"))}
     chosen: list[Script] = []
     findings: list[Finding] = []
@@ -230,32 +235,35 @@ def _read(recipe: Recipe, scripts: Path) -> list[Script]:
         except RecipeError as error:
             findings += error.findings or [Finding(paths[name].name, error.message, error.hint)]
     if findings:
-        raise RecipeError(f"stages of {recipe.name} cannot be used", findings=findings)
+        raise RecipeError(f"some stages of {recipe.name} cannot be used", findings=findings)
     return chosen
 
 
 def _needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
-    """What each stage needs, alternatives and `*` resolved to the stages that the recipe has."""
+    """Map each stage to the stages of the recipe that it needs, for alternatives and `*`, too."""
     names = [script.name for script in scripts]
     findings: list[Finding] = []
     needs: dict[str, tuple[str, ...]] = {}
     for script in scripts:
         wanted: list[str] = []
         for need in script.needs:
-            there = names if need == EVERY_OTHER else [n for n in need.split("|") if n in names]
-            if not there:
+            found = names if need == EVERY_OTHER else [n for n in need.split("|") if n in names]
+            if not found:
                 message = f"the stage {script.name} needs {' or '.join(need.split('|'))}"
-                hint = f"Write it into stages: there is {', '.join(names)}"
+                hint = f"Add it to stages, which are {', '.join(names)}"
                 findings.append(Finding("stages", f"{message}, which is not in the recipe", hint))
-            wanted += [name for name in there if need != EVERY_OTHER or name != script.name]
+            wanted += [name for name in found if need != EVERY_OTHER or name != script.name]
         needs[script.name] = tuple(sorted(set(wanted)))
     if findings:
-        raise RecipeError(f"stages of {recipe.name} miss others", findings=findings)
+        raise RecipeError(
+            f"some stages of {recipe.name} need stages that the recipe does not have",
+            findings=findings,
+        )
     return needs
 
 
 def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
-    """What a stage needs, and what those need."""
+    """Return the stages that a stage needs, directly or through others."""
     return {*needs[name]}.union(*(_all_needs(need, needs) for need in needs[name]))
 
 
@@ -264,7 +272,7 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
     for name in script.inputs:
         if name not in given:
             hint = nearest(name, given)
-            yield Finding(place, f"nobody gives the input {name}", hint)
+            yield Finding(place, f"unknown input: {name}", hint)
         elif (size := len(f"{name}={given[name]}".encode()) + 1) > LONGEST_B:
             message = f"its input {name} is {size} bytes long, and Linux allows {LONGEST_B}"
             yield Finding(place, message, "Name fewer packages, or shorter ones")
@@ -273,26 +281,28 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
 
 
 def _secrets(recipe: Recipe, scripts: list[Script], given: Mapping[str, str]) -> Iterable[Finding]:
-    """A digest needs no secret: their names are in the scripts, and their values count for none."""
+    """Check the names of secrets. Digests contain the names, in the scripts, but no values."""
     for script in scripts:
         place = f"{script.name}.sh"
         for name in script.secrets:
             if name not in recipe.secrets:
-                hint = f'Say where its value is: {name} = {{ env = "{name}" }} under [secrets]'
-                yield Finding(place, f"the recipe gives no secret {name}", hint)
+                hint = f'Give the place of its value: {name} = {{ env = "{name}" }} under [secrets]'
+                yield Finding(place, f"the recipe has no secret {name}", hint)
         for name in sorted(script.used() & set(recipe.secrets) - set(script.secrets)):
             yield Finding(place, f"reads {name} and does not declare it", "Add it to Secrets:")
     taken = {name for script in scripts for name in script.secrets}
     for name in recipe.secrets:
         if name in given:
-            yield Finding(f"secrets.{name}", "an input of the stages has that name", "Use another")
+            yield Finding(
+                f"secrets.{name}", "an input of the stages has this name", "Use another name"
+            )
         elif name not in taken:
             hint = f"Add it to a script's header, Secrets: {name}, or leave it out"
-            yield Finding(f"secrets.{name}", "no stage takes it", hint)
+            yield Finding(f"secrets.{name}", "no stage uses it", hint)
 
 
 def _in_order(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:
-    """The recipe's order, as far as the needs allow; RecipeError for a circle."""
+    """Keep the recipe's order as far as the needs allow; RecipeError for a circle."""
     waiting, done = list(scripts), list[Script]()
     while waiting:
         names = {script.name for script in done}
@@ -301,7 +311,7 @@ def _in_order(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> li
             circle = ", ".join(script.name for script in waiting)
             raise RecipeError(
                 f"stages need each other in a circle: {circle}",
-                hint="Take one of the needs out of a script's header",
+                hint="Remove one of the needs from a script's header",
             )
         waiting.remove(ready)
         done.append(ready)

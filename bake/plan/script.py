@@ -1,6 +1,6 @@
 """A stage script and its header.
 
-A header is read, not only written:
+The header declares what the stage needs and is given:
 
     #!/usr/bin/env bash
     # What the stage does, in a sentence or more.
@@ -11,10 +11,10 @@ A header is read, not only written:
     # Reboots: no
 
 `Needs` are names of other stages: `a|b` means those of them that the recipe has (at least one), `*`
-every other stage. `Inputs` are the environment variables that it is given, `Secrets` those whose
-values the recipe has read elsewhere; a field goes on in the next line with two blanks. `Reboots:
-yes`: it runs alone, when its script has ended well the machine is rebooted, and when that answers
-again the stage is done. `BAKE_LIB`, the path of lib.sh, is given to all and declared by none.
+means every other stage. `Inputs` are the environment variables that the stage is given, `Secrets`
+those with secret values. A field continues on the next line after two blanks. A stage with
+`Reboots: yes` runs alone; after its script has succeeded, the machine is rebooted, and the stage is
+done when it answers. `BAKE_LIB`, the path of lib.sh, is given to every stage and not declared.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Script:
     secrets: tuple[str, ...] = ()
 
     def used(self) -> frozenset[str]:
-        """The upper-case variables that the body reads, comments apart; its own ones among them."""
+        """Return the upper-case variables that the body reads, outside comments."""
         lines = self.body.decode().splitlines()
         code = (line for line in lines if not line.lstrip().startswith("#"))
         return frozenset(name for line in code for name in _USE.findall(line))
 
 
 def read_script(path: Path) -> Script:
-    """RecipeError, every fault of the header at once, if it cannot be understood."""
+    """Read a script; RecipeError with every error of its header."""
     try:
         body = path.read_bytes()
         lines = body.decode().splitlines()
@@ -69,19 +69,19 @@ def read_script(path: Path) -> Script:
     if not _NAME.fullmatch(path.stem):
         findings.append(Finding(path.name, "a stage's name has small letters, digits and hyphens"))
     if not description:
-        findings.append(Finding(place, "no description", "Say in its first lines what it does"))
+        findings.append(Finding(place, "no description", "Describe the stage in its first lines"))
     findings += [
-        Finding(place, f"Needs: {need} names no stage", "Write stage, one|other, or *")
+        Finding(place, f"Needs: {need} is not a stage", "Write stage, one|other, or *")
         for need in needs
         if not _NEED.fullmatch(need)
     ]
     findings += [
-        Finding(place, f"Inputs: {name} is no variable", "Write names like CUDA_VERSION")
+        Finding(place, f"Inputs: {name} is not a variable", "Write names like CUDA_VERSION")
         for name in inputs
         if not _INPUT.fullmatch(name)
     ]
     findings += [
-        Finding(place, f"Secrets: {name} cannot be one", "Write names like WANDB_API_KEY")
+        Finding(place, f"Secrets: {name} is not allowed", "Write names like WANDB_API_KEY")
         for name in secrets
         if not is_free(name)
     ]
@@ -113,7 +113,7 @@ def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Find
         if match := _FIELD.fullmatch(line):
             word, value = match.groups()
             if word in values:
-                findings.append(Finding(place, f"{word} stands here a second time"))
+                findings.append(Finding(place, f"{word} is declared twice"))
             elif word in FIELDS:
                 current, values[word] = word, value
                 continue

@@ -87,10 +87,10 @@ def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
         ("# shellcheck", "# Reboots: yes no\n", "Reboots: yes no is neither yes nor no"),
         ("# shellcheck", "# Reboots:\n", "Reboots: nothing is neither"),
         ("# shellcheck", "# Reboot: yes\n", "Did you mean Reboots?"),
-        ("# shellcheck", "# Needs: base\n# shellcheck", "Needs stands here a second time"),
-        ("drivers", "Drivers", "Needs: Drivers names no stage"),
-        ("drivers", "a||b", "Needs: a||b names no stage"),
-        ("LOGIN_USER CUDA", "login CUDA", "Inputs: login is no variable"),
+        ("# shellcheck", "# Needs: base\n# shellcheck", "Needs is declared twice"),
+        ("drivers", "Drivers", "Needs: Drivers is not a stage"),
+        ("drivers", "a||b", "Needs: a||b is not a stage"),
+        ("LOGIN_USER CUDA", "login CUDA", "Inputs: login is not a variable"),
         ("LOGIN_USER CUDA", "BAKE_LIB CUDA", "BAKE_LIB is given to every stage"),
         ("# What it does,\n# in two lines.\n", "", "no description"),
     ],
@@ -139,9 +139,9 @@ def test_a_secret_is_declared_apart_from_the_inputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("secrets", "says"),
     [
-        ("token", "token cannot be one"),
-        ("PATH", "PATH cannot be one"),
-        ("BAKE_LIB", "BAKE_LIB cannot be one"),
+        ("token", "token is not allowed"),
+        ("PATH", "PATH is not allowed"),
+        ("BAKE_LIB", "BAKE_LIB is not allowed"),
         ("LOGIN_USER", "LOGIN_USER is both an input and a secret"),
     ],
 )
