@@ -82,7 +82,6 @@ WAIT, STOP = Action("wait"), Action("stop")
         (state(done="base", unsaved="", after=None, is_lost=True), STOP),
         (state(done="base", unsaved="base", after="", is_lost=True), STOP),
     ],
-    ids=str,
 )
 def test_the_next_action_of_each_state(state: State, action: Action) -> None:
     assert next_action(state) == action
