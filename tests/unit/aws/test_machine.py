@@ -202,5 +202,5 @@ def test_one_of_several_machines_is_found_by_its_id_or_its_name(aws: Aws) -> Non
     with pytest.raises(RequestError, match="Which machine") as refused:
         find_own_machine(aws.cloud, None)
     assert len(refused.value.details) == 2
-    with pytest.raises(RequestError, match="no machine three"):
+    with pytest.raises(RequestError, match="Machine three not found"):
         find_own_machine(aws.cloud, "three")
