@@ -1,4 +1,4 @@
-"""What holds for every test: no credentials, no home, no state of the person who runs it."""
+"""Fixtures of all tests: no credentials, home or state of the person who runs them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def usual_signals() -> Iterator[None]:
-    """As in a person's shell; where tests run in the background, some are ignored."""
+    """Handle signals as in a person's shell; background processes ignore some of them."""
     usual = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
@@ -53,7 +53,7 @@ def usual_signals() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The home of a local cloud of the tests' own, with base images; ended afterwards."""
+    """Start a local cloud for the tests, with base images; yield its BAKE_HOME."""
     from bake import catalog
     from bake.local import control, standin
     from bake.local.machines import os_images
@@ -73,7 +73,7 @@ def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def local_cloud(local_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment of somebody who uses the tests' local cloud; the value is its BAKE_HOME."""
+    """Set the environment of a user of the tests' local cloud; return its BAKE_HOME."""
     from bake.local import control
 
     monkeypatch.setenv("BAKE_HOME", str(local_home))
@@ -95,7 +95,7 @@ def witness() -> Iterator[Witness]:
 
 @pytest.fixture
 def kitchen(local_cloud: Path, tmp_path: Path, witness: Witness) -> Iterator[Kitchen]:
-    """A kitchen whose images and checkpoints are gone afterwards; nothing else may be left."""
+    """A kitchen; its images and checkpoints are removed, and nothing else may be left."""
     import boto3
 
     from bake.local import control

@@ -1,3 +1,5 @@
+"""Benches on real machines of the local cloud."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The page of a bench in a real browser."""
+
 from __future__ import annotations
 
 from pathlib import Path

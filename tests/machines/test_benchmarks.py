@@ -1,3 +1,5 @@
+"""The benchmark, with Packer and real machines."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""A checkpoint on a real machine of the local cloud."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Hostile inputs arrive at real stages byte for byte."""
+
 from __future__ import annotations
 
 import hashlib

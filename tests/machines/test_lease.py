@@ -1,3 +1,5 @@
+"""A lease between real processes on the local cloud."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,3 +1,5 @@
+"""The lifetime of real machines of the local cloud."""
+
 from __future__ import annotations
 
 import os

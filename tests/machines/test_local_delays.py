@@ -1,3 +1,5 @@
+"""The delays of a profile, on a local cloud that has them."""
+
 from __future__ import annotations
 
 import time

@@ -1,3 +1,5 @@
+"""Locked installations on real machines."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""The measuring program with real frameworks on this computer."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Pages in a real browser: layout, colours, and texts that must not act."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Reaping what killed bakes left on the local cloud."""
+
 from __future__ import annotations
 
 import json

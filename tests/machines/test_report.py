@@ -1,3 +1,5 @@
+"""The pages of real bakes."""
+
 from __future__ import annotations
 
 import pytest

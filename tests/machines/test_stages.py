@@ -52,14 +52,14 @@ def payloads(state: pytest.MonkeyPatch) -> dict[str, Payload]:
 
 @pytest.fixture(scope="module")
 def start(payloads: dict[str, Payload]) -> Iterator[Callable[[str], Machine]]:
-    """Starts a fresh stand-in machine for a recipe."""
+    """Return a function that starts a stand-in machine for a recipe."""
     with machines() as start:
         yield lambda name: start(find(name), payloads[name])
 
 
 @pytest.fixture(scope="module")
 def baked(start: Callable[[str], Machine]) -> Machine:
-    """A machine with all of the default recipe but the seal."""
+    """A machine with all stages of the default recipe except the seal."""
     machine = start(UBUNTU)
     machine.bake("base", "drivers", "cuda", "conda", "mxnet", "d2l")
     return machine
@@ -67,7 +67,7 @@ def baked(start: Callable[[str], Machine]) -> Machine:
 
 @pytest.fixture(scope="module")
 def debian(start: Callable[[str], Machine]) -> Machine:
-    """A machine with what Debian itself has: no conda, no repository of NVIDIA's."""
+    """A machine with Debian's own packages: no conda, no repository of NVIDIA."""
     machine = start(DEBIAN)
     machine.bake("base", "drivers", "cuda", "venv")
     return machine

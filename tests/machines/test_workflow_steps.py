@@ -61,7 +61,7 @@ exit 0
 
 @dataclass
 class Runner:
-    """As much of GitHub's runner as the workflow needs: expressions, outputs, and `if`."""
+    """The part of GitHub's runner that the workflow needs: expressions, outputs and `if`."""
 
     checkout: Path
     folder: Path
@@ -69,7 +69,7 @@ class Runner:
     log: list[str] = field(default_factory=list)
 
     def value(self, expression: str) -> str:
-        """An operand, `a || b` or `a != b`; a context that is not set is empty, as on GitHub."""
+        """Evaluate an operand, `a || b` or `a != b`; an unset context is empty, as on GitHub."""
         for operator in (" || ", " != "):
             if operator in expression:
                 left, right = map(self.value, expression.split(operator, 1))
@@ -83,7 +83,7 @@ class Runner:
         return re.sub(r"\$\{\{ *(.*?) *\}\}", lambda match: self.value(match[1]), str(text))
 
     def run_job(self, name: str) -> int:
-        """The exit code of the first step that fails, after which only those of `always()` run."""
+        """Run the steps until one fails, then those of `always()`; return the exit code."""
         status = 0
         for step in WORKFLOW["jobs"][name]["steps"]:
             if "run" in step and step.get("name") != "Install" and not status:
@@ -117,7 +117,7 @@ class Runner:
         return run.returncode
 
     def run(self, **inputs: str) -> dict[str, str]:
-        """What became of each job; the matrix's jobs run one after the other."""
+        """Return the result of each job; the matrix's jobs run one after the other."""
         for path in self.folder.glob("*-*"):
             path.unlink()
         shutil.rmtree(self.checkout / "reports", ignore_errors=True)
@@ -172,7 +172,7 @@ ONE_FAILED = {"plan": "success", "bake": "failure", "reap": "success"}
 
 
 def leave_an_expired_group() -> str:
-    """What a run has left that was killed long ago."""
+    """Resources of a run that was killed long ago."""
     tags = [
         {"Key": "bake:run", "Value": "20200101-000000-abcdef"},
         {"Key": "bake:expires", "Value": "2020-01-01T04:00:00Z"},

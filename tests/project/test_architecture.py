@@ -1,4 +1,4 @@
-"""The house: who may import whom, without a circle, on few floors, as docs/architecture.md says."""
+"""The imports between packages follow docs/architecture.md: few floors and no circle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LATE = "cli"
 
 
 def package_of(path: Path) -> str:
-    """The name in the table: the package or file of `bake/` to which a file belongs."""
+    """Return the name in the table of the package or file of `bake/` to which a file belongs."""
     if not path.is_relative_to(PACKAGE):
         return path.stem
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -49,7 +49,7 @@ PACKAGES = {package_of(path) for path in SOURCES} - {"__init__"}
 
 @cache
 def imports(path: Path) -> tuple[tuple[int, str], ...]:
-    """Line and module of each import of a file, those inside functions and for types included."""
+    """Return the line and module of each import, inside functions and for types, too."""
 
     def found() -> Iterator[tuple[int, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -65,7 +65,7 @@ def imports(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 def read_table() -> dict[str, set[str]]:
-    """What each package may import, by the column "may import" of the page's first table."""
+    """Return the column "may import" of the page's first table, by package."""
     text = (REPOSITORY / "docs" / "architecture.md").read_text()
     rows = re.findall(r"^\| `(?:bake/)?(\w+)(?:\.py|/)` \|.+\|([^|]*)\|$", text, re.MULTILINE)
     return {name: set(filter(None, re.split(r"[,\s]+", last))) for name, last in rows}
@@ -75,7 +75,7 @@ TABLE = read_table()
 
 
 def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
-    """The floor of each node: 1 for one that imports no other, else one above its highest."""
+    """Return the floor of each node: 1 without imports, else one above the highest import."""
     found: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         found[name] = 1 + max((found[other] for other in graph.get(name, ())), default=0)
@@ -158,7 +158,7 @@ def test_only_the_commands_know_of_the_local_cloud() -> None:
 
 
 def test_no_test_imports_another_test() -> None:
-    """What tests share stands in tests/support, so that any file of tests can be moved or split."""
+    """Shared code stands in tests/support, so that any file of tests can be moved or split."""
     for path in (REPOSITORY / "tests").rglob("*.py"):
         for line, name in imports(path):
             allowed = not name.startswith("tests.") or name.startswith("tests.support.")

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: the same scripts, real machines, ratios of each round."""
+"""The benchmark compares the same scripts, and takes ratios within each round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINE = next(each for each in SCENARIOS if each.name == "line")
 
 
 class Nowhere:
-    """A cloud that is only asked to be empty; who measures on it gives the work instead."""
+    """An empty cloud, for tests that replace the measured work."""
 
     def sweep(self) -> None:
         pass

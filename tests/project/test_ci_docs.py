@@ -1,4 +1,4 @@
-"""What docs/ci.md tells people to type: AWS's own command line and IAM's grammar accept it."""
+"""The AWS CLI and IAM's grammar accept the commands and policies of docs/ci.md."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_aws_takes_the_commands(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its CLI checks the parameters against the API's model, and moto the policies' grammar."""
+    """The AWS CLI checks the parameters against the API's model, moto the policies' grammar."""
     monkeypatch.setenv("AWS_DATA_PATH", str(Path(awscli.__file__).parent / "data"))
     monkeypatch.chdir(folder)
     made = set()

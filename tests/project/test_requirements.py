@@ -1,4 +1,4 @@
-"""What is pinned: all of it, by hash, as setup.cfg asks for it now, and from nowhere special."""
+"""Every dependency of setup.cfg is pinned by version and hash, and names no index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pin:
 
 
 def pins(name: str) -> dict[str, Pin]:
-    """Each entry of a file: `name==version ; marker \\`, its hashes, and comments on why."""
+    """Yield the entries of a file: `name==version ; marker \\`, its hashes, and comments on why."""
     text = (FOLDER / f"{name}.txt").read_text()
     found = {}
     for entry in re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE | re.IGNORECASE)[1:]:
@@ -107,7 +107,7 @@ def test_what_builds_the_project_is_pinned() -> None:
 
 
 def test_every_installation_is_by_hash() -> None:
-    """By make, by the workflows, and by what docs/ci.md says."""
+    """make, the workflows and the commands of docs/ci.md use the pinned files."""
     places = [REPOSITORY / "Makefile", REPOSITORY / "docs" / "ci.md"]
     places += sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
     lines = [line for path in places for line in path.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What `make` does on a computer where things are missing."""
+"""The behaviour of `make` on a computer where programs are missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = REPOSITORY / "scripts" / "setup" / "system-packages.sh"
 
 
 def run(path: Path, goal: str = "rehearsal") -> subprocess.CompletedProcess[str]:
-    """The script on a computer that has only what lies in the folder."""
+    """Run the script on a computer that has only the programs of the folder."""
     environment = {"PATH": str(path), "PYTHON": sys.executable}
     return subprocess.run(
         ["/bin/bash", SCRIPT, goal], env=environment, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The workflows: what the linters say of them, and what they may do."""
+"""The workflows pass their linters and have only the permissions that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of bakes, for pages: as they would be on AWS, and with texts that are not nice."""
+"""Records of bakes, for pages: as on AWS, and with hostile texts."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ STAGES = ("base", "drivers", "cuda", "conda", "mxnet", "d2l", "seal")
 
 
 def record(**changes: Any) -> Record:
-    """Of a bake on AWS, which began with a checkpoint that held `base`."""
+    """Return the record of a bake on AWS that began with a checkpoint of `base`."""
     values: dict[str, Any] = {
         "run": "20261121-040000-abcdef",
         "recipe": "mxnet-cu101",
@@ -134,7 +134,7 @@ def record(**changes: Any) -> Record:
 
 
 def failure(**changes: Any) -> Failure:
-    """Of one whose first machine was lost, and which failed on the second."""
+    """Return the record of a bake whose first machine was lost and whose second one failed."""
     spot = {"market": "spot", "usd_per_hour": 0.1578}
     values: dict[str, Any] = {
         "run": "20261121-040000-abcdef",
@@ -169,7 +169,7 @@ def failure(**changes: Any) -> Failure:
 
 
 def with_texts(made: Any, texts: Iterable[str]) -> Any:
-    """The same record, with these texts, in turn, wherever a machine or AWS has the word."""
+    """Return the record with these texts in all places that a machine or AWS fills."""
     found = cycle(texts)
     changes: dict[str, Any] = {
         "steps": tuple(

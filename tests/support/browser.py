@@ -1,4 +1,4 @@
-"""Debian's Chromium, as a person would see our pages in it: headless, and kept to loopback."""
+"""Debian's Chromium, headless and restricted to loopback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOPBACK_ALONE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 
 @contextmanager
 def browser(size: tuple[int, int] = (1280, 900), *, dark: bool = False) -> Iterator[Chrome]:
-    """A Chromium of its own profile, with a viewport of `size` pixels.
+    """Start Chromium with a new profile and a viewport of `size` pixels.
 
     `driver.get_log("browser")` is its console. Names other than localhost are not found, so that
     a page that needs the network shows it.
@@ -55,7 +55,7 @@ def browser(size: tuple[int, int] = (1280, 900), *, dark: bool = False) -> Itera
 
 
 def screenshot(driver: Chrome, path: str | Path) -> Path:
-    """What it shows now, as a PNG; a relative path is one in ARTIFACTS."""
+    """Save the displayed page as a PNG; a relative path is taken from ARTIFACTS."""
     target = ARTIFACTS / path
     target.parent.mkdir(parents=True, exist_ok=True)
     assert driver.save_screenshot(str(target)), target

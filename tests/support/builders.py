@@ -1,4 +1,4 @@
-"""A builder in the in-process cloud, of which an image is made."""
+"""A builder in the in-process cloud, for tests that make an image of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registering an image of a snapshot, as somebody does it by hand."""
+"""RegisterImage as EC2 does it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moto.ec2.models.amis import Ami
 
 
 def register_image(self: Any) -> ActionResult:
-    """As EC2 has it, and moto not: an image of just this snapshot, if it is completed."""
+    """Register an image of a completed snapshot, as EC2 does and moto does not."""
     backend = self.ec2_backend
     name = self._get_param("Name")
     if any(image.name == name for image in backend.amis.values()):

@@ -11,7 +11,7 @@ import boto3
 
 
 def put_wrong(session: boto3.Session) -> Callable[[timedelta], None]:
-    """What sets how much later than here it is at AWS."""
+    """Set how far AWS's clock is ahead of this computer's."""
     late = [timedelta()]
 
     def shift(http_response: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A machine, and what it costs by its history."""
+"""A machine, and its costs by its history."""
 
 from __future__ import annotations
 

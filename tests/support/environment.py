@@ -1,4 +1,4 @@
-"""What every test runs in: no credentials, no home, no state of the person who runs it."""
+"""The environment of all tests: no credentials, home or state of the person who runs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRUBBED = ("AWS_", "BAKE_", "GITHUB_", "SSH_", "XDG_")
 
 
 def scrub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Take out of the environment what belongs to the person, and give it an empty home."""
+    """Remove the person's settings from the environment, and set an empty home."""
     for name in list(os.environ):
         if name.startswith(SCRUBBED) and name != "AWS_CA_BUNDLE":
             monkeypatch.delenv(name)

@@ -13,7 +13,7 @@ from tests.support.environment import CACHE
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """A virtual environment that is made once for this computer."""
+    """Return a virtual environment, which is made once for this computer."""
     version = "{}.{}".format(*sys.version_info[:2])
     path = CACHE / "tests" / f"{name}-python{version}"
     if not path.exists():
@@ -37,7 +37,7 @@ def expectation(prefix: Path, framework: Any, version: str) -> Expectation:
 
 
 class Here:
-    """This computer as the machine; `fault` is Python that runs before the test's program."""
+    """This computer in the place of the machine; the program runs the Python code `fault` first."""
 
     def __init__(self, fault: str = "") -> None:
         self.fault = fault

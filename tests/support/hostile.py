@@ -1,4 +1,4 @@
-"""Values that somebody, or something, may write where a plain one is expected."""
+"""Values that may arrive from people or programs where a plain one is expected."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ documents = st.one_of(
 
 
 def toml(value: Any) -> str:
-    """Any value as TOML, with every character escaped that has to be."""
+    """Return a value as TOML, with all necessary escapes."""
     match value:
         case bool():
             return "true" if value else "false"

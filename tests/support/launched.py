@@ -1,4 +1,4 @@
-"""A machine of the local cloud as a launch leaves it, without an image having been baked for it."""
+"""A machine of the local cloud as a launch leaves it, but not of a baked image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bake.ssh import keys
 def launched(
     cloud: Cloud, name: str, *, ssh_port: int, key: str = "bake-the-tests"
 ) -> Iterator[Machine]:
-    """It has answered; gone afterwards, with its group."""
+    """Launch a machine that answers SSH; remove it and its security group at the end."""
     run = new_run("none", now=cloud.now())
     image = find_base_image(cloud, catalog.load().os_image("ubuntu-18.04"), STAND_IN_OWNER)
     where = find_placements(cloud, ["g4dn.xlarge"], market="on-demand", image=image).placements

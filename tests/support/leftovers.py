@@ -1,4 +1,4 @@
-"""What the cloud holds, to show that a failed run has left nothing in it."""
+"""The resources in the cloud, to show that a failed run has left none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import boto3
 
 
 def held() -> dict[str, list[str]]:
-    """Ids of everything that costs money or stands open, by kind; base images do not count.
+    """Return the ids of resources that cost money or allow access, by kind, without base images.
 
-    What is being terminated is waited for: nothing can call that off.
+    Waits for machines that are being terminated, because nothing can stop that.
     """
     ec2 = boto3.client("ec2")
     ending = [{"Name": "instance-state-name", "Values": ["shutting-down"]}]

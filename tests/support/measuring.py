@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 def run(python: Path, program: str, wish: dict[str, Any], fault: str = "", tmp: Any = None) -> str:
-    """What it prints; `fault` is Python that each of its processes runs before anything else."""
+    """Return the output of the program; each of its processes runs the code `fault` first."""
     given = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     if fault:
         (tmp / "sitecustomize.py").write_text(fault)
@@ -47,7 +47,7 @@ def answer(output: str) -> Judge:
 
 
 def figure(python: Path, fault: str = "", tmp: Any = None, **wish: Any) -> Figure:
-    """One figure, and what is made of it."""
+    """Measure one figure, and return how bake reads it."""
     wish = {"device": None, "pace": PACE, **SETTINGS["cpu"], **wish}  # type: ignore[dict-item]
     said = json.loads(run(python, "figure.py", wish, fault, tmp).splitlines()[-1])
     told = {key: wish[key] for key in ("what", "precision", "device", "devices") if key in wish}

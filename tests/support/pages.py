@@ -1,4 +1,4 @@
-"""Pages of reports: their words, and texts that attack them."""
+"""Pages of reports: their text, and inputs that attack them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bake.record.report import report
 
 
 def text_of(folder: Path, run: Any = None) -> str:
-    """The page's words, one blank apart."""
+    """Return the text of the page, with single spaces."""
     if run is not None:
         run.write(folder)
     page = report.make(folder).read_text()

@@ -42,7 +42,7 @@ BASE: Parts = {
 
 
 def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: int = 64) -> Plan:
-    """With digests as make_plan has them."""
+    """Make a plan with digests as make_plan computes them."""
     stages: dict[str, Stage] = {}
     for name, (body, needs, inputs) in parts.items():
         script = Script(name, "", needs, tuple(inputs), body)
@@ -55,7 +55,7 @@ def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: 
 
 
 def tags_of(plan: Plan, name: str = "") -> dict[str, str]:
-    """An image's, as far as they matter here."""
+    """Return the tags of an image that matter for these tests."""
     digests = {changes.STAGE_KEY + stage.name: stage.digest for stage in plan.stages}
     return {"Name": "x", **digests, **description.describe(plan, base_image_name=name)}
 

@@ -1,4 +1,4 @@
-"""A machine that answers the proof's commands as the test says."""
+"""A machine that answers the proof's commands as a test defines."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NVCC = "nvcc: NVIDIA (R) Cuda compiler driver\nCuda compilation tools, release 1
 
 @dataclass
 class Machine:
-    """A machine of programs that say what a test wants; its shell is a real one.
+    """A machine whose programs print what a test defines; its shell is a real one.
 
-    `says` is by program: its output and its exit status. None: there is no such program.
+    `says` maps a program to its output and exit status, or to None if it is missing.
     """
 
     folder: Path

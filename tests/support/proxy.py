@@ -1,4 +1,4 @@
-"""A proxy on loopback that breaks what it carries, on purpose: now, or after so many bytes."""
+"""A proxy on loopback that breaks connections on purpose: now, or after a number of bytes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _UNSEALED_B = 4096
 
 
 class Proxy:
-    """Leads to a port, and cuts what it carries in one of the ways of CUTS.
+    """A proxy to a port, which cuts connections in the ways of CUTS.
 
-    `done` are the cuts so far, `connections` how many were made; `refuse` hangs up on new ones.
+    `done` lists the cuts so far, `connections` counts them all; `refuse` closes new ones.
     """
 
     def __init__(self, target: int, *, host: str = "127.0.0.1", seed: int = 0) -> None:
@@ -59,7 +59,7 @@ class Proxy:
         return len(self.done)
 
     def cut(self, how: str) -> bool:
-        """Cut what is carried now; False when nothing is."""
+        """Cut the open connections. Return False if none is open."""
 
         async def cut() -> bool:
             whole = [wire for wire in self.wires if wire.whole]
@@ -70,7 +70,7 @@ class Proxy:
         return self._do(cut())
 
     def arm(self, how: str, after_bytes: int) -> None:
-        """Cut the connection that carries the last one of so many bytes, in the middle of them."""
+        """Cut the connection that carries this byte, counted from now over all connections."""
 
         async def arm() -> None:
             self._armed = (how, after_bytes)
@@ -78,7 +78,7 @@ class Proxy:
         self._do(arm())
 
     def comes_within(self, size: int) -> int | None:
-        """After how many of these bytes the cut comes that was armed; None: not within them."""
+        """Return after how many of these bytes the armed cut comes, or None if later."""
         if self._armed is None:
             return None
         how, left = self._armed
@@ -116,7 +116,7 @@ class Proxy:
 
 
 class _Wire:
-    """One connection that is carried, and its two ends."""
+    """A connection through the proxy, with its two ends."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -134,7 +134,7 @@ class _Wire:
         return self.joined and not ended and not self.broken
 
     def begin(self) -> None:
-        """The client is there; the machine has to be found."""
+        """Connect to the machine when the client has connected."""
         if self.proxy.refuse:
             self.client.transport.abort()
             return
@@ -187,7 +187,7 @@ class _Wire:
 
 
 class _End(asyncio.Protocol):
-    """One end of a wire: what it says goes to the other, as far as its fault lets it."""
+    """One end of a wire: it passes data to the other end, as far as its fault permits."""
 
     other: _End
     transport: asyncio.Transport
@@ -242,7 +242,7 @@ class _End(asyncio.Protocol):
         return data[:at] + instead + data[at + 1 :]
 
     def go_on(self) -> None:
-        """After a pause."""
+        """Continue after a pause."""
         if self.fault == "pause":
             self.fault = ""
             held, self._held = self._held, b""
@@ -269,7 +269,7 @@ class _End(asyncio.Protocol):
             self.transport.close()
 
     def abort(self) -> None:
-        """With a reset: nothing lingers."""
+        """Close with a reset, so that no data stays in buffers."""
         if self.made and not self.transport.is_closing():
             sock: socket.socket = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,3 +1,5 @@
+"""Documents of the repository's recipes, and values for their fields."""
+
 from __future__ import annotations
 
 import tomllib

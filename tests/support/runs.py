@@ -1,4 +1,4 @@
-"""What runs leave in an account."""
+"""Resources that runs leave in an account."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 @contextmanager
 def an_account() -> Iterator[Aws]:
-    """One where it can be made `later`."""
+    """An account whose clock can be set to a later time."""
     with (
         aws_in_process() as aws,
         mock.patch.object(AmisResponse, "register_image", register_image),
@@ -43,14 +43,14 @@ def a_run(aws: Aws, recipe: str = "mxnet-cu101", ends_in: timedelta = DAY) -> Ru
 
 
 def ended() -> str:
-    """A process of this computer that is no more."""
+    """Return a process of this computer that has ended."""
     with subprocess.Popen(["true"]) as child:
         pass
     return f"{lease_holder._pid_space()} {child.pid} 1"
 
 
 def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:
-    """As a run has it that was killed, or that works in that process."""
+    """Make the lease of a killed run, or of a run that works in the given process."""
     ours = Lease(aws.cloud.separate(), run, digest)
     ours._holder = replace(ours._holder, process=process)
     assert ours.wait(lambda: None, pytest.fail) is None
@@ -58,7 +58,7 @@ def lease(aws: Aws, run: Run, process: str, digest: str = DIGEST) -> Lease:
 
 
 def a_builder(aws: Aws, run: Run) -> Machine:
-    """With all that a builder has."""
+    """Start a builder with all resources that belong to it."""
     import_key_pair(aws.cloud, f"bake-{run.id}", public_key(), run.temporary())
     where = aws.placement()
     group = create_security_group(

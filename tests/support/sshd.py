@@ -20,7 +20,7 @@ from bake.ssh import connection, keys
 
 
 class Server:
-    """`program -D …`, and its sessions: a process each, which outlives it."""
+    """A running sshd and its sessions; each session is a process that may outlive it."""
 
     def __init__(self, command: list[str | Path], log: Path) -> None:
         self._command = command
@@ -32,13 +32,13 @@ class Server:
             self._process = subprocess.Popen(self._command, stderr=log)
 
     def stop(self) -> None:
-        """As a restart of the service does: the sessions stay."""
+        """Stop it as a restart of the service does: the sessions stay."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
 
     def kill(self) -> None:
-        """All of it: the sessions too, without a word; what runs in them is left alone."""
+        """Kill sshd and its sessions at once; programs that run in them stay."""
         assert self._process is not None
         for pid in (self._process.pid, *_sessions(self._process.pid)):
             with suppress(ProcessLookupError):
@@ -47,7 +47,7 @@ class Server:
 
 
 def _sessions(parent: int) -> list[int]:
-    """The processes of sshd beneath this one."""
+    """Return the ids of the sshd processes below this one."""
     said = subprocess.run(["pgrep", "--parent", str(parent), "^sshd"], capture_output=True)
     children = [int(child) for child in said.stdout.split()]
     return [pid for child in children for pid in (child, *_sessions(child))]
@@ -55,7 +55,7 @@ def _sessions(parent: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Machine:
-    """This computer, as it is reached by SSH."""
+    """This computer, reached by SSH."""
 
     port: int
     host_key: str
@@ -77,7 +77,7 @@ class Machine:
 
 @contextmanager
 def sshd(folder: Path, host_key: keys.KeyPair | None = None) -> Iterator[Machine]:
-    """`host_key`: ed25519 of ours, or an RSA one of the server's own for None."""
+    """Run sshd with this ed25519 host key, or with a new RSA key for None."""
     program = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(program).exists():
         pytest.fail("sshd is missing: install openssh-server (`make setup` does)")

@@ -48,7 +48,7 @@ class Machine:
         return done.stdout.strip()
 
     def stage(self, name: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        """Run a stage with the inputs that it declares: the recipe's, some of them changed."""
+        """Run a stage with its declared inputs: the recipe's, with some changes."""
         script = read_script(SCRIPTS / "stages" / f"{name}.sh")
         unknown = set(changed) - set(script.inputs)
         assert not unknown, f"{name} has no inputs {unknown}"
@@ -58,14 +58,14 @@ class Machine:
     def script(
         self, body: str, name: str = "own", **given: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script as the stage of that name; without a lock, unless one is given."""
+        """Run a script as the stage `name`, without a lock unless the inputs contain one."""
         given = UNLOCKED | {"STAGE": name, "BAKE_LIB": LIB} | given
         exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in given.items())
         self.run(f"mkdir -p /run/bake; cat > {LIB}", stdin=(SCRIPTS / "lib.sh").read_bytes())
         return self.run(f"{exports}bash -s", stdin=body.encode())
 
     def bake(self, *names: str, **changed: str) -> str:
-        """The last lines of each of these stages, all of which must end well."""
+        """Run the stages, which must all succeed, and return the last line of each."""
         last = []
         for name in names:
             done = self.stage(name, **changed)
@@ -80,7 +80,7 @@ def find(name: str) -> Recipe:
 
 @contextmanager
 def machines() -> Iterator[Callable[[Recipe, Payload], Machine]]:
-    """What starts a fresh stand-in machine for a recipe; they are gone afterwards."""
+    """Yield a function that starts a stand-in machine for a recipe; remove all afterwards."""
     engine = find_engine()
     with ExitStack() as undo:
 

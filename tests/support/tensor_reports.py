@@ -10,7 +10,7 @@ from bake.verify.tensors import OPERATIONS
 
 
 def figures(gpus: int = 1, **changes: Any) -> dict[str, Any]:
-    """What the program says of a machine whose GPUs are right; `changes` go into every result."""
+    """Return the report for GPUs that compute correctly; `changes` go into every result."""
 
     def result(operation: str, shape: tuple[int, ...]) -> dict[str, Any]:
         off = 0.0 if operation == "zeros" else 2e-7

@@ -1,6 +1,6 @@
 """`python wrong_clock.py SECONDS PROGRAM [WORD…]`: a Python program where the clock is wrong.
 
-Its own clock alone: what it starts has the right time, like a cloud.
+Only the clock of this program is wrong; programs that it starts have the right time.
 """
 
 from __future__ import annotations
