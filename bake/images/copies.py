@@ -45,6 +45,19 @@ def read_regions(text: str | None, source: str) -> list[str]:
     return wanted
 
 
+def check_can_be_copied(image: Image) -> None:
+    """Raise RequestError for an image that bake did not make, or that is not available."""
+    if not image.digest:
+        raise RequestError(
+            f"{image.image_id} was not made by bake: it has no tag bake:digest",
+            hint="`invoke images` lists the images that were",
+        )
+    if image.state != "available":
+        raise RequestError(
+            f"The image {image.image_id} is {image.state}", hint="It can be copied once available"
+        )
+
+
 def copy_everywhere(
     image: Image,
     source: str,
@@ -59,15 +72,7 @@ def copy_everywhere(
     `source` is the image's region. After a failure the same command can be repeated: a copy that
     exists is not made again.
     """
-    if not image.digest:
-        raise RequestError(
-            f"{image.image_id} was not made by bake: it has no tag bake:digest",
-            hint="`invoke images` lists the images that were",
-        )
-    if image.state != "available":
-        raise RequestError(
-            f"The image {image.image_id} is {image.state}", hint="It can be copied once available"
-        )
+    check_can_be_copied(image)
     clouds: list[Cloud] = []
     consoles = {each: console.named(each) if len(wanted) > 1 else console for each in wanted}
 

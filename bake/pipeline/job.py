@@ -116,13 +116,9 @@ def prepare(
         stays = f"on {context.lock.base_image.name}, and no newer one"
         console.note(f"Locked: what run {context.lock.run} has installed, {stays}")
     with console.step("Preflight") as step:
-        image = base_image = plan = None
-        with suppress(PreflightError):  # `preflight` reports it together with everything else
-            base_image = find_base_image(cloud, resolved.os_image, owner, locked=locked)
-            plan = _plan(context, resolved, base_image)
-        if plan is not None and not fresh:
-            # Before the checks that only a machine needs: an existing image needs no quota.
-            image = finished_image(cloud, plan)
+        base_image, plan = _find_plan(context, resolved, locked)
+        # Before the checks that only a machine needs: an existing image needs no quota.
+        image = finished_image(cloud, plan) if plan and not fresh else None
         secrets: Secrets = {}
         if base_image and image and image.finished:
             checked = PreflightResult(base_image, ())
@@ -146,6 +142,21 @@ def prepare(
         secrets=secrets,
         timeline=Timeline(cloud.now),
     )
+
+
+def _find_plan(
+    context: Context, resolved: Resolved, locked: str
+) -> tuple[BaseImage | None, Plan | None]:
+    """Return the base image and the plan; None if the base image was not found.
+
+    `preflight` then reports it, together with everything else that is missing.
+    """
+    base_image = None
+    with suppress(PreflightError):
+        owner = context.payload.image_owner
+        base_image = find_base_image(context.cloud, resolved.os_image, owner, locked=locked)
+        return base_image, _plan(context, resolved, base_image)
+    return base_image, None
 
 
 def _plan(context: Context, resolved: Resolved, base_image: BaseImage) -> Plan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
@@ -93,6 +93,45 @@ def next_action(state: State) -> Action:
     return Action("start", state.ready)
 
 
+@dataclass
+class _Progress:
+    """The stages that are done, in the run of one bake.
+
+    `unsaved` have ended since the last checkpoint. `not_before` is on the monotonic clock: EC2
+    requires a pause between two checkpoints.
+    """
+
+    records: dict[str, StageRecord]
+    unsaved: set[str] = field(default_factory=set)
+    not_before: float = 0.0
+
+    def state(self, job: Job, running: frozenset[str], *, is_lost: bool) -> State:
+        return State(
+            stages=job.plan.stages[:-1],
+            done=frozenset(self.records),
+            running=running,
+            unsaved=frozenset(self.unsaved),
+            after=job.recipe.checkpoints.after,
+            can_save=monotonic() >= self.not_before,
+            is_lost=is_lost,
+        )
+
+    def add(self, name: str, record: StageRecord) -> None:
+        self.records[name] = record
+        self.unsaved.add(name)
+
+    def save(self, run: StageRun, *, required: bool) -> None:
+        """Take a checkpoint; if EC2 refuses it for now, it is tried again after a pause."""
+        stages = list(self.records.values())
+        if take_checkpoint(
+            run.job, run.machine, run.connection, stages, run.points, wait_for_turn=required
+        ):
+            self.unsaved.clear()
+            run.scheduler.saved(run.job.name)
+        else:
+            self.not_before = monotonic() + BETWEEN_S
+
+
 def run_stages(
     run: StageRun, done: list[StageRecord], still_ours: Callable[[], None]
 ) -> list[StageRecord]:
@@ -102,57 +141,30 @@ def run_stages(
     LostError if the machine ends soon: the stages that still end in time are saved first.
     `still_ours` raises if another run has taken over.
     """
-    job, name, watch = run.job, run.job.name, run.watch
-    after = job.recipe.checkpoints.after
-    records = {record.name: record for record in done}
-    unsaved: set[str] = set()
-    not_before = 0.0  # on the monotonic clock: EC2 requires a pause between two checkpoints
-    watch.reserve_s = math.inf if after == () else SAVE_S
+    job, watch = run.job, run.watch
+    progress = _Progress({record.name: record for record in done})
+    watch.reserve_s = math.inf if job.recipe.checkpoints.after == () else SAVE_S
     with TaskGroup[str, StageRecord]() as group:
         while True:
             still_ours()
             lost = watch.noticed
-            action = next_action(
-                State(
-                    stages=job.plan.stages[:-1],
-                    done=frozenset(records),
-                    running=group.running,
-                    unsaved=frozenset(unsaved),
-                    after=after,
-                    can_save=monotonic() >= not_before,
-                    is_lost=lost is not None,
-                )
-            )
+            action = next_action(progress.state(job, group.running, is_lost=lost is not None))
             if action.kind == "start":
-                action = run.scheduler.choose(name, action.stages, busy=bool(group.running))
+                action = run.scheduler.choose(job.name, action.stages, busy=bool(group.running))
             if action.kind == "stop" and lost:
                 raise lost
             if action.kind == "checkpoint":
                 if lost:
                     watch.reserve_s = 0
-                if _save(run, list(records.values()), required=action.required):
-                    unsaved.clear()
-                else:
-                    not_before = monotonic() + BETWEEN_S
+                progress.save(run, required=action.required)
                 continue
             for stage in action.stages:
                 group.start(stage.name, partial(_run_shared, run, stage))
             if not group.running:
                 break
-            ended, records[ended] = group.next()
-            unsaved.add(ended)
+            progress.add(*group.next())
     watch.reserve_s = math.inf
-    return [records[stage.name] for stage in job.plan.stages[:-1]]
-
-
-def _save(run: StageRun, stages: list[StageRecord], *, required: bool) -> bool:
-    """Take a checkpoint. False if it has to be tried again later."""
-    taken = take_checkpoint(
-        run.job, run.machine, run.connection, stages, run.points, wait_for_turn=required
-    )
-    if taken:
-        run.scheduler.saved(run.job.name)
-    return taken
+    return [progress.records[stage.name] for stage in job.plan.stages[:-1]]
 
 
 def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:

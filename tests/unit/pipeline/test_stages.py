@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bake.pipeline.scheduler import Action
-from bake.pipeline.stages import State, next_action
+from bake.pipeline import stages
+from bake.pipeline.scheduler import Action, Scheduler
+from bake.pipeline.stages import StageRun, State, next_action, run_stages
 
 
 def stage(name: str, *needs: str, reboots: bool = False) -> Any:
@@ -106,3 +107,44 @@ def test_each_state_has_an_action_that_can_be_carried_out() -> None:
                                 assert running, each
                             names = {stage.name for stage in action.stages}
                             assert not names & {*done.split(), running}, each
+
+
+def test_stages_run_in_their_order_and_a_refused_checkpoint_is_taken_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EC2 refuses the first checkpoint: it wants a pause. The others are taken after each wave."""
+    ran: list[str] = []
+    saved: list[set[str]] = []
+    answers = iter([False, True, True, True])
+
+    def take_checkpoint(
+        job: Any, machine: Any, connection: Any, kept: Any, *_: Any, **__: Any
+    ) -> bool:
+        saved.append({record.name for record in kept})
+        return next(answers)
+
+    def run_shared(run: Any, one: Any) -> Any:
+        ran.append(one.name)
+        return SimpleNamespace(name=one.name)
+
+    plan: Any = SimpleNamespace(
+        stages=tuple(
+            SimpleNamespace(name=s.name, digest=s.name, needs=s.needs, reboots=s.reboots)
+            for s in (BASE, DRIVERS, CUDA, stage("seal", "*"))
+        )
+    )
+    recipe = SimpleNamespace(checkpoints=SimpleNamespace(after=None))
+    job: Any = SimpleNamespace(name="one", plan=plan, recipe=recipe)
+    scheduler = Scheduler(1)
+    scheduler.add("one", plan, frozenset)
+    scheduler.wait_for_turn("one")
+    watch: Any = SimpleNamespace(noticed=None, reserve_s=0.0)
+    nothing: Any = None
+    monkeypatch.setattr(stages, "take_checkpoint", take_checkpoint)
+    monkeypatch.setattr(stages, "_run_shared", run_shared)
+    monkeypatch.setattr(stages, "BETWEEN_S", 0)
+    run = StageRun(job, nothing, nothing, scheduler, nothing, watch)
+    records = run_stages(run, [], lambda: None)
+    assert [record.name for record in records] == ["base", "drivers", "cuda"]
+    assert ran == ["base", "drivers", "cuda"], "drivers reboots, and so runs alone"
+    assert saved == [{"base"}, {"base"}, {"base", "drivers"}, {"base", "drivers", "cuda"}]
