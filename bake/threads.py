@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# How often a thread that waits for others checks for a signal and for its own cancellation.
+# How often a thread that waits for others checks for a signal and for its own cancellation. Python
+# runs signal handlers in the main thread only, and a signal does not always wake that thread: the
+# kernel may deliver it to another thread, or just before the main thread begins to wait.
 _LOOK_S = 0.2
 
 
@@ -140,9 +142,6 @@ class TaskGroup(Generic[K, T]):
         return key, result  # type: ignore[return-value]
 
     def _wait_for_one(self) -> tuple[K, T | None, BaseException | None]:
-        # The main thread handles signals, and the kernel may deliver one to another thread: that
-        # does not wake the main thread. So it wakes up by itself; else Ctrl-C would be noticed
-        # only after the work is done.
         while True:
             check()
             try:
@@ -155,7 +154,7 @@ class TaskGroup(Generic[K, T]):
         self._scope.cancel()
         with held_back():
             while self._threads:
-                self._threads.popitem()[1].join()
+                _wait_for_end(self._threads.popitem()[1])
 
     def _run(self, key: K, work: Callable[[], T]) -> None:
         enter(self._scope)
@@ -180,8 +179,14 @@ class TaskGroup(Generic[K, T]):
             self._scope.cancel()
             with held_back():
                 for thread in self._threads.values():
-                    thread.join()
+                    _wait_for_end(thread)
             self._scope.forget()
+
+
+def _wait_for_end(thread: threading.Thread) -> None:
+    """Wait for a thread's end; signals are handled meanwhile."""
+    while thread.is_alive():
+        thread.join(timeout=_LOOK_S)
 
 
 def together(*work: Callable[[], Any]) -> list[Any]:
