@@ -1,7 +1,6 @@
 """Facts about CUDA, drivers, GPUs, machines, operating systems, frameworks and installers."""
 
 from bake.catalog.catalog import (
-    VERSION,
     Archive,
     Build,
     Catalog,
@@ -16,12 +15,9 @@ from bake.catalog.catalog import (
     Modules,
     OsImage,
     Toolkit,
-    distance,
     load,
-    nearest,
-    numbers,
-    runs_on,
 )
+from bake.catalog.versions import VERSION, distance, nearest, numbers, runs_on
 
 __all__ = [
     "VERSION",

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from bake import catalog as catalogs
-from bake.catalog import Catalog, distance, facts, nearest, numbers, runs_on
+from bake.catalog import Catalog, facts
 from bake.errors import RecipeError
 from bake.recipe import recipe as recipes
 from tests.support.environment import REPOSITORY
@@ -165,35 +165,3 @@ def test_wheels_that_need_cudnn_and_nccl_from_outside_get_them(catalog: Catalog)
     assert inside is not None
     assert {"nvidia-cudnn-cu11", "nvidia-nccl-cu11"} <= set(pins(outside.requirements, "3.9"))
     assert set(pins(inside.requirements, "3.7")) == {"mxnet-cu101"}
-
-
-# ---- versions
-
-
-@pytest.mark.parametrize(
-    ("code", "capability", "runs"),
-    [
-        (["7.0"], "7.5", True),
-        (["7.5"], "7.0", False),
-        (["8.0"], "8.9", True),
-        (["8.6"], "9.0", False),
-        ([], "7.5", False),
-    ],
-)
-def test_code_runs_on_later_gpus_of_its_generation(
-    code: list[str], capability: str, runs: bool
-) -> None:
-    assert runs_on(code, capability) is runs
-
-
-def test_versions_compare_as_numbers() -> None:
-    assert numbers("10.10") > numbers("10.9")
-    assert numbers("418.87.00") < numbers("418.113")
-
-
-def test_the_nearest_version_is_the_nearest_number() -> None:
-    known = ["10.0", "10.1", "10.2", "11.0", "11.8", "12.4"]
-    assert min(known, key=lambda version: distance(version, "10.9")) == "10.2"
-    assert min(known, key=lambda version: distance(version, "9.2")) == "10.0"
-    assert min(known, key=lambda version: distance(version, "13.0")) == "12.4"
-    assert nearest("10.4", known) == "Did you mean 10.2 or 10.1?"

@@ -1,0 +1,41 @@
+"""Comparing versions, and hints that name the known words nearest to an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+# The length is limited, because Python refuses to convert very long numbers.
+VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a version as numbers that can be compared: 10.10 comes after 10.9."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def distance(one: str, other: str) -> tuple[int, ...]:
+    """Return how far two versions are apart: first by the major number, then by the minor one."""
+    (a, b), (c, d) = ((*numbers(version), 0)[:2] for version in (one, other))
+    # Of a later major version, the lowest minor version is the nearest; of an earlier one, the
+    # highest.
+    return (abs(a - c), abs(b - d) if a == c else b if a > c else -b)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return a hint: the known words nearest to `word`, or all known words if none is near."""
+    known = list(words)
+    if known and all(VERSION.fullmatch(version) for version in (word, *known)):
+        near = sorted(known, key=lambda version: distance(version, word))[:2]
+    else:
+        near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Known: {', '.join(known)}" if known else ""
+
+
+def runs_on(code: Iterable[str], capability: str) -> bool:
+    """Tell whether code for these capabilities runs on a GPU: X.y runs on every X.z with z >= y."""
+    major, minor = numbers(capability)
+    return any(numbers(c)[0] == major and numbers(c)[1] <= minor for c in code)

@@ -1,0 +1,36 @@
+"""Versions are compared as numbers, and an unknown one is answered with the nearest."""
+
+from __future__ import annotations
+
+import pytest
+
+from bake.catalog import distance, nearest, numbers, runs_on
+
+
+@pytest.mark.parametrize(
+    ("code", "capability", "runs"),
+    [
+        (["7.0"], "7.5", True),
+        (["7.5"], "7.0", False),
+        (["8.0"], "8.9", True),
+        (["8.6"], "9.0", False),
+        ([], "7.5", False),
+    ],
+)
+def test_code_runs_on_later_gpus_of_its_generation(
+    code: list[str], capability: str, runs: bool
+) -> None:
+    assert runs_on(code, capability) is runs
+
+
+def test_versions_compare_as_numbers() -> None:
+    assert numbers("10.10") > numbers("10.9")
+    assert numbers("418.87.00") < numbers("418.113")
+
+
+def test_the_nearest_version_is_the_nearest_number() -> None:
+    known = ["10.0", "10.1", "10.2", "11.0", "11.8", "12.4"]
+    assert min(known, key=lambda version: distance(version, "10.9")) == "10.2"
+    assert min(known, key=lambda version: distance(version, "9.2")) == "10.0"
+    assert min(known, key=lambda version: distance(version, "13.0")) == "12.4"
+    assert nearest("10.4", known) == "Did you mean 10.2 or 10.1?"
