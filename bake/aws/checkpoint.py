@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, wait_until
@@ -168,7 +168,7 @@ def delete_checkpoint(cloud: Cloud, checkpoint: Checkpoint) -> bool:
     If EC2 refuses for another reason, the checkpoint becomes a Leftover.
     """
     snapshot_id = checkpoint.snapshot_id
-    command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=snapshot_id)
+    command = removal_command("snapshot", snapshot_id, region=cloud.region)
     with undo(cloud.leftovers, f"checkpoint {snapshot_id}", command):
         try:
             cloud.ec2("DeleteSnapshot", SnapshotId=snapshot_id)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from bake import threads
-from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
 from bake.aws.client.response import Response
 from bake.aws.client.retry import retry
@@ -340,21 +340,13 @@ def _remove(
         listed = set(image.snapshot_ids) if image else set()
         wait(partial(deregister_image, cloud, image_id))
         for snapshot_id in wait(snapshot_ids) or ():
-            command = aws_command(
-                "ec2", "delete-snapshot", region=cloud.region, snapshot_id=snapshot_id
-            )
+            command = removal_command("snapshot", snapshot_id, region=cloud.region)
             with undo(leftovers, f"snapshot {snapshot_id}", command):
                 delete_snapshot(cloud, snapshot_id)
 
 
 def _removal_command(cloud: Cloud, image_id: str) -> str:
-    return aws_command(
-        "ec2",
-        "deregister-image",
-        region=cloud.region,
-        delete_associated_snapshots=True,
-        image_id=image_id,
-    )
+    return removal_command("image", image_id, region=cloud.region, with_snapshots=True)
 
 
 def _own(

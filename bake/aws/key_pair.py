@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import poll
@@ -33,7 +33,7 @@ class ImportedKey:
 def key_pair(cloud: Cloud, run: Run, public_key: str) -> Iterator[str]:
     """A context with the name of a key pair for this run, which is deleted at the end."""
     name = f"bake-{run.id}"
-    command = aws_command("ec2", "delete-key-pair", region=cloud.region, key_name=name)
+    command = removal_command("key pair", name, region=cloud.region)
     try:
         # Inside the `try`: an interrupted call may have had its effect.
         import_key_pair(cloud, name, public_key, run.temporary())

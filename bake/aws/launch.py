@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import TRANSIENT, was_refused
 from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
@@ -176,8 +176,8 @@ def remove_machine(
     `unknown_for_s`: for so long EC2 may not list a new machine yet. With `wait` False, return as
     soon as EC2 has accepted the request.
     """
-    which = instance_id or run_resources("instance", run.id, region=cloud.region)
-    command = aws_command("ec2", "terminate-instances", region=cloud.region, instance_ids=which)
+    which = instance_id or run_resources("machine", run.id, region=cloud.region)
+    command = removal_command("machine", which, region=cloud.region)
     with undo(cloud.leftovers, f"machine {instance_id or f'of run {run.id}'}", command):
         found = [instance_id] if instance_id else None
         look = partial(_ids_of, cloud, run)

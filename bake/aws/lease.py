@@ -20,7 +20,7 @@ from functools import partial
 from typing import TypeVar
 
 from bake.aws import lease_holder, parameter
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.errors import was_refused
 from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
@@ -156,7 +156,7 @@ class Lease:
     def release(self) -> None:
         """Delete this run's parameter and those of earlier generations; never raises."""
         name = f"{self.path}/{self.generation or self._highest + 1}"
-        command = aws_command("ssm", "delete-parameter", region=self._cloud.region, name=name)
+        command = removal_command("lease", name, region=self._cloud.region)
         with undo(self._cloud.leftovers, f"lease {name}", command), self._calls:
             self._released = True
             if self._claimed:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, get_args
 
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.placement import Placement
 from bake.aws.tags import (
@@ -46,18 +46,6 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# The service, the operation and the parameter of the AWS CLI that remove a resource of this kind.
-_COMMANDS: dict[Kind, tuple[str, str, str]] = {
-    "spot request": ("ec2", "cancel-spot-instance-requests", "spot_instance_request_ids"),
-    "image": ("ec2", "deregister-image", "image_id"),
-    "machine": ("ec2", "terminate-instances", "instance_ids"),
-    "volume": ("ec2", "delete-volume", "volume_id"),
-    "security group": ("ec2", "delete-security-group", "group_id"),
-    "key pair": ("ec2", "delete-key-pair", "key_name"),
-    "checkpoint": ("ec2", "delete-snapshot", "snapshot_id"),
-    "snapshot": ("ec2", "delete-snapshot", "snapshot_id"),
-    "lease": ("ssm", "delete-parameter", "name"),
-}
 _FAILED = {"failed", "error", "invalid"}
 # A snapshot of an image has no expiry time. No run works on an image for as long as a day.
 _WITHOUT_IMAGE = timedelta(days=1)
@@ -91,13 +79,11 @@ class Orphan:
     @property
     def command(self) -> str:
         """The AWS CLI command that removes it."""
-        service, operation, parameter = _COMMANDS[self.kind]
-        return aws_command(
-            service,
-            operation,
+        return removal_command(
+            "snapshot" if self.kind == "checkpoint" else self.kind,
+            self.id,
             region=self.region,
-            delete_associated_snapshots=bool(self.snapshot_ids),
-            **{parameter: self.id},
+            with_snapshots=bool(self.snapshot_ids),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
@@ -69,8 +69,7 @@ def remove_security_groups(
     """
     ids = known or [run_resources("security group", run_id, region=cloud.region)]
     command = " && ".join(
-        aws_command("ec2", "delete-security-group", region=cloud.region, group_id=each)
-        for each in ids
+        removal_command("security group", each, region=cloud.region) for each in ids
     )
     with undo(cloud.leftovers, f"security group {' '.join(known) or f'of run {run_id}'}", command):
         for group_id in known or _find(cloud, run_id, unknown_for_s):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import TRANSIENT, was_refused
 from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud
@@ -132,7 +132,7 @@ def _undo(cloud: Cloud, volume_id: str, tags: Tags, known_by: str) -> None:
     ids = run_resources(
         "snapshot", tags[RUN], region=cloud.region, also={f"tag:{known_by}": tags[known_by]}
     )
-    command = aws_command("ec2", "delete-snapshot", region=cloud.region, snapshot_id=ids)
+    command = removal_command("snapshot", ids, region=cloud.region)
     look = partial(_find_created, cloud, volume_id, tags, known_by)
     with undo(cloud.leftovers, f"snapshot of {volume_id}", command):
         for snapshot in poll(look, timeout_s=_KNOWN_S, clock=cloud.clock) or ():

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from bake.aws.base_image import BaseImage
-from bake.aws.client.commands import aws_command, run_resources
+from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
@@ -117,7 +117,7 @@ def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
 def _deregister(cloud: Cloud, run: Run, name: str, image_id: str) -> None:
     """Deregister the image, without an id by its name: an interrupted call may have made it."""
     ids = image_id or run_resources("image", run.id, region=cloud.region, also={"name": name})
-    command = aws_command("ec2", "deregister-image", region=cloud.region, image_id=ids)
+    command = removal_command("image", ids, region=cloud.region)
     with undo(cloud.leftovers, f"image {image_id or name}", command):
         if not image_id:
             image = _find(cloud, run, name)

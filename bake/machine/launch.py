@@ -8,22 +8,23 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from bake.aws.client.caller import caller_cidr
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
-from bake.aws.client.undo import clean_up, undo
+from bake.aws.client.undo import clean_up
 from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair, import_key_pair
-from bake.aws.launch import LaunchSpec, run_machine
-from bake.aws.machine import Machine, machines, terminate_all
+from bake.aws.launch import LaunchSpec, remove_machine, run_machine
+from bake.aws.machine import Machine, machines
 from bake.aws.placement import Placement
 from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
-from bake.aws.tags import LOGIN_USER, VIA, Run, new_run
+from bake.aws.tags import LOGIN_USER, VIA, Run, Tags, new_run
 from bake.aws.user_data import user_data
-from bake.console.console import Console
+from bake.console.console import Console, Step
 from bake.console.format import rate
 from bake.errors import RequestError
 from bake.machine import session_manager
@@ -32,6 +33,7 @@ from bake.machine.key_store import check_key, key_path, read_public_key, save_ho
 from bake.machine.request import LaunchRequest, choose_placements
 from bake.machine.ssh_config import check_name, ssh_command
 from bake.ssh import keys
+from bake.ssh.keys import KeyPair
 
 __all__ = ["LaunchRequest", "Launched", "launch"]
 
@@ -64,28 +66,24 @@ def launch(
     run = new_run(image.recipe, now=cloud.now())
     name = _free_name(cloud, request.name or f"{image.recipe or 'machine'}-{run.id[-6:]}")
     disk_gb = _disk_gb(image, request.disk_gb)
-    where = choose_placements(cloud, image, request, usual, console)
-    request.lifetime.check(place.market for place in where)
+    placements = choose_placements(cloud, image, request, usual, console)
+    request.lifetime.check(placement.market for placement in placements)
     cidr = None if proxied else caller_cidr()
     key_name, key_file = ensure_key_pair(cloud, run, request.key)
     host_key = keys.generate()
-    user = login_user(image.tags)
+    tags = _tags(image, request, run, name, cloud.now())
 
     with clean_up(cloud.leftovers) as stack:
         with console.step("Machine") as step:
-            order = LaunchSpec(
+            vpc_id = placements[0].vpc_id
+            spec = LaunchSpec(
                 image_id=image.image_id,
                 root_device_name=image.root_device_name,
                 disk_gb=disk_gb,
                 key_name=key_name,
-                security_group_id=_group(stack, cloud, run, name, where[0].vpc_id, cidr, ssh_port),
+                security_group_id=_group(stack, cloud, run, name, vpc_id, cidr, ssh_port),
                 user_data=user_data(host_key, files=request.lifetime.files(run.id, name)),
-                tags={
-                    **run.lasting(name),
-                    LOGIN_USER: user,
-                    **request.lifetime.tags(cloud.now()),
-                    **({VIA: session_manager.SSM} if proxied else {}),
-                },
+                tags=tags,
                 stays=True,
                 at_end=request.lifetime.at_end or "stop",
                 public_address=not proxied,
@@ -94,28 +92,51 @@ def launch(
             machine = run_machine(
                 cloud,
                 run,
-                order,
-                where,
+                spec,
+                placements,
                 on_state=step.update,
                 on_no_capacity=lambda place, error: console.note(f"  {place}: {error.code}"),
             )
-            stack.callback(_end, cloud, machine)
-            step.done(_place_and_price(cloud, machine, where))
+            stack.callback(remove_machine, cloud, run, machine.instance_id)
+            step.done(_place_and_price(cloud, machine, placements))
         with console.step("SSH") as step:
             save_host_key(machine.instance_id, host_key.public_openssh)
-            proxy = session_manager.proxy_command(cloud.region) if proxied else ()
-            with session_manager.hint_on_failure(proxied):
-                wait_until_reached(
-                    cloud,
-                    machine,
-                    port=ssh_port,
-                    private_key=key_file.read_text(),
-                    host_key=host_key,
-                    on_wait=step.update,
-                    proxy=session_manager.fill_in(proxy, machine.instance_id, ssh_port),
-                ).close()
+            _wait_for_ssh(cloud, machine, ssh_port, key_file.read_text(), host_key, step, proxied)
         stack.pop_all()  # the launch has succeeded, so nothing is undone
     return Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
+
+
+def _tags(image: Image, request: LaunchRequest, run: Run, name: str, now: datetime) -> Tags:
+    """Return the tags of the machine, which later commands read."""
+    return {
+        **run.lasting(name),
+        LOGIN_USER: login_user(image.tags),
+        **request.lifetime.tags(now),
+        **({VIA: session_manager.SSM} if request.via is not None else {}),
+    }
+
+
+def _wait_for_ssh(
+    cloud: Cloud,
+    machine: Machine,
+    port: int,
+    private_key: str,
+    host_key: KeyPair,
+    step: Step,
+    proxied: bool,
+) -> None:
+    """Wait until the machine answers SSH; with `proxied`, through Session Manager."""
+    proxy = session_manager.proxy_command(cloud.region) if proxied else ()
+    with session_manager.hint_on_failure(proxied):
+        wait_until_reached(
+            cloud,
+            machine,
+            port=port,
+            private_key=private_key,
+            host_key=host_key,
+            on_wait=step.update,
+            proxy=session_manager.fill_in(proxy, machine.instance_id, port),
+        ).close()
 
 
 def _disk_gb(image: Image, wanted: int | None) -> int:
@@ -188,17 +209,9 @@ def _group(
     return group_id
 
 
-def _end(cloud: Cloud, machine: Machine) -> None:
-    command = aws_command(
-        "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
-    )
-    with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
-        terminate_all(cloud, [machine.instance_id])
-
-
 def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
     return RequestError(
         f"AWS has a key pair named {name} in {cloud.region}, and {why}",
         hint="Give another name with --key NAME, or delete that key pair if nobody needs it: "
-        + aws_command("ec2", "delete-key-pair", region=cloud.region, key_name=name),
+        + removal_command("key pair", name, region=cloud.region),
     )

@@ -12,12 +12,34 @@ from bake.aws.tags import RUN
 # Characters that the CLI's shorthand syntax (`Name=…,Values=…`) takes without quotation marks.
 _PLAIN_VALUE = re.compile(r"[\w./:@*-]+")
 
-Kind = Literal["image", "instance", "security group", "snapshot"]
+Resource = Literal[
+    "spot request",
+    "image",
+    "machine",
+    "volume",
+    "security group",
+    "key pair",
+    "snapshot",
+    "lease",
+]
+Listed = Literal["image", "machine", "security group", "snapshot"]
+
+# The service, the operation and the parameter of the AWS CLI that remove a resource of this kind.
+_REMOVALS: dict[Resource, tuple[str, str, str]] = {
+    "spot request": ("ec2", "cancel-spot-instance-requests", "spot_instance_request_ids"),
+    "image": ("ec2", "deregister-image", "image_id"),
+    "machine": ("ec2", "terminate-instances", "instance_ids"),
+    "volume": ("ec2", "delete-volume", "volume_id"),
+    "security group": ("ec2", "delete-security-group", "group_id"),
+    "key pair": ("ec2", "delete-key-pair", "key_name"),
+    "snapshot": ("ec2", "delete-snapshot", "snapshot_id"),
+    "lease": ("ssm", "delete-parameter", "name"),
+}
 
 # The operation that lists a kind of resource, where its answer holds the ids, and fixed parameters.
-_LISTS: dict[Kind, tuple[str, str, dict[str, str]]] = {
+_LISTS: dict[Listed, tuple[str, str, dict[str, str]]] = {
     "image": ("describe-images", "Images[].ImageId", {"owners": "self"}),
-    "instance": ("describe-instances", "Reservations[].Instances[].InstanceId", {}),
+    "machine": ("describe-instances", "Reservations[].Instances[].InstanceId", {}),
     "security group": ("describe-security-groups", "SecurityGroups[].GroupId", {}),
     "snapshot": ("describe-snapshots", "Snapshots[].SnapshotId", {"owner_ids": "self"}),
 }
@@ -47,13 +69,30 @@ def aws_command(
     return " ".join(word if isinstance(word, Substitution) else shlex.quote(word) for word in words)
 
 
+def removal_command(
+    kind: Resource, resource_id: str, *, region: str, with_snapshots: bool = False
+) -> str:
+    """Return the command that removes a resource. The id of a key pair or of a lease is its name.
+
+    `with_snapshots` deletes the snapshots of an image, too.
+    """
+    service, operation, parameter = _REMOVALS[kind]
+    return aws_command(
+        service,
+        operation,
+        region=region,
+        delete_associated_snapshots=with_snapshots,
+        **{parameter: resource_id},
+    )
+
+
 def filters(values: Mapping[str, str]) -> list[str]:
     """Return the values of the CLI's option `--filters`, in its shorthand syntax."""
     return [f"Name={name},Values={_shorthand(value)}" for name, value in values.items()]
 
 
 def run_resources(
-    kind: Kind, run_id: str, *, region: str, also: Mapping[str, str] | None = None
+    kind: Listed, run_id: str, *, region: str, also: Mapping[str, str] | None = None
 ) -> Substitution:
     """Return a shell substitution for the ids of all resources of one kind with this run's tag.
 

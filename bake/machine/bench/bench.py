@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bake import catalog
 from bake.aws import machine as machines
-from bake.aws.client.commands import aws_command
+from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up, note_leftovers, undo
 from bake.aws.image import Image
@@ -135,9 +135,7 @@ def _launch_and_measure(
 
 
 def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
-    command = aws_command(
-        "ec2", "terminate-instances", region=cloud.region, instance_ids=machine.instance_id
-    )
+    command = removal_command("machine", machine.instance_id, region=cloud.region)
     with undo(cloud.leftovers, f"machine {machine.instance_id}", command):
         with console.step("Terminating it") as step:
             machines.terminate(cloud, machine.instance_id, on_state=step.update)

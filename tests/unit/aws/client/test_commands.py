@@ -70,7 +70,7 @@ def test_the_command_that_removes_an_orphan_is_valid(kind: str) -> None:
     assert not option_names(command)
 
 
-@pytest.mark.parametrize("kind", ["image", "instance", "security group", "snapshot"])
+@pytest.mark.parametrize("kind", ["image", "machine", "security group", "snapshot"])
 def test_the_command_that_lists_a_runs_resources_is_valid(kind: str) -> None:
     ids = run_resources(kind, "run-1", region="us-east-1")  # type: ignore[arg-type]
     assert not option_names(shlex.split(ids.removeprefix("$(").removesuffix(")")))
