@@ -75,7 +75,7 @@ class Image:
 
     @property
     def finished(self) -> bool:
-        """Whether the image is complete. A run that is killed may leave one without IMDSv2."""
+        """True if the image is complete. A killed run may leave an image without IMDSv2."""
         return self.state == "available" and self.imdsv2
 
     @property
@@ -92,7 +92,7 @@ class Image:
 
     @property
     def verified(self) -> str:
-        """How the image was proved: "gpu", "cpu" or "no"."""
+        """The kind of machine that the image was proved on: "gpu" or "cpu"; "no" if on none."""
         return self.tags.get(VERIFIED, "no")
 
     @property

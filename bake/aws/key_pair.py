@@ -82,7 +82,7 @@ def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
 
 
 def delete_key_pair(cloud: Cloud, name: str) -> None:
-    """Delete a key pair; a missing one is no error, neither here nor for DeleteKeyPair."""
+    """Delete a key pair, if it exists. DeleteKeyPair, too, accepts the name of a missing one."""
     try:
         cloud.ec2("DeleteKeyPair", KeyName=name)
     except CloudError as error:

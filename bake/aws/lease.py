@@ -51,11 +51,11 @@ def lease(
     takeover_s: float = TAKEOVER_S,
     renew_s: float = RENEW_S,
 ) -> Iterator[Lease | T]:
-    """A context that holds the lease; or the result of `found`, and then no lease is held.
+    """Hold the lease in a context. If another run has a result, yield it instead of a lease.
 
-    `found` looks for the result of another run: it is called while another run holds the lease, and
-    once more when this run has got it. `on_wait` gets a text about the holder. LeaseError, on
-    leaving and from `Lease.check`, if another run has taken over.
+    `found` looks for that result: it is called while another run holds the lease, and again when
+    this run has got it. `on_wait` gets a text about the holder. LeaseError is raised, on leaving
+    and from `Lease.check`, if another run has taken over.
     """
     own = Lease(cloud, run, digest, takeover_s=takeover_s, renew_s=renew_s)
     try:

@@ -191,11 +191,11 @@ def terminate_all(
     unknown_for_s: float = _KNOWN_S,
     wait: bool = True,
 ) -> None:
-    """Terminate machines, and wait until all are terminated; an unknown machine is no error.
+    """Terminate machines and wait until all are terminated. Ignore machines that do not exist.
 
-    `unknown_for_s`: for so long EC2 may not know a machine that was just started. With `wait`
-    False, return as soon as EC2 has accepted the request, which cannot be cancelled any more
-    ("TerminateInstances", API reference).
+    `unknown_for_s` is the time in which EC2 may not yet know a machine that was just started. If
+    `wait` is False, return as soon as EC2 has accepted the request, which cannot be cancelled any
+    more ("TerminateInstances", API reference).
     """
     for instance_id in instance_ids:
         poll(

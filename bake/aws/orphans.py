@@ -89,7 +89,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class _Listing:
-    """How to list one kind of temporary resource.
+    """The request that lists one kind of temporary resource.
 
     `id` and `made_at` are the members of the response for the id and the time of creation; `wanted`
     are further filters.

@@ -60,7 +60,7 @@ def below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter
 
 
 def delete(cloud: Cloud, name: str) -> None:
-    """Delete a parameter; a missing one is no error.
+    """Delete a parameter, if it exists.
 
     AWS requires a pause of 30 s before the name is used again (DeleteParameter).
     """

@@ -47,7 +47,7 @@ def record_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Recipe
     """Record one more failure of `run.recipe`, and return the new count.
 
     The count starts again at 1 when `identity` differs from the recorded one. `identity` is the
-    digest of the request without the base image: a new base image alone is no reason to retry.
+    digest of the request without the base image: a new base image alone does not justify a retry.
     `reason` is shown to people and must not contain a secret.
     """
     before = read_failures(cloud, run.recipe)
@@ -69,7 +69,7 @@ def record_failure(cloud: Cloud, run: Run, identity: str, reason: str) -> Recipe
 
 
 def clear_failures(cloud: Cloud, recipe: str) -> None:
-    """Delete the record, because the recipe works again; a missing record is no error."""
+    """Delete the record, if there is one, because the recipe works again."""
     parameter.delete(cloud, _name(recipe))
 
 

@@ -141,9 +141,9 @@ def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str)
 def delete_security_group(
     cloud: Cloud, group_id: str, *, unknown_for_s: float = _KNOWN_S, timeout_s: float = _DELETE_S
 ) -> None:
-    """Delete a security group, as soon as it is not in use; a missing one is no error.
+    """Delete a security group, if it exists, as soon as nothing uses it.
 
-    `unknown_for_s`: for so long EC2 may not know a group that was just created.
+    `unknown_for_s` is the time in which EC2 may not yet know a group that was just created.
     """
     began = cloud.clock.now()
 

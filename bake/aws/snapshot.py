@@ -97,9 +97,9 @@ def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, fl
 
 
 def delete_snapshot(cloud: Cloud, snapshot_id: str, *, unknown_for_s: float = _KNOWN_S) -> None:
-    """Delete a snapshot, as soon as no image uses it; a missing one is no error.
+    """Delete a snapshot, if it exists, as soon as no image uses it.
 
-    `unknown_for_s`: for so long EC2 may not know a snapshot that was just created.
+    `unknown_for_s` is the time in which EC2 may not yet know a snapshot that was just created.
     """
     began = cloud.clock.now()
 

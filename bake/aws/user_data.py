@@ -23,7 +23,7 @@ TIMER = "/var/lib/cloud/scripts/per-boot/bake-power-off"
 # Without systemd the script itself waits, because sysvinit's shutdown refuses to run a second time.
 _TIMER_SCRIPT = """\
 #!/bin/sh
-# Powers this machine off at {expires_at}, when its run ends, even if nobody asks for it then.
+# Powers this machine off at {expires_at}, the latest end of its run, without any request.
 grep -qF '{expires_at}' /var/lib/cloud/instance/user-data.txt || exit 0
 minutes=$(( ({epoch} - $(date +%s) + 59) / 60 ))
 [ "$minutes" -gt 0 ] || minutes=0

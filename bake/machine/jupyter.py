@@ -69,7 +69,7 @@ def check_image(image: Image) -> None:
     """Raise RequestError if no stage of the image has installed Jupyter."""
     if STAGE not in read_stages(image.tags):
         raise RequestError(
-            f"There is no Jupyter in {image.image_id} ({image.name}): its recipe has no stage "
+            f"Jupyter is not installed in {image.image_id} ({image.name}): its recipe has no stage "
             f"{STAGE}",
             hint="Bake one with it. If a stage of your own installs Jupyter: launch without "
             "--jupyter, then invoke jupyter",
@@ -78,7 +78,7 @@ def check_image(image: Image) -> None:
 
 def check_port(port: int) -> None:
     if not 1 <= port <= 65535:
-        raise RequestError(f"--port {port} is no port", hint="It is a number from 1 to 65535")
+        raise RequestError(f"Invalid port: {port}", hint="Give --port a number from 1 to 65535")
 
 
 def start(connection: Connection) -> Server:

@@ -94,7 +94,8 @@ def save_host_key(instance_id: str, public_openssh: str) -> Path:
 def read_host_key(instance_id: str) -> str:
     """Return the public host key of a machine, in OpenSSH's format.
 
-    Raises RequestError when it is not stored here: the machine could not be told from another.
+    Raises RequestError when it is not stored on this computer: without it, another machine could
+    pretend to be this one.
     """
     path = home() / KNOWN_HOSTS
     for line in path.read_text().splitlines() if path.exists() else ():

@@ -212,6 +212,6 @@ def _group(
 def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
     return RequestError(
         f"AWS has a key pair named {name} in {cloud.region}, and {why}",
-        hint="Give another name with --key NAME, or delete that key pair if nobody needs it: "
+        hint="Give another name with --key NAME, or delete that key pair if it is not needed: "
         + removal_command("key pair", name, region=cloud.region),
     )

@@ -1,7 +1,8 @@
 """Watch the machine of a bake while it works, and stop the work when the machine is lost.
 
-A broken connection may come back, so AWS is asked for the state of the instance as soon as the
-connection breaks. A spot machine usually gets a notice two minutes before its interruption.
+A broken connection may recover, or the machine may be lost. So the instance's state is read from
+AWS as soon as the connection breaks. A spot machine usually gets a notice two minutes before its
+interruption.
 """
 
 from __future__ import annotations

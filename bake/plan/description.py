@@ -1,4 +1,4 @@
-"""What a plan's digests are computed from, kept in the tags of its image.
+"""The inputs of a plan's digests, kept in the tags of its image.
 
 A digest shows that something differs, but not what. So an image carries a description: compressed,
 in a few tags, long values as a hash, and without passwords.
@@ -47,7 +47,7 @@ class StageDescription(_Value):
 
 
 class Description(_Value):
-    """What a plan's digests are computed from, in a form that people can read."""
+    """The inputs of a plan's digests, in a form that people can read."""
 
     base_image_id: str
     base_image_name: str

@@ -179,7 +179,7 @@ def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
         for wheel, found in stage.pip.items():
             place = f"{name}: pip"
             if found.sha256 == UNKNOWN:
-                message = f"{wheel} {found.version} has no sha256: it is no archive ({found.file})"
+                message = f"{wheel} {found.version} has no sha256: {found.file} is not an archive"
                 yield Finding(place, message, "Let the recipe name a release, or an archive's URL")
             elif not found.file.partition("?")[0].endswith(".whl"):
                 message = f"{wheel} {found.version} was built on the machine, of {found.file}"

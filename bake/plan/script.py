@@ -10,11 +10,12 @@ The header declares what the stage needs and is given:
     # Secrets: WANDB_API_KEY
     # Reboots: no
 
-`Needs` are names of other stages: `a|b` means those of them that the recipe has (at least one), `*`
-means every other stage. `Inputs` are the environment variables that the stage is given, `Secrets`
-those with secret values. A field continues on the next line after two blanks. A stage with
-`Reboots: yes` runs alone; after its script has succeeded, the machine is rebooted, and the stage is
-done when it answers. `BAKE_LIB`, the path of lib.sh, is given to every stage and not declared.
+`Needs` are names of other stages. `a|b` means every stage of this list that the recipe has; it must
+have at least one. `*` means every other stage. `Inputs` are the environment variables that the
+stage gets, and `Secrets` are the variables with secret values. Two blanks at the beginning of a
+line continue the field of the line before. A stage with `Reboots: yes` runs alone; after its script
+has succeeded, the machine is rebooted, and the stage is done when the machine answers again. Every
+stage gets `BAKE_LIB`, the path of lib.sh, without declaring it.
 """
 
 from __future__ import annotations

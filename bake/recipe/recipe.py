@@ -117,9 +117,9 @@ class PackagesSection(_Table):
 
 
 class CheckpointsSection(_Table):
-    """When a bake keeps its machine's disk as a start for later bakes. It is in no digest.
+    """The stages after which a bake keeps its machine's disk, as a start for later bakes.
 
-    If `after` is None, the disk is kept after every wave of stages.
+    If `after` is None, the disk is kept after every wave of stages. No digest covers this section.
     """
 
     after: Annotated[tuple[Name, ...], Distinct] | None = Field(

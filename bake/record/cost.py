@@ -1,4 +1,4 @@
-"""What the machines of a bake cost."""
+"""The cost of a bake's machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed in an image, and how two images differ."""
+"""The inventory of an image: the software in it, and its differences from another image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Wheel(_Table):
 
 
 class Installed(_Table):
-    """What one stage has installed.
+    """The software that one stage has installed.
 
     `apt` maps each package that the stage added or upgraded to its version, `conda` each path in
     the channel to its sha256, and `files` each other download to its sha256 (a git repository to

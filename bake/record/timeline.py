@@ -39,16 +39,16 @@ class StepRecord(_Table):
 
     @property
     def seconds(self) -> float:
-        """How long the step took."""
+        """The duration of the step."""
         return (self.ended_at - self.began_at).total_seconds()
 
 
 class MachineRecord(_Table):
     """A machine of a bake.
 
-    `checkpoint` is what it was started from, or None for the base image. `usd_per_hour` is its
-    price when it was started, or None if AWS did not report one. `ended_at` is None if the machine
-    still existed when this was written.
+    `checkpoint` is the checkpoint that it was started from, or None for the base image.
+    `usd_per_hour` is its price when it was started, or None if AWS did not report one. `ended_at`
+    is None if the machine still existed when this was written.
     """
 
     instance_id: str

@@ -198,8 +198,8 @@ class Connection:
         """Start a command, which the caller reads and closes.
 
         Waits while too many sessions are open on this connection; OverdueError when `deadline`
-        (of time.monotonic) passes meanwhile. `hold_stdin` leaves stdin open for more: a command
-        that ends only when it is told to, or after a long time.
+        (of time.monotonic) passes meanwhile. `hold_stdin` leaves stdin open for more input: it is
+        for a command that ends only on request, or after a long time.
         """
         channel, give_back = self._open_session(lasting=hold_stdin, deadline=deadline)
         return RemoteCommand(channel, command, stdin, hold_stdin=hold_stdin, on_close=give_back)

@@ -26,7 +26,7 @@ class Sessions:
         """Wait until a session may be opened; None when none was free within `timeout_s`.
 
         Returns the function that gives the session back; calling it again has no effect.
-        `lasting`: the session stays open until its command is told to end.
+        `lasting`: the session's command ends only on request, or after a long time.
         """
         deadline = time.monotonic() + timeout_s
         taken = contextlib.ExitStack()

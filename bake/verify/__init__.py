@@ -1,4 +1,4 @@
-"""The checks that a machine is what its recipe promises, and the reading of what is installed."""
+"""Checks that a machine is as its recipe promises, and the inventory of its software."""
 
 from bake.verify.check import Check
 from bake.verify.clean import check_clean, find_secrets

@@ -12,7 +12,7 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 
 class CommandOutput(Protocol):
-    """What a command printed, and its exit status."""
+    """The output of a command, and its exit status."""
 
     @property
     def stdout(self) -> str: ...

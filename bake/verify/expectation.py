@@ -1,4 +1,4 @@
-"""What a machine must be and do for an image of it to be called verified."""
+"""The properties that a machine must have before its image is called verified."""
 
 from __future__ import annotations
 

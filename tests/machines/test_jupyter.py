@@ -155,7 +155,7 @@ def test_what_a_broken_environment_says_is_shown(ssh: Connection, environments: 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_that_is_none_is_refused(port: int) -> None:
-    with pytest.raises(RequestError, match="is no port"):
+    with pytest.raises(RequestError, match="Invalid port"):
         jupyter.check_port(port)
 
 

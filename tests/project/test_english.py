@@ -16,17 +16,6 @@ import pytest
 
 from tests.support.environment import REPOSITORY
 
-# Packages whose texts are still being rewritten. Remove a name here to have it checked.
-NOT_DONE: tuple[str, ...] = (
-    "bake/aws",
-    "bake/machine",
-    "bake/plan",
-    "bake/recipe",
-    "bake/record",
-    "bake/ssh",
-    "bake/verify",
-)
-
 PYTHON = sorted(
     path
     for folder in ("bake", "benchmarks", "scripts")
@@ -134,16 +123,7 @@ def faults(path: Path) -> Iterator[str]:
                     yield f"{place}:{line}: begins with “{match[0]}”: write {write}"
 
 
-def is_done(path: Path) -> bool:
-    place = path.relative_to(REPOSITORY)
-    return not any(place.is_relative_to(name) for name in NOT_DONE)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if is_done(path)],
-    ids=lambda path: str(path.relative_to(REPOSITORY)),
-)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_texts_are_plain_english(path: Path) -> None:
     found = list(faults(path))
     assert not found, "\n" + "\n".join(found)

@@ -1,1 +1,1 @@
-"""How to call AWS: session, errors, retries, waits, clean-up, and commands of the AWS CLI."""
+"""Calls of AWS: session, errors, retries, waits, clean-up, and commands for the AWS CLI."""

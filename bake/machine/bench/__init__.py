@@ -1,1 +1,1 @@
-"""How fast a machine is: what runs on it, its figures, and their page."""
+"""Benchmarks of a machine: the programs that run on it, their figures and a judgement of them."""

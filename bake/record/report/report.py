@@ -116,7 +116,7 @@ def _words(asked: Any, *names: str) -> str:
 
 
 class Listing(NamedTuple):
-    """One table of what is in an image: rows of name, version and the stage that installed it."""
+    """One table of an image's contents: rows of name, version and the stage that installed it."""
 
     kind: str
     columns: tuple[str, ...]
