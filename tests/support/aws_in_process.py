@@ -17,7 +17,9 @@ import boto3
 import botocore.loaders
 import botocore.session
 from botocore.awsrequest import AWSResponse
+from botocore.client import ClientCreator
 from botocore.exceptions import ConnectionClosedError
+from botocore.model import ServiceModel
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
@@ -294,6 +296,10 @@ def aws_in_process() -> Iterator[Aws]:
             _described=CapacityReservations._described,
         ),
         mock.patch.object(BotocoreStubber, "__call__", send),
+        mock.patch.object(ClientCreator, "_load_service_model", _service_model),
+        mock.patch.object(ClientCreator, "_create_client_class", _client_class),
+        # moto's patterns for `requests`, 1,300 each time: bake calls AWS through botocore alone.
+        mock.patch("moto.core.models.RESPONSES_METHODS", []),
         mock_aws(),
     ):
         session = _session(REGION)
@@ -304,8 +310,23 @@ def aws_in_process() -> Iterator[Aws]:
         yield aws
 
 
-# One for all tests: reading EC2's model takes longer than most tests.
+# Shared by all tests: reading EC2's model, and making a class with its 800 methods, takes longer
+# than most tests.
 _LOADER = botocore.loaders.create_loader()
+_MODELS: dict[str, ServiceModel] = {}
+_CLASSES: dict[str, type] = {}
+
+
+def _service_model(creator: ClientCreator, service_name: str, *more: Any) -> ServiceModel:
+    if service_name not in _MODELS:
+        _MODELS[service_name] = _load_service_model(creator, service_name, *more)
+    return _MODELS[service_name]
+
+
+def _client_class(creator: ClientCreator, service_name: str, service_model: ServiceModel) -> type:
+    if service_name not in _CLASSES:
+        _CLASSES[service_name] = _create_client_class(creator, service_name, service_model)
+    return _CLASSES[service_name]
 
 
 def _session(region: str) -> boto3.Session:
@@ -328,6 +349,8 @@ def public_key() -> str:
     return key.public_bytes(encoding, form).decode()
 
 
+_load_service_model = ClientCreator._load_service_model
+_create_client_class = ClientCreator._create_client_class
 _moto = BotocoreStubber.__call__
 _moto_create_image = AmiBackend.create_image
 _moto_run_instances = InstanceBackend.run_instances
