@@ -60,38 +60,35 @@ def find_base_image(
         Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()],
     )
     newest = max(found, key=lambda image: image["CreationDate"], default=None)
-    if newest is None and locked:
-        raise PreflightError(
-            f"The locked base image {locked} was not found in {cloud.region}",
-            findings=[
-                Finding(
-                    "base",
-                    f"no available image {locked} of owner {owner}",
-                    "Bake from the newest base image with --no-lock, then run invoke lock",
-                )
-            ],
-        )
     if newest is None:
-        command = aws_command(
-            "ec2",
-            "describe-images",
-            region=cloud.region,
-            include_deprecated=True,
-            owners=owner,
-            filters=filters({"name": os_image.name_pattern}),
-        )
-        raise PreflightError(
-            f"No base image for {os_image.key} in {cloud.region}",
-            findings=[
-                Finding(
-                    "base",
-                    f"no available {os_image.architecture} image of owner {owner} is named "
-                    f"{os_image.name_pattern} in {cloud.region}",
-                    f"Try another region or another `base`. To see what is available: {command}",
-                )
-            ],
-        )
+        raise _not_found(cloud.region, os_image, owner, locked)
     return _base_image(newest, cloud.now())
+
+
+def _not_found(region: str, os_image: OsImage, owner: str, locked: str) -> PreflightError:
+    if locked:
+        finding = Finding(
+            "base",
+            f"no available image {locked} of owner {owner}",
+            "Bake from the newest base image with --no-lock, then run invoke lock",
+        )
+        message = f"The locked base image {locked} was not found in {region}"
+        return PreflightError(message, findings=[finding])
+    command = aws_command(
+        "ec2",
+        "describe-images",
+        region=region,
+        include_deprecated=True,
+        owners=owner,
+        filters=filters({"name": os_image.name_pattern}),
+    )
+    finding = Finding(
+        "base",
+        f"no available {os_image.architecture} image of owner {owner} is named "
+        f"{os_image.name_pattern} in {region}",
+        f"Try another region or another `base`. To see what is available: {command}",
+    )
+    return PreflightError(f"No base image for {os_image.key} in {region}", findings=[finding])
 
 
 def _base_image(image: Response, now: datetime) -> BaseImage:

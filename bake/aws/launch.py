@@ -100,23 +100,14 @@ def _start(cloud: Cloud, run: Run, spec: LaunchSpec, placement: Placement) -> st
 
 
 def _request(run: Run, spec: LaunchSpec, placement: Placement) -> dict[str, Any]:
-    tagged = ["instance", "volume", "network-interface"]
-    purchase: dict[str, Any] = {}
-    if placement.market == "spot":
-        tagged.append("spot-instances-request")
-        # One-time, because a persistent request would start the machine again by itself.
-        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        purchase = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
-    if reserved := placement.reservation:
-        target = {"CapacityReservationId": reserved.reservation_id}
-        purchase["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
-        if reserved.block:
-            purchase["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
     # A one-time spot machine cannot be stopped, and EC2 refuses a request to do so.
     at_shutdown = spec.at_end
     if not spec.stays or placement.market == "spot":
         at_shutdown = "terminate"
     tags = spec.tags | ({AT_END: at_shutdown} if spec.stays else {})
+    tagged = ["instance", "volume", "network-interface"]
+    if placement.market == "spot":
+        tagged.append("spot-instances-request")
     return {
         "ImageId": spec.image_id,
         "InstanceType": placement.instance_type,
@@ -155,8 +146,23 @@ def _request(run: Run, spec: LaunchSpec, placement: Placement) -> dict[str, Any]
         ],
         "TagSpecifications": specifications(tags, *tagged),
         **_profile(spec.instance_profile),
-        **purchase,
+        **_purchase(placement),
     }
+
+
+def _purchase(placement: Placement) -> dict[str, Any]:
+    """Return the request parameters for the market and the reservation of a placement."""
+    purchase: dict[str, Any] = {}
+    if placement.market == "spot":
+        # One-time, because a persistent request would start the machine again by itself.
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        purchase = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
+    if reserved := placement.reservation:
+        target = {"CapacityReservationId": reserved.reservation_id}
+        purchase["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
+        if reserved.block:
+            purchase["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
+    return purchase
 
 
 def _profile(name: str) -> dict[str, Any]:

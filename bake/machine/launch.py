@@ -76,19 +76,9 @@ def launch(
     with clean_up(cloud.leftovers) as stack:
         with console.step("Machine") as step:
             vpc_id = placements[0].vpc_id
-            spec = LaunchSpec(
-                image_id=image.image_id,
-                root_device_name=image.root_device_name,
-                disk_gb=disk_gb,
-                key_name=key_name,
-                security_group_id=_group(stack, cloud, run, name, vpc_id, cidr, ssh_port),
-                user_data=user_data(host_key, files=request.lifetime.files(run.id, name)),
-                tags=tags,
-                stays=True,
-                at_end=request.lifetime.at_end or "stop",
-                public_address=not proxied,
-                instance_profile=request.instance_profile or "",
-            )
+            group_id = _group(stack, cloud, run, name, vpc_id, cidr, ssh_port)
+            data = user_data(host_key, files=request.lifetime.files(run.id, name))
+            spec = _spec(image, request, disk_gb, key_name, group_id, data, tags)
             machine = run_machine(
                 cloud,
                 run,
@@ -104,6 +94,31 @@ def launch(
             _wait_for_ssh(cloud, machine, ssh_port, key_file.read_text(), host_key, step, proxied)
         stack.pop_all()  # the launch has succeeded, so nothing is undone
     return Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
+
+
+def _spec(
+    image: Image,
+    request: LaunchRequest,
+    disk_gb: int,
+    key_name: str,
+    group_id: str,
+    data: str,
+    tags: Tags,
+) -> LaunchSpec:
+    """Return the properties of a machine that stays. `data` is its user data."""
+    return LaunchSpec(
+        image_id=image.image_id,
+        root_device_name=image.root_device_name,
+        disk_gb=disk_gb,
+        key_name=key_name,
+        security_group_id=group_id,
+        user_data=data,
+        tags=tags,
+        stays=True,
+        at_end=request.lifetime.at_end or "stop",
+        public_address=request.via is None,
+        instance_profile=request.instance_profile or "",
+    )
 
 
 def _tags(image: Image, request: LaunchRequest, run: Run, name: str, now: datetime) -> Tags:

@@ -84,34 +84,41 @@ def run_stage(
     the connection is not broken.
     """
     began = time.monotonic()
-    for part in (run_id, name):
-        if not _SAFE_NAME.fullmatch(part):
-            raise StageError(f"{part!r} cannot be part of a stage's name on the machine")
-    stage = _Stage(
-        name,
-        folder=f"{_FOLDER}/{run_id}/{name}",
-        files=(script, lib, inputs),
-        limit_s=max(1, math.ceil(timeout_s)),
-    )
+    stage = _identify(run_id, name, (script, lib, inputs), timeout_s)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         output = Output(file, on_line, Redactor(secrets))
-        try:
-            end = _follow_to_the_end(connection, stage, output)
-        except OverdueError:
-            _stop(connection, stage)
-            end = _End("timeout", output.size)
-        except RemoteError:
-            raise
-        except BaseException:
-            _stop(connection, stage)
-            raise
+        end = _run_to_the_end(connection, stage, output)
         output.finish()
     if end.status != "0":
         raise stage_failure(
             name, end.status, last_lines=output.last_lines, log=log, limit_s=stage.limit_s
         )
     return time.monotonic() - began
+
+
+def _identify(
+    run_id: str, name: str, files: tuple[bytes, bytes, bytes], timeout_s: float
+) -> _Stage:
+    """Return a stage of a run. Raises StageError for a name that is unsafe in a path."""
+    for part in (run_id, name):
+        if not _SAFE_NAME.fullmatch(part):
+            raise StageError(f"{part!r} cannot be part of a stage's name on the machine")
+    return _Stage(name, f"{_FOLDER}/{run_id}/{name}", files, limit_s=max(1, math.ceil(timeout_s)))
+
+
+def _run_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
+    """Run the stage and return how it ended; any exception on this side ends it, too."""
+    try:
+        return _follow_to_the_end(connection, stage, output)
+    except OverdueError:
+        _stop(connection, stage)
+        return _End("timeout", output.size)
+    except RemoteError:
+        raise
+    except BaseException:
+        _stop(connection, stage)
+        raise
 
 
 def _follow_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
