@@ -151,19 +151,27 @@ def use(
                 )
                 _wait_until_ended(cloud, machine, connection, server, local_port, console, words)
         except KeyboardInterrupt:
-            console.print(
-                "",
-                f"The tunnel is closed. Jupyter runs on, and {name} costs on.",
-                f"Use it again   {words('jupyter')}",
-                f"End Jupyter    {words('jupyter')} --stop",
-                f"Stop it all    {words('stop')}",
-            )
+            console.print(*_after_an_interrupt(name, words))
         else:
-            console.print(
-                f"Jupyter has ended on {name}, which costs on.",
-                f"Start it again   {words('jupyter')}",
-                f"Stop it all      {words('stop')}",
-            )
+            console.print(*_after_its_end(name, words))
+
+
+def _after_an_interrupt(name: str, words: Callable[..., str]) -> tuple[str, ...]:
+    return (
+        "",
+        f"The tunnel is closed. Jupyter runs on, and {name} costs on.",
+        f"Use it again   {words('jupyter')}",
+        f"End Jupyter    {words('jupyter')} --stop",
+        f"Stop it all    {words('stop')}",
+    )
+
+
+def _after_its_end(name: str, words: Callable[..., str]) -> tuple[str, ...]:
+    return (
+        f"Jupyter has ended on {name}, which costs on.",
+        f"Start it again   {words('jupyter')}",
+        f"Stop it all      {words('stop')}",
+    )
 
 
 def _wait_until_ended(

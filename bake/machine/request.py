@@ -15,8 +15,9 @@ from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.aws.price import price_errors, prices
 from bake.aws.reservation import Reservation, find_reservation
 from bake.aws.tags import rfc3339
+from bake.catalog import Catalog
 from bake.console.console import Console
-from bake.errors import PreflightError, RequestError
+from bake.errors import Finding, PreflightError, RequestError
 from bake.machine import fit
 from bake.machine.lifetime import Lifetime
 from bake.threads import together
@@ -79,24 +80,40 @@ def choose_placements(
     known = catalog.load()
     inside = fit.read_contents(known, image.tags, image.architecture)
     reserved = find_reservation(cloud, request.reservation_id) if request.reservation_id else None
-    asked = _asked(request, reserved)
+    named = _named_types(request, reserved)
     if reserved and reserved.block and reserved.ends_at:
         console.note(
             f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
             "it EC2 terminates the machine, with its disk"
         )
-    fit.check_types(known, inside, asked)
+    fit.check_types(known, inside, named)
     if request.cheapest and inside.known:
         usual = ()  # all types on which the image works
-    types = asked or fit.default_types(known, inside, usual, request.gpus)
+    types = named or fit.default_types(known, inside, usual, request.gpus)
     if not types:
         gpus = f" with {request.gpus} GPUs" if request.gpus and inside.known else ""
         raise RequestError(
             f"No instance type given, and no type{gpus} is known on which {image.image_id} works",
             hint="Name instance types: --instance-type g4dn.xlarge,g4dn.2xlarge",
         )
+    placements, problems = _search(cloud, image, request, types, reserved)
+    if not placements:
+        raise PreflightError(f"No machine can be started in {cloud.region}", findings=problems)
+    for message in dict.fromkeys(each.message for each in problems) if named else ():
+        console.note(f"  {message}")
+    return _by_price(cloud, known, placements, console) if request.cheapest else placements
+
+
+def _search(
+    cloud: Cloud,
+    image: Image,
+    request: LaunchRequest,
+    types: Sequence[str],
+    reserved: Reservation | None,
+) -> tuple[list[Placement], list[Finding]]:
+    """Search all markets at the same time; return the placements, and what excludes others."""
     markets = request.markets or (("spot", "on-demand") if request.cheapest else ("on-demand",))
-    found: list[PlacementSearch] = together(
+    searches: list[PlacementSearch] = together(
         *(
             partial(
                 find_placements,
@@ -110,17 +127,12 @@ def choose_placements(
             for market in markets
         )
     )
-    problems = [replace(each, place="") for one in found for each in one.findings]
-    places = [place for each in found for place in each.placements]
-    if not places:
-        findings = list(dict.fromkeys(problems))
-        raise PreflightError(f"No machine can be started in {cloud.region}", findings=findings)
-    for message in dict.fromkeys(each.message for each in problems) if asked else ():
-        console.note(f"  {message}")
-    return _by_price(cloud, places, console) if request.cheapest else places
+    problems = [replace(each, place="") for search in searches for each in search.findings]
+    placements = [each for search in searches for each in search.placements]
+    return placements, list(dict.fromkeys(problems))
 
 
-def _asked(request: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]:
+def _named_types(request: LaunchRequest, reserved: Reservation | None) -> tuple[str, ...]:
     if reserved is None:
         return request.instance_types
     if request.instance_types not in ((), (reserved.instance_type,)):
@@ -144,12 +156,14 @@ def _check_combination(request: LaunchRequest) -> None:
         )
 
 
-def _by_price(cloud: Cloud, places: Sequence[Placement], console: Console) -> list[Placement]:
+def _by_price(
+    cloud: Cloud, known: Catalog, places: Sequence[Placement], console: Console
+) -> list[Placement]:
     usd = prices(cloud, places)
-    gpus = {name: machine.gpus for name, machine in catalog.load().instance_types.items()}
+    gpus = {name: machine.gpus for name, machine in known.instance_types.items()}
     offers = {(place.instance_type, place.market) for place in places}
-    known = {(place.instance_type, place.market) for place in places if usd[place] is not None}
-    if unknown := sorted(offers - known):
+    priced = {(place.instance_type, place.market) for place in places if usd[place] is not None}
+    if unknown := sorted(offers - priced):
         which = ", ".join(f"{name} ({market})" for name, market in unknown)
         why = "".join(f"; {error.message}: {error.code}" for error in price_errors(cloud))
         console.note(f"  No price is known for {which}: tried last{why}")

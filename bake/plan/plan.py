@@ -16,15 +16,14 @@ from pathlib import Path
 
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
-from bake.plan.lock import UNLOCKED, Lock, refuse_another
+from bake.plan.lock import Lock, refuse_another
 from bake.plan.script import EVERY_OTHER, Script, read_script
+from bake.plan.variables import variables
 from bake.recipe.compatibility import refuse_incompatible
-from bake.recipe.payload import Payload, with_mirrors
-from bake.recipe.recipe import Recipe, environment_prefix
+from bake.recipe.payload import Payload
+from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import Resolved
 from bake.recipe.variable import LONGEST_B
-
-CHANNEL = "conda-forge"
 
 
 @dataclass(frozen=True)
@@ -96,78 +95,36 @@ def make_plan(
             hint="Remove Reboots: yes: after the last stage, the machine has no SSH keys any more",
         )
     lib = (scripts / "lib.sh").read_bytes()
+    stages = _with_digests(ordered, needs, given, lock, lib, base_image_id)
+    whole = _digest(
+        # No stage depends on the recipe's name and disk, but the image does.
+        recipe=recipe.name,
+        disk_gb=recipe.builder.disk_gb,
+        stages={stage.name: stage.digest for stage in stages},
+    )
+    return Plan(resolved, payload, base_image_id, stages, lib, whole, lock)
+
+
+def _with_digests(
+    ordered: list[Script],
+    needs: Mapping[str, tuple[str, ...]],
+    given: Mapping[str, str],
+    lock: Lock | None,
+    lib: bytes,
+    base: str,
+) -> tuple[Stage, ...]:
+    """Return the stages with their inputs; the digest of each contains those of its needs."""
     stages: dict[str, Stage] = {}
     for script in ordered:
-        values = given | {"STAGE": script.name}
+        values = {**given, "STAGE": script.name}
         if lock:
             not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
             values |= lock.inputs(script.name, not_after, given)
         inputs = {name: values[name] for name in script.inputs}
         below = [stages[need].digest for need in needs[script.name]]
-        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base_image_id)
+        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base)
         stages[script.name] = Stage(script, inputs, needs[script.name], digest)
-    whole = _digest(
-        # No stage depends on the recipe's name and disk, but the image does.
-        recipe=recipe.name,
-        disk_gb=recipe.builder.disk_gb,
-        stages={name: stage.digest for name, stage in stages.items()},
-    )
-    return Plan(resolved, payload, base_image_id, tuple(stages.values()), lib, whole, lock)
-
-
-def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
-    """Return every input that a stage may declare, as it is without a lock.
-
-    STAGE, each stage's own name, is not among them. Lists of packages are separated by blanks,
-    lists of requirements by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
-    """
-    recipe, driver, build, toolkit = (
-        resolved.recipe,
-        resolved.driver,
-        resolved.build,
-        resolved.toolkit,
-    )
-    if driver is None or build is None or toolkit is None:
-        raise ValueError(f"the parts of the recipe {recipe.name} cannot work together")
-    payload = with_mirrors(payload, recipe.mirrors)
-    mirrors = payload.mirrors
-    distribution = recipe.base.partition("-")[0]
-    with_switch = any(machine.fabric_manager for machine in resolved.machines)
-    return {
-        "LOGIN_USER": resolved.os_image.ssh_user,
-        "OS_ID": recipe.base,
-        "OS_MIRROR": mirrors[distribution],
-        "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
-        "APT_PACKAGES": " ".join(recipe.packages.apt),
-        "DRIVER_BRANCH": driver.branch,
-        "DRIVER_SOURCE": driver.archive,
-        "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
-        "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
-        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if with_switch else ()),
-        "NVIDIA_MIRROR": mirrors["nvidia"],
-        "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
-        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,
-        "CUDA_VERSION": recipe.cuda.version,
-        "CUDA_SOURCE": toolkit.archive,
-        "CUDA_PACKAGES": " ".join(toolkit.packages),
-        "CUDA_PINS": " ".join(toolkit.pins),
-        **_installer(resolved, payload),
-        "CONDA_CHANNEL": f"{mirrors['conda']}/{CHANNEL}",
-        "CONDA_PACKAGES": " ".join(recipe.packages.conda),
-        "PYTHON_VERSION": recipe.python.version,
-        "ENVIRONMENT": recipe.python.environment,
-        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
-        "PYPI_MIRROR": mirrors["pypi"],
-        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}".rstrip("/"),
-        "FRAMEWORK": build.name,
-        "FRAMEWORK_VERSION": build.version,
-        "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
-        # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
-        "D2L_REQUIREMENTS": "\n".join(resolved.d2l.requirements + build.numpy),
-        "PIP_PACKAGES": "\n".join(recipe.packages.pip),
-        **_notebooks(resolved, payload),
-        **UNLOCKED,
-    }
+    return tuple(stages.values())
 
 
 def stage_digest(
@@ -188,36 +145,6 @@ def _digest(**parts: object) -> str:
     """Return the sha256 of the canonical JSON: keys sorted, no blanks, ASCII."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def _installer(resolved: Resolved, payload: Payload) -> dict[str, str]:
-    installer = resolved.installer
-    if installer is None:  # a venv
-        return dict.fromkeys(
-            ("CONDA_INSTALLER", "CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR"), ""
-        )
-    mirror = payload.mirrors[installer.manager]
-    if installer.manager == "miniforge":  # each release has a folder of its own
-        mirror += f"/{installer.version}"
-    return {
-        "CONDA_INSTALLER": installer.file,
-        "CONDA_INSTALLER_SHA256": payload.sha256.get(installer.file, installer.sha256),
-        "CONDA_INSTALLER_MIRROR": mirror,
-    }
-
-
-def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
-    """Return where the notebooks are: an archive if its sha256 is known, else a git commit."""
-    recipe, d2l = resolved.recipe, resolved.d2l
-    url = sha256 = commit = ""
-    if recipe.d2l.notebooks:
-        mirror = payload.mirrors["notebooks"]
-        if sha256 := payload.sha256.get(d2l.archive, ""):
-            url = f"{mirror}/{d2l.archive}"
-        else:
-            repository, commit = d2l.notebooks[recipe.framework.name]
-            url = f"{mirror}/{repository}.git"
-    return {"NOTEBOOKS_URL": url, "NOTEBOOKS_SHA256": sha256, "NOTEBOOKS_COMMIT": commit}
 
 
 def _read(recipe: Recipe, scripts: Path) -> list[Script]:

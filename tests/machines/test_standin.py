@@ -27,7 +27,7 @@ from bake.local.machines.engine import Engine
 from bake.local.standin import mirror, trust, upstreams, wheels
 from bake.local.standin.archive import Package
 from bake.local.standin.trust import Trust
-from bake.plan.plan import variables
+from bake.plan.variables import variables
 from bake.recipe import recipe
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -20,6 +21,15 @@ DOCUMENTS = {
 
 urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
 packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
+
+
+def changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return the recipe with other values; `table__key` names a key of a table."""
+    document = recipe.model_dump(exclude_unset=True)
+    for place, value in changes.items():
+        table, _, key = place.rpartition("__")
+        (document.setdefault(table, {}) if table else document)[key] = value
+    return Recipe.model_validate(document)
 
 
 def plan_of(read: Recipe) -> Plan:

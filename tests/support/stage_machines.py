@@ -13,8 +13,8 @@ from bake.local import standin
 from bake.local.machines import os_images
 from bake.local.machines.engine import Engine, find_engine
 from bake.plan.lock import UNLOCKED
-from bake.plan.plan import variables
 from bake.plan.script import read_script
+from bake.plan.variables import variables
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe

@@ -34,7 +34,7 @@ def up(resolved: Resolved) -> Payload:
     Raises LocalCloudError if the recipe needs something that has no stand-in or, the first time,
     if the Python package index cannot be reached.
     """
-    from bake.plan.plan import variables  # late: the process of the mirror does not need it
+    from bake.plan.variables import variables  # late: the process of the mirror does not need it
 
     engine = find_engine()
     return serve(

@@ -62,6 +62,40 @@ def bench_image(
     recorded in the result; when only one type is requested, a failed launch is raised. Raises
     RequestError, before anything is started, for types on which the image does not work.
     """
+    _check_request(image, instance_types, jobs)
+    make_folder(bench_run.folder)
+    ensure_key_pair(cloud, bench_run.run, None)  # before several threads need it
+    several = len(instance_types) > 1
+    consoles = {name: console.named(name) if several else console for name in instance_types}
+    clouds = {name: cloud.separate() for name in instance_types}
+
+    def work(name: str) -> Measured:
+        return _launch_and_measure(
+            clouds[name], image, name, market, bench_run, consoles[name], alone=not several
+        )
+
+    waiting, found = list(instance_types), dict[str, Measured]()
+    try:
+        with TaskGroup[str, Measured]() as group:
+            while waiting or group.running:
+                while waiting and len(group.running) < jobs:
+                    name = waiting.pop(0)
+                    group.start(name, partial(work, name))
+                name, measured = group.next()
+                found[name] = measured
+    except BaseException as error:
+        for each in clouds.values():
+            note_leftovers(error, each.leftovers)
+        raise
+    for name, each in clouds.items():
+        for leftover in each.leftovers:
+            consoles[name].warn(str(leftover))
+    in_order = [found[name] for name in instance_types]
+    return _write(cloud, bench_run, in_order, image.image_id, image.name)
+
+
+def _check_request(image: Image, instance_types: Sequence[str], jobs: int) -> None:
+    """Raise RequestError for an invalid number of machines, and for types that do not fit."""
     if jobs < 1:
         raise RequestError(
             f"Invalid --jobs {jobs}: at least one machine is needed", hint="Give a number from 1 up"
@@ -74,30 +108,6 @@ def bench_image(
         )
     known = catalog.load()
     fit.check_types(known, fit.read_contents(known, image.tags, image.architecture), instance_types)
-    make_folder(bench_run.folder)
-    ensure_key_pair(cloud, bench_run.run, None)  # before several threads need it
-    several = len(instance_types) > 1
-    consoles = {name: console.named(name) if several else console for name in instance_types}
-    clouds = {name: cloud.separate() for name in instance_types}
-    waiting, found = list(instance_types), dict[str, Measured]()
-    try:
-        with TaskGroup[str, Measured]() as group:
-            while waiting or group.running:
-                while waiting and len(group.running) < jobs:
-                    name = waiting.pop(0)
-                    where = (clouds[name], image, name, market, bench_run, consoles[name])
-                    group.start(name, partial(_launch_and_measure, *where, alone=not several))
-                name, measured = group.next()
-                found[name] = measured
-    except BaseException as error:
-        for each in clouds.values():
-            note_leftovers(error, each.leftovers)
-        raise
-    for name, each in clouds.items():
-        for leftover in each.leftovers:
-            consoles[name].warn(str(leftover))
-    in_order = [found[name] for name in instance_types]
-    return _write(cloud, bench_run, in_order, image.image_id, image.name)
 
 
 def _launch_and_measure(

@@ -1,26 +1,24 @@
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packaging.requirements import Requirement
 
 from bake import catalog as catalogs
 from bake.catalog import Catalog
 from bake.errors import IncompatibleError, RecipeError
-from bake.plan.plan import Plan, make_plan, stage_digest, variables
+from bake.plan.plan import Plan, make_plan, stage_digest
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
+from tests.support.recipes import changed
 
 ROOT = REPOSITORY
 SCRIPTS = ROOT / "scripts"
@@ -74,14 +72,6 @@ def scripts(tmp_path: Path) -> Path:
 def write(scripts: Path, name: str, needs: str = "", inputs: str = "", body: str = "true") -> None:
     header = f"#!/bin/sh\n# Stage {name}.\n# Needs: {needs}\n# Inputs: {inputs}\n"
     (scripts / "stages" / f"{name}.sh").write_text(f"{header}\n{body}\n")
-
-
-def changed(recipe: Recipe, **changes: Any) -> Recipe:
-    document = recipe.model_dump(exclude_unset=True)
-    for place, value in changes.items():
-        table, _, key = place.rpartition("__")
-        (document.setdefault(table, {}) if table else document)[key] = value
-    return Recipe.model_validate(document)
 
 
 def plan(
@@ -306,131 +296,12 @@ def test_the_stage_that_seals_cannot_reboot(scripts: Path) -> None:
     assert "seal is the last one, and cannot reboot" in refused(scripts)
 
 
-def test_variables_are_only_for_what_can_work() -> None:
-    with pytest.raises(ValueError, match="cannot work together"):
-        values("mxnet-cu101", base="debian-12")
-
-
 def test_what_cannot_work_is_refused_before_any_script_is_read(tmp_path: Path) -> None:
     wrong = changed(RECIPES["mxnet-cu101"], builder__instance_types=["p4d.24xlarge"])
     with pytest.raises(IncompatibleError) as caught:
         plan(tmp_path, wrong)
     assert caught.value.exit_code == 2
     assert any("no code for the A100" in line for line in caught.value.details)
-
-
-# ---- what the scripts are given
-
-
-def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, str]:
-    return variables(resolve(changed(RECIPES[name], **changes)), payload)
-
-
-def test_every_input_of_the_scripts_is_given_to_every_recipe() -> None:
-    names = {name for recipe in RECIPES for name in values(recipe)}
-    for recipe in RECIPES:
-        assert set(values(recipe)) == names
-        assert all(isinstance(value, str) for value in values(recipe).values())
-
-
-def test_cuda_10_1_is_pinned_to_its_own_cublas() -> None:
-    given_ = values("mxnet-cu101")
-    assert given_["CUDA_PACKAGES"] == "cuda-toolkit-10-1"
-    assert given_["CUDA_PINS"] == "libcublas10=10.2.1.243-1 libcublas-dev=10.2.1.243-1"
-    assert given_["CUDA_SOURCE"] == "nvidia"
-    assert given_["NVIDIA_REPOSITORY"] == "ubuntu1804/x86_64"
-
-
-def test_debians_payload_is_debians() -> None:
-    given_ = values("mxnet-cu118-debian12")
-    assert (given_["DRIVER_SOURCE"], given_["CUDA_SOURCE"]) == ("os", "os")
-    assert given_["CUDA_PACKAGES"] == "nvidia-cuda-toolkit"
-    assert given_["OS_SECURITY_MIRROR"] == "https://deb.debian.org/debian-security"
-    assert given_["LOGIN_USER"] == "admin"
-    assert given_["ENVIRONMENT_PREFIX"] == "/opt/venvs/d2l"
-    assert given_["CONDA_INSTALLER"] == ""
-
-
-def test_d2l_cannot_replace_the_numpy_of_its_framework() -> None:
-    lines = values("mxnet-cu101")["D2L_REQUIREMENTS"].splitlines()
-    assert 'numpy==1.21.6; python_version < "3.8"' in lines
-    assert "d2l==0.17.0" in lines
-
-
-def test_requirements_are_requirements_one_a_line() -> None:
-    for name in RECIPES:
-        given_ = values(name, packages__pip=["scipy", "x; python_version < '3.8'"])
-        for key in ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES"):
-            assert [Requirement(line) for line in given_[key].splitlines()]
-
-
-def test_lists_of_packages_are_words() -> None:
-    given_ = values("mxnet-cu112", packages__apt=["htop", "jq=1.6-1"])
-    assert given_["APT_PACKAGES"] == "htop jq=1.6-1"
-    for key, value in given_.items():
-        if key.endswith("_PACKAGES") and key != "PIP_PACKAGES":
-            assert shlex.split(value) == value.split()
-
-
-def test_no_channel_is_used_whose_terms_somebody_would_have_to_accept() -> None:
-    for name in RECIPES:
-        assert values(name)["CONDA_CHANNEL"] == "https://conda.anaconda.org/conda-forge"
-
-
-def test_installers_come_with_their_hash_from_their_own_place() -> None:
-    forge = values("pytorch-cu126")
-    assert forge["CONDA_INSTALLER_MIRROR"].endswith("/download/26.3.2-3")
-    assert forge["CONDA_INSTALLER"] == "Miniforge3-26.3.2-3-Linux-x86_64.sh"
-    assert len(forge["CONDA_INSTALLER_SHA256"]) == 64
-    conda = values("mxnet-cu101")
-    assert conda["CONDA_INSTALLER_MIRROR"] == "https://repo.anaconda.com/miniconda"
-    assert conda["CONDA_INSTALLER_SHA256"] == UPSTREAM.sha256[conda["CONDA_INSTALLER"]]
-
-
-def test_a_payload_has_hashes_of_its_own() -> None:
-    name = "Miniconda3-py310_24.9.2-0-Linux-x86_64.sh"
-    ours = replace(UPSTREAM, sha256={name: "0" * 64})
-    assert values("mxnet-cu101", ours)["CONDA_INSTALLER_SHA256"] == "0" * 64
-
-
-def test_pytorch_comes_from_its_own_index_for_its_cuda() -> None:
-    given_ = values("pytorch-cu126")
-    assert given_["PYTORCH_MIRROR"] == "https://download.pytorch.org/whl/cu126"
-    assert "torch==2.9.1+cu126" in given_["FRAMEWORK_REQUIREMENTS"].splitlines()
-
-
-def test_notebooks_without_a_published_hash_come_by_commit() -> None:
-    given_ = values("mxnet-cu101")
-    assert given_["NOTEBOOKS_URL"] == "https://github.com/d2l-ai/d2l-en-colab.git"
-    assert len(given_["NOTEBOOKS_COMMIT"]) == 40
-    assert given_["NOTEBOOKS_SHA256"] == ""
-
-
-def test_notebooks_whose_archive_the_payload_knows_come_by_hash() -> None:
-    mirrors = {**UPSTREAM.mirrors, "notebooks": "https://here"}
-    given_ = values("mxnet-cu101", replace(UPSTREAM, mirrors=mirrors, sha256={"d2l-en.zip": "ab"}))
-    assert given_["NOTEBOOKS_URL"] == "https://here/d2l-en.zip"
-    assert (given_["NOTEBOOKS_SHA256"], given_["NOTEBOOKS_COMMIT"]) == ("ab", "")
-
-
-def test_notebooks_are_never_fetched_unchecked() -> None:
-    for name in RECIPES:
-        given_ = values(name, d2l__notebooks=True)
-        assert given_["NOTEBOOKS_URL"]
-        assert given_["NOTEBOOKS_SHA256"] or given_["NOTEBOOKS_COMMIT"]
-        assert values(name, d2l__notebooks=False)["NOTEBOOKS_URL"] == ""
-
-
-def test_the_fabric_manager_is_for_machines_with_switches() -> None:
-    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == ""
-    switched = values("mxnet-cu112", builder__instance_types=["p4d.24xlarge"])
-    assert switched["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
-
-
-def test_mirrors_of_the_recipe_replace_those_of_the_payload() -> None:
-    given_ = values("mxnet-cu101", mirrors={"ubuntu": "http://mirror.example.org/ubuntu/"})
-    assert given_["OS_MIRROR"] == "http://mirror.example.org/ubuntu"
-    assert given_["OS_SECURITY_MIRROR"] == "http://mirror.example.org/ubuntu"
 
 
 # ---- secrets

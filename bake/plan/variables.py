@@ -1,0 +1,100 @@
+"""The values of all inputs that a stage may declare."""
+
+from __future__ import annotations
+
+from bake.catalog import Driver, Toolkit
+from bake.plan.lock import UNLOCKED
+from bake.recipe.payload import Payload, with_mirrors
+from bake.recipe.recipe import environment_prefix
+from bake.recipe.resolved import Resolved
+
+CHANNEL = "conda-forge"
+
+
+def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    """Return every input that a stage may declare, as it is without a lock.
+
+    STAGE, each stage's own name, is not among them. Lists of packages are separated by blanks,
+    lists of requirements by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
+    """
+    recipe, build = resolved.recipe, resolved.build
+    driver, toolkit = resolved.driver, resolved.toolkit
+    if driver is None or build is None or toolkit is None:
+        raise ValueError(f"the parts of the recipe {recipe.name} cannot work together")
+    payload = with_mirrors(payload, recipe.mirrors)
+    mirrors = payload.mirrors
+    distribution = recipe.base.partition("-")[0]
+    return {
+        "LOGIN_USER": resolved.os_image.ssh_user,
+        "OS_ID": recipe.base,
+        "OS_MIRROR": mirrors[distribution],
+        "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
+        "APT_PACKAGES": " ".join(recipe.packages.apt),
+        **_driver_and_toolkit(resolved, driver, toolkit, payload),
+        **_installer(resolved, payload),
+        "CONDA_CHANNEL": f"{mirrors['conda']}/{CHANNEL}",
+        "CONDA_PACKAGES": " ".join(recipe.packages.conda),
+        "PYTHON_VERSION": recipe.python.version,
+        "ENVIRONMENT": recipe.python.environment,
+        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
+        "PYPI_MIRROR": mirrors["pypi"],
+        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}".rstrip("/"),
+        "FRAMEWORK": build.name,
+        "FRAMEWORK_VERSION": build.version,
+        "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
+        # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
+        "D2L_REQUIREMENTS": "\n".join(resolved.d2l.requirements + build.numpy),
+        "PIP_PACKAGES": "\n".join(recipe.packages.pip),
+        **_notebooks(resolved, payload),
+        **UNLOCKED,
+    }
+
+
+def _driver_and_toolkit(
+    resolved: Resolved, driver: Driver, toolkit: Toolkit, payload: Payload
+) -> dict[str, str]:
+    with_switch = any(machine.fabric_manager for machine in resolved.machines)
+    return {
+        "DRIVER_BRANCH": driver.branch,
+        "DRIVER_SOURCE": driver.archive,
+        "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
+        "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
+        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if with_switch else ()),
+        "NVIDIA_MIRROR": payload.mirrors["nvidia"],
+        "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
+        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,
+        "CUDA_VERSION": resolved.recipe.cuda.version,
+        "CUDA_SOURCE": toolkit.archive,
+        "CUDA_PACKAGES": " ".join(toolkit.packages),
+        "CUDA_PINS": " ".join(toolkit.pins),
+    }
+
+
+def _installer(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    installer = resolved.installer
+    if installer is None:  # a venv
+        return dict.fromkeys(
+            ("CONDA_INSTALLER", "CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR"), ""
+        )
+    mirror = payload.mirrors[installer.manager]
+    if installer.manager == "miniforge":  # each release has a folder of its own
+        mirror += f"/{installer.version}"
+    return {
+        "CONDA_INSTALLER": installer.file,
+        "CONDA_INSTALLER_SHA256": payload.sha256.get(installer.file, installer.sha256),
+        "CONDA_INSTALLER_MIRROR": mirror,
+    }
+
+
+def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    """Return where the notebooks are: an archive if its sha256 is known, else a git commit."""
+    recipe, d2l = resolved.recipe, resolved.d2l
+    url = sha256 = commit = ""
+    if recipe.d2l.notebooks:
+        mirror = payload.mirrors["notebooks"]
+        if sha256 := payload.sha256.get(d2l.archive, ""):
+            url = f"{mirror}/{d2l.archive}"
+        else:
+            repository, commit = d2l.notebooks[recipe.framework.name]
+            url = f"{mirror}/{repository}.git"
+    return {"NOTEBOOKS_URL": url, "NOTEBOOKS_SHA256": sha256, "NOTEBOOKS_COMMIT": commit}
