@@ -10,13 +10,10 @@ from functools import partial
 
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up
-from bake.aws.image import (
-    Image,
+from bake.aws.image import Image, delete_image, find_image_by_name, images
+from bake.aws.image_creation import (
     OnProgress,
     check_name,
-    delete_image,
-    find_image_by_name,
-    images,
     require_imdsv2,
     undo_image,
     wait_until_available,

@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
-from bake.aws.image import Image, undo_image
+from bake.aws.image import Image
+from bake.aws.image_creation import undo_image
 from bake.aws.lease import lease
 from bake.errors import BakeError, LostError, RequestError
 from bake.machine.watch import Watch

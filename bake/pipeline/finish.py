@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from bake.aws.image import Image, create_image
+from bake.aws.image import Image
+from bake.aws.image_creation import create_image
 from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.console.redaction import Redactor

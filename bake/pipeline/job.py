@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
-from bake.aws.image import Image, delete_image, image_name, images, wait_until_available
+from bake.aws.image import Image, delete_image, images
+from bake.aws.image_creation import image_name, wait_until_available
 from bake.aws.tags import Run, new_run
 from bake.console.console import Console, Step
 from bake.errors import CloudError, ImageError, PreflightError

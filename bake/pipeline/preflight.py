@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
-from bake.aws.image import check_name
+from bake.aws.image_creation import check_name
 from bake.aws.placement import Placement
 from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.errors import CloudError, Finding, PreflightError, RequestError

@@ -17,7 +17,8 @@ import pytest
 from bake import catalog
 from bake.aws.base_image import find_base_image
 from bake.aws.client.session import Cloud, connect
-from bake.aws.image import delete_image, find_image, wait_until_available
+from bake.aws.image import delete_image, find_image
+from bake.aws.image_creation import wait_until_available
 from bake.aws.machine import Machine, find_machine, machines, start, terminate
 from bake.console.console import Console
 from bake.local.machines.os_images import STAND_IN_OWNER

@@ -24,8 +24,9 @@ from bake.aws.checkpoint import (
     wait_until_completed,
 )
 from bake.aws.client.session import Cloud, enabled_regions
-from bake.aws.image import create_image, delete_image, deregister_image
+from bake.aws.image import delete_image, deregister_image
 from bake.aws.image_copy import copy_image
+from bake.aws.image_creation import create_image
 from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, key_pair
 from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.lease import Lease, lease

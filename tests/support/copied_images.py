@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bake.aws.image import Image, create_image
+from bake.aws.image import Image
+from bake.aws.image_creation import create_image
 from bake.aws.launch import run_machine
 from bake.aws.security_group import create_security_group
 from tests.support.aws_in_process import Aws

@@ -17,7 +17,7 @@ from moto.ec2.models import ec2_backends
 from bake.aws import lease_holder, parameter
 from bake.aws.checkpoint import create_checkpoint
 from bake.aws.client.session import connect
-from bake.aws.image import create_image
+from bake.aws.image_creation import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine

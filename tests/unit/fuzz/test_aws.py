@@ -18,6 +18,7 @@ from bake.aws import (
     checkpoint,
     image,
     image_copy,
+    image_creation,
     key_pair,
     launch,
     machine,
@@ -81,7 +82,7 @@ def copy(cloud: Any) -> object:
 def create_image(cloud: Any) -> object:
     tags = run().finished(name="abc", digest="d", stages={}, verified="gpu", payload="upstream")
     found = a_machine(cloud)
-    return image.create_image(cloud, found, name="abc", description="", tags=tags)
+    return image_creation.create_image(cloud, found, name="abc", description="", tags=tags)
 
 
 def as_image(cloud: Any) -> object:
@@ -151,7 +152,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "images": image.account_images,
     "image": lambda cloud: image.find_image(cloud, "ami-1"),
     "image by name": lambda cloud: image.find_image_by_name(cloud, "n", "r"),
-    "available": lambda cloud: image.wait_until_available(cloud, "ami-1"),
+    "available": lambda cloud: image_creation.wait_until_available(cloud, "ami-1"),
     "launchable": lambda cloud: selection.choose_image(cloud, None, proved=("gpu",)),
     "machine": machine.machines,
     "running": a_machine,
@@ -172,7 +173,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
     "choosing": chosen,
     "more": asked_for_more,
-    "name": lambda cloud: image.check_name(cloud, "abc"),
+    "name": lambda cloud: image_creation.check_name(cloud, "abc"),
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
     "failures": lambda cloud: recipe_failures.read_failures(cloud, "mxnet-cu101"),
     "note": lambda cloud: recipe_failures.record_failure(cloud, run(), "i", "reason"),

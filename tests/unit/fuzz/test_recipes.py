@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bake.aws.image import image_name
+from bake.aws.image_creation import image_name
 from bake.aws.tags import LONGEST_KEY, LONGEST_VALUE, MOST_TAGS, new_run
 from bake.errors import BakeError, RecipeError
 from bake.plan import description

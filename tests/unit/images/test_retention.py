@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.aws.image import Image, create_image, images
+from bake.aws.image import Image, images
+from bake.aws.image_creation import create_image
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine
 from bake.aws.security_group import create_security_group

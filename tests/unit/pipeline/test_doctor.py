@@ -19,7 +19,7 @@ from botocore.validate import ParamValidator
 from bake.aws import permission
 from bake.aws.checkpoint import create_checkpoint
 from bake.aws.client.session import Cloud
-from bake.aws.image import create_image
+from bake.aws.image_creation import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
 from bake.aws.permission import permissions

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bake.aws.image import Image, create_image, find_image, image_name
+from bake.aws.image import Image, find_image
+from bake.aws.image_creation import create_image, image_name
 from bake.console.console import Console
 from bake.pipeline import job
 from bake.pipeline.job import Context, finished_image, take_up
