@@ -7,175 +7,22 @@ Threads may share a console; several bakes share one through its `named` views.
 from __future__ import annotations
 
 import copy
-import itertools
 import json as json_library
-import os
-import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any
 
-from rich.console import Console as RichConsole
-from rich.console import Group, JustifyMethod, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
 from bake.console.format import duration
+from bake.console.screen import Screen, Step, Work
+from bake.console.text import plain
 from bake.errors import BakeError, error_document
 from bake.threads import Cancelled
-
-_REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
-
-# Control characters become visible symbols, except newline and tab. The last ones change the
-# direction of writing.
-_SIGNS = {
-    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
-    **dict.fromkeys([127, *range(128, 160)], 0xFFFD),
-    **dict.fromkeys([0x61C, 0x200E, 0x200F], 0xFFFD),
-    **dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
-}
-
-
-def visible(text: str) -> str:
-    """Replace control characters by visible ones; the length stays the same.
-
-    They could change what a terminal or a browser shows.
-    """
-    return text.translate(_SIGNS)
-
-
-def plain(text: str) -> str:
-    """Replace control characters, and in GitHub's log its commands; the length stays the same."""
-    text = visible(text)
-    if os.environ.get("GITHUB_ACTIONS") == "true":  # a line that begins so is a command
-        text = re.sub(r"(?m)^(\s*):(?=:)|#(?=#\[)", lambda found: f"{found[1] or ''}·", text)
-    return text
-
-
-class _Screen:
-    """The shared part of all views of a console: the terminal, the running steps, and a lock.
-
-    Rich takes its own locks in another order when it refreshes by itself, which can deadlock, and
-    printing from several threads tears the live lines. So rich is only used under this lock.
-    """
-
-    def __init__(self) -> None:
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self.lock = threading.RLock()
-        self.thread = _Thread()
-        self.spinner = Spinner("dots", style="cyan")
-        self.numbers = itertools.count()
-        self.width = 0
-        self.answered = False
-        self._running: list[Step] = []
-        self._live: Live | None = None
-
-    def begin(self, step: Step, *, live: bool) -> None:
-        with self.lock:
-            self._running.append(step)
-            if live and self._live is None:
-                self._live = Live(self, console=self.err, auto_refresh=False, transient=True)
-                self._live.start()
-                threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
-
-    def end(self, step: Step) -> None:
-        with self.lock:
-            self._running.remove(step)
-            if not self._running and self._live is not None:
-                self._live.stop()
-                self._live = None
-
-    def _refresh(self, live: Live) -> None:
-        while True:
-            time.sleep(1 / _REFRESHES_A_SECOND)
-            with self.lock:
-                if self._live is not live:
-                    return
-                live.refresh()
-
-    def frame(self, now: float) -> Text:
-        """Return what the spinner shows at this time."""
-        frame = self.spinner.render(now)
-        assert isinstance(frame, Text)  # noqa: S101 - a spinner without a text of its own
-        return frame
-
-    def __rich__(self) -> RenderableType:
-        running = sorted(self._running, key=lambda step: (step.work.number, step.place))
-        room = max(self.err.height - 1, 2)
-        if len(running) > room:
-            running, rest = running[: room - 1], len(running) - room + 1
-            return Group(*running, Text(f"… and {rest} more", "dim"))
-        return Group(*running)
-
-
-@dataclass
-class _Work:
-    """The shared part of one recipe's steps. `unwinding`: it failed and is cleaning up."""
-
-    screen: _Screen
-    name: str = ""
-    unwinding: bool = False
-
-    def __post_init__(self) -> None:
-        self.number = next(self.screen.numbers)
-        self.screen.width = max(self.screen.width, len(self.name))
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.name:<{self.screen.width}} │ " if self.name else ""
-
-
-@dataclass
-class Step:
-    """A running step. `update` changes its live line; `done` sets the text of its last line.
-
-    `place` is its number, after the numbers of the steps that it is a part of.
-    """
-
-    title: str
-    started: float
-    place: tuple[int, ...]
-    work: _Work
-    verbose: Callable[[Step, str], None]
-    line: str = ""
-    summary: str = ""
-
-    @property
-    def indent(self) -> str:
-        return "  " * (len(self.place) - 1)
-
-    def update(self, line: str) -> None:
-        self.line = line.strip()
-        self.verbose(self, line)
-
-    def done(self, summary: str) -> None:
-        self.summary = summary
-
-    def __rich__(self) -> RenderableType:
-        now = time.monotonic()
-        text = Text.assemble(
-            (self.work.prefix, "dim"),
-            self.indent,
-            self.work.screen.frame(now),
-            f" {plain(self.title)}  ",
-            (duration(now - self.started), "dim"),
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-        return text.append(f"  {plain(self.line)}", "dim") if self.line else text
-
-
-class _Thread(threading.local):
-    """The innermost step in which one thread is."""
-
-    step: Step | None = None
 
 
 class Console:
@@ -189,8 +36,8 @@ class Console:
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
-        self._screen = _Screen()
-        self._work = _Work(self._screen)
+        self._screen = Screen()
+        self._work = Work(self._screen)
         self._above: Step | None = None
 
     # Views ---------------------------------------------------------------------------------
@@ -201,7 +48,7 @@ class Console:
         After a failure only the lines of its own view are dimmed, not those of a new one.
         """
         view = copy.copy(self)
-        view._work = _Work(self._screen, name)
+        view._work = Work(self._screen, name)
         return view
 
     def continue_after_failure(self) -> None:
@@ -397,24 +244,3 @@ class Console:
                 lines = text.wrap(err, room) if wrap else text.split("\n", allow_blank=True)
                 text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
             err.print(text, soft_wrap=not wrap or bool(prefix))
-
-
-def folded(
-    columns: Sequence[str], rows: Sequence[list[str]], column: int, width: int
-) -> list[list[str]]:
-    """Wrap one column if there is not enough room, so that the others need not be wrapped.
-
-    Rich's tables break words that contain hyphens anywhere, and cut off columns in a narrow
-    terminal if the other columns must not be wrapped.
-    """
-    room = max(room_for(columns, rows, column, width), 8)
-    return [[*row[:column], "\n".join(wrap(row[column], room)), *row[column + 1 :]] for row in rows]
-
-
-def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> int:
-    """Return the width that the other columns leave to one, with two spaces between columns."""
-    taken = 0
-    for number, cells in enumerate(zip(columns, *rows, strict=True)):
-        if number != column:
-            taken += 2 + max(len(line) for cell in cells for line in cell.split("\n"))
-    return width - taken

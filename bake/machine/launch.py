@@ -24,8 +24,9 @@ from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
 from bake.aws.tags import LOGIN_USER, VIA, Run, Tags, new_run
 from bake.aws.user_data import user_data
-from bake.console.console import Console, Step
+from bake.console.console import Console
 from bake.console.format import rate
+from bake.console.screen import Step
 from bake.errors import RequestError
 from bake.machine import session_manager
 from bake.machine.boot import login_user, wait_until_reached

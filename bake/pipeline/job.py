@@ -13,7 +13,8 @@ from bake.aws.client.session import Cloud
 from bake.aws.image import Image, delete_image, images
 from bake.aws.image_creation import image_name, wait_until_available
 from bake.aws.tags import Run, new_run
-from bake.console.console import Console, Step
+from bake.console.console import Console
+from bake.console.screen import Step
 from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
 from bake.pipeline.preflight import PreflightResult, preflight

@@ -18,7 +18,8 @@ from bake.aws import key_pair
 from bake.aws.client.session import connect
 from bake.aws.image import delete_image, find_image
 from bake.cli.command import running
-from bake.console.console import Console, Step
+from bake.console.console import Console
+from bake.console.screen import Step
 from bake.errors import (
     BakeError,
     CloudError,

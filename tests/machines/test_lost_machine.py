@@ -19,7 +19,8 @@ import boto3
 import pytest
 
 from bake.aws.launch import run_machine
-from bake.console.console import Console, Step
+from bake.console.console import Console
+from bake.console.screen import Step
 from bake.errors import LocalCloudError, LostError
 from bake.local import control
 from bake.local.machines import metadata

@@ -10,8 +10,9 @@ from typing import Any
 
 from bake import catalog
 from bake.aws.image import Image
-from bake.console.console import Console, folded
+from bake.console.console import Console
 from bake.console.format import duration, money, money_if_known, rounded_duration
+from bake.console.text import folded
 from bake.errors import error_document
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict

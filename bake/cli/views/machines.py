@@ -10,8 +10,9 @@ from typing import Any
 
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
-from bake.console.console import Console, folded, room_for
+from bake.console.console import Console
 from bake.console.format import money, rate, rounded_duration
+from bake.console.text import folded, room_for
 from bake.errors import CloudError
 from bake.machine import cost as in_usd
 from bake.machine import lifetime

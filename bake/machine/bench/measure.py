@@ -17,7 +17,8 @@ from time import monotonic
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import Run
-from bake.console.console import Console, Step
+from bake.console.console import Console
+from bake.console.screen import Step
 from bake.errors import BakeError, LostError, RemoteError, StageError
 from bake.files import on_machine
 from bake.machine import ssh_config

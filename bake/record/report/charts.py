@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from bake.console.console import visible
+from bake.console.text import visible
 
 # The colours of style.css. A figure may use any `var(--…)` of that file.
 COLOURS = tuple(f"var(--chart-{number})" for number in range(1, 7))

@@ -18,8 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from bake.console.console import visible
 from bake.console.format import duration
+from bake.console.text import visible
 from bake.files import write_file
 from bake.record.report.charts import Chart
 

@@ -1,18 +1,12 @@
-"""The output of a console, with and without a terminal."""
+"""The output of a console without a terminal, for people and for programs."""
 
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -175,148 +169,6 @@ def test_a_cancelled_step_has_not_failed(capsys: pytest.CaptureFixture[str]) -> 
         "■ conda  stopped",
         "■ cuda  stopped",
     ]
-
-
-# On a terminal -----------------------------------------------------------------------------------
-
-DIM = "\x1b[2m"
-
-
-class Terminal:
-    """A real terminal that remembers its output."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = pty.openpty()
-        self.written = b""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self.written += os.read(self.ours, 65536)
-            except OSError:  # the other side is closed
-                return
-
-    @property
-    def text(self) -> str:
-        return self.written.decode(errors="replace")
-
-    def frames(self) -> list[list[str]]:
-        """Return the lines between one erasure and the next, without colours."""
-        plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]", "", self.text)
-        frames = re.split(r"(?:\r|\x1b\[2K|\x1b\[1A)*\x1b\[2K", plain)
-        return [[line for line in frame.splitlines() if line.strip()] for frame in frames]
-
-    def wait_for(self, seen: Callable[[], bool]) -> None:
-        for _ in range(200):
-            if seen():
-                return
-            time.sleep(0.05)
-        raise AssertionError(self.text)
-
-
-@contextmanager
-def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """A terminal that receives stderr (not a fixture: pytest replaces stderr between phases)."""
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("LINES", "10")
-    monkeypatch.setenv("TERM", "xterm")
-    screen = Terminal()
-    with Path(os.ttyname(screen.theirs)).open("w") as stderr, monkeypatch.context() as context:
-        context.setattr("sys.stderr", stderr)
-        yield screen
-    os.close(screen.theirs)
-    screen.reader.join(10)
-    os.close(screen.ours)
-
-
-def test_the_live_display_shows_as_many_steps_as_there_is_room_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with a_terminal(monkeypatch) as terminal:
-        console = Console()
-        seen = threading.Event()
-        running = threading.Barrier(25)
-
-        def stage(view: Console, title: str) -> None:
-            with view.step(title) as step:
-                step.update(f"last line of {title}")
-                running.wait(10)
-                assert seen.wait(10)
-
-        def shown() -> bool:
-            return any("… and 16 more" in frame[-1:] for frame in terminal.frames())
-
-        views = [console.named(f"recipe-{number:02}") for number in range(12)]
-        stages = [(view, title) for view in views for title in ("cuda", "conda")]
-        with ThreadPoolExecutor(len(stages)) as pool:
-            futures = [pool.submit(stage, *each) for each in stages]
-            running.wait(10)
-            terminal.wait_for(shown)
-            seen.set()
-        for future in futures:
-            future.result()
-        terminal.wait_for(lambda: terminal.text.count("✔") == 24)
-        frame = next(frame for frame in terminal.frames() if "… and 16 more" in frame[-1:])
-        assert len(frame) == 9
-        for line, (view, _) in zip(frame, stages, strict=False):
-            if "more" not in line:
-                assert re.match(rf"{view._work.name} │ [⠀-⣿] c", line)
-                assert "last line of" in line
-        assert not re.search(r"… and 1[0-9]+ more", "\n".join(terminal.frames()[-1]))
-
-
-def test_a_failure_dims_only_later_lines_of_its_own_recipe(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with a_terminal(monkeypatch) as terminal:
-        console = Console()
-        failing, other = console.named("failing"), console.named("other")
-        with pytest.raises(KeyError), failing.step("cuda"):
-            raise KeyError
-        with failing.step("Removing the builder"):
-            pass
-        with other.step("conda"):
-            pass
-        with console.named("failing").step("once more"):
-            pass
-        terminal.wait_for(lambda: terminal.text.count("✔") == 3)
-        ended = {
-            re.sub(r"\x1b\[[0-9;]*m", "", line).split("│ ")[1].split("  ")[0]: line
-            for line in terminal.text.splitlines()
-            if re.search("[✔✘]", line)
-        }
-        style = {title: re.search(r"(\x1b\[[0-9;]*m)[✔✘]", line) for title, line in ended.items()}
-        marks = {title: match[1] if match else "" for title, match in style.items()}
-        assert marks == {
-            "✘ cuda": "\x1b[31m",
-            "✔ Removing the builder": DIM,
-            "✔ conda": "\x1b[32m",
-            "✔ once more": "\x1b[32m",
-        }
-
-
-def test_many_threads_on_one_terminal_neither_hang_nor_tear_lines(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with a_terminal(monkeypatch) as terminal:
-        console = Console()
-
-        def bake(view: Console) -> None:
-            for number in range(20):
-                with view.step(f"step {number}") as step:
-                    step.update("at work")
-                    view.note(f"note {number}")
-
-        with console.step("all"):
-            in_threads(*(partial(bake, console.named(f"recipe-{n}")) for n in range(8)))
-        terminal.wait_for(lambda: terminal.text.count("✔") == 161)
-        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.text)
-        notes = [line for line in re.split(r"[\r\n]+", plain) if "note" in line]
-        assert sorted(line.strip() for line in notes) == sorted(
-            f"recipe-{n} │ note {number}" for n in range(8) for number in range(20)
-        )
 
 
 def test_a_wait_is_shown_if_reported_and_each_reason_once(

@@ -24,7 +24,8 @@ from bake.aws.tags import parse_time, read_seconds, read_stages, rfc3339, write_
 from bake.aws.user_data import user_data
 from bake.cli.views import github
 from bake.console import redaction
-from bake.console.console import Console, plain
+from bake.console.console import Console
+from bake.console.text import plain
 from bake.errors import BakeError
 from bake.machine.boot import login_user
 from bake.machine.key_store import key_path

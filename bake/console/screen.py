@@ -1,0 +1,139 @@
+"""The live part of a terminal: one line for each running step, shared by all views of a console."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from bake.console.format import duration
+from bake.console.text import plain
+
+_REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
+
+
+class Screen:
+    """The shared part of all views of a console: the terminal, the running steps, and a lock.
+
+    Rich takes its own locks in another order when it refreshes by itself, which can deadlock, and
+    printing from several threads tears the live lines. So rich is only used under this lock.
+    """
+
+    def __init__(self) -> None:
+        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.lock = threading.RLock()
+        self.thread = Innermost()
+        self.spinner = Spinner("dots", style="cyan")
+        self.numbers = itertools.count()
+        self.width = 0
+        self.answered = False
+        self._running: list[Step] = []
+        self._live: Live | None = None
+
+    def begin(self, step: Step, *, live: bool) -> None:
+        with self.lock:
+            self._running.append(step)
+            if live and self._live is None:
+                self._live = Live(self, console=self.err, auto_refresh=False, transient=True)
+                self._live.start()
+                threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
+
+    def end(self, step: Step) -> None:
+        with self.lock:
+            self._running.remove(step)
+            if not self._running and self._live is not None:
+                self._live.stop()
+                self._live = None
+
+    def _refresh(self, live: Live) -> None:
+        while True:
+            time.sleep(1 / _REFRESHES_A_SECOND)
+            with self.lock:
+                if self._live is not live:
+                    return
+                live.refresh()
+
+    def frame(self, now: float) -> Text:
+        """Return what the spinner shows at this time."""
+        frame = self.spinner.render(now)
+        assert isinstance(frame, Text)  # noqa: S101 - a spinner without a text of its own
+        return frame
+
+    def __rich__(self) -> RenderableType:
+        running = sorted(self._running, key=lambda step: (step.work.number, step.place))
+        room = max(self.err.height - 1, 2)
+        if len(running) > room:
+            running, rest = running[: room - 1], len(running) - room + 1
+            return Group(*running, Text(f"… and {rest} more", "dim"))
+        return Group(*running)
+
+
+@dataclass
+class Work:
+    """The shared part of one recipe's steps. `unwinding`: it failed and is cleaning up."""
+
+    screen: Screen
+    name: str = ""
+    unwinding: bool = False
+
+    def __post_init__(self) -> None:
+        self.number = next(self.screen.numbers)
+        self.screen.width = max(self.screen.width, len(self.name))
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name:<{self.screen.width}} │ " if self.name else ""
+
+
+@dataclass
+class Step:
+    """A running step. `update` changes its live line; `done` sets the text of its last line.
+
+    `place` is its number, after the numbers of the steps that it is a part of.
+    """
+
+    title: str
+    started: float
+    place: tuple[int, ...]
+    work: Work
+    verbose: Callable[[Step, str], None]
+    line: str = ""
+    summary: str = ""
+
+    @property
+    def indent(self) -> str:
+        return "  " * (len(self.place) - 1)
+
+    def update(self, line: str) -> None:
+        self.line = line.strip()
+        self.verbose(self, line)
+
+    def done(self, summary: str) -> None:
+        self.summary = summary
+
+    def __rich__(self) -> RenderableType:
+        now = time.monotonic()
+        text = Text.assemble(
+            (self.work.prefix, "dim"),
+            self.indent,
+            self.work.screen.frame(now),
+            f" {plain(self.title)}  ",
+            (duration(now - self.started), "dim"),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        return text.append(f"  {plain(self.line)}", "dim") if self.line else text
+
+
+class Innermost(threading.local):
+    """The innermost step in which one thread is."""
+
+    step: Step | None = None
