@@ -89,8 +89,8 @@ class Image:
 def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> list[Image]:
     """Return this account's images with the tag `bake:run`, in all states, the newest first.
 
-    Temporary images, which a run registers from a checkpoint, are left out. With `once`, the call
-    is not retried when AWS is busy or does not answer.
+    Temporary images, which a run registers from a checkpoint, are left out. If `once` is True, the
+    call is not retried when AWS is busy or does not answer.
     """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     call = cloud.ec2_once if once else cloud.ec2
@@ -158,9 +158,9 @@ def remove_image(
     *,
     unknown_for_s: float = 0,
 ) -> None:
-    """Deregister an image and delete its snapshots: `known`, or if empty those with its tags.
+    """Deregister an image and delete its snapshots: `known`, or if empty all with its tags.
 
-    `unknown_for_s`: for so long EC2 may not list new ones yet.
+    `unknown_for_s` is the time in which EC2 may not yet list new snapshots.
     """
 
     def snapshot_ids() -> set[str] | None:

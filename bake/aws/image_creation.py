@@ -29,7 +29,7 @@ from bake.errors import CloudError, Finding, ImageError
 
 OnProgress = Callable[[str], None]
 
-# It usually takes minutes, hours in the worst case.
+# A pending image usually becomes available within minutes, in the worst case within hours.
 _AVAILABLE_S = 6 * HOUR
 # How long a new image, or its snapshots, may be unknown to some of EC2's servers.
 _KNOWN_S = MINUTE
@@ -79,12 +79,12 @@ def create_image(
     on_progress: OnProgress = lambda text: None,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Image:
-    """Create an image of the machine's disk; return it when it is available, private, with IMDSv2.
+    """Create an image of the machine's disk. Return it when it is available and private.
 
     The machine is stopped first, so that its disk is consistent. A one-time spot machine cannot be
-    stopped; EC2 shuts it down for the snapshot and starts it again. `meanwhile` is called while
-    EC2 creates the image. When anything fails, the image and its snapshots are removed. ImageError
-    with AWS's reason if the image fails.
+    stopped; EC2 shuts it down for the snapshot and starts it again. Machines that are started from
+    the image accept IMDSv2 only. `meanwhile` is called while EC2 creates the image. When anything
+    fails, the image and its snapshots are removed. ImageError with AWS's reason if the image fails.
     """
     if machine.market == "on-demand":
         stop(cloud, machine.instance_id, on_state=on_progress)
@@ -133,9 +133,9 @@ def require_imdsv2(cloud: Cloud, image_id: str) -> None:
 
 
 def undo_image(cloud: Cloud, image_id: str, name: str, tags: Tags) -> None:
-    """Remove an incomplete image with its snapshots; without an id, the one of this name and run.
+    """Remove an incomplete image and its snapshots. If `image_id` is empty, look for `name`.
 
-    What cannot be removed becomes a Leftover.
+    A resource that cannot be removed becomes a Leftover.
     """
     if not image_id:
         ids = run_resources("image", tags[RUN], region=cloud.region, also={"name": name})

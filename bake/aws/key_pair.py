@@ -31,7 +31,7 @@ class ImportedKey:
 
 @contextmanager
 def key_pair(cloud: Cloud, run: Run, public_key: str) -> Iterator[str]:
-    """A context with the name of a key pair for this run, which is deleted at the end."""
+    """Import a key pair for this run, yield its name, and delete it at the end."""
     name = f"bake-{run.id}"
     command = removal_command("key pair", name, region=cloud.region)
     try:

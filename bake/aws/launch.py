@@ -25,7 +25,7 @@ OnNoCapacity = Callable[[Placement, CloudError], None]
 # created a moment ago by this run; some of EC2's servers do not know it yet.
 _NOT_KNOWN = {"InvalidAMIID.NotFound", "InvalidGroup.NotFound", "InvalidKeyPair.NotFound"}
 _RETRIED = TRANSIENT | _NOT_KNOWN
-# For so long EC2 may not list a new instance yet.
+# For this time EC2 may not yet list a new instance.
 _LISTED_S = 30.0
 # About five minutes: EC2 throttles each operation (Developer Guide, "Request throttling"), and many
 # bakes may start a machine at the same time.
@@ -177,10 +177,10 @@ def _token(run: Run, spec: LaunchSpec, placement: Placement) -> str:
 def remove_machine(
     cloud: Cloud, run: Run, instance_id: str = "", *, unknown_for_s: float = 0, wait: bool = True
 ) -> None:
-    """Terminate a machine, or without an id all machines of the run. Never raises.
+    """Terminate a machine, or all machines of the run if `instance_id` is empty. Never raises.
 
-    `unknown_for_s`: for so long EC2 may not list a new machine yet. With `wait` False, return as
-    soon as EC2 has accepted the request.
+    `unknown_for_s` is the time in which EC2 may not yet list a new machine. If `wait` is False,
+    return as soon as EC2 has accepted the request.
     """
     which = instance_id or run_resources("machine", run.id, region=cloud.region)
     command = removal_command("machine", which, region=cloud.region)

@@ -1,4 +1,4 @@
-"""The lease on one digest: of several runs that would bake the same image, one works, others wait.
+"""The lease on a digest. If several runs would bake the same image, one works and the others wait.
 
 A lease is a parameter, `/bake/lease/<digest>/<generation>`, which only one run can create. The
 holder renews it. A waiting run creates the next generation if it has not seen the lease change for
@@ -135,7 +135,7 @@ class Lease:
     def renew(self) -> bool:
         """Renew the lease; return False if it was released or another run has taken over.
 
-        CloudError if AWS does not tell; another attempt may succeed.
+        CloudError if AWS did not answer; another attempt may succeed.
         """
         with self._calls:
             if self._released or self._taken_by:
@@ -208,7 +208,7 @@ class Lease:
         return mine
 
     def _look(self) -> tuple[Parameter | None, list[Parameter], bool]:
-        """Return this run's parameter, the others by generation, and if all others are dead."""
+        """Return this run's parameter, the others by generation; True if all others are dead."""
         asked_at = self._cloud.clock.now()
         found = sorted(
             filter(generation_of, parameter.below(self._cloud, self.path)), key=generation_of
@@ -232,7 +232,8 @@ class Lease:
         try:
             parameter.create(self._cloud, f"{self.path}/{generation}", value, self._tags)
         except CloudError as error:
-            # Another run was first, or boto has repeated a successful request: reading it tells.
+            # Another run was first, or boto has repeated a successful request. The caller reads the
+            # parameter and sees which.
             if error.code != "ParameterAlreadyExists":
                 self._claimed = claimed or not was_refused(error)
                 raise

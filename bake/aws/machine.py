@@ -109,12 +109,12 @@ def find_machine(cloud: Cloud, instance_id: str) -> Machine | None:
         raise
 
 
-def loss(
+def lost_error(
     cloud: Cloud, machine: Machine, states: Collection[str] = GONE, *, doing: str = ""
 ) -> LostError | None:
-    """Return the error for a machine that was running and is lost; None if it is not, or unknown.
+    """Return the error if a machine that was running is lost; None if it works or is unknown.
 
-    `doing` completes the message: what was done with the machine.
+    `doing` completes the message, as in "while booting".
     """
     try:
         current = find_machine(cloud, machine.instance_id)
@@ -372,4 +372,8 @@ def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
     if not found:
         message = f"Machine {name_or_id} not found" if name_or_id else "No machine made by bake"
         raise RequestError(f"{message} in {cloud.region}", details=listed)
-    raise RequestError("Which machine?", details=listed, hint="Give its id or its name")
+    raise RequestError(
+        f"More than one machine fits in {cloud.region}",
+        details=listed,
+        hint="Give the id or the name of one of them",
+    )

@@ -1,7 +1,8 @@
 """The resources that a run may leave behind, found by their tags.
 
-Never listed: a resource without the tag `bake:run`, a finished image and its snapshots, and what is
-meant to stay (it has no tag `bake:expires`), nor a backup to which such tags were copied.
+These are never listed: a resource without the tag `bake:run`; a finished image and its snapshots; a
+resource that is meant to stay, which has no tag `bake:expires`; and a backup to which such tags
+were copied.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _FAILED = {"failed", "error", "invalid"}
 # A snapshot of an image has no expiry time. No run works on an image for as long as a day.
 _WITHOUT_IMAGE = timedelta(days=1)
-# For so long EC2 may list the snapshots of a new image, but not the image itself.
+# For this time EC2 may list the snapshots of a new image, but not the image itself.
 _UNKNOWN = timedelta(minutes=1)
 
 
@@ -139,8 +140,8 @@ _TEMPORARY = (
 class Candidate:
     """A resource that may turn out to be orphaned.
 
-    `broken` is the reason why no run can use it. `of_run`: it may be removed as soon as its run is
-    dead. `held_by` is the id of an image that has to be removed before.
+    `broken` is the reason why no run can use it. `of_run` is True if it may be removed as soon as
+    its run is dead. `held_by` is the id of an image that has to be removed first.
     """
 
     orphan: Orphan
@@ -152,8 +153,8 @@ class Candidate:
     def has_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
 
-    def may_go(self, now: datetime) -> bool:
-        """Return whether it could be removed now if its run were dead."""
+    def may_be_removed(self, now: datetime) -> bool:
+        """Tell whether it could be removed now if its run were dead."""
         return self.of_run or bool(self.broken) or self.has_expired(now)
 
 

@@ -1,11 +1,11 @@
 """The permissions of the caller, found out without changing anything.
 
-There are three ways. EC2's dry runs answer `DryRunOperation` if the call would be allowed, and
-`UnauthorizedOperation` if not (parameter `DryRun`). Calls that only read are made. IAM's policy
-simulator (`policy_simulator.py`) is used for the rest, if the caller may use it. A call that is
-allowed only for resources with the tag `bake:run` can be tried only on such a resource, because EC2
-checks the permission before it looks for the resource. An action that could not be tried is never
-reported as allowed.
+There are three ways to find out. A call of EC2 is made as a dry run (parameter `DryRun`): EC2
+answers `DryRunOperation` if it would allow the call, and `UnauthorizedOperation` if not. A call of
+another service that only reads is made. For the rest, IAM's policy simulator
+(`policy_simulator.py`) is used, if the caller may use it. A call that is allowed only for resources
+with the tag `bake:run` can be tried only on such a resource, because EC2 checks the permission
+before it looks for the resource. An action that could not be tried is never reported as allowed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TAGS = {RUN: _NAME}
 # A valid public key, since EC2 would refuse an invalid one first. Its private key does not exist.
 _PUBLIC_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCzZ4iFK9CtzuiLfV8zAVnR+lG38iwCCnt89DRmA5I+"
 _DRY_RUN = {"DryRunOperation"}
-# Codes for a caller who has the permission and asked for a missing resource.
+# Codes of a response about a missing resource: the caller has the permission.
 _NOT_FOUND = {"ParameterNotFound", "NoSuchResourceException"}
 _DENIED_ACTION = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
 _BATCH = 8
@@ -42,7 +42,7 @@ _HISTORY = "ListRequestedServiceQuotaChangeHistoryByQuota"
 
 @dataclass(frozen=True)
 class Permission:
-    """The outcome for one action; `how` it was found out, or why it could not be."""
+    """The outcome for one action. `how` tells how it was found out, or why it was not."""
 
     action: str
     outcome: PermissionOutcome
@@ -70,7 +70,7 @@ def actions(policy: Policy) -> list[str]:
 
 
 def statements(policy: Policy, missing: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the statements to add so that these actions are allowed, from those of the policy."""
+    """Return the parts of the policy's statements that allow these actions."""
     wanted = set(missing)
     added = []
     for statement in policy["Statement"]:
@@ -89,7 +89,7 @@ def permissions(
 ) -> list[Permission]:
     """Return the permission for each action of the policy, sorted; nothing is changed.
 
-    `image_id` and `placement` are those of a machine that would be launched. Without them, the
+    `image_id` and `placement` describe a machine that would be launched. Without them, the
     permission to launch is not tried.
     """
     wanted = set(actions(policy))
@@ -121,7 +121,7 @@ def _record(found: dict[str, Permission], result: Permission) -> None:
 
 
 def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
-    """Return what one call shows about its own action, or about one that it implies (tagging)."""
+    """Make a call; return what it shows about its action, or about an implied one (tagging)."""
     try:
         call()
     except CloudError as error:
@@ -148,7 +148,7 @@ def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
 
 
 def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[], Any]]:
-    """Return the calls that only read: those of EC2 as dry runs, others with a small result."""
+    """Return the calls that only read: EC2's as dry runs, the others with a small result."""
     more: Mapping[str, Params] = {"DescribeLaunchTemplateVersions": {"Versions": ["$Latest"]}}
     calls: dict[str, Callable[[], Any]] = {}
     for action in wanted:
@@ -172,7 +172,7 @@ def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[]
 def _dry_runs(
     cloud: Cloud, own: OwnResources, image_id: str, placement: Placement | None
 ) -> dict[str, Callable[[], Any]]:
-    """Return dry runs of the calls for which the parameters are known."""
+    """Return dry runs of the calls whose parameters are known."""
     tag = partial(specifications, _TAGS)
     calls: dict[str, Params] = {
         "ImportKeyPair": {

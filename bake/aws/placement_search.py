@@ -51,7 +51,7 @@ def find_placements(
     """Return a placement for each type and zone, in the order of the types.
 
     With `subnet_id` only its zone counts, otherwise the zones of the default subnets. A type that
-    cannot be used becomes a finding. With `image` None, the types are not compared with an image.
+    cannot be used becomes a finding. If `image` is None, the types are not compared with an image.
     With a reservation, only its type and zone count, and the quota is ignored.
     """
     types: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""IAM's policy simulator: whether the caller has the permissions that a policy contains.
+"""IAM's policy simulator, which tells whether the caller has the permissions of a policy.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 It includes service control policies, but not the policies of resources.

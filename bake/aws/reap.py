@@ -38,11 +38,13 @@ def find_orphans(
 ) -> list[Orphan]:
     """Return the orphaned resources in this region, in the order in which they can be removed.
 
-    `recipe` None: of all recipes. `dead` are the ids of runs that the caller knows to be dead, in
-    addition to those whose leases show it. With `leases` False, the leases are read only if there
-    is a resource to decide about. CloudError when AWS cannot be asked.
+    If `recipe` is None, resources of all recipes are returned. `dead` are the ids of runs that the
+    caller knows to be dead; the leases show others. If `leases` is False, the leases are read only
+    if a resource is found. CloudError if AWS does not answer.
     """
-    candidates = [each for each in list_candidates(cloud, recipe) if each.may_go(cloud.now())]
+    candidates = [
+        each for each in list_candidates(cloud, recipe) if each.may_be_removed(cloud.now())
+    ]
     # Only after the resources: a run gets its lease before it creates anything.
     runs = run_states(cloud) if candidates or leases else []
     orphans = judge(candidates, runs, dead, cloud.now())
@@ -97,7 +99,7 @@ class Removal:
 def remove_orphans(
     cloud: Cloud, orphans: Sequence[Orphan], *, on_kind: Callable[[str], None] = lambda text: None
 ) -> list[Removal]:
-    """Remove the resources, those of one kind at the same time; an error does not stop the others.
+    """Remove the resources, all of one kind at the same time. An error does not stop the others.
 
     Waits until machines are terminated, and until security groups are no longer in use. The lease
     of a run stays when one of its resources could not be removed, so that the next reap still

@@ -18,7 +18,7 @@ from bake.errors import CloudError
 class RecipeFailures:
     """`count` consecutive failures since `since`, all with the same `identity`.
 
-    `reason` and `run` are those of the last failure.
+    `reason` and `run` belong to the last failure.
     """
 
     count: int = 0

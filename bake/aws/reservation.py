@@ -21,7 +21,7 @@ _PLATFORM = "Linux/UNIX"
 
 @dataclass(frozen=True)
 class Reservation:
-    """A reservation with free capacity. `block`: it is a Capacity Block, paid for in advance.
+    """A reservation with free capacity. A `block` is a Capacity Block, paid for in advance.
 
     EC2 terminates the machines in a block half an hour before its end.
     """

@@ -1,7 +1,7 @@
-"""Which runs are alive and which are dead, as their leases show.
+"""The state of runs, alive or dead, as their leases show it.
 
-A run without a lease is neither: it has ended, or it never needed a lease. What it has left behind
-is removed only after its expiry time (`bake:expires`).
+The state of a run without a lease is not known: it has ended, or it never needed a lease. The
+resources that it has left behind are removed only after their expiry time (`bake:expires`).
 """
 
 from __future__ import annotations

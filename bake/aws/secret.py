@@ -16,9 +16,9 @@ def read_parameter(cloud: Cloud, name: str) -> str:
 
 
 def read_secret(cloud: Cloud, secret_id: str, key: str | None = None) -> str:
-    """Return a secret's current text, or with `key` the text of that key in its JSON object.
+    """Return a secret's current text (GetSecretValue), or the text of `key` in its JSON object.
 
-    (GetSecretValue.) RequestError if the secret has another form; it lists the keys, but no value.
+    RequestError if the secret has another form. The error lists the keys, but no value.
     """
     value = cloud.secrets("GetSecretValue", SecretId=secret_id).get("SecretString")
     if not isinstance(value, str):

@@ -15,7 +15,7 @@ from bake.errors import CloudError
 
 # A group is in use until EC2 deletes the network interface, a while after the machine has ended.
 _DELETE_S = 10 * MINUTE
-# For so long EC2 may treat a group as in use that an interface has just left.
+# For this time EC2 may treat a group as in use after the last interface has left it.
 _LEFT_S = MINUTE / 2
 # How long a new group may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
@@ -64,8 +64,8 @@ def remove_security_groups(
 ) -> None:
     """Delete the groups `known`, or if empty all groups of the run; never raises.
 
-    Each is deleted as soon as it is not in use. `unknown_for_s`: for so long EC2 may not list a new
-    group yet.
+    Each is deleted as soon as it is not in use. `unknown_for_s` is the time in which EC2 may not
+    yet list a new group.
     """
     ids = known or [run_resources("security group", run_id, region=cloud.region)]
     command = " && ".join(

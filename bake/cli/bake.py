@@ -198,7 +198,7 @@ def lock(
         recipes.find(name, MANIFESTS)
         found = Path(record) if record else locks.newest_record(files.builds(), name, payload)
         path = MANIFESTS / f"{name}.lock"
-        made = locks.from_record(found, name, locks.earlier(path))
+        made = locks.from_record(found, name, locks.read_if_valid(path))
         locks.write(made, path)
         written.append((path, made))
     bakes.show_locks(console, written)

@@ -105,7 +105,7 @@ def requests_for(
     for resolved, own in zip(recipes, consoles, strict=True):
         region = common.region or resolved.recipe.region
         try:
-            lock = None if no_lock else locks.beside(MANIFESTS, resolved.name)
+            lock = None if no_lock else locks.read_if_exists(MANIFESTS, resolved.name)
             if region not in clouds:
                 clouds[region] = open_cloud(own, common, region)
             context = _context(own, resolved, clouds[region], common, lock, stand_in=stand_in)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from bake.aws.client.session import Cloud
-from bake.aws.machine import Machine, console_output, find_machine, loss
+from bake.aws.machine import Machine, console_output, find_machine, lost_error
 from bake.aws.tags import LOGIN_USER
 from bake.errors import ConnectError, RequestError
 from bake.ssh import reboot as remote
@@ -58,7 +58,7 @@ def wait_until_reached(
         on_wait(text)
         if time.monotonic() - looked_at >= _LOOK_S:
             looked_at = time.monotonic()
-            if lost := loss(cloud, machine, doing="booting"):
+            if lost := lost_error(cloud, machine, doing="booting"):
                 raise lost
 
     with _with_console_output(cloud, machine):

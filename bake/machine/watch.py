@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from bake import threads
 from bake.aws.client.session import Cloud
-from bake.aws.machine import GONE, Machine, loss
+from bake.aws.machine import GONE, Machine, lost_error
 from bake.console.console import Console
 from bake.errors import BakeError, ConnectError, LostError, RemoteError
 from bake.ssh.connection import Connection
@@ -77,7 +77,7 @@ class Watch:
             return
         settled_at = time.monotonic() + (_SETTLES_S if isinstance(error, ConnectError) else 0)
         while True:
-            if lost := loss(self._cloud, self._machine, states):
+            if lost := lost_error(self._cloud, self._machine, states):
                 lost.details = (error.message, *error.details)
                 raise lost from error
             if time.monotonic() >= settled_at:
@@ -90,7 +90,7 @@ class Watch:
             threads.pause(pause_s)
             if self._connection.alive:
                 pause_s = _LOOK_S
-            elif lost := loss(self._cloud, self._machine):
+            elif lost := lost_error(self._cloud, self._machine):
                 raise lost
             else:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

@@ -17,7 +17,7 @@ from bake.machine.boot import login_user
 from bake.pipeline.job import Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
-from bake.plan.lock import asked
+from bake.plan.lock import package_settings
 from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
 from bake.record.record import FILE as RECORD_FILE
 from bake.ssh.connection import Connection
@@ -114,7 +114,7 @@ def _common_fields(job: Job) -> dict[str, Any]:
     return {
         "run": job.run.id,
         "recipe": job.recipe.name,
-        "asked": asked(job.recipe),
+        "asked": package_settings(job.recipe),
         "digest": job.plan.digest,
         "payload": job.context.payload.name,
         "region": job.cloud.region,

@@ -62,7 +62,7 @@ def reasons(
     found: dict[str, Reason] = {}
     for stage in plan.stages:
         name, digest = stage.name, tags.get(STAGE_KEY + stage.name)
-        own = _own_changes(then, now, name) if then else []
+        own = _changes_of_stage(then, now, name) if then else []
         below = [need for need in stage.needs if need in changed]
         if digest != stage.digest and (digest or then is None or own or below):
             changed.add(name)
@@ -77,46 +77,46 @@ def reasons(
         elif then is None:
             why = [_NEW if has_digests and digest is None else _UNKNOWN]
         else:
-            why = own + _because_of(below, own, plan, changed, now, then)
-            why = why or [_hidden(now.stages[name])]
+            why = own + _change_of_needed_stage(below, own, plan, changed, now, then)
+            why = why or [_invisible_change(now.stages[name])]
         found[name] = Reason("to run", tuple(why))
     return found
 
 
 def changes_of_the_image(plan: Plan, last: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the changes outside the stages that lead to another image: the size of its disk."""
+    """Return the changes that no stage shows but that lead to another image: its disk's size."""
     then, disk_gb = read(last or {}), plan.recipe.builder.disk_gb
     if then is None or then.disk_gb == disk_gb:
         return ()
     return (f"disk {then.disk_gb} GB → {disk_gb} GB",)
 
 
-def _own_changes(then: Description, now: Description, name: str) -> list[str]:
-    """Return the differences of the stage itself, without those of the stages that it needs."""
+def _changes_of_stage(then: Description, now: Description, name: str) -> list[str]:
+    """Return the differences of the stage itself, not of the stages that it needs."""
     before, after = then.stages.get(name), now.stages[name]
     if before is None:
         return [_NEW]
     found: list[str] = []
     if not after.needs and then.base_image_id != now.base_image_id:
-        found.append(f"base image {_base(then)} → {_base(now)}")
+        found.append(f"base image {_base_image_text(then)} → {_base_image_text(now)}")
     if before.script != after.script:
         found.append(f"scripts/stages/{name}.sh changed ({before.script} → {after.script})")
     if then.lib != now.lib:
-        found.append(_lib(then, now))
-    came, left = _without(after.needs, before.needs), _without(before.needs, after.needs)
-    found += [f"now needs {', '.join(came)}"] if came else []
-    found += [f"no longer needs {', '.join(left)}"] if left else []
+        found.append(_lib_change(then, now))
+    added, removed = _difference(after.needs, before.needs), _difference(before.needs, after.needs)
+    found += [f"now needs {', '.join(added)}"] if added else []
+    found += [f"no longer needs {', '.join(removed)}"] if removed else []
     for key in sorted(before.inputs.keys() | after.inputs.keys()):
         if key not in after.inputs:
             found.append(f"{key} is no longer read")
         elif key not in before.inputs:
-            found.append(f"{key} is now read: {_short(after.inputs[key])}")
+            found.append(f"{key} is now read: {_shortened(after.inputs[key])}")
         else:
             found += _value_change(key, before.inputs[key], after.inputs[key])
     return found
 
 
-def _because_of(
+def _change_of_needed_stage(
     below: list[str],
     own: list[str],
     plan: Plan,
@@ -124,8 +124,11 @@ def _because_of(
     now: Description,
     then: Description,
 ) -> list[str]:
-    """Name the changed stages below that have no changed stage below them."""
-    if not below or own == [_NEW] or own == [_lib(then, now)]:
+    """Return a reason that names the changed stages that this stage needs.
+
+    A needed stage is left out if it, too, runs only because of another changed stage.
+    """
+    if not below or own == [_NEW] or own == [_lib_change(then, now)]:
         return []
     needs = {stage.name: stage.needs for stage in plan.stages}
     first = [name for name in below if not changed.intersection(needs[name])] or below
@@ -134,12 +137,12 @@ def _because_of(
     return [f"{', '.join(first)} run again, and this needs them"]
 
 
-def _lib(then: Description, now: Description) -> str:
+def _lib_change(then: Description, now: Description) -> str:
     return f"scripts/lib.sh changed ({then.lib} → {now.lib})"
 
 
-def _hidden(stage: StageDescription) -> str:
-    """Give the reason if no difference is visible. A masked part is not kept, even as a hash."""
+def _invisible_change(stage: StageDescription) -> str:
+    """Return the reason if no difference is visible. Masked parts are not kept, even as a hash."""
     masked = [name for name, value in stage.inputs.items() if MASK in str(value)]
     if masked:
         return f"the masked part of {', '.join(masked)} may have changed"
@@ -148,7 +151,7 @@ def _hidden(stage: StageDescription) -> str:
 
 def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]:
     if isinstance(before, Hash) or isinstance(after, Hash):
-        old, new = (_hashed(value) if value else "nothing" for value in (before, after))
+        old, new = (_as_hash(value) if value else "nothing" for value in (before, after))
         return [f"{name} changed ({old} → {new})"] if old != new else []
     if before == after:
         return []
@@ -158,25 +161,25 @@ def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]
         return [f"{name} {before or '(nothing)'} → {after or '(nothing)'}"]
     if max(len(old_items), len(new_items)) == 1:
         return [f"{name}\n{before or '(nothing)'}\n→ {after or '(nothing)'}"]
-    lines = [f"- {item}" for item in _without(old_items, new_items)]
-    lines += [f"+ {item}" for item in _without(new_items, old_items)]
+    lines = [f"- {item}" for item in _difference(old_items, new_items)]
+    lines += [f"+ {item}" for item in _difference(new_items, old_items)]
     return ["\n".join([name, *lines])] if lines else [f"{name}: the same in another order"]
 
 
-def _without(these: Iterable[str], those: Iterable[str]) -> list[str]:
-    """Subtract lists as multisets: an item that is twice in the first list is removed once."""
+def _difference(these: Iterable[str], those: Iterable[str]) -> list[str]:
+    """Subtract lists as multisets: each item of the second list is removed once from the first."""
     return list((Counter(these) - Counter(those)).elements())
 
 
-def _short(value: str | Hash) -> str:
+def _shortened(value: str | Hash) -> str:
     text = value.hash if isinstance(value, Hash) else value.replace("\n", ", ")
     return f"{text[:59]}…" if len(text) > 60 else text or "(nothing)"
 
 
-def _base(described: Description) -> str:
+def _base_image_text(described: Description) -> str:
     name = described.base_image_name.rpartition("/")[2]  # without the part that all names share
     return described.base_image_id + (f" ({name})" if name else "")
 
 
-def _hashed(value: str | Hash) -> str:
+def _as_hash(value: str | Hash) -> str:
     return value.hash if isinstance(value, Hash) else short_hash(value.encode())

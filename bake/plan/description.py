@@ -1,7 +1,7 @@
 """The inputs of a plan's digests, kept in the tags of its image.
 
-A digest shows that something differs, but not what. So an image carries a description: compressed,
-in a few tags, long values as a hash, and without passwords.
+A digest shows that something differs, but not what differs. So an image carries a description in a
+few tags. It is compressed, has hashes instead of long values, and contains no passwords.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Description(_Value):
 
 
 def describe(plan: Plan, *, base_image_name: str = "", room: int = MOST_PIECES) -> dict[str, str]:
-    """Return the description as tags; empty for a plan so large that no description fits.
+    """Return the description as tags; empty if even the shortest description does not fit.
 
     `room` is the number of tags that the image has left for it.
     """
@@ -70,7 +70,7 @@ def describe(plan: Plan, *, base_image_name: str = "", room: int = MOST_PIECES) 
 
 
 def read(tags: Mapping[str, str]) -> Description | None:
-    """Return what `describe` wrote; None if it is missing, cut, changed by hand or unknown."""
+    """Read the tags that `describe` wrote; None if they are missing, incomplete or changed."""
     pieces: list[str] = []
     while piece := tags.get(f"{PLAN_KEY}{len(pieces)}"):
         pieces.append(piece)
@@ -83,7 +83,7 @@ def read(tags: Mapping[str, str]) -> Description | None:
 
 
 def is_same(described: str | Hash, value: str) -> bool:
-    """Compare a value with its description, which may be a hash."""
+    """Tell whether a value is the described one, which may be given as a hash."""
     if isinstance(described, Hash):
         return described.hash == short_hash(value.encode())
     return described == value

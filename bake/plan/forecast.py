@@ -1,8 +1,8 @@
-"""A forecast of the time and cost of a bake, from how long its stages took before. Pure.
+"""A forecast of the time and cost of a bake, from the durations of earlier bakes. Pure.
 
-All figures are ranges. A stage with the same digest did the same work; one with the same name, in
-this recipe or in another, did similar work. Otherwise a wide range is used, and `based_on` tells
-that it is a guess.
+All figures are ranges. A stage with the same digest did the same work; a stage with the same name,
+in this recipe or in another one, did similar work. For all others, a wide range is used, and
+`based_on` reports that it is a guess.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ Range = tuple[float, float]
 # The steps of a bake besides its stages. No stage's name has a capital.
 BUILDER, PROOF, IMAGE = "Builder", "Proof", "Image"
 
-# In seconds. Start and SSH; checks with a tensor test on a cold GPU; EBS copies 64 GB in this time.
+# Ranges in seconds for: the start until SSH answers; the checks, with a tensor test on a cold GPU;
+# the copy of 64 GB by EBS.
 _GUESSES: dict[str, Range] = {BUILDER: (45, 180), PROOF: (20, 120), IMAGE: (120, 900)}
 _GUESS: Range = (30, 900)
-_SPOKEN = {BUILDER: "the machine's start", PROOF: "the proof", IMAGE: "the image"}
+_STEP_NAMES = {BUILDER: "the machine's start", PROOF: "the proof", IMAGE: "the image"}
 
 # Factors from the shortest and the longest known time to the range of the next one.
 _EXACT: Range = (0.85, 1.2)
 _ALIKE: Range = (0.7, 1.5)
 _LATEST = 5
 
-# "One gigabyte-month: a 1 GB volume that was active for 744 hours", of a month of 31 days (AWS
-# re:Post, "How am I charged for my Amazon EBS volumes?"). This is the average month.
+# "One gigabyte-month: a 1 GB volume that was active for 744 hours", in a month of 31 days (AWS
+# re:Post, "How am I charged for my Amazon EBS volumes?"). An average month has 730 hours.
 _HOURS_A_MONTH = 730
 _HOUR_S = 3600
 
@@ -57,7 +58,10 @@ class Past:
 
 @dataclass(frozen=True)
 class Forecast:
-    """`stages` maps each stage that will run to seconds. USD are None if no price is known."""
+    """The expected time and cost of a bake. USD are None if no price is known.
+
+    `stages` maps each stage that will run to its range of seconds.
+    """
 
     seconds_low: float
     seconds_high: float
@@ -91,7 +95,7 @@ def forecast(
     usd_per_gb_month: float | None,
     stopped_for_image: bool = False,
 ) -> Forecast:
-    """Forecast a bake that runs these stages on one machine; without stages, it takes nothing.
+    """Forecast a bake that runs these stages on one machine. Without stages, time and cost are 0.
 
     `earlier` begins with the newest. `usd_per_hour` are the prices of all machines that may be
     used, None if unknown; the range is from the cheapest to the dearest. A machine that is
@@ -102,9 +106,9 @@ def forecast(
     if not wanted:
         return Forecast(0, 0, 0, 0, "what exists already", {})
     running = [stage for stage in plan.stages if stage.name in wanted]
-    known = {stage.name: _of_stage(stage, plan.recipe.name, earlier) for stage in running}
-    known |= {step: _of_name(step, plan.recipe.name, earlier) for step in _GUESSES}
-    guessed = [_SPOKEN.get(name, name) for name, seconds in known.items() if seconds is None]
+    known = {stage.name: _stage_range(stage, plan.recipe.name, earlier) for stage in running}
+    known |= {step: _range_by_name(step, plan.recipe.name, earlier) for step in _GUESSES}
+    guessed = [_STEP_NAMES.get(name, name) for name, seconds in known.items() if seconds is None]
     seconds = {name: known[name] or _GUESSES.get(name, _GUESS) for name in known}
     expected = {stage.name: seconds[stage.name] for stage in running}
     steps = {step: seconds[step] for step in _GUESSES}
@@ -122,31 +126,34 @@ def forecast(
     return Forecast(low, high, usd_low, usd_high, _based_on(len(known), guessed), expected)
 
 
-def _of_stage(stage: Stage, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
+def _stage_range(stage: Stage, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
     exact = [
         one.seconds[stage.name]
         for one in earlier
         if one.stages.get(stage.name) == stage.digest and stage.name in one.seconds
     ]
     if exact:
-        return _around(exact, _EXACT)
-    return _of_name(stage.name, recipe, earlier)
+        return _widened(exact, _EXACT)
+    return _range_by_name(stage.name, recipe, earlier)
 
 
-def _of_name(name: str, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
-    """Use the times of this recipe, or else of other recipes."""
+def _range_by_name(name: str, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
+    """Return the range of a step from its times in this recipe, or else in other recipes."""
     timed = [one for one in earlier if name in one.seconds]
-    ours = [one for one in timed if one.recipe == recipe] or timed
-    return _around([one.seconds[name] for one in ours], _ALIKE) if ours else None
+    of_recipe = [one for one in timed if one.recipe == recipe] or timed
+    return _widened([one.seconds[name] for one in of_recipe], _ALIKE) if of_recipe else None
 
 
-def _around(times: Sequence[float], factors: Range) -> Range:
+def _widened(times: Sequence[float], factors: Range) -> Range:
     latest = times[:_LATEST]
     return min(latest) * factors[0], max(latest) * factors[1]
 
 
 def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: int) -> float:
-    """Return when the last stage ends. Independent stages run together; one that reboots, alone."""
+    """Return the seconds until the last stage ends.
+
+    Independent stages run at the same time; a stage that reboots runs alone.
+    """
     waiting, ends, now = list(stages), dict[str, float](), 0.0
     names = {stage.name for stage in waiting}
     while waiting:
@@ -169,5 +176,5 @@ def _based_on(count: int, guessed: list[str]) -> str:
     if not guessed:
         return "earlier bakes"
     if len(guessed) == count:
-        return "a guess, since nothing of it has been done here before"
+        return "a guess, because no earlier bake has done any of it"
     return f"earlier bakes, and a guess for {', '.join(guessed)}"

@@ -24,7 +24,7 @@ from bake.record import read as read_record
 from bake.record.inventory import UNKNOWN, Word
 
 # The parts of a recipe that decide what is installed.
-ASKED = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")
+PACKAGE_SECTIONS = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")
 
 # The inputs of stages that carry a lock. With a lock, none of them is empty.
 UNLOCKED = {"LOCKED_APT": "", "LOCKED_CONDA": "", "LOCKED_PIP": ""}
@@ -55,16 +55,16 @@ class Lock(_Table):
         """Return the id in this region, or the name if the id there is unknown."""
         return self.base_image.ids.get(region) or self.base_image.name
 
-    def inputs(self, stage: str, beside: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-        """Return the inputs that hold a stage to the lock.
+    def inputs(self, stage: str, stages: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
+        """Return the inputs that make a stage install the locked versions.
 
-        `beside` are the stages that may have run before it ends, with itself: of apt packages that
-        several of them need, the first one installs them.
+        `stages` are this stage and all that may have run before it ends: an apt package that
+        several of them need is installed by the first of them.
         """
         own = self.stages.get(stage, Installed())
         apt = [
             f"{name} {package} {version}"
-            for name in beside
+            for name in stages
             for package, version in sorted(self.stages.get(name, Installed()).apt.items())
         ]
         conda = [f"{path} {sha256}" for path, sha256 in sorted(own.conda.items())]
@@ -76,34 +76,34 @@ class Lock(_Table):
         }
 
 
-def asked(recipe: Recipe) -> dict[str, Any]:
-    """Map `table.key` to its value, for all in a recipe that decides what is installed."""
-    document = recipe.model_dump(mode="json", include=set(ASKED))
+def package_settings(recipe: Recipe) -> dict[str, Any]:
+    """Map `table.key` to its value, for the parts of a recipe that decide what is installed."""
+    document = recipe.model_dump(mode="json", include=set(PACKAGE_SECTIONS))
     found: dict[str, Any] = {}
-    for name in ASKED:
+    for name in PACKAGE_SECTIONS:
         value = document[name]
         table = value.items() if isinstance(value, dict) else ()
         found |= {f"{name}.{key}": each for key, each in table} or {name: value}
     return found
 
 
-def refuse_another(lock: Lock, recipe: Recipe, payload: Payload) -> None:
+def refuse_mismatch(lock: Lock, recipe: Recipe, payload: Payload) -> None:
     """Raise RecipeError with every difference between the lock and this recipe and payload."""
     findings = []
     if lock.payload != payload.name:
-        message = f"the lock is of {lock.payload} downloads, and this bake is of {payload.name}"
+        message = f"the lock is for {lock.payload} downloads, and this bake uses {payload.name}"
         findings.append(Finding("payload", message))
-    now = asked(recipe)
+    now = package_settings(recipe)
     for place in sorted({*now, *lock.asked}):
         locked, wanted = lock.asked.get(place), now.get(place)
         if locked != wanted:
-            message = f"{_said(locked)} is locked, and the recipe says {_said(wanted)}"
+            message = f"{_shown(locked)} is locked, and the recipe says {_shown(wanted)}"
             findings.append(Finding(place, message))
     if findings:
         raise RecipeError(
             f"The lock of {lock.recipe} does not match this bake",
             findings=findings,
-            hint=f"Bake without it (--no-lock), and then lock that: invoke lock {lock.recipe}",
+            hint=f"Bake without it (--no-lock), then lock the result: invoke lock {lock.recipe}",
         )
 
 
@@ -123,7 +123,7 @@ def newest_record(builds: Path, recipe: str, payload: str) -> Path:
     if not found:
         raise RequestError(
             f"No record of a bake of {recipe} ({payload}) found in {builds}",
-            hint=f"Bake it first: {_bake_anew(recipe, payload)}",
+            hint=f"Bake it first: {_bake_command(recipe, payload)}",
         )
     return max(found)[1]
 
@@ -142,7 +142,7 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
         raise RequestError(
             f"No lock can be made from {path}",
             findings=findings,
-            hint=f"Another bake may do: {_bake_anew(recipe, record.payload)}",
+            hint=f"Make a record that can be locked: {_bake_command(recipe, record.payload)}",
         )
     ids = {record.region: record.base_image_id}
     if earlier and earlier.base_image.name == record.base_image_name:
@@ -161,20 +161,20 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
     )
 
 
-def _bake_anew(recipe: str, payload: str) -> str:
+def _bake_command(recipe: str, payload: str) -> str:
     where = " --local --stand-in" if payload == "stand-in" else ""
     return f"invoke bake {recipe} --no-lock --fresh{where}"
 
 
 def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
     if record.recipe != recipe:
-        yield Finding("recipe", f"it is of {record.recipe}, and not of {recipe}")
+        yield Finding("recipe", f"the record is of the recipe {record.recipe}, not of {recipe}")
     if not (record.asked and record.base_image_name and record.region):
-        yield Finding("", "it does not say all that a lock needs: it is of an earlier version")
+        yield Finding("", "the record lacks data that a lock needs: an older version wrote it")
     for name, stage in record.inventory.stages.items():
         for path, sha256 in stage.conda.items():
             if sha256 == UNKNOWN or "://" in path:
-                message = f"{path} came from outside the recipe's channel, or without a sha256"
+                message = f"{path} is not from the recipe's channel, or has no sha256"
                 yield Finding(f"{name}: conda", message)
         for wheel, found in stage.pip.items():
             place = f"{name}: pip"
@@ -182,20 +182,20 @@ def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
                 message = f"{wheel} {found.version} has no sha256: {found.file} is not an archive"
                 yield Finding(place, message, "Let the recipe name a release, or an archive's URL")
             elif not found.file.partition("?")[0].endswith(".whl"):
-                message = f"{wheel} {found.version} was built on the machine, of {found.file}"
+                message = f"{wheel} {found.version} was built on the machine from {found.file}"
                 yield Finding(place, message, "Let the recipe name a version that has a wheel")
 
 
 # As a file -----------------------------------------------------------------------------------
 
 
-def beside(manifests: Path, recipe: str) -> Lock | None:
+def read_if_exists(manifests: Path, recipe: str) -> Lock | None:
     """Return the recipe's lock; None if it has none."""
     path = manifests / f"{recipe}.lock"
     return read(path, recipe) if path.exists() else None
 
 
-def earlier(path: Path) -> Lock | None:
+def read_if_valid(path: Path) -> Lock | None:
     """Return the lock that a new one replaces; None if it cannot be read."""
     try:
         return read(path, path.stem)
@@ -210,7 +210,7 @@ def read(path: Path, recipe: str) -> Lock:
         lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8")))
         if lock.recipe == recipe:
             return lock
-        findings = [Finding("recipe", f"it is of {lock.recipe}, and not of {recipe}")]
+        findings = [Finding("recipe", f"the lock is of the recipe {lock.recipe}, not of {recipe}")]
     except ValidationError as error:
         findings = [Finding(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
     except (OSError, ValueError) as error:
@@ -230,7 +230,7 @@ def write(lock: Lock, path: Path) -> None:
 def text(lock: Lock) -> str:
     """Return a lock as TOML in a stable order, so that a diff shows only what has changed."""
     lines = [
-        f"# What a bake of {lock.recipe} installed, and what every bake with this lock installs.",
+        f"# The packages of one bake of {lock.recipe}. A bake with this lock installs the same.",
         f"# Written by `invoke lock {lock.recipe}`, not by hand. See docs/recipes.md.",
     ]
     stages = {
@@ -268,5 +268,5 @@ def _downloads(files: Mapping[str, str], given: Mapping[str, str]) -> dict[str, 
     return {key: files[name] for key, name in names.items() if name in files}
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return "nothing" if value is None or value == [] else json.dumps(value)

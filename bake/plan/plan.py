@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
-from bake.plan.lock import Lock, refuse_another
+from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import EVERY_OTHER, Script, read_script
 from bake.plan.variables import variables
 from bake.recipe.compatibility import refuse_incompatible
@@ -73,21 +73,21 @@ def make_plan(
     """Make the plan of a recipe.
 
     IncompatibleError if its parts cannot work together. RecipeError if its stages do not fit
-    together, or if the lock belongs to something else.
+    together, or if the lock does not match the recipe and the payload.
     """
     refuse_incompatible(resolved)
     recipe = resolved.recipe
     if lock:
-        refuse_another(lock, recipe, payload)
+        refuse_mismatch(lock, recipe, payload)
     given = variables(resolved, payload) | {"STAGE": ""}
-    chosen = _read(recipe, scripts)
-    needs = _needs(recipe, chosen)
-    findings = [finding for script in chosen for finding in _inputs(script, given)]
-    findings += _secrets(recipe, chosen, given)
+    chosen = _read_scripts(recipe, scripts)
+    needs = _resolve_needs(recipe, chosen)
+    findings = [finding for script in chosen for finding in _check_inputs(script, given)]
+    findings += _check_secrets(recipe, chosen, given)
     if findings:
         message = "the inputs or secrets of the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
-    ordered = _in_order(chosen, needs)
+    ordered = _sort_by_needs(chosen, needs)
     if ordered[-1].reboots:
         message = f"the stage {ordered[-1].name} is the last one, and cannot reboot"
         raise RecipeError(
@@ -130,7 +130,7 @@ def _with_digests(
 def stage_digest(
     script: Script, *, lib: bytes, inputs: Mapping[str, str], needs: Iterable[str], base: str
 ) -> str:
-    """Return the sha256 of a stage, from the digests of its `needs`, or from `base` without any."""
+    """Return the sha256 of a stage. `base`, the base image's id, stands in if it has no `needs`."""
     below = sorted(needs)
     return _digest(
         below=below or [base],
@@ -147,7 +147,7 @@ def _digest(**parts: object) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _read(recipe: Recipe, scripts: Path) -> list[Script]:
+def _read_scripts(recipe: Recipe, scripts: Path) -> list[Script]:
     """Read the recipe's scripts, in its order; RecipeError with every finding."""
     paths = {path.stem: path for path in sorted((scripts / "stages").glob("*.sh"))}
     chosen: list[Script] = []
@@ -166,8 +166,8 @@ def _read(recipe: Recipe, scripts: Path) -> list[Script]:
     return chosen
 
 
-def _needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
-    """Map each stage to the stages of the recipe that it needs, for alternatives and `*`, too."""
+def _resolve_needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
+    """Map each stage to the stages of the recipe that it needs; `a|b` and `*` are resolved."""
     names = [script.name for script in scripts]
     findings: list[Finding] = []
     needs: dict[str, tuple[str, ...]] = {}
@@ -194,7 +194,7 @@ def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
     return {*needs[name]}.union(*(_all_needs(need, needs) for need in needs[name]))
 
 
-def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
+def _check_inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
     place = f"{script.name}.sh"
     for name in script.inputs:
         if name not in given:
@@ -207,7 +207,9 @@ def _inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
 
 
-def _secrets(recipe: Recipe, scripts: list[Script], given: Mapping[str, str]) -> Iterable[Finding]:
+def _check_secrets(
+    recipe: Recipe, scripts: list[Script], given: Mapping[str, str]
+) -> Iterable[Finding]:
     """Check the names of secrets. Digests contain the names, in the scripts, but no values."""
     for script in scripts:
         place = f"{script.name}.sh"
@@ -228,7 +230,7 @@ def _secrets(recipe: Recipe, scripts: list[Script], given: Mapping[str, str]) ->
             yield Finding(f"secrets.{name}", "no stage uses it", hint)
 
 
-def _in_order(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:
+def _sort_by_needs(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:
     """Keep the recipe's order as far as the needs allow; RecipeError for a circle."""
     waiting, done = list(scripts), list[Script]()
     while waiting:

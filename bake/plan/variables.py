@@ -12,10 +12,10 @@ CHANNEL = "conda-forge"
 
 
 def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
-    """Return every input that a stage may declare, as it is without a lock.
+    """Return every input that a stage may declare, with its value for a bake without a lock.
 
-    STAGE, each stage's own name, is not among them. Lists of packages are separated by blanks,
-    lists of requirements by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
+    STAGE, each stage's own name, is not among them. Packages are separated by blanks, requirements
+    by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
     """
     recipe, build = resolved.recipe, resolved.build
     driver, toolkit = resolved.driver, resolved.toolkit

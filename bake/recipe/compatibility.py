@@ -21,7 +21,7 @@ from bake.recipe.gpu_checks import (
     check_machines,
 )
 from bake.recipe.resolved import Resolved
-from bake.recipe.suggestion import either, use, use_cuda, use_driver
+from bake.recipe.suggestion import alternatives, suggest, suggest_cuda, suggest_driver
 
 # Room for apt's lists, logs, pip's temporary copies and the notebooks.
 HEADROOM_GB = 8
@@ -62,7 +62,7 @@ def _check_cuda_on_os(resolved: Resolved) -> Iterator[Finding]:
         yield Finding(
             "cuda.version",
             f"CUDA {cuda.version} has no packages for {key}",
-            either(use_cuda(cuda, others), use(cuda.on)),
+            alternatives(suggest_cuda(cuda, others), suggest(cuda.on)),
         )
 
 
@@ -95,10 +95,10 @@ def _check_driver_with_cuda(resolved: Resolved) -> Iterator[Finding]:
     yield Finding(
         "driver.branch",
         f"driver {version} is too old for CUDA {cuda.version}, which needs {least} or newer",
-        either(
-            use_driver(resolved.recipe.driver.branch, of_this_os),
-            use_cuda(cuda, older),
-            not of_this_os and use(dict.fromkeys(d.os for d in newer if d.os in cuda.on)),
+        alternatives(
+            suggest_driver(resolved.recipe.driver.branch, of_this_os),
+            suggest_cuda(cuda, older),
+            not of_this_os and suggest(dict.fromkeys(d.os for d in newer if d.os in cuda.on)),
         ),
     )
 
@@ -114,7 +114,7 @@ def _check_framework_with_cuda(resolved: Resolved) -> Iterator[Finding]:
     yield Finding(
         "framework.version",
         f"{wanted.name} {wanted.version} has no wheel for CUDA {cuda}",
-        either(use(for_cuda), use(works_with)),
+        alternatives(suggest(for_cuda), suggest(works_with)),
     )
 
 
@@ -133,7 +133,7 @@ def _check_d2l(resolved: Resolved) -> Iterator[Finding]:
     if problem := _d2l_problem(resolved, resolved.d2l):
         known = resolved.catalog.d2l.values()
         fitting = [f"d2l {d2l.version}" for d2l in known if not _d2l_problem(resolved, d2l)]
-        hint = either(use(fitting) or "no known version of d2l fits this recipe")
+        hint = alternatives(suggest(fitting) or "no known version of d2l fits this recipe")
         yield Finding("d2l.version", f"d2l {resolved.d2l.version} {problem}", hint)
 
 
@@ -151,7 +151,7 @@ def _d2l_problem(resolved: Resolved, d2l: D2l) -> str:
 
 
 def pinned_numpy(build: Build, python: str) -> str | None:
-    """Return the version of numpy that a build needs with this Python; None if any will do."""
+    """Return the version of numpy that a build needs with this Python; None if any works."""
     for requirement in map(Requirement, build.numpy):
         if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
             return str(requirement.specifier).removeprefix("==")
@@ -167,7 +167,7 @@ def _check_venv(resolved: Resolved) -> Iterator[Finding]:
             "python.version",
             "a venv has the operating system's own Python, "
             f"which is {own} on {resolved.os_image.key}",
-            either(f'write "{own}"', use(others), "use miniforge as the manager"),
+            alternatives(f'write "{own}"', suggest(others), "use miniforge as the manager"),
         )
 
 
@@ -184,7 +184,7 @@ def _check_installer(resolved: Resolved) -> Iterator[Finding]:
     yield Finding(
         "python.installer",
         f"{needs}, and {resolved.os_image.key} has {glibc}",
-        either(use(working[-1:]), "use miniforge"),
+        alternatives(suggest(working[-1:]), "use miniforge"),
     )
 
 
@@ -199,7 +199,7 @@ def _check_disk(resolved: Resolved) -> Iterator[Finding]:
     disk_gb, least_gb = resolved.recipe.builder.disk_gb, sum(parts.values())
     if disk_gb < least_gb:
         listed = ", ".join(f"{what} {gb}" for what, gb in parts.items() if gb)
-        message = f"{disk_gb} GB are too small: about {least_gb} GB are needed ({listed})"
+        message = f"a disk of {disk_gb} GB is too small: about {least_gb} GB are needed ({listed})"
         yield Finding("builder.disk_gb", message, "Write 64, which is the default")
 
 

@@ -30,7 +30,8 @@ _INVISIBLE = {"Cc", "Cs", "Zl", "Zp"}
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def refusal(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
+def invalid_value(message: str, hint: str = "", *, below: str = "") -> PydanticCustomError:
+    """Return the error for an invalid value; the hint begins with a capital."""
     context = {"message": message, "hint": hint[:1].upper() + hint[1:], "below": below}
     return PydanticCustomError("bake", "{message}", context)
 
@@ -41,39 +42,42 @@ def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
     def check(value: str) -> str:
         known_names = list(names())
         if value not in known_names:
-            raise refusal(f"unknown {what}: {value}", nearest(value, known_names))
+            raise invalid_value(f"unknown {what}: {value}", nearest(value, known_names))
         return value
 
     return AfterValidator(check)
 
 
 def matching(pattern: str, what: str, example: str) -> AfterValidator:
+    """Accept only values that match the pattern as a whole."""
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise refusal(f"{value!r} is not a valid {what}", f"Write something like {example}")
+            raise invalid_value(
+                f"{value!r} is not a valid {what}", f"Write something like {example}"
+            )
         return value
 
     return AfterValidator(check)
 
 
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+def _without_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise refusal(f"more than once: {', '.join(twice)}", "Name each once")
+        raise invalid_value(f"named more than once: {', '.join(twice)}", "Name each only once")
     return values
 
 
-def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
-        raise refusal("is empty", "Name at least one")
+        raise invalid_value("is empty", "Name at least one")
     return values
 
 
-def _no_number(value: object) -> object:
+def _not_a_number(value: object) -> object:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise refusal(
+        raise invalid_value(
             f"{value} is a number, and 10.10 as a number is {10.10}",
             f'Write the version in quotes: "{value}"',
         )
@@ -86,7 +90,7 @@ def _requirement(value: str) -> str:
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         message = f"{value!r} is not a pip requirement: {reason}"
-        raise refusal(message, 'Write something like "scipy==1.10.1"') from None
+        raise invalid_value(message, 'Write something like "scipy==1.10.1"') from None
     return value
 
 
@@ -97,14 +101,14 @@ def _printable(value: str) -> str:
     of writing would hide the real text from the reader.
     """
     if any(unicodedata.category(c) in _INVISIBLE or c in _BIDIRECTIONAL for c in value):
-        raise refusal(f"{value!r} has a control character", "Leave it out")
+        raise invalid_value(f"{value!r} has a control character", "Leave it out")
     return value
 
 
 def _ascii(value: str) -> str:
     if not value.isascii():
         character = next(c for c in value if not c.isascii())
-        raise refusal(
+        raise invalid_value(
             f"has the character {character!r}",
             "Use ASCII characters only: EC2 accepts no others here",
         )
@@ -113,27 +117,27 @@ def _ascii(value: str) -> str:
 
 def _tag_key(key: str) -> str:
     if not 1 <= len(key) <= 128:
-        raise refusal(f"a key of {len(key)} characters", "EC2 allows 1 to 128")
+        raise invalid_value(f"a key of {len(key)} characters", "EC2 allows 1 to 128")
     if key.lower().startswith("aws:"):
-        raise refusal("begins with aws:", "Choose another prefix: AWS reserves this one")
+        raise invalid_value("begins with aws:", "Choose another prefix: AWS reserves this one")
     if key.lower().startswith("bake:"):
-        raise refusal(
-            "begins with bake:", "choose another prefix: bake uses this one for its own tags"
+        raise invalid_value(
+            "begins with bake:", "Choose another prefix: bake uses this one for its own tags"
         )
     return key
 
 
 def _tag_value(value: str) -> str:
     if len(value) > 256:
-        raise refusal(f"a value of {len(value)} characters", "EC2 allows up to 256")
+        raise invalid_value(f"a value of {len(value)} characters", "EC2 allows up to 256")
     return value
 
 
 def _over_tls(mirrors: dict[str, str]) -> dict[str, str]:
     for name, url in mirrors.items():
         if name not in SIGNED and not url.startswith("https://"):
-            message = f"{url} is not over TLS"
-            raise refusal(message, f"only {', '.join(SIGNED)} may use plain HTTP", below=name)
+            message = f"{url} does not use TLS"
+            raise invalid_value(message, f"only {', '.join(SIGNED)} may use plain HTTP", below=name)
     return mirrors
 
 
@@ -141,30 +145,33 @@ def _secret_name(name: str) -> str:
     if not is_free(name):
         message = f"{name!r} cannot be the name of a secret"
         hint = "Use capitals, digits and underscores, and no name that the shell uses"
-        raise refusal(message, hint)
+        raise invalid_value(message, hint)
     return name
 
 
-def _place(pattern: str, what: str, example: str) -> AfterValidator:
-    """Match a pattern. The message omits the value, because it may be the secret itself."""
+def _secret_location(pattern: str, what: str, example: str) -> AfterValidator:
+    """Accept only values that match the pattern as a whole.
+
+    The message omits the value, because it may be the secret itself.
+    """
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
             hint = f"Write something like {example}; a secret itself has no place in a recipe"
-            raise refusal(f"is not a valid {what}", hint)
+            raise invalid_value(f"is not a valid {what}", hint)
         return value
 
     return AfterValidator(check)
 
 
-Distinct = AfterValidator(_distinct)
-Some = AfterValidator(_some)
+Distinct = AfterValidator(_without_duplicates)
+NotEmpty = AfterValidator(_not_empty)
 Printable = AfterValidator(_printable)
 Ascii = AfterValidator(_ascii)
 
 Version = Annotated[
-    str, BeforeValidator(_no_number), matching(VERSION.pattern, "version", '"10.1"')
+    str, BeforeValidator(_not_a_number), matching(VERSION.pattern, "version", '"10.1"')
 ]
 Name = Annotated[
     str, matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: a-z, digits and hyphens")
@@ -193,13 +200,13 @@ _TagValue = Annotated[str, Printable, AfterValidator(_tag_value)]
 
 SecretName = Annotated[str, AfterValidator(_secret_name)]
 VariableName = Annotated[
-    str, _place(r"[A-Za-z_]\w*", "name of an environment variable", "WANDB_API_KEY")
+    str, _secret_location(r"[A-Za-z_]\w*", "name of an environment variable", "WANDB_API_KEY")
 ]
 # A version or a label may follow (GetParameter, `Name`).
 ParameterName = Annotated[
     str,
     Field(max_length=2048),
-    _place(
+    _secret_location(
         r"(arn:[\w-]+:ssm:[\w-]+:\d{12}:parameter)?/?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?",
         "name of an SSM parameter",
         "/team/wandb-key",
@@ -207,7 +214,9 @@ ParameterName = Annotated[
 ]
 # CreateSecret, `Name`; or an ARN.
 SecretId = Annotated[
-    str, Field(max_length=2048), _place(r"[\w/+=.@:-]+", "name or ARN of a secret", "team/wandb")
+    str,
+    Field(max_length=2048),
+    _secret_location(r"[\w/+=.@:-]+", "name or ARN of a secret", "team/wandb"),
 ]
 
 Mirrors = Annotated[dict[_Mirror, _Url], AfterValidator(_over_tls)]

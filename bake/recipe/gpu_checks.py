@@ -9,7 +9,7 @@ from operator import is_
 from bake.catalog import Gpu, InstanceType, numbers, runs_on
 from bake.errors import Finding
 from bake.recipe.resolved import Resolved
-from bake.recipe.suggestion import either, use_cuda, use_driver, use_machine
+from bake.recipe.suggestion import alternatives, suggest_cuda, suggest_driver, suggest_machine
 
 
 def check_machines(resolved: Resolved) -> Iterator[Finding]:
@@ -27,10 +27,10 @@ def _machine_problem(resolved: Resolved, machine: InstanceType) -> tuple[str, st
         return message, f"Use {machine.replaced_by} instead"
     if machine.architecture != os_image.architecture:
         image = f"{os_image.key} is {os_image.architecture}"
-        hint = either(use_machine(catalog, lambda _: True))
+        hint = alternatives(suggest_machine(catalog, lambda _: True))
         return f"{machine.name} is {machine.architecture}, and {image}", hint
     if machine.fractional:
-        hint = either(use_machine(catalog, partial(is_, gpu)))
+        hint = alternatives(suggest_machine(catalog, partial(is_, gpu)))
         return f"{machine.name} has a slice of a GPU, which only AWS's GRID driver supports", hint
     return None
 
@@ -41,11 +41,13 @@ def check_cuda_on_gpus(resolved: Resolved) -> Iterator[Finding]:
         if runs_on(cuda.capabilities, gpu.capability):
             continue
         able = (c for c in catalog.cuda.values() if runs_on(c.capabilities, gpu.capability))
-        machine = use_machine(catalog, lambda g: runs_on(cuda.capabilities, g.capability))
+        machine = suggest_machine(catalog, lambda g: runs_on(cuda.capabilities, g.capability))
         yield Finding(
             "cuda.version",
             f"CUDA {cuda.version} has no code for the {gpu.name} ({gpu.capability})",
-            either(use_cuda(cuda, able) or "no known CUDA release has it", machine),
+            alternatives(
+                suggest_cuda(cuda, able) or "no known CUDA release has code for it", machine
+            ),
         )
 
 
@@ -62,12 +64,12 @@ def check_driver_with_gpus(resolved: Resolved) -> Iterator[Finding]:
             for driver in resolved.drivers_of_os
             if not driver_problem(gpu, driver.version, driver.branch, driver.modules)
         )
-        machine = use_machine(
+        machine = suggest_machine(
             resolved.catalog,
             lambda g: not driver_problem(g, version, wanted.branch, wanted.modules),
         )
         none = f"no driver of {resolved.os_image.key} supports it"
-        yield Finding(*problem, either(use_driver(wanted.branch, able) or none, machine))
+        yield Finding(*problem, alternatives(suggest_driver(wanted.branch, able) or none, machine))
 
 
 def driver_problem(gpu: Gpu, version: str, branch: str, modules: str) -> tuple[str, str] | None:
@@ -122,8 +124,10 @@ def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
         yield Finding(
             "framework.version",
             f"{what} has no code for the {gpu.name} ({gpu.capability})",
-            either(
+            alternatives(
                 able and f"use one of {', '.join(able)}",
-                use_machine(resolved.catalog, lambda g: runs_on(build.capabilities, g.capability)),
+                suggest_machine(
+                    resolved.catalog, lambda g: runs_on(build.capabilities, g.capability)
+                ),
             ),
         )

@@ -25,19 +25,19 @@ from bake.recipe.fields import (
     Environment,
     Mirrors,
     Name,
+    NotEmpty,
     ParameterName,
     PipPackage,
     Printable,
     Region,
     SecretId,
     SecretName,
-    Some,
     Tags,
     VariableName,
     Version,
+    invalid_value,
     known,
     matching,
-    refusal,
 )
 from bake.recipe.validation import findings
 
@@ -55,7 +55,7 @@ class _Table(BaseModel):
 class BuilderSection(_Table):
     instance_types: Annotated[
         tuple[Annotated[str, known("GPU machine", lambda: catalog.load().instance_types)], ...],
-        Some,
+        NotEmpty,
         Distinct,
     ] = Field(description="machines, in the order in which they are tried")
     disk_gb: int = Field(64, strict=True, ge=8, le=16384, description="a whole number of GB")
@@ -73,7 +73,7 @@ class CudaSection(_Table):
 
 
 class PythonSection(_Table):
-    """`installer` is the version of Miniconda or Miniforge, not of the environment's Python."""
+    """The environment's Python and its manager. `installer` is the version of the manager."""
 
     manager: Literal["miniconda", "miniforge", "venv"]
     version: Annotated[Version, matching(r"3\.[0-9]{1,2}", "version of Python 3", '"3.9"')]
@@ -82,12 +82,16 @@ class PythonSection(_Table):
 
     @model_validator(mode="after")
     def _installer_is_known(self) -> Self:
-        ours = [i.version for i in catalog.load().installers if i.manager == self.manager]
-        if self.installer in ours or (self.manager == "venv" and not self.installer):
+        known_versions = [i.version for i in catalog.load().installers if i.manager == self.manager]
+        if self.installer in known_versions or (self.manager == "venv" and not self.installer):
             return self
         message = f"{self.manager} has no installer {self.installer!r}"
-        hint = nearest(self.installer, ours) if ours else "a venv needs no installer: leave it out"
-        raise refusal(message, hint, below="installer")
+        hint = (
+            nearest(self.installer, known_versions)
+            if known_versions
+            else "a venv needs no installer: leave it out"
+        )
+        raise invalid_value(message, hint, below="installer")
 
 
 class FrameworkSection(_Table):
@@ -96,10 +100,10 @@ class FrameworkSection(_Table):
 
     @model_validator(mode="after")
     def _version_is_known(self) -> Self:
-        ours = sorted({b.version for b in catalog.load().builds if b.name == self.name})
-        if self.version not in ours:
+        known_versions = sorted({b.version for b in catalog.load().builds if b.name == self.name})
+        if self.version not in known_versions:
             message = f"unknown version of {self.name}: {self.version}"
-            raise refusal(message, nearest(self.version, ours), below="version")
+            raise invalid_value(message, nearest(self.version, known_versions), below="version")
         return self
 
 
@@ -144,16 +148,16 @@ class Secret(_Table):
     def _one_place(self) -> Self:
         named = [place for place in SECRET_PLACES if getattr(self, place) is not None]
         if len(named) != 1:
-            said = " and ".join(named) or "no place"
-            raise refusal(f"names {said}", f"Write one of {', '.join(SECRET_PLACES)}")
+            places = " and ".join(named) or "no place"
+            raise invalid_value(f"names {places}", f"Write one of {', '.join(SECRET_PLACES)}")
         if self.key is not None and self.secretsmanager is None:
-            raise refusal("works only with secretsmanager", "Leave it out", below="key")
+            raise invalid_value("works only with secretsmanager", "Leave it out", below="key")
         return self
 
 
-def _sealed(stages: tuple[str, ...]) -> tuple[str, ...]:
+def _sealed_at_the_end(stages: tuple[str, ...]) -> tuple[str, ...]:
     if stages[-1] != SEAL:
-        raise refusal(
+        raise invalid_value(
             f"the last stage is not {SEAL}", "An image must be sealed: add it as the last stage"
         )
     return stages
@@ -166,11 +170,11 @@ class Recipe(_Table):
     description: Annotated[str, Printable, Ascii] = Field(
         "", max_length=255, description="up to 255 characters, EC2's limit"
     )
-    default: bool = Field(False, strict=True, description="true for what --cuda alone chooses")
+    default: bool = Field(False, strict=True, description="true if --cuda alone chooses it")
     base: Annotated[str, known("operating system", lambda: catalog.load().os_images)]
     region: Region | None = None
     gpu: Literal["required", "if-present"] | None = None
-    stages: Annotated[tuple[Name, ...], Some, Distinct, AfterValidator(_sealed)]
+    stages: Annotated[tuple[Name, ...], NotEmpty, Distinct, AfterValidator(_sealed_at_the_end)]
     builder: BuilderSection
     driver: DriverSection
     cuda: CudaSection
@@ -193,7 +197,7 @@ class Recipe(_Table):
             ):
                 if stage in group and stage != right:
                     message = f"the recipe has {right}, and its stage is {stage}"
-                    raise refusal(message, f"Write {right}", below=f"stages[{index}]")
+                    raise invalid_value(message, f"Write {right}", below=f"stages[{index}]")
         return self
 
     @model_validator(mode="after")
@@ -205,7 +209,7 @@ class Recipe(_Table):
                 if stage != SEAL:
                     message = f"the recipe has no stage {stage}"
                 hint = nearest(stage, before_seal)
-                raise refusal(message, hint, below=f"checkpoints.after[{index}]")
+                raise invalid_value(message, hint, below=f"checkpoints.after[{index}]")
         return self
 
 
@@ -226,14 +230,14 @@ def find(name: str, folder: Path) -> Recipe:
     if name not in paths:
         raise RecipeError(f"recipe {name} not found in {folder}", hint=nearest(name, paths))
     if len(paths[name]) > 1:
-        raise _two_with_one_name(name, paths[name])
+        raise _duplicate_name(name, paths[name])
     return load(paths[name][0])
 
 
 def all_recipes(folder: Path) -> list[Recipe]:
-    """Read all recipes; RecipeError with every finding, also if two have the same name."""
+    """Read all recipes. RecipeError with every finding, or if two recipes have the same name."""
     recipes: list[Recipe] = []
-    faults: list[Finding] = []
+    problems: list[Finding] = []
     places: dict[str, list[Path]] = {}
     for path in _files(folder):
         try:
@@ -241,12 +245,12 @@ def all_recipes(folder: Path) -> list[Recipe]:
             places.setdefault(recipes[-1].name, []).append(path)
         except RecipeError as error:
             found = error.findings or (Finding("", error.message, error.hint),)
-            faults += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
-    if faults:
-        raise RecipeError(f"recipes in {folder} are not valid", findings=faults)
+            problems += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
+    if problems:
+        raise RecipeError(f"recipes in {folder} are not valid", findings=problems)
     for name, paths in places.items():
         if len(paths) > 1:
-            raise _two_with_one_name(name, paths)
+            raise _duplicate_name(name, paths)
     return recipes
 
 
@@ -255,8 +259,8 @@ def choose(
 ) -> Recipe:
     """Return the recipe with this name, or the default one for this CUDA and framework.
 
-    MXNet comes first. With a name, `cuda` and `framework` are not used here: they change the recipe
-    (`override`).
+    MXNet is preferred. With a name, `cuda` and `framework` are ignored here: `override` changes the
+    recipe to them.
     """
     if name is not None:
         return find(name, folder)
@@ -351,7 +355,7 @@ def _validated(document: Mapping[str, Any], message: str) -> Recipe:
         raise RecipeError(message, findings=list(findings(error, Recipe))) from error
 
 
-def _two_with_one_name(name: str, paths: Iterable[Path]) -> RecipeError:
+def _duplicate_name(name: str, paths: Iterable[Path]) -> RecipeError:
     files = " and ".join(path.name for path in paths)
     return RecipeError(f"two recipes have the name {name}: {files}", hint="Give one another name")
 

@@ -30,8 +30,9 @@ class Resolved:
 
     A part is None if the catalog has none that fits the recipe's other parts: then the recipe
     cannot work, and `compatibility.check` gives the reason. `installer` is also None for a venv,
-    which needs none. `driver_version` is known for some branches without packages for this
-    operating system. `machines` are the builder's instance types, in the recipe's order.
+    which needs no installer. `driver_version` may be known even if `driver` is None, because it
+    may come from another operating system. `machines` are the builder's instance types, in the
+    recipe's order.
     """
 
     recipe: Recipe

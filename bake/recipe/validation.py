@@ -1,7 +1,7 @@
-"""Findings for people, made of the errors that pydantic finds in a document.
+"""Findings for people, made from the errors that pydantic reports about a document.
 
-A field's description is the hint. The kinds of value in `bake.recipe.fields` have hints of their
-own.
+The hint is the field's description, except for the kinds of value in `bake.recipe.fields`, whose
+errors have hints of their own.
 """
 
 from __future__ import annotations

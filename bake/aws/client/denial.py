@@ -5,7 +5,7 @@ decode (DecodeAuthorizationMessage in its API reference). docs/iam-policy.json d
 permission, because the decoded message contains more than a person who bakes needs to know.
 
 EC2 checks the permission before it looks for the resource. A policy that allows a call only for
-resources with our tag therefore denies the call for a resource that does not exist.
+resources with bake's tag therefore denies the call for a resource that does not exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of AWS calls, each with a hint at what to do next.
+"""Errors of AWS calls, each with a hint about what to do next.
 
 The codes are from EC2's page "Error codes" and from the models of the services in botocore.
 """
@@ -233,7 +233,7 @@ def _permission_hint(action: str) -> str:
 
 
 def _clock_hint(error: ClientError, code: str) -> str:
-    """Return a hint if this computer's clock is why AWS refused the signature; otherwise ""."""
+    """Return a hint if AWS refused the signature because of this computer's clock; else ""."""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if code not in _SIGNATURE or "date" not in headers:
         return ""

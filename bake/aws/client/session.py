@@ -171,8 +171,8 @@ def connect(
 ) -> Cloud:
     """Return the account of the credentials that the environment provides.
 
-    `region` None: the one of AWS_DEFAULT_REGION or of the profile. AccessError when credentials or
-    region are missing, or when AWS does not accept the credentials.
+    If `region` is None, AWS_DEFAULT_REGION or the profile names the region. AccessError when
+    credentials or region are missing, or when AWS does not accept the credentials.
     """
     try:
         session = session or boto3.Session(region_name=region)

@@ -24,7 +24,7 @@ class Leftover:
 
 @contextmanager
 def undo(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
-    """A clean-up step that cannot be interrupted and does not raise.
+    """Run a clean-up step that cannot be interrupted and does not raise.
 
     When it fails, a Leftover is added to `leftovers`, and the next step can run.
     """
@@ -34,7 +34,7 @@ def undo(leftovers: list[Leftover], resource: str, command: str) -> Iterator[Non
 
 @contextmanager
 def tried(leftovers: list[Leftover], resource: str, command: str) -> Iterator[None]:
-    """A clean-up step like `undo`, but one that can be interrupted and repeated later."""
+    """Run a clean-up step like `undo`, but one that can be interrupted and repeated later."""
     try:
         yield
     except Exception as error:
@@ -44,7 +44,7 @@ def tried(leftovers: list[Leftover], resource: str, command: str) -> Iterator[No
 
 @contextmanager
 def clean_up(leftovers: list[Leftover]) -> Iterator[ExitStack]:
-    """An ExitStack for the removal of a run's resources.
+    """Yield an ExitStack for the removal of a run's resources.
 
     When the work inside fails, its own error is raised, with the leftovers of this clean-up noted
     on it. When the work succeeds, the caller has to show `leftovers`.

@@ -1,4 +1,4 @@
-"""Waiting for a state, limited by time and not by a number of attempts."""
+"""Waits for a state, limited by time and not by a number of attempts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 class _Waiting:
     """The number of threads that wait now. EC2 limits an account's requests, not a thread's."""
 
-    UNSLOWED = 4  # so many may wait without longer pauses
+    UNSLOWED = 4  # the number of threads that may wait without longer pauses
 
     def __init__(self) -> None:
         self._count = 0

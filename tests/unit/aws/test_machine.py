@@ -199,7 +199,7 @@ def test_one_of_several_machines_is_found_by_its_id_or_its_name(aws: Aws) -> Non
     one, two = launch(aws, "one"), launch(aws, "two")
     assert find_own_machine(aws.cloud, "two") == two
     assert find_own_machine(aws.cloud, one.instance_id) == one
-    with pytest.raises(RequestError, match="Which machine") as refused:
+    with pytest.raises(RequestError, match="More than one machine") as refused:
         find_own_machine(aws.cloud, None)
     assert len(refused.value.details) == 2
     with pytest.raises(RequestError, match="Machine three not found"):

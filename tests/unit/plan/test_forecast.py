@@ -93,7 +93,7 @@ def test_only_the_latest_times_count() -> None:
 
 
 def test_a_guess_is_said_to_be_one() -> None:
-    assert expected(earlier=[]).based_on.startswith("a guess, since nothing of it")
+    assert expected(earlier=[]).based_on.startswith("a guess, because no earlier bake")
     known = Past(PLAN.recipe.name, DIGESTS, {n: s for n, s in TIMES.items() if n != "cuda"})
     some = expected(earlier=[known])
     said = "earlier bakes, and a guess for cuda, the machine's start, the proof, the image"

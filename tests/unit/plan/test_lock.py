@@ -54,7 +54,7 @@ STAGES = {
 RECORD = Record(
     run="20261121-040000-abcdef",
     recipe=RECIPE.name,
-    asked=lock.asked(RECIPE),
+    asked=lock.package_settings(RECIPE),
     digest="d" * 64,
     payload="upstream",
     verified="gpu",
@@ -109,8 +109,8 @@ def test_what_is_written_is_read_again_and_says_how_it_was_made(tmp_path: Path) 
     made = lock_of(tmp_path)
     path = tmp_path / f"{RECIPE.name}.lock"
     lock.write(made, path)
-    assert lock.beside(tmp_path, RECIPE.name) == made
-    assert lock.beside(tmp_path, "another") is None
+    assert lock.read_if_exists(tmp_path, RECIPE.name) == made
+    assert lock.read_if_exists(tmp_path, "another") is None
     text = path.read_text()
     assert f"invoke lock {RECIPE.name}" in text.splitlines()[1]
     assert tomllib.loads(text)["run"] == RECORD.run
@@ -173,7 +173,14 @@ def test_every_reason_against_a_lock_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         lock_of(tmp_path, recipe="other", asked={}, inventory=Inventory(stages=stages))
     said = "\n".join(map(str, caught.value.findings))
-    for word in ("of other", "earlier version", "x.conda", "y.conda", "by-git 1", "built 2"):
+    for word in (
+        "the recipe other",
+        "an older version",
+        "x.conda",
+        "y.conda",
+        "by-git 1",
+        "built 2",
+    ):
         assert word in said
     assert len(caught.value.findings) == 6
 
@@ -215,9 +222,9 @@ def test_what_is_no_lock_of_the_recipe_is_refused(tmp_path: Path, text: str) -> 
     path = tmp_path / f"{RECIPE.name}.lock"
     path.write_text(text)
     with pytest.raises(RecipeError, match="cannot be used") as caught:
-        lock.beside(tmp_path, RECIPE.name)
+        lock.read_if_exists(tmp_path, RECIPE.name)
     assert caught.value.findings
-    assert lock.earlier(path) is None
+    assert lock.read_if_valid(path) is None
 
 
 def test_a_value_that_could_become_a_line_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -311,7 +318,7 @@ def test_installers_are_checked_against_the_lock(tmp_path: Path) -> None:
     recipe = find("mxnet-cu101")
     free = inputs(plan(None, recipe))
     name = free["conda"]["CONDA_INSTALLER"]
-    held_to = lock_of(tmp_path).model_copy(update={"asked": lock.asked(recipe)})
+    held_to = lock_of(tmp_path).model_copy(update={"asked": lock.package_settings(recipe)})
     held_to = with_stage(held_to, "conda", files={name: SHA["a"]}, conda={"linux-64/x": SHA["b"]})
     commit = "0123456789abcdef0123456789abcdef01234567"
     notebooks = free["d2l"]["NOTEBOOKS_URL"].rpartition("/")[2]
@@ -327,10 +334,10 @@ def test_a_lock_of_something_else_is_refused_and_every_difference_named(tmp_path
     packages = RECIPE.packages.model_copy(update={"apt": ("htop",)})
     other = RECIPE.model_copy(update={"packages": packages, "base": "ubuntu-22.04"})
     with pytest.raises(RecipeError) as caught:
-        lock.refuse_another(held_to, other, replace(UPSTREAM, name="stand-in"))
+        lock.refuse_mismatch(held_to, other, replace(UPSTREAM, name="stand-in"))
     said = [str(finding) for finding in caught.value.findings]
     assert said == [
-        "payload: the lock is of upstream downloads, and this bake is of stand-in",
+        "payload: the lock is for upstream downloads, and this bake uses stand-in",
         'base: "debian-12" is locked, and the recipe says "ubuntu-22.04"',
         'packages.apt: nothing is locked, and the recipe says ["htop"]',
     ]
@@ -343,7 +350,7 @@ def test_how_and_where_it_is_baked_does_not_matter_to_a_lock(tmp_path: Path) -> 
     builder = RECIPE.builder.model_copy(update={"market": "spot", "disk_gb": 100})
     elsewhere = {"pypi": "https://mirror.example.org/simple"}
     other = RECIPE.model_copy(update={"builder": builder, "mirrors": elsewhere, "region": "x"})
-    lock.refuse_another(lock_of(tmp_path), other, UPSTREAM)
+    lock.refuse_mismatch(lock_of(tmp_path), other, UPSTREAM)
 
 
 def test_a_plan_says_why_a_stage_of_another_lock_has_to_run(tmp_path: Path) -> None:

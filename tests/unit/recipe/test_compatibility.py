@@ -210,7 +210,7 @@ def test_machines_that_no_image_of_ours_starts_on() -> None:
 
 def test_a_disk_that_cuda_does_not_fit_on() -> None:
     found = refusals(recipe("mxnet-cu101", builder__disk_gb=8))["builder.disk_gb"]
-    assert "8 GB are too small" in found
+    assert "a disk of 8 GB is too small" in found
     assert "CUDA 10.1 5" in found
 
 
