@@ -1,13 +1,17 @@
-"""Documents of the repository's recipes, and values for their fields."""
+"""The repository's recipes, changed ones, what is wrong with them, and values for their fields."""
 
 from __future__ import annotations
 
+import itertools
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from bake.plan.plan import Plan, make_plan
+from bake.recipe import recipe as recipes
+from bake.recipe.compatibility import check
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
@@ -18,6 +22,7 @@ SCRIPTS = REPOSITORY / "scripts"
 DOCUMENTS = {
     path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
 }
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(REPOSITORY / "manifests")}
 
 urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
 packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
@@ -39,3 +44,22 @@ def plan_of(read: Recipe) -> Plan:
         base_image_id="ami-0123456789abcdef0",
         scripts=SCRIPTS,
     )
+
+
+def changed_recipe(name: str, **changes: Any) -> Recipe:
+    """Return a recipe of the repository with other values, as `changed` does."""
+    return changed(RECIPES[name], **changes)
+
+
+def findings_of(recipe: Recipe, *instance_types: str) -> dict[str, str]:
+    """Return the findings about a recipe by their place, one a line.
+
+    `instance_types` replace the builder's own.
+    """
+    resolved = resolve(recipe)
+    if instance_types:
+        machines = tuple(map(resolved.catalog.instance_type, instance_types))
+        resolved = replace(resolved, machines=machines)
+    found = sorted(check(resolved), key=lambda finding: finding.place)
+    by_place = itertools.groupby(found, key=lambda finding: finding.place)
+    return {place: "\n".join(map(str, group)) for place, group in by_place}

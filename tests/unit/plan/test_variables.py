@@ -10,17 +10,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from bake.plan.variables import variables
-from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.resolved import resolve
-from tests.support.environment import REPOSITORY
-from tests.support.recipes import changed
-
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(REPOSITORY / "manifests")}
+from tests.support.recipes import RECIPES, changed_recipe
 
 
 def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, str]:
-    return variables(resolve(changed(RECIPES[name], **changes)), payload)
+    return variables(resolve(changed_recipe(name, **changes)), payload)
 
 
 def test_variables_are_only_for_what_can_work() -> None:
