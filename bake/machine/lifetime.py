@@ -141,7 +141,8 @@ def extend(cloud: Cloud, machine: Machine, connection: Connection, by: timedelta
             f"{machine.name or machine.instance_id} is the builder of a bake, and ends with it",
             hint="Launch a machine from an image for longer work",
         )
-    done = connection.run(f"sudo -n {TIMER} extend {_seconds(by) or NEVER}", timeout_s=60)
+    command = connection.as_root(TIMER, "extend", str(_seconds(by) or NEVER))
+    done = connection.run(command, timeout_s=60)
     left_s = done.stdout.strip()
     if left_s != NEVER and not re.fullmatch("[0-9]{1,10}", left_s):
         raise RemoteError(f"The timer of {machine.name} printed {left_s[:80]!r} instead of a time")

@@ -39,6 +39,14 @@ class Shell(Protocol):
     ) -> CommandOutput: ...
 
 
+class RootShell(Shell, Protocol):
+    """A shell whose login user may become root."""
+
+    def as_root(self, *command: str) -> str:
+        """Return a line of shell that runs `command` as root."""
+        ...
+
+
 @dataclass(frozen=True)
 class Check:
     """The result of one check. `detail` says what was found, or why the check was skipped."""
@@ -76,7 +84,7 @@ def ask(
     except ConnectError:
         raise
     except RemoteError as error:
-        program = command.split()[0]
+        program = command.removeprefix("sudo -n ").split()[0]
         raise Failed(
             Diagnosis(
                 f"{program} did not finish within {timeout_s:g} s",

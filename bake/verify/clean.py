@@ -19,7 +19,7 @@ from typing import Any
 from bake import files
 from bake.console.redaction import Redactor, appearances, parts
 from bake.errors import VerificationError
-from bake.verify.check import Check, Failed, Shell, ask
+from bake.verify.check import Check, Failed, RootShell, ask
 from bake.verify.diagnosis import unknown
 
 PROGRAMS = files.on_machine("bake.verify")
@@ -32,10 +32,7 @@ _SHOWN = 30
 _TIMEOUT_S = 1800
 # The first bytes of stdin are the program, the rest is its input. Neither is in the command line,
 # which sudo logs and `ps` shows.
-_COMMAND = (
-    '$([ "$(id -u)" = 0 ] || echo sudo -n) python3 -c '
-    "\"import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))\""
-)
+_LOADER = "import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))"
 # A part of a secret so distinct that a file which contains it must have it from the secret.
 _DISTINCT = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/_=-]{20,}")
 
@@ -47,7 +44,7 @@ def forbidden() -> Mapping[str, Any]:
 
 
 def check_clean(
-    shell: Shell,
+    shell: RootShell,
     *,
     allow_session: bool = False,
     booted: bool = False,
@@ -114,7 +111,7 @@ def _checks(
 
 
 def find_secrets(
-    shell: Shell, secrets: Mapping[str, str], *, since: float, root: str = "/"
+    shell: RootShell, secrets: Mapping[str, str], *, since: float, root: str = "/"
 ) -> tuple[str, ...]:
     """Return the files written since `since` that contain one of the secrets, as "PATH (NAME)".
 
@@ -145,14 +142,15 @@ def _marks(secrets: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _search(
-    shell: Shell, request: Mapping[str, Any], secrets: Mapping[str, str]
+    shell: RootShell, request: Mapping[str, Any], secrets: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], int]:
     """Run the program; return the files that it found, by kind, and how many files it read."""
     program = (PROGRAMS / "clean.py").read_bytes()
     stdin = program + json.dumps(request).encode()
     redactor = Redactor(secrets.values())
     try:
-        output = ask(shell, _COMMAND % len(program), stdin=stdin, timeout_s=_TIMEOUT_S)
+        command = shell.as_root("python3", "-c", _LOADER % len(program))
+        output = ask(shell, command, stdin=stdin, timeout_s=_TIMEOUT_S)
     except Failed as failure:
         raise VerificationError(
             "The search for leftover files failed", details=[str(failure)]

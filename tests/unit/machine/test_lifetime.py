@@ -221,6 +221,9 @@ class Says:
     def __init__(self, stdout: str) -> None:
         self.stdout = stdout
 
+    def as_root(self, *command: str) -> str:
+        return " ".join(command)
+
     def run(self, command: str, *, timeout_s: float) -> CommandResult:
         return CommandResult(self.stdout, "", 0)
 
