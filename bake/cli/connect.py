@@ -259,7 +259,7 @@ def use_jupyter(
 
     from bake.machine import jupyter, ssh_config
 
-    def words(verb: str, *more: str) -> str:
+    def command_line(verb: str, *more: str) -> str:
         name = machine.name or machine.instance_id
         return shlex.join([invoke_program(), verb, name, *more]) + common.flags
 
@@ -272,7 +272,7 @@ def use_jupyter(
             connection,
             console,
             port=port,
-            words=words,
+            command_line=command_line,
             open_browser=browser,
             known=known,
         )

@@ -92,7 +92,7 @@ def reboot(
 
 @contextmanager
 def _with_console_output(cloud: Cloud, machine: Machine) -> Iterator[None]:
-    """A context that adds the machine's state and console output to a ConnectError."""
+    """Add the machine's state and console output to a ConnectError of the block."""
     try:
         yield
     except ConnectError as error:

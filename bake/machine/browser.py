@@ -18,7 +18,7 @@ _STARTS_S = 10.0
 
 @contextmanager
 def redirect_page(name: str, url: str) -> Iterator[Path]:
-    """A temporary page that redirects to `url` and that only its owner can read.
+    """Write a temporary page that redirects to `url` and that only its owner can read.
 
     The browser is started with the page's path, because every user of this computer can see a
     browser's arguments, and `url` contains a token.
@@ -39,7 +39,7 @@ def redirect_page(name: str, url: str) -> Iterator[Path]:
 
 
 def open_page(page: Path) -> bool:
-    """Open a page. False when no browser is found, or only one that needs this terminal."""
+    """Open a page. Return False if no browser is found, or only one that needs this terminal."""
     try:
         browser = webbrowser.get()
     except webbrowser.Error:

@@ -38,7 +38,7 @@ class Cost:
 
     `per_hour` and `disks_per_month` are present prices, whatever the machine's state. EC2's launch
     time is the last start, so `since_launch` counts from there; None while the machine does not
-    run. `about`: the values are approximate. `prepaid`: nothing is billed by the hour.
+    run. `about` is True if the values are approximate, `prepaid` if nothing is billed by the hour.
     """
 
     runs: bool
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs by instance id. `refusals` are the errors because of which a value is unknown."""
+    """The costs by instance id. `refusals` are the errors that left values unknown."""
 
     of: Mapping[str, Cost]
     refusals: tuple[CloudError, ...] = ()

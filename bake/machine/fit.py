@@ -1,4 +1,4 @@
-"""Which GPU machines an image works on: its tags describe its contents, the catalog the machines.
+"""Find the GPU machines on which an image works, by its tags and the catalog.
 
 All functions are pure. An image also works on machines that it was not baked for, if its driver
 supports the GPU and its CUDA and framework contain code for it.
@@ -19,7 +19,8 @@ from bake.recipe.gpu_checks import driver_problem
 class Contents:
     """The contents of an image that decide which machines it works on.
 
-    None: the tags do not contain it, or the catalog does not know it; then it excludes no machine.
+    A part is None if the tags do not contain it or the catalog does not know it. It then excludes
+    no machine.
     """
 
     architecture: str
@@ -46,34 +47,36 @@ def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) 
     described = description.read(tags)
     if described is None:
         return Contents(architecture)
-    told = {
+    inputs = {
         name: value for stage in described.stages.values() for name, value in stage.inputs.items()
     }
 
-    def says(**values: str) -> bool:
+    def has_inputs(**values: str) -> bool:
         return all(
-            name in told and description.is_same(told[name], values[name]) for name in values
+            name in inputs and description.is_same(inputs[name], values[name]) for name in values
         )
 
     return Contents(
         architecture,
-        driver=next((driver for driver in catalog.drivers if says(**_inputs(driver))), None),
-        cuda=next((c for c in catalog.cuda.values() if says(CUDA_VERSION=c.version)), None),
+        driver=next(
+            (driver for driver in catalog.drivers if has_inputs(**_driver_inputs(driver))), None
+        ),
+        cuda=next((c for c in catalog.cuda.values() if has_inputs(CUDA_VERSION=c.version)), None),
         build=next(
             (
                 build
                 for build in catalog.builds
                 if build.name in described.stages
-                and says(FRAMEWORK_VERSION=build.version)
-                and any(says(CUDA_VERSION=version) for version in build.cuda)
+                and has_inputs(FRAMEWORK_VERSION=build.version)
+                and any(has_inputs(CUDA_VERSION=version) for version in build.cuda)
             ),
             None,
         ),
-        fabric_manager=not says(FABRIC_MANAGER_PACKAGES=""),
+        fabric_manager=not has_inputs(FABRIC_MANAGER_PACKAGES=""),
     )
 
 
-def _inputs(driver: Driver) -> dict[str, str]:
+def _driver_inputs(driver: Driver) -> dict[str, str]:
     """Return the stage inputs that identify a driver; the open modules have their own packages."""
     return {
         "OS_ID": driver.os,
@@ -82,100 +85,100 @@ def _inputs(driver: Driver) -> dict[str, str]:
     }
 
 
-def find_problem(catalog: Catalog, inside: Contents, machine: InstanceType) -> str:
+def find_problem(catalog: Catalog, contents: Contents, machine: InstanceType) -> str:
     """Return why the image does not work on this machine; "" if it does."""
-    return next(_problems(catalog, inside, machine), "")
+    return next(_problems(catalog, contents, machine), "")
 
 
-def _problems(catalog: Catalog, inside: Contents, machine: InstanceType) -> Iterator[str]:
-    gpu, driver = catalog.gpus[machine.gpu], inside.driver
+def _problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> Iterator[str]:
+    gpu, driver = catalog.gpus[machine.gpu], contents.driver
     if machine.retired:
         yield f"no longer offered: {machine.retired}"
-    if machine.architecture != inside.architecture:
-        yield f"its CPU is {machine.architecture}, the image {inside.architecture}"
+    if machine.architecture != contents.architecture:
+        yield f"its CPU is {machine.architecture}, but the image is {contents.architecture}"
     if machine.fractional:
-        yield "a slice of a GPU, which needs AWS's GRID driver"
-    if inside.cuda and not runs_on(inside.cuda.capabilities, gpu.capability):
-        yield f"CUDA {inside.cuda.version} has no code for it"
+        yield "it has a slice of a GPU, which needs AWS's GRID driver"
+    if contents.cuda and not runs_on(contents.cuda.capabilities, gpu.capability):
+        yield f"CUDA {contents.cuda.version} has no code for it"
     if driver:
         version = catalog.driver_version(driver.os, driver.branch) or driver.version
         if found := driver_problem(gpu, version, driver.branch, driver.modules):
             yield found[1]
-    if inside.build and not runs_on(inside.build.capabilities, gpu.capability):
-        yield f"{inside.build.name} {inside.build.version} has no code for it"
-    if machine.fabric_manager and not inside.fabric_manager:
-        yield "NVIDIA's Fabric Manager, which it needs, is not in the image"
+    if contents.build and not runs_on(contents.build.capabilities, gpu.capability):
+        yield f"{contents.build.name} {contents.build.version} has no code for it"
+    if machine.fabric_manager and not contents.fabric_manager:
+        yield "it needs NVIDIA's Fabric Manager, which is not in the image"
 
 
 def fitting_types(
-    catalog: Catalog, inside: Contents, gpus: int | None = None
+    catalog: Catalog, contents: Contents, gpus: int | None = None
 ) -> list[InstanceType]:
     """Return the machines on which the image works, with `gpus` GPUs, in the catalog's order."""
     return [
         machine
         for machine in catalog.instance_types.values()
-        if gpus in (None, machine.gpus) and not find_problem(catalog, inside, machine)
+        if gpus in (None, machine.gpus) and not find_problem(catalog, contents, machine)
     ]
 
 
-def check_types(catalog: Catalog, inside: Contents, asked: Sequence[str]) -> None:
+def check_types(catalog: Catalog, contents: Contents, requested: Sequence[str]) -> None:
     """Raise RequestError if the image does not work on a requested instance type.
 
     Each finding names the most similar type that works. An image whose contents are unknown is
     accepted.
     """
-    if not inside.known:
+    if not contents.known:
         return
     findings = []
-    for name in asked:
+    for name in requested:
         machine = catalog.instance_types.get(name)
         if machine is None:
-            hint = nearest(name, (each.name for each in fitting_types(catalog, inside)))
+            hint = nearest(name, (each.name for each in fitting_types(catalog, contents)))
             findings.append(Finding(name, "unknown GPU machine", hint))
-        elif why := find_problem(catalog, inside, machine):
+        elif why := find_problem(catalog, contents, machine):
             place = f"{name} ({machine.gpu})"
-            findings.append(Finding(place, why, _nearest(catalog, inside, machine)))
+            findings.append(Finding(place, why, _nearest(catalog, contents, machine)))
     if findings:
         raise RequestError(
-            f"The image does not work on {_listed(asked)}"
-            if len(findings) == len(asked)
-            else "The image does not work on all of these",
+            f"The image does not work on {_listed(requested)}"
+            if len(findings) == len(requested)
+            else "The image does not work on some of the requested types",
             findings=findings,
-            hint=f"Name other types, or leave out --instance-type. The image contains: {inside}",
+            hint=f"Name other types, or leave out --instance-type. The image contains: {contents}",
         )
 
 
 def default_types(
-    catalog: Catalog, inside: Contents, of_the_recipe: Sequence[str], gpus: int | None
+    catalog: Catalog, contents: Contents, recipe_types: Sequence[str], gpus: int | None
 ) -> tuple[str, ...]:
     """Return the instance types for a launch that names none.
 
-    These are the recipe's types on which the image works; if there is none, all types of the
-    catalog on which it works that have `gpus` GPUs (default: one).
+    The image works on all of them. They are types of the recipe or, if it has no such type, all
+    types of the catalog with `gpus` GPUs (default: one).
     """
     known = catalog.instance_types
-    ours = [
+    of_recipe = [
         name
-        for name in of_the_recipe
+        for name in recipe_types
         if name in known
         and gpus in (None, known[name].gpus)
-        and not find_problem(catalog, inside, known[name])
+        and not find_problem(catalog, contents, known[name])
     ]
-    if ours or not inside.known:
-        return tuple(ours)
-    return tuple(machine.name for machine in fitting_types(catalog, inside, gpus or 1))
+    if of_recipe or not contents.known:
+        return tuple(of_recipe)
+    return tuple(machine.name for machine in fitting_types(catalog, contents, gpus or 1))
 
 
-def _nearest(catalog: Catalog, inside: Contents, wanted: InstanceType) -> str:
-    """Return a hint with the most similar type that works: in GPUs, generation and size."""
-    able = fitting_types(catalog, inside)
+def _nearest(catalog: Catalog, contents: Contents, wanted: InstanceType) -> str:
+    """Return a hint with the working type that is most similar in GPUs, generation and size."""
+    working = fitting_types(catalog, contents)
 
-    def far(machine: InstanceType) -> tuple[object, ...]:
+    def difference(machine: InstanceType) -> tuple[object, ...]:
         generations = distance(machine.capability, wanted.capability)
         return abs(machine.gpus - wanted.gpus), generations, abs(machine.vcpus - wanted.vcpus)
 
-    closest = min(able, key=far, default=None)
-    return f"Nearest that works: {closest.name}" if closest else ""
+    closest = min(working, key=difference, default=None)
+    return f"The most similar type that works is {closest.name}" if closest else ""
 
 
 def _listed(names: Sequence[str]) -> str:

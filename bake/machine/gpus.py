@@ -34,7 +34,7 @@ _PRICES: Mapping[Market, str] = {"on-demand": "pricing", "spot": "ec2"}
 
 @dataclass(frozen=True)
 class Filter:
-    """The filter for a list of machines. `only`: the types on which a recipe or image works."""
+    """The filter for a list of machines. `only` are the types on which a recipe or image works."""
 
     gpus: tuple[str, ...] = ()
     count: int | None = None
@@ -166,8 +166,8 @@ def types_for_recipe(resolved: Resolved) -> list[str]:
 
 def types_for_image(catalog: Catalog, image: Image) -> list[str]:
     """Return the types on which an image works, by its tags."""
-    inside = fit.read_contents(catalog, image.tags, image.architecture)
-    return [machine.name for machine in fit.fitting_types(catalog, inside)]
+    contents = fit.read_contents(catalog, image.tags, image.architecture)
+    return [machine.name for machine in fit.fitting_types(catalog, contents)]
 
 
 def select_types(catalog: Catalog, wanted: Filter) -> list[InstanceType]:
@@ -214,7 +214,7 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
     }
     hidden = [quotas[code] for code in codes if code in here]
     return Survey(
-        tuple(sorted((o for o in offers if _as_wanted(o, wanted)), key=ORDERS[wanted.order])),
+        tuple(sorted((o for o in offers if _meets_filter(o, wanted)), key=ORDERS[wanted.order])),
         quotas,
         (
             *refused,
@@ -229,7 +229,7 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
     )
 
 
-def _as_wanted(offer: Offer, wanted: Filter) -> bool:
+def _meets_filter(offer: Offer, wanted: Filter) -> bool:
     if wanted.offered and offer.zones is not None and not offer.zones:
         return False
     if wanted.max_usd is None:

@@ -52,7 +52,10 @@ _BUSY = "no response in time"
 
 @dataclass(frozen=True)
 class Server:
-    """A Jupyter server on a machine, on `port` of its loopback. `again`: it was running already."""
+    """A Jupyter server on a machine, on `port` of its loopback interface.
+
+    `again` is True if it was already running.
+    """
 
     port: int
     base_url: str
@@ -71,8 +74,8 @@ def check_image(image: Image) -> None:
         raise RequestError(
             f"Jupyter is not installed in {image.image_id} ({image.name}): its recipe has no stage "
             f"{STAGE}",
-            hint="Bake one with it. If a stage of your own installs Jupyter: launch without "
-            "--jupyter, then invoke jupyter",
+            hint=f"Bake an image with the stage {STAGE}. If a stage of your own installs Jupyter, "
+            "launch without --jupyter and then run invoke jupyter",
         )
 
 
@@ -90,13 +93,13 @@ def start(connection: Connection) -> Server:
 
 
 def stop(connection: Connection) -> bool:
-    """End the server and its kernels. False when no server runs."""
+    """End the server and its kernels. Return False if no server runs."""
     return bool(_call_with_retries(connection, "stop")["stopped"])
 
 
 @contextmanager
 def open_tunnel(connection: Connection, server: Server, wanted_port: int) -> Iterator[int]:
-    """A tunnel to the server; yields its local port.
+    """Open a tunnel to the server for the block, and yield its local port.
 
     Raises RemoteError when the server does not answer through it.
     """
@@ -106,7 +109,7 @@ def open_tunnel(connection: Connection, server: Server, wanted_port: int) -> Ite
             if time.monotonic() > deadline:
                 raise RemoteError(
                     f"Jupyter does not answer through the tunnel: {status}",
-                    hint="It runs on the machine. The machine's sshd may forbid forwarding: check "
+                    hint="Jupyter runs on the machine. Its sshd may forbid forwarding: check "
                     "AllowTcpForwarding in its sshd_config",
                 )
             threads.pause(0.2)
@@ -120,15 +123,15 @@ def use(
     console: Console,
     *,
     port: int,
-    words: Callable[..., str],
+    command_line: Callable[..., str],
     open_browser: bool,
     known: dict[str, Any] | None = None,
 ) -> None:
     """Start Jupyter, forward localhost:`port` to it, open the browser, and wait.
 
     Returns after an interrupt (INT, TERM, HUP), or when Jupyter has ended. Raises LostError when
-    EC2 reports that the machine has stopped or ended. `words` returns the command line of a command
-    for this machine; `known` are further values for the JSON.
+    EC2 reports that the machine has stopped or ended. `command_line` returns how a command for this
+    machine is written; `known` are further values for the JSON.
     """
     name = machine.name or machine.instance_id
     with console.step("Jupyter") as step:
@@ -136,7 +139,7 @@ def use(
         step.done(f"{'runs already' if server.again else 'started'}, port {server.port} there")
     with open_tunnel(connection, server, port) as local_port:
         if local_port != port:
-            console.warn(f"Port {port} is taken on this computer: it is {local_port} instead.")
+            console.warn(f"Port {port} is in use on this computer. {local_port} is used instead.")
         url = server.address(local_port)
         document = {"url": url, "port": local_port, "remote_port": server.port}
         try:
@@ -149,28 +152,30 @@ def use(
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
                     "Ctrl-C closes the tunnel; Jupyter and its kernels run on.",
                 )
-                _wait_until_ended(cloud, machine, connection, server, local_port, console, words)
+                _wait_until_ended(
+                    cloud, machine, connection, server, local_port, console, command_line
+                )
         except KeyboardInterrupt:
-            console.print(*_after_an_interrupt(name, words))
+            console.print(*_hints_after_interrupt(name, command_line))
         else:
-            console.print(*_after_its_end(name, words))
+            console.print(*_hints_after_end(name, command_line))
 
 
-def _after_an_interrupt(name: str, words: Callable[..., str]) -> tuple[str, ...]:
+def _hints_after_interrupt(name: str, command_line: Callable[..., str]) -> tuple[str, ...]:
     return (
         "",
-        f"The tunnel is closed. Jupyter runs on, and {name} costs on.",
-        f"Use it again   {words('jupyter')}",
-        f"End Jupyter    {words('jupyter')} --stop",
-        f"Stop it all    {words('stop')}",
+        f"The tunnel is closed. Jupyter still runs, and {name} still costs money.",
+        f"Use it again   {command_line('jupyter')}",
+        f"End Jupyter    {command_line('jupyter')} --stop",
+        f"Stop it all    {command_line('stop')}",
     )
 
 
-def _after_its_end(name: str, words: Callable[..., str]) -> tuple[str, ...]:
+def _hints_after_end(name: str, command_line: Callable[..., str]) -> tuple[str, ...]:
     return (
-        f"Jupyter has ended on {name}, which costs on.",
-        f"Start it again   {words('jupyter')}",
-        f"Stop it all      {words('stop')}",
+        f"Jupyter has ended on {name}, which still costs money.",
+        f"Start it again   {command_line('jupyter')}",
+        f"Stop it all      {command_line('stop')}",
     )
 
 
@@ -181,7 +186,7 @@ def _wait_until_ended(
     server: Server,
     local_port: int,
     console: Console,
-    words: Callable[..., str],
+    command_line: Callable[..., str],
 ) -> None:
     """Wait until Jupyter has ended; reconnect when the connection breaks.
 
@@ -197,7 +202,7 @@ def _wait_until_ended(
             if connection.alive:
                 silent = 0 if status in (http.client.OK, _BUSY) else silent + 1
         if time.monotonic() - looked_up_at > _LOOK_UP_S:
-            near = _warn_of_end(cloud, machine, console, words, warned=near)
+            near = _warn_of_end(cloud, machine, console, command_line, warned=near)
             looked_up_at = time.monotonic()
         if not connection.alive:
             _reconnect(cloud, machine, connection, console)
@@ -208,7 +213,7 @@ def _warn_of_end(
     cloud: Cloud,
     machine: Machine,
     console: Console,
-    words: Callable[..., str],
+    command_line: Callable[..., str],
     *,
     warned: bool,
 ) -> bool:
@@ -223,13 +228,13 @@ def _warn_of_end(
         return warned
     near = left is not None and left < _NEAR
     if near and left and not warned:
-        console.warn(f"The machine ends in {duration(left.total_seconds())}. To put that off:")
-        console.print(words("extend", "2h"))
+        console.warn(f"The machine ends in {duration(left.total_seconds())}. To extend its time:")
+        console.print(command_line("extend", "2h"))
     return near
 
 
 def _reconnect(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
-    console.warn("The SSH connection broke; it is being made again …")
+    console.warn("The SSH connection broke. Reconnecting …")
     began, explained, try_s = time.monotonic(), False, _FIRST_TRY_S
     while True:
         try:
@@ -243,8 +248,8 @@ def _reconnect(cloud: Cloud, machine: Machine, connection: Connection, console: 
         if not explained and time.monotonic() - began > _LONG_S:
             explained = True
             console.warn(
-                "Still no SSH connection. If this computer is in another network now, the "
-                "machine's security group does not let it in."
+                "Still no SSH connection. If this computer is now in another network, the "
+                "machine's security group blocks it."
             )
         threads.pause(1.0)
 
@@ -258,7 +263,7 @@ def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
         return
     if now is None or now.state in {"shutting-down", "terminated"}:
         raise LostError(
-            f"{name} was terminated while you were connected: it is gone, with its disk",
+            f"{name} was terminated while you were connected, and its disk was deleted",
             hint="invoke launch-from-ami starts another one",
             code=now.reason_code if now else "",
             reason=now.reason if now else "",
@@ -266,8 +271,8 @@ def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
     if now.state in GONE:
         raise LostError(
             f"{name} was stopped while you were connected (it is {now.state}); its disk stays",
-            hint=f"invoke start {name}, then invoke jupyter {name}: at another address, as a rule, "
-            "and with new kernels",
+            hint=f"Run invoke start {name}, then invoke jupyter {name}. The address usually "
+            "changes, and the kernels are new",
             code=now.reason_code,
             reason=now.reason,
         )
@@ -275,7 +280,7 @@ def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
         raise LostError(
             f"{name} was stopped and started while you were connected: its address is "
             f"{now.address} now, and was {machine.address}",
-            hint=f"invoke jupyter {name}: it starts Jupyter anew, with new kernels",
+            hint=f"Run invoke jupyter {name}: it starts Jupyter again, with new kernels",
         )
 
 
@@ -301,7 +306,7 @@ def _status(server: Server, local_port: int) -> int | str:
 
 
 def _call_with_retries(connection: Connection, verb: str, stdin: str = "") -> dict[str, Any]:
-    """Call the program, again when the connection breaks: a repeated call has no further effect."""
+    """Call the program; retry if the connection breaks. A repeated call has no further effect."""
     for _ in range(_TRIES - 1):
         try:
             return _call(connection, verb, stdin)
@@ -336,10 +341,10 @@ def _document(stdout: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _command(*words: str) -> str:
+def _command(*command_line: str) -> str:
     folders = ":".join(PREFIXES.values())
     environment, server = _script("jupyter_environment.sh"), _script("jupyter_server.py")
-    return shlex.join(["bash", "-c", environment, server, folders, *words])
+    return shlex.join(["bash", "-c", environment, server, folders, *command_line])
 
 
 @cache

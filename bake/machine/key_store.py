@@ -74,7 +74,7 @@ def check_key(path: Path) -> None:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
         raise RequestError(
-            f"The private key {path} can be read by others (mode {mode:04o}); ssh refuses it",
+            f"Other users can read the private key {path} (mode {mode:04o}), so ssh refuses it",
             hint=f"chmod 400 {path}",
         )
 
@@ -124,6 +124,6 @@ def _others(path: Path, instance_id: str) -> list[str]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """A lock on a file to which several commands may write at the same time."""
+    """Lock a file to which several commands may write at the same time."""
     with FileLock(path.with_name(f"{path.name}.lock")):
         yield

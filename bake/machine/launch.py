@@ -41,7 +41,7 @@ __all__ = ["LaunchRequest", "Launched", "launch"]
 
 @dataclass(frozen=True)
 class Launched:
-    """A launched machine; `ssh` is the command that reaches it, as a list of arguments."""
+    """A launched machine. `ssh` is the command that connects to it, as a list of arguments."""
 
     machine: Machine
     image: Image
@@ -178,7 +178,7 @@ def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement])
 def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
     """Return a key pair's name at AWS and its private key's path; create it if it does not exist.
 
-    Raises RequestError when AWS has another key pair of that name than the one in the file.
+    Raises RequestError if AWS's key pair of that name does not match the file.
     """
     name = wanted or default_key_name()
     path = key_path(cloud.account_id, cloud.region, name)

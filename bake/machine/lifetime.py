@@ -43,8 +43,8 @@ _LIVES = {"pending", "running"}
 class Lifetime:
     """The limits of a machine's lifetime.
 
-    `ttl` and `idle` are None for no limit. `at_end` None: the machine is stopped if EC2 can do
-    that, and terminated if it cannot (a one-time spot machine).
+    `ttl` and `idle` are None for no limit. If `at_end` is None, the machine is stopped if EC2 can
+    do that, and terminated if it cannot (a one-time spot machine).
     """
 
     ttl: timedelta | None = timedelta(hours=12)
@@ -87,7 +87,9 @@ class Lifetime:
 
 
 def end_time(machine: Machine) -> datetime | None:
-    """Return when the timer ends the machine, by its tags; for a builder the end of its run.
+    """Return the time at which the timer ends the machine, from its tags.
+
+    For a builder this is the end of its run.
 
     None for a machine without an end, and for one that does not run. An idle limit may end the
     machine earlier.

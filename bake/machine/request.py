@@ -78,7 +78,7 @@ def choose_placements(
     """
     _check_combination(request)
     known = catalog.load()
-    inside = fit.read_contents(known, image.tags, image.architecture)
+    contents = fit.read_contents(known, image.tags, image.architecture)
     reserved = find_reservation(cloud, request.reservation_id) if request.reservation_id else None
     named = _named_types(request, reserved)
     if reserved and reserved.block and reserved.ends_at:
@@ -86,12 +86,12 @@ def choose_placements(
             f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
             "it EC2 terminates the machine, with its disk"
         )
-    fit.check_types(known, inside, named)
-    if request.cheapest and inside.known:
+    fit.check_types(known, contents, named)
+    if request.cheapest and contents.known:
         usual = ()  # all types on which the image works
-    types = named or fit.default_types(known, inside, usual, request.gpus)
+    types = named or fit.default_types(known, contents, usual, request.gpus)
     if not types:
-        gpus = f" with {request.gpus} GPUs" if request.gpus and inside.known else ""
+        gpus = f" with {request.gpus} GPUs" if request.gpus and contents.known else ""
         raise RequestError(
             f"No instance type given, and no type{gpus} is known on which {image.image_id} works",
             hint="Name instance types: --instance-type g4dn.xlarge,g4dn.2xlarge",

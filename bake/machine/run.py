@@ -32,8 +32,8 @@ _IN_LOGIN_ENVIRONMENT = (
 def command(host: Host, words: str, *, terminal: bool) -> list[str]:
     """Return the `ssh` command that runs a line of shell on the machine.
 
-    `terminal`: stdin and stdout here are a terminal. Ctrl-C then reaches the command on the
-    machine, which otherwise runs on.
+    `terminal` is True if stdin and stdout of this process are a terminal. Ctrl-C then reaches the
+    command on the machine, which otherwise continues to run.
     """
     if not words.strip():
         raise RequestError("No command given", hint='invoke run "nvidia-smi"')
@@ -48,8 +48,8 @@ def is_terminal() -> bool:
 def call(words: Sequence[str]) -> int:
     """Run a program with this process's stdin, stdout and stderr; return its exit status.
 
-    The status is 128 + n for signal n. The terminal sends Ctrl-C to the program, too, which handles
-    it; this process goes on waiting.
+    The status is 128 + n for signal n. The terminal sends Ctrl-C to the program, too. The program
+    handles it, and this process continues to wait.
     """
     interrupted = False
 
@@ -87,7 +87,7 @@ def find_loss(cloud: Cloud, machine: Machine) -> MachineError | None:
     state = now.state if now else "terminated"
     stopped = state in ("stopping", "stopped")
     return MachineError(
-        f"{name} ({machine.instance_id}) does not run any more: it is {state}",
+        f"{name} ({machine.instance_id}) no longer runs: it is {state}",
         hint=f"invoke start {name}" if stopped else "invoke launch-from-ami starts another one",
         code=now.reason_code if now else "",
         reason=now.reason if now else "",

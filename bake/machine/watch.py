@@ -35,7 +35,8 @@ class Watch:
     """The watch over one machine.
 
     `noticed` is the error of an announced interruption; from then on nothing new may begin.
-    `reserve_s` is how long before the interruption the work is called off; math.inf: at once.
+    `reserve_s` is the time before the interruption at which the work is called off; math.inf means
+    at once.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Watch:
         """Run `work` in a thread and return its result.
 
         Raises LostError as soon as the machine is lost; the work has then been called off.
-        `listening`: a program on the machine also waits for a spot notice.
+        If `listening` is True, a program on the machine also waits for a spot notice.
         """
         if self.noticed:
             raise self.noticed

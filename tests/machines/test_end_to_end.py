@@ -236,7 +236,7 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
         assert "runs already" in said["before"]
         assert "No browser could be opened on this computer.\n" in said["before"]
         assert f"Jupyter  {told['url']}\n" in said["before"]
-        assert "Jupyter runs on, and notebook costs on" in said["after"]
+        assert "Jupyter still runs, and notebook still costs money" in said["after"]
         assert "jupyter notebook --local --stop\n" in said["after"]
         assert max(map(len, (said["before"] + said["after"]).splitlines())) <= 80
 
@@ -248,7 +248,7 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
             invoke("terminate", "notebook", "--local")
             rest, errors = client.communicate()
     assert (client.returncode, rest) == (1, ""), "there is one document"
-    assert f"Port {port} is taken" in errors
+    assert f"Port {port} is in use" in errors
     assert "notebook was terminated while you were connected" in errors
     assert "UserInitiatedShutdown" in errors
 
@@ -311,7 +311,7 @@ def test_an_impossible_launch_is_refused_with_an_alternative(
     for words, says in (
         (
             ["--instance-type", "g6.xlarge"],
-            "(L4): CUDA 10.1 has no code for it. Nearest that works: ",
+            "(L4): CUDA 10.1 has no code for it. The most similar type that works is ",
         ),
         (["--disk-gb", "63"], "--disk-gb 64"),
         (["--region", "eu-west-3", "--ami", image_id], f"{copy} --to eu-west-3 --local"),

@@ -107,7 +107,9 @@ def an_image(*stages: str) -> Image:
 
 def test_an_image_without_jupyter_is_refused_before_a_machine_costs_anything() -> None:
     jupyter.check_image(an_image("base", "d2l"))
-    with pytest.raises(RequestError, match="no Jupyter in ami-0000000000000001") as refused:
+    with pytest.raises(
+        RequestError, match="Jupyter is not installed in ami-0000000000000001"
+    ) as refused:
         jupyter.check_image(an_image("base", "mxnet"))
     assert "invoke jupyter" in refused.value.hint
 
@@ -115,7 +117,9 @@ def test_an_image_without_jupyter_is_refused_before_a_machine_costs_anything() -
 def test_a_machine_without_jupyter_says_so(ssh: Connection, environments: Path) -> None:
     (environments / "d2l" / "bin").mkdir(parents=True)
     for ask in (jupyter.start, jupyter.stop):
-        with pytest.raises(RequestError, match="no Jupyter on this machine") as refused:
+        with pytest.raises(
+            RequestError, match="Jupyter is not installed on this machine"
+        ) as refused:
             ask(ssh)
         assert "d2l" in refused.value.message
 
@@ -385,7 +389,7 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
         notebook.token = "another's"
         end()
     said += capfd.readouterr().err
-    assert said.count("The SSH connection broke; it is being made again") == 1
+    assert said.count("The SSH connection broke. Reconnecting") == 1
     assert said.count("Still no SSH connection. If this computer is in another network") == 1
     assert said.count("Connected again after") == 1
 
@@ -414,7 +418,7 @@ def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_
         notebook.token = "another's"
         end()
     said = capfd.readouterr().err
-    assert len(re.findall("The machine ends in 1[12] min .. s. To put that off:", said)) == 2
+    assert len(re.findall("The machine ends in 1[12] min .. s. To extend its time:", said)) == 2
     assert said.count("invoke extend mine 2h") == 2
 
 

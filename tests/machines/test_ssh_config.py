@@ -364,7 +364,7 @@ def test_a_key_that_is_not_here_or_that_ssh_would_refuse_is_said(
     host.key.chmod(0o644)
     away = host.key.with_suffix(".away")
     try:
-        with pytest.raises(RequestError, match="can be read by others") as refused:
+        with pytest.raises(RequestError, match="Other users can read the private key") as refused:
             ssh_config.find_host(ours[0], ours[1], ssh_port=host.port)
         assert refused.value.hint == f"chmod 400 {host.key}"
         host.key.chmod(0o400)
@@ -391,7 +391,7 @@ def test_a_machine_that_goes_while_one_is_connected_is_said_to_be_gone(
         stop(cloud, machine.instance_id)
         _, said = session.communicate(timeout=60)
     assert session.returncode == 255
-    assert b"does not run any more: it is stop" in said
+    assert b"no longer runs: it is stop" in said
     assert b"invoke start reach-me" in said
     done = run("connect", "reach-me")
     assert done.returncode == 2

@@ -39,7 +39,7 @@ def new_bench_run(
 
 
 def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Bench:
-    """Measure a running machine, which runs on. Raises RequestError when it cannot be reached."""
+    """Measure a running machine, and leave it running. RequestError if it cannot be reached."""
     ssh_config.find_host(cloud, machine, ssh_port=bench_run.ssh_port)
     make_folder(bench_run.folder)
     measured = measure(cloud, machine, bench_run, console)
@@ -120,7 +120,7 @@ def _launch_and_measure(
     *,
     alone: bool,
 ) -> Measured:
-    """Measure a machine that is launched for this. `alone`: it is the only instance type."""
+    """Launch a machine and measure it. `alone` is True if it is the only instance type."""
     request = LaunchRequest(
         instance_types=(kind,),
         markets=(market,),

@@ -358,7 +358,7 @@ def test_another_market_is_refused(words: str, spot: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "says"), [(0o644, "can be read by others"), (None, "private half is not")]
+    ("here", "says"), [(0o644, "Other users can read"), (None, "private half is not")]
 )
 def test_a_key_that_cannot_be_used_is_found_before_anything_is_there(
     aws: Aws, here: int | None, says: str
