@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from bake.pipeline import rebuild as rebuilding
 from bake.plan import lock
 from bake.recipe import recipe as recipes
 from bake.record.report import report
+from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 
 
@@ -256,14 +255,7 @@ def test_only_the_console_prints() -> None:
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
 def test_contradicting_options_are_reported_before_any_request(words: list[str], says: str) -> None:
-    invoke = Path(sys.executable).parent / "invoke"
-    run = subprocess.run(
-        [invoke, *words],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
+    run = invoke(*words)
     assert run.returncode == 2, run.stderr
     assert says in run.stderr
     assert "Traceback" not in run.stderr

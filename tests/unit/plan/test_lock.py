@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +26,7 @@ from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.verify.inventory import parse_notes
 from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
+from tests.support.commands import Ended, invoke
 from tests.support.environment import REPOSITORY
 from tests.support.stage_machines import SCRIPTS, find
 
@@ -244,32 +242,31 @@ def test_notes_that_no_stage_of_ours_writes_are_refused(listing: str) -> None:
         parse_notes(listing)
 
 
-def test_the_command_writes_the_lock_of_the_newest_bake(tmp_path: Path) -> None:
-    """As people type it, in a checkout of its own."""
+def test_the_command_writes_the_lock_of_the_newest_bake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command runs as people type it, in a checkout of its own."""
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "builds"))
     for part in ("tasks.py", "manifests"):
         source = REPOSITORY / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
     path = tmp_path / "manifests" / f"{RECIPE.name}.lock"
 
-    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [Path(sys.executable).parent / "invoke", "lock", *words]
-        environment = os.environ | {"BAKE_BUILDS": str(tmp_path / "builds")}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+    def run(*words: str) -> Ended:
+        return invoke("lock", *words, folder=tmp_path)
 
-    refused = invoke(RECIPE.name)
+    refused = run(RECIPE.name)
     assert (refused.returncode, path.exists()) == (2, False)
     assert f"invoke bake {RECIPE.name} --no-lock" in refused.stderr
     RECORD.write(tmp_path / "builds" / RECORD.run)
-    done = invoke(RECIPE.name, "--json")
+    done = run(RECIPE.name, "--json")
     assert done.returncode == 0, done.stderr
     [said] = json.loads(done.stdout)
     assert (said["run"], said["apt"], said["pip"]) == (RECORD.run, 6, 2)
     assert lock.read(path, RECIPE.name).stages == STAGES
-    assert invoke(RECIPE.name, "--stand-in").returncode == 2, "that bake was no rehearsal"
-    assert invoke(RECIPE.name, "--record", "nowhere.json").returncode == 2
-    assert invoke().returncode == 2
+    assert run(RECIPE.name, "--stand-in").returncode == 2, "that bake was no rehearsal"
+    assert run(RECIPE.name, "--record", "nowhere.json").returncode == 2
+    assert run().returncode == 2
 
 
 # ---- planned with ----

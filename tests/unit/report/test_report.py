@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +23,7 @@ from bake.record import (
 from bake.record import builds as kept
 from bake.record.report import report, timeline
 from tests.support.bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
-from tests.support.environment import REPOSITORY
+from tests.support.commands import invoke
 from tests.support.pages import text_after, text_of
 
 
@@ -212,19 +209,15 @@ def test_an_unreadable_record_is_a_request_error(tmp_path: Path) -> None:
         report.make(tmp_path)
 
 
-def test_the_command_prints_the_path_of_the_page(tmp_path: Path) -> None:
-    def invoke(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [Path(sys.executable).parent / "invoke", "report", *words]
-        environment = {**os.environ, "BAKE_BUILDS": str(tmp_path)}
-        return subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60
-        )
-
-    missing = invoke()
+def test_the_command_prints_the_path_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path))
+    missing = invoke("report")
     assert missing.returncode == 2
     assert "invoke bake RECIPE` writes one" in missing.stderr
     record().write(tmp_path / "r1")
-    said = json.loads(invoke("mxnet-cu101", "--json").stdout)
+    said = json.loads(invoke("report", "mxnet-cu101", "--json").stdout)
     assert said == {"path": str(tmp_path / "r1" / "report.html")}
     assert Path(said["path"]).stat().st_size > 1_000_000
 

@@ -1,0 +1,53 @@
+"""Commands as people type them, without a process for each: starting one takes half a second."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from invoke.program import Program
+
+from tests.support.environment import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command has printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def invoke(*words: str, folder: Path = REPOSITORY) -> Ended:
+    """Run `invoke WORDS` in this process, in a folder with a tasks.py, without a terminal."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "stdin", io.StringIO()),
+        # Invoke changes these.
+        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.object(sys, "dont_write_bytecode", sys.dont_write_bytecode),
+        _module_kept("tasks"),
+    ):
+        try:
+            Program().run(["invoke", *words])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _module_kept(name: str) -> Iterator[None]:
+    before = sys.modules.get(name)
+    yield
+    sys.modules.pop(name, None)
+    if before is not None:
+        sys.modules[name] = before
