@@ -1,4 +1,4 @@
-"""The record of a bake: what is in its image, and how the bake went."""
+"""The record of a bake: the contents of its image, and the course of the bake."""
 
 from bake.record.inventory import Change, Installed, Inventory, Wheel, difference
 from bake.record.record import (

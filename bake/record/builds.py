@@ -9,8 +9,8 @@ from bake.errors import RequestError
 from bake.record.record import FAILURE, FILE, Failure, Record, read, read_failure
 
 
-def of_run(folder: Path) -> Record | Failure:
-    """Read the record of the run in this folder; RequestError if it has none that can be read."""
+def read_run(folder: Path) -> Record | Failure:
+    """Read the record of the run in this folder; RequestError if no record can be read."""
     for name, reader in ((FILE, read), (FAILURE, read_failure)):
         path = folder / name
         if not path.exists():
@@ -52,7 +52,7 @@ def find(builds: Path, wanted: str = "") -> Path:
     )
 
 
-def before(record: Record, builds: Path) -> Record | None:
+def previous_record(record: Record, builds: Path) -> Record | None:
     """Return the record of the previous image of this recipe and payload, or None."""
     for _, run in _runs(builds):
         if (
@@ -72,7 +72,7 @@ def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
     found = []
     for folder in {path.parent for path in builds.glob("*/*.json")}:
         try:
-            found.append((folder, of_run(folder)))
+            found.append((folder, read_run(folder)))
         except RequestError:
             continue
     yield from sorted(found, key=lambda each: each[1].started_at, reverse=True)

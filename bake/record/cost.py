@@ -21,7 +21,7 @@ class BakeCost:
 
     @property
     def usd(self) -> float | None:
-        """The price of the machine for this time."""
+        """The price of the machine for its whole time; None if the price is not known."""
         if self.usd_per_hour is None:
             return None
         return self.usd_per_hour * max(self.seconds, _LEAST_S) / 3600
@@ -51,7 +51,7 @@ def machine_costs(run: Record | Failure) -> list[BakeCost]:
 
 
 def total_usd(run: Record | Failure) -> float | None:
-    """Return what all machines cost together; None if the price of one is not known."""
+    """Return the cost of all machines together; None if the price of one is not known."""
     costs = [cost.usd for cost in machine_costs(run)]
     known = [usd for usd in costs if usd is not None]
     return sum(known) if costs and len(known) == len(costs) else None

@@ -43,9 +43,9 @@ class Installed(_Table):
 class Inventory(BaseModel):
     """Everything that is installed on a machine. It holds no path and no setting of the machine.
 
-    `dpkg`, `pip` and `conda` map packages to versions; "" and empty mappings stand for what is not
-    installed. `driver` is the version of the loaded kernel module, `cuda` is nvcc's release, and
-    `stages` is what each stage has installed.
+    `dpkg`, `pip` and `conda` map packages to versions. A part that is not installed is "" or an
+    empty mapping. `driver` is the version of the loaded kernel module, `cuda` is nvcc's release,
+    and `stages` maps each stage to the software that it has installed.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -27,8 +27,8 @@ class _Table(BaseModel):
 class StageRecord(_Table):
     """A stage that the image contains.
 
-    `checkpoint` is the id of the checkpoint that brought it, or None if it ran in this bake.
-    `seconds` is how long it took when it ran.
+    `checkpoint` is the id of the checkpoint that already contained it, or None if it ran in this
+    bake. `seconds` is its duration when it ran.
     """
 
     name: str

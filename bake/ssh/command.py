@@ -31,9 +31,9 @@ class OverdueError(Exception):
 class RemoteCommand:
     """A running command. `chunks` reads its output, `exit_status` waits for its end.
 
-    A long stdin is written by a thread of its own, so that a command that answers before it has
-    read all of it does not block both sides. Waiting raises Cancelled when this thread's work is
-    called off; the command itself runs on. `close` stops following it and calls `on_close`.
+    A long stdin is written by a thread of its own. Otherwise a command that prints before it has
+    read all of stdin could block both sides. Waiting raises Cancelled when this thread's work is
+    called off; the command itself continues. `close` stops following it and calls `on_close`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""An SSH connection to one machine, which accepts only the machine's known host key.
+"""An SSH connection to one machine. Only the machine's known host key is accepted.
 
-A connection that breaks is made again when the next command or file needs it.
+A broken connection is made again when the next command or file needs it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def connect(
     work is called off.
 
     The connection is closed when the machine sends nothing for `silence_s`. The SSH agent, key
-    files and SSH configuration of this computer are not used. `proxy`: a program whose stdin and
+    files and SSH configuration of this computer are not used. `proxy` is a program whose stdin and
     stdout carry the connection, as with ssh's ProxyCommand.
     """
     endpoint = Endpoint(
@@ -115,7 +115,7 @@ class Connection:
     def boot_id(self) -> str:
         """Return the id of the boot that this connection belongs to.
 
-        The kernel is asked once. After an intended reboot, `expect_boot` sets the new id.
+        It is read from the kernel once. After an intended reboot, `expect_boot` sets the new id.
         """
         self._boot_id = (
             self._boot_id or self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
@@ -129,7 +129,7 @@ class Connection:
     def as_root(self, *command: str) -> str:
         """Return a line of shell that runs `command` as root, with sudo unless root is logged in.
 
-        sudo fails when it would have to ask for a password.
+        sudo fails if it needs a password.
         """
         sudo = [] if self.user == "root" else ["sudo", "-n"]
         return shlex.join([*sudo, *command])
@@ -207,10 +207,10 @@ class Connection:
     def _open_session(
         self, *, lasting: bool, deadline: float | None
     ) -> tuple[paramiko.Channel, Callable[[], None]]:
-        """Open a session once one is free; the function gives it back.
+        """Wait for a free session, open it, and return its channel and a function to release it.
 
-        A command that was given up occupies its session in sshd until it ends, so sshd may refuse
-        a session that is free on this side. It is then requested again for a while.
+        An abandoned command occupies its session in sshd until it ends, so sshd may refuse a
+        session that is free on this side. The request is then retried for a while.
         """
         began = time.monotonic()
         while True:
@@ -248,7 +248,7 @@ class Connection:
                 kind, destination, source, timeout=self._endpoint.silence_s
             )
         except BROKEN as error:
-            raise ConnectError(f"{self} opened no channel: {reason(error)}") from error
+            raise ConnectError(f"{self} did not open a channel: {reason(error)}") from error
 
     def reconnect(
         self,
@@ -269,7 +269,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """The right to make or close the connection.
+        """Hold the lock without which no thread may make or close the connection.
 
         Another thread may hold it for minutes while it waits for the machine.
         """
@@ -318,8 +318,8 @@ class Connection:
             waited_s = time.monotonic() - began
             return ConnectError(
                 f"no SSH connection to {self} after {waited_s:.0f} s: {reason(error)}",
-                hint="The machine's console output shows how far its boot came. No answer at all "
-                "can mean that a firewall or a security group blocks the connection.",
+                hint="The machine's console output shows how far it has booted. If it does not "
+                "answer at all, a firewall or a security group may block the connection.",
             )
 
         def attempt() -> fabric.Connection:

@@ -16,9 +16,9 @@ from bake.ssh.heartbeat import Line
 from bake.ssh.proxy import ProxyLine
 
 # A booting machine does not answer at first. The kernel repeats a connection request after 1, 3 and
-# 7 s (tcp(7)), which would notice the machine seconds after it is ready.
+# 7 s (tcp(7)), so a longer timeout would notice the machine only seconds after it is ready.
 _NO_ANSWER_S = 2.0
-# Errors of a proxy that a retry cannot mend.
+# Errors of a proxy that do not disappear with a retry.
 _PERMANENT = re.compile(
     r"AccessDenied|ExpiredToken|UnrecognizedClient|Unable to locate credentials"
 )
@@ -34,7 +34,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A machine's SSH server, and how to log in to it.
+    """A machine's SSH server, and the login to it.
 
     A connection is closed when the machine sends nothing for `silence_s`. `proxy` is a program
     whose stdin and stdout carry the connection, instead of TCP to `host`.
@@ -55,7 +55,7 @@ class Endpoint:
         """Connect and log in. Only the host key is accepted.
 
         The SSH agent, key files and SSH configuration of this computer are not used. Raises
-        HostKeyError, ConnectError when a proxy fails in a way that a retry cannot mend, and
+        HostKeyError, ConnectError if a retry would not help against the failure of a proxy, and
         paramiko's own exceptions for every other failure.
         """
         sock = self._line(timeout_s)
@@ -104,7 +104,7 @@ class Endpoint:
         return sock
 
     def _proxy_failure(self, sock: Line, error: BaseException) -> Exception | None:
-        """Return the error that a proxy printed when it ended, which tells more than `error`."""
+        """Return the error that a proxy printed when it ended; it is more precise than `error`."""
         refused = isinstance(error, paramiko.AuthenticationException) or _is_host_key_refusal(error)
         if refused or not isinstance(sock, ProxyLine) or not (failure := sock.failure()):
             return None

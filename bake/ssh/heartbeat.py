@@ -1,7 +1,7 @@
-"""Keepalive for SSH connections: request an answer on a quiet one, close one that stays silent.
+"""Keepalive for SSH connections: request a response on a quiet one; close a silent one.
 
-Paramiko's own keepalive requests no answer, and most of its waits have no timeout, so a dead
-connection would be waited for for ever. Each connection sends its request in the thread in which
+Paramiko's own keepalive requests no response, and most of its waits have no timeout, so it would
+wait for a dead connection for ever. Each connection sends its request in the thread in which
 paramiko reads it, so that no connection blocks another. One thread checks the time for all of them.
 """
 
@@ -32,7 +32,7 @@ class Line(socket.socket):
         self._silence_s = math.inf
 
     def watch(self, transport: paramiko.Transport, silence_s: float) -> None:
-        """Start to hang up the connection when it receives nothing for `silence_s`."""
+        """Watch the connection, and close it when it receives nothing for `silence_s`."""
         self._transport, self._silence_s = transport, silence_s
         with _lock:
             if not _watched:
@@ -80,7 +80,7 @@ _lock = threading.Lock()
 
 
 def _watch() -> None:
-    """Hang up silent connections until all connections are closed."""
+    """Close silent connections, until no connection is left."""
     while True:
         time.sleep(_CHECK_EVERY_S)
         with _lock:

@@ -1,4 +1,4 @@
-"""Hold a machine still while its disk is copied: its keys are off the disk, the disk is flushed.
+"""Hold a machine while its disk is copied: its keys are removed from the disk, which is flushed.
 
 `hold.sh` is the program that runs on the machine.
 """
@@ -46,7 +46,7 @@ def hold(connection: Connection) -> Iterator[None]:
             if not output.wait_until_printed("held", _BEGIN_S):
                 raise RemoteError(
                     f"{connection} could not be held still",
-                    hint="Its keys were not removed from its disk, or they are restored.",
+                    hint="Its keys are on its disk: they were not removed, or they are restored.",
                     details=output.errors,
                 )
             yield

@@ -1,4 +1,4 @@
-"""A stage's output as it arrives: the bytes are written to the log, the lines shown to people.
+"""The output of a stage as it arrives: bytes are written to the log, lines are shown to people.
 
 Secrets are removed from both.
 """
@@ -24,11 +24,11 @@ _UNPRINTABLE = re.compile(
 
 
 class Output:
-    """The receiver of a stage's output, in pieces of any size.
+    """The receiver of a stage's output, which arrives in pieces of any size.
 
-    `size` counts the bytes received; `last_lines` are for an error. For `on_line` a carriage return
-    ends a line, so that a progress bar moves; `last_lines` keep only the bar's last state, as a
-    terminal does.
+    `size` counts the received bytes; `last_lines` are shown in an error. For `on_line` a carriage
+    return ends a line, so that a progress bar moves. `last_lines` keep only the bar's last state,
+    as a terminal does.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ from bake.ssh.connection import Connection
 _COMMAND_S = 30.0
 _PAUSE_S = 0.5
 
-# Run repeatedly, because the machine may answer from the boot that is to end; a later boot is never
-# shut down. Every init system has `shutdown`, and a new one replaces a power-off scheduled before.
+# The script is run repeatedly, because the machine may still answer before it shuts down; a later
+# boot is never shut down. Every init system has `shutdown`; a new one replaces a scheduled one.
 _SCRIPT = """\
 boot=$(cat /proc/sys/kernel/random/boot_id)
 if [ "$boot" != "$1" ]; then echo "$boot"; else shutdown -r now >&2; fi
@@ -51,6 +51,6 @@ def reboot(
         if time.monotonic() >= deadline:
             raise ConnectError(
                 f"{connection} did not come back within {timeout_s:.0f} s of its reboot: {reason}",
-                hint="The machine's console output shows how far its boot came.",
+                hint="The machine's console output shows how far it has booted.",
             )
         threads.pause(_PAUSE_S)

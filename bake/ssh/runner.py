@@ -25,9 +25,9 @@ from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
 from bake.ssh.output import Output
 
-# How long the machine may be unreachable during a stage before the stage is given up.
+# The time for which the machine may be unreachable during a stage before bake gives up the stage.
 OUT_OF_REACH_S = 600.0
-# The machine ends a stage at its time limit; if that fails, this side does so this much later.
+# The machine ends a stage at its time limit. If that fails, this side ends it this much later.
 _OVERTIME_S = 60.0
 _STOP_S = 30.0
 _FOLDER = "/run/bake"  # in memory: never part of an image

@@ -11,7 +11,7 @@ from collections.abc import Callable
 # after the client has closed it.
 MAX_SESSIONS = 8
 # A stage or a watcher may keep its session for hours, and may need a short command meanwhile. The
-# remaining sessions are for short commands, so that sessions never wait for each other in a circle.
+# other sessions are for short commands, so that sessions never wait for each other in a circle.
 MAX_LASTING_SESSIONS = 6
 
 
@@ -23,10 +23,11 @@ class Sessions:
         self._lasting = threading.BoundedSemaphore(MAX_LASTING_SESSIONS)
 
     def take(self, *, lasting: bool, timeout_s: float) -> Callable[[], None] | None:
-        """Wait until a session may be opened; None when none was free within `timeout_s`.
+        """Wait until a session may be opened, and return the function that gives it back.
 
-        Returns the function that gives the session back; calling it again has no effect.
-        `lasting`: the session's command ends only on request, or after a long time.
+        Returns None if no session was free within `timeout_s`. Calling the function again has no
+        effect.
+        `lasting` is True for a command that ends only on request, or after a long time.
         """
         deadline = time.monotonic() + timeout_s
         taken = contextlib.ExitStack()

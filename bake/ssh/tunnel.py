@@ -77,7 +77,7 @@ class _Server(socketserver.ThreadingTCPServer):
             _end(*call)
 
     def _wait_until_connected(self) -> bool:
-        """Wait until the connection is alive again, for _RECONNECT_S at most.
+        """Wait until the connection is alive again, but at most for _RECONNECT_S.
 
         Only the connection's owner reconnects, because it reports progress and decides when to
         give up.

@@ -1,4 +1,4 @@
-"""One check of a machine: how it runs a command there, and what it results in."""
+"""One check of a machine: its way to run a command there, and its result."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RootShell(Shell, Protocol):
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check. `detail` says what was found, or why the check was skipped."""
+    """The result of one check. `detail` is the finding, or the reason why the check was skipped."""
 
     name: str
     outcome: Outcome
@@ -61,7 +61,7 @@ class Check:
 
 
 class Failed(Exception):
-    """Ends a check that found faults, with all of them."""
+    """The exception that ends a check which found faults. It carries all of them."""
 
     def __init__(self, *diagnoses: Diagnosis) -> None:
         super().__init__(" · ".join(map(str, diagnoses)))
@@ -69,10 +69,10 @@ class Failed(Exception):
 
 
 class Skipped(Exception):
-    """Ends a check that does not apply to this machine; its text gives the reason."""
+    """The exception that ends a check which does not apply to this machine, with the reason."""
 
 
-def ask(
+def run_command(
     shell: Shell, command: str, *, stdin: bytes | None = None, timeout_s: float
 ) -> CommandOutput:
     """Run a command and return its output, whatever its exit status.

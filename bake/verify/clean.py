@@ -19,7 +19,7 @@ from typing import Any
 from bake import files
 from bake.console.redaction import Redactor, appearances, parts
 from bake.errors import VerificationError
-from bake.verify.check import Check, Failed, RootShell, ask
+from bake.verify.check import Check, Failed, RootShell, run_command
 from bake.verify.diagnosis import unknown
 
 PROGRAMS = files.on_machine("bake.verify")
@@ -33,7 +33,7 @@ _TIMEOUT_S = 1800
 # The first bytes of stdin are the program, the rest is its input. Neither is in the command line,
 # which sudo logs and `ps` shows.
 _LOADER = "import sys; exec(compile(sys.stdin.buffer.read(%d), 'clean.py', 'exec'))"
-# A part of a secret so distinct that a file which contains it must have it from the secret.
+# The length of a part of a secret that is so distinct that a file can have it only from the secret.
 _DISTINCT = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+/_=-]{20,}")
 
 
@@ -55,9 +55,10 @@ def check_clean(
 ) -> tuple[Check, ...]:
     """Search a machine, as root, for files that an image must not contain.
 
-    VerificationError names every such file. `allow_session`: the logs that sshd and sudo write
-    about an open session are allowed. `booted`: the machine was started from the image, for the
-    first time, so files made since then are allowed (host keys, machine id, its user's keys, logs).
+    VerificationError names every such file. If `allow_session` is True, the logs that sshd and sudo
+    write about an open session are allowed. `booted` is True if the machine was started from the
+    image for the first time: files made since then are allowed (host keys, machine id, its user's
+    keys, logs).
 
     `traces` are texts of the machine from which the image was made, such as its public keys and its
     machine id: no file may contain them. `secrets` maps the names of the recipe's secrets to their
@@ -94,7 +95,7 @@ def _checks(
 ) -> tuple[Check, ...]:
     """Return one check per kind of file. `skipped` maps a kind to the reason for skipping it.
 
-    There is one search; its time is counted for the kind that takes most of it.
+    One search covers all kinds; its time is counted for the kind that takes most of it.
     """
     places = (*forbidden()["places"], PASSWORDS)
     checks = []
@@ -150,7 +151,7 @@ def _search(
     redactor = Redactor(secrets.values())
     try:
         command = shell.as_root("python3", "-c", _LOADER % len(program))
-        output = ask(shell, command, stdin=stdin, timeout_s=_TIMEOUT_S)
+        output = run_command(shell, command, stdin=stdin, timeout_s=_TIMEOUT_S)
     except Failed as failure:
         raise VerificationError(
             "The search for leftover files failed", details=[str(failure)]
@@ -185,6 +186,6 @@ def _classify(label: str, path: str) -> tuple[str, str]:
 
 
 def _shorten(paths: list[str]) -> str:
-    """Return the first paths as a list, and how many more there are."""
+    """Return a text with the first paths and the number of the others."""
     rest = len(paths) - _SHOWN
     return ", ".join(paths[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

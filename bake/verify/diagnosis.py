@@ -1,4 +1,4 @@
-"""Known failures of nvidia-smi, the kernel and the frameworks: the cause, and what to do.
+"""Known failures of nvidia-smi, the kernel and the frameworks: their causes and remedies.
 
 `KNOWN` is a table of facts. The wordings come from public reports and from the programs
 themselves. A program's exit status is used only if its output matches no entry.
@@ -16,7 +16,7 @@ LONGEST_VERBATIM = 600
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One fault: what is wrong, why, and what to do about it."""
+    """One fault, its cause, and a hint about what to do."""
 
     what: str
     why: str = ""
@@ -52,7 +52,7 @@ class Known:
         return self._diagnosis(match.groupdict()) if match else None
 
     def from_exit_status(self) -> Diagnosis:
-        """Return the diagnosis for a program of which only the exit status is known."""
+        """Return the diagnosis for a failed program if only its exit status is known."""
         return self._diagnosis(dict.fromkeys(self._compiled.groupindex))
 
     def _diagnosis(self, groups: dict[str, str | None]) -> Diagnosis:

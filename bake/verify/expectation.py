@@ -13,11 +13,11 @@ from bake.recipe.resolved import Resolved
 class Expectation:
     """The properties that the proof checks. None means that a property is not checked.
 
-    `gpu` is None if no stage installs the driver, `framework` if none installs a framework, and
-    `environment` if none installs Python: what no stage installs cannot be proved. `gpu_model` is
-    the catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of
-    the Python environment, and `conda` says that it is conda's. `d2l` is the version of the
-    package, and stands for everything that its stage installs (also Jupyter and its kernel).
+    `gpu` is None if no stage installs the driver, `framework` if no stage installs a framework, and
+    `environment` if no stage installs Python: such a part cannot be proved. `gpu_model` is the
+    catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
+    Python environment, and `conda` is True if conda made it. `d2l` is the version of the package,
+    and stands for everything that its stage installs (also Jupyter and its kernel).
     """
 
     gpu: Literal["required", "if-present"] | None
@@ -49,10 +49,10 @@ class Expectation:
 
 
 def accepted(recipe: Recipe) -> frozenset[str]:
-    """Return the values of `bake:verified` with which an image meets the recipe.
+    """Return the values of `bake:verified` that are good enough for the recipe.
 
-    These are the results that a successful bake of the recipe can have. An image that was proved on
-    a CPU does not meet a recipe that requires a GPU, although its plan has the same digest.
+    A successful bake of the recipe can have only these results. An image that was proved on a CPU
+    does not satisfy a recipe that requires a GPU, although its plan has the same digest.
     """
     without_gpu = "cpu" if _proved_without_gpu(recipe) else "no"
     if "drivers" not in recipe.stages:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from bake.verify.check import Shell, ask
+from bake.verify.check import Shell, run_command
 
 NVIDIA = "0x10de"
 DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers. An NVSwitch is a bridge (0680)
@@ -54,7 +54,7 @@ class Hardware:
 
 def inspect(shell: Shell) -> Hardware:
     """Read the hardware of a machine."""
-    return parse(ask(shell, _PROBE, timeout_s=60).stdout)
+    return parse(run_command(shell, _PROBE, timeout_s=60).stdout)
 
 
 def parse(probe: str) -> Hardware:

@@ -1,4 +1,4 @@
-"""Read from a machine what is installed on it, as its own package managers list it."""
+"""Read the software of a machine, as its own package managers list it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bake.record import Installed, Inventory
 from bake.verify.check import Shell
 from bake.verify.diagnosis import verbatim
 
-# Where each stage writes what it has installed (scripts/lib.sh): the files STAGE/KIND with lines
-# `NAME WHAT…`. `grep` puts the file's path in front of each line.
+# The folder in which each stage notes what it installs (scripts/lib.sh). Its files STAGE/KIND have
+# lines `NAME VALUE…`. `grep` puts the file's path in front of each line.
 NOTES = "/usr/share/bake/installed"
 NOTES_COMMAND = f"! [ -d {NOTES} ] || grep --recursive '' {NOTES}"
 
@@ -36,10 +36,10 @@ class _Result(BaseModel):
 
 
 def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
-    """Return what is installed on the machine.
+    """Return the software that is installed on the machine.
 
     RemoteError if dpkg, the environment's pip or the notes of the stages cannot be read. An
-    environment that does not exist has no packages: the proof checks that a promised one exists.
+    environment that does not exist has no packages; the proof checks that a promised one exists.
     """
     python = shlex.quote(f"{environment_prefix}/bin/python")
     prefix = shlex.quote(environment_prefix)
@@ -74,7 +74,7 @@ def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
 def _run_at_once(
     shell: Shell, required: Mapping[str, str], optional: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return what each command prints. An optional command that fails prints nothing.
+    """Return the output of each command. The output of an optional command that fails is empty.
 
     All run in one session: sshd allows ten sessions on a connection (MaxSessions), of which others
     may be in use. They run at the same time, because pip and conda take a second each.
@@ -108,7 +108,7 @@ def _output(command: str, result: _Result, required: bool) -> str:
     if required or result.exit_status == 124:
         raise RemoteError(
             f"Cannot list what is installed: exit status {result.exit_status} of `{command}`",
-            hint="124 means that it took too long. Run the command on the machine.",
+            hint="The status 124 means that it took too long. Run the command on the machine.",
             details=[verbatim(result.stderr or result.stdout)],
         )
     return ""
@@ -144,7 +144,7 @@ def parse_packages(listing: str) -> dict[str, str]:
 
 
 def parse_notes(listing: str) -> dict[str, Installed]:
-    """Return stage → what it installed; RemoteError if a line is not in the format of lib.sh."""
+    """Return the software of each stage; RemoteError if a line is not in the format of lib.sh."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     try:
         for stage, kind, name, words in _note_lines(listing):

@@ -1,8 +1,8 @@
 """The state of the GPUs as `nvidia-smi -q -x` reports it, parsed into values.
 
 Its XML has the document type v11 (drivers up to 525), v12 or v13. Elements are added, removed and
-renamed. A value that a driver does not support is "N/A"; in place of a value that it failed to read
-stands the name of an error.
+renamed. A value that a driver does not support is "N/A". If it failed to read a value, the name of
+an error replaces the value.
 """
 
 from __future__ import annotations

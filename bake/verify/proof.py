@@ -9,7 +9,7 @@ from typing import Literal
 
 from bake.errors import VerificationError
 from bake.verify import gpu, hardware, nvidia_smi, software, tensors
-from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, ask
+from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, run_command
 from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
@@ -31,10 +31,10 @@ _DMESG = (
 
 @dataclass(frozen=True)
 class Proof:
-    """The checks of one machine, and what they prove.
+    """The checks of one machine, and the conclusion from them.
 
     `verified` is "gpu" if everything that the stages promise was proved on real GPUs, "cpu" if it
-    was proved on a machine without a GPU, and "no" if less than that, or nothing, was proved.
+    was proved on a machine without a GPU, and "no" if less than that was proved, or nothing.
     """
 
     verified: Literal["gpu", "cpu", "no"]
@@ -44,10 +44,11 @@ class Proof:
 
 
 def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = None) -> Proof:
-    """Run every check of a machine. VerificationError names each failed check, with what to do.
+    """Run every check of a machine. VerificationError names each failed check, with a hint.
 
     `on_check` gets each check when it has ended. A broken connection raises ConnectError. If the
-    recipe promises nothing that can be proved, the only check says so and no command is run.
+    recipe promises nothing that can be proved, the result is one skipped check with this reason,
+    and no command is run.
     """
     if not expectation.proves_anything:
         nothing = Check("proof", "skipped", "the recipe's stages install nothing to prove", 0.0)
@@ -95,7 +96,7 @@ TENSORS = "tensors"  # also needed, if the recipe installs a framework
 
 
 class _Examination:
-    """The checks in their order, with the results of earlier checks that later ones need."""
+    """The checks of one machine, and the results that later checks need from earlier ones."""
 
     def __init__(self, shell: Shell, expectation: Expectation) -> None:
         self.shell = shell
@@ -125,7 +126,7 @@ class _Examination:
         ]
 
     def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
-        """Return what the checks prove, if none of them has failed."""
+        """Return the value of `bake:verified` that the checks prove, if none of them has failed."""
         passed = {check.name for check in checks if check.outcome == "passed"}
         if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
@@ -157,7 +158,7 @@ class _Examination:
     def nvidia_smi(self) -> str:
         """Check that nvidia-smi reports the GPUs without an error."""
         self._need_a_gpu()
-        answer = ask(self.shell, nvidia_smi.COMMAND, timeout_s=_NVIDIA_SMI_TIMEOUT_S)
+        answer = run_command(self.shell, nvidia_smi.COMMAND, timeout_s=_NVIDIA_SMI_TIMEOUT_S)
         try:
             report = nvidia_smi.parse(answer.stdout)
             output = report.messages
@@ -223,4 +224,4 @@ class _Examination:
         return self.report
 
     def _kernel_log(self) -> str:
-        return ask(self.shell, _DMESG, timeout_s=60).stdout.strip()
+        return run_command(self.shell, _DMESG, timeout_s=60).stdout.strip()

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from bake import files
-from bake.verify.check import CommandOutput, Failed, Shell, Skipped, ask
+from bake.verify.check import CommandOutput, Failed, Shell, Skipped, run_command
 from bake.verify.diagnosis import CUDA_LOG, Diagnosis, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 
@@ -22,7 +22,7 @@ def check_nvcc(shell: Shell, expectation: Expectation) -> str:
     """Check that nvcc is on the PATH and has the expected release."""
     if expectation.cuda_release is None:
         raise Skipped("the recipe installs no CUDA toolkit")
-    output = ask(shell, "nvcc --version", timeout_s=60)
+    output = run_command(shell, "nvcc --version", timeout_s=60)
     match = re.search(r"\brelease (\d+\.\d+)", output.stdout)
     if output.exit_status or not match:
         raise Failed(
@@ -58,7 +58,7 @@ def check_cuda_libraries(shell: Shell, expectation: Expectation) -> str:
     if not expectation.cuda_libraries:
         raise Skipped("the stand-in for the toolkit has no libraries")
     wanted = cuda_runtime(expectation.cuda_release)
-    output = ask(shell, "env -u LD_LIBRARY_PATH /sbin/ldconfig -p", timeout_s=60)
+    output = run_command(shell, "env -u LD_LIBRARY_PATH /sbin/ldconfig -p", timeout_s=60)
     found: dict[str, str] = dict(
         re.findall(r"^\s*(libcudart\.so\.\S+) .*=> (\S+)", output.stdout, re.MULTILINE)
     )
@@ -126,7 +126,7 @@ def check_jupyter(shell: Shell, expectation: Expectation) -> str:
     if expectation.d2l is None:
         raise Skipped("the recipe has no stage d2l")
     command = [expectation.python_path, "-m", "jupyter", "kernelspec", "list", "--json"]
-    output = ask(shell, shlex.join(command), timeout_s=_IMPORT_TIMEOUT_S)
+    output = run_command(shell, shlex.join(command), timeout_s=_IMPORT_TIMEOUT_S)
     try:
         kernels = files.parse_json(output.stdout)["kernelspecs"]
         starts = {name: str(kernel["spec"]["argv"][0]) for name, kernel in kernels.items()}
@@ -151,7 +151,7 @@ def check_notebooks(shell: Shell, expectation: Expectation) -> str:
     if not expectation.notebooks:
         raise Skipped("the recipe installs no notebooks")
     count = f"find -H ~/{NOTEBOOKS} -name '*.ipynb' -type f 2>/dev/null | wc -l"
-    output = ask(shell, count, timeout_s=60)
+    output = run_command(shell, count, timeout_s=60)
     found = output.stdout.strip()
     if not found.isdecimal() or not found.strip("0"):  # not int(): the text may be very long
         raise Failed(Diagnosis(f"no notebooks found in ~/{NOTEBOOKS}", "", D2L_LOG))
@@ -166,7 +166,7 @@ def _starter(expectation: Expectation) -> list[str]:
 
 def _python(shell: Shell, expectation: Expectation, code: str) -> CommandOutput:
     command = shlex.join([*_starter(expectation), "-c", code])
-    output = ask(shell, command, timeout_s=_IMPORT_TIMEOUT_S)
+    output = run_command(shell, command, timeout_s=_IMPORT_TIMEOUT_S)
     if output.exit_status:
         text = output.stderr + output.stdout
         raise Failed(*diagnose_failure(_starter(expectation)[0], text, output.exit_status))

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bake import files
-from bake.verify.check import Failed, Shell, Skipped, ask
+from bake.verify.check import Failed, Shell, Skipped, run_command
 from bake.verify.diagnosis import FRAMEWORK_LOG, Diagnosis, diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 from bake.verify.software import NO_FRAMEWORK
@@ -92,7 +92,7 @@ class Device(_Model):
 
 
 class Tensors(_Model):
-    """The report of the program on the machine. `gpus` is how many GPUs the framework finds."""
+    """The report of the program on the machine. `gpus` is the number that the framework finds."""
 
     devices: tuple[Device, ...]
     failure: str | None
@@ -116,7 +116,7 @@ def compute(shell: Shell, expectation: Expectation) -> Tensors:
     arguments = ["-", expectation.framework, json.dumps(OPERATIONS)]
     command = shlex.join([expectation.python_path, *arguments])
     program = (files.on_machine("bake.verify") / "tensor.py").read_bytes()
-    output = ask(shell, command, stdin=program, timeout_s=_TIMEOUT_S)
+    output = run_command(shell, command, stdin=program, timeout_s=_TIMEOUT_S)
     lines = output.stdout.rstrip().splitlines()
     try:
         return read(lines[-1] if lines else "")

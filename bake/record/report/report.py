@@ -30,11 +30,11 @@ def make(folder: Path) -> Path:
 
     RequestError if the folder has no record that can be read; OSError if writing fails.
     """
-    run = builds.of_run(folder)
+    run = builds.read_run(folder)
     common = {
         "run": run,
         "steps_known": bool(run.steps),
-        "asked": _asked(run),
+        "asked": _requested_parts(run),
         "charts": timeline.charts(run),
         "steps": timeline.rows(run),
         "machines": machine_costs(run),
@@ -46,10 +46,10 @@ def make(folder: Path) -> Path:
             folder / FILE,
             "failure.html.j2",
             title=f"{run.recipe}: the bake failed",
-            ends=list(_ends(run, folder)),
+            ends=list(_log_ends(run, folder)),
             **common,
         )
-    earlier = builds.before(run, folder.resolve().parent)
+    earlier = builds.previous_record(run, folder.resolve().parent)
     return page.write(
         folder / FILE,
         "report.html.j2",
@@ -65,33 +65,35 @@ def make(folder: Path) -> Path:
 
 
 class Part(NamedTuple):
-    """One setting of the recipe beside what the image has; "" if that is not known."""
+    """One setting of the recipe, and its counterpart in the image ("" if it is not known)."""
 
     name: str
     asked: str
     found: str
 
 
-def _asked(run: Record | Failure) -> list[Part]:
-    """Return the parts that the recipe requests; none for an old record without them."""
+def _requested_parts(run: Record | Failure) -> list[Part]:
+    """Return the parts that the recipe requests; empty for an old record without them."""
     asked, inventory = run.asked, run.inventory if isinstance(run, Record) else Inventory()
     if not asked:
         return []
     pip = {str(canonicalize_name(name)): version for name, version in inventory.pip.items()}
-    framework = _words(asked, "framework.name", "framework.version")
+    framework = _requested_values(asked, "framework.name", "framework.version")
     package = re.escape({"pytorch": "torch"}.get(name := framework.partition(" ")[0], name))
     found = [f"{n} {v}" for n, v in pip.items() if re.fullmatch(rf"{package}(-cu\d+)?", n)]
     parts = [
-        Part("operating system", _words(asked, "base"), inventory.os),
+        Part("operating system", _requested_values(asked, "base"), inventory.os),
         Part(
             "driver",
-            _words(asked, "driver.branch", "driver.modules"),
+            _requested_values(asked, "driver.branch", "driver.modules"),
             inventory.driver or "not loaded: the machine had no GPU",
         ),
-        Part("CUDA", _words(asked, "cuda.version"), inventory.cuda),
-        Part("Python", _words(asked, "python.version", "python.manager"), inventory.python),
+        Part("CUDA", _requested_values(asked, "cuda.version"), inventory.cuda),
+        Part(
+            "Python", _requested_values(asked, "python.version", "python.manager"), inventory.python
+        ),
         Part("framework", framework, ", ".join(found)),
-        Part("d2l", _words(asked, "d2l.version"), pip.get("d2l", "")),
+        Part("d2l", _requested_values(asked, "d2l.version"), pip.get("d2l", "")),
         *(
             Part(f"more by {kind}", ", ".join(wanted), _versions(wanted, packages))
             for kind, packages in (
@@ -111,7 +113,7 @@ def _versions(wanted: Sequence[str], packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
 
 
-def _words(asked: Any, *names: str) -> str:
+def _requested_values(asked: Any, *names: str) -> str:
     return " ".join(str(asked[name]) for name in names if asked.get(name))
 
 
@@ -126,13 +128,9 @@ class Listing(NamedTuple):
 def _installed(run: Record) -> Iterator[Listing]:
     inventory, stages = run.inventory, run.inventory.stages
     by: dict[str, dict[str, str]] = {
-        "apt": {name: stage for stage, held in stages.items() for name in held.apt},
-        "pip": {
-            str(canonicalize_name(n)): stage for stage, held in stages.items() for n in held.pip
-        },
-        "conda": {
-            _conda_name(path): stage for stage, held in stages.items() for path in held.conda
-        },
+        "apt": {name: stage for stage, own in stages.items() for name in own.apt},
+        "pip": {str(canonicalize_name(n)): stage for stage, own in stages.items() for n in own.pip},
+        "conda": {_conda_name(path): stage for stage, own in stages.items() for path in own.conda},
     }
     tables = {"apt": inventory.dpkg, "conda": inventory.conda, "pip": inventory.pip}
     for kind, packages in tables.items():
@@ -147,8 +145,8 @@ def _installed(run: Record) -> Iterator[Listing]:
             yield Listing(kind, ("package", "version", "installed by"), rows)
     files = [
         (Path(name).name, digest, stage)
-        for stage, held in sorted(stages.items())
-        for name, digest in [*held.files.items(), *held.conda.items()]
+        for stage, installed in sorted(stages.items())
+        for name, digest in [*installed.files.items(), *installed.conda.items()]
     ]
     if files:
         yield Listing("files", ("file", "sha256 or commit", "installed by"), files)
@@ -162,7 +160,7 @@ def _conda_name(path: str) -> str:
     return path.rpartition("/")[2].rsplit("-", 2)[0]
 
 
-class End(NamedTuple):
+class LogEnd(NamedTuple):
     """The last lines that a stage printed; `more` is the number of lines before them."""
 
     stage: str
@@ -170,7 +168,7 @@ class End(NamedTuple):
     more: int
 
 
-def _ends(run: Failure, folder: Path) -> Iterator[End]:
+def _log_ends(run: Failure, folder: Path) -> Iterator[LogEnd]:
     """Yield the ends of the logs of the stages that did not succeed on the last machine.
 
     The logs contain no secret.
@@ -184,4 +182,4 @@ def _ends(run: Failure, folder: Path) -> Iterator[End]:
             text = _CONTROL.sub("", log.read_bytes().decode(errors="replace"))
             lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
             shown = lines[-_LAST_LINES - 1 :]
-            yield End(step.name, "\n".join(shown).strip("\n"), len(lines) - len(shown))
+            yield LogEnd(step.name, "\n".join(shown).strip("\n"), len(lines) - len(shown))
