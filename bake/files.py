@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -55,6 +57,12 @@ def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
 def on_machine(package: str) -> Traversable:
     """Return the folder of programs that `package` runs on a machine; they are package data."""
     return resources.files(package) / "on_machine"
+
+
+def json_digest(document: Mapping[str, object]) -> str:
+    """Return the SHA-256, in hex, of the canonical JSON: keys sorted, no blanks, ASCII."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def parse_json(text: str) -> Any:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from bake.aws.client.commands import aws_command, filters
 from bake.aws.client.response import Response
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.tags import parse_time
 from bake.catalog import OsImage
 from bake.errors import Finding, PreflightError
@@ -57,7 +57,7 @@ def find_base_image(
         "Images",
         Owners=[owner],
         IncludeDeprecated=True,
-        Filters=[{"Name": name, "Values": [value]} for name, value in wanted.items()],
+        Filters=filters_for(wanted),
     )
     newest = max(found, key=lambda image: image["CreationDate"], default=None)
     if newest is None:

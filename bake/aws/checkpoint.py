@@ -6,15 +6,13 @@ is a digest of all these, so that a tag that was added, changed or removed by ha
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from bake.aws.client.commands import removal_command
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, wait_until
 from bake.aws.machine import Machine, find_machine
@@ -36,6 +34,7 @@ from bake.aws.tags import (
     write_seconds,
 )
 from bake.errors import CheckpointError, CloudError, MachineError
+from bake.files import json_digest
 
 OnProgress = Callable[[str], None]
 
@@ -73,8 +72,7 @@ class Checkpoint:
 
 def contents_digest(stages: Mapping[str, str]) -> str:
     """Return the value of `bake:checkpoint`: SHA-256, in hex, of the stages' names and digests."""
-    text = json.dumps(dict(stages), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return json_digest(dict(stages))
 
 
 def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:
@@ -202,7 +200,7 @@ def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         "DescribeSnapshots",
         "Snapshots",
         OwnerIds=["self"],
-        Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
+        Filters=filters_for(filters),
     )
 
 

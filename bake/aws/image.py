@@ -10,7 +10,7 @@ from typing import Any
 
 from bake.aws.client.commands import removal_command
 from bake.aws.client.response import Response
-from bake.aws.client.session import Cloud, pages
+from bake.aws.client.session import Cloud, filters_for, pages
 from bake.aws.client.undo import Leftover, undo
 from bake.aws.client.wait import poll
 from bake.aws.snapshot import delete_snapshot, snapshots_of_image
@@ -190,7 +190,7 @@ def _own(
         "Images",
         Owners=["self"],
         IncludeDeprecated=True,
-        Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
+        Filters=filters_for(filters),
         **more,
     )
 

@@ -11,7 +11,7 @@ from bake import threads
 from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
 from bake.aws.client.retry import retry
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, poll, wait_until
 from bake.aws.image import (
@@ -56,7 +56,7 @@ def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
         Owners=["self"],
         IncludeDeprecated=True,
         IncludeDisabled=True,
-        Filters=[{"Name": "name", "Values": [image_name]}],
+        Filters=filters_for({"name": image_name}),
     )
     return [
         Finding(

@@ -10,7 +10,7 @@ from typing import Any
 
 from bake.aws.client.commands import aws_command
 from bake.aws.client.errors import DENIED
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.placement import Market
 from bake.aws.security_group import remove_security_groups
@@ -83,19 +83,13 @@ class Machine:
 
 def machines(cloud: Cloud) -> list[Machine]:
     """Return all machines with the tag `bake:run` that are not terminated, the newest first."""
-    filters = [
-        {"Name": "tag-key", "Values": [RUN]},
-        {"Name": "instance-state-name", "Values": _ALIVE},
-    ]
+    filters = filters_for({"tag-key": RUN, "instance-state-name": _ALIVE})
     found = [_machine(instance) for instance in _instances(cloud, Filters=filters)]
     return sorted(found, key=lambda machine: machine.launched_at, reverse=True)
 
 
 def machines_of_run(cloud: Cloud, run_id: str) -> list[Machine]:
-    filters = [
-        {"Name": f"tag:{RUN}", "Values": [run_id]},
-        {"Name": "instance-state-name", "Values": _ALIVE},
-    ]
+    filters = filters_for({f"tag:{RUN}": run_id, "instance-state-name": _ALIVE})
     return [_machine(instance) for instance in _instances(cloud, Filters=filters)]
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.placement import Market, Placement
-from bake.aws.quota import Quota, how_to_raise, quota_code, read_quota
+from bake.aws.quota import Quota, how_to_raise, quota_code, read_quotas
 from bake.aws.reservation import Reservation
 from bake.errors import CloudError, Finding
 from bake.threads import together
@@ -99,12 +99,8 @@ def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Findi
             command = aws_command("ec2", "describe-subnets", region=cloud.region)
             hint = f"To list the subnets: {command}"
             return [], Finding("subnet", f"subnet {subnet_id} not found in {cloud.region}", hint)
-    filters = {"default-for-az": "true", "state": "available"}
-    found = cloud.pages(
-        "DescribeSubnets",
-        "Subnets",
-        Filters=[{"Name": key, "Values": [value]} for key, value in filters.items()],
-    )
+    filters = filters_for({"default-for-az": "true", "state": "available"})
+    found = cloud.pages("DescribeSubnets", "Subnets", Filters=filters)
     subnets = sorted(found, key=lambda subnet: str(subnet["AvailabilityZone"]))
     if subnets:
         return subnets, None
@@ -151,15 +147,8 @@ def _unfit(
 
 def _quotas(cloud: Cloud, names: Sequence[str], market: Market) -> dict[str, Quota | CloudError]:
     """Return each quota by its code, which several types share; an error if it is unreadable."""
-
-    def read(code: str) -> Quota | CloudError:
-        try:
-            return read_quota(cloud, code, market)
-        except CloudError as error:
-            return error
-
     codes = sorted({code for name in names if (code := quota_code(name, market))})
-    return dict(zip(codes, together(*(partial(read, code) for code in codes)), strict=True))
+    return read_quotas(cloud, dict.fromkeys(codes, market))
 
 
 def _within_quota(

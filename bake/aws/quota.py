@@ -15,7 +15,7 @@ from functools import partial
 from bake import catalog
 from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
-from bake.aws.client.session import Cloud, pages
+from bake.aws.client.session import Cloud, filters_for, pages
 from bake.aws.placement import Market
 from bake.errors import CloudError, RequestError
 from bake.threads import together
@@ -222,7 +222,7 @@ def _read(cloud: Cloud, code: str) -> Quota | CloudError:
 def _used(cloud: Cloud, codes: Mapping[str, Market]) -> dict[str, int]:
     """Return the vCPUs in use of each quota; 0 if they cannot be read."""
     used = dict.fromkeys(codes, 0)
-    states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    states = filters_for({"instance-state-name": ["pending", "running"]})
     try:
         for reservation in cloud.pages("DescribeInstances", "Reservations", Filters=states):
             for instance in reservation["Instances"]:

@@ -7,9 +7,9 @@ from functools import partial
 
 from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
-from bake.aws.client.wait import MINUTE, poll, wait_until
+from bake.aws.client.wait import MINUTE, delete_when_unused, poll, wait_until
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.errors import CloudError
 
@@ -82,7 +82,7 @@ def _find(cloud: Cloud, run_id: str, unknown_for_s: float) -> list[str]:
 
 
 def _groups_of(cloud: Cloud, run_id: str) -> list[str] | None:
-    mine = [{"Name": f"tag:{RUN}", "Values": [run_id]}]
+    mine = filters_for({f"tag:{RUN}": run_id})
     groups = cloud.pages("DescribeSecurityGroups", "SecurityGroups", Filters=mine)
     return [group["GroupId"] for group in groups] or None
 
@@ -126,8 +126,8 @@ def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str)
     stays in use; it can be deleted later, as usual.
     """
     [group] = cloud.ec2("DescribeSecurityGroups", GroupIds=[group_id])["SecurityGroups"]
-    wanted = {"vpc-id": group["VpcId"], "group-name": "default"}  # it exists in every VPC
-    filters = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
+    # It exists in every VPC.
+    filters = filters_for({"vpc-id": group["VpcId"], "group-name": "default"})
     found = cloud.ec2("DescribeSecurityGroups", Filters=filters)
     default_id = found.first("SecurityGroups")["GroupId"]
     cloud.ec2(
@@ -145,19 +145,12 @@ def delete_security_group(
 
     `unknown_for_s` is the time in which EC2 may not yet know a group that was just created.
     """
-    began = cloud.clock.now()
-
-    def probe() -> bool | None:
-        try:
-            cloud.ec2("DeleteSecurityGroup", GroupId=group_id)
-        except CloudError as error:
-            if error.code == "DependencyViolation":
-                return None
-            if error.code != "InvalidGroup.NotFound":
-                raise
-            # It was deleted, or it is so new that some of EC2's servers do not know it.
-            return None if cloud.clock.now() - began < unknown_for_s else True
-        return True
-
-    what = f"The security group {group_id} is still in use"
-    wait_until(probe, what=what, timeout_s=timeout_s, clock=cloud.clock)
+    delete_when_unused(
+        partial(cloud.ec2, "DeleteSecurityGroup", GroupId=group_id),
+        in_use="DependencyViolation",
+        not_found="InvalidGroup.NotFound",
+        what=f"The security group {group_id} is still in use",
+        unknown_for_s=unknown_for_s,
+        timeout_s=timeout_s,
+        clock=cloud.clock,
+    )

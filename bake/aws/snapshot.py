@@ -9,11 +9,10 @@ from typing import Any
 from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import TRANSIENT, was_refused
 from bake.aws.client.retry import retry
-from bake.aws.client.session import Cloud
+from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
-from bake.aws.client.wait import MINUTE, poll, wait_until
+from bake.aws.client.wait import MINUTE, delete_when_unused, poll
 from bake.aws.tags import DIGEST, RUN, Tags, specifications
-from bake.errors import CloudError
 
 # After an image is deregistered, EC2 treats its snapshot as in use for a while.
 _DELETE_S = 5 * MINUTE
@@ -81,13 +80,13 @@ def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[s
 
     The image itself lists its snapshots only later. Other snapshots of a run have no digest.
     """
-    filters = [{"Name": f"tag:{key}", "Values": [tags.get(key, "")]} for key in (RUN, DIGEST)]
+    filters = filters_for({f"tag:{key}": tags.get(key, "") for key in (RUN, DIGEST)})
     return cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
 
 
 def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, float]:
     """Return how many seconds EBS took to copy each snapshot, without those not completed."""
-    filters = [{"Name": "snapshot-id", "Values": list(snapshot_ids)}]
+    filters = filters_for({"snapshot-id": list(snapshot_ids)})
     found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
     return {
         snapshot["SnapshotId"]: (snapshot["CompletionTime"] - snapshot["StartTime"]).total_seconds()
@@ -101,29 +100,22 @@ def delete_snapshot(cloud: Cloud, snapshot_id: str, *, unknown_for_s: float = _K
 
     `unknown_for_s` is the time in which EC2 may not yet know a snapshot that was just created.
     """
-    began = cloud.clock.now()
-
-    def probe() -> bool | None:
-        try:
-            cloud.ec2("DeleteSnapshot", SnapshotId=snapshot_id)
-        except CloudError as error:
-            if error.code == "InvalidSnapshot.InUse":
-                return None
-            if error.code != "InvalidSnapshot.NotFound":
-                raise
-            # It was deleted, or it is so new that some of EC2's servers do not know it.
-            return None if cloud.clock.now() - began < unknown_for_s else True
-        return True
-
-    what = f"The snapshot {snapshot_id} is still in use by an image"
-    wait_until(probe, what=what, timeout_s=_DELETE_S, clock=cloud.clock)
+    delete_when_unused(
+        partial(cloud.ec2, "DeleteSnapshot", SnapshotId=snapshot_id),
+        in_use="InvalidSnapshot.InUse",
+        not_found="InvalidSnapshot.NotFound",
+        what=f"The snapshot {snapshot_id} is still in use by an image",
+        unknown_for_s=unknown_for_s,
+        timeout_s=_DELETE_S,
+        clock=cloud.clock,
+    )
 
 
 def _find_created(
     cloud: Cloud, volume_id: str, tags: Tags, known_by: str
 ) -> list[dict[str, Any]] | None:
     wanted = {"volume-id": volume_id, **{f"tag:{key}": tags[key] for key in (RUN, known_by)}}
-    filters = [{"Name": key, "Values": [value]} for key, value in wanted.items()]
+    filters = filters_for(wanted)
     found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
     return list(found) or None
 

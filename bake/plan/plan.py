@@ -9,13 +9,13 @@ changes, this stage and those that need it have another digest, and no other sta
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
+from bake.files import json_digest
 from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import EVERY_OTHER, Script, read_script
 from bake.plan.variables import variables
@@ -96,11 +96,13 @@ def make_plan(
         )
     lib = (scripts / "lib.sh").read_bytes()
     stages = _with_digests(ordered, needs, given, lock, lib, base_image_id)
-    whole = _digest(
-        # No stage depends on the recipe's name and disk, but the image does.
-        recipe=recipe.name,
-        disk_gb=recipe.builder.disk_gb,
-        stages={stage.name: stage.digest for stage in stages},
+    whole = json_digest(
+        {
+            # No stage depends on the recipe's name and disk, but the image does.
+            "recipe": recipe.name,
+            "disk_gb": recipe.builder.disk_gb,
+            "stages": {stage.name: stage.digest for stage in stages},
+        }
     )
     return Plan(resolved, payload, base_image_id, stages, lib, whole, lock)
 
@@ -132,19 +134,15 @@ def stage_digest(
 ) -> str:
     """Return the sha256 of a stage. `base`, the base image's id, stands in if it has no `needs`."""
     below = sorted(needs)
-    return _digest(
-        below=below or [base],
-        name=script.name,
-        script=hashlib.sha256(script.body).hexdigest(),
-        lib=hashlib.sha256(lib).hexdigest(),
-        inputs=dict(inputs),
+    return json_digest(
+        {
+            "below": below or [base],
+            "name": script.name,
+            "script": hashlib.sha256(script.body).hexdigest(),
+            "lib": hashlib.sha256(lib).hexdigest(),
+            "inputs": dict(inputs),
+        }
     )
-
-
-def _digest(**parts: object) -> str:
-    """Return the sha256 of the canonical JSON: keys sorted, no blanks, ASCII."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _read_scripts(recipe: Recipe, scripts: Path) -> list[Script]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -198,6 +198,14 @@ def pages(call: Callable[..., Response], operation: str, key: str, **params: Any
         if not response.get("NextToken"):
             return
         token = {"NextToken": response["NextToken"]}
+
+
+def filters_for(wanted: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the parameter `Filters` of an EC2 call. Several values of a name are alternatives."""
+    return [
+        {"Name": name, "Values": [values] if isinstance(values, str) else list(values)}
+        for name, values in wanted.items()
+    ]
 
 
 def _no_access(error: CloudError) -> AccessError:

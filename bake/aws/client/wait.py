@@ -69,6 +69,38 @@ def poll(probe: Callable[[], T | None], *, timeout_s: float, clock: Clock) -> T 
         return _poll(probe, timeout_s, clock)
 
 
+def delete_when_unused(
+    delete: Callable[[], object],
+    *,
+    in_use: str,
+    not_found: str,
+    what: str,
+    unknown_for_s: float,
+    timeout_s: float,
+    clock: Clock,
+) -> None:
+    """Call `delete` until it succeeds, or the resource does not exist.
+
+    `in_use` and `not_found` are the codes of these errors. For `unknown_for_s`, EC2 may not yet
+    know a resource that was just created. CloudError, which starts with `what`, after `timeout_s`.
+    """
+    began = clock.now()
+
+    def probe() -> bool | None:
+        try:
+            delete()
+        except CloudError as error:
+            if error.code == in_use:
+                return None
+            if error.code != not_found:
+                raise
+            # It was deleted, or it is so new that some of EC2's servers do not know it.
+            return None if clock.now() - began < unknown_for_s else True
+        return True
+
+    wait_until(probe, what=what, timeout_s=timeout_s, clock=clock)
+
+
 def _poll(probe: Callable[[], T | None], timeout_s: float, clock: Clock) -> T | None:
     start = last_response_at = clock.now()
     while True:
