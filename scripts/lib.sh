@@ -76,10 +76,10 @@ no_differences() {
 # ---- apt ----
 
 # alone_with_apt COMMAND…: run it while no other process uses apt. Stages run at the same time, and
-# boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold apt's own locks. apt waits for dpkg's
-# lock by itself from 1.9.11 on (Ubuntu 18.04 has 1.6), and for the lock of the lists in no version.
+# boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold apt's own locks. apt itself waits for
+# dpkg's lock from 1.9.11 on (Ubuntu 18.04 has 1.6). No version of apt waits for the lock of the lists.
 alone_with_apt() {
-    [[ ! -d /run/systemd/system ]] || # otherwise they upgrade packages in the middle of a bake
+    [[ ! -d /run/systemd/system ]] || # these services would upgrade packages during the bake
         systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
     local -r locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
     (
@@ -145,13 +145,13 @@ unavailable_packages() {
     mapfile -t locked < <(awk -v stage="$STAGE" '$1 == stage { print $2 }' <<<"$LOCKED_APT")
     ((${#locked[@]})) || return 0
     awk -v stage="$STAGE" '
-        kind == "there" { there[$1, $2] }
+        kind == "installed" { available[$1, $2] }
         kind == "offered" && /Packages *$/ { gsub(/ /, ""); split($0, part, "|")
-            if (!((part[1], part[2]) in there)) { there[part[1], part[2]]
+            if (!((part[1], part[2]) in available)) { available[part[1], part[2]]
                 offers[part[1]] = offers[part[1]] " " part[2] } }
-        kind == "locked" && $1 == stage && !(($2, $3) in there) {
+        kind == "locked" && $1 == stage && !(($2, $3) in available) {
             print $2 ": " $3 " is locked, and the archive has" ($2 in offers ? offers[$2] : " none") }
-    ' kind=there <(installed_packages) kind=offered <(apt-cache madison "${locked[@]}" 2>/dev/null) \
+    ' kind=installed <(installed_packages) kind=offered <(apt-cache madison "${locked[@]}" 2>/dev/null) \
         kind=locked <(printf '%s\n' "$LOCKED_APT")
 }
 
@@ -170,7 +170,7 @@ differing_packages() {
 
 apt_get() { alone_with_apt call_apt_get "$@"; }
 
-# apt_install PACKAGE[=VERSION]…: finish what an interrupted run left half configured, then install.
+# apt_install PACKAGE[=VERSION]…: configure the packages that an interrupted run left unfinished, then install.
 apt_install() { alone_with_apt configure_and_install "$@"; }
 
 # write_file PATH: write stdin to it; a file with the same content keeps its time.
@@ -195,8 +195,8 @@ enable_debian_non_free() {
 }
 
 # add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. Only the key with NVIDIA_KEY_FINGERPRINT is
-# trusted, whatever else the key file contains. The file is named after the key's last eight digits
-# (3bf863cc.pub, since the key from before 2022 was revoked).
+# trusted, even if the key file contains other keys. The file is named after the key's last eight digits
+# (3bf863cc.pub; the key from before 2022 was revoked).
 add_nvidia_repository() {
     local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
     local -r id=${NVIDIA_KEY_FINGERPRINT: -8}
@@ -211,7 +211,7 @@ add_nvidia_repository() {
     install --mode 0644 "$work/ring" "$ring"
     rm --recursive --force "$work"
     write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
-    # As NVIDIA's own pin file has it: its builds take precedence over the distribution's older ones.
+    # As in NVIDIA's own pin file, its builds take precedence over the distribution's older ones.
     write_file /etc/apt/preferences.d/bake-nvidia <<'EOT'
 Package: *
 Pin: release l=NVIDIA CUDA

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The operating system, upgraded lists of packages, and the tools that later stages need.
+# The operating system: its package sources, current package lists, and the tools that later stages need.
 # Needs:
 # Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
@@ -21,8 +21,8 @@ if [[ -d /run/cloud-init ]] && command -v cloud-init >/dev/null; then
     say "cloud-init: ${cloud_init##*status: }"
 fi
 
-# A mirror in the recipe replaces all sources of the image. The archives' own hosts mean that the image's
-# sources stay as they are, because those name a mirror near the machine. The archive signs the lists, so
+# A mirror in the recipe replaces all sources of the image. If the recipe names the archive's own host, the
+# image's sources are kept, because they name a mirror near the machine. The archive signs the lists, so
 # any server may deliver them.
 use_mirror() {
     local components suites keyring=/usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg

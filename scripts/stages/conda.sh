@@ -12,7 +12,7 @@ conda() { as_login_user env CONDA_PLUGINS_AUTO_ACCEPT_TOS="$accept" "$root/bin/c
 # Anaconda's terms are accepted only if the recipe takes packages from Anaconda.
 [[ $CONDA_CHANNEL == *repo.anaconda.com* || $CONDA_CHANNEL == defaults ]] && accept=yes || accept=no
 
-# The stamp is written last: without it, an installation was interrupted, and is repeated over itself (-f).
+# The stamp is written last. If it is missing, an installation was interrupted, and is repeated (-f).
 if [[ $(cat "$root/.bake-installer" 2>/dev/null) != "$CONDA_INSTALLER_SHA256" ]]; then
     work=$(mktemp --directory)
     chmod 0755 "$work"
@@ -37,8 +37,8 @@ for record in sorted(pathlib.Path(sys.argv[1], "conda-meta").glob("*.json")):
     python3 -c "$program" "$ENVIRONMENT_PREFIX" "$CONDA_CHANNEL"
 }
 
-# create_locked LINES: create the environment from lines `PATH SHA256`. conda installs exactly such a list
-# and checks it (with sha256 from 24.9.0 on; every installer in the catalog is newer).
+# create_locked LINES: create the environment from lines `PATH SHA256`. conda installs exactly the listed
+# packages and checks their hashes (sha256 from 24.9.0 on; every installer in the catalog is newer).
 create_locked() {
     local list
     list=$(as_login_user mktemp)

@@ -16,7 +16,7 @@ write_file "$requirements" <<<"$D2L_REQUIREMENTS"$'\n'"$PIP_PACKAGES"
 pip_install --prefer-binary --requirement "$requirements"
 as_login_user "$python" -m ipykernel install --prefix "$ENVIRONMENT_PREFIX" --name "$name" --display-name "$name ($FRAMEWORK)"
 
-# The notebooks for Colab begin with a cell that installs another build of the framework. Empty it.
+# The notebooks for Colab begin with a cell that installs another build of the framework: empty that cell.
 keep_framework() {
     as_login_user "$python" - "$1" <<'EOT'
 import json, pathlib, sys

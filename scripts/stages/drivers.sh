@@ -24,7 +24,7 @@ if in_container; then
     kernel_packages=() fabric_packages=() # Fabric Manager is a service that talks to the module
 else
     kernel=$(uname --kernel-release)
-    kernel_packages+=("linux-headers-$kernel") # the metapackage of the headers may be for a newer kernel than the running one
+    kernel_packages+=("linux-headers-$kernel") # the headers' metapackage may be for a newer kernel than the running one
     # nouveau would take the GPU before NVIDIA's module does.
     write_file /etc/modprobe.d/bake-nouveau.conf <<<$'blacklist nouveau\noptions nouveau modeset=0'
 fi
@@ -37,7 +37,7 @@ owner=$(dpkg-query --search "$tool" | cut --delimiter : --fields 1)
 version=$(version_of "$owner" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
 [[ $version == "$DRIVER_BRANCH".* ]] || fail "nvidia-smi ($owner) is of driver $version instead of branch $DRIVER_BRANCH"
 
-# One driver version everywhere: the library refuses a module of another version.
+# All parts must have one version: the library refuses a module of another version.
 for package in "${packages[@]}" "${fabric_packages[@]}"; do
     other=$(version_of "$package" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
     [[ $other != [0-9]*.[0-9]* || $other == "$version" ]] || fail "$package is $other, but nvidia-smi is $version"
@@ -53,12 +53,14 @@ if ((${#kernel_packages[@]})); then
     ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe nvidia
     if ((${#fabric_packages[@]})); then
         systemctl enable nvidia-fabricmanager
-        # It ends if the machine has no NVSwitch. If it is needed, the proof on the GPU fails (error 802).
+        # The service ends if the machine has no NVSwitch. If it is needed but does not run, the proof on the
+        # GPU fails (error 802).
         systemctl start nvidia-fabricmanager || say "Fabric Manager did not start: this machine probably has no NVSwitch"
     fi
 fi
 
-# Hold all packages of that version, dependencies too. Prebuilt modules are for one kernel: hold it as well.
+# Hold all packages of that version, also dependencies. Prebuilt modules work with one kernel only, so hold
+# the kernel, too.
 # shellcheck disable=SC2016 # dpkg's own placeholders
 mapfile -t held < <(dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' |
     awk -v version="$version" '$3 ~ /^.i/ && index($2, version) { print $1 }')

@@ -9,8 +9,8 @@ source "${BAKE_LIB:?}"
 
 install_framework --only-binary :all:
 
-# The wheel looks for libraries only beside itself and where the loader does. So the loader gets the folders
-# of cuDNN and NCCL, which are separate wheels (nvidia-*-cu11).
+# The wheel finds libraries only in its own folder and in the loader's folders. So the loader gets the
+# folders of cuDNN and NCCL, which are separate wheels (nvidia-*-cu11).
 packages=$(as_login_user "$ENVIRONMENT_PREFIX/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 libraries=$(find "$packages" -maxdepth 3 -type d -path '*/nvidia/*/lib' | sort)
 write_file /etc/ld.so.conf.d/bake-wheels.conf <<<"$libraries"

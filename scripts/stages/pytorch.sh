@@ -7,7 +7,7 @@ set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
-# PyPI stays the first index: `torch==X+cu126`, with its local version, is only in the second one.
+# PyPI stays the first index. `torch==X+cu126`, with its local version, exists only in the second one.
 over_tls "$PYTORCH_MIRROR"
 install_framework --only-binary :all: --extra-index-url "$PYTORCH_MIRROR"
 check_framework torch

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Remove everything that belongs to this machine, to this bake or to a user. A machine that starts from the
-# image makes its own at the first boot. sshd keeps running, and so does the connection that runs this.
+# image makes its own keys and ids at the first boot. sshd and the connection of this stage keep running.
 # Needs:  *
 # Inputs: LOGIN_USER
 set -o errexit -o nounset -o pipefail
@@ -9,7 +9,7 @@ source "${BAKE_LIB:?}"
 shopt -s nullglob dotglob
 
 # list_traces: print the existing paths that must not be in an image. Credentials are not among them: the
-# check after this stage reports them, so that the stage that left them is mended.
+# check after this stage reports them, so that their author corrects the stage that left them.
 list_traces() {
     local home
     local traces=(
@@ -20,7 +20,7 @@ list_traces() {
         /var/lib/cloud/* /run/cloud-init/*
         /var/lib/dhcp/*lease* /var/lib/dhclient/*lease* /var/lib/dhcpcd*/*lease*
         /var/lib/NetworkManager/*lease* /var/lib/NetworkManager/secret_key /run/systemd/netif/leases/*
-        # cloud-init writes these at the first boot, for the network cards of that machine
+        # cloud-init writes these at the first boot, for the network interfaces of that machine
         /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init* /etc/udev/rules.d/70-persistent-net.rules
         /var/lib/apt/lists/* /var/lib/apt/periodic/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb
         /var/cache/apt/archives/partial/* /opt/conda/pkgs/cache /opt/conda/pkgs/*.conda /opt/conda/pkgs/*.tar.bz2
@@ -43,22 +43,22 @@ list_traces() {
     done < <({ cut --delimiter=: --fields=6 /etc/passwd && printf '%s\n' /root /home/*; } | sort --unique)
     local trace
     for trace in "${traces[@]}"; do
-        # The files of this stage are not part of the machine, and are removed when it ends.
+        # The stage's own files are still needed. They are removed when the stage ends.
         [[ ! -e $trace && ! -L $trace || ${BAKE_LIB%/*}/ == "$trace"/* ]] || printf '%s\n' "$trace"
     done
 }
 
-# list_filled: print the files that must be empty, and are not.
+# list_filled: print the files that must be empty but are not.
 list_filled() {
     find /var/log /etc/machine-id -type f -size +0
-    # If it is a link, it belongs to systemd-resolved; if it is a mount, to the container's host.
+    # A symbolic link belongs to systemd-resolved, and a mounted file to the container's host.
     if [[ -f /etc/resolv.conf && ! -L /etc/resolv.conf ]] && ! mountpoint --quiet /etc/resolv.conf; then
         find /etc/resolv.conf -size +0
     fi
 }
 
 # First stop the services that would write these files again; the journal continues in memory. The boot may
-# not have ended: a machine from a checkpoint answers before that, and has little else to do.
+# still be in progress: a machine from a checkpoint may have no other stage to run before this one.
 [[ ! -e /run/cloud-init/status.json ]] || timeout 300 cloud-init status --wait >/dev/null || true
 if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
     for unit in apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service syslog.socket rsyslog.service; do
@@ -72,14 +72,14 @@ apt_get clean
 
 find /var/log -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.old' -o -name '*.[0-9]' -o -name '*.journal*' \) -delete
 removed=0 emptied=0
-for pause in 0 1 2; do # some processes (init, for logins) write a last line meanwhile
+for pause in 0 1 2; do # some processes (init, for logins) may write another line during the removal
     sleep "$pause"
     mapfile -t files < <(list_filled)
     ((${#files[@]} == 0)) || truncate --size 0 "${files[@]}"
     mapfile -t traces < <(list_traces)
     ((${#traces[@]} == 0)) || rm --recursive --force --one-file-system "${traces[@]}"
     removed=$((removed + ${#traces[@]})) emptied=$((emptied + ${#files[@]}))
-    in_container || sync # in a container it would wait for all writes of the host
+    in_container || sync # in a container, sync would wait for all writes of the host
     mapfile -t left < <(list_traces && list_filled)
     ((${#left[@]} > 0)) || break
 done

@@ -8,7 +8,8 @@ program=$0
 IFS=: read -ra folders <<<"$1"
 shift
 
-# with_jupyter KIND: an `own` environment has a kernel of its own name, which the stage d2l installs.
+# with_jupyter KIND: print the environments with Jupyter. KIND is `any`, or `own` for those with a kernel
+# of the environment's name, which the stage d2l installs.
 with_jupyter() {
     local folder prefix
     for folder in "${folders[@]}"; do

@@ -6,20 +6,20 @@
 #   bake-lifetime watch              the timer
 #   bake-lifetime extend SECONDS     or "never"; prints the seconds that are left
 #
-# The timer uses /proc/uptime, which does not change when the clock is set. The end is kept over a
-# reboot in EC2's time, in a file of constant size, so that it also works on a full disk.
+# The timer uses /proc/uptime, which does not change when the clock is set. For the time after a reboot,
+# the end is stored in EC2's time. The file has a constant size, so that this works on a full disk, too.
 owner='' # the run that launched the machine
 name=''  # its name for `invoke extend`
-ttl=''   # as text
-ttl_s=   # empty: no limit
-idle_s=  # empty: no limit
+ttl=''   # the TTL as text, for messages
+ttl_s=   # the TTL in seconds; empty for no limit
+idle_s=  # the idle time in seconds after which the machine ends; empty for no limit
 
 self=/var/lib/cloud/scripts/per-boot/bake-lifetime
 facts=/usr/local/lib/bake/lifetime_facts.py
-kept=/var/lib/bake-lifetime # "OWNER END": seconds since 1970, or "never", where it was extended
-state=/run/bake-lifetime    # of this boot: ends (by the uptime, or "never"), offset
+kept=/var/lib/bake-lifetime # "OWNER END", if the end was moved; END in seconds since 1970, or "never"
+state=/run/bake-lifetime    # for this boot: ends (an uptime, or "never"), and offset (uptime to EC2's time)
 unit=/etc/systemd/system/bake-lifetime.service
-# A machine that boots runs at least this long, whatever its end was.
+# A machine that has booted runs at least this long, even if its end has passed.
 shortest_s=600
 unused='it is not in use'
 look_s=30
@@ -90,7 +90,7 @@ tell() {
     timeout 20 wall "$1"
 } 2>/dev/null
 
-# Warn once at each of these times before the end, and again after the end was moved.
+# Warn once at each of these times (in seconds) before the end, and again after the end was moved.
 warn() {
     for before in 60 300 900; do
         [ "$1" -gt $before ] || break
@@ -106,7 +106,7 @@ To keep it: invoke extend $name 2h"
 }
 
 watch() {
-    # Wait for the lock: only one timer runs, and this one takes over when that one ends.
+    # Only one timer runs. Another one waits for the lock, and takes over when the first one ends.
     mkdir -p $state
     exec 9>$state/lock
     flock 9
@@ -119,7 +119,7 @@ watch() {
             left=$((ends - up)) why="its TTL of $ttl ends"
         fi
         if [ -n "$idle_s" ]; then
-            # An unknown state, as when the driver hangs, counts as in use.
+            # A machine whose state is unknown (the driver hangs, for example) counts as in use.
             timeout --kill-after=5 120 python3 $facts in-use $state/kernels >$state/used 9>&-
             [ $? -eq 3 ] || active=$up
             if [ -z "$why" ] || [ $((active + idle_s - up)) -lt $left ]; then

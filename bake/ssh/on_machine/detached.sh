@@ -5,14 +5,19 @@
 #   attach DIR BOOT_ID OFFSET                                            stdin: "read"
 #   stop   DIR
 #
-# stdout carries the stage's output from OFFSET on and nothing else; stderr carries lines `bake: …`:
-# running, ended STATUS SIZE, rebooted, gone, another, incomplete. "read" confirms that all output has
-# arrived, and the stage's folder is removed. The program is an argument of `bash -c`, not a file.
+# stdout carries only the stage's output, from OFFSET on. stderr carries lines `bake: …`:
+#   running                    the stage runs or has ended, and its output follows
+#   ended STATUS SIZE          the stage has ended; SIZE is the size of its output
+#   rebooted, gone             the machine was rebooted; the stage's folder does not exist
+#   another                    a stage with other files already has this folder
+#   incomplete                 the files have not arrived completely
+# "read" confirms that all output has arrived; then the stage's folder is removed. The program is an
+# argument of `bash -c`, not a file.
 #
-# In DIR: script, lib.sh, inputs (until the stage has ended); identity (a line that differs when these
-# files differ); output; lock (held until the stage has ended, or its supervisor was killed); and as
-# symbolic links, which are created atomically and need no space on a full file system: pid (of the
-# stage's process group), status (with the size of the output).
+# DIR contains: script, lib.sh, inputs (until the stage has ended); identity (a line that differs when
+# these files differ); output; lock (held until the stage has ended, or its supervisor was killed). It
+# also contains two symbolic links, because a link is created atomically and needs no space on a full
+# file system: pid (of the stage's process group) and status (with the size of the output).
 set -o errexit -o nounset -o pipefail
 umask 077
 
@@ -57,7 +62,7 @@ start() {
     fi
     : >"$new/output"
 
-    # The folder appears with the lock already held: once the lock is free, the supervisor is dead.
+    # The lock is held before the folder appears. So a free lock means that the supervisor has ended.
     exec 9>"$new/lock"
     flock 9
     if mv --no-target-directory "$new" "$dir" 2>/dev/null; then
@@ -73,8 +78,8 @@ start() {
 receive() {
     local identity end
     read -r identity && printf '%s\n' "$identity" >"$1/identity" || return 1
-    # head reads exactly its bytes. A broken connection is only an end of file here, so a last line
-    # confirms that everything has arrived.
+    # head reads exactly the given number of bytes. A broken connection looks like an end of file, so a
+    # last line confirms that everything has arrived.
     head --bytes="$2" >"$1/script" && head --bytes="$3" >"$1/lib.sh" && head --bytes="$4" >"$1/inputs" &&
         read -r end && [[ $end == "$identity" ]]
 }
@@ -93,10 +98,10 @@ supervise() {
     ln --symbolic "$pid" "$dir/pid" || true
     wait "$pid" || status=$?
     ((SECONDS < limit_s)) || [[ $status != @(124|137) ]] || status=timeout
-    # Processes left running in its group would go on writing into the image and into the log.
+    # Processes that still run in the stage's group would continue to write into the image and the log.
     kill -KILL -- "-$pid" 2>/dev/null || true
     cd "$dir" # the path may lead to a later stage's folder before the last line has run
-    # A daemon that has left the group may go on writing: the output ends with its present size.
+    # A daemon that has left the group may continue to write. The present size is the end of the output.
     ln --symbolic "$status $(stat --format=%s output)" status
     exec 9>&-
     rm --force script lib.sh inputs
@@ -106,7 +111,7 @@ follow() {
     local dir=$1 offset=$2 confirmation
     cd "$dir" # a follower without a client must not follow a later stage of the same name
     say running
-    # flock waits for the end of the supervisor, tail for the end of flock; then it reads the rest.
+    # flock waits for the end of the supervisor, and tail for the end of flock. Then tail reads the rest.
     flock --shared lock true &
     tail --follow --bytes="+$((offset + 1))" --sleep-interval=0.02 --pid=$! output </dev/null
     if [[ -L status ]]; then
@@ -125,7 +130,7 @@ stop() {
     while ! flock --nonblock --shared "$dir/lock" true; do
         # A stage that has just been started has no process group yet: repeat.
         if pid=$(readlink "$dir/pid") && kill -TERM -- "-$pid" 2>/dev/null; then
-            kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process handles no other signal
+            kill -CONT -- "-$pid" 2>/dev/null || true # a stopped process would not handle the SIGTERM
             flock --wait 5 --shared "$dir/lock" true || kill -KILL -- "-$pid" 2>/dev/null || true
         fi
         sleep 0.05

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Removes the keys and the identity of this machine from its disk and flushes the disk, until stdin
-# says "release". Arguments: the seconds to wait for that, and the expected boot id. The program is an
-# argument of `bash -c`, not a file.
+# Removes the keys and the identity of this machine from its disk, flushes the disk, and restores them when
+# stdin contains "release". Arguments: the seconds to wait for "release", and the expected boot id. The
+# program is an argument of `bash -c`, not a file.
 #
-# Prints "held", and "released" once everything is restored. Otherwise (stdin ends, nothing is received
-# in time, a signal) everything is restored, too, and the exit status is not 0.
+# Prints "held" when the disk is ready, and "released" when everything is restored. If stdin ends, the time
+# is over or a signal arrives, everything is restored, too, and the exit status is not 0.
 #
-# The removed files are kept in memory, as an archive. If the machine loses its power meanwhile, its
-# disk is like the snapshot: that of a machine before its first boot. It then boots with the same user
-# data as the first time, and can be reached with the same keys.
+# The removed files are kept in memory, as an archive. If the machine loses its power meanwhile, its disk
+# looks like the disk of a machine before its first boot. It then boots with the same user data as the
+# first time, and the same keys give access to it.
 set -o errexit -o nounset -o pipefail
 shopt -s nullglob dotglob
 umask 077
 cd /
 
-kept='' # the folder in memory, while it contains something
+kept='' # the folder in memory with the archive; empty when nothing is removed
 
 main() {
     local limit_s=$1 boot_id=$2 word=''
-    trap '' PIPE # the files are restored even when the client has gone
+    trap '' PIPE # the files are restored even if the client has closed the connection
     trap 'exit 1' HUP INT TERM
     trap restore EXIT
     [[ $(stat --file-system --format=%T /run) == tmpfs ]] || fail "/run is not in memory"
@@ -27,7 +27,7 @@ main() {
     exec 9>/run/bake-hold.lock
     flock --wait "$limit_s" 9 || fail "it is held already"
     remove_traces
-    in_container || sync # in a container, it would wait for everything that the host has to write
+    in_container || sync # in a container, sync would wait for all writes of the host
     say held
     read -r -t "$limit_s" word || true
     [[ $word == release ]] || fail "no release was received: everything is restored"
@@ -52,12 +52,12 @@ wait_for_cloud_init() {
     done
 }
 
-# list_traces: paths relative to /, each ended by a zero byte.
+# list_traces: print the existing paths to remove, relative to /, each followed by a zero byte.
 list_traces() {
     local home trace
     local traces=(
         etc/ssh/ssh_host_* etc/ssh/authorized_keys*
-        var/lib/cloud/* # among them the user data, and the script that powers the machine off
+        var/lib/cloud/* # contains the user data and the script that powers the machine off
         var/lib/dbus/machine-id var/lib/systemd/{random-seed,credential.secret} var/lib/urandom/random-seed
         var/lib/ubuntu-advantage/private/* var/lib/amazon/ssm/Vault
     )
@@ -78,15 +78,15 @@ remove_traces() {
         folders[$folder]=
     done
     local identity=()
-    # Few programs read it after the boot. A container's may be a mount of its host's.
+    # Few programs read /etc/machine-id after the boot. In a container it may be the host's, mounted.
     [[ ! -s etc/machine-id ]] || mountpoint --quiet etc/machine-id || identity=(etc/machine-id)
 
     kept=$(mktemp --directory /run/bake-hold.XXXXXX)
-    # The folders come last, so that their times are restored last.
+    # The folders are the last entries of the archive, so that their times are restored last.
     tar --create --file "$kept/archive" --format posix --one-file-system \
         "${traces[@]}" "${identity[@]}" --no-recursion "${!folders[@]}"
-    # A snapshot includes free space, so the contents of the files are overwritten. Several at the
-    # same time, since each waits for the disk.
+    # A snapshot includes free space, so the contents of the files are overwritten. Several files are
+    # overwritten at the same time, because each one waits for the disk.
     find "${traces[@]:?}" -xdev -type f -print0 |
         xargs --null --no-run-if-empty --max-args 4 --max-procs 16 \
             shred --force --iterations=1 --remove=unlink --
