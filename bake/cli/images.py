@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @command("region", "local", "json", help={"recipe": "only this recipe's"})
 def images(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List your images, and what was proved on each."""
+    from bake import catalog
     from bake.aws.image import images as find_images
     from bake.aws.price import price_errors, snapshot_price
     from bake.cli.views.images import show_images
@@ -22,7 +23,8 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
 
     cloud = open_cloud(console, common)
     found = find_images(cloud, recipe)
-    show_images(console, found, cloud.now(), snapshot_price(cloud) if found else None)
+    price = snapshot_price(cloud) if found else None
+    show_images(console, catalog.load(), found, cloud.now(), price)
     show_unknown(console, price_errors(cloud))
 
 

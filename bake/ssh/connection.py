@@ -326,13 +326,8 @@ class Connection:
             nonlocal refused_at
             threads.check()
             left_s = timeout_s - (time.monotonic() - began)
-            proxied = bool(self._endpoint.proxy)
-            attempt_s = _PROXY_ATTEMPT_S if proxied else _ATTEMPT_S
-            least_s = _LEAST_PROXY_ATTEMPT_S if proxied else _LEAST_ATTEMPT_S
             try:
-                return self._endpoint.open(
-                    min(attempt_s, self._endpoint.silence_s, max(left_s, least_s))
-                )
+                return self._endpoint.open(_attempt_s(self._endpoint, left_s))
             except paramiko.AuthenticationException as error:
                 refused_at = refused_at or time.monotonic()
                 if time.monotonic() - refused_at >= REFUSED_FOR_S:
@@ -356,6 +351,14 @@ class Connection:
             )(attempt)
         except BROKEN as error:
             raise timeout_error(error) from error
+
+
+def _attempt_s(endpoint: Endpoint, left_s: float) -> float:
+    """Return how long one attempt may last; a proxy's program needs longer to connect."""
+    proxied = bool(endpoint.proxy)
+    longest_s = _PROXY_ATTEMPT_S if proxied else _ATTEMPT_S
+    least_s = _LEAST_PROXY_ATTEMPT_S if proxied else _LEAST_ATTEMPT_S
+    return min(longest_s, endpoint.silence_s, max(left_s, least_s))
 
 
 def _login_key(text: str) -> paramiko.PKey:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any
 
-from bake import catalog
 from bake.aws.image import Image
+from bake.catalog import Catalog
 from bake.console.console import Console
 from bake.console.format import duration, money, money_if_known, rounded_duration
 from bake.console.text import folded
@@ -24,6 +24,7 @@ _WIDE = 120
 
 def show_images(
     console: Console,
+    known: Catalog,
     images: Sequence[Image],
     now: datetime | None = None,
     usd_per_gb_month: float | None = None,
@@ -34,7 +35,7 @@ def show_images(
     """
     now = now or datetime.now(UTC)
     columns = ["image", "recipe", "in it", "proved", "GB", "$/month", "age"]
-    rows = [_row(image, now, usd_per_gb_month) for image in images]
+    rows = [_row(known, image, now, usd_per_gb_month) for image in images]
     if console.width >= _WIDE:
         columns.append("name")
         for row, image in zip(rows, images, strict=True):
@@ -57,12 +58,12 @@ def show_images(
         console.note("$/month is the highest possible cost: EBS bills only the blocks in use.")
 
 
-def _row(image: Image, now: datetime, usd_per_gb_month: float | None) -> list[str]:
+def _row(known: Catalog, image: Image, now: datetime, usd_per_gb_month: float | None) -> list[str]:
     state = proved(image) if image.state == "available" else image.state
     return [
         image.image_id,
         image.recipe,
-        "\n".join(_inside(image)) or "-",
+        "\n".join(_inside(known, image)) or "-",
         state.replace(", ", ",\n"),
         str(image.size_gb),
         money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
@@ -70,9 +71,9 @@ def _row(image: Image, now: datetime, usd_per_gb_month: float | None) -> list[st
     ]
 
 
-def _inside(image: Image) -> list[str]:
+def _inside(known: Catalog, image: Image) -> list[str]:
     """Return CUDA and the framework in the image, as far as its tags name them."""
-    inside = fit.read_contents(catalog.load(), image.tags, image.architecture)
+    inside = fit.read_contents(known, image.tags, image.architecture)
     cuda = [f"CUDA {inside.cuda.version}"] if inside.cuda else []
     return cuda + ([f"{inside.build.name} {inside.build.version}"] if inside.build else [])
 

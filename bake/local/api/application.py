@@ -22,7 +22,7 @@ from werkzeug.wrappers import Request, Response
 from bake.errors import LocalCloudError
 from bake.local.api import capacity, price_list, service_quotas
 from bake.local.api.ec2_backend import LocalEC2Backend
-from bake.local.api.image import LocalImage, LocalSnapshot
+from bake.local.api.image import LocalImage, LocalSnapshot, root_mapping
 from bake.local.api.store import Store
 from bake.local.site import Site
 
@@ -126,13 +126,6 @@ class Application:
         )
         self.site.engine.tag(parameters["layer"], self.site.layer(snapshot.id))
         backend.snapshots[snapshot.id] = snapshot
-        ebs = {
-            "SnapshotId": snapshot.id,
-            "VolumeSize": parameters["size_gb"],
-            "VolumeType": "gp3",
-            "DeleteOnTermination": True,
-            "Encrypted": False,
-        }
         image = LocalImage(
             ec2_backend=backend,
             id=random_ami_id(),
@@ -142,7 +135,9 @@ class Application:
             state="available",
             public=True,
             root_device_name=parameters["root_device_name"],
-            block_device_mappings=[{"DeviceName": parameters["root_device_name"], "Ebs": ebs}],
+            block_device_mappings=[
+                root_mapping(parameters["root_device_name"], snapshot, volume_type="gp3")
+            ],
             boot_mode="legacy-bios",
             deprecation_time=parameters.get("deprecation_time"),
         )

@@ -162,15 +162,7 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         )
         layer = self.site.layer(root["SnapshotId"])
         for instance in reservation.instances:
-            for nic, requested_nic in itertools.zip_longest(
-                instance.network_interfaces, requested_nics
-            ):
-                is_new = "NetworkInterfaceId" not in (requested_nic or {})
-                if is_new:
-                    nic.add_tags(tags.get("network-interface", {}))
-                nic.delete_on_termination = (requested_nic or {}).get("DeleteOnTermination", is_new)
-                if (requested_nic or {}).get("AssociatePublicIpAddress") is False:
-                    instance.has_public_address = False
+            _set_up_interfaces(instance, requested_nics, tags.get("network-interface", {}))
             self._attach_root(instance, image, root, tags.get("volume", {}))
             if options.get("instance_market_options"):
                 self._request_spot(instance, tags.get("spot-instances-request", {}))
@@ -293,6 +285,20 @@ _TEMPLATE_PARAMETERS = {
     "metadata_options": "MetadataOptions",
     "instance_initiated_shutdown_behavior": "InstanceInitiatedShutdownBehavior",
 }
+
+
+def _set_up_interfaces(
+    instance: LocalInstance, requested: Sequence[Mapping[str, Any]], tags: Mapping[str, str]
+) -> None:
+    """Give the instance's interfaces what RunInstances requested; only a new one gets the tags."""
+    for nic, specification in itertools.zip_longest(instance.network_interfaces, requested):
+        wanted = specification or {}
+        is_new = "NetworkInterfaceId" not in wanted
+        if is_new:
+            nic.add_tags(tags)
+        nic.delete_on_termination = wanted.get("DeleteOnTermination", is_new)
+        if wanted.get("AssociatePublicIpAddress") is False:
+            instance.has_public_address = False
 
 
 def _with_template(options: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:

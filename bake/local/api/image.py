@@ -188,6 +188,18 @@ def _filter_value(
     return "" if value is None else value
 
 
+def root_mapping(device_name: str, snapshot: LocalSnapshot, *, volume_type: str) -> dict[str, Any]:
+    """Return the block device mapping of a new image whose root volume is this snapshot."""
+    ebs = {
+        "SnapshotId": snapshot.id,
+        "VolumeSize": snapshot.volume_size,
+        "VolumeType": volume_type,
+        "DeleteOnTermination": True,
+        "Encrypted": snapshot.encrypted,
+    }
+    return {"DeviceName": device_name, "Ebs": ebs}
+
+
 def image_mappings(
     requested: Sequence[dict[str, Any]], inherited: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:

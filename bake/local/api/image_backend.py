@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moto.ec2.exceptions import EC2ClientError, InvalidAMIIdError
 from moto.ec2.utils import generic_filter, random_ami_id
 
-from bake.local.api.image import LocalImage, image_mappings
+from bake.local.api.image import LocalImage, image_mappings, root_mapping
 from bake.local.api.snapshot_backend import SnapshotBackend
 
 if TYPE_CHECKING:
@@ -103,16 +103,8 @@ class ImageBackend(SnapshotBackend):
             source_image_region=self.region_name,
         )
         snapshot = self._new_snapshot(root, f"Created by CreateImage({instance.id}) for {image.id}")
-        mapping = {
-            "DeviceName": instance.root_device_name,
-            "Ebs": {
-                "SnapshotId": snapshot.id,
-                "VolumeSize": root.size,
-                "VolumeType": root.volume_type,
-                "DeleteOnTermination": True,
-                "Encrypted": root.encrypted,
-            },
-        }
+        device_name = instance.root_device_name
+        mapping = root_mapping(device_name, snapshot, volume_type=root.volume_type)
         image.block_device_mappings = image_mappings(block_device_mappings, [mapping])
         image.add_tags(dict(tag_specifications.get("image", {})))
         snapshot.add_tags(dict(tag_specifications.get("snapshot", {})))

@@ -123,7 +123,7 @@ def shown(cloud: Any) -> None:
         machine.machines(cloud),
     )
     for console in (Console(), Console(json=True)):
-        images.show_images(console, found)
+        images.show_images(console, catalog.load(), found)
         machines.show_machines(console, there, datetime.now(UTC), cost.find_costs(cloud, there))
         usd = price.snapshot_price(cloud)
         checkpoints.show_checkpoints(console, taken, usd, datetime.now(UTC))

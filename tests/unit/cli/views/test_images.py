@@ -13,6 +13,7 @@ from bake.cli.views.images import show_images
 from bake.console.console import Console
 from bake.plan import description
 from tests.support.finished_images import IMAGE, NOW
+from tests.support.offers import CATALOG
 from tests.support.plans import RECIPES, real_plan
 
 
@@ -25,7 +26,7 @@ def image_of(recipe: str, **more: str) -> Image:
 def shown(
     capsys: pytest.CaptureFixture[str], *images: Image, usd: float | None = 0.05
 ) -> list[str]:
-    show_images(Console(), images, NOW, usd)
+    show_images(Console(), CATALOG, images, NOW, usd)
     lines = capsys.readouterr().err.splitlines()
     assert all(len(line) <= 80 for line in lines), lines
     return [line.rstrip() for line in lines]
@@ -63,12 +64,14 @@ def test_a_wide_terminal_shows_the_name_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    show_images(Console(), [image_of("mxnet-cu101")], NOW, 0.05)
+    show_images(Console(), CATALOG, [image_of("mxnet-cu101")], NOW, 0.05)
     assert IMAGE.name in capsys.readouterr().err
 
 
 def test_the_document_has_the_price(capsys: pytest.CaptureFixture[str]) -> None:
-    show_images(Console(json=True), [image_of("mxnet-cu101")], NOW - timedelta(hours=1), 0.05)
+    show_images(
+        Console(json=True), CATALOG, [image_of("mxnet-cu101")], NOW - timedelta(hours=1), 0.05
+    )
     out = capsys.readouterr()
     [document] = json.loads(out.out)
     assert out.err == ""
