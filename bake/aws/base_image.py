@@ -17,7 +17,7 @@ from bake.errors import Finding, PreflightError
 class BaseImage:
     """An image of the distribution, with the attributes that an image made from it has to repeat.
 
-    `boot_mode` None: the image does not specify it, and EC2 uses the default of the architecture.
+    `boot_mode` is None if the image does not specify it; EC2 then uses the architecture's default.
     `sriov` ("simple") and `tpm` ("v2.0") have EC2's values, None without such support. Only the
     owner can read the UEFI variables of an image; Ubuntu's and Debian's images have none.
     """
@@ -86,7 +86,7 @@ def _not_found(region: str, os_image: OsImage, owner: str, locked: str) -> Prefl
         "base",
         f"no available {os_image.architecture} image of owner {owner} is named "
         f"{os_image.name_pattern} in {region}",
-        f"Try another region or another `base`. To see what is available: {command}",
+        f"Try another region or another `base`. To list the available images: {command}",
     )
     return PreflightError(f"No base image for {os_image.key} in {region}", findings=[finding])
 

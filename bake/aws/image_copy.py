@@ -46,9 +46,9 @@ def copy_image(
 ) -> Copy:
     """Return an available copy of the image in the region of `cloud`, which is not its own region.
 
-    An existing copy with the same digest and proof is returned, whatever its name; a pending one is
-    waited for. `name` is the name of a new copy, by default that of the image. When this raises,
-    nothing of the new copy is left. RequestError if the name is invalid or in use there.
+    An existing copy with the same digest and proof is returned, even if it has another name. If it
+    is pending, this waits for it. `name` is the name of a new copy, by default the image's name.
+    When this raises, nothing of the new copy is left. RequestError if the name is invalid or used.
     """
     if existing := _find_copy(cloud, image, on_progress):
         return Copy(existing, made=False)

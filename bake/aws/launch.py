@@ -68,9 +68,10 @@ def run_machine(
 ) -> Machine:
     """Launch a machine in the first placement that has capacity, and wait until it is running.
 
-    Each placement is tried once. Without capacity the next one follows, even if EC2 notices only
-    after it has accepted the request. When this raises, the machine is terminated. CapacityError if
-    no placement has capacity, MachineError with AWS's reason if the machine ends while starting.
+    Each placement is tried once. If it has no capacity, the next one is tried, even if EC2 finds
+    that out only after it has accepted the request. When this raises, the machine is terminated.
+    CapacityError if no placement has capacity, MachineError with AWS's reason if the machine ends
+    while starting.
     """
     instance_id = ""
 

@@ -211,7 +211,7 @@ class Lease:
         """Return this run's parameter, the others by generation; True if all others are dead."""
         asked_at = self._cloud.clock.now()
         found = sorted(
-            filter(generation_of, parameter.below(self._cloud, self.path)), key=generation_of
+            filter(generation_of, parameter.list_below(self._cloud, self.path)), key=generation_of
         )
         now = self._cloud.clock.now()
         mine = [one for one in found if lease_holder.read(one.value).token == self._holder.token]

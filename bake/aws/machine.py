@@ -356,7 +356,7 @@ def _machine(instance: dict[str, Any]) -> Machine:
 def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
     """Return the machine with this id or name; with None, the only machine of the region.
 
-    RequestError, with a list of the machines, if there is no such machine or more than one.
+    RequestError, with a list of the machines, if none of them fits, or more than one.
     """
     known = machines(cloud)
     found = [m for m in known if name_or_id is None or name_or_id in (m.instance_id, m.name)]

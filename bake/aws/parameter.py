@@ -47,7 +47,7 @@ def read(cloud: Cloud, name: str) -> Parameter:
     return _parameter(cloud.ssm("GetParameter", Name=name)["Parameter"])
 
 
-def below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter]:
+def list_below(cloud: Cloud, path: str, *, recursive: bool = False) -> list[Parameter]:
     """Return the parameters directly below a path, or with `recursive` all below it.
 
     A change becomes visible after a moment, as everywhere in AWS.

@@ -33,7 +33,7 @@ class Bootable(Protocol):
 
 @dataclass(frozen=True)
 class PlacementSearch:
-    """The result of a search. `findings` explain why types are left out, or what is unknown."""
+    """The result of a search. `findings` name the types that are left out, and unknown values."""
 
     placements: tuple[Placement, ...]
     findings: tuple[Finding, ...]

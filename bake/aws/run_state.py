@@ -38,7 +38,7 @@ class RunState:
 
 def run_states(cloud: Cloud) -> list[RunState]:
     """Return the state of every run that has a lease in this region."""
-    return judge_leases(parameter.below(cloud, PATH, recursive=True), cloud.now())
+    return judge_leases(parameter.list_below(cloud, PATH, recursive=True), cloud.now())
 
 
 def judge_leases(leases: Sequence[Parameter], now: datetime) -> list[RunState]:

@@ -85,7 +85,7 @@ def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[s
 
 
 def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, float]:
-    """Return how many seconds EBS took to copy each snapshot, without those not completed."""
+    """Return the seconds that EBS took to copy each snapshot. Pending snapshots are left out."""
     filters = filters_for({"snapshot-id": list(snapshot_ids)})
     found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
     return {

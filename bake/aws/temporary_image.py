@@ -29,7 +29,7 @@ _PENDING = {"pending", "transient"}
 def temporary_image(
     cloud: Cloud, run: Run, snapshot_id: str, base_image: BaseImage
 ) -> Iterator[str]:
-    """A context with the id of an image of the snapshot, which is deregistered at the end.
+    """Register an image of the snapshot, yield its id, and deregister it at the end.
 
     The image has the attributes of the base image. A machine that was started from it continues to
     run. CheckpointError if the snapshot was deleted or cannot be used.
@@ -115,7 +115,7 @@ def _wait_until_registered(cloud: Cloud, image_id: str) -> Image:
 
 
 def _deregister(cloud: Cloud, run: Run, name: str, image_id: str) -> None:
-    """Deregister the image, without an id by its name: an interrupted call may have made it."""
+    """Deregister the image. An interrupted call may have made it, so look for `name` without id."""
     ids = image_id or run_resources("image", run.id, region=cloud.region, also={"name": name})
     command = removal_command("image", ids, region=cloud.region)
     with undo(cloud.leftovers, f"image {image_id or name}", command):

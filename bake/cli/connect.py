@@ -94,7 +94,7 @@ def _transfer(
     cloud, found, host = _reached(console, common, machine)
     copy = transfer.put if verb == "put" else transfer.get
     words = copy(host, sources, target, progress=sys.stderr.isatty())
-    _call(console, cloud, found, words, advice=partial(transfer.advice, host))
+    _call(console, cloud, found, words, advice=partial(transfer.failure_hint, host))
 
 
 def _reached(
@@ -266,7 +266,7 @@ def use_jupyter(
     with ssh_config.connect(
         ssh_config.find_host(cloud, machine, ssh_port=ssh_port())
     ) as connection:
-        jupyter.use(
+        jupyter.run_until_ended(
             cloud,
             machine,
             connection,

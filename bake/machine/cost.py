@@ -36,9 +36,9 @@ class Disk:
 class Cost:
     """The cost of a machine in USD; None for an unknown value.
 
-    `per_hour` and `disks_per_month` are present prices, whatever the machine's state. EC2's launch
-    time is the last start, so `since_launch` counts from there; None while the machine does not
-    run. `about` is True if the values are approximate, `prepaid` if nothing is billed by the hour.
+    `per_hour` and `disks_per_month` are present prices, also of a stopped machine. EC2's launch
+    time is the last start, so `since_launch` counts from then; None while the machine does not run.
+    `about` is True if the values are approximate, `prepaid` if nothing is billed by the hour.
     """
 
     runs: bool

@@ -134,11 +134,11 @@ def read_filter(
         raise RequestError(f"unknown CUDA version: {cuda}", hint=nearest(cuda, catalog.cuda))
     words = [word for word in re.split(r"\s*,\s*", (gpu or "").strip()) if word]
     return Filter(
-        gpus=tuple(_gpu(catalog, word).name for word in words),
+        gpus=tuple(_find_gpu(catalog, word).name for word in words),
         count=count or None,
         cuda=cuda,
-        min_memory_gb=_number("--min-memory", min_memory, "24") or 0,
-        max_usd=_number("--max-price", max_price, "1.50"),
+        min_memory_gb=_read_number("--min-memory", min_memory, "24") or 0,
+        max_usd=_read_number("--max-price", max_price, "1.50"),
         offered=offered,
         retired=retired,
         only=None if only is None else frozenset(only),
@@ -202,7 +202,7 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
             machine=machine,
             cuda=cuda_versions(catalog, machine),
             zones=None if zones is None else tuple(sorted(zones[machine.name])),
-            left={market: _left(machine, market, quotas) for market in MARKETS},
+            left={market: _machines_left(machine, market, quotas) for market in MARKETS},
             on_demand=by_type[machine.name],
             spot=by_zone[machine.name],
         )
@@ -265,19 +265,19 @@ def exhausted_quotas(found: Survey) -> list[tuple[Quota, Market, InstanceType]]:
     return [each for each in smallest.values() if each[0].free < each[2].vcpus]
 
 
-def _gpu(catalog: Catalog, word: str) -> Gpu:
-    known = {_plain(name): gpu for name, gpu in catalog.gpus.items()}
-    if _plain(word) not in known:
+def _find_gpu(catalog: Catalog, word: str) -> Gpu:
+    known = {_normalized(name): gpu for name, gpu in catalog.gpus.items()}
+    if _normalized(word) not in known:
         hint = nearest(word.upper(), catalog.gpus)
         raise RequestError(f"unknown GPU: {word}", hint=hint)
-    return known[_plain(word)]
+    return known[_normalized(word)]
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _number(option: str, text: str | None, example: str) -> float | None:
+def _read_number(option: str, text: str | None, example: str) -> float | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
@@ -294,7 +294,7 @@ def _zones(
         return None, (error,)
 
 
-def _left(
+def _machines_left(
     machine: InstanceType, market: Market, quotas: Mapping[str, Quota | CloudError]
 ) -> int | None:
     quota = quotas.get(quota_code(machine.name, market) or "")

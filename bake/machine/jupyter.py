@@ -1,8 +1,8 @@
-"""Start Jupyter on a machine and use it here through a tunnel, until Ctrl-C.
+"""Start Jupyter on a machine and use it on this computer through a tunnel, until Ctrl-C.
 
-The server runs on when the tunnel, the SSH connection or this computer ends; its state is stored
-only on the machine. Its token is sent by stdin, received by stdout and given to the browser in a
-file, so that it is in no argument list.
+The server continues to run when the tunnel, the SSH connection or this computer ends. Its state is
+stored only on the machine. Its token is sent by stdin, received by stdout and given to the browser
+in a file, so that no list of processes shows it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def open_tunnel(connection: Connection, server: Server, wanted_port: int) -> Ite
         yield port
 
 
-def use(
+def run_until_ended(
     cloud: Cloud,
     machine: Machine,
     connection: Connection,
@@ -150,7 +150,7 @@ def use(
                 console.result(
                     {**(known or {}), **document},
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
-                    "Ctrl-C closes the tunnel; Jupyter and its kernels run on.",
+                    "Ctrl-C closes the tunnel; Jupyter and its kernels keep running.",
                 )
                 _wait_until_ended(
                     cloud, machine, connection, server, local_port, console, command_line
@@ -217,7 +217,7 @@ def _warn_of_end(
     *,
     warned: bool,
 ) -> bool:
-    """Warn once when the machine's end is near; return whether it is.
+    """Warn once when the machine's end is near, and return True if it is near.
 
     The machine's own warning reaches only terminals, and not a browser.
     """

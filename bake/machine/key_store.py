@@ -105,7 +105,7 @@ def read_host_key(instance_id: str) -> str:
     raise RequestError(
         f"The host key of {instance_id} is not known on this computer",
         hint=f"The machine was launched from another computer: copy the line of {instance_id} from "
-        f"{KNOWN_HOSTS} there (under its BAKE_HOME) to {path}",
+        f"that computer's {KNOWN_HOSTS} (under its BAKE_HOME) to {path}",
     )
 
 

@@ -128,7 +128,7 @@ def describe(machine: Machine, now: datetime) -> str:
 
 
 def extend(cloud: Cloud, machine: Machine, connection: Connection, by: timedelta | None) -> Machine:
-    """Move the machine's end by `by`, or remove it for None: first on the machine, then in its tag.
+    """Move the machine's end by `by` (None removes it), on the machine and then in its tag.
 
     Raises RequestError for a machine without an end, RemoteError when the machine refuses (nothing
     is changed), CloudError when only the tag could not be changed (the machine uses its own value).

@@ -29,23 +29,23 @@ _IN_LOGIN_ENVIRONMENT = (
 )
 
 
-def command(host: Host, words: str, *, terminal: bool) -> list[str]:
+def command(host: Host, line: str, *, terminal: bool) -> list[str]:
     """Return the `ssh` command that runs a line of shell on the machine.
 
     `terminal` is True if stdin and stdout of this process are a terminal. Ctrl-C then reaches the
     command on the machine, which otherwise continues to run.
     """
-    if not words.strip():
+    if not line.strip():
         raise RequestError("No command given", hint='invoke run "nvidia-smi"')
     options = ("-t", "-o", "LogLevel=ERROR") if terminal else ("-T",)
-    return [*ssh_arguments(host, *options), "--", _IN_LOGIN_ENVIRONMENT.format(shlex.quote(words))]
+    return [*ssh_arguments(host, *options), "--", _IN_LOGIN_ENVIRONMENT.format(shlex.quote(line))]
 
 
 def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def call(words: Sequence[str]) -> int:
+def call(arguments: Sequence[str]) -> int:
     """Run a program with this process's stdin, stdout and stderr; return its exit status.
 
     The status is 128 + n for signal n. The terminal sends Ctrl-C to the program, too. The program
@@ -60,7 +60,7 @@ def call(words: Sequence[str]) -> int:
     def pass_on(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    process = subprocess.Popen(words)
+    process = subprocess.Popen(arguments)
     before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:

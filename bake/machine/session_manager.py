@@ -47,7 +47,7 @@ def check_via(via: str | None = SSM) -> None:
 
 @contextmanager
 def hint_on_failure(proxied: bool) -> Iterator[None]:
-    """A context that adds a hint to a ConnectError when `proxied`.
+    """Add a hint to a ConnectError of the block, if `proxied` is True.
 
     AWS does not report which of the requirements is missing.
     """
@@ -60,33 +60,33 @@ def hint_on_failure(proxied: bool) -> Iterator[None]:
 
 
 def proxy_command(region: str) -> tuple[str, ...]:
-    """Return the words of the ProxyCommand: %h is the instance's id, %p its SSH port.
+    """Return the arguments of the ProxyCommand: %h is the instance's id, %p its SSH port.
 
     Region, profile and endpoint are included, because an editor may lack this environment.
     """
-    words = ["aws", "ssm", "start-session", "--region", region]
+    arguments = ["aws", "ssm", "start-session", "--region", region]
     # Keys in the environment override AWS_PROFILE, but not --profile.
     if os.environ.get("AWS_PROFILE") and not os.environ.get("AWS_ACCESS_KEY_ID"):
-        words += ["--profile", os.environ["AWS_PROFILE"]]
+        arguments += ["--profile", os.environ["AWS_PROFILE"]]
     endpoint = os.environ.get("AWS_ENDPOINT_URL_SSM") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
-        words += ["--endpoint-url", endpoint]
-    words = [word.replace("%", "%%") for word in words]
+        arguments += ["--endpoint-url", endpoint]
+    arguments = [word.replace("%", "%%") for word in arguments]
     return (
-        *words,
+        *arguments,
         *("--target", "%h", "--document-name", "AWS-StartSSHSession"),
         *("--parameters", "portNumber=%p"),
     )
 
 
-def shell_line(words: tuple[str, ...]) -> str:
+def shell_line(arguments: tuple[str, ...]) -> str:
     """Return the ProxyCommand as a line of shell, in which ssh still replaces %h, %p and %%."""
-    return shlex.join(words)
+    return shlex.join(arguments)
 
 
-def fill_in(words: tuple[str, ...], address: str, port: int) -> tuple[str, ...]:
-    """Replace %h, %p and %% in the words, as ssh does."""
+def fill_in(arguments: tuple[str, ...], address: str, port: int) -> tuple[str, ...]:
+    """Replace %h, %p and %% in the arguments, as ssh does."""
     return tuple(
         "%".join(part.replace("%h", address).replace("%p", str(port)) for part in word.split("%%"))
-        for word in words
+        for word in arguments
     )

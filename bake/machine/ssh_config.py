@@ -118,9 +118,10 @@ def alias(machine: Machine) -> str:
 
 
 def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
-    """Return how a machine is reached.
+    """Return the values with which `ssh` reaches a machine.
 
-    Raises RequestError when it cannot be reached from here: it does not run, or a key is missing.
+    Raises RequestError if it cannot be reached from this computer, because it does not run or a key
+    is missing.
     """
     name = machine.name or machine.instance_id
     if machine.state != "running":
@@ -158,7 +159,7 @@ def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
 def find_hosts(
     cloud: Cloud, machines: Iterable[Machine], *, ssh_port: int
 ) -> tuple[list[Host], list[RequestError]]:
-    """Return how the running machines are reached, and the errors of those that cannot be."""
+    """Return the values for each running machine, and the errors of unreachable machines."""
     hosts, refused = [], []
     for machine in machines:
         if machine.state == "running":

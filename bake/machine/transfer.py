@@ -27,15 +27,19 @@ def put(host: Host, local: Sequence[str], remote: str, *, progress: bool) -> lis
 
     Raises RequestError when rsync is not installed on this computer.
     """
-    return [*_rsync(host, progress), *map(_here, local), _there(host, remote)]
+    return [*_rsync(host, progress), *map(_local_path, local), _remote_path(host, remote)]
 
 
 def get(host: Host, remote: Sequence[str], local: str, *, progress: bool) -> list[str]:
     """Return the command that copies from the machine, which expands patterns in `remote`."""
-    return [*_rsync(host, progress), *(_there(host, each) for each in remote), _here(local)]
+    return [
+        *_rsync(host, progress),
+        *(_remote_path(host, each) for each in remote),
+        _local_path(local),
+    ]
 
 
-def advice(host: Host, status: int) -> str:
+def failure_hint(host: Host, status: int) -> str:
     """Return a hint for a failed transfer; "" if rsync's own message is enough."""
     if status not in _NO_REMOTE_RSYNC:
         return ""
@@ -64,22 +68,22 @@ def _rsync(host: Host, progress: bool) -> list[str]:
         # Names are not expanded by a shell on the machine.
         "--protect-args",
         *(("--progress", "--human-readable") if progress else ()),
-        f"--rsh={' '.join(map(_word, options))}",
+        f"--rsh={' '.join(map(_quote_word, options))}",
         "--",
     ]
 
 
-def _word(text: str) -> str:
+def _quote_word(text: str) -> str:
     """Quote a word for --rsh: rsync(1) reads a doubled quote within quotes as one quote."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _here(path: str) -> str:
+def _local_path(path: str) -> str:
     """Return a local path that rsync cannot take for an option or for `HOST:PATH`."""
     return path if path.startswith("/") else f"./{path}"
 
 
-def _there(host: Host, path: str) -> str:
+def _remote_path(host: Host, path: str) -> str:
     """Return `HOST:PATH`, relative to the login user's home; `~/x` becomes `x`."""
     path = "." if path in ("~", "") else path.removeprefix("~/")
     return f"{host.alias}:{path if path.startswith('/') else f'./{path}'}"

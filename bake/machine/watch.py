@@ -59,9 +59,9 @@ class Watch:
             raise self.noticed
         with TaskGroup[str, Any]() as group:
             group.start("work", work)
-            group.start("look", self._look)
+            group.start("look", self._watch_connection)
             if listening and self._machine.market == "spot":
-                group.start("listen", self._listen)
+                group.start("listen", self._watch_spot_notice)
             try:
                 done: dict[str, T] = {}
                 while "work" not in done:
@@ -85,7 +85,8 @@ class Watch:
                 return
             threads.pause(_LOOK_S * 2)
 
-    def _look(self) -> NoReturn:
+    def _watch_connection(self) -> NoReturn:
+        """Raise LostError if the machine is lost. AWS is called only for a broken connection."""
         pause_s = _LOOK_S
         while True:
             threads.pause(pause_s)
@@ -96,7 +97,8 @@ class Watch:
             else:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _listen(self) -> None:
+    def _watch_spot_notice(self) -> None:
+        """Wait for a spot notice, and raise LostError shortly before the interruption."""
         notice = self._wait_for_notice()
         if notice is None:
             return

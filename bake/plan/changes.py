@@ -33,9 +33,9 @@ _UNKNOWN = "changed: the tags of the last image do not say what"
 
 @dataclass(frozen=True)
 class Reason:
-    """A stage's state, and why it has to run.
+    """A stage's state, and the reasons why it has to run.
 
-    `why` is empty if nothing has to be done. Each entry may have several lines.
+    `why` is empty if the stage does not have to run. Each entry may have several lines.
     """
 
     state: State

@@ -52,7 +52,7 @@ class Lock(_Table):
     stages: Mapping[str, Installed]
 
     def base_image_in(self, region: str) -> str:
-        """Return the id in this region, or the name if the id there is unknown."""
+        """Return the id in this region, or the name if the region's id is unknown."""
         return self.base_image.ids.get(region) or self.base_image.name
 
     def inputs(self, stage: str, stages: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Pure: it uses no network, and the same recipe, facts, scripts and base image give the same plan
 everywhere. A stage's digest is computed from the digests of the stages that it needs (or the base
 image's id), its name, the bytes of its script and of lib.sh, and its inputs. If one of these
-changes, this stage and those that need it have another digest, and no other stage has.
+changes, only the digests of this stage and of the stages that need it change.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _with_digests(
     lib: bytes,
     base: str,
 ) -> tuple[Stage, ...]:
-    """Return the stages with their inputs; the digest of each contains those of its needs."""
+    """Return the stages with inputs and digests. A digest covers those of the needed stages."""
     stages: dict[str, Stage] = {}
     for script in ordered:
         values = {**given, "STAGE": script.name}

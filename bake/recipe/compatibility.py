@@ -1,7 +1,7 @@
-"""Checks whether the parts of a recipe can work together; each finding suggests what can.
+"""Check whether the parts of a recipe can work together. Each finding suggests a part that works.
 
-All checks run, so that all findings come at once. None needs a network: the preflight checks what
-only the cloud knows (zones, quotas, the newest image).
+All checks run, so that all findings are reported together. No check needs a network: the preflight
+checks everything that only the cloud knows (zones, quotas, the newest image).
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _ascii(value: str) -> str:
         character = next(c for c in value if not c.isascii())
         raise invalid_value(
             f"has the character {character!r}",
-            "Use ASCII characters only: EC2 accepts no others here",
+            "Use ASCII characters only: EC2 accepts no other characters in this value",
         )
     return value
 

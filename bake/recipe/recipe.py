@@ -1,7 +1,7 @@
 """A recipe: the operating system, driver, CUDA, Python and framework of an image.
 
 A recipe is a TOML file. It is validated as a whole: each error is a `Finding` with its place in the
-file and a hint. No value is passed to a shell here.
+file and a hint. This module passes no value to a shell.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RemoteCommand:
                 self._channel.shutdown_write()
 
     def write(self, data: bytes) -> None:
-        """Send `data` and end stdin, which was held open. No effect once stdin has ended.
+        """Send `data` and end stdin, which was held open. This has no effect if stdin has ended.
 
         Does not raise when the connection is broken: `exit_status` does.
         """

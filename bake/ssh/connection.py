@@ -90,7 +90,7 @@ def connect(
 class Connection:
     """An SSH connection that several threads may use at the same time. Made by `connect`.
 
-    A command or file that is started on a connection known to be broken first makes a new one. A
+    If the connection is known to be broken, the next command or file first makes a new one. A
     command that was running when the connection broke raises ConnectError, because only the
     caller knows whether it may be repeated.
     """
@@ -109,7 +109,7 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """False once the connection is known to be broken or closed."""
+        """False if the connection is known to be broken or closed."""
         return self._fabric is not None and self._fabric.is_connected
 
     def boot_id(self) -> str:

@@ -153,7 +153,7 @@ def reason(error: BaseException | None) -> str:
         case EOFError():
             return "the connection was closed"
         case paramiko.SSHException() if re.search("banner|No existing session", str(error)):
-            return "the port is open, but no SSH server answers there"
+            return "the port is open, but no SSH server answers"
         case OSError(strerror=str(text)):
             return text
         case _:

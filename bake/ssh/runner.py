@@ -71,8 +71,8 @@ def run_stage(
 ) -> float:
     """Run a stage as root until it ends, and return its duration in seconds.
 
-    The machine identifies a stage by `run_id` and `name`. If that stage is already running there,
-    or has ended and its output was not read (its client was killed), its output is read from the
+    The machine identifies a stage by `run_id` and `name`. If that stage already runs on it, or has
+    ended and its output was not read (its client was killed), its output is read from the
     beginning and nothing is started. `on_line` gets each line without escape sequences; `log` gets
     the exact bytes. In both, *** replaces each of `secrets`, in any form that programs print.
 
@@ -181,7 +181,7 @@ class _Follower:
         self._errors: list[str] = []
 
     def follow(self, connection: Connection) -> _End | None:
-        """Return how the stage ended; None when following it has to be repeated.
+        """Return the end of the stage; None if another attempt to follow it is necessary.
 
         Raises ConnectError when the connection broke, StageError when the stage cannot be followed.
         """

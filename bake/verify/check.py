@@ -75,7 +75,7 @@ class Skipped(Exception):
 def run_command(
     shell: Shell, command: str, *, stdin: bytes | None = None, timeout_s: float
 ) -> CommandOutput:
-    """Run a command and return its output, whatever its exit status.
+    """Run a command and return its output, even if its exit status is not 0.
 
     Failed if it takes longer than `timeout_s`; ConnectError if the connection breaks.
     """

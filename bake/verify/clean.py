@@ -1,7 +1,7 @@
 """The search for files that an image must not contain, such as keys, logs and secrets.
 
 It is independent of the stage that removes them. A program on the machine names the files, and
-never shows their content. `on_machine/clean.toml` lists what it searches for.
+never shows their content. `on_machine/clean.toml` lists the places and patterns of the search.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def parse_notes(listing: str) -> dict[str, Installed]:
     except ValueError as error:
         raise RemoteError(
             f"Cannot read the notes of the stages in {NOTES}: {error}",
-            hint="Only scripts/lib.sh may write there. Check whether a stage of your own does.",
+            hint="Only scripts/lib.sh may write these notes. Check your own stages.",
         ) from error
 
 

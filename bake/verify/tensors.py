@@ -1,8 +1,8 @@
-"""The tensor test: the framework computes on every GPU, and the results are judged here.
+"""The tensor test: the framework computes on every GPU, and this module judges the results.
 
 A successful import proves nothing: MXNet can be imported on a machine without a GPU. Therefore a
 program on the machine computes, and reports the error of each result and the kind of device that
-computed it. Whether that is good enough is decided here, not on the machine.
+computed it. This module, and not the program, decides whether that is good enough.
 """
 
 from __future__ import annotations

@@ -63,4 +63,4 @@ def test_a_process_that_is_killed_is_replaced_by_the_one_that_waits(
         second.stdin.close()
         assert second.stdout.readline() == "left\n"
         assert second.wait(10) == 0
-    assert parameter.below(connect(), f"/bake/lease/{'e' * 64}") == []
+    assert parameter.list_below(connect(), f"/bake/lease/{'e' * 64}") == []

@@ -143,8 +143,8 @@ def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> N
             )
             said = one.run("sudo cloud-init schema --system")
             assert "Valid" in said.stdout + said.stderr
-            assert ask(one, "f.by_ssh(running)").startswith("SSH: ")
-            assert ask(one, "f.by_gpu(running)") == ""
+            assert ask(one, "f.find_ssh_use(running)").startswith("SSH: ")
+            assert ask(one, "f.find_gpu_use(running)") == ""
             extended = extend(cloud, machine, one, HOUR)
             [known] = [each for each in machines(cloud) if each.name == "idle"]
             assert known.tags == extended.tags
@@ -153,14 +153,14 @@ def test_who_uses_a_machine_keeps_it_and_nobody_does_not(local_cloud: Path) -> N
             assert timedelta(minutes=69) < ends < timedelta(minutes=70)
             one.put(FAKE_NVIDIA_SMI, "nvidia-smi", mode=0o755)
             one.run("sudo mv nvidia-smi /usr/local/bin/; echo 0 >load; echo >pids")
-            assert ask(one, "f.by_gpu(running)") == ""
+            assert ask(one, "f.find_gpu_use(running)") == ""
             one.run("echo 7 >load")
-            assert ask(one, "f.by_gpu(running)") == "GPU"
+            assert ask(one, "f.find_gpu_use(running)") == "GPU"
             one.run("echo '[N/A]' >load; echo 1 >pids")
-            assert ask(one, "f.by_gpu(running)") == "GPU: process 1"
+            assert ask(one, "f.find_gpu_use(running)") == "GPU: process 1"
             # A kernel that has a context on the GPU, and waits.
             one.run("exec -a ipykernel_launcher sleep 60 >/dev/null 2>&1 & echo $! >pids")
-            assert ask(one, "f.by_gpu(running)") == ""
+            assert ask(one, "f.find_gpu_use(running)") == ""
             time.sleep(idle.total_seconds())
             assert state_of(cloud, machine) == "running"
         wait_until(lambda: state_of(cloud, machine) == "stopped")

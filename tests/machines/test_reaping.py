@@ -41,7 +41,7 @@ def said(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
 
 
 def leases() -> list[str]:
-    return [one.name for one in parameter.below(connect(), "/bake/lease", recursive=True)]
+    return [one.name for one in parameter.list_below(connect(), "/bake/lease", recursive=True)]
 
 
 def killed(kitchen: Kitchen, witness: Witness) -> None:

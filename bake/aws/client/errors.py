@@ -24,7 +24,7 @@ _SET_CLOCK = "Set it (`timedatectl set-ntp true`) and repeat the command"
 _CLOCK = f"This computer's clock is wrong. {_SET_CLOCK}"
 _AGAIN = "AWS is busy or has an internal error: repeat the command in a few minutes"
 _CAPACITY = (
-    "AWS has no free machine of this type there now. Give more instance types (for a launch "
+    "AWS has no free machine of this type in this zone now. Give more instance types (for a launch "
     "`--instance-type a,b,c` and `--market spot,on-demand`, for a bake `builder.instance_types`), "
     "try another region, or wait"
 )

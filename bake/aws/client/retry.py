@@ -35,8 +35,8 @@ def retry(
     """Return the result of `call`; repeat it while it raises a CloudError with one of `codes`.
 
     The pauses are `pause_s`, or grow from 1 s to 20 s when that is None. The last error is raised.
-    Only for calls that may safely be repeated: those with a ClientToken, and those that recognize
-    what an earlier attempt has created.
+    Use it only for calls that may safely be repeated: calls with a ClientToken, and calls that
+    recognize a resource that an earlier attempt has created.
     """
     wait = wait_exponential_jitter(initial=1, max=20) if pause_s is None else wait_fixed(pause_s)
     retrying = Retrying(

@@ -30,16 +30,16 @@ LOOK_S = 0.2
 
 
 def start(token):
-    with locked():
-        for about in running():
+    with lock():
+        for about in running_servers():
             return result(about, again=True)
-        with private(token_file()) as file:
+        with open_private(token_file()) as file:
             file.write(token)
         try:
             process = launch()
             began = time.monotonic()
             while process.poll() is None and time.monotonic() - began < STARTS_S:
-                for about in running():
+                for about in running_servers():
                     if about["pid"] == process.pid:
                         return result(about, again=False)
                 time.sleep(LOOK_S)
@@ -70,7 +70,7 @@ def launch():
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     variables = dict(os.environ, PATH=path, JUPYTER_TOKEN_FILE=token_file())
     variables.pop("JUPYTER_TOKEN", None)
-    with private(log_file()) as log:
+    with open_private(log_file()) as log:
         return subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -82,7 +82,7 @@ def launch():
         )
 
 
-def running():
+def running_servers():
     """Yield Jupyter's data of each server that answers to its own token, the newest first.
 
     Old versions of Jupyter let other users read the file, so its mode is changed.
@@ -92,7 +92,7 @@ def running():
         try:
             with open(path) as file:
                 about = json.load(file)
-            if answers(about):
+            if is_answering(about):
                 os.chmod(path, 0o600)
                 yield dict(about, page=page(os.path.basename(path)))
         except (OSError, ValueError, LookupError, TypeError):
@@ -111,8 +111,8 @@ def modified(path):
     return 0
 
 
-def answers(about):
-    if about["secure"] or not about["token"] or not lives(about["pid"]):
+def is_answering(about):
+    if about["secure"] or not about["token"] or not is_alive(about["pid"]):
         return False
     server = http.client.HTTPConnection("127.0.0.1", about["port"], timeout=10)
     try:
@@ -125,7 +125,7 @@ def answers(about):
         server.close()
 
 
-def lives(pid):
+def is_alive(pid):
     """Return True for a process of this user that has not ended."""
     try:
         os.kill(pid, 0)
@@ -136,11 +136,11 @@ def lives(pid):
 
 
 def stop():
-    with locked():
-        for about in running():
+    with lock():
+        for about in running_servers():
             os.kill(about["pid"], signal.SIGTERM)
             began = time.monotonic()
-            while lives(about["pid"]):
+            while is_alive(about["pid"]):
                 if time.monotonic() - began > ENDS_S:
                     return {"error": "Jupyter does not end", "log": []}
                 time.sleep(LOOK_S)
@@ -154,16 +154,16 @@ def result(about, again):
 
 
 @contextlib.contextmanager
-def locked():
+def lock():
     """A lock, so that two calls at the same time find or start the same server."""
     os.makedirs(jupyter_runtime_dir(), exist_ok=True)
     os.chmod(jupyter_runtime_dir(), 0o700)
-    with private(os.path.join(jupyter_runtime_dir(), "bake.lock")) as lock:
+    with open_private(os.path.join(jupyter_runtime_dir(), "bake.lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def private(path):
+def open_private(path):
     """Open a file for writing that only its user can read."""
     with contextlib.suppress(OSError):
         os.chmod(path, 0o600)

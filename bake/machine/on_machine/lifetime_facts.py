@@ -69,14 +69,14 @@ def all_processes() -> "dict[int, Process]":
     return found
 
 
-def by_ssh(running: "dict[int, Process]") -> str:
+def find_ssh_use(running: "dict[int, Process]") -> str:
     """Return the name of a process that sshd has started; sshd's own processes do not count."""
     sshd = {pid for pid, each in running.items() if each.name.startswith("sshd")}
     found = [each.name for pid, each in running.items() if each.parent in sshd and pid not in sshd]
     return f"SSH: {found[0]}" if found else ""
 
 
-def by_gpu(running: "dict[int, Process]") -> str:
+def find_gpu_use(running: "dict[int, Process]") -> str:
     try:
         if any(nvidia_smi("gpu=utilization.gpu")):
             return "GPU"
@@ -102,7 +102,7 @@ def runtime_files() -> "list[Path]":
     return [*Path("/root").glob(RUNTIME), *Path("/home").glob(f"*/{RUNTIME}")]
 
 
-def by_server(used: "dict[str, str]") -> str:
+def find_kernel_use(used: "dict[str, str]") -> str:
     """Return a busy kernel; fill `used` with the last use of each kernel and terminal."""
     why = ""
     for path in runtime_files():
@@ -138,7 +138,7 @@ def in_use(memory: Path) -> str:
     """Return what uses the machine, or ""."""
     running, now = all_processes(), time.monotonic()
     used = {}  # type: dict[str, str]
-    why = [by_server(used), by_ssh(running), by_gpu(running)]
+    why = [find_kernel_use(used), find_ssh_use(running), find_gpu_use(running)]
     ticks = {str(p): ticks_below(running, p) for p in running if running[p].is_kernel}
     try:
         last = json.loads(memory.read_text())

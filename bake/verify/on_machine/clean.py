@@ -79,16 +79,16 @@ def list_places(machine, report, request):
     for kind, place in request["places"].items():
         more = list(machine.swap_files()) if kind == "swap" else []
         for path in machine.files(place["paths"] + more):
-            inside = machine.inside(path)
-            if request.get("session") and inside.startswith(OF_A_SESSION):
+            relative = machine.relative(path)
+            if request.get("session") and relative.startswith(OF_A_SESSION):
                 continue
             made_here = request.get("booted") and place.get("made_at_boot") and machine.is_new(path)
             if not made_here:
-                report(kind, inside)
+                report(kind, relative)
     for path in machine.files(["etc/machine-id"]):
         made_here = request.get("booted") and machine.is_new(path)
         if not made_here and machine.read(path).strip() not in (b"", b"uninitialized"):
-            report("machine id", machine.inside(path))
+            report("machine id", machine.relative(path))
 
 
 def list_patterns(machine, report, request, patterns):
@@ -101,38 +101,40 @@ def list_patterns(machine, report, request, patterns):
         if not content or b"\0" in content:
             continue
         machine.scanned += 1
-        inside = machine.inside(path)
+        relative = machine.relative(path)
         found = [
             kind
             for kind, begins, pattern in patterns
             if any(begin in content for begin in begins) and pattern.search(content)
         ]
         # The machine's own host key, and the user data with which it was launched.
-        own = request.get("booted") and inside.startswith(("/etc/ssh/ssh_host_", "/var/lib/cloud/"))
+        own = request.get("booted") and relative.startswith(
+            ("/etc/ssh/ssh_host_", "/var/lib/cloud/")
+        )
         if found and not (own and machine.is_new(path)):
-            suspects.append((inside, hashes(content), found))
+            suspects.append((relative, hashes(content), found))
         if any(trace in content for trace in traces):
-            report("trace of the builder", inside)
+            report("trace of the builder", relative)
     if suspects:
         known = set(machine.package_sums(recorded))
-        for inside, sums, found in suspects:
+        for relative, sums, found in suspects:
             # A file that a package installed, and that was not changed since, is public.
-            if not any((inside, each) in known for each in sums):
+            if not any((relative, each) in known for each in sums):
                 for kind in found:
-                    report(kind, inside)
+                    report(kind, relative)
 
 
 def list_written(machine, report, secrets, since):
     """Search every file that was written since `since`, and its name, for the secrets."""
     for path in machine.written(machine.started_at if since is None else since):
         machine.scanned += 1
-        name, inside = os.fsencode(path), machine.inside(path)
+        name, relative = os.fsencode(path), machine.relative(path)
         content = machine.target_or_content(path).translate(None, b"\r\n")
         for secret, forms in secrets.items():
             if any(form in name for form in forms):
-                report("secret " + secret, os.path.dirname(inside) + "/(a file's name)")
+                report("secret " + secret, os.path.dirname(relative) + "/(a file's name)")
             elif any(form in content for form in forms):
-                report("secret " + secret, inside)
+                report("secret " + secret, relative)
 
 
 class Report:
@@ -166,12 +168,12 @@ class Machine:
         self.scanned = 0
         self.started_at = started_at or start_of_process_1()
 
-    def inside(self, path):
+    def relative(self, path):
         return path if self.root == "/" else path[len(self.root) :]
 
     def homes(self):
         """Return the homes that passwd lists and those in /home, relative to the root."""
-        found = {"root", *(self.inside(path)[1:] for path in self.glob("home/*"))}
+        found = {"root", *(self.relative(path)[1:] for path in self.glob("home/*"))}
         for line in self.lines(os.path.join(self.root, "etc/passwd")):
             fields = line.split(":")
             if len(fields) > 5:
@@ -190,7 +192,7 @@ class Machine:
                 relative = os.path.join(home, pattern[2:] if pattern.startswith("~/") else pattern)
                 if relative.endswith("/**"):
                     for folder in self.glob(relative[:-3]):
-                        found.update(self.below(folder))
+                        found.update(self.files_below(folder))
                 else:
                     found.update(self.glob(relative))
         # Each file once: /var/spool/mail is a link to /var/mail.
@@ -200,7 +202,7 @@ class Machine:
                 once.setdefault(os.lstat(path).st_ino, path)
         return sorted(once.values())
 
-    def below(self, folder):
+    def files_below(self, folder):
         for parent, folders, names in os.walk(folder):
             folders[:] = [
                 name for name in folders if self.is_own_folder(os.path.join(parent, name))
@@ -249,7 +251,7 @@ class Machine:
                 folders[:] = [
                     name
                     for name in folders
-                    if self.inside(os.path.join(parent, name)) not in LEFT_OUT
+                    if self.relative(os.path.join(parent, name)) not in LEFT_OUT
                     and self.is_own_folder(os.path.join(parent, name))
                 ]
                 for name in names:
@@ -258,14 +260,14 @@ class Machine:
                         yield path
 
     def written(self, since):
-        """Yield the files and links that were written since; those in memory get into no image."""
+        """Yield the files and links written since then. Files in memory are left out."""
         volatile = [os.path.join(self.root, name) for name in ("dev", "proc", "run", "sys")]
         for name in os.listdir(self.root):
             path = os.path.join(self.root, name)
             if path in volatile or not self.is_own_folder(path):
                 continue
             folder = os.path.isdir(path) and not os.path.islink(path)
-            for each in self.below(path) if folder else [path]:
+            for each in self.files_below(path) if folder else [path]:
                 try:
                     status = os.lstat(each)
                 except OSError:
@@ -323,7 +325,7 @@ class Machine:
                 yield words[0], words[1]
         for folder in ("opt/*", "opt/*/envs/*", "root/*", "home/*/*", "home/*/*/envs/*"):
             for path in self.glob(folder + "/conda-meta/*.json"):
-                prefix = self.inside(os.path.dirname(os.path.dirname(path)))
+                prefix = self.relative(os.path.dirname(os.path.dirname(path)))
                 try:
                     with open(path, "rb") as stream:
                         files = json.loads(stream.read().decode())["paths_data"]["paths"]
@@ -333,7 +335,7 @@ class Machine:
                     hashed = file.get("sha256_in_prefix") or file.get("sha256")
                     yield prefix + "/" + file["_path"], hashed
         for path in recorded:
-            packages = self.inside(os.path.dirname(os.path.dirname(path)))
+            packages = self.relative(os.path.dirname(os.path.dirname(path)))
             for line in self.lines(path):
                 name, _, rest = line.partition(",sha256=")
                 yield os.path.normpath(packages + "/" + name), rest.partition(",")[0]

@@ -48,7 +48,7 @@ def nothing() -> None:
 
 
 def names(cloud: Cloud) -> list[str]:
-    return [one.name for one in parameter.below(cloud, PATH)]
+    return [one.name for one in parameter.list_below(cloud, PATH)]
 
 
 class Computer:
@@ -82,7 +82,7 @@ def test_a_lease_is_a_parameter_that_names_its_holder_and_is_deleted_at_the_end(
     with lease(aws.cloud, run, DIGEST, found=nothing) as ours:
         assert isinstance(ours, Lease)
         ours.check()
-        (one,) = parameter.below(aws.cloud, PATH)
+        (one,) = parameter.list_below(aws.cloud, PATH)
         assert (one.name, one.version) == (f"{PATH}/1", 1)
         said = json.loads(one.value)
         assert (said["run"], said["recipe"]) == (run.id, "mxnet-cu101")
@@ -200,7 +200,7 @@ def test_a_process_of_this_computer_that_has_ended_is_not_waited_for(
         with monkeypatch.context() as there:
             there.setattr(os, "getpid", lambda: child.pid)
             killed(aws)
-        (one,) = parameter.below(aws.cloud, PATH)
+        (one,) = parameter.list_below(aws.cloud, PATH)
         assert not lease_holder.read(one.value).has_ended()
         child.kill()
         while lease_holder._stat(child.pid)[0] != "Z":
@@ -346,12 +346,12 @@ def test_a_lease_deleted_by_hand_may_be_taken_by_another_run(aws: Aws) -> None:
     first = killed(aws)
     parameter.delete(aws.cloud, f"{PATH}/1")
     second = killed(aws)
-    (before,) = parameter.below(aws.cloud, PATH)
+    (before,) = parameter.list_below(aws.cloud, PATH)
     assert first.renew() is False
     with pytest.raises(LeaseError):
         first.check()
     first.release()
-    assert parameter.below(aws.cloud, PATH) == [before]
+    assert parameter.list_below(aws.cloud, PATH) == [before]
     assert second.renew() is True
 
 
@@ -497,7 +497,7 @@ def test_never_two_holders_whose_renewals_are_in_time(
     finally:
         for actor in actors:
             actor.end()
-        for one in parameter.below(aws.cloud, PATH):
+        for one in parameter.list_below(aws.cloud, PATH):
             parameter.delete(aws.cloud, one.name)
 
 

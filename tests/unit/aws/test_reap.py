@@ -106,7 +106,7 @@ def everything(aws: Aws, run: Run) -> None:
 
 
 def left(aws: Aws) -> set[str]:
-    names = {one.name for one in parameter.below(aws.cloud, "/bake", recursive=True)}
+    names = {one.name for one in parameter.list_below(aws.cloud, "/bake", recursive=True)}
     return aws.remains() | names | set(backend().spot_instance_requests)
 
 

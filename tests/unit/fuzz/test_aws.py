@@ -177,7 +177,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
     "failures": lambda cloud: recipe_failures.read_failures(cloud, "mxnet-cu101"),
     "note": lambda cloud: recipe_failures.record_failure(cloud, run(), "i", "reason"),
-    "parameters": lambda cloud: parameter.below(cloud, "/bake"),
+    "parameters": lambda cloud: parameter.list_below(cloud, "/bake"),
     "lease": held,
     "run_state": run_state.run_states,
     "reap": reaped,

@@ -338,7 +338,7 @@ def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
         monkeypatch.setattr(lifetime_facts, "runtime_files", lambda: [tmp_path / "server-1.json"])
         # What else runs on this computer is no matter here.
         monkeypatch.setattr(lifetime_facts, "all_processes", dict)
-        monkeypatch.setattr(lifetime_facts, "by_gpu", lambda running: "")
+        monkeypatch.setattr(lifetime_facts, "find_gpu_use", lambda running: "")
         yield said
         server.shutdown()
 

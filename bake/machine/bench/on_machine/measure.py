@@ -167,7 +167,7 @@ def gpu_counts(gpus):
 
 
 def tasks(machine):
-    """Yield what is measured, in order: on the first GPU, training on several, or on the CPU."""
+    """Yield the measurements in order: on the first GPU, training on several, or on the CPU."""
     gpus = len(machine["gpus"])
     device = 0 if gpus else None
     for precision in machine["precisions"]:
