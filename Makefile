@@ -25,12 +25,13 @@ setup: .venv/local.stamp ## the virtual environment and what the local cloud nee
 unit: .venv/test.stamp ## the unit tests alone, in about a minute: no machine, no network
 	@$(BIN)/pytest -n 2 tests/unit
 
-# Three files at a time, since most tests wait for a machine. Nothing is run a second time: a test that
+# Three files at a time, since most tests wait for a machine; the slow ones, in tests/machines, first.
+# Nothing is run a second time: a test that
 # fails now and then is a fault, of the product or of the test.
 .PHONY: test
 test: .venv/test.stamp ## the whole test suite, with the local cloud's real machines
 	@scripts/setup/system-packages.sh test
-	@$(BIN)/pytest -n 3 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: soak
 soak: .venv/test.stamp ## the long tests: the real payload, gigabytes; new hostile input

@@ -165,7 +165,7 @@ def names_permission(end: End, call: Call) -> bool:
     return (
         isinstance(end.error, BakeError)
         and DENIED[call.service][1] in said
-        and f"lack the permission {action}" in said
+        and f"do not have the permission {action}" in said
     )
 
 

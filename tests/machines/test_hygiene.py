@@ -14,7 +14,7 @@ from bake.errors import VerificationError
 from bake.verify.clean import GIVEN, PASSWORDS, forbidden
 from bake.verify.clean import SECRETS as SECRETS_BY_PATTERN
 from tests.support.kitchen import Kitchen
-from tests.support.secrets import LEFT, LETTERS, SECRETS
+from tests.support.planted_secrets import LEFT, LETTERS, SECRETS
 
 CONTENT = "x0123456789abcdef0123456789abcdef\n"
 SESSION = ("auth.log", "wtmp", "btmp", "lastlog", "journal")  # our own session writes there

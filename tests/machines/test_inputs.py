@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bake.errors import BakeError
@@ -69,7 +69,7 @@ def test_what_recipes_were_let_through_arrives_byte_for_byte(
     inputs: dict[str, str] = {}
     seen: set[str] = set()
 
-    @settings(max_examples=60, database=None, derandomize=True)
+    @settings(max_examples=400, database=None, derandomize=True)
     @given(text=st.one_of(urls, st.text(max_size=80).map("https://{}".format)), pip=packages)
     def gather(text: str, pip: str) -> None:
         document = deepcopy(DOCUMENTS["mxnet-cu101"])
@@ -77,7 +77,7 @@ def test_what_recipes_were_let_through_arrives_byte_for_byte(
         try:
             plan = plan_of(Recipe.model_validate(document))
         except (BakeError, ValueError):
-            assume(False)
+            return  # it was refused
         for name in ("PYPI_MIRROR", "PIP_PACKAGES"):
             value = next(s.inputs[name] for s in plan.stages if name in s.inputs)
             if value not in seen and sum(map(len, seen)) < 500_000:

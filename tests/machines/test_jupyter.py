@@ -425,7 +425,7 @@ def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_
 def test_jupyter_that_does_not_answer_through_the_tunnel_is_an_error(ssh: Connection) -> None:
     server = jupyter.Server(free_port(), "/", "lab", again=False, token=TOKEN)
     with (
-        pytest.raises(RemoteError, match="does not answer through the tunnel: nobody listens"),
+        pytest.raises(RemoteError, match="does not answer through the tunnel: no server listens"),
         jupyter.open_tunnel(ssh, server, free_port()),
     ):
         pass

@@ -95,7 +95,7 @@ def test_a_name_that_ssh_can_take_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "*", "!x", "a,b", "-x", "a\nHost *", "ü", "x" * 129])
 def test_a_name_that_ssh_cannot_take_is_refused(name: str) -> None:
-    with pytest.raises(RequestError, match="no name for a machine"):
+    with pytest.raises(RequestError, match="Invalid name for a machine"):
         ssh_config.check_name(name)
 
 

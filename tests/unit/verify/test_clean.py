@@ -19,7 +19,7 @@ import pytest
 from bake.errors import ConnectError, RemoteError, VerificationError
 from bake.verify import check_clean, find_secrets
 from bake.verify.clean import GIVEN, forbidden
-from tests.support.secrets import LEFT, LETTERS, SECRETS
+from tests.support.planted_secrets import LEFT, LETTERS, SECRETS
 
 
 class Machine:
