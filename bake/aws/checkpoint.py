@@ -81,7 +81,7 @@ def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:
     Of two from the same time, the one with more stages comes first.
     """
     wanted = {"tag-key": CHECKPOINT} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    found = map(_checkpoint, _own(cloud, wanted))
+    found = map(_checkpoint, _describe_own(cloud, wanted))
     return sorted(found, key=lambda each: (each.started_at, len(each.stages)), reverse=True)
 
 
@@ -195,7 +195,7 @@ def _find(cloud: Cloud, snapshot_id: str) -> Checkpoint | None:
     return next(map(_checkpoint, response["Snapshots"]), None)
 
 
-def _own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _describe_own(cloud: Cloud, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     return cloud.pages(
         "DescribeSnapshots",
         "Snapshots",

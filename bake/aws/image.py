@@ -94,13 +94,15 @@ def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> li
     """
     filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     call = cloud.ec2_once if once else cloud.ec2
-    found = [image for image in map(_image, _own(call, filters)) if EXPIRES not in image.tags]
+    found = [
+        image for image in map(_image, _describe_own(call, filters)) if EXPIRES not in image.tags
+    ]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 
 
 def account_images(cloud: Cloud) -> list[Image]:
     """Return all images of this account, also those not made by bake and disabled ones."""
-    return [_image(image) for image in _own(cloud.ec2, {}, IncludeDisabled=True)]
+    return [_image(image) for image in _describe_own(cloud.ec2, {}, IncludeDisabled=True)]
 
 
 def find_image(cloud: Cloud, image_id: str) -> Image | None:
@@ -116,7 +118,7 @@ def find_image(cloud: Cloud, image_id: str) -> Image | None:
 
 def find_image_by_name(cloud: Cloud, name: str, run_id: str) -> Image | None:
     """Return the image with this name that the run has made; None if EC2 does not list it (yet)."""
-    return next(map(_image, _own(cloud.ec2, {"name": name, f"tag:{RUN}": run_id})), None)
+    return next(map(_image, _describe_own(cloud.ec2, {"name": name, f"tag:{RUN}": run_id})), None)
 
 
 def shared_with(cloud: Cloud, image_id: str) -> list[dict[str, str]]:
@@ -181,7 +183,7 @@ def remove_image(
                 delete_snapshot(cloud, snapshot_id)
 
 
-def _own(
+def _describe_own(
     call: Callable[..., Response], filters: Mapping[str, str], **more: Any
 ) -> Iterator[Response]:
     return pages(

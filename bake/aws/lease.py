@@ -141,12 +141,12 @@ class Lease:
             if self._released or self._taken_by:
                 return False
             began = self._cloud.clock.now()
-            mine = self._look_for_successor()
+            mine = self._find_successor()
             if mine and not self._taken_by:
                 self._renewals += 1
                 parameter.overwrite(self._cloud, mine.name, self._holder.encode(self._renewals))
                 if self._cloud.clock.now() - self._renewed_at >= self._takeover_s:
-                    self._look_for_successor()  # this renewal was late
+                    self._find_successor()  # this renewal was late
             elif not self._taken_by and not self._claim() and self._seen:
                 # The parameter was deleted by hand, and another run has created the next one.
                 self._taken_by = str(lease_holder.read(list(self._seen)[-1].value))
@@ -167,7 +167,7 @@ class Lease:
 
     def _delete_own(self) -> bool | None:
         """Delete the parameters if the lease is still this run's; None if it is not visible."""
-        mine, others, _ = self._look()
+        mine, others, _ = self._read_parameters()
         if mine is None:
             return None
         for other in others:
@@ -178,10 +178,10 @@ class Lease:
 
     def _claim(self) -> bool:
         """Try once to get the lease; return whether this run holds it."""
-        mine, others, free = self._look()
+        mine, others, free = self._read_parameters()
         if mine is None and free:
             self._create(self._highest + 1)
-            mine, others, free = self._look()
+            mine, others, free = self._read_parameters()
         if mine is None:
             return False
         if not free or any(generation_of(other) > generation_of(mine) for other in others):
@@ -201,13 +201,13 @@ class Lease:
                 parameter.delete(self._cloud, other.name)
         return True
 
-    def _look_for_successor(self) -> Parameter | None:
-        mine, others, _ = self._look()
+    def _find_successor(self) -> Parameter | None:
+        mine, others, _ = self._read_parameters()
         if any(generation_of(other) >= self.generation for other in others):
             self._taken_by = str(lease_holder.read(others[-1].value))
         return mine
 
-    def _look(self) -> tuple[Parameter | None, list[Parameter], bool]:
+    def _read_parameters(self) -> tuple[Parameter | None, list[Parameter], bool]:
         """Return this run's parameter, the others by generation; True if all others are dead."""
         asked_at = self._cloud.clock.now()
         found = sorted(

@@ -49,8 +49,8 @@ def run(
     from bake.machine import run as shell
 
     cloud, found, host = _reached(console, common, machine)
-    words = shell.command(host, " ".join(command), terminal=shell.is_terminal())
-    _call(console, cloud, found, words)
+    arguments = shell.command(host, " ".join(command), terminal=shell.is_terminal())
+    _call(console, cloud, found, arguments)
 
 
 @command(
@@ -93,8 +93,8 @@ def _transfer(
     *sources, target = transfer.check_paths(verb, paths)
     cloud, found, host = _reached(console, common, machine)
     copy = transfer.put if verb == "put" else transfer.get
-    words = copy(host, sources, target, progress=sys.stderr.isatty())
-    _call(console, cloud, found, words, advice=partial(transfer.failure_hint, host))
+    arguments = copy(host, sources, target, progress=sys.stderr.isatty())
+    _call(console, cloud, found, arguments, advice=partial(transfer.failure_hint, host))
 
 
 def _reached(
@@ -113,7 +113,7 @@ def _call(
     console: Console,
     cloud: Cloud,
     machine: Machine,
-    words: list[str],
+    arguments: list[str],
     advice: Callable[[int], str] = lambda status: "",
 ) -> None:
     """Run a program that connects to the machine, and exit with its status if that is not 0.
@@ -122,7 +122,7 @@ def _call(
     """
     from bake.machine import run as shell
 
-    status = shell.call(words)
+    status = shell.call(arguments)
     lost = shell.find_loss(cloud, machine) if status in shell.NO_CONNECTION else None
     if lost:
         console.failure(lost)

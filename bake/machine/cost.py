@@ -66,14 +66,14 @@ def find_costs(cloud: Cloud, machines: Sequence[Machine]) -> Costs:
     """Return the cost of each machine, with four calls at the same time."""
     if not machines:
         return Costs({})
-    here = [machine for machine in machines if machine.state not in _GONE]
+    not_gone = [machine for machine in machines if machine.state not in _GONE]
     on_spot = {machine.instance_type for machine in machines if machine.market == "spot"}
     ordered = {machine.instance_type for machine in machines if machine.market != "spot"}
     by_zone, by_type, _, (disks, refused) = together(
         partial(spot_by_zone, cloud, on_spot),
         partial(on_demand, cloud, sorted(ordered)),
         partial(volume_price, cloud),
-        partial(_disks, cloud, [machine.instance_id for machine in here]),
+        partial(_disks, cloud, [machine.instance_id for machine in not_gone]),
     )
     now = cloud.now()
     found = {}

@@ -209,16 +209,16 @@ def survey(cloud: Cloud, catalog: Catalog, wanted: Filter) -> Survey:
         for machine in machines
     ]
     # The quota of machines that the region does not offer may not exist either.
-    here = {
+    offered_codes = {
         quota_code(offer.machine.name, m) for offer in offers if offer.zones != () for m in MARKETS
     }
-    hidden = [quotas[code] for code in codes if code in here]
+    relevant = [quotas[code] for code in codes if code in offered_codes]
     return Survey(
         tuple(sorted((o for o in offers if _meets_filter(o, wanted)), key=ORDERS[wanted.order])),
         quotas,
         (
             *refused,
-            *(each for each in hidden if isinstance(each, CloudError)),
+            *(each for each in relevant if isinstance(each, CloudError)),
             *price_errors(cloud),
         ),
         frozenset(

@@ -86,7 +86,8 @@ def save_host_key(instance_id: str, public_openssh: str) -> Path:
     algorithm, key = public_openssh.split()[:2]
     with _locked(path):
         write_file(
-            path, "".join([*_others(path, instance_id), f"{instance_id} {algorithm} {key}\n"])
+            path,
+            "".join([*_lines_of_others(path, instance_id), f"{instance_id} {algorithm} {key}\n"]),
         )
     return path
 
@@ -114,10 +115,10 @@ def remove_host_key(instance_id: str) -> None:
     path = home() / KNOWN_HOSTS
     if path.exists():
         with _locked(path):
-            write_file(path, "".join(_others(path, instance_id)))
+            write_file(path, "".join(_lines_of_others(path, instance_id)))
 
 
-def _others(path: Path, instance_id: str) -> list[str]:
+def _lines_of_others(path: Path, instance_id: str) -> list[str]:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [line for line in lines if line.split(" ")[0] != instance_id]
 

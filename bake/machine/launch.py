@@ -182,15 +182,15 @@ def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Pa
     """
     name = wanted or default_key_name()
     path = key_path(cloud.account_id, cloud.region, name)
-    there = find_key_pair(cloud, name)
+    existing = find_key_pair(cloud, name)
     if path.exists():
         check_key(path)
         public = read_public_key(path)
-        if there is None:
+        if existing is None:
             import_key_pair(cloud, name, public, run.lasting(name))
-        elif there.public_key.split()[:2] != public.split()[:2]:
+        elif existing.public_key.split()[:2] != public.split()[:2]:
             raise _another_key(cloud, name, f"{path} is the private half of another")
-    elif there is not None:
+    elif existing is not None:
         raise _another_key(cloud, name, f"its private half is not at {path}")
     else:
         made = keys.generate()

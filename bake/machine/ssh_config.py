@@ -220,9 +220,9 @@ def write(host: Host) -> Path:
 def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
     """Remove this account's and region's files of all other machines, which have ended."""
     keys = quote_path(key_path(cloud.account_id, cloud.region, "any").parent)
-    here = {host.instance_id for host in hosts}
+    current_ids = {host.instance_id for host in hosts}
     for path in folder().glob("*.conf"):
-        if path.stem not in here and f"{keys[:-1]}/" in path.read_text():
+        if path.stem not in current_ids and f"{keys[:-1]}/" in path.read_text():
             path.unlink(missing_ok=True)
 
 

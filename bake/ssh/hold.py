@@ -25,17 +25,17 @@ _END_S = 60.0
 
 @contextlib.contextmanager
 def hold(connection: Connection) -> Iterator[None]:
-    """A context in which a snapshot of the machine's disk contains none of the machine's secrets:
-    no login keys, host keys, user data or machine id.
+    """Keep the machine's secrets off its disk while a snapshot is made in the block.
 
-    A machine that is started from such a snapshot is at its first boot. The connection stays
-    open, but no new one can be made meanwhile. No stage may run.
+    The secrets are login keys, host keys, user data and the machine id. A machine that is started
+    from such a snapshot is at its first boot. The connection stays open, but no new one can be made
+    during the block. No stage may run.
 
-    Raises RemoteError when the machine could not be held. Raises it at the end, too, when the
-    machine was not held all the time (the connection broke, or HELD_FOR_S was over): the machine
-    has then restored everything by itself, and a snapshot taken meanwhile must be deleted. An
-    exception from within the context passes unchanged, after everything was restored. A machine
-    that was rebooted since its stages ran is not held, because their files may not be on its disk.
+    Raises RemoteError if the machine could not be held. Raises it at the end, too, if the machine
+    was not held all the time (the connection broke, or HELD_FOR_S was over): the machine has then
+    restored everything by itself, and a snapshot taken in the block must be deleted. An exception
+    from within the block passes unchanged, after everything was restored. A machine that was
+    rebooted since its stages ran is not held, because their files may not be on its disk.
     """
     command = connection.as_root(
         *("bash", "--norc", "-c", _program(), "bake", str(HELD_FOR_S), connection.boot_id())

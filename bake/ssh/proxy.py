@@ -25,21 +25,21 @@ class ProxyLine(Line):
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        near_end, far_end = socket.socketpair()
+        with far_end:
             try:
                 self._process = subprocess.Popen(
                     command,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
+                    stdin=far_end.fileno(),
+                    stdout=far_end.fileno(),
                     stderr=subprocess.PIPE,
                     # A process group that can be killed, and that the terminal's Ctrl-C misses.
                     start_new_session=True,
                 )
             except BaseException:
-                ours.close()
+                near_end.close()
                 raise
-        super().__init__(ours)
+        super().__init__(near_end)
         self._stderr = b""
         # The processes that the program starts inherit its stderr: this thread ends with the last
         # of them.

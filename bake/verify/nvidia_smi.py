@@ -148,14 +148,14 @@ def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
 
 def _errors(element: Element, path: str = "") -> Iterator[str]:
     """Yield the path of each element whose text is an error, without recursion."""
-    waiting = [(element, path)]
-    while waiting:
-        parent, above = waiting.pop()
+    pending = [(element, path)]
+    while pending:
+        parent, parent_path = pending.pop()
         for child in parent:
-            here = f"{above}/{child.tag}" if above else child.tag
+            child_path = f"{parent_path}/{child.tag}" if parent_path else child.tag
             if _ERROR.fullmatch((child.text or "").strip()):
-                yield here
-            waiting.append((child, here))
+                yield child_path
+            pending.append((child, child_path))
 
 
 def _uncorrectable(gpu: Element) -> int:

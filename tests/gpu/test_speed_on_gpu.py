@@ -135,7 +135,7 @@ import sys
 sys.path.insert(0, {str(PROGRAM)!r})
 import figure
 def largest(on, wish):
-    return on.normal((2**20, 2**20), "fp32", on.use(0)).shape
+    return on.normal((2**20, 2**20), "fp32", on.select_device(0)).shape
 figure.WHAT["multiply"] = largest
 figure.main({{"what": "multiply"}})
 """

@@ -390,7 +390,7 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
         end()
     said += capfd.readouterr().err
     assert said.count("The SSH connection broke. Reconnecting") == 1
-    assert said.count("Still no SSH connection. If this computer") == 1
+    assert said.count("Still no SSH connection. If this computer is now in another network") == 1
     assert said.count("Connected again after") == 1
 
 

@@ -85,7 +85,7 @@ def multiply(on, task):
     """Multiply the largest matrices of which three fit and whose product does not take too long."""
     precision, index = task["precision"], task["device"]
     on.set_precision(precision)
-    device = on.use(index)
+    device = on.select_device(index)
     room = free_memory(on, device, index) // 4
     bytes_each = 4 if precision in ("fp32", "tf32") else 2
     size, a, b, out = 1024, None, None, None
@@ -119,7 +119,7 @@ def block_error(on, a, b, out, i, j):
 def move(on, task):
     """Measure bytes read and written, in the device's memory or between host and device."""
     what, index = task["what"], task["device"]
-    device = on.use(index)
+    device = on.select_device(index)
     most = task["most_mib"] * MIB
     count = int(min(most, free_memory(on, device, index) // 8)) // 4
     a = on.normal((count,), "fp32", device)

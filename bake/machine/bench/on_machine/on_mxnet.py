@@ -57,7 +57,7 @@ def set_precision(precision):
     """Do nothing: cuBLAS 11 uses TF32 for float32 unless NVIDIA_TF32_OVERRIDE is 0."""
 
 
-def use(index):
+def select_device(index):
     mx.random.seed(1)
     return mx.cpu() if index is None else mx.gpu(index)
 

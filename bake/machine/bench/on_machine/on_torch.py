@@ -49,7 +49,7 @@ def set_precision(precision):
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
-def use(index):
+def select_device(index):
     torch.manual_seed(1)
     if index is None:
         return torch.device("cpu")
@@ -133,7 +133,7 @@ class Training:
 
     def __init__(self, indices, batch, size, group=None):
         (index,) = indices
-        self.device = use(index)
+        self.device = select_device(index)
         self.group = group
         features = 256 * (size // 16) ** 2
         network = nn.Sequential(*_network(), nn.Flatten(), nn.Linear(features, 10))
