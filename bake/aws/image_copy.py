@@ -99,7 +99,7 @@ def _copy(
         image_id = _request_copy(cloud, image, source_region, name, tags)
         return wait_until_available(cloud, image_id, on_progress=on_progress, remedy=_REMEDY)
     except BaseException:
-        # Even without an id: an interrupted call may have had its effect.
+        # Needed even without an id: an interrupted call may have had its effect.
         undo_image(cloud, image_id, name, tags)
         raise
 

@@ -97,7 +97,7 @@ def create_image(
         threads.check()  # an image that is available at once was not waited for
         return image
     except BaseException as error:
-        # Even without an id: an interrupted call may have had its effect.
+        # Needed even without an id: an interrupted call may have had its effect.
         if image_id or not was_refused(error):
             undo_image(cloud, image_id, name, tags)
         raise

@@ -85,7 +85,7 @@ def run_machine(
     try:
         return first_with_capacity(placements, start, on_no_capacity=on_no_capacity)
     except BaseException as error:
-        # Even without an id: an interrupted call may have had its effect.
+        # Needed even without an id: an interrupted call may have had its effect.
         remove_machine(
             cloud, run, instance_id, unknown_for_s=0 if was_refused(error) else _LISTED_S
         )

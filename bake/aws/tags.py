@@ -23,7 +23,7 @@ CHECKPOINT = (
 )
 SECONDS = "bake:seconds"  # the duration of each stage, such as `base=12.1 drivers=70.3`
 LOGIN_USER = "bake:login-user"  # the user for SSH, which an image does not record otherwise
-# The lifetime of a launched machine (machine/lifetime.py), and what its power-off does.
+# The lifetime of a launched machine (machine/lifetime.py), and the effect of its power-off.
 TTL = "bake:ttl"
 IDLE = "bake:idle"
 ENDS = "bake:ends"

@@ -40,7 +40,7 @@ _STARTS_S = 11 * 60
 _NO_JUPYTER = 66  # jupyter_environment.sh
 _TRIES = 3
 _ANSWERS_S, _ANSWER_S = 60.0, 10.0
-# How long an attempt to reconnect lasts: the first one, before EC2 is asked, and the later ones.
+# The duration of an attempt to reconnect: the first one, before a call of EC2, and the later ones.
 # Then: after how long the usual reason is named.
 _FIRST_TRY_S, _TRY_S, _LONG_S = 3.0, 15.0, 60.0
 # How often the machine's end is looked up, and how long before it a warning is shown.

@@ -23,7 +23,7 @@ from bake.record import Installed, Record, Wheel
 from bake.record import read as read_record
 from bake.record.inventory import UNKNOWN, Word
 
-# The parts of a recipe that decide what is installed.
+# The sections of a recipe that decide which packages are installed.
 PACKAGE_SECTIONS = ("base", "stages", "driver", "cuda", "python", "framework", "d2l", "packages")
 
 # The inputs of stages that carry a lock. With a lock, none of them is empty.

@@ -30,7 +30,7 @@ class Payload:
 
 
 # The Ubuntu archive has no TLS on its own host; apt checks every package by the archive's signature
-# all the same. Its -security pocket is on the same host.
+# anyway. Its -security pocket is on the same host.
 # NVIDIA's key is the one of 2022-04-27, 3bf863cc.pub in each repository's folder; the one before
 # it, 7fa2af80, is revoked (NVIDIA/cuda-repo-management 2944b7a, SIGNATURES.md).
 UPSTREAM = Payload(

@@ -18,7 +18,7 @@ from bake.ssh.connection import Connection
 
 _PORTS_TRIED = 50
 _CHUNK = 64 * 1024
-# Browsers wait half a minute or more for a page, so a shorter break of the connection goes unseen.
+# Browsers wait half a minute or more for a page, so users do not notice a shorter interruption.
 _RECONNECT_S = 15.0
 
 

@@ -25,7 +25,7 @@ _ERROR = re.compile(
     re.IGNORECASE,
 )
 # A GPU is unusable if one of these cannot be read. Other elements may be unreadable on a healthy
-# GPU: its fan, or what a newer nvidia-smi requests of an older driver (MIG on 418).
+# GPU: its fan, or a value that an older driver does not know (MIG on 418).
 _VITAL = (
     "product_name",
     "uuid",

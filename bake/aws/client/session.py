@@ -40,8 +40,8 @@ _BASE = Config(
 _PATIENT = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 3}))
 # The first call, which checks the credentials: it should fail within seconds.
 _FIRST = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 6}))
-# EC2 reports "no capacity" with status 500, which boto would retry in vain. The next zone is the
-# better choice, so boto retries nothing here; launch.py retries the transient errors itself.
+# EC2 reports "no capacity" with status 500, and boto would retry such a request without success.
+# Another zone is the better choice, so boto does not retry; launch.py retries transient errors.
 _ONCE = _BASE.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
 # A lease has to be renewed in time, so an attempt that hangs is ended early and repeated.
 _PROMPT = _BASE.merge(
