@@ -28,7 +28,7 @@ def catalog() -> Catalog:
 
 
 def leaves(table: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """The tables that hold facts, and not only other tables."""
+    """Yield the tables that contain facts, and not only other tables."""
     if any(not isinstance(value, dict) for value in table.values()):
         yield table
         return
@@ -37,7 +37,7 @@ def leaves(table: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_each_fact_says_how_sure_it_is_and_where_it_is_from(name: str) -> None:
+def test_each_fact_has_a_source_and_a_degree_of_certainty(name: str) -> None:
     whole = facts.read(name)
     listed = [t for value in whole.values() if isinstance(value, list) for t in value]
     nested = list(leaves({k: v for k, v in whole.items() if isinstance(v, dict)}))
@@ -47,7 +47,7 @@ def test_each_fact_says_how_sure_it_is_and_where_it_is_from(name: str) -> None:
         assert table["source"], table
 
 
-def test_what_is_only_inferred_is_marked_so(catalog: Catalog) -> None:
+def test_inferred_facts_are_marked(catalog: Catalog) -> None:
     assert catalog.left_out["418"].sure == "inferred"
     assert catalog.driver("ubuntu-18.04", "470", "proprietary").sure == "inferred"  # type: ignore[union-attr]
     assert catalog.build("mxnet", "1.7.0", "10.0").sure == "inferred"  # type: ignore[union-attr]
@@ -63,7 +63,7 @@ def test_the_catalog_loads_quickly(catalog: Catalog) -> None:
     assert min(seconds() for _ in range(5)) < 0.05
 
 
-def test_the_parts_of_the_catalog_know_each_other(catalog: Catalog) -> None:
+def test_each_name_that_a_fact_refers_to_is_in_the_catalog(catalog: Catalog) -> None:
     for cuda in catalog.cuda.values():
         assert set(cuda.on) <= set(catalog.os_images)
     for driver in catalog.drivers:
@@ -82,14 +82,14 @@ def test_the_parts_of_the_catalog_know_each_other(catalog: Catalog) -> None:
         assert needed == bool(os_image.nvidia_repository)
 
 
-def test_no_two_builds_or_drivers_answer_one_question(catalog: Catalog) -> None:
+def test_builds_and_drivers_are_unique(catalog: Catalog) -> None:
     builds = [(b.name, b.version, cuda) for b in catalog.builds for cuda in b.cuda]
     drivers = [(d.os, d.branch, d.modules) for d in catalog.drivers]
     assert len(set(builds)) == len(builds)
     assert len(set(drivers)) == len(drivers)
 
 
-def test_no_package_pulls_nvidias_own_driver(catalog: Catalog) -> None:
+def test_no_cuda_package_installs_another_driver(catalog: Catalog) -> None:
     toolkits = [t for cuda in catalog.cuda.values() for t in cuda.on.values()]
     names = [name for toolkit in toolkits for name in toolkit.packages]
     names += [name for d in catalog.drivers for name in (*d.userland, *d.kernel)]
@@ -103,7 +103,7 @@ def test_cublas_of_cuda_10_1_is_pinned_to_cuda_10_1(catalog: Catalog) -> None:
     assert toolkit.pins == ("libcublas10=10.2.1.243-1", "libcublas-dev=10.2.1.243-1")
 
 
-def test_every_hash_is_one(catalog: Catalog) -> None:
+def test_each_hash_is_a_sha256(catalog: Catalog) -> None:
     for installer in catalog.installers:
         assert re.fullmatch(r"[0-9a-f]{64}", installer.sha256)
         assert installer.version in installer.file
@@ -112,7 +112,7 @@ def test_every_hash_is_one(catalog: Catalog) -> None:
             assert re.fullmatch(r"[0-9a-f]{40}", commit)
 
 
-def test_a_slice_of_a_gpu_is_no_gpu(catalog: Catalog) -> None:
+def test_a_slice_of_a_gpu_does_not_count_as_a_gpu(catalog: Catalog) -> None:
     assert catalog.instance_type("g6f.large").gpus == 0
     assert catalog.instance_type("g6f.large").fractional
 
@@ -123,13 +123,13 @@ def test_only_machines_with_several_gpus_have_a_switch(catalog: Catalog) -> None
     assert not catalog.instance_type("g5.48xlarge").fabric_manager
 
 
-def test_debians_image_is_debians(catalog: Catalog) -> None:
+def test_the_base_image_of_debian_is_owned_by_debian(catalog: Catalog) -> None:
     debian = catalog.os_image("debian-12")
     assert (debian.owner, debian.ssh_user) == ("136693071363", "admin")
     assert debian.name_pattern == "debian-12-amd64-*"
 
 
-def test_unknown_names_are_refused_with_the_nearest(catalog: Catalog) -> None:
+def test_an_unknown_name_is_refused_and_the_nearest_one_suggested(catalog: Catalog) -> None:
     with pytest.raises(RecipeError) as caught:
         catalog.os_image("ubuntu-18.4")
     assert "ubuntu-18.04" in caught.value.hint
@@ -158,7 +158,7 @@ def test_numpy_is_pinned_to_what_each_python_has(catalog: Catalog) -> None:
     assert pins(build.numpy, "3.11") == {"numpy": "==1.23.5"}
 
 
-def test_wheels_that_need_cudnn_and_nccl_from_outside_get_them(catalog: Catalog) -> None:
+def test_wheels_without_their_own_cudnn_and_nccl_get_them_as_packages(catalog: Catalog) -> None:
     outside = catalog.build("mxnet", "1.9.1", "11.2")
     inside = catalog.build("mxnet", "1.7.0", "10.1")
     assert outside is not None

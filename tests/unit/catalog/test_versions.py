@@ -1,4 +1,4 @@
-"""Versions are compared as numbers, and an unknown one is answered with the nearest."""
+"""Versions are compared as numbers, and the nearest one is suggested for an unknown one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bake.catalog import distance, nearest, numbers, runs_on
         ([], "7.5", False),
     ],
 )
-def test_code_runs_on_later_gpus_of_its_generation(
+def test_code_runs_on_later_gpus_of_the_same_generation(
     code: list[str], capability: str, runs: bool
 ) -> None:
     assert runs_on(code, capability) is runs

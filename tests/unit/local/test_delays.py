@@ -31,14 +31,14 @@ def test_profile_of_ec2_is_whole_and_scaled(tmp_path: Path) -> None:
         ("scale =", "cannot be read"),
     ],
 )
-def test_profile_that_says_nonsense_is_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_profile_is_refused(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "profile.toml"
     path.write_text(text)
     with pytest.raises(LocalCloudError, match=says):
         delays.load(str(path))
 
 
-def test_unknown_profile_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_profile_is_refused_and_the_known_ones_listed() -> None:
     with pytest.raises(LocalCloudError) as caught:
         delays.load("azure")
     assert "ec2" in caught.value.hint

@@ -1,4 +1,4 @@
-"""What machines cost: the arithmetic, and what AWS is asked for it."""
+"""The cost of machines: the arithmetic, and the requests to AWS for it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_a_machine_costs_for_the_time_since_its_launch() -> None:
     assert describe(mine) == "$0.526 an hour, $1.58 since its launch"
 
 
-def test_what_a_spot_machine_has_cost_is_about_that() -> None:
+def test_the_cost_of_a_spot_machine_is_marked_as_approximate() -> None:
     assert describe(of(0.1578, market="spot")) == (
         "about $0.1578 an hour, about $0.47 since its launch"
     )
 
 
-def test_a_capacity_block_is_paid_for_already() -> None:
+def test_a_machine_in_a_capacity_block_costs_nothing_more() -> None:
     mine = of(98.32, prepaid=True)
     assert (mine.per_hour, mine.since_launch, mine.disks_gb) == (0, 0, 72)
     assert describe(mine) == "paid for in advance"
@@ -39,25 +39,25 @@ def test_a_capacity_block_is_paid_for_already() -> None:
 
 @pytest.mark.parametrize("seconds", [-30, 0, 59])
 def test_ec2_bills_at_least_a_minute(seconds: int) -> None:
-    """A clock may be a little behind EC2's, too."""
+    """Also if the clock is a little behind EC2's, so that the time is negative."""
     assert of(6.0, launched_at=NOW - timedelta(seconds=seconds)).since_launch == 0.1
 
 
 @pytest.mark.parametrize("state", ["stopping", "stopped"])
-def test_of_a_stopped_machine_the_disks_cost(state: str) -> None:
+def test_a_stopped_machine_costs_what_its_disks_cost(state: str) -> None:
     mine = of(state=state)
     assert (mine.since_launch, mine.per_hour_now) == (None, 0)
     assert describe(mine) == "$5.76 a month for its disks (72 GB)"
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated"])
-def test_the_disks_of_a_machine_that_ends_go_with_it(state: str) -> None:
+def test_the_disks_of_a_terminated_machine_cost_nothing(state: str) -> None:
     mine = of(state=state)
     assert (mine.disks_gb, mine.disks_per_month, mine.since_launch) == (0, 0, None)
     assert describe(mine) == "nothing any more"
 
 
-def test_what_is_not_known_is_not_made_up() -> None:
+def test_without_a_price_the_cost_is_unknown() -> None:
     assert describe(of(None)) == "price unknown"
     assert of(disks=None).disks_per_month is None
     assert of(disks=[*DISKS, Disk("io2", 4)]).disks_per_month is None
@@ -89,7 +89,7 @@ def launched(aws: Aws, market: str = "on-demand") -> Machine:
 
 @pytest.fixture
 def prices(aws: Aws) -> _PriceCache:
-    """What the Price List says, which moto has not: noted where its answers are kept."""
+    """Fill the cache of prices, since moto has no Price List."""
     known = price._cache_of(aws.cloud)
     known.prices[aws.cloud.region, "g4dn.xlarge"] = 0.526
     for kind in ("gp2", "gp3"):
@@ -98,7 +98,7 @@ def prices(aws: Aws) -> _PriceCache:
     return known
 
 
-def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _PriceCache) -> None:
+def test_the_prices_of_all_machines_are_requested_at_once(aws: Aws, prices: _PriceCache) -> None:
     ordered, on_spot = launched(aws), launched(aws, "spot")
     prices.spot[aws.cloud.region, "g4dn.xlarge"] = {ordered.zone: 0.2}
     aws.sent.clear()
@@ -112,7 +112,7 @@ def test_all_machines_are_asked_about_at_once(aws: Aws, prices: _PriceCache) -> 
     assert one.disks_per_month == pytest.approx((one.disks_gb or 0) * 0.08)
 
 
-def test_a_stopped_machine_is_asked_about_too(aws: Aws, prices: _PriceCache) -> None:
+def test_the_disks_of_a_stopped_machine_are_requested_too(aws: Aws, prices: _PriceCache) -> None:
     mine = launched(aws)
     stop(aws.cloud, mine.instance_id)
     [found] = find_costs(aws.cloud, machines(aws.cloud)).of.values()
@@ -131,7 +131,9 @@ def test_a_machine_in_a_capacity_block_is_known_by_its_lifecycle(aws: Aws) -> No
     assert (mine.market, mine.prepaid) == ("on-demand", True)
 
 
-def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _PriceCache) -> None:
+def test_a_denied_request_is_reported_and_the_other_costs_are_shown(
+    aws: Aws, prices: _PriceCache
+) -> None:
     launched(aws)
     aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
     found = find_costs(aws.cloud, machines(aws.cloud))
@@ -140,7 +142,7 @@ def test_what_may_not_be_asked_is_said_and_the_rest_is_known(aws: Aws, prices: _
     assert [error.code for error in found.refusals] == ["UnauthorizedOperation"]
 
 
-def test_no_machines_cost_nothing_and_are_not_asked_about(aws: Aws) -> None:
+def test_without_machines_nothing_is_requested(aws: Aws) -> None:
     aws.sent.clear()
     assert find_costs(aws.cloud, []).of == {}
     assert aws.sent == []

@@ -1,4 +1,4 @@
-"""On which machines an image works, by its own tags."""
+"""The machines on which an image works, according to its tags."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPES = CATALOG.instance_types
 
 
 def inside(recipe: str) -> Contents:
-    """What the image of a recipe says of itself."""
+    """Return the contents that the tags of the recipe's image describe."""
     tags = description.describe(real_plan(RECIPES[recipe]))
     assert tags
     architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
@@ -28,7 +28,7 @@ def inside(recipe: str) -> Contents:
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_an_image_says_which_driver_cuda_and_framework_are_in_it(name: str) -> None:
+def test_the_tags_of_an_image_contain_its_driver_cuda_and_framework(name: str) -> None:
     recipe, found = RECIPES[name], inside(name)
     assert found.driver
     assert found.cuda
@@ -47,8 +47,8 @@ def test_an_image_says_which_driver_cuda_and_framework_are_in_it(name: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
-    """The same verdict on every machine of the catalog as the check before a bake."""
+def test_an_image_works_on_the_machines_on_which_its_recipe_can_be_baked(name: str) -> None:
+    """On every machine of the catalog, the result is the same as before a bake."""
     recipe, found = RECIPES[name], inside(name)
     # An image has Fabric Manager only if a builder of its recipe needs it: told apart below.
     found = replace(found, fabric_manager=True)
@@ -59,7 +59,7 @@ def test_it_works_where_its_recipe_could_have_been_baked(name: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [20, 0])
-def test_what_is_told_as_a_hash_alone_is_known_too(
+def test_a_part_that_is_described_by_its_hash_is_recognised(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = inside("mxnet-cu101")
@@ -74,7 +74,7 @@ def test_what_is_told_as_a_hash_alone_is_known_too(
 
 
 @pytest.mark.parametrize("tags", [{}, {"bake:plan:0": "bm8="}])
-def test_an_image_that_does_not_say_what_is_in_it_rules_nothing_out(tags: dict[str, str]) -> None:
+def test_an_image_without_a_description_is_refused_on_no_machine(tags: dict[str, str]) -> None:
     found = fit.read_contents(CATALOG, tags, "x86_64")
     assert not found.known
     fit.check_types(CATALOG, found, ["t3.micro", "p5.48xlarge"])
@@ -99,7 +99,7 @@ def test_an_image_that_does_not_say_what_is_in_it_rules_nothing_out(tags: dict[s
         ("mxnet-cu112", "p4d.24xlarge", ("is not in the image", "works is g5.48xlarge")),
     ],
 )
-def test_a_machine_on_which_it_does_not_work_is_refused_with_the_nearest_that_does(
+def test_an_unsuitable_machine_is_refused_and_the_nearest_suitable_one_suggested(
     recipe: str, asked: str, says: tuple[str, ...]
 ) -> None:
     with pytest.raises(RequestError) as refused:
@@ -111,14 +111,14 @@ def test_a_machine_on_which_it_does_not_work_is_refused_with_the_nearest_that_do
     assert RECIPES[recipe].cuda.version in refused.value.hint
 
 
-def test_all_that_do_not_fit_are_said_at_once_and_only_those() -> None:
+def test_all_unsuitable_types_are_reported_at_once_and_no_others() -> None:
     with pytest.raises(RequestError, match="not work on some") as refused:
         fit.check_types(CATALOG, inside("mxnet-cu101"), ["g4dn.xlarge", "g5.xlarge", "g6.xlarge"])
     assert [detail.split()[0] for detail in refused.value.details] == ["g5.xlarge", "g6.xlarge"]
 
 
-def test_open_modules_are_told_from_the_proprietary_ones() -> None:
-    """The same branch: what knows a V100 are the proprietary modules alone."""
+def test_open_and_proprietary_modules_of_a_branch_are_distinguished() -> None:
+    """Only the proprietary modules of the branch support a V100."""
     proprietary = inside("mxnet-cu112")
     assert proprietary.driver
     assert proprietary.driver.modules == "proprietary"
@@ -128,7 +128,7 @@ def test_open_modules_are_told_from_the_proprietary_ones() -> None:
     assert "open kernel modules" in problem
 
 
-def test_without_a_type_it_is_the_recipes_as_far_as_they_fit_or_what_the_catalog_has() -> None:
+def test_the_default_types_are_the_suitable_ones_of_the_recipe_or_of_the_catalog() -> None:
     found = inside("mxnet-cu101")
     recipes_own = ("g5.xlarge", "g4dn.2xlarge", "none.such")
     assert fit.default_types(CATALOG, found, recipes_own, None) == ("g4dn.2xlarge",)

@@ -1,4 +1,4 @@
-"""Which GPU machines there are: by the catalog, and by what AWS says of them."""
+"""The list of GPU machines: facts of the catalog, and offers, quotas and prices of AWS."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_a_machine_works_with_a_range_of_cuda(name: str, first: str, last: str) 
 
 
 @pytest.mark.parametrize("name", ["g6f.large", "g5g.xlarge"])
-def test_on_a_slice_and_on_arm_nothing_of_ours_works(name: str) -> None:
+def test_no_cuda_is_listed_for_a_slice_of_a_gpu_and_for_arm(name: str) -> None:
     assert cuda_versions(CATALOG, TYPES[name]) == ()
 
 
-def test_what_a_recipe_needs_its_machines_have() -> None:
+def test_the_machines_of_the_included_recipes_support_their_cuda() -> None:
     for each in recipe.all_recipes(REPOSITORY / "manifests"):
         for name in each.builder.instance_types:
             assert each.cuda.version in cuda_versions(CATALOG, TYPES[name]), (each.name, name)
@@ -74,11 +74,11 @@ def test_what_a_recipe_needs_its_machines_have() -> None:
         ("p6-b200.48xlarge", 192),
     ],
 )
-def test_memory_is_what_a_gpu_is_sold_with(name: str, gb: int) -> None:
+def test_the_memory_of_a_gpu_is_shown_as_its_maker_states_it(name: str, gb: int) -> None:
     assert gpus.memory_gb(TYPES[name]) == gb
 
 
-def test_each_filter_leaves_what_is_like_that() -> None:
+def test_each_filter_keeps_only_the_machines_that_match() -> None:
     assert {TYPES[name].gpu for name in names(gpu="t4, a10g")} == {"T4", "A10G"}
     assert {TYPES[name].family for name in names(gpu="rtx-pro-6000")} == {"g7e"}
     assert "g4dn.metal" in names(gpu="t4", count=8)
@@ -89,7 +89,7 @@ def test_each_filter_leaves_what_is_like_that() -> None:
     assert names(only=["g5.xlarge", "g4dn.xlarge"], gpu="t4") == ["g4dn.xlarge"]
 
 
-def test_retired_families_are_shown_where_all_are_asked_for() -> None:
+def test_retired_families_are_shown_only_on_request() -> None:
     assert not [name for name in names() if TYPES[name].retired]
     assert set(names(retired=True)) == set(TYPES)
 
@@ -106,13 +106,13 @@ def test_retired_families_are_shown_where_all_are_asked_for() -> None:
         ({"order": "size"}, "memory"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, Any], says: str) -> None:
+def test_an_invalid_filter_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(RequestError) as caught:
         read_filter(CATALOG, **options)
     assert says in f"{caught.value} {caught.value.hint}"
 
 
-def test_a_recipe_and_an_image_leave_those_on_which_they_work() -> None:
+def test_a_recipe_or_an_image_keeps_the_machines_on_which_it_works() -> None:
     mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
     found = gpus.types_for_recipe(resolve(mxnet))
     assert {TYPES[name].family for name in found} == {"g4dn", "p3dn"}
@@ -122,7 +122,7 @@ def test_a_recipe_and_an_image_leave_those_on_which_they_work() -> None:
     assert both.only == {"g4dn.xlarge"}
 
 
-def test_a_recipe_that_works_nowhere_says_why() -> None:
+def test_a_recipe_that_works_on_no_machine_is_refused_with_the_reason() -> None:
     mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
     nowhere = mxnet.model_copy(
         update={"framework": mxnet.framework.model_copy(update={"version": "9.9"})}
@@ -142,7 +142,7 @@ def test_a_recipe_that_works_nowhere_says_why() -> None:
         ("type", ["g4dn.xlarge", "g5.xlarge", "p4d.24xlarge"]),
     ],
 )
-def test_what_is_not_known_comes_last(order: str, expected: list[str]) -> None:
+def test_machines_with_an_unknown_value_come_last(order: str, expected: list[str]) -> None:
     offers = [
         offer("g5.xlarge", None, 0.1, 4),
         offer("p4d.24xlarge", 32.0, None, None),
@@ -186,7 +186,7 @@ def looked(aws: Aws, **options: Any) -> Survey:
     return survey(aws.cloud, CATALOG, read_filter(CATALOG, **options))
 
 
-def test_all_machines_take_a_handful_of_calls(aws: Aws) -> None:
+def test_all_machines_are_listed_with_few_requests(aws: Aws) -> None:
     aws.sent.clear()
     found = looked(aws)
     assert sorted(set(aws.sent)) == [
@@ -208,7 +208,7 @@ def test_all_machines_take_a_handful_of_calls(aws: Aws) -> None:
     assert found.refusals == ()
 
 
-def test_only_what_the_region_has_where_that_is_asked_for(aws: Aws) -> None:
+def test_machines_that_the_region_does_not_offer_can_be_left_out(aws: Aws) -> None:
     everywhere, here = looked(aws, gpu="h200"), looked(aws, gpu="h200", offered=True)
     assert {each.machine.family for each in everywhere.offers} == {"p5e", "p5en"}
     assert {each.machine.family for each in here.offers} == {"p5en"}
@@ -224,7 +224,7 @@ def test_a_price_limit_counts_in_either_market(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("operation", ["DescribeInstanceTypeOfferings", "DescribeSpotPriceHistory"])
-def test_what_aws_denies_is_not_known_and_said(aws: Aws, operation: str) -> None:
+def test_a_denied_request_leaves_its_column_empty_and_is_reported(aws: Aws, operation: str) -> None:
     aws.refuse(operation, "UnauthorizedOperation")
     found = looked(aws, gpu="t4", count=1)
     assert found.offers
@@ -236,15 +236,15 @@ def test_what_aws_denies_is_not_known_and_said(aws: Aws, operation: str) -> None
         assert all(each.zones is None for each in found.offers)
 
 
-def test_a_quota_that_is_hidden_is_not_known(aws: Aws) -> None:
+def test_a_quota_that_cannot_be_read_is_unknown(aws: Aws) -> None:
     del aws.quotas["L-DB2E81BA"]
     found = looked(aws, gpu="t4", count=1)
     assert {each.left["on-demand"] for each in found.offers} == {None}
     assert [error.code for error in found.refusals] == ["AccessDeniedException"]
 
 
-def test_a_quota_of_what_is_not_offered_is_not_missed(aws: Aws) -> None:
-    """Which quotas a region has depends on its machines."""
+def test_a_missing_quota_of_types_that_the_region_does_not_offer_is_not_reported(aws: Aws) -> None:
+    """A region has quotas only for the machines that it offers."""
     del aws.quotas["L-C4BD4855"]
     [p5e, p5en] = looked(aws, gpu="h200", order="type").offers
     assert (p5e.zones, p5e.left["spot"]) == ((), None)
@@ -253,7 +253,7 @@ def test_a_quota_of_what_is_not_offered_is_not_missed(aws: Aws) -> None:
     assert p5en.zones
 
 
-def test_nothing_is_asked_about_nothing(aws: Aws) -> None:
+def test_an_empty_list_of_machines_makes_no_request(aws: Aws) -> None:
     aws.sent.clear()
     assert looked(aws, gpu="k80").offers == ()
     assert aws.sent == []

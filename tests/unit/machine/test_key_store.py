@@ -1,4 +1,4 @@
-"""Private keys are the owner's alone and never overwritten; hosts are known by instance id."""
+"""Only the owner can read private keys, none is overwritten; hosts are known by instance id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_private_key_is_readable_by_its_owner_alone_and_never_overwritten(tmp_
     assert path.read_text() == "first"
 
 
-def test_keys_of_two_accounts_or_regions_do_not_meet() -> None:
+def test_keys_of_two_accounts_or_regions_have_different_files() -> None:
     paths = {
         key_store.key_path(account, region, "mine")
         for account in ("1", "2")
@@ -34,7 +34,9 @@ def test_keys_of_two_accounts_or_regions_do_not_meet() -> None:
     assert len(paths) == 4
 
 
-def test_a_key_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_corrects_it(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "mine.pem"
     path.write_text("key")
     path.chmod(0o644)
@@ -43,7 +45,7 @@ def test_a_key_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path) -
     assert refused.value.hint == f"chmod 400 {path}"
 
 
-def test_the_public_half_is_what_ssh_keygen_says(tmp_path: Path) -> None:
+def test_the_public_half_is_the_same_as_ssh_keygen_prints(tmp_path: Path) -> None:
     pair = keys.generate()
     path = tmp_path / "mine.pem"
     key_store.save_key(path, pair.private_openssh)
@@ -53,7 +55,7 @@ def test_the_public_half_is_what_ssh_keygen_says(tmp_path: Path) -> None:
     assert key_store.read_public_key(path).split()[:2] == said.split()[:2]
 
 
-def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.pem"
     path.write_text("no key")
     with pytest.raises(RequestError, match="is not a private key"):
@@ -69,7 +71,7 @@ def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
     key_store.remove_host_key("i-3")
 
 
-def test_a_host_key_is_that_of_the_last_start_and_one_that_is_not_known_is_refused() -> None:
+def test_only_the_host_key_of_the_last_start_is_known() -> None:
     first, second = keys.generate().public_openssh, keys.generate().public_openssh
     key_store.save_host_key("i-1", first)
     path = key_store.save_host_key("i-1", second)
@@ -81,7 +83,7 @@ def test_a_host_key_is_that_of_the_last_start_and_one_that_is_not_known_is_refus
     assert str(path) in refused.value.hint
 
 
-def test_hosts_that_come_and_go_at_the_same_time_are_all_known_afterwards() -> None:
+def test_hosts_that_are_added_and_removed_at_the_same_time_are_recorded_correctly() -> None:
     public = keys.generate().public_openssh
 
     def come_and_go(number: int) -> None:

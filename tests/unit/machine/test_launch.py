@@ -1,4 +1,4 @@
-"""Which image a launch takes, whose key it uses, and what is left when it fails."""
+"""A launch: its image, its key, its placement, and that a failed one leaves nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_key_pair_is_made_once_and_used_again(aws: Aws) -> None:
     assert len(aws.params("ImportKeyPair")) == 1
 
 
-def test_a_key_that_is_only_here_is_imported_by_its_public_half(aws: Aws) -> None:
+def test_a_key_that_aws_does_not_have_is_imported_by_its_public_half(aws: Aws) -> None:
     path = key_path(ACCOUNT, REGION, "mine")
     pair = keys.generate()
     save_key(path, pair.private_openssh)
@@ -55,7 +55,7 @@ def test_a_key_that_is_only_here_is_imported_by_its_public_half(aws: Aws) -> Non
     assert sent["PublicKeyMaterial"].split()[:2] == pair.public_openssh.encode().split()[:2]
 
 
-def test_a_key_pair_of_aws_without_its_private_half_here_is_refused(aws: Aws) -> None:
+def test_a_key_pair_without_a_private_half_on_this_computer_is_refused(aws: Aws) -> None:
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=keys.generate().public_openssh)
     with pytest.raises(RequestError, match="private half is not") as refused:
         launch.ensure_key_pair(aws.cloud, aws.run, "mine")
@@ -63,7 +63,7 @@ def test_a_key_pair_of_aws_without_its_private_half_here_is_refused(aws: Aws) ->
     assert not key_path(ACCOUNT, REGION, "mine").exists()
 
 
-def test_a_key_pair_of_that_name_that_is_another_is_refused(aws: Aws) -> None:
+def test_another_key_pair_with_the_same_name_is_refused(aws: Aws) -> None:
     aws.cloud.ec2("ImportKeyPair", KeyName="mine", PublicKeyMaterial=keys.generate().public_openssh)
     save_key(key_path(ACCOUNT, REGION, "mine"), keys.generate().private_openssh)
     with pytest.raises(RequestError, match="private half of another"):
@@ -72,7 +72,7 @@ def test_a_key_pair_of_that_name_that_is_another_is_refused(aws: Aws) -> None:
 
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No machine stands behind EC2 in this process: as if it answered by SSH."""
+    """Let machines answer by SSH: EC2 in this process has no real ones."""
 
     class Answers:
         def close(self) -> None:
@@ -82,7 +82,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def an_image_there(aws: Aws, recipe: str = "") -> Image:
-    """With a recipe, it says what is in it, as an image of a bake does."""
+    """Make an image; with a recipe, its tags describe its contents, as after a bake."""
     image = replace(PROVED, image_id=aws.base_image(owner_id=ACCOUNT, name="bake/x/1"))
     described = description.describe(real_plan(RECIPES[recipe])) if recipe else {}
     return replace(image, tags=image.tags | described)
@@ -125,7 +125,7 @@ def test_a_machine_that_answers_stays_and_its_host_key_is_known(aws: Aws, answer
 
 
 def tried(aws: Aws) -> list[str]:
-    """Type, zone and market of each RunInstances, in order."""
+    """Return type, zone and market of each RunInstances, in order."""
     zones = {
         subnet["SubnetId"]: subnet["AvailabilityZone"].removeprefix(REGION)
         for subnet in aws.cloud.ec2("DescribeSubnets")["Subnets"]
@@ -166,7 +166,7 @@ def test_all_types_and_zones_are_tried_as_spot_and_then_on_demand_each_once(
     assert aws.remains() <= {default_key_name()}
 
 
-def test_where_spot_has_no_room_the_on_demand_machine_says_what_it_costs(
+def test_without_spot_capacity_an_on_demand_machine_is_started_and_its_price_shown(
     aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws.usd["g4dn.xlarge"] = 0.526
@@ -192,7 +192,7 @@ def spot_prices(aws: Aws, usd: dict[tuple[str, str], float]) -> None:
     aws.alter("DescribeSpotPriceHistory", lambda answer: answer.update(SpotPriceHistory=history))
 
 
-def test_the_cheapest_per_gpu_is_taken_whatever_its_type_zone_and_market(
+def test_the_cheapest_machine_per_gpu_of_all_types_zones_and_markets_is_started(
     aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aws.quotas |= {"L-DB2E81BA": 512, "L-3819A6DF": 512}
@@ -211,7 +211,7 @@ def test_the_cheapest_per_gpu_is_taken_whatever_its_type_zone_and_market(
     assert "No price is known for g4dn.2xlarge (spot): tried last" in said
 
 
-def test_of_all_types_on_which_the_image_works_the_cheapest_has_one_gpu_unless_more_are_asked_for(
+def test_the_cheapest_of_all_suitable_types_has_one_gpu_unless_more_are_requested(
     aws: Aws, answering: None
 ) -> None:
     aws.quotas |= {"L-DB2E81BA": 512, "L-3819A6DF": 512}
@@ -231,7 +231,7 @@ def test_of_all_types_on_which_the_image_works_the_cheapest_has_one_gpu_unless_m
     ]
 
 
-def test_of_an_image_that_does_not_say_what_is_in_it_the_recipes_types_are_ranked(
+def test_for_an_image_without_a_description_the_types_of_the_recipe_are_ranked(
     aws: Aws, answering: None
 ) -> None:
     spot_prices(aws, {("g4dn.2xlarge", "b"): 0.02})
@@ -239,7 +239,7 @@ def test_of_an_image_that_does_not_say_what_is_in_it_the_recipes_types_are_ranke
     assert tried(aws) == ["g4dn.2xlarge b spot"]
 
 
-def test_a_subnet_and_a_larger_disk_are_what_was_asked_for(aws: Aws, answering: None) -> None:
+def test_the_requested_subnet_and_disk_are_used(aws: Aws, answering: None) -> None:
     subnet = aws.placement(zone="c").subnet_id
     start(aws, subnet_id=subnet, disk_gb=100)
     [request] = aws.params("RunInstances")
@@ -247,7 +247,7 @@ def test_a_subnet_and_a_larger_disk_are_what_was_asked_for(aws: Aws, answering: 
     assert request["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 100
 
 
-def test_the_end_of_a_capacity_block_is_said(
+def test_the_end_of_a_capacity_block_is_shown(
     aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reservation_id = aws.cloud.ec2(
@@ -301,7 +301,7 @@ def test_the_end_of_a_capacity_block_is_said(
         ({"name": "a b"}, "Invalid name for a machine"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_there(
+def test_an_invalid_request_is_refused_before_anything_is_created(
     aws: Aws, wishes: dict[str, Any], says: str
 ) -> None:
     image = an_image_there(aws, "mxnet-cu101")
@@ -311,7 +311,7 @@ def test_what_cannot_be_is_refused_before_anything_is_there(
     assert aws.remains() == set()
 
 
-def test_a_quota_that_is_too_small_is_said_before_anything_is_there(aws: Aws) -> None:
+def test_a_quota_that_is_too_small_is_reported_before_anything_is_created(aws: Aws) -> None:
     aws.quotas["L-DB2E81BA"] = 0
     with pytest.raises(PreflightError) as refused:
         start(aws)
@@ -322,7 +322,7 @@ def test_a_quota_that_is_too_small_is_said_before_anything_is_there(aws: Aws) ->
     assert aws.remains() == set()
 
 
-def test_what_is_not_offered_of_several_types_is_said_and_the_others_are_had(
+def test_a_type_that_is_not_offered_is_reported_and_the_next_one_started(
     aws: Aws, answering: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start(aws, instance_types=("g99.xlarge", "g4dn.xlarge"))
@@ -330,7 +330,7 @@ def test_what_is_not_offered_of_several_types_is_said_and_the_others_are_had(
     assert tried(aws) == ["g4dn.xlarge a on-demand"]
 
 
-def test_without_a_recipe_or_a_description_it_is_asked_which_machine(aws: Aws) -> None:
+def test_without_a_recipe_and_a_description_the_instance_type_must_be_given(aws: Aws) -> None:
     with pytest.raises(RequestError, match="No instance type given") as refused:
         start(aws, instance_types=())
     assert "--instance-type" in refused.value.hint
@@ -360,7 +360,7 @@ def test_another_market_is_refused(words: str, spot: bool) -> None:
 @pytest.mark.parametrize(
     ("here", "says"), [(0o644, "Other users can read"), (None, "private half is not")]
 )
-def test_a_key_that_cannot_be_used_is_found_before_anything_is_there(
+def test_an_unusable_key_is_reported_before_anything_is_created(
     aws: Aws, here: int | None, says: str
 ) -> None:
     pair, path = keys.generate(), key_path(ACCOUNT, REGION, "mine")

@@ -1,4 +1,4 @@
-"""How long a machine lives: what may be asked for, what tags say, and the timer on machines."""
+"""The lifetime of a machine: valid durations, the tags, and the timer on the machine."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def a_machine(*, launched_at: datetime = START, state: str = "running", **tags: 
         ("Never", None),
     ],
 )
-def test_a_length_of_time_is_read(text: str, time: timedelta | None) -> None:
+def test_a_duration_is_read(text: str, time: timedelta | None) -> None:
     assert read_time(text, "--ttl") == time
 
 
@@ -91,7 +91,7 @@ def test_a_length_of_time_is_read(text: str, time: timedelta | None) -> None:
         *["٣h", "8h never", "9" * 5000 + "h", "99999999h", "1h" * 4000, "1_0h"],
     ],
 )
-def test_what_is_no_length_of_time_is_refused_in_words(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_an_explanation(text: str) -> None:
     with pytest.raises(RequestError, match="Invalid duration") as refused:
         read_time(text, "--ttl")
     assert len(refused.value.message) < 80
@@ -99,26 +99,26 @@ def test_what_is_no_length_of_time_is_refused_in_words(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0h", "1s", "9m", "599s", "0.1h"])
-def test_what_would_end_a_machine_that_still_starts_is_refused(text: str) -> None:
+def test_a_duration_that_ends_before_the_machine_has_started_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="too short: it takes at least 10m"):
         read_time(text, "--idle")
 
 
 @pytest.mark.parametrize("text", ["366d", "9999999h", "9999999d9999999d"])
-def test_what_is_nearly_never_has_to_be_said(text: str) -> None:
+def test_a_very_long_duration_is_refused_in_favour_of_never(text: str) -> None:
     with pytest.raises(RequestError, match="more than a year") as refused:
         read_time(text, "--ttl")
     assert refused.value.hint.endswith("--ttl never")
 
 
 @given(st.timedeltas(min_value=SHORTEST, max_value=LONGEST))
-def test_what_is_written_is_read(time: timedelta) -> None:
+def test_a_written_duration_can_be_read(time: timedelta) -> None:
     whole = timedelta(seconds=round(time.total_seconds()))
     assert read_time(write_time(time), "--ttl") == whole
 
 
 @given(st.text(alphabet="0123456789.hdmsine -", max_size=40))
-def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
+def test_any_text_is_read_as_a_duration_or_refused(text: str) -> None:
     try:
         time = read_time(text, "--ttl")
     except RequestError:
@@ -126,7 +126,7 @@ def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
     assert time is None or SHORTEST <= time <= LONGEST
 
 
-def test_a_spot_machine_that_is_to_be_stopped_is_refused() -> None:
+def test_stopping_a_spot_machine_at_its_end_is_refused() -> None:
     asked = read_lifetime(ttl="8h", idle="never", at_end="stop")
     assert asked == Lifetime(8 * HOUR, None, "stop")
     asked.check(["on-demand"])
@@ -138,7 +138,7 @@ def test_a_spot_machine_that_is_to_be_stopped_is_refused() -> None:
         read_lifetime(ttl="8h", idle="never", at_end="hibernate")
 
 
-def test_tags_say_how_long_it_lives() -> None:
+def test_tags_contain_the_lifetime_of_a_machine() -> None:
     assert Lifetime().tags(START) == {
         "bake:ttl": "12h",
         "bake:idle": "never",
@@ -211,12 +211,12 @@ def test_a_builder_ends_with_its_run() -> None:
     assert time_left(builder, START) == 2 * HOUR
 
 
-def test_there_is_never_less_than_no_time_left() -> None:
+def test_the_time_left_is_never_negative() -> None:
     assert time_left(a_machine(ttl="1h"), START + 5 * HOUR) == timedelta(0)
 
 
 class Says:
-    """A machine whose timer answers in other words than ours."""
+    """A machine whose timer prints this text."""
 
     def __init__(self, stdout: str) -> None:
         self.stdout = stdout
@@ -242,7 +242,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         (a_machine(expires="2026-11-21T10:00:00Z"), "builder of a bake"),
     ],
 )
-def test_an_end_that_is_nowhere_or_a_bakes_is_not_put_off(
+def test_a_machine_without_an_end_and_a_builder_cannot_be_extended(
     aws: Aws, machine: Machine, why: str
 ) -> None:
     with pytest.raises(RequestError, match=why):
@@ -251,14 +251,14 @@ def test_an_end_that_is_nowhere_or_a_bakes_is_not_put_off(
 
 
 @pytest.mark.parametrize("answer", ["", "-5", "soon", "9" * 5000, "1\n2"])
-def test_what_the_timer_has_not_said_does_not_get_into_the_tag(aws: Aws, answer: str) -> None:
+def test_an_invalid_answer_of_the_timer_is_not_written_into_the_tag(aws: Aws, answer: str) -> None:
     with pytest.raises(RemoteError, match="instead of a time"):
         extend(aws.cloud, a_machine(ttl="8h"), cast(Connection, Says(answer)), HOUR)
     assert aws.params("CreateTags") == []
 
 
 @pytest.mark.parametrize("at_end", ["stop", "terminate"])
-def test_an_end_is_put_off_for_good_and_ec2_knows_what_comes_at_it(aws: Aws, at_end: AtEnd) -> None:
+def test_an_extension_sets_the_tags_and_what_ec2_does_at_the_end(aws: Aws, at_end: AtEnd) -> None:
     tags = aws.run.lasting("mine") | Lifetime().tags(aws.cloud.now())
     placement = aws.placement()
     group_id = create_security_group(
@@ -297,7 +297,7 @@ def test_the_timer_has_its_settings_and_fits_into_the_user_data() -> None:
     assert Lifetime(None).files("r", "n") == ()
 
 
-def test_the_timer_with_its_settings_is_sound_shell() -> None:
+def test_the_timer_with_its_settings_is_valid_shell() -> None:
     timer, _ = Lifetime(8 * HOUR, HOUR).files("20261121-080000-abcdef", "it's mine")
     shellcheck = Path(sys.executable).parent / "shellcheck"
     answer = subprocess.run(
@@ -306,13 +306,13 @@ def test_the_timer_with_its_settings_is_sound_shell() -> None:
     assert answer.returncode == 0, answer.stdout
 
 
-def test_what_runs_on_old_machines_is_python_3_6() -> None:
+def test_the_programs_for_old_machines_are_python_3_6() -> None:
     ast.parse(Path(lifetime_facts.__file__).read_text(), feature_version=(3, 6))
 
 
 @pytest.fixture
 def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """What a Jupyter server here says of its kernels and terminals; "token" is what it takes."""
+    """Run a Jupyter server that reports these kernels and terminals to the bearer of "token"."""
     said: dict[str, Any] = {"kernels": [], "terminals": [], "token": "secret"}
 
     class Server(http.server.BaseHTTPRequestHandler):

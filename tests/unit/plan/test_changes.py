@@ -1,4 +1,4 @@
-"""The reasons why a stage has to run, by the tags of the last image."""
+"""The reasons why a stage has to run, according to the tags of the last image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UBUNTU = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-20230607"
 def why(
     plan: Plan, last: dict[str, str] | None, *, done: set[str] | None = None, **more: Any
 ) -> dict[str, tuple[str, ...]]:
-    """The reasons of the stages that are to run: all but those that are done."""
+    """Return the reasons of the stages that have to run: all stages except for `done`."""
     states: dict[str, changes.State] = {
         stage.name: "done" if stage.name in (done or ()) else "to run" for stage in plan.stages
     }
@@ -39,11 +39,11 @@ def why(
     return {name: reason.why for name, reason in found.items() if reason.state == "to run"}
 
 
-def test_the_key_of_a_digest_is_the_cloud_s() -> None:
+def test_plan_and_aws_use_the_same_tag_key_for_digests() -> None:
     assert changes.STAGE_KEY == aws_tags.STAGE
 
 
-def test_what_does_not_fit_is_shortened_the_longest_first() -> None:
+def test_if_a_description_is_too_long_its_longest_values_become_hashes() -> None:
     noise = "".join(hashlib.sha256(str(n).encode()).hexdigest() for n in range(50))
     values = {"SHORT": "3.7", "LONG": noise[:150], "LONGEST": noise}
     parts = changed(BASE, "conda", inputs=values)
@@ -67,18 +67,18 @@ def test_a_changed_secret_is_named_and_not_shown() -> None:
 # ---- reasons
 
 
-def test_what_was_never_baked_runs_for_that_reason() -> None:
+def test_without_an_earlier_image_the_reason_is_that_it_was_never_baked() -> None:
     assert set(why(plan_of(BASE), None).values()) == {("never baked here",)}
 
 
-def test_what_has_not_changed_runs_because_nothing_holds_it() -> None:
+def test_an_unchanged_stage_runs_because_no_checkpoint_holds_it() -> None:
     plan = plan_of(BASE)
     assert set(why(plan, tags_of(plan)).values()) == {("unchanged, but no checkpoint holds it",)}
     fresh = why(plan, tags_of(plan), fresh=True)
     assert set(fresh.values()) == {("unchanged, but everything runs again (--fresh)",)}
 
 
-def test_what_need_not_run_has_no_reason() -> None:
+def test_a_stage_that_does_not_run_has_no_reason() -> None:
     plan = plan_of(BASE)
     states: dict[str, changes.State] = dict.fromkeys(BASE, "from checkpoint")
     states["seal"] = "done"
@@ -87,7 +87,7 @@ def test_what_need_not_run_has_no_reason() -> None:
     assert found["seal"] == changes.Reason("done")
 
 
-def test_another_base_image() -> None:
+def test_another_base_image_is_the_reason() -> None:
     before, after = plan_of(BASE), plan_of(BASE, base="ami-2")
     last = tags_of(before, "ubuntu/images/bionic-1")
     found = why(after, last, base_image_name="ubuntu/images/bionic-2")
@@ -97,7 +97,7 @@ def test_another_base_image() -> None:
     assert found["seal"] == ("base runs again, and this needs it",)
 
 
-def test_another_lib() -> None:
+def test_another_lib_is_the_reason() -> None:
     found = why(plan_of(BASE, lib=b"new"), tags_of(plan_of(BASE)))
     assert len(found) == len(BASE)
     for reason in found.values():
@@ -130,7 +130,7 @@ def test_another_lib() -> None:
         ),
     ],
 )
-def test_what_has_changed_is_said(stage: str, parts: dict[str, Any], said: str) -> None:
+def test_the_reason_names_the_change(stage: str, parts: dict[str, Any], said: str) -> None:
     before, after = plan_of(BASE), plan_of(changed(BASE, stage, **parts))
     assert re.fullmatch(said, "\n".join(why(after, tags_of(before))[stage]))
 
@@ -145,7 +145,7 @@ def test_a_long_list_of_packages_is_compared_one_by_one() -> None:
     assert why(after, tags_of(before))["drivers"] == (said,)
 
 
-def test_several_changes_are_all_said() -> None:
+def test_several_changes_are_all_named() -> None:
     parts = changed(BASE, "conda", body=b"2")
     parts = changed(parts, "cuda", body=b"2")
     parts = changed(parts, "mxnet", inputs={"FRAMEWORK_VERSION": "1.8.0", "PIP": "x"})
@@ -186,7 +186,7 @@ def spoiled(tags: dict[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def test_tags_that_cannot_be_read_are_said_not_to_say() -> None:
+def test_unreadable_tags_are_reported_as_not_saying_what_has_changed() -> None:
     after = plan_of(changed(BASE, "cuda", body=b"2"))
     for last in spoiled(tags_of(plan_of(BASE))):
         assert description.read(last) is None
@@ -196,7 +196,7 @@ def test_tags_that_cannot_be_read_are_said_not_to_say() -> None:
         assert found["conda"] == ("unchanged, but no checkpoint holds it",)
 
 
-def test_an_image_without_any_of_our_tags_says_nothing() -> None:
+def test_an_image_without_tags_of_bake_does_not_say_what_has_changed() -> None:
     said = {("changed: the tags of the last image do not say what",)}
     assert set(why(plan_of(BASE), {"Name": "x"}).values()) == said
 
@@ -208,13 +208,13 @@ def test_a_stage_that_an_image_without_description_lacks_is_new() -> None:
     assert found["cuda"] == ("new in this recipe",)
 
 
-def test_a_digest_changed_by_hand_is_not_explained_away() -> None:
+def test_a_digest_that_was_changed_by_hand_counts_as_a_change() -> None:
     last = tags_of(plan_of(BASE)) | {"bake:stage:cuda": "0" * 64}
     found = why(plan_of(BASE), last)
     assert found["cuda"] == ("changed: the tags of the last image do not say what",)
 
 
-def test_a_digest_removed_by_hand_is_made_up_for_by_the_description() -> None:
+def test_a_digest_that_was_removed_by_hand_is_computed_from_the_description() -> None:
     last = tags_of(plan_of(BASE))
     del last["bake:stage:cuda"]
     assert why(plan_of(BASE), last)["cuda"] == ("unchanged, but no checkpoint holds it",)
@@ -227,7 +227,7 @@ def test_a_digest_removed_by_hand_is_made_up_for_by_the_description() -> None:
 
 @st.composite
 def one_change(draw: st.DrawFn) -> tuple[Plan, Plan, str]:
-    """Before, after, and what a person would call the thing that differs."""
+    """Return a plan, the plan after one change, and the name of what has changed."""
     plan = draw(plans())
     parts: Parts = {s.name: (s.script.body, s.needs, dict(s.inputs)) for s in plan.stages}
     name = draw(st.sampled_from(sorted(parts)))

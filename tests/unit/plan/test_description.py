@@ -1,4 +1,4 @@
-"""What a plan's digests are computed from, as the tags of an image hold it."""
+"""The description of a plan in the tags of an image: what its digests are computed from."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.support.plans import (
 UBUNTU = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-20230607"
 
 
-def test_the_longest_value_is_the_cloud_s() -> None:
+def test_plan_and_aws_agree_on_the_longest_value_of_a_tag() -> None:
     assert description.LONGEST_VALUE == aws_tags.LONGEST_VALUE
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_of_ours_is_described_in_full_within_the_limits_of_tags(name: str) -> None:
+def test_the_full_description_of_an_included_recipe_fits_into_its_tags(name: str) -> None:
     plan = real_plan(RECIPES[name])
     tags = description.describe(plan, base_image_name=UBUNTU)
     assert 1 <= len(tags) <= description.MOST_PIECES
@@ -41,7 +41,7 @@ def test_a_recipe_of_ours_is_described_in_full_within_the_limits_of_tags(name: s
 
 @settings(deadline=None, max_examples=50)
 @given(plans(), st.text(st.characters(exclude_categories=["Cs"]), max_size=128))
-def test_what_is_described_is_read_again_however_large_the_plan(plan: Plan, name: str) -> None:
+def test_the_description_of_a_plan_of_any_size_can_be_read(plan: Plan, name: str) -> None:
     tags = description.describe(plan, base_image_name=name)
     assert set(tags) == {f"bake:plan:{n}" for n in range(len(tags))}
     assert len(tags) <= description.MOST_PIECES
@@ -64,7 +64,7 @@ def test_an_image_with_many_tags_has_a_shorter_description() -> None:
     assert description.describe(real_plan(), room=5)
 
 
-def test_a_plan_that_cannot_be_described_is_not() -> None:
+def test_a_plan_that_is_too_large_has_no_description() -> None:
     parts: Parts = {f"stage-{n}": (str(n).encode(), (), {}) for n in range(400)}
     assert description.describe(plan_of(parts)) == {}
 
@@ -83,7 +83,7 @@ def test_a_plan_that_cannot_be_described_is_not() -> None:
         ("pip==1; python_version<'3.8'", "pip==1; python_version<'3.8'"),
     ],
 )
-def test_no_secret_is_described(value: str, kept: str) -> None:
+def test_a_description_contains_no_secret(value: str, kept: str) -> None:
     plan = plan_of(changed(BASE, "conda", inputs={"URL": value}))
     tags = description.describe(plan)
     assert b"s3cr3t" not in zlib.decompress(base64.b64decode("".join(tags.values())))

@@ -66,7 +66,7 @@ def test_a_stage_that_reboots_runs_alone(reboots: str, longest: float) -> None:
     assert found.seconds_low == pytest.approx(0.7 * 390 + 0.85 * longest)
 
 
-def test_what_need_not_run_takes_no_time() -> None:
+def test_a_stage_that_does_not_run_takes_no_time() -> None:
     only = expected(["mxnet", "seal"])
     assert set(only.stages) == {"mxnet", "seal"}
     assert only.seconds_low == pytest.approx(0.7 * 390 + 0.85 * 210)
@@ -79,7 +79,7 @@ def test_the_same_work_counts_more_than_the_same_name() -> None:
     assert expected(["cuda"], [alike]).stages["cuda"] == pytest.approx((700, 1500))
 
 
-def test_this_recipe_s_images_count_more_than_others() -> None:
+def test_the_images_of_the_same_recipe_count_more_than_others() -> None:
     ours = Past(PLAN.recipe.name, {}, {"cuda": 100.0})
     others = Past("another", {}, {"cuda": 1000.0})
     assert expected(["cuda"], [others, ours]).stages["cuda"] == pytest.approx((70, 150))
@@ -92,7 +92,7 @@ def test_only_the_latest_times_count() -> None:
     assert expected(["cuda"], [*times, old]).stages["cuda"] == pytest.approx((85, 1.2 * 104))
 
 
-def test_a_guess_is_said_to_be_one() -> None:
+def test_a_guess_is_marked_as_a_guess() -> None:
     assert expected(earlier=[]).based_on.startswith("a guess, because no earlier bake")
     known = Past(PLAN.recipe.name, DIGESTS, {n: s for n, s in TIMES.items() if n != "cuda"})
     some = expected(earlier=[known])
@@ -101,7 +101,7 @@ def test_a_guess_is_said_to_be_one() -> None:
     assert some.stages["cuda"][1] > 10 * some.stages["cuda"][0]
 
 
-def test_the_cost_is_that_of_the_machine_s_hours_and_of_its_disk() -> None:
+def test_the_cost_is_the_sum_of_the_hours_of_the_machine_and_of_its_disk() -> None:
     found = expected(prices=[0.2, None, 0.6], usd_per_gb_month=0.0)
     assert found.usd_low == pytest.approx(found.seconds_low / 3600 * 0.2)
     assert found.usd_high == pytest.approx(found.seconds_high / 3600 * 0.6)
@@ -118,18 +118,18 @@ def test_a_machine_that_is_stopped_for_its_image_costs_nothing_meanwhile() -> No
 
 
 @pytest.mark.parametrize("prices", [[], [None, None]])
-def test_a_price_that_is_not_known_is_not_made_up(prices: list[None]) -> None:
+def test_without_a_price_no_cost_is_shown(prices: list[None]) -> None:
     found = expected(prices=prices)
     assert (found.usd_low, found.usd_high) == (None, None)
     assert found.cost == "price unknown"
     assert found.time == "about 11 to 19 min"
 
 
-def test_what_costs_nothing_is_said_to() -> None:
+def test_a_price_of_zero_is_shown_as_nothing() -> None:
     assert expected(prices=[0.0]).cost == "nothing ($0)"
 
 
-def test_all_in_one_line() -> None:
+def test_a_forecast_is_written_in_one_line() -> None:
     assert str(expected(prices=[0.526, 0.752])) == "about 11 to 19 min, $0.10 to $0.24"
 
 
@@ -148,7 +148,7 @@ prices = st.lists(st.none() | st.floats(0, 50), max_size=5)
 
 @settings(deadline=None)
 @given(st.sets(st.sampled_from(ALL)), pasts, prices, st.none() | st.floats(0, 1), st.booleans())
-def test_a_range_is_one_and_more_work_never_takes_less(
+def test_a_range_is_in_order_and_more_work_never_takes_less_time(
     to_run: set[str],
     earlier: list[Past],
     usd: list[float | None],
@@ -172,7 +172,7 @@ def test_a_range_is_one_and_more_work_never_takes_less(
     assert whole.seconds_high <= ends + 1200
 
 
-def test_a_plan_of_one_stage() -> None:
+def test_a_plan_of_one_stage_takes_the_time_of_the_stage() -> None:
     parts: Parts = {"only": (b"", (), {})}
     found = expected(["only"], [], plan=plan_of(parts))
     assert found.seconds_low > 0

@@ -20,7 +20,7 @@ names = st.from_regex(r"[A-Z][A-Z0-9_]{0,12}", fullmatch=True).map("X_".__add__)
 
 
 def read_by_bash(file: Path, name: str) -> bytes:
-    """What a program that is started by the script gets: through the environment, like there."""
+    """Return the variable as a program gets it that a script starts: from its environment."""
     return (
         subprocess.run(
             ["bash", "--norc", "-c", 'source "$0" && exec env --null', file],
@@ -37,7 +37,7 @@ def read_by_bash(file: Path, name: str) -> bytes:
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(name=names, value=values)
-def test_any_value_arrives_byte_for_byte(tmp_path: Path, name: str, value: str) -> None:
+def test_any_value_arrives_unchanged(tmp_path: Path, name: str, value: str) -> None:
     file = tmp_path / "inputs"
     file.write_bytes(inputs_file("cuda", {name: value}))
     assert read_by_bash(file, name) == value.encode("utf-8", "surrogateescape")
@@ -50,7 +50,7 @@ def test_the_longest_value_that_linux_takes_arrives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["secret\0secret", "secret\ud800secret", "secret" * 30_000])
-def test_a_value_that_cannot_arrive_is_refused_without_showing_it(value: str) -> None:
+def test_a_value_that_bash_cannot_hold_is_refused_without_showing_it(value: str) -> None:
     with pytest.raises(StageError, match="the input TOKEN of stage cuda") as caught:
         inputs_file("cuda", {"TOKEN": value})
     assert "secret" not in str(caught.value)

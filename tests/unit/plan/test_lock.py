@@ -1,4 +1,4 @@
-"""Locks: of what they are made, what they refuse, and what a bake with one installs."""
+"""Locks: how they are written, which bakes they refuse, and what a locked bake installs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def with_stage(held_to: Lock, name: str, **kinds: Any) -> Lock:
 # ---- made of a record ----
 
 
-def test_what_is_written_is_read_again_and_says_how_it_was_made(tmp_path: Path) -> None:
+def test_a_written_lock_can_be_read_and_names_its_origin(tmp_path: Path) -> None:
     made = lock_of(tmp_path)
     path = tmp_path / f"{RECIPE.name}.lock"
     lock.write(made, path)
@@ -139,7 +139,7 @@ name = "ubuntu-18.04-20230607"
 """
 
 
-def test_a_lock_that_an_earlier_version_wrote_means_the_same(tmp_path: Path) -> None:
+def test_a_lock_of_an_earlier_version_has_the_same_meaning(tmp_path: Path) -> None:
     path = tmp_path / "mxnet-cu101.lock"
     path.write_text(EARLIER)
     read = lock.read(path, "mxnet-cu101")
@@ -149,7 +149,7 @@ def test_a_lock_that_an_earlier_version_wrote_means_the_same(tmp_path: Path) -> 
     assert tomllib.loads(path.read_text()) == tomllib.loads(EARLIER)
 
 
-def test_one_change_is_one_line_whatever_the_order(tmp_path: Path) -> None:
+def test_one_change_changes_one_line_of_the_lock_in_any_order(tmp_path: Path) -> None:
     before = lock.text(lock_of(tmp_path)).splitlines()
     apt = {"curl": "7.88.1-11", "git": "1:2.39.5-0"}  # another order, another version
     after = lock.text(with_stage(lock_of(tmp_path), "base", apt=apt)).splitlines()
@@ -157,7 +157,7 @@ def test_one_change_is_one_line_whatever_the_order(tmp_path: Path) -> None:
     assert len(before) == len(after)
 
 
-def test_every_reason_against_a_lock_is_named(tmp_path: Path) -> None:
+def test_every_reason_why_a_record_cannot_be_locked_is_named(tmp_path: Path) -> None:
     stages = {
         "conda": Installed(conda={"linux-64/x.conda": "-", "https://elsewhere/y.conda": SHA["a"]}),
         "d2l": Installed(
@@ -198,7 +198,7 @@ def test_the_newest_bake_of_the_recipe_and_payload_counts(tmp_path: Path) -> Non
     assert lock.newest_record(tmp_path, RECIPE.name, "stand-in").parent.name == "2"
 
 
-def test_regions_of_one_base_image_are_kept_and_those_of_another_are_not(tmp_path: Path) -> None:
+def test_a_lock_keeps_the_ids_of_its_base_image_in_all_regions(tmp_path: Path) -> None:
     west = lock_of(tmp_path)
     path = RECORD.model_copy(update={"region": "eu-west-1", "base_image_id": "ami-0b"}).write(
         tmp_path / "east"
@@ -216,7 +216,9 @@ def test_regions_of_one_base_image_are_kept_and_those_of_another_are_not(tmp_pat
     "text",
     ["format = 2", "no toml", 'recipe = "another"', "\x00"],
 )
-def test_what_is_no_lock_of_the_recipe_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_lock_or_the_lock_of_another_recipe_is_refused(
+    tmp_path: Path, text: str
+) -> None:
     path = tmp_path / f"{RECIPE.name}.lock"
     path.write_text(text)
     with pytest.raises(RecipeError, match="cannot be used") as caught:
@@ -225,7 +227,7 @@ def test_what_is_no_lock_of_the_recipe_is_refused(tmp_path: Path, text: str) -> 
     assert lock.read_if_valid(path) is None
 
 
-def test_a_value_that_could_become_a_line_of_its_own_is_refused(tmp_path: Path) -> None:
+def test_a_value_that_contains_a_line_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / f"{RECIPE.name}.lock"
     evil = with_stage(lock_of(tmp_path), "base", apt={"curl": "1\nhtop"})
     lock.write(evil, path)
@@ -237,7 +239,7 @@ def test_a_value_that_could_become_a_line_of_its_own_is_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     "listing", ["nothing", "/usr/share/bake/installed/base/apt:curl", "a/b/c:d"]
 )
-def test_notes_that_no_stage_of_ours_writes_are_refused(listing: str) -> None:
+def test_invalid_notes_of_a_stage_are_refused(listing: str) -> None:
     with pytest.raises(RemoteError, match="Cannot read the notes"):
         parse_notes(listing)
 
@@ -272,7 +274,7 @@ def test_the_command_writes_the_lock_of_the_newest_bake(
 # ---- planned with ----
 
 
-def test_a_lock_is_in_the_digests_and_the_same_each_time(tmp_path: Path) -> None:
+def test_a_lock_changes_the_digests_in_the_same_way_each_time(tmp_path: Path) -> None:
     held_to = lock_of(tmp_path)
     free, locked = plan(None), plan(held_to)
     # What seals installs nothing, and stands on all that does.
@@ -283,7 +285,9 @@ def test_a_lock_is_in_the_digests_and_the_same_each_time(tmp_path: Path) -> None
     assert plan(again).digest == locked.digest, "another bake of the same is no change"
 
 
-def test_a_changed_entry_runs_its_stage_and_those_above(tmp_path: Path) -> None:
+def test_a_changed_entry_of_a_lock_runs_its_stage_and_the_stages_that_need_it(
+    tmp_path: Path,
+) -> None:
     held_to = lock_of(tmp_path)
     newer = {"numpy": Wheel(version="1.24.0", sha256=SHA["c"], file="numpy-1.24.0.whl")}
     changed = with_stage(held_to, "mxnet", pip=newer)
@@ -293,7 +297,9 @@ def test_a_changed_entry_runs_its_stage_and_those_above(tmp_path: Path) -> None:
     assert different(plan(held_to), plan(changed)) == {"cuda", "venv", "mxnet", "d2l", "seal"}
 
 
-def test_stages_are_told_what_is_theirs_and_what_may_come_before_they_end(tmp_path: Path) -> None:
+def test_a_stage_gets_its_locked_packages_and_those_that_may_be_installed_before_it_ends(
+    tmp_path: Path,
+) -> None:
     told = inputs(plan(lock_of(tmp_path)))
     stages = {
         name: [line.split()[0] for line in told[name]["LOCKED_APT"].splitlines()[1:]]
@@ -326,7 +332,9 @@ def test_installers_are_checked_against_the_lock(tmp_path: Path) -> None:
     assert told["d2l"]["NOTEBOOKS_COMMIT"] == commit
 
 
-def test_a_lock_of_something_else_is_refused_and_every_difference_named(tmp_path: Path) -> None:
+def test_a_lock_that_does_not_match_the_recipe_is_refused_with_every_difference(
+    tmp_path: Path,
+) -> None:
     held_to = lock_of(tmp_path)
     packages = RECIPE.packages.model_copy(update={"apt": ("htop",)})
     other = RECIPE.model_copy(update={"packages": packages, "base": "ubuntu-22.04"})
@@ -343,14 +351,14 @@ def test_a_lock_of_something_else_is_refused_and_every_difference_named(tmp_path
         plan(held_to, payload=replace(UPSTREAM, name="stand-in"))
 
 
-def test_how_and_where_it_is_baked_does_not_matter_to_a_lock(tmp_path: Path) -> None:
+def test_a_lock_matches_with_another_builder_mirror_or_region(tmp_path: Path) -> None:
     builder = RECIPE.builder.model_copy(update={"market": "spot", "disk_gb": 100})
     elsewhere = {"pypi": "https://mirror.example.org/simple"}
     other = RECIPE.model_copy(update={"builder": builder, "mirrors": elsewhere, "region": "x"})
     lock.refuse_mismatch(lock_of(tmp_path), other, UPSTREAM)
 
 
-def test_a_plan_says_why_a_stage_of_another_lock_has_to_run(tmp_path: Path) -> None:
+def test_a_plan_names_the_lock_as_the_reason_why_a_stage_runs(tmp_path: Path) -> None:
     free, held_to = plan(None), lock_of(tmp_path)
     tags = description.describe(free) | {f"bake:stage:{s.name}": s.digest for s in free.stages}
     states: dict[str, explain.State] = {stage.name: "to run" for stage in free.stages}
@@ -358,7 +366,7 @@ def test_a_plan_says_why_a_stage_of_another_lock_has_to_run(tmp_path: Path) -> N
     assert any(line.startswith("LOCKED_APT") for line in why), why
 
 
-def test_only_the_base_image_of_the_lock_will_do() -> None:
+def test_a_locked_bake_uses_only_the_base_image_of_the_lock() -> None:
     with aws_in_process() as aws:
         older = aws.base_image("20200101")
         aws.base_image("20990101")

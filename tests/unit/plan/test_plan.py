@@ -43,7 +43,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """The needs of our stages, with bodies of one line."""
+    """Write stages with the needs of the real ones, and bodies of one line."""
     (tmp_path / "stages").mkdir()
     (tmp_path / "lib.sh").write_text("# lib\n")
     needs = {
@@ -85,7 +85,7 @@ def plan(
 
 
 def different(one: Plan, other: Plan) -> set[str]:
-    """The stages whose digests differ."""
+    """Return the names of the stages whose digests differ."""
     digests = {stage.script.name: stage.digest for stage in one.stages}
     return {
         stage.script.name for stage in other.stages if digests[stage.script.name] != stage.digest
@@ -96,7 +96,7 @@ def different(one: Plan, other: Plan) -> set[str]:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_has_a_plan_with_the_scripts_that_come_along(name: str) -> None:
+def test_every_included_recipe_has_a_plan_with_the_included_scripts(name: str) -> None:
     made = plan(SCRIPTS, RECIPES[name])
     assert [stage.script.name for stage in made.stages] == list(RECIPES[name].stages)
     assert made.stages[-1].needs == tuple(sorted(RECIPES[name].stages[:-1]))
@@ -112,7 +112,7 @@ def test_the_same_request_has_the_same_plan(scripts: Path) -> None:
 # ---- digests
 
 
-def test_a_changed_script_changes_it_and_those_above(scripts: Path) -> None:
+def test_a_changed_script_changes_its_stage_and_the_stages_that_need_it(scripts: Path) -> None:
     for name, above in ABOVE.items():
         before = plan(scripts)
         path = scripts / "stages" / f"{name}.sh"
@@ -130,7 +130,7 @@ def test_a_changed_script_changes_it_and_those_above(scripts: Path) -> None:
         ({"packages__pip": ["scipy"]}, "d2l"),
     ],
 )
-def test_a_changed_input_changes_its_stage_and_those_above(
+def test_a_changed_input_changes_its_stage_and_the_stages_that_need_it(
     scripts: Path, change: dict[str, Any], stage: str
 ) -> None:
     before = plan(scripts)
@@ -139,11 +139,11 @@ def test_a_changed_input_changes_its_stage_and_those_above(
     assert before.digest != after.digest
 
 
-def test_another_base_image_changes_everything(scripts: Path) -> None:
+def test_another_base_image_changes_every_stage(scripts: Path) -> None:
     assert different(plan(scripts), plan(scripts, base="ami-2")) == ABOVE["base"]
 
 
-def test_another_lib_changes_everything(scripts: Path) -> None:
+def test_another_lib_changes_every_stage(scripts: Path) -> None:
     before = plan(scripts)
     (scripts / "lib.sh").write_text("# another\n")
     assert different(before, plan(scripts)) == ABOVE["base"]
@@ -157,7 +157,7 @@ def test_a_name_or_a_disk_changes_the_image_and_no_stage(scripts: Path) -> None:
         assert before.digest != after.digest
 
 
-def test_where_and_how_it_is_baked_changes_nothing(scripts: Path) -> None:
+def test_another_region_or_builder_changes_no_digest(scripts: Path) -> None:
     before = plan(scripts)
     for change in (
         {"region": "eu-west-1"},
@@ -202,7 +202,7 @@ def test_the_order_of_needs_does_not_matter_and_each_counts(needs: list[str], ra
     assert digest({}, needs=needs) != digest({}, needs=[*needs, "another"])
 
 
-def test_values_cannot_pass_for_one_another() -> None:
+def test_a_value_cannot_be_mistaken_for_several_inputs() -> None:
     assert digest({"A": "1", "B": "2"}) != digest({"A": '1","B":"2'})
     assert digest({"AB": "C"}) != digest({"A": "BC"})
     assert digest({"A": "\udcff".encode("utf-8", "surrogatepass").hex()}) != digest({"A": ""})
@@ -236,13 +236,13 @@ def refused(scripts: Path, recipe: Recipe = RECIPES["mxnet-cu101"]) -> str:
     return "\n".join((caught.value.message, *caught.value.details))
 
 
-def test_an_unknown_stage_is_told_the_nearest(scripts: Path) -> None:
+def test_the_error_about_an_unknown_stage_suggests_the_nearest_name(scripts: Path) -> None:
     stages = ["base", "drivrs", "seal"]
     found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
     assert "stages[1]: unknown stage: drivrs. Did you mean drivers?" in found
 
 
-def test_a_need_that_the_recipe_does_not_have_is_refused(scripts: Path) -> None:
+def test_a_stage_that_needs_a_stage_outside_the_recipe_is_refused(scripts: Path) -> None:
     stages = ["base", "mxnet", "seal"]
     found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
     assert "mxnet needs conda or venv, which is not in the recipe" in found
@@ -258,7 +258,7 @@ def test_two_stages_that_need_every_other_are_a_circle(scripts: Path) -> None:
     assert "in a circle" in refused(scripts)
 
 
-def test_an_input_that_nobody_gives_is_refused(scripts: Path) -> None:
+def test_an_input_without_a_value_is_refused(scripts: Path) -> None:
     write(scripts, "cuda", "drivers", "CUDA_VERSON")
     assert "unknown input: CUDA_VERSON. Did you mean CUDA_VERSION" in refused(scripts)
 
@@ -268,12 +268,12 @@ def test_an_input_that_is_read_and_not_declared_is_refused(scripts: Path) -> Non
     assert "cuda.sh: reads CUDA_PINS and does not declare it" in refused(scripts)
 
 
-def test_a_variable_of_the_scripts_own_is_no_input(scripts: Path) -> None:
+def test_a_variable_that_the_script_sets_is_not_an_input(scripts: Path) -> None:
     write(scripts, "cuda", "drivers", "CUDA_VERSION", 'MINE=1; echo "$MINE"')
     assert plan(scripts)
 
 
-def test_bad_headers_of_several_scripts_come_at_once(scripts: Path) -> None:
+def test_invalid_headers_of_several_scripts_are_reported_at_once(scripts: Path) -> None:
     write(scripts, "cuda", "DRIVERS")
     write(scripts, "conda", "base", "lower")
     found = refused(scripts)
@@ -281,7 +281,7 @@ def test_bad_headers_of_several_scripts_come_at_once(scripts: Path) -> None:
     assert "lower is not a variable" in found
 
 
-def test_a_stage_that_reboots_now_is_another_stage(scripts: Path) -> None:
+def test_a_reboot_changes_the_digest_of_the_stage(scripts: Path) -> None:
     before = plan(scripts)
     script = scripts / "stages" / "mxnet.sh"
     script.write_text(script.read_text().replace("# Needs:", "# Reboots: yes\n# Needs:"))
@@ -296,7 +296,7 @@ def test_the_stage_that_seals_cannot_reboot(scripts: Path) -> None:
     assert "seal is the last one, and cannot reboot" in refused(scripts)
 
 
-def test_what_cannot_work_is_refused_before_any_script_is_read(tmp_path: Path) -> None:
+def test_an_incompatible_recipe_is_refused_before_any_script_is_read(tmp_path: Path) -> None:
     wrong = changed(RECIPES["mxnet-cu101"], builder__instance_types=["p4d.24xlarge"])
     with pytest.raises(IncompatibleError) as caught:
         plan(tmp_path, wrong)
@@ -307,7 +307,7 @@ def test_what_cannot_work_is_refused_before_any_script_is_read(tmp_path: Path) -
 # ---- secrets
 
 
-def test_a_stage_takes_the_secrets_that_it_declares_and_no_digest_knows_their_source(
+def test_a_stage_takes_the_secrets_that_it_declares_and_digests_do_not_depend_on_their_source(
     scripts: Path,
 ) -> None:
     path = scripts / "stages" / "base.sh"
@@ -320,7 +320,7 @@ def test_a_stage_takes_the_secrets_that_it_declares_and_no_digest_knows_their_so
     assert second.digest == first.digest
 
 
-def test_secrets_that_do_not_agree_with_the_stages_are_all_said_at_once(scripts: Path) -> None:
+def test_secrets_that_do_not_match_the_stages_are_all_reported_at_once(scripts: Path) -> None:
     write(scripts, "conda", "base", "", 'echo "$READ"')
     path = scripts / "stages" / "base.sh"
     path.write_text(path.read_text().replace("# Inputs", "# Secrets: LACKS\n# Inputs"))

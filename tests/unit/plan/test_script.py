@@ -48,14 +48,14 @@ def test_a_header_is_read(tmp_path: Path) -> None:
     assert script.body == GOOD.encode()
 
 
-def test_what_a_body_reads_is_known_comments_apart(tmp_path: Path) -> None:
+def test_the_variables_that_a_body_reads_are_found_without_the_comments(tmp_path: Path) -> None:
     used = read(tmp_path, GOOD).used()
     assert used >= {"CUDA_VERSION", "LOGIN_USER", "PYPI_MIRROR", "BAKE_LIB"}
     assert "COMMENTED" not in used
 
 
 @pytest.mark.parametrize("path", sorted((SCRIPTS / "stages").glob("*.sh")), ids=lambda p: p.stem)
-def test_the_stages_that_come_along_have_good_headers(path: Path) -> None:
+def test_the_included_stages_have_valid_headers(path: Path) -> None:
     script = stage.read_script(path)
     assert script.name == path.stem
     assert script.description
@@ -65,11 +65,11 @@ def test_the_stages_that_come_along_have_good_headers(path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reboots"), [("# Reboots: yes\n", True), ("# Reboots: no\n", False), ("", False)]
 )
-def test_a_stage_says_whether_it_reboots(tmp_path: Path, line: str, reboots: bool) -> None:
+def test_a_stage_declares_a_reboot(tmp_path: Path, line: str, reboots: bool) -> None:
     assert read(tmp_path, GOOD.replace("# Needs:", f"{line}# Needs:")).reboots is reboots
 
 
-def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
+def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
     script = read(tmp_path, "#!/bin/sh\n# Does nothing.\n# Needs:\ntrue\n")
     assert (script.needs, script.inputs) == ((), ())
 
@@ -95,14 +95,14 @@ def test_neither_needs_nor_inputs_is_fine(tmp_path: Path) -> None:
         ("# What it does,\n# in two lines.\n", "", "no description"),
     ],
 )
-def test_a_bad_header_is_refused_with_its_place(
+def test_an_invalid_header_is_refused_with_its_place(
     tmp_path: Path, old: str, new: str, says: str
 ) -> None:
     assert GOOD.count(old) >= 1
     assert says in refused(tmp_path, GOOD.replace(old, new, 1))
 
 
-def test_all_faults_of_a_header_come_at_once(tmp_path: Path) -> None:
+def test_all_errors_of_a_header_are_reported_at_once(tmp_path: Path) -> None:
     text = GOOD.replace("drivers", "Drivers").replace("LOGIN_USER CUDA", "login CUDA")
     found = refused(tmp_path, text, "Bad.sh")
     assert "Drivers" in found
@@ -110,7 +110,7 @@ def test_all_faults_of_a_header_come_at_once(tmp_path: Path) -> None:
     assert "small letters" in found
 
 
-def test_a_script_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_script_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.sh").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="cannot be read"):
         stage.read_script(tmp_path / "x.sh")
@@ -130,7 +130,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
         assert error.message  # noqa: PT017
 
 
-def test_a_secret_is_declared_apart_from_the_inputs(tmp_path: Path) -> None:
+def test_secrets_are_declared_in_their_own_line(tmp_path: Path) -> None:
     script = read(tmp_path, GOOD.replace("# shellcheck", "# Secrets: TOKEN OTHER\n# shellcheck"))
     assert script.secrets == ("TOKEN", "OTHER")
     assert read(tmp_path, GOOD).secrets == ()
@@ -145,7 +145,9 @@ def test_a_secret_is_declared_apart_from_the_inputs(tmp_path: Path) -> None:
         ("LOGIN_USER", "LOGIN_USER is both an input and a secret"),
     ],
 )
-def test_what_cannot_be_a_secret_is_refused(tmp_path: Path, secrets: str, says: str) -> None:
+def test_an_invalid_declaration_of_a_secret_is_refused(
+    tmp_path: Path, secrets: str, says: str
+) -> None:
     assert says in refused(
         tmp_path, GOOD.replace("# shellcheck", f"# Secrets: {secrets}\n# shellcheck")
     )

@@ -19,12 +19,12 @@ def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, 
     return variables(resolve(changed_recipe(name, **changes)), payload)
 
 
-def test_variables_are_only_for_what_can_work() -> None:
+def test_variables_of_an_incompatible_recipe_are_an_error() -> None:
     with pytest.raises(ValueError, match="cannot work together"):
         values("mxnet-cu101", base="debian-12")
 
 
-def test_every_input_of_the_scripts_is_given_to_every_recipe() -> None:
+def test_every_recipe_has_the_same_inputs() -> None:
     names = {name for recipe in RECIPES for name in values(recipe)}
     for recipe in RECIPES:
         assert set(values(recipe)) == names
@@ -39,7 +39,7 @@ def test_cuda_10_1_is_pinned_to_its_own_cublas() -> None:
     assert given_["NVIDIA_REPOSITORY"] == "ubuntu1804/x86_64"
 
 
-def test_debians_payload_is_debians() -> None:
+def test_packages_of_a_debian_image_come_from_debian() -> None:
     given_ = values("mxnet-cu118-debian12")
     assert (given_["DRIVER_SOURCE"], given_["CUDA_SOURCE"]) == ("os", "os")
     assert given_["CUDA_PACKAGES"] == "nvidia-cuda-toolkit"
@@ -62,7 +62,7 @@ def test_requirements_are_requirements_one_a_line() -> None:
             assert [Requirement(line) for line in given_[key].splitlines()]
 
 
-def test_lists_of_packages_are_words() -> None:
+def test_lists_of_packages_are_words_without_quotes() -> None:
     given_ = values("mxnet-cu112", packages__apt=["htop", "jq=1.6-1"])
     assert given_["APT_PACKAGES"] == "htop jq=1.6-1"
     for key, value in given_.items():
@@ -70,12 +70,12 @@ def test_lists_of_packages_are_words() -> None:
             assert shlex.split(value) == value.split()
 
 
-def test_no_channel_is_used_whose_terms_somebody_would_have_to_accept() -> None:
+def test_the_conda_channel_is_one_without_terms_to_accept() -> None:
     for name in RECIPES:
         assert values(name)["CONDA_CHANNEL"] == "https://conda.anaconda.org/conda-forge"
 
 
-def test_installers_come_with_their_hash_from_their_own_place() -> None:
+def test_an_installer_has_its_own_mirror_and_its_hash() -> None:
     forge = values("pytorch-cu126")
     assert forge["CONDA_INSTALLER_MIRROR"].endswith("/download/26.3.2-3")
     assert forge["CONDA_INSTALLER"] == "Miniforge3-26.3.2-3-Linux-x86_64.sh"
@@ -85,7 +85,7 @@ def test_installers_come_with_their_hash_from_their_own_place() -> None:
     assert conda["CONDA_INSTALLER_SHA256"] == UPSTREAM.sha256[conda["CONDA_INSTALLER"]]
 
 
-def test_a_payload_has_hashes_of_its_own() -> None:
+def test_the_hashes_of_the_payload_are_used() -> None:
     name = "Miniconda3-py310_24.9.2-0-Linux-x86_64.sh"
     ours = replace(UPSTREAM, sha256={name: "0" * 64})
     assert values("mxnet-cu101", ours)["CONDA_INSTALLER_SHA256"] == "0" * 64

@@ -6,14 +6,14 @@ from bake import catalog
 from bake.recipe.payload import SIGNED, UPSTREAM, with_mirrors
 
 
-def test_upstream_is_reached_over_tls_or_is_signed() -> None:
+def test_each_upstream_server_uses_tls_or_signs_its_packages() -> None:
     for name, url in UPSTREAM.mirrors.items():
         assert url.startswith("https://") or name in SIGNED
         assert not url.endswith("/")
 
 
-def test_upstream_trusts_nvidias_present_key_and_not_the_revoked_one() -> None:
-    """3bf863cc since 2022-04-27; 7fa2af80 is revoked."""
+def test_upstream_trusts_the_current_key_of_nvidia_and_not_the_revoked_one() -> None:
+    """NVIDIA has signed with key 3bf863cc since 2022-04-27; 7fa2af80 is revoked."""
     assert UPSTREAM.nvidia_key_fingerprint.endswith("3BF863CC")
     assert re.fullmatch(r"[0-9A-F]{40}", UPSTREAM.nvidia_key_fingerprint)
 
@@ -23,11 +23,11 @@ def test_upstream_has_the_hash_of_every_installer_of_the_catalog() -> None:
         assert UPSTREAM.sha256[installer.file] == installer.sha256
 
 
-def test_upstream_overrides_no_owner_of_images() -> None:
+def test_upstream_keeps_the_owner_of_each_base_image() -> None:
     assert UPSTREAM.image_owner is None
 
 
-def test_mirrors_replace_the_hosts_and_leave_the_trust() -> None:
+def test_mirrors_replace_the_hosts_and_keep_the_keys_and_hashes() -> None:
     ours = with_mirrors(UPSTREAM, {"pypi": "https://mirror.example.org/simple/"})
     assert ours.mirrors["pypi"] == "https://mirror.example.org/simple"
     assert ours.mirrors["nvidia"] == UPSTREAM.mirrors["nvidia"]

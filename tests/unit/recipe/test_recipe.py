@@ -51,7 +51,7 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
 
 
 def findings(text: str, tmp_path: Path) -> dict[str, str]:
-    """The place of each finding, and the rest of it."""
+    """Return the text of each finding by its place, for a recipe that is refused."""
     with pytest.raises(RecipeError) as caught:
         recipes.load(write(tmp_path, text))
     assert caught.value.exit_code == 2
@@ -77,7 +77,7 @@ def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: P
     assert recipe.checkpoints.max_age_days == 30
 
 
-def test_the_recipes_that_come_along_are_valid_and_complete() -> None:
+def test_the_included_recipes_are_valid_and_complete() -> None:
     names = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
     assert set(names) == {
         "mxnet-cu100",
@@ -94,7 +94,7 @@ def test_the_recipes_that_come_along_are_valid_and_complete() -> None:
         assert recipe.stages[-1] == "seal"
 
 
-def test_every_fault_is_found_at_once_with_its_place(tmp_path: Path) -> None:
+def test_all_findings_come_at_once_with_their_places(tmp_path: Path) -> None:
     text = changed("18.04", "18.4").replace('"470"', "470").replace("g4dn.xlarge", "g4dn.xl")
     text = text.replace("[cuda]", "[cuda]\nverson = 1").replace('name = "mxnet"', 'name = "mxnt"')
     text += "[tags]\n'aws:x' = 'y'\n[mirrors]\npypy = 'https://x'\n"
@@ -111,7 +111,7 @@ def test_every_fault_is_found_at_once_with_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["10.1", "10.10", "10"])
-def test_a_version_written_as_a_number_is_refused_with_the_reason(
+def test_a_version_that_is_written_as_a_number_is_refused_with_the_reason(
     tmp_path: Path, version: str
 ) -> None:
     found = findings(changed('version = "10.1"', f"version = {version}"), tmp_path)
@@ -146,7 +146,7 @@ def test_a_version_written_as_a_number_is_refused_with_the_reason(
         ('name = "mine"', 'name = "mine"\npackages = 3', "packages", "Write [packages]"),
     ],
 )
-def test_a_fault_says_what_would_be_right(
+def test_a_finding_says_how_to_correct_the_value(
     tmp_path: Path, old: str, new: str, place: str, says: str
 ) -> None:
     found = findings(changed(old, new), tmp_path)
@@ -155,37 +155,43 @@ def test_a_fault_says_what_would_be_right(
 
 
 @pytest.mark.parametrize("version", ["1" * 5000, "10.", "v10", "١٠", "10.1\\n", "", "-1"])
-def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
+def test_an_invalid_version_is_refused(tmp_path: Path, version: str) -> None:
     found = findings(changed('version = "10.1"', f'version = "{version}"'), tmp_path)
     assert list(found) == ["cuda.version"]
 
 
-def test_a_missing_installer_is_told_what_there_is(tmp_path: Path) -> None:
+def test_the_finding_about_a_missing_installer_names_the_known_ones(tmp_path: Path) -> None:
     found = findings(changed('installer = "py310_24.9.2-0"\n', ""), tmp_path)
     assert "py310_24.9.2-0" in found["python.installer"]
 
 
-def test_a_venv_has_no_installer(tmp_path: Path) -> None:
+def test_an_installer_for_a_venv_is_refused(tmp_path: Path) -> None:
     text = changed('"miniconda"', '"venv"').replace('"conda"', '"venv"')
     assert "leave it out" in findings(text, tmp_path)["python.installer"]
 
 
 @pytest.mark.parametrize("package", ["-o APT::x=1", "a b", "Über", "x;rm", "../x.deb", ""])
-def test_an_apt_package_cannot_be_an_option_or_hold_a_blank(tmp_path: Path, package: str) -> None:
+def test_an_apt_package_that_is_an_option_or_contains_a_blank_is_refused(
+    tmp_path: Path, package: str
+) -> None:
     assert "packages.apt[0]" in findings(f"{GOOD}[packages]\napt = ['{package}']\n", tmp_path)
 
 
 @pytest.mark.parametrize("package", ["--channel=evil", "a b", "$(x)", ""])
-def test_a_conda_package_cannot_be_an_option_or_hold_a_blank(tmp_path: Path, package: str) -> None:
+def test_a_conda_package_that_is_an_option_or_contains_a_blank_is_refused(
+    tmp_path: Path, package: str
+) -> None:
     assert "packages.conda[0]" in findings(f"{GOOD}[packages]\nconda = ['{package}']\n", tmp_path)
 
 
 @pytest.mark.parametrize("package", ["-r /etc/passwd", "a b c", "--index-url=x", "a\\nb", ""])
-def test_a_pip_package_is_a_requirement_on_one_line(tmp_path: Path, package: str) -> None:
+def test_a_pip_package_that_is_not_one_requirement_on_one_line_is_refused(
+    tmp_path: Path, package: str
+) -> None:
     assert "packages.pip[0]" in findings(f'{GOOD}[packages]\npip = ["{package}"]\n', tmp_path)
 
 
-def test_pip_packages_may_have_markers_and_addresses(tmp_path: Path) -> None:
+def test_pip_packages_may_have_markers_and_urls(tmp_path: Path) -> None:
     wanted = ("scipy==1.7.3; python_version < '3.8'", "x @ https://example.org/x-1.whl")
     listed = ", ".join(f'"{line}"' for line in wanted)
     recipe = recipes.load(write(tmp_path, f"{GOOD}[packages]\npip = [{listed}]\n"))
@@ -205,7 +211,7 @@ def test_pip_packages_may_have_markers_and_addresses(tmp_path: Path) -> None:
         ("pypi = 'https://mirror.example.org/si mple'", False),
     ],
 )
-def test_a_mirror_is_over_tls_unless_its_archive_signs_what_it_has(
+def test_a_mirror_needs_tls_unless_its_packages_are_signed(
     tmp_path: Path, mirror: str, good: bool
 ) -> None:
     text = f"{GOOD}[mirrors]\n{mirror}\n"
@@ -229,7 +235,9 @@ def test_a_mirror_is_over_tls_unless_its_archive_signs_what_it_has(
         (("k", "a\nb"), False),
     ],
 )
-def test_tags_obey_ec2(tmp_path: Path, tag: tuple[str, str], good: bool) -> None:
+def test_tags_that_ec2_does_not_accept_are_refused(
+    tmp_path: Path, tag: tuple[str, str], good: bool
+) -> None:
     document = recipes.load(write(tmp_path, GOOD)).model_dump() | {"tags": dict([tag])}
     if good:
         assert Recipe.model_validate(document).tags == dict([tag])
@@ -238,22 +246,22 @@ def test_tags_obey_ec2(tmp_path: Path, tag: tuple[str, str], good: bool) -> None
             Recipe.model_validate(document)
 
 
-def test_there_is_room_for_our_own_tags(tmp_path: Path) -> None:
+def test_a_recipe_leaves_room_for_the_tags_of_bake(tmp_path: Path) -> None:
     tags = "".join(f"t{n} = 'v'\n" for n in range(MAX_TAGS + 1))
     assert "at most 25" in findings(f"{GOOD}[tags]\n{tags}", tmp_path)["tags"]
 
 
-def test_what_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_invalid_toml_is_refused_with_the_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="line 2"):
         recipes.load(write(tmp_path, "a = 1\nb = = 2\n"))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         recipes.load(tmp_path / "none.toml")
 
 
-def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(RecipeError, match="cannot be read"):
         recipes.load(tmp_path / "x.toml")
@@ -276,7 +284,7 @@ def test_a_file_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
         ("kep = 3", "checkpoints.kep", "Did you mean keep?"),
     ],
 )
-def test_a_fault_of_the_checkpoints_says_what_would_be_right(
+def test_a_finding_about_checkpoints_says_how_to_correct_the_value(
     tmp_path: Path, line: str, place: str, says: str
 ) -> None:
     found = findings(f"{GOOD}[checkpoints]\n{line}\n", tmp_path)
@@ -284,7 +292,7 @@ def test_a_fault_of_the_checkpoints_says_what_would_be_right(
     assert says in found[place]
 
 
-def test_checkpoints_are_taken_after_some_stages_or_none(tmp_path: Path) -> None:
+def test_a_recipe_chooses_the_stages_after_which_checkpoints_are_taken(tmp_path: Path) -> None:
     text = f"{GOOD}[checkpoints]\nafter = ['cuda', 'mxnet']\nkeep = 0\nmax_age_days = 0.5\n"
     checkpoints = recipes.load(write(tmp_path, text)).checkpoints
     assert (checkpoints.after, checkpoints.keep) == (("cuda", "mxnet"), 0)
@@ -293,7 +301,7 @@ def test_checkpoints_are_taken_after_some_stages_or_none(tmp_path: Path) -> None
     assert none.checkpoints.after == ()
 
 
-def test_another_framework_s_checkpoint_is_after_its_own_stage(tmp_path: Path) -> None:
+def test_another_framework_moves_the_checkpoint_after_its_own_stage(tmp_path: Path) -> None:
     text = f"{GOOD}[checkpoints]\nafter = ['conda', 'mxnet']\n"
     recipe = recipes.load(write(tmp_path, text))
     changed = recipes.override(recipe, framework="pytorch", cuda="11.8")
@@ -309,9 +317,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(Recipe.model_fields)), JSON)
-def test_whatever_stands_in_a_recipe_it_is_accepted_or_refused_with_findings(
-    key: str, value: Any
-) -> None:
+def test_any_value_in_a_recipe_is_accepted_or_refused_with_findings(key: str, value: Any) -> None:
     document = recipes.find("mxnet-cu101", MANIFESTS).model_dump() | {key: value}
     found: tuple[Finding, ...] | None = None
     try:
@@ -324,7 +330,7 @@ def test_whatever_stands_in_a_recipe_it_is_accepted_or_refused_with_findings(
 # ---- choosing
 
 
-def test_a_cuda_alone_chooses_its_default_recipe() -> None:
+def test_a_cuda_version_alone_chooses_its_default_recipe() -> None:
     assert recipes.choose(MANIFESTS, cuda="10.1").name == "mxnet-cu101"
     assert recipes.choose(MANIFESTS, cuda="12.6").name == "pytorch-cu126"
 
@@ -335,37 +341,37 @@ def test_a_framework_narrows_the_choice() -> None:
         recipes.choose(MANIFESTS, cuda="10.1", framework="pytorch")
 
 
-def test_an_unknown_cuda_is_told_what_there_is() -> None:
+def test_the_error_about_an_unknown_cuda_lists_the_known_versions() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.choose(MANIFESTS, cuda="10.5")
     assert "no recipe for CUDA 10.5" in caught.value.message
     assert "10.1 (mxnet: mxnet-cu101)" in caught.value.hint
 
 
-def test_an_unknown_recipe_is_told_the_nearest_names() -> None:
+def test_the_error_about_an_unknown_recipe_suggests_the_nearest_names() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.choose(MANIFESTS, name="mxnet-cu110")
     assert "mxnet-cu101" in caught.value.hint
 
 
-def test_without_anything_to_choose_by_the_names_are_listed() -> None:
+def test_without_a_choice_the_error_lists_all_recipes() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.choose(MANIFESTS)
     assert "mxnet-cu101" in caught.value.hint
 
 
-def test_the_default_wins_over_another_recipe_with_its_cuda(folder: Path) -> None:
+def test_the_default_recipe_is_preferred_to_another_one_with_the_same_cuda(folder: Path) -> None:
     write(folder, GOOD)
     assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
 
 
-def test_two_defaults_must_be_told_apart(folder: Path) -> None:
+def test_two_default_recipes_that_fit_are_refused(folder: Path) -> None:
     write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
     with pytest.raises(RecipeError, match="several recipes fit: mine, mxnet-cu101"):
         recipes.choose(folder, cuda="10.1")
 
 
-def test_mxnet_is_the_default_framework_of_a_cuda(folder: Path) -> None:
+def test_mxnet_is_preferred_if_several_frameworks_have_a_recipe_for_the_cuda(folder: Path) -> None:
     text = (folder / "pytorch-cu126.toml").read_text()
     write(folder, text.replace("pytorch-cu126", "other").replace("12.6", "10.1"))
     assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
@@ -380,7 +386,7 @@ def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:
         recipes.all_recipes(folder)
 
 
-def test_a_broken_neighbour_does_not_stop_a_named_recipe(folder: Path) -> None:
+def test_a_recipe_can_be_used_although_another_file_is_invalid(folder: Path) -> None:
     write(folder, "name = = 1", "broken.toml")
     assert recipes.find("mxnet-cu101", folder).name == "mxnet-cu101"
     with pytest.raises(RecipeError) as caught:
@@ -388,7 +394,7 @@ def test_a_broken_neighbour_does_not_stop_a_named_recipe(folder: Path) -> None:
     assert "broken.toml" in caught.value.findings[0].place
 
 
-def test_no_folder_of_recipes_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_of_recipes_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="folder of recipes not found"):
         recipes.choose(tmp_path / "none", cuda="10.1")
 
@@ -405,7 +411,7 @@ def test_overriding_nothing_changes_nothing(mxnet: Recipe) -> None:
     assert recipes.override(mxnet) == mxnet
 
 
-def test_overrides_take_their_places(mxnet: Recipe) -> None:
+def test_overrides_change_the_fields_of_the_recipe(mxnet: Recipe) -> None:
     changed = recipes.override(
         mxnet,
         cuda="11.2",
@@ -423,7 +429,7 @@ def test_overrides_take_their_places(mxnet: Recipe) -> None:
     assert mxnet.cuda.version == "10.1"
 
 
-def test_another_framework_brings_its_version_for_the_cuda_and_its_stage() -> None:
+def test_another_framework_sets_its_stage_and_the_version_that_fits_the_cuda() -> None:
     pytorch = recipes.find("pytorch-cu126", MANIFESTS)
     mxnet = recipes.override(pytorch, framework="mxnet", cuda="10.1")
     assert (mxnet.framework.name, mxnet.framework.version) == ("mxnet", "1.7.0")
@@ -442,7 +448,7 @@ def test_another_framework_brings_its_version_for_the_cuda_and_its_stage() -> No
         ({"name": "a b"}, "name"),
     ],
 )
-def test_a_bad_override_is_refused(mxnet: Recipe, change: dict[str, Any], place: str) -> None:
+def test_an_invalid_override_is_refused(mxnet: Recipe, change: dict[str, Any], place: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.override(mxnet, **change)
     assert place in {finding.place for finding in caught.value.findings}
@@ -451,7 +457,7 @@ def test_a_bad_override_is_refused(mxnet: Recipe, change: dict[str, Any], place:
 # ---- secrets
 
 
-def test_a_secret_has_one_place(tmp_path: Path) -> None:
+def test_a_secret_comes_from_exactly_one_place(tmp_path: Path) -> None:
     secrets = """
 [secrets]
 A = { env = "A_KEY" }
@@ -494,7 +500,7 @@ BAD_SECRETS = {
 }
 
 
-def test_every_bad_secret_is_found_and_none_that_stands_there_is_shown(tmp_path: Path) -> None:
+def test_invalid_secrets_are_all_found_and_their_values_never_shown(tmp_path: Path) -> None:
     for table, place, says in BAD_SECRETS.values():
         found = findings(f"{GOOD}[secrets]\n{table}\n", tmp_path)
         assert says in found[place]

@@ -13,11 +13,11 @@ def test_repr_hides_the_private_half() -> None:
     assert pair.private_openssh.splitlines()[1] not in repr(pair)
 
 
-def test_each_pair_is_another() -> None:
+def test_each_key_pair_is_different() -> None:
     assert keys.generate() != keys.generate()
 
 
-def test_openssh_reads_the_private_half_and_finds_the_public_one_in_it(tmp_path: Path) -> None:
+def test_openssh_derives_the_public_half_from_the_private_half(tmp_path: Path) -> None:
     pair = keys.generate()
     file = tmp_path / "key"
     file.touch(mode=0o600)

@@ -31,7 +31,7 @@ def test_the_log_gets_the_exact_bytes(pieces: list[bytes]) -> None:
 
 
 @given(st.text(alphabet="aä€😀\r\n\x1b[1m", max_size=60), st.integers(1, 7))
-def test_how_the_bytes_are_cut_changes_nothing_that_is_shown(text: str, piece: int) -> None:
+def test_the_size_of_the_pieces_does_not_change_the_shown_lines(text: str, piece: int) -> None:
     data = text.encode()
     cut = [data[begin : begin + piece] for begin in range(0, len(data), piece)]
     assert shown(*cut) == shown(data)
@@ -47,7 +47,7 @@ def test_a_progress_bar_moves_while_it_runs_and_leaves_its_last_state() -> None:
     assert last == ("get", "100%", "done")
 
 
-def test_what_a_terminal_would_obey_is_left_out() -> None:
+def test_control_sequences_are_left_out() -> None:
     live, _ = shown(b"\x1b]0;title\x07\x1b[31mred\x1b[0m \x1b[2Kte\x08xt\xc2\x9b1m\x00\n")
     assert live == ["red text"]
 
@@ -56,7 +56,7 @@ def test_bytes_that_are_not_utf8_are_shown_as_replaced() -> None:
     assert shown(b"caf\xe9\n")[0] == ["caf\ufffd"]
 
 
-def test_output_without_any_line_end_is_shown_in_pieces_and_not_hoarded() -> None:
+def test_output_without_line_ends_is_shown_in_pieces_and_not_buffered() -> None:
     live, _ = shown(*[b"x" * 1000] * 100)
     assert len(live) > 20
     assert "".join(live) == "x" * 100_000
@@ -72,7 +72,7 @@ def test_blank_lines_are_not_shown(blank: bytes) -> None:
     assert shown(b"a\n" + blank + b"b\n")[0] == ["a", "b"]
 
 
-def test_a_secret_is_neither_in_the_log_nor_shown_however_it_arrives() -> None:
+def test_a_secret_in_any_pieces_is_neither_logged_nor_shown() -> None:
     log, live = io.BytesIO(), list[str]()
     output = Output(log, live.append, Redactor(["first-half\nsecond-half"]))
     for piece in (b"a first-", b"half\nsecon", b"d-half b\nc second", b"-half\rd first-ha"):

@@ -90,7 +90,7 @@ def test_machine_is_entered_from_outside_as_its_own_root(tmp_path: Path) -> None
     assert calls(tmp_path)[-1] == f"unshare {mount} /proc/x"
 
 
-def test_machine_that_cannot_be_entered_is_said(tmp_path: Path) -> None:
+def test_a_machine_that_cannot_be_entered_is_an_error(tmp_path: Path) -> None:
     docker = Engine(str(program(tmp_path, "docker", "echo 0")))  # process id 0: the machine is off
     with pytest.raises(LocalCloudError, match="mount: "):
         docker.mount_over("m", "/media/cidata/boot-id", "/proc/x")
@@ -146,7 +146,7 @@ def test_docker_is_only_asked_to_start_a_machine(tmp_path: Path) -> None:
     assert calls(tmp_path) == ["start m"]
 
 
-def test_no_engine_is_said_with_how_to_install_one(
+def test_a_missing_engine_is_an_error_with_the_command_that_installs_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -179,7 +179,7 @@ def test_other_runtime_is_used_where_the_default_one_does_not_work(
     assert find_engine().global_arguments == ("--runtime", "runc")
 
 
-def test_engine_that_works_in_no_way_is_said_with_every_reason(
+def test_an_engine_that_does_not_work_is_an_error_with_every_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(

@@ -34,7 +34,7 @@ def test_pip_settings_that_mean_the_same_on_another_machine_are_kept() -> None:
     }
 
 
-def test_pip_settings_of_a_plain_computer_say_nothing() -> None:
+def test_a_computer_without_pip_settings_passes_none_on() -> None:
     assert inherited_settings.pip_settings({}, has_own_certificates=False) == "[global]\n"
 
 

@@ -1,4 +1,4 @@
-"""Which figures count, what a benchmark writes and shows, and what is left of its machines."""
+"""Benchmarks: valid figures, their page and table, and that no machine is left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
 
 
 def said(**changes: Any) -> dict[str, Any]:
-    """A line of the program, as it is of a GPU that multiplies right."""
+    """Return a line of the program's output, for a GPU that multiplies correctly."""
     return {
         "line": "figure",
         "what": "multiply",
@@ -94,7 +94,7 @@ NO_SPEED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "why"), NO_SPEED.values(), ids=NO_SPEED)
-def test_what_is_wrong_or_something_else_has_no_speed(changes: dict[str, Any], why: str) -> None:
+def test_a_wrong_or_foreign_result_has_no_speed(changes: dict[str, Any], why: str) -> None:
     found = judged(**changes)
     assert why in (found.failure or "")
     assert (found.value, found.low, found.high, found.runs) == (None, None, None, ())
@@ -112,14 +112,14 @@ RIGHT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
-def test_what_is_right_has_a_speed(changes: dict[str, Any]) -> None:
+def test_a_correct_result_has_a_speed(changes: dict[str, Any]) -> None:
     found = judged(**changes)
     assert found.failure is None
     assert found.value
 
 
 @given(st.one_of(st.text(), st.dictionaries(st.sampled_from(list(said())), st.none() | st.text())))
-def test_whatever_a_machine_says_is_no_figure_or_one_of_ours(line: Any) -> None:
+def test_any_line_of_a_machine_is_a_valid_figure_or_ignored(line: Any) -> None:
     answer = Judge()
     text = line if isinstance(line, str) else json.dumps({**said(), **line})
     found = answer.take(text)
@@ -144,12 +144,12 @@ def test_numbers_are_written_with_three_digits_and_their_unit() -> None:
     assert format_quartiles(judged(seconds=[0.1, 0.2, 0.4])) == "7.50 – 15.0"
 
 
-def test_scaling_is_what_several_train_of_several_times_one() -> None:
+def test_scaling_is_the_speed_of_several_gpus_divided_by_several_times_the_speed_of_one() -> None:
     assert FOUR.efficiency == pytest.approx({1: 1.0, 2: 0.95, 4: 0.8})
     assert measured("x", 2, 1.0, a_figure("train", 9, devices=2)).efficiency == {}
 
 
-def test_a_dollar_buys_what_all_gpus_train_in_its_time() -> None:
+def test_the_work_per_dollar_counts_all_gpus() -> None:
     assert ONE.images_per_usd == 3000 * 3600 / 0.5
     assert FOUR.images_per_usd == 9600 * 3600 / 4.0
     for unknown in (None, 0.0):
@@ -184,7 +184,7 @@ def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
         read(tmp_path / "bench.json")
 
 
-def test_several_machines_stand_beside_each_other_in_80_columns(
+def test_several_machines_are_shown_side_by_side_in_80_columns(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     show_bench(Console(), a_bench(ONE, FOUR, GONE), Path("builds"))
@@ -208,14 +208,14 @@ def test_one_machine_is_shown_with_all_its_figures(capsys: pytest.CaptureFixture
     assert "8.64 million" in text
 
 
-def test_json_is_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_the_document_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     show_bench(Console(json=True), a_bench(ONE), Path("builds"))
     document = json.loads(capsys.readouterr().out)
     assert document["machines"][0]["figures"][0]["value"] == 8e12
     assert document["page"] == "builds/20261121-000000-abcdef/report.html"
 
 
-def test_a_page_without_any_figure_says_why() -> None:
+def test_a_page_without_figures_contains_the_reason() -> None:
     text = page(a_bench(GONE))
     assert "InsufficientInstanceCapacity" in text
     assert 'class="chart"' not in text
@@ -226,7 +226,7 @@ def test_a_page_without_any_figure_says_why() -> None:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """Machines answer, and measure nothing: behind EC2 in this process stands none."""
+    """Let machines answer without measuring: EC2 in this process has no real ones."""
 
     class Answers:
         def close(self) -> None:
@@ -248,7 +248,7 @@ def bench(aws: Aws, tmp_path: Path, *kinds: str, **more: Any) -> Bench:
 
 
 def as_measured(*alive: list[int]) -> Any:
-    """In the place of `measure`."""
+    """Stand in for `measure`."""
 
     def measure(cloud: Any, machine: Instance, bench_run: BenchRun, console: Console) -> Measured:
         for each in alive:
@@ -258,7 +258,7 @@ def as_measured(*alive: list[int]) -> Any:
     return measure
 
 
-def test_one_kind_without_room_does_not_stop_the_others(
+def test_a_type_without_capacity_does_not_stop_the_others(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speed, "measure", as_measured())
@@ -280,7 +280,7 @@ def test_one_kind_without_room_does_not_stop_the_others(
     assert "No room" in page(done)
 
 
-def test_its_machines_end_by_themselves_if_nobody_does_it(
+def test_its_machines_have_a_lifetime_of_their_own(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speed, "measure", as_measured())
@@ -293,7 +293,7 @@ def test_its_machines_end_by_themselves_if_nobody_does_it(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RequestError("no key"), ValueError("bug")])
-def test_whatever_ends_the_measuring_the_machines_are_ended(
+def test_any_error_or_interrupt_terminates_the_machines(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fails(*_: Any) -> Any:
@@ -314,7 +314,7 @@ def test_whatever_ends_the_measuring_the_machines_are_ended(
     assert [group["GroupName"] for group in groups] == ["default"]
 
 
-def test_a_machine_that_cannot_be_ended_is_named_with_the_command(
+def test_a_machine_that_cannot_be_terminated_is_named_with_the_command_that_does(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(speed, "measure", as_measured())
@@ -330,7 +330,7 @@ def test_a_machine_that_cannot_be_ended_is_named_with_the_command(
     )
 
 
-def test_jobs_is_how_many_machines_there_are_at_a_time(
+def test_at_most_as_many_machines_as_jobs_run_at_the_same_time(
     aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: list[int] = []
@@ -339,7 +339,9 @@ def test_jobs_is_how_many_machines_there_are_at_a_time(
     assert alive == [1, 1, 1]
 
 
-def test_what_cannot_be_is_refused_before_anything_is_made(aws: Aws, tmp_path: Path) -> None:
+def test_an_invalid_benchmark_is_refused_before_anything_is_created(
+    aws: Aws, tmp_path: Path
+) -> None:
     with pytest.raises(RequestError, match="at least one machine is needed"):
         bench(aws, tmp_path, "g4dn.xlarge", jobs=0)
     with pytest.raises(RequestError, match="No instance type given"):

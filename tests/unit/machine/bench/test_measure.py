@@ -1,4 +1,4 @@
-"""The program that measures: on this computer, with real frameworks, and with faults in it."""
+"""The program that measures: on this computer, with real frameworks, and with faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def module(name: str) -> ModuleType:
     return made
 
 
-def test_what_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_figure_that_hangs_is_ended(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     hangs = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
     measure = module("measure")
@@ -39,8 +39,8 @@ def test_what_hangs_is_ended(tmp_path: Path) -> None:
     assert not Path("/proc", begun.read_text()).exists()
 
 
-def test_whoever_ends_the_program_ends_what_it_has_started(tmp_path: Path) -> None:
-    """Also with -9: a figure that goes on would disturb whatever comes next on the machine."""
+def test_the_end_of_the_program_ends_the_figure_that_it_has_started(tmp_path: Path) -> None:
+    """Also with -9: a figure that keeps running would disturb the next work on the machine."""
     begun = tmp_path / "begun"
     program = tmp_path / "figure.py"
     waits = f"open({str(begun)!r}, 'w').write(str(os.getpid())); import time; time.sleep(1000)"
@@ -57,7 +57,7 @@ def test_whoever_ends_the_program_ends_what_it_has_started(tmp_path: Path) -> No
 
 
 def soon(holds: Callable[[], Any]) -> bool:
-    """Within ten seconds."""
+    """Tell if it holds within ten seconds."""
     for _ in range(200):
         if holds():
             return True
@@ -65,7 +65,7 @@ def soon(holds: Callable[[], Any]) -> bool:
     return False
 
 
-def test_without_a_framework_it_says_so() -> None:
+def test_a_missing_framework_is_reported() -> None:
     told = answer(run(Path(sys.executable), "measure.py", SETTINGS))
     assert told.ended
     assert told.figures == []
@@ -91,7 +91,7 @@ def test_training_is_measured_on_one_to_all_gpus(gpus: int, counts: list[int]) -
     assert {task["device"] for task in tasks} == {0}
 
 
-def test_time_is_taken_in_runs_that_are_long_enough_after_a_warm_up() -> None:
+def test_runs_are_timed_after_a_warm_up_and_last_long_enough() -> None:
     time_runs: Callable[..., Any] = module("figure").time_runs
     asked: list[int] = []
 
@@ -108,13 +108,13 @@ def test_time_is_taken_in_runs_that_are_long_enough_after_a_warm_up() -> None:
     assert warm + 1.0 >= 2.0 - 0.1
 
 
-def test_slow_work_is_run_five_times_and_no_more_than_the_time_allows() -> None:
+def test_slow_work_runs_five_times_if_the_time_allows() -> None:
     pace = {"warm_s": 1.0, "run_s": 0.25, "runs": 15, "most_s": 10}
     found = module("figure").time_runs(lambda times: times * 4.0, pace)
     assert found == {"seconds": [4.0] * 5, "times": 1}
 
 
-def test_work_that_takes_no_time_is_no_speed() -> None:
+def test_work_that_takes_no_time_has_no_speed() -> None:
     pace = {"warm_s": 1.0, "run_s": 0.25, "runs": 15, "most_s": 10}
     with pytest.raises(ValueError, match="it takes no time"):
         module("figure").time_runs(lambda times: 0.0, pace)
@@ -138,7 +138,7 @@ esac
 @pytest.mark.parametrize(
     ("version", "unknown"), [("470.82", "event_reasons"), ("580.65", "throttle_reasons")]
 )
-def test_clocks_and_what_holds_them_down_are_watched(
+def test_clocks_and_the_reasons_for_throttling_are_recorded(
     version: str, unknown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "nvidia-smi"
