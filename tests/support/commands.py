@@ -7,11 +7,11 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from unittest import mock
 
 from invoke.program import Program
 
+import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
 from tests.support.environment import REPOSITORY
 
 
@@ -24,11 +24,11 @@ class Ended:
     stderr: str
 
 
-def invoke(*words: str, folder: Path = REPOSITORY) -> Ended:
-    """Run `invoke WORDS` in this process, in a folder with a tasks.py, without a terminal."""
+def invoke(*words: str) -> Ended:
+    """Run `invoke WORDS` in this process, without a terminal."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
-        contextlib.chdir(folder),
+        contextlib.chdir(REPOSITORY),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "stdin", io.StringIO()),

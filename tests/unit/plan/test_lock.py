@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +28,7 @@ from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.verify.inventory import parse_notes
 from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
-from tests.support.commands import Ended, invoke
+from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 from tests.support.stage_machines import SCRIPTS, find
 
@@ -247,28 +249,35 @@ def test_invalid_notes_of_a_stage_are_refused(listing: str) -> None:
 def test_the_command_writes_the_lock_of_the_newest_bake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command runs as people type it, in a checkout of its own."""
+    """The lock is written in the checkout whose tasks.py is loaded."""
     monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "builds"))
     for part in ("tasks.py", "manifests"):
         source = REPOSITORY / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / part)
     path = tmp_path / "manifests" / f"{RECIPE.name}.lock"
-
-    def run(*words: str) -> Ended:
-        return invoke("lock", *words, folder=tmp_path)
-
-    refused = run(RECIPE.name)
-    assert (refused.returncode, path.exists()) == (2, False)
-    assert f"invoke bake {RECIPE.name} --no-lock" in refused.stderr
     RECORD.write(tmp_path / "builds" / RECORD.run)
-    done = run(RECIPE.name, "--json")
+    command = [Path(sys.executable).parent / "invoke", "lock", RECIPE.name, "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [said] = json.loads(done.stdout)
     assert (said["run"], said["apt"], said["pip"]) == (RECORD.run, 6, 2)
     assert lock.read(path, RECIPE.name).stages == STAGES
-    assert run(RECIPE.name, "--stand-in").returncode == 2, "that bake was no rehearsal"
-    assert run(RECIPE.name, "--record", "nowhere.json").returncode == 2
-    assert run().returncode == 2
+
+
+def test_the_command_refuses_what_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "builds"))
+    monkeypatch.setattr("bake.cli.bake.MANIFESTS", tmp_path / "manifests")
+    shutil.copytree(REPOSITORY / "manifests", tmp_path / "manifests")
+    refused = invoke("lock", RECIPE.name)
+    assert refused.returncode == 2
+    assert f"invoke bake {RECIPE.name} --no-lock" in refused.stderr
+    RECORD.write(tmp_path / "builds" / RECORD.run)
+    assert invoke("lock", RECIPE.name, "--stand-in").returncode == 2, "that bake was no rehearsal"
+    assert invoke("lock", RECIPE.name, "--record", "nowhere.json").returncode == 2
+    assert invoke("lock").returncode == 2
+    assert not (tmp_path / "manifests" / f"{RECIPE.name}.lock").exists()
 
 
 # ---- planned with ----
