@@ -49,10 +49,6 @@ class Cost:
     disks_per_month: float | None
     prepaid: bool = False
 
-    @property
-    def per_hour_now(self) -> float | None:
-        return self.per_hour if self.runs else 0.0
-
 
 @dataclass(frozen=True)
 class Costs:
