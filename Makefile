@@ -22,8 +22,8 @@ setup: .venv/local.stamp ## the virtual environment and what the local cloud nee
 	@scripts/setup/system-packages.sh rehearsal
 
 .PHONY: unit
-unit: .venv/test.stamp ## the unit tests alone, in about a minute: no machine, no network
-	@$(BIN)/pytest -n 2 tests/unit
+unit: .venv/test.stamp ## the unit tests alone, in less than a minute: no machine, no network
+	@$(BIN)/pytest -n 3 tests/unit
 
 # Three files at a time, since most tests wait for a machine; the slow ones, in tests/machines, first.
 # Nothing is run a second time: a test that

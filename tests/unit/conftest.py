@@ -9,9 +9,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
+from botocore.loaders import JSONFileLoader
+from moto.kms import models as kms
 
 PROGRAMS = frozenset(
     ("podman", "docker", "sshd", "ssh", "qemu-system-x86_64", "chromium", "chromedriver", "packer")
@@ -50,6 +53,19 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def libraries_do_their_work_once() -> Iterator[None]:
+    """Let botocore read each of its data files once, and moto make one key pair for all KMS keys.
+
+    Each test has AWS sessions and KMS keys of its own, and no test looks at these key pairs.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        load = cache(JSONFileLoader().load_file)
+        monkeypatch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        monkeypatch.setattr(kms, "generate_private_key", cache(kms.generate_private_key))
+        yield
 
 
 @pytest.fixture(autouse=True)
