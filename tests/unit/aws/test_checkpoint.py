@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
 import pytest
-from botocore.exceptions import ReadTimeoutError
 from moto.ec2.models import ec2_backends
 from moto.ec2.responses.amis import AmisResponse
 
-from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.checkpoint import (
     Checkpoint,
     checkpoints,
@@ -22,18 +20,21 @@ from bake.aws.checkpoint import (
     delete_checkpoint,
     wait_until_completed,
 )
-from bake.aws.launch import run_machine
-from bake.aws.machine import Machine
 from bake.aws.tags import new_run, read, read_seconds, write_seconds
 from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, MachineError
 from bake.pipeline.checkpoints import prune
-from tests.support.aws_in_process import ACCOUNT, REGION, UBUNTU, Aws, aws_in_process
-from tests.support.checkpoints import register_image
-
-NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
-STAGES = {"base": "b" * 64, "conda": "c" * 64}
-TIMEOUT = ReadTimeoutError(endpoint_url="https://ec2")
+from tests.support.aws_in_process import ACCOUNT, REGION, Aws, aws_in_process
+from tests.support.checkpoints import (
+    NOW,
+    STAGES,
+    TIMEOUT,
+    a_base_image,
+    a_machine,
+    register_image,
+    snapshots,
+    take,
+)
 
 
 @pytest.fixture
@@ -43,30 +44,6 @@ def aws() -> Iterator[Aws]:
         mock.patch.object(AmisResponse, "register_image", register_image),
     ):
         yield aws
-
-
-def a_machine(aws: Aws) -> Machine:
-    machine = run_machine(aws.cloud, aws.run, aws.order("k", "sg-1"), [aws.placement()])
-    aws.at_first |= aws.remains()
-    return machine
-
-
-def take(aws: Aws, machine: Machine | None = None, **more: Any) -> Checkpoint:
-    fields: dict[str, Any] = {
-        "stages": STAGES,
-        "seconds": {"base": 12.04, "conda": 70.3, "boot": 9.0},
-        "expires_at": NOW + timedelta(days=30),
-        **more,
-    }
-    return create_checkpoint(aws.cloud, aws.run, machine or a_machine(aws), **fields)
-
-
-def a_base_image(aws: Aws) -> BaseImage:
-    return find_base_image(aws.cloud, UBUNTU)  # type: ignore[arg-type]
-
-
-def snapshots(aws: Aws) -> set[str]:
-    return {name for name in aws.remains() if name.startswith("snap-")}
 
 
 def tag(aws: Aws, snapshot_id: str, key: str, value: str | None) -> None:
