@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +13,7 @@ from bake.errors import CloudError, RequestError
 from bake.images import selection
 from bake.images.selection import choose_image
 from tests.support.aws_in_process import ACCOUNT, REGION, Aws, aws_in_process
+from tests.support.proved_images import an_image as proved_image
 
 GPU = ("gpu",)
 ANYTHING = ("gpu", "cpu", "no")
@@ -27,22 +27,9 @@ def aws() -> Iterator[Aws]:
 
 
 def an_image(number: int, *, day: int, recipe: str = "mxnet-cu101", verified: str = "gpu") -> Image:
-    return Image(
-        image_id=f"ami-{number:017x}",
-        name=f"bake/{recipe}/202611{day:02}-120000-{number:08x}",
-        state="available",
-        architecture="x86_64",
-        root_device_name="/dev/sda1",
-        boot_mode=None,
-        ena=True,
-        size_gb=64,
-        snapshot_ids=("snap-1",),
-        created_at=datetime(2026, 11, day, tzinfo=UTC),
-        reason_code="",
-        reason="",
-        tags={RUN: "r", RECIPE: recipe, VERIFIED: verified},
-        imdsv2=True,
-    )
+    image = proved_image(f"ami-{number:017x}", day=day, verified=verified, recipe=recipe)
+    name = f"bake/{recipe}/202611{day:02}-120000-{number:08x}"
+    return replace(image, name=name, imdsv2=True)
 
 
 NEW = an_image(3, day=20, verified="cpu")
