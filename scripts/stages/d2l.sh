@@ -16,17 +16,33 @@ write_file "$requirements" <<<"$D2L_REQUIREMENTS"$'\n'"$PIP_PACKAGES"
 pip_install --prefer-binary --requirement "$requirements"
 as_login_user "$python" -m ipykernel install --prefix "$ENVIRONMENT_PREFIX" --name "$name" --display-name "$name ($FRAMEWORK)"
 
-# The notebooks for Colab begin with a cell that installs another build of the framework: empty that cell.
-keep_framework() {
+# prepare_notebooks FOLDER: the notebooks for Colab begin with a cell that installs another build of the
+# framework, and another d2l: remove these lines. Remove notebooks that are empty upstream (the sections
+# that a framework does not have). A notebook that cannot be read is reported and left as it is.
+prepare_notebooks() {
     as_login_user "$python" - "$1" <<'EOT'
-import json, pathlib, sys
-for path in pathlib.Path(sys.argv[1]).rglob("*.ipynb"):
-    book = json.loads(path.read_text(encoding="utf-8"))
-    cells = [cell for cell in book["cells"] if "!pip install" in "".join(cell["source"])]
-    for cell in cells:
-        cell["source"], cell["outputs"] = [], []
-    if cells:
-        path.write_text(json.dumps(book, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+import json, pathlib, re, sys
+replaces = re.compile(r"""\s*!pip install\b.*[\s"'](d2l|mxnet|torch)""")
+folder = pathlib.Path(sys.argv[1])
+for path in sorted(folder.rglob("*.ipynb")):
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+            print(f"{path.relative_to(folder)} is empty upstream: left out")
+            continue
+        book, changed = json.loads(text), False
+        for cell in book["cells"]:
+            lines = "".join(cell["source"]).splitlines(keepends=True)
+            kept = [line for line in lines if not replaces.match(line)]
+            if cell["cell_type"] == "code" and kept != lines:
+                cell["source"], cell["outputs"], changed = kept, [], True
+        if changed:
+            path.write_text(json.dumps(book, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        print(f"warning: the notebook {path.relative_to(folder)} cannot be read: {type(error).__name__}: {error}")
 EOT
 }
 
@@ -49,7 +65,7 @@ else
     as_login_user "$python" -m zipfile --extract "$work/archive.zip" "$work/notebooks"
 fi
 if [[ -d $work/notebooks ]]; then
-    keep_framework "$work/notebooks"
+    prepare_notebooks "$work/notebooks"
     as_login_user mv --no-target-directory "$work/notebooks" "$notebooks"
 fi
 

@@ -177,9 +177,27 @@ def test_the_notebooks_run(baked: Machine) -> None:
     assert '"execution_count": 3' in baked.read(f"cat /home/ubuntu/d2l-en/{notebook}")
 
 
-def test_notebooks_lose_the_cell_that_would_replace_the_framework(baked: Machine) -> None:
-    assert b"!pip install" in b"".join(notebook_archive())
-    assert baked.run("grep --recursive 'pip install' d2l-en", user="ubuntu").returncode == 1
+def test_notebooks_lose_the_lines_that_would_replace_the_framework(baked: Machine) -> None:
+    assert b"!pip install -U mxnet-cu92" in b"".join(notebook_archive())
+    assert (
+        baked.run("grep --recursive '!pip install .*mxnet' d2l-en", user="ubuntu").returncode == 1
+    )
+    assert baked.read("grep --recursive 'pip install pandas' d2l-en", user="ubuntu")
+
+
+def test_a_notebook_that_is_empty_upstream_is_left_out(baked: Machine) -> None:
+    assert b"" in notebook_archive()
+    assert not baked.read("find d2l-en -empty", user="ubuntu")
+
+
+def test_a_notebook_that_cannot_be_read_is_reported_and_left_as_it_is(baked: Machine) -> None:
+    path = "chapter_recommender-systems/deepfm.ipynb"
+    assert "DOCTYPE" in baked.read(f"cat d2l-en/{path}", user="ubuntu")
+    baked.read("mv d2l-en aside", user="ubuntu")
+    said = baked.stage("d2l").stdout
+    baked.read("rm -rf d2l-en; mv aside d2l-en", user="ubuntu")
+    assert f"warning: the notebook {path} cannot be read: JSONDecodeError" in said
+    assert "gp-priors.ipynb is empty upstream: left out" in said
 
 
 def test_jupyter_lists_the_environments_kernel(baked: Machine) -> None:

@@ -44,12 +44,18 @@ def installer() -> bytes:
 
 
 def notebooks() -> bytes:
-    """Return the stand-in for the archive of the book's notebooks: a few that run."""
+    """Return the stand-in for the archive of the book's notebooks: a few that run.
+
+    As upstream, one has no bytes (null). One more is text that is not a notebook.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, cells in json.loads(_file("notebooks.json")).items():
             entry = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
-            archive.writestr(entry, json.dumps(_notebook(cells), indent=1) + "\n")
+            if isinstance(cells, list):
+                archive.writestr(entry, json.dumps(_notebook(cells), indent=1) + "\n")
+            else:
+                archive.writestr(entry, cells or "")
     return buffer.getvalue()
 
 
