@@ -68,6 +68,7 @@ class InstanceType(Fact):
     """An instance type with GPUs. `gpus` is 0 for a slice of one GPU (`fractional`).
 
     `gpu_memory_mib` is EC2's figure for one GPU; nvidia-smi prints a little less.
+    `unserved` is the reason why no image of bake works on it, empty if some do.
     `quota_code` and `spot_quota_code` name the vCPU quotas of Service Quotas; the latter is empty
     where public sources disagree.
     """
@@ -85,6 +86,7 @@ class InstanceType(Fact):
     architecture: str = "x86_64"
     fabric_manager: bool = False
     fractional: bool = False
+    unserved: str = ""
     retired: str = ""
     replaced_by: str = ""
 

@@ -98,6 +98,8 @@ def _problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> It
         yield f"its CPU is {machine.architecture}, but the image is {contents.architecture}"
     if machine.fractional:
         yield "it has a slice of a GPU, which needs AWS's GRID driver"
+    if machine.unserved:
+        yield machine.unserved
     if contents.cuda and not runs_on(contents.cuda.capabilities, gpu.capability):
         yield f"CUDA {contents.cuda.version} has no code for it"
     if driver:

@@ -93,7 +93,7 @@ def memory_gb(machine: InstanceType) -> int:
 
 def cuda_versions(catalog: Catalog, machine: InstanceType) -> tuple[str, ...]:
     """Return the CUDA versions that support a machine, with a driver on an OS of the catalog."""
-    if machine.fractional:
+    if machine.fractional or machine.unserved:
         return ()  # a slice of a GPU needs AWS's GRID driver
     gpu = catalog.gpus[machine.gpu]
     return tuple(

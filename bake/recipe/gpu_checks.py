@@ -13,7 +13,7 @@ from bake.recipe.suggestion import alternatives, suggest_cuda, suggest_driver, s
 
 
 def check_machines(resolved: Resolved) -> Iterator[Finding]:
-    """Refuse instance types that are retired, of another architecture, or with a part of a GPU."""
+    """Refuse retired types, another architecture, parts of a GPU, and what no stage installs."""
     for machine in resolved.machines:
         if found := _machine_problem(resolved, machine):
             yield Finding("builder.instance_types", *found)
@@ -32,6 +32,9 @@ def _machine_problem(resolved: Resolved, machine: InstanceType) -> tuple[str, st
     if machine.fractional:
         hint = alternatives(suggest_machine(catalog, partial(is_, gpu)))
         return f"{machine.name} has a slice of a GPU, which only AWS's GRID driver supports", hint
+    if machine.unserved:
+        hint = alternatives(suggest_machine(catalog, lambda g: g.capability == "9.0"))
+        return f"no image works on {machine.name} ({gpu.name}): {machine.unserved}", hint
     return None
 
 

@@ -37,7 +37,7 @@ def suggest_machine(catalog: Catalog, suits: Callable[[Gpu], bool]) -> str:
     The catalog lists the cheapest family first.
     """
     for machine in catalog.instance_types.values():
-        whole = not (machine.retired or machine.fractional)
-        if whole and machine.architecture == "x86_64" and suits(catalog.gpus[machine.gpu]):
+        usable = not (machine.retired or machine.fractional or machine.unserved)
+        if usable and machine.architecture == "x86_64" and suits(catalog.gpus[machine.gpu]):
             return f"use a {machine.family} ({machine.gpu})"
     return ""

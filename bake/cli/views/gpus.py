@@ -133,6 +133,7 @@ def offer_document(offer: Offer, found: Survey) -> dict[str, Any]:
         "memory_mib": machine.memory_mib,
         "architecture": machine.architecture,
         "retired": machine.retired or None,
+        "unserved": machine.unserved or None,
         "offered": None if offer.zones is None else bool(offer.zones),
         "zones": None if offer.zones is None else list(offer.zones),
         "quota": {market: _quota_of(offer, market, found) for market in MARKETS},

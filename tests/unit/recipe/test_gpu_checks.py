@@ -46,11 +46,30 @@ def test_open_kernel_modules_are_refused_on_volta() -> None:
 
 def test_blackwell_needs_the_open_kernel_modules() -> None:
     blackwell = changed_recipe("pytorch-cu126", cuda__version="12.8", driver__modules="proprietary")
-    found = findings_of(blackwell, "p6-b200.48xlarge")
+    found = findings_of(blackwell, "g7e.2xlarge")
     assert "works only with the open kernel modules" in found["driver.modules"]
-    assert (
-        findings_of(changed_recipe("pytorch-cu126", cuda__version="12.8"), "p6-b200.48xlarge") == {}
-    )
+    assert findings_of(changed_recipe("pytorch-cu126", cuda__version="12.8"), "g7e.2xlarge") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("p6-b200.48xlarge", "nvlsm, libibumad and the kernel module ib_umad"),
+        ("p6-b300.48xlarge", "nvlsm, libibumad and the kernel module ib_umad"),
+    ],
+)
+def test_a_machine_that_needs_parts_which_no_stage_installs_is_refused(
+    name: str, needs: str
+) -> None:
+    found = findings_of(changed_recipe("pytorch-cu126", cuda__version="12.8"), name)
+    assert f"no image works on {name}" in found["builder.instance_types"]
+    assert needs in found["builder.instance_types"]
+    assert "Use a p5 (H100)" in found["builder.instance_types"]
+
+
+def test_an_ultraserver_is_refused() -> None:
+    found = findings_of(changed_recipe("pytorch-cu126", cuda__version="13.0"), "p6e-gb200.36xlarge")
+    assert "p6e-gb200.36xlarge is arm64" in found["builder.instance_types"]
 
 
 def test_open_kernel_modules_that_are_older_than_the_gpu_are_refused() -> None:
