@@ -26,7 +26,8 @@ def open_cloud(console: Console, common: CommonOptions, region: str | None = Non
 
     `region` is used instead of the one in the options.
     """
-    from bake.aws.client.session import connect
+    from bake.aws.client.session import connect, is_known_region
+    from bake.errors import AccessError
 
     if common.local:
         from bake.local import control
@@ -38,8 +39,14 @@ def open_cloud(console: Console, common: CommonOptions, region: str | None = Non
                 step.done(endpoint.url)
             if endpoint.note:
                 console.warn(endpoint.note)
-        os.environ.update(control.environment(endpoint))
-    return connect(region or common.region)
+        control.use(endpoint)
+    cloud = connect(region or common.region)
+    if common.local and not is_known_region(cloud.session):
+        raise AccessError(
+            f"AWS has no region {cloud.region}, and neither has the local cloud",
+            hint="Give the name of a region, such as us-west-2",
+        )
+    return cloud
 
 
 def invoke_program() -> str:

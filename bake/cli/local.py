@@ -91,6 +91,7 @@ def interrupt(
 @command("json")
 def env(console: Console, common: CommonOptions) -> None:
     """Print variables with which any EC2 client uses it: eval "$(invoke local.env)"."""
+    import os
     import shlex
 
     from bake.local import control
@@ -98,7 +99,8 @@ def env(console: Console, common: CommonOptions) -> None:
     variables = control.environment(control.up())
     if console.json:
         console.result(variables)
-    else:
-        console.output(
-            "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
-        )
+        return
+    foreign = [name for name in control.foreign_settings(os.environ) if name not in variables]
+    lines = [f"unset {name}" for name in foreign]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    console.output("\n".join(lines))

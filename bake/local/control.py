@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import filelock
 
@@ -24,6 +25,10 @@ DEFAULT_PORT = 4747
 # Generous: the engine runs one command at a time, and may be committing another user's image.
 START_TIMEOUT_S = 300
 END_TIMEOUT_S = 300
+
+
+# Variables of AWS's clients that do not decide where a request is sent, and with which keys.
+_KEPT = ("AWS_PAGER", "AWS_DEFAULT_OUTPUT", "AWS_CLI_")
 
 
 # The servers that this process started. It polls them, so that none stays behind as a zombie.
@@ -181,17 +186,46 @@ def _described(profile: str) -> str:
     return f"the delays of {profile}" if profile else "no delays"
 
 
+def use(cloud: LocalCloud) -> None:
+    """Make this process and its children use the local cloud, without the caller's AWS settings."""
+    variables = environment(cloud)
+    for name in foreign_settings(os.environ):
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def foreign_settings(names: Iterable[str]) -> list[str]:
+    """Return the variables that would send a client elsewhere, or make it fail: most of AWS_…."""
+    return sorted(name for name in names if name.startswith("AWS_") and not name.startswith(_KEPT))
+
+
 def environment(cloud: LocalCloud) -> dict[str, str]:
-    """Return the environment variables with which any EC2 client reaches the local cloud."""
+    """Return the environment variables with which any EC2 client reaches the local cloud.
+
+    They work only without the `foreign_settings` of the caller.
+    """
+    no_proxy = _without_proxy(cloud.url)
     return {
         "AWS_ENDPOINT_URL": cloud.url,
+        # A profile may name endpoints, proxies and certificates; none of the caller's is read.
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",  # not secret: the signatures of this key are not checked
         "AWS_EC2_METADATA_DISABLED": "true",
         "BAKE_CALLER_CIDR": "127.0.0.1/32",
         "BAKE_SSH_PORT": str(cloud.ssh_port),
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
     }
+
+
+def _without_proxy(url: str) -> str:
+    """Return the hosts that are reached without a proxy: the caller's, and that of the URL."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [*known.split(","), str(urlsplit(url).hostname)]
+    return ",".join(dict.fromkeys(host.strip() for host in hosts if host.strip()))
 
 
 def _home() -> Path:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -26,6 +27,7 @@ from bake.local import control
 from bake.local.control import LocalCloud
 from bake.local.machines import os_images
 from bake.local.machines.engine import find_engine
+from tests.support.commands import invoke
 
 
 @pytest.fixture
@@ -107,6 +109,20 @@ def test_environment_is_enough_for_any_client(home: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert json.loads(done.stdout)["Account"] == "123456789012"
     assert environment["BAKE_CALLER_CIDR"] == "127.0.0.1/32"
+
+
+def test_a_region_that_aws_does_not_have_is_a_wrong_request(home: Path) -> None:
+    with mock.patch.dict(os.environ, {"AWS_PROFILE": "corp"}):
+        ended = invoke("images", "--local", "--region", "us-west-22")
+        assert (ended.returncode, "no region us-west-22" in ended.stderr) == (2, True)
+        assert invoke("images", "--local", "--region", "us-west-2").returncode == 0
+
+
+def test_local_env_takes_the_caller_s_settings_away(home: Path) -> None:
+    with mock.patch.dict(os.environ, {"AWS_PROFILE": "corp", "AWS_ENDPOINT_URL_EC2": "http://x"}):
+        lines = invoke("local.env").stdout.splitlines()
+    assert {"unset AWS_PROFILE", "unset AWS_ENDPOINT_URL_EC2"} <= {*lines}
+    assert "unset AWS_ENDPOINT_URL" not in lines
 
 
 @pytest.mark.parametrize("header", [("Origin", "http://evil.example"), ("Host", "evil.example")])

@@ -36,7 +36,8 @@ _SNAPSHOTS_PENDING = (
     "Too many snapshots are pending. Wait until they are completed, or request a higher quota in "
     "the Service Quotas console (EBS, 'Concurrent snapshots per …')"
 )
-_REGION = "Give --region, set AWS_DEFAULT_REGION, or put `region = …` into the profile"
+_REGION = "Give --region, set AWS_REGION, or put `region = …` into the profile"
+_NO_SUCH_REGION = "Give the name of a region, such as us-west-2"
 _NETWORK = "Check the network, the name of the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
 _CONFIG = "Check ~/.aws/config and ~/.aws/credentials"
 
@@ -131,8 +132,17 @@ _NO_RESPONSE: dict[type[Exception], str] = {
     boto.SSOError: _RENEW,
     boto.TokenRetrievalError: _RENEW,
     boto.CredentialRetrievalError: _CREDENTIALS,
+    boto.RefreshWithMFAUnsupportedError: (
+        "The session of the profile has ended, and a new one needs an MFA code. Repeat the command"
+    ),
+    boto.LoginError: "Sign in again (`aws login`), and repeat the command",
+    boto.MissingDependencyException: (
+        "Install it into the virtual environment of bake, or run `aws configure export-credentials "
+        "--format env` and set the variables that it prints"
+    ),
     boto.NoRegionError: _REGION,
-    boto.InvalidRegionError: "Give the name of a region, such as us-west-2",
+    boto.InvalidRegionError: _NO_SUCH_REGION,
+    boto.UnknownRegionError: _NO_SUCH_REGION,
     boto.ConfigParseError: _CONFIG,
     boto.ConfigNotFound: _CONFIG,
     boto.SSLError: "If a proxy inspects TLS, set AWS_CA_BUNDLE to the file with its CA certificate",
@@ -141,6 +151,9 @@ _NO_RESPONSE: dict[type[Exception], str] = {
     boto.HTTPClientError: _NETWORK,
     boto.IncompleteReadError: _NETWORK,
     ResponseParserError: f"The response is not from AWS, perhaps from a proxy. {_NETWORK}",
+    boto.ParamValidationError: "",
+    # All others are about a setting of the caller, which botocore found to be invalid.
+    BotoCoreError: f"{_CONFIG}, and the variables AWS_…",
 }
 
 # The request may have reached AWS. (Without credentials or a region, none is sent.)

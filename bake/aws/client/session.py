@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -17,6 +18,7 @@ from botocore.parsers import ResponseParserError
 
 from bake import __version__
 from bake.aws.client.cloud_time import CloudTime
+from bake.aws.client.credentials import load_credentials, refresh_credentials
 from bake.aws.client.denial import as_not_found, decode
 from bake.aws.client.errors import DENIED, cloud_error
 from bake.aws.client.response import Response
@@ -25,7 +27,7 @@ from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
 from bake.errors import AccessError, CloudError
 
-__all__ = ["Cloud", "Response", "connect", "enabled_regions", "pages"]
+__all__ = ["Cloud", "Response", "connect", "enabled_regions", "is_known_region", "pages"]
 
 # The bakes of one process share their clients, and each may be in a call at the same time.
 _BASE = Config(
@@ -151,10 +153,11 @@ class Cloud:
     def _client(self, service: str, config: Config) -> Any:
         # Threads may share a client, but not create one (boto3's guide, "Multithreading").
         with self._creating:
+            refresh_credentials(self.session)
             key = service, config
             if key not in self._clients:
                 region = config.region_name or self.region
-                self._clients[key] = self.session.client(service, region_name=region, config=config)
+                self._clients[key] = _make_client(self.session, service, region, config)
             return self._clients[key]
 
 
@@ -171,22 +174,37 @@ def connect(
 ) -> Cloud:
     """Return the account of the credentials that the environment provides.
 
-    If `region` is None, AWS_DEFAULT_REGION or the profile names the region. AccessError when
-    credentials or region are missing, or when AWS does not accept the credentials.
+    If `region` is None, AWS_REGION (as in other SDKs), AWS_DEFAULT_REGION or the profile names the
+    region. AccessError when credentials or region are missing or unknown, or when AWS does not
+    accept the credentials.
     """
     try:
+        region = region or os.environ.get("AWS_REGION") or None
         session = session or boto3.Session(region_name=region)
         if not session.region_name:
             raise NoRegionError()
+        session.get_partition_for_region(session.region_name)
+        load_credentials(session)
         time = CloudTime()
         session.events.register("after-call", time.observe)
-        identity = _call(session.client("sts", config=_FIRST), "GetCallerIdentity", {})
+        client = _make_client(session, "sts", session.region_name, _FIRST)
+        identity = _call(client, "GetCallerIdentity", {})
     except CloudError as error:
+        unreached = error.code == "EndpointConnectionError"
+        if session and unreached and not is_known_region(session):
+            error.hint = f"Is {session.region_name} the name of a region? {error.hint}"
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(cloud_error(error, "sts:GetCallerIdentity")) from None
     arn = identity.get("Arn", "")
     return Cloud(session, identity["Account"], clock=clock, time=time, caller=arn)
+
+
+def is_known_region(session: boto3.Session) -> bool:
+    """Return whether botocore lists the session's region. A new region is not in an old list."""
+    region: str = session.region_name
+    partition = session.get_partition_for_region(region)
+    return region in session.get_available_regions("ec2", partition)
 
 
 def pages(call: Callable[..., Response], operation: str, key: str, **params: Any) -> Iterator[Any]:
@@ -206,6 +224,20 @@ def filters_for(wanted: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any
         {"Name": name, "Values": [values] if isinstance(values, str) else list(values)}
         for name, values in wanted.items()
     ]
+
+
+def _make_client(session: boto3.Session, service: str, region: str, config: Config) -> Any:
+    try:
+        return session.client(service, region_name=region, config=config)
+    except BotoCoreError as error:
+        raise cloud_error(error, service) from None
+    except ValueError as error:  # botocore's for an endpoint that is not a URL
+        raise CloudError(
+            f"No client for {service} can be made",
+            hint="Check AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_… and endpoint_url in ~/.aws/config",
+            code=type(error).__name__,
+            reason=str(error),
+        ) from None
 
 
 def _no_access(error: CloudError) -> AccessError:

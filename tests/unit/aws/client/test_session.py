@@ -78,12 +78,45 @@ def test_the_region_may_come_from_the_profile(profile: Any) -> None:
         assert connect().region == "eu-west-1"
 
 
-def test_an_invalid_region_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"AWS_REGION": "eu-west-2"}, "eu-west-2"),  # the variable of most SDKs, and of CLI v2
+        ({"AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-2"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "eu-west-3"}, "eu-west-3"),
+    ],
+)
+def test_variables_name_the_region(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        assert connect().region == expected
+        assert connect("us-east-2").region == "us-east-2"
+
+
+@pytest.mark.parametrize("region", ["not a region", "mars-1"])
+def test_an_unknown_region_is_an_error(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with pytest.raises(AccessError) as caught:
-        connect("not a region")
-    assert caught.value.code == "InvalidRegionError"
+        connect(region)
+    assert caught.value.code == "UnknownRegionError"
+    assert "us-west-2" in caught.value.hint
+
+
+def test_a_region_with_a_typo_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(request: Any, **_: Any) -> None:
+        raise boto.EndpointConnectionError(endpoint_url=request.url)
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    for region, suspected in (("us-west-22", True), ("us-west-2", False)):
+        session = boto3.Session("AKIA", "secret", region_name=region)
+        session.events.register("before-send.sts", fail)
+        with pytest.raises(AccessError) as caught:
+            connect(session=session)
+        assert (f"Is {region} the name of a region?" in caught.value.hint) is suspected
 
 
 def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""The caller's credentials: loading them, and the time at which they end."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from getpass import GetPassWarning
+
+import boto3
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from bake.aws.client.errors import DENIED, cloud_error
+from bake.errors import CloudError
+
+
+@dataclass(frozen=True)
+class CredentialsEnd:
+    """The end of credentials that only a person can renew; `at` is None if AWS does not tell it."""
+
+    at: datetime | None
+
+
+def load_credentials(session: boto3.Session) -> None:
+    """Load the caller's credentials for the first time. CloudError if that is not possible.
+
+    If a role of the profile needs an MFA code, botocore requests it in the terminal.
+    """
+    with warnings.catch_warnings():
+        # Without a terminal, getpass would read the code from stdin, and show it.
+        warnings.simplefilter("error", GetPassWarning)
+        refresh_credentials(session)
+
+
+def refresh_credentials(session: boto3.Session) -> None:
+    """Renew the caller's credentials if they end within minutes. CloudError if that fails."""
+    try:
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError()
+        credentials.get_frozen_credentials()
+    except (ClientError, BotoCoreError) as error:
+        raise _not_loaded(session, error) from None
+    # The profile names programs and files. botocore lets their errors pass, of whatever class.
+    except Exception as error:
+        raise CloudError(
+            "The AWS credentials could not be loaded",
+            hint=_hint(session, error),
+            code=type(error).__name__,
+            reason=str(error),
+        ) from None
+
+
+def credentials_end(session: boto3.Session) -> CredentialsEnd | None:
+    """Return when the caller's credentials end; None if they do not, or are renewed by botocore.
+
+    Variables with a session token are renewed by a person, and so is a session with an MFA code.
+    """
+    credentials = session.get_credentials()
+    if isinstance(credentials, RefreshableCredentials):
+        by_person = credentials.method == "env" or "mfa_serial" in _profile(session)
+        return CredentialsEnd(credentials._expiry_time) if by_person else None
+    return CredentialsEnd(None) if credentials and credentials.token else None
+
+
+def _not_loaded(session: boto3.Session, error: ClientError | BotoCoreError) -> CloudError:
+    if not isinstance(error, ClientError):
+        return cloud_error(error, "sts:GetCallerIdentity")
+    refused = cloud_error(error, f"sts:{error.operation_name}")
+    if refused.code in DENIED:
+        refused.hint = (
+            f"Check role_arn, source_profile and credential_source of {_profile_name(session)}, "
+            "and the trust policy of the role"
+        )
+    return refused
+
+
+def _hint(session: boto3.Session, error: Exception) -> str:
+    if isinstance(error, GetPassWarning):
+        return (
+            f"The role of {_profile_name(session)} needs an MFA code. Run the command in a "
+            "terminal, or get a session first: aws sts get-session-token --help"
+        )
+    if isinstance(error, RuntimeError):
+        return "The credentials have expired. Sign in again, or get a new session token"
+    return (
+        f"Check {_profile_name(session)} in ~/.aws/config (credential_process, "
+        "web_identity_token_file) and the variables AWS_…. `aws sts get-caller-identity` tests them"
+    )
+
+
+def _profile_name(session: boto3.Session) -> str:
+    return f"the profile {session.profile_name}"
+
+
+def _profile(session: boto3.Session) -> dict[str, object]:
+    settings: dict[str, object] = session._session.get_scoped_config()
+    return settings
