@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bake.errors import ConnectError, RemoteError
-from bake.verify.diagnosis import Diagnosis
+from bake.verify.known import Diagnosis
 
 Outcome = Literal["passed", "failed", "skipped"]
 

@@ -8,66 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+
+from bake.verify.kernel_log import KERNEL_LOG
+from bake.verify.known import (
+    ANOTHER_MACHINE,
+    CUDA_LOG,
+    DRIVERS_LOG,
+    FRAMEWORK_LOG,
+    READ_THE_LOG,
+    REBOOT,
+    Diagnosis,
+    Known,
+)
 
 LONGEST_VERBATIM = 600
 
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One fault, its cause, and a hint about what to do."""
-
-    what: str
-    why: str = ""
-    what_to_do: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.what}: {self.why}" if self.why else self.what
-        return f"{text}. {self.what_to_do}" if self.what_to_do else text
-
-
-@dataclass(frozen=True)
-class Known:
-    """A known failure, and the regular expression that recognises it.
-
-    `pattern` is searched in text on one line, without the kernel's time stamps. Its named groups
-    replace the fields in `what` and `why`. `exit_status` is nvidia-smi's (its manual page, RETURN
-    VALUE).
-    """
-
-    what: str
-    why: str
-    what_to_do: str
-    pattern: str
-    exit_status: int | None = None
-
-    @cached_property
-    def _compiled(self) -> re.Pattern[str]:
-        return re.compile(self.pattern, re.IGNORECASE)
-
-    def search(self, text: str) -> Diagnosis | None:
-        """Return the diagnosis if the text, on one line, shows this failure."""
-        match = self._compiled.search(text)
-        return self._diagnosis(match.groupdict()) if match else None
-
-    def from_exit_status(self) -> Diagnosis:
-        """Return the diagnosis for a failed program if only its exit status is known."""
-        return self._diagnosis(dict.fromkeys(self._compiled.groupindex))
-
-    def _diagnosis(self, groups: dict[str, str | None]) -> Diagnosis:
-        values = {name: value or "unknown" for name, value in groups.items()}
-        return Diagnosis(self.what.format_map(values), self.why.format_map(values), self.what_to_do)
-
-
-ANOTHER_MACHINE = (
-    "Bake again, which starts another machine. If it happens again, report the instance id to AWS."
-)
-REBOOT = "Reboot the machine. If the fault remains, bake again, which starts another machine."
-READ_THE_LOG = "The reason is in the kernel's log: run `sudo dmesg | grep NVRM` on the machine."
-DRIVERS_LOG = "Read the log of the stage drivers."
-CUDA_LOG = "Read the log of the stage cuda."
-FRAMEWORK_LOG = "Read the log of the stage that installs the framework."
+# `[   12.3] NVRM: `, or `[   12.3][  T456] NVRM: ` of a kernel that also prints the thread.
+_PREFIX = re.compile(r"^\s*(\[[^\]]*\]\s*)*(NVRM:)?\s*")
 
 NVIDIA_SMI = (
     Known(
@@ -181,96 +138,6 @@ NVIDIA_SMI = (
         ANOTHER_MACHINE,
         r"infoROM is corrupted",
         exit_status=14,
-    ),
-)
-
-# The reasons why the driver refuses a GPU, from the kernel's log.
-REFUSALS = (
-    Known(
-        "driver {driver} no longer supports this GPU",
-        "branch {branch} is the last that supports it",
-        "Set driver.branch in the recipe to that branch, or choose an instance type with a newer "
-        "GPU.",
-        r"supported through the NVIDIA (?P<branch>\d+)\.\w+ Legacy drivers.*?"
-        r"The (?P<driver>[\d.]+) NVIDIA driver will ignore this GPU",
-    ),
-    Known(
-        "driver {driver} does not support this GPU (PCI id {id})",
-        "the GPU is newer than the driver, or too old for this driver branch",
-        "Set driver.branch in the recipe to a branch that supports the GPU.",
-        r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system is not supported by the "
-        r"(?:NVIDIA )?(?P<driver>[\d.]+) (?:NVIDIA Linux )?driver release",
-    ),
-    Known(
-        "the open kernel modules do not support this GPU (PCI id {id})",
-        "they need a GPU with a GPU System Processor: Turing or newer",
-        'Set driver.modules = "proprietary" in the recipe.',
-        r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system is not supported by "
-        r"open nvidia\.ko",
-    ),
-    Known(
-        "this GPU needs the open kernel modules (PCI id {id})",
-        "the proprietary modules do not support Blackwell and newer",
-        'Set driver.modules = "open" in the recipe.',
-        r"\(PCI ID: (?P<id>[\da-f:]+)\) installed in this system requires use of the "
-        r"NVIDIA open kernel modules",
-    ),
-    Known(
-        "the driver's libraries have version {client}, its loaded kernel module has {module}",
-        "one of them was upgraded without a reboot",
-        "Reboot the machine, and hold the driver's packages with `sudo apt-mark hold`.",
-        r"API mismatch: (?:the )?client (?:has the )?version (?P<client>[\d.]+).*?"
-        r"kernel module (?:has the )?version (?P<module>[\d.]+)",
-    ),
-    Known(
-        "another driver uses the GPU",
-        "it was loaded before NVIDIA's; usually it is nouveau",
-        "Blacklist nouveau in /etc/modprobe.d and in the initramfs, as the stage drivers does.",
-        r"The NVIDIA probe routine was not called for \d+ device",
-    ),
-    Known(
-        "Secure Boot keeps the kernel module from loading",
-        "the module is not signed with a key that this machine trusts",
-        "Use the distribution's signed modules (linux-modules-nvidia-*), or a base image without "
-        "Secure Boot.",
-        r"unsigned module loading is restricted"
-        r"|Loading of (unsigned module|module with unavailable key) is rejected",
-    ),
-    Known(
-        "the kernel module was built for another kernel",
-        "the running kernel refuses to load it",
-        "Run `dkms status` and `uname -r` on the machine, and install the kernel headers of the "
-        "running kernel.",
-        r"nvidia: (version magic|disagrees about version of symbol)",
-    ),
-)
-
-# Faults that a healthy GPU never reports, even if it works again afterwards.
-FAULTS = (
-    Known(
-        "a GPU has fallen off the bus ({gpu})",
-        "Xid 79: the driver can no longer reach it",
-        ANOTHER_MACHINE,
-        r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): 79\b",
-    ),
-    Known(
-        "the system processor of a GPU does not respond ({gpu})",
-        "Xid {xid}: its firmware has crashed or hangs",
-        ANOTHER_MACHINE,
-        r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): (?P<xid>119|120)\b",
-    ),
-    Known(
-        "a GPU's memory is faulty ({gpu})",
-        "Xid {xid}: an error could not be corrected, or a spare row could not be used",
-        ANOTHER_MACHINE,
-        r"Xid \(PCI:(?P<gpu>[\da-f:.]+)\): (?P<xid>48|64|95)\b",
-    ),
-    Known(
-        "a GPU could not be initialised ({gpu})",
-        "RmInitAdapter failed: the hardware is faulty, the firmware has another version than the "
-        "driver, or another machine or driver still uses the GPU",
-        ANOTHER_MACHINE,
-        r"GPU (?P<gpu>[\da-f:.]+): RmInitAdapter failed",
     ),
 )
 
@@ -393,21 +260,19 @@ FRAMEWORK = (
     ),
 )
 
-KERNEL_LOG = (*REFUSALS, *FAULTS)
 KNOWN = (*NVIDIA_SMI, *KERNEL_LOG, *FRAMEWORK)
 
 
 def one_line(text: str) -> str:
     """Return the text on one line, without the time stamps and prefixes of the kernel."""
-    lines = (re.sub(r"^\s*(\[[^\]]*\])?\s*(NVRM:)?\s*", "", line) for line in text.splitlines())
+    lines = (_PREFIX.sub("", line) for line in text.splitlines())
     return " ".join(" ".join(lines).split())
 
 
 def diagnose(text: str, known: Iterable[Known] = KNOWN) -> tuple[Diagnosis, ...]:
     """Return each known failure that the text shows, once."""
     line = one_line(text)
-    diagnoses = (entry.search(line) for entry in known)
-    return tuple(dict.fromkeys(diagnosis for diagnosis in diagnoses if diagnosis))
+    return tuple(dict.fromkeys(found for entry in known for found in entry.find_all(line)))
 
 
 def diagnose_failure(

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from bake.catalog import numbers
 from bake.verify.check import Failed
-from bake.verify.diagnosis import ANOTHER_MACHINE, FAULTS, READ_THE_LOG, REBOOT, Diagnosis, diagnose
+from bake.verify.diagnosis import diagnose
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
+from bake.verify.kernel_log import FAULTS
+from bake.verify.known import ANOTHER_MACHINE, READ_THE_LOG, REBOOT, Diagnosis
 from bake.verify.nvidia_smi import GpuState, SmiReport
 
 # nvidia-smi prints less than EC2's figure, because ECC and the firmware reserve memory (Tesla K80:
 # 11441 of 12288 MiB), or more if EC2 counts in GB (A10G: 23028 of 22888). A slice of a GPU is
 # outside of these limits.
 _LEAST_MEMORY, _MOST_MEMORY = 0.85, 1.10
+
+# The elements by which nvidia-smi reports that a GPU needs something, if they are "Yes". Found in
+# documents of drivers 418 to 595 and in NVIDIA's "GPU Memory Error Management". From 575 on,
+# gpu_recovery_action replaces the first two.
+_NEEDS: Mapping[str, tuple[str, str]] = {
+    "reset_required": ("must be reset", REBOOT),
+    "drain_and_reset_recommended": ("should be reset as soon as no program uses it", REBOOT),
+    "remapped_row_failure": ("has run out of spare memory rows", ANOTHER_MACHINE),
+    "remapped_row_pending": ("must be reset to take faulty memory out of use", REBOOT),
+    "pending_retirement": ("must be reset to take faulty memory out of use", REBOOT),
+    "pending_blacklist": ("must be reset to take faulty memory out of use", REBOOT),
+    "sram_threshold_exceeded": ("has had too many memory errors on its chip", ANOTHER_MACHINE),
+    "channel_repair_pending": ("must be reset to repair a memory channel", REBOOT),
+    "tpc_repair_pending": ("must be reset to repair a group of its processors", REBOOT),
+    "unrepairable_memory": ("has memory that cannot be repaired", ANOTHER_MACHINE),
+}
 
 _BRANDS = {"nvidia", "tesla", "grid", "quadro"}
 _FABRIC_UP = {"Completed", "Completed Success"}
@@ -55,8 +73,11 @@ def check_models(gpus: tuple[GpuState, ...], hardware: Hardware, expectation: Ex
                 f"GPU {gpu.index} has {gpu.memory_mib} MiB of memory, not about {expected} MiB"
             )
             for gpu in gpus
-            if gpu.memory_mib is None
-            or not expected * _LEAST_MEMORY <= gpu.memory_mib <= expected * _MOST_MEMORY
+            if not (gpu.faulty or gpu.mig)  # their memory cannot be read: see check_health
+            and (
+                gpu.memory_mib is None
+                or not expected * _LEAST_MEMORY <= gpu.memory_mib <= expected * _MOST_MEMORY
+            )
         ]
     if faults:
         raise Failed(*faults)
@@ -82,7 +103,8 @@ def _hardware_faults(gpu: GpuState, name: str) -> Iterator[Diagnosis]:
     if gpu.faulty:
         yield Diagnosis(
             f"{name} does not respond",
-            f"nvidia-smi could not read {', '.join(gpu.errors)}",
+            f"nvidia-smi could not read {', '.join(gpu.errors)} "
+            f"({', '.join(dict.fromkeys(gpu.errors.values()))})",
             ANOTHER_MACHINE,
         )
     if gpu.uncorrectable:
@@ -90,10 +112,9 @@ def _hardware_faults(gpu: GpuState, name: str) -> Iterator[Diagnosis]:
             f"{name} has had {gpu.uncorrectable} memory errors that could not be corrected",
             what_to_do=ANOTHER_MACHINE,
         )
-    if gpu.remap_failed:
-        yield Diagnosis(f"{name} has run out of spare memory rows", what_to_do=ANOTHER_MACHINE)
-    elif gpu.remap_pending:
-        yield Diagnosis(f"{name} must be reset to take faulty memory out of use", what_to_do=REBOOT)
+    for flag, (need, what_to_do) in _NEEDS.items():
+        if flag in gpu.flags:
+            yield Diagnosis(f"{name} {need}", f"nvidia-smi reports {flag}: Yes", what_to_do)
     if gpu.recovery:
         yield Diagnosis(
             f"{name} must be recovered",
@@ -108,6 +129,12 @@ def _setting_faults(gpu: GpuState, name: str) -> Iterator[Diagnosis]:
             f"{name} is divided (MIG)",
             "a program can use only one slice of it",
             "Run `sudo nvidia-smi -mig 0` on the machine, and reboot it.",
+        )
+    if gpu.fabric_problems:
+        yield Diagnosis(
+            f"{name} has a problem with the NVSwitch fabric",
+            f"nvidia-smi reports {', '.join(gpu.fabric_problems)}",
+            ANOTHER_MACHINE,
         )
     if gpu.fabric and gpu.fabric not in _FABRIC_UP:
         yield Diagnosis(

@@ -8,8 +8,8 @@ an error replaces the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from defusedxml import DefusedXmlException, ElementTree, EntitiesForbidden
@@ -24,6 +24,10 @@ _ERROR = re.compile(
     r"\[?(ERR!|Unknown Error|GPU is lost|GPU requires reset|Error|Insufficient Permissions)\]?",
     re.IGNORECASE,
 )
+# While a GPU is divided (MIG), only root may read its memory and its errors.
+_HIDDEN = "insufficient permissions"
+# A GPU that answers one query in this way answers none: which element it is, does not matter.
+_LOST = {"gpu is lost", "gpu requires reset"}
 # A GPU is unusable if one of these cannot be read. Other elements may be unreadable on a healthy
 # GPU: its fan, or a value that an older driver does not know (MIG on 418).
 _VITAL = (
@@ -33,17 +37,27 @@ _VITAL = (
     "performance_state",
     "temperature/gpu_temp",
 )
-_ABSENT = ("", "N/A", "[N/A]", "None", "[Not Supported]", "Not Supported")
+_ABSENT = (
+    *("", "N/A", "[N/A]", "None", "[Not Supported]", "Not Supported"),
+    "Requested functionality has been deprecated",
+)
+# The values of `fabric/health` that name a problem. "True" is good only for the partition.
+_UNHEALTHY = {"Unhealthy", "Limited Capacity", "Degraded", "True", "Yes"}
+_FABRIC_HEALTH = (
+    *("summary", "bandwidth", "route_unhealthy"),
+    *("route_recovery_in_progress", "access_timeout_recovery"),
+)
 
 
 @dataclass(frozen=True)
 class GpuState:
     """The state of one GPU. None stands for a value that the driver does not report.
 
-    `errors` are the paths of the elements that contain an error in place of a value;
+    `errors` maps the path of each element that contains an error in place of a value to the error;
     `uncorrectable` is the number of memory errors since the driver was loaded that could not be
-    corrected; `recovery` is the action that the driver requests (such as reset or reboot); `fabric`
-    is the state of the NVSwitch fabric.
+    corrected; `flags` are the names of the elements that are "Yes"; `recovery` is the action that
+    the driver requests (such as reset or reboot); `fabric` is the state of the NVSwitch fabric, and
+    `fabric_problems` are the problems that it reports.
     """
 
     index: int
@@ -53,17 +67,20 @@ class GpuState:
     memory_mib: int | None
     driver_version: str
     mig: bool = False
-    errors: tuple[str, ...] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)
     uncorrectable: int = 0
-    remap_failed: bool = False
-    remap_pending: bool = False
+    flags: frozenset[str] = frozenset()
     recovery: str | None = None
     fabric: str | None = None
+    fabric_problems: tuple[str, ...] = ()
 
     @property
     def faulty(self) -> bool:
-        """True if an element cannot be read that every healthy GPU has."""
-        return any(path in _VITAL for path in self.errors)
+        """True if an element cannot be read that every healthy GPU has, or if the GPU is lost."""
+        return any(
+            path in _VITAL or error.strip("[]").lower() in _LOST
+            for path, error in self.errors.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -122,8 +139,14 @@ def _tree(document: str) -> Element:
 
 
 def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
+    texts = dict(_leaves(gpu))
+    mig = _text(gpu, "mig_mode/current_mig") == "Enabled"
+    errors = {path: text for path, text in texts.items() if _ERROR.fullmatch(text)}
+    if mig:
+        errors = {path: text for path, text in errors.items() if _HIDDEN not in text.lower()}
     recovery = _value(gpu, "gpu_recovery_action")
     fabric = " ".join(filter(None, (_value(gpu, "fabric/state"), _value(gpu, "fabric/status"))))
+    health = {name: _text(gpu, f"fabric/health/{name}") for name in _FABRIC_HEALTH}
     return GpuState(
         index=index,
         uuid=_text(gpu, "uuid"),
@@ -131,31 +154,26 @@ def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
         bus_id=_text(gpu, "pci/pci_bus_id") or gpu.get("id", ""),
         memory_mib=_number(_text(gpu, "fb_memory_usage/total")),
         driver_version=driver,
-        mig=_text(gpu, "mig_mode/current_mig") == "Enabled",
-        errors=tuple(dict.fromkeys(_errors(gpu))),
+        mig=mig,
+        errors=errors,
         uncorrectable=_uncorrectable(gpu),
-        remap_failed=_text(gpu, "remapped_rows/remapped_row_failure") == "Yes",
-        remap_pending="Yes"
-        in (
-            _text(gpu, "remapped_rows/remapped_row_pending"),
-            _text(gpu, "retired_pages/pending_retirement"),
-            _text(gpu, "retired_pages/pending_blacklist"),
-        ),
-        recovery=recovery,
+        flags=frozenset(path.rpartition("/")[2] for path, text in texts.items() if text == "Yes"),
+        recovery=None if recovery and _ERROR.fullmatch(recovery) else recovery,
         fabric=fabric or None,
+        fabric_problems=tuple(f"{n}: {text}" for n, text in health.items() if text in _UNHEALTHY),
     )
 
 
-def _errors(element: Element, path: str = "") -> Iterator[str]:
-    """Yield the path of each element whose text is an error, without recursion."""
-    pending = [(element, path)]
+def _leaves(element: Element) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of each element that has a text, without recursion."""
+    pending = [(element, "")]
     while pending:
         parent, parent_path = pending.pop()
         for child in parent:
-            child_path = f"{parent_path}/{child.tag}" if parent_path else child.tag
-            if _ERROR.fullmatch((child.text or "").strip()):
-                yield child_path
-            pending.append((child, child_path))
+            path = f"{parent_path}/{child.tag}" if parent_path else child.tag
+            if text := (child.text or "").strip():
+                yield path, text
+            pending.append((child, path))
 
 
 def _uncorrectable(gpu: Element) -> int:

@@ -10,9 +10,10 @@ from typing import Literal
 from bake.errors import VerificationError
 from bake.verify import gpu, hardware, nvidia_smi, software, tensors
 from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, run_command
-from bake.verify.diagnosis import Diagnosis, diagnose, diagnose_failure
+from bake.verify.diagnosis import diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
+from bake.verify.known import Diagnosis
 from bake.verify.nvidia_smi import GpuState, SmiReport
 from bake.verify.tensors import Tensors
 
@@ -22,10 +23,11 @@ NO_DRIVER = "the recipe installs no driver"
 
 # Without the persistence daemon, each call loads the driver again, for each of the GPUs.
 _NVIDIA_SMI_TIMEOUT_S = 180
-# The driver's own lines of the kernel's log, which some kernels show to root only.
+# The driver's own lines of the kernel's log, which some kernels show to root only. One fault may be
+# followed by hundreds of lines about its consequences.
 _DMESG = (
     "{ sudo -n dmesg || dmesg; } 2>/dev/null | "
-    "grep -E 'NVRM|nvidia|Lockdown:|is rejected' | tail -n 200"
+    "grep -E 'NVRM|nvidia|Lockdown:|is rejected' | tail -n 5000"
 )
 
 

@@ -7,8 +7,9 @@ import shlex
 
 from bake import files
 from bake.verify.check import CommandOutput, Failed, Shell, Skipped, run_command
-from bake.verify.diagnosis import CUDA_LOG, Diagnosis, diagnose_failure, verbatim
+from bake.verify.diagnosis import diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
+from bake.verify.known import CUDA_LOG, Diagnosis
 
 NOTEBOOKS = "d2l-en"
 D2L_LOG = "Read the log of the stage d2l."

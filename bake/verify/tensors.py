@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bake import files
 from bake.verify.check import Failed, Shell, Skipped, run_command
-from bake.verify.diagnosis import FRAMEWORK_LOG, Diagnosis, diagnose, diagnose_failure, verbatim
+from bake.verify.diagnosis import diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
+from bake.verify.known import FRAMEWORK_LOG, Diagnosis
 from bake.verify.software import NO_FRAMEWORK
 
 # All in float32. Odd sizes are included, because a kernel computes their edges with other code. The

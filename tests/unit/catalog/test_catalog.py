@@ -16,7 +16,7 @@ from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
 RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
-TABLES = ("cuda", "drivers", "frameworks", "installers", "instances", "os_images")
+TABLES = ("cuda", "drivers", "frameworks", "installers", "instances", "os_images", "xids")
 
 
 @pytest.fixture
@@ -80,6 +80,11 @@ def test_each_name_that_a_fact_refers_to_is_in_the_catalog(catalog: Catalog) -> 
         toolkits = [c.on[os_image.key] for c in catalog.cuda.values() if os_image.key in c.on]
         needed = any(toolkit.archive == "nvidia" for toolkit in toolkits)
         assert needed == bool(os_image.nvidia_repository)
+
+
+def test_the_action_of_each_xid_is_explained() -> None:
+    xids = facts.read("xids")
+    assert {xid["action"] for xid in xids["xid"].values()} == set(xids["action"])
 
 
 def test_builds_and_drivers_are_unique(catalog: Catalog) -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bake.verify.diagnosis import KNOWN, NVIDIA_SMI, Known, diagnose, diagnose_failure
+from bake.verify.diagnosis import KNOWN, NVIDIA_SMI, diagnose, diagnose_failure
+from bake.verify.kernel_log import FAULTS
+from bake.verify.known import Known
 
 # The wordings are those of the programs; the values are invented.
 NVIDIA_SMI_PRINTS = {
@@ -94,9 +96,49 @@ NVRM: installed in this system requires use of the NVIDIA open kernel modules.
         "NVRM: Xid (PCI:0000:0f:00): 79, pid=1, name=x, GPU has fallen off the bus."
     ),
     "Xid 119": "NVRM: Xid (PCI:0000:0f:00): 119, pid=1, name=x, Timeout after 6s of waiting",
-    "memory is faulty": "NVRM: Xid (PCI:0000:0f:00): 48, pid=1, name=x, Ch 8",
+    "a GPU's memory had an error": "NVRM: Xid (PCI:0000:0f:00): 48, pid=1, name=x, Ch 8",
     r"could not be initialised \(0000:0f:00.0\)": (
         "[  9.1] NVRM: GPU 0000:0f:00.0: RmInitAdapter failed! (0x1:0x2:3)"
+    ),
+    # The GPU's id is left out in some lines.
+    r"could not be initialised \(unknown\)": "[  9.1] NVRM: RmInitAdapter failed! (0x1:0xf:3)",
+    r"could not be initialised \(0000:0e:00.0\)": (
+        "NVRM: GPU 0000:0e:00.0: rm_init_adapter failed, device minor number 0"
+    ),
+    # Old drivers write no "PCI:"; a line about a slice (MIG) also has its number.
+    r"fallen off the bus \(0000:0e:00\): Xid 79": (
+        "[ 1.1][  T99] NVRM: Xid (0000:0e:00): 79, GPU has fallen off the bus."
+    ),
+    r"affects all programs \(0000:0d:00 GPU-I:05\): Xid 95": (
+        "NVRM: Xid (PCI:0000:0d:00 GPU-I:05): 95, pid=1, Uncontained: SM (0x1)"
+    ),
+    r"fallen off the bus \(0000:0d:00.0\)": """
+[    4.1] NVRM: The NVIDIA GPU 0000:0d:00.0
+[    4.1] NVRM: (PCI ID: 10de:2330) installed in this system has
+[    4.1] NVRM: fallen off the bus and is not responding to commands.
+""",
+    r"fallen off the bus \(0000:0c:00.0\)": ("NVRM: GPU 0000:0c:00.0: GPU has fallen off the bus."),
+    r"Xid 154: the driver requests this action: Node Reboot Required": (
+        "NVRM: Xid (PCI:0000:0f:00): 154, GPU recovery action changed from 0x0 (None) to 0x2 "
+        "(Node Reboot Required)"
+    ),
+    r"NETIR\) \(0009:01:00\): Xid 149": (
+        "NVRM: Xid (PCI:0009:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 01 (0x1 0x0)"
+    ),
+    r"refuses all requests to it \(NV_ERR_RESET_REQUIRED\)": (
+        "NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] "
+        "(0x00000062) returned from status @ kernel_channel.c:1"
+    ),
+    r"could not start its system processor": (
+        "[9.6] NVRM: GPU0 _kgspBootGspRm: (the GPU is likely in a bad state\n"
+        "                and may need to be reset)"
+    ),
+    r"the machine must be rebooted: .*\(UVM\) reports the fatal error 0x60": (
+        "NVRM: nvGpuOpsReportFatalError: uvm encountered global fatal error 0x60, requiring os "
+        "reboot to recover."
+    ),
+    r"NVSwitch reports a fatal error \(0000:a9:00.0\): SXid 20034": (
+        "nvidia-nvswitch3: SXid (PCI:0000:a9:00.0): 20034, Fatal, Link 30 LTSSM Fault Up"
     ),
     "another driver uses the GPU": (
         "NVRM: The NVIDIA probe routine was not called for 1 device(s)."
@@ -169,6 +211,47 @@ def test_only_the_end_of_a_long_output_is_quoted() -> None:
     assert len(found.why) < 700
 
 
+@pytest.mark.parametrize(
+    ("xid", "action"),
+    [
+        *((xid, "a reset of the GPU") for xid in (46, 62, 95, 109, 119, 136, 140, 143, 155, 158)),
+        (54, "a check of the board's connections"),
+        (79, "a restart of the whole machine"),
+    ],
+)
+def test_an_xid_is_a_fault_if_nvidias_catalog_requires_more_than_a_restart_of_the_program(
+    xid: int, action: str
+) -> None:
+    (found,) = diagnose(f"[ 9.1] NVRM: Xid (PCI:0000:53:00): {xid}, pid=7, name=x, words", FAULTS)
+    assert f"(0000:53:00): Xid {xid}, for which NVIDIA's catalog requires {action}" in str(found)
+
+
+def test_each_gpu_with_the_same_fault_is_named() -> None:
+    log = "".join(f"NVRM: Xid (PCI:0000:{bus}:00): 79, pid=1\n" for bus in ("1b", "1c", "1b"))
+    assert [found.what for found in diagnose(log)] == [
+        "a GPU has fallen off the bus (0000:1b:00)",
+        "a GPU has fallen off the bus (0000:1c:00)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NVRM: Xid (PCI:0000:53:00): 31, pid=7, name=python, Ch 00000008, MMU Fault",
+        "NVRM: Xid (PCI:0000:53:00): 45, pid=7, name=python, Ch 00000008",
+        "NVRM: Xid (PCI:0000:53:00): 154, GPU recovery action changed from 0x1 (GPU Reset "
+        "Required) to 0x0 (None)",
+        "NVRM: Xid (PCI:0000:04:00): 145, RLW_CTRL Nonfatal XC0 i0 Link 00 (0x3 0x8)",
+        "nvidia-nvswitch0: SXid (PCI:0000:c2:00.0): 19084, Non-fatal, Link 29 AN1 Heartbeat",
+        "nvidia-nvswitch0: SXid (PCI:0000:c2:00.0): 10002, Severity 5 Engine instance 00",
+    ],
+)
+def test_what_a_program_causes_or_the_hardware_corrects_is_not_a_fault_of_the_gpu(
+    line: str,
+) -> None:
+    assert diagnose(f"[ 9.1] {line}") == ()
+
+
 @pytest.mark.parametrize("healthy", ["", "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.1"])
 def test_output_without_a_failure_has_no_diagnosis(healthy: str) -> None:
     assert diagnose(healthy) == ()
@@ -193,9 +276,9 @@ def test_any_text_can_be_diagnosed() -> None:
 def test_no_pattern_takes_long_on_a_hostile_text() -> None:
     text = (
         "The NVIDIA GPU (PCI ID: a) installed supported through the NVIDIA 1.x Legacy drivers"
-        * 2000
+        "Xid (PCI:0): 154, GPU recovery action changed from 0x0 (SXid (GPU 0000:" * 2000
     )
     start = time.thread_time()
     for known in KNOWN:
-        known.search(text)
+        list(known.find_all(text))
     assert time.thread_time() - start < 5

@@ -20,7 +20,7 @@ def test_a_healthy_gpu_is_parsed_without_units() -> None:
     assert report.cuda_version == "11.4"
     assert (found.index, found.uuid, found.name) == (0, "GPU-1E", "Tesla T4")
     assert (found.bus_id, found.memory_mib) == ("00000000:00:1E.0", 15109)
-    assert (found.errors, found.faulty, found.recovery, found.fabric) == ((), False, None, None)
+    assert (found.errors, found.faulty, found.recovery, found.fabric) == ({}, False, None, None)
 
 
 def test_the_gpus_keep_their_order() -> None:
@@ -62,21 +62,45 @@ def test_versions_are_found_under_their_old_and_their_new_names(versions: str) -
             "Completed Success",
         ),
         ("<fabric><state>N/A</state><status>N/A</status></fabric>", "fabric", None),
-        ("<remapped_rows>N/A</remapped_rows>", "remap_failed", False),
+        ("<gpu_recovery_action>Unknown Error</gpu_recovery_action>", "recovery", None),
         (
-            "<remapped_rows><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>",
-            "remap_failed",
-            True,
+            "<gpu_recovery_action>Requested functionality has been deprecated"
+            "</gpu_recovery_action>",
+            "recovery",
+            None,
         ),
         (
-            "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>",
-            "remap_pending",
-            True,
+            "<fabric><health><summary>Healthy</summary><bandwidth>Full</bandwidth>"
+            "<route_unhealthy>False</route_unhealthy><partition_assigned>True</partition_assigned>"
+            "</health></fabric>",
+            "fabric_problems",
+            (),
         ),
         (
-            "<retired_pages><pending_retirement>Yes</pending_retirement></retired_pages>",
-            "remap_pending",
-            True,
+            "<fabric><health><summary>Limited Capacity</summary><bandwidth>Degraded</bandwidth>"
+            "</health></fabric>",
+            "fabric_problems",
+            ("summary: Limited Capacity", "bandwidth: Degraded"),
+        ),
+        ("<remapped_rows>N/A</remapped_rows>", "flags", frozenset()),
+        (
+            "<gpu_reset_status><reset_required>No</reset_required><drain_and_reset_recommended>"
+            "Requested functionality has been deprecated</drain_and_reset_recommended>"
+            "</gpu_reset_status>",
+            "flags",
+            frozenset(),
+        ),
+        (
+            "<remapped_rows><remapped_row_pending>No</remapped_row_pending>"
+            "<remapped_row_failure>Yes</remapped_row_failure></remapped_rows>",
+            "flags",
+            {"remapped_row_failure"},
+        ),
+        (
+            "<ecc_errors><aggregate><sram_threshold_exceeded>Yes</sram_threshold_exceeded>"
+            "</aggregate><tpc_repair_pending>Yes</tpc_repair_pending></ecc_errors>",
+            "flags",
+            {"sram_threshold_exceeded", "tpc_repair_pending"},
         ),
         # Three ways to count what could not be corrected: Kepler, Ampere, Hopper.
         (
@@ -113,6 +137,14 @@ def test_the_elements_about_a_gpus_health_are_parsed(
     assert getattr(found, field) == value
 
 
+def test_what_a_divided_gpu_hides_is_not_a_fault() -> None:
+    hidden = gpu(memory="Insufficient Permissions")
+    (found,) = parse(document(hidden)).gpus
+    assert found.faulty
+    (found,) = parse(document(hidden.replace("<current_mig>N/A", "<current_mig>Enabled"))).gpus
+    assert (found.mig, found.errors, found.faulty) == (True, {}, False)
+
+
 def test_a_gpu_divided_by_mig_is_recognised() -> None:
     (found,) = parse(document(gpu().replace("<current_mig>N/A", "<current_mig>Enabled"))).gpus
     assert found.mig
@@ -122,7 +154,14 @@ def test_a_gpu_divided_by_mig_is_recognised() -> None:
 def test_a_gpu_that_cannot_be_read_is_faulty(error: str) -> None:
     (found,) = parse(document(gpu(error))).gpus
     assert found.faulty
-    assert found.errors == ("product_name",)
+    assert found.errors == {"product_name": error}
+
+
+@pytest.mark.parametrize("error", ["GPU is lost", "GPU requires reset", "[GPU requires reset]"])
+def test_a_gpu_is_lost_whichever_element_reports_it(error: str) -> None:
+    text = gpu().replace("<fan_speed>N/A", f"<fan_speed>{error}")
+    (found,) = parse(document(text)).gpus
+    assert found.faulty
 
 
 @pytest.mark.parametrize(

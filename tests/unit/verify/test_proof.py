@@ -180,6 +180,22 @@ FAULTS: dict[str, tuple[Change, str]] = {
         smi(gpu(more="<gpu_recovery_action>Reboot</gpu_recovery_action>")),
         "the driver requests this action: Reboot",
     ),
+    "a reset of an older driver": (
+        smi(gpu(more="<gpu_reset_status><reset_required>Yes</reset_required></gpu_reset_status>")),
+        "must be reset: nvidia-smi reports reset_required: Yes",
+    ),
+    "a repair": (
+        smi(
+            gpu(
+                more="<ecc_errors><channel_repair_pending>Yes</channel_repair_pending></ecc_errors>"
+            )
+        ),
+        "must be reset to repair a memory channel",
+    ),
+    "a fabric that lost links": (
+        smi(gpu(more="<fabric><health><bandwidth>Degraded</bandwidth></health></fabric>")),
+        "has a problem with the NVSwitch fabric: nvidia-smi reports bandwidth: Degraded",
+    ),
     "MIG": (smi(gpu().replace("<current_mig>N/A", "<current_mig>Enabled")), "is divided (MIG)"),
     "no fabric": (
         smi(gpu(more="<fabric><state>In Progress</state></fabric>")),
@@ -259,6 +275,18 @@ FAULTS: dict[str, tuple[Change, str]] = {
 def test_each_fault_refuses_the_machine(machine: Machine, change: Change, reason: str) -> None:
     change(machine)
     assert reason in refusal(machine)
+
+
+def test_a_divided_gpu_is_the_only_fault_although_its_memory_is_hidden(machine: Machine) -> None:
+    divided = gpu(memory="Insufficient Permissions").replace(
+        "<current_mig>N/A", "<current_mig>Enabled"
+    )
+    smi(divided)(machine)
+    with pytest.raises(VerificationError) as caught:
+        prove(machine, machine.expectation())
+    (detail,) = caught.value.details
+    assert "is divided (MIG)" in detail
+    assert "sudo nvidia-smi -mig 0" in detail
 
 
 def test_missing_notebooks_refuse_the_machine(machine: Machine) -> None:
