@@ -16,7 +16,7 @@ from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import HOUR, MINUTE, wait_until
 from bake.aws.machine import Machine, find_machine
-from bake.aws.snapshot import BAKE_AGAIN, create_snapshot
+from bake.aws.snapshot import BAKE_AGAIN, create_snapshot, is_copy
 from bake.aws.tags import (
     CHECKPOINT,
     EXPIRES,
@@ -78,10 +78,12 @@ def contents_digest(stages: Mapping[str, str]) -> str:
 def checkpoints(cloud: Cloud, recipe: str | None = None) -> list[Checkpoint]:
     """Return this account's checkpoints in all states, the newest first.
 
-    Of two from the same time, the one with more stages comes first.
+    A copy that a person has made of a checkpoint is left out. Of two from the same time, the one
+    with more stages comes first.
     """
     wanted = {"tag-key": CHECKPOINT} | ({f"tag:{RECIPE}": recipe} if recipe else {})
-    found = map(_checkpoint, _describe_own(cloud, wanted))
+    own = (snapshot for snapshot in _describe_own(cloud, wanted) if not is_copy(snapshot))
+    found = map(_checkpoint, own)
     return sorted(found, key=lambda each: (each.started_at, len(each.stages)), reverse=True)
 
 

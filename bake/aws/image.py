@@ -87,15 +87,19 @@ class Image:
 
 
 def images(cloud: Cloud, recipe: str | None = None, *, once: bool = False) -> list[Image]:
-    """Return this account's images with the tag `bake:run`, in all states, the newest first.
+    """Return this account's images with a bake's digest, in all states, the newest first.
 
-    Temporary images, which a run registers from a checkpoint, are left out. If `once` is True, the
-    call is not retried when AWS is busy or does not answer.
+    Other images with tags of bake are left out: temporary ones, which a run registers from a
+    checkpoint, and images that a person, AWS Backup or a lifecycle policy made of a launched
+    machine and to which the machine's tags were copied. If `once` is True, the call is not retried
+    when AWS is busy or does not answer.
     """
-    filters = {"tag-key": RUN} | ({f"tag:{RECIPE}": recipe} if recipe else {})
+    filters = {"tag-key": DIGEST} | ({f"tag:{RECIPE}": recipe} if recipe else {})
     call = cloud.ec2_once if once else cloud.ec2
     found = [
-        image for image in map(_image, _describe_own(call, filters)) if EXPIRES not in image.tags
+        image
+        for image in map(_image, _describe_own(call, filters))
+        if RUN in image.tags and EXPIRES not in image.tags
     ]
     return sorted(found, key=lambda image: image.created_at, reverse=True)
 

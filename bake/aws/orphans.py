@@ -1,8 +1,8 @@
 """The resources that a run may leave behind, found by their tags.
 
 These are never listed: a resource without the tag `bake:run`; a finished image and its snapshots; a
-resource that is meant to stay, which has no tag `bake:expires`; and a backup to which such tags
-were copied.
+resource that is meant to stay, which has no tag `bake:expires`; and an image or a snapshot that
+someone else has made and to which such tags were copied, such as a backup of a builder's disk.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.placement import Placement
+from bake.aws.snapshot import is_copy
 from bake.aws.tags import (
     CHECKPOINT,
     DIGEST,
@@ -27,6 +28,7 @@ from bake.aws.tags import (
     parse_time,
     read,
     start_time,
+    temporary_name,
 )
 from bake.threads import together
 
@@ -224,7 +226,9 @@ def _images_and_snapshots(
             _candidate, region, id=snapshot_id, described=snapshot, gb=snapshot["VolumeSize"]
         )
         made_at, failed = snapshot["StartTime"], snapshot["State"] == "error"
-        if CHECKPOINT in tags or EXPIRES in tags:
+        if CHECKPOINT in tags:
+            if is_copy(snapshot):
+                continue
             # Other runs can use it, even if its own run is dead.
             found = make("checkpoint", made_at=made_at, broken=_failure(snapshot) if failed else "")
             yield replace(found, of_run=False, held_by=image["ImageId"] if image else "")
@@ -237,7 +241,8 @@ def _images_and_snapshots(
         made = partial(_candidate, region, "image", image["ImageId"], image)
         made_at, failed = parse_time(image.get("CreationDate", "")), image["State"] in _FAILED
         if EXPIRES in _tags(image):
-            yield made(made_at)
+            if image.get("Name", "").startswith(temporary_name(_tags(image)[RUN])):
+                yield made(made_at)
         elif failed and DIGEST in _tags(image):
             held = of_image[image["ImageId"]]
             ids = tuple(snapshot["SnapshotId"] for snapshot in held)

@@ -37,6 +37,16 @@ _DRY_RUN = {"DryRunOperation"}
 _NOT_FOUND = {"ParameterNotFound", "NoSuchResourceException"}
 _DENIED_ACTION = re.compile(r"not authorized to perform: (\S+)(?: on resource: (\S+))?")
 _BATCH = 8
+# Calls that only read, and need an image.
+_WITH_IMAGE = {"DescribeImageAttribute", "DescribeImageReferences"}
+# EC2 reads with these permissions of the caller what refers to an image.
+_REFERENCES = (
+    "imagebuilder:GetContainerRecipe",
+    "imagebuilder:ListContainerRecipes",
+    "imagebuilder:ListImageRecipes",
+    "ssm:DescribeParameters",
+    "ssm:GetParameters",
+)
 _HISTORY = "ListRequestedServiceQuotaChangeHistoryByQuota"
 
 
@@ -95,6 +105,7 @@ def permissions(
     wanted = set(actions(policy))
     tests = _reading_calls(cloud, wanted)
     own = _find_own_resources(cloud)
+    tests |= _reference_calls(cloud, own.image or image_id)
     tests |= _dry_runs(cloud, own, image_id, placement)
     chosen = [(action, call) for action, call in tests.items() if action in wanted]
     found: dict[str, Permission] = {}
@@ -153,7 +164,7 @@ def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[]
     calls: dict[str, Callable[[], Any]] = {}
     for action in wanted:
         operation = action.removeprefix("ec2:")
-        if operation.startswith("Describe") and operation != "DescribeImageAttribute":
+        if operation.startswith("Describe") and operation not in _WITH_IMAGE:
             calls[action] = partial(
                 cloud.ec2_once, operation, DryRun=True, **more.get(operation, {})
             )
@@ -167,6 +178,22 @@ def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[]
         "ssm:GetParameter": partial(cloud.ssm, "GetParameter", Name=path),
         "ssm:GetParametersByPath": partial(cloud.ssm, "GetParametersByPath", Path=path),
     }
+
+
+def _reference_calls(cloud: Cloud, image_id: str) -> dict[str, Callable[[], Any]]:
+    """Return the call that shows whether everything that refers to an image can be read.
+
+    It is not a dry run, which would not read anything. A denial names the missing permission.
+    """
+    if not image_id:
+        return {}
+    call = partial(
+        cloud.ec2_once,
+        "DescribeImageReferences",
+        ImageIds=[image_id],
+        IncludeAllResourceTypes=True,
+    )
+    return dict.fromkeys(("ec2:DescribeImageReferences", *_REFERENCES), call)
 
 
 def _dry_runs(

@@ -16,6 +16,9 @@ from bake.errors import CloudError
 Policy = Mapping[str, Any]
 Params = dict[str, Any]
 
+# The condition keys with more than one value (IAM User Guide, "AWS global condition context keys").
+SEVERAL = {"aws:CalledVia", "aws:TagKeys"}
+
 _NAME = "bake-doctor"
 
 
@@ -65,8 +68,12 @@ def _requests(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> Iterator
             resources = [_example(cloud, each) for each in as_list(statement["Resource"])]
             for keys in _contexts(statement.get("Condition", {})):
                 entries = [
-                    {"ContextKeyName": k, "ContextKeyValues": [v], "ContextKeyType": "string"}
-                    for k, v in keys.items()
+                    {
+                        "ContextKeyName": key,
+                        "ContextKeyValues": [value],
+                        "ContextKeyType": "stringList" if key in SEVERAL else "string",
+                    }
+                    for key, value in keys.items()
                 ]
                 yield {
                     "ActionNames": [action],

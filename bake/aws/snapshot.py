@@ -12,7 +12,7 @@ from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, delete_when_unused, poll
-from bake.aws.tags import DIGEST, RUN, Tags, specifications
+from bake.aws.tags import DIGEST, RUN, Tags, read, specifications
 
 # After an image is deregistered, EC2 treats its snapshot as in use for a while.
 _DELETE_S = 5 * MINUTE
@@ -22,6 +22,7 @@ _KNOWN_S = 15.0
 TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
 BETWEEN_S = 15.0
 _ATTEMPTS = 4
+_VOLUME_OF_COPIES = "vol-ffffffff"
 
 BAKE_AGAIN = "Bake again: the bake starts from another checkpoint, or from the base image"
 
@@ -82,6 +83,21 @@ def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[s
     """
     filters = filters_for({f"tag:{key}": tags.get(key, "") for key in (RUN, DIGEST)})
     return cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+
+
+def is_copy(snapshot: Mapping[str, Any]) -> bool:
+    """Return whether EC2's description is of a snapshot that was copied, not made of a disk.
+
+    "Snapshots created by copying another snapshot have an arbitrary volume ID" (CopySnapshot).
+    """
+    return snapshot.get("VolumeId") == _VOLUME_OF_COPIES
+
+
+def tags_of_image_snapshots(cloud: Cloud) -> dict[str, Tags]:
+    """Return the tags of each snapshot that was made together with an image of a bake, by id."""
+    filters = filters_for({"tag-key": DIGEST})
+    found = cloud.pages("DescribeSnapshots", "Snapshots", OwnerIds=["self"], Filters=filters)
+    return {snapshot["SnapshotId"]: read(snapshot.get("Tags")) for snapshot in found}
 
 
 def copying_seconds(cloud: Cloud, snapshot_ids: Collection[str]) -> dict[str, float]:

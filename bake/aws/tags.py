@@ -99,6 +99,11 @@ def new_run(
     return Run(run_id, recipe, started_at, started_at + lifetime if lifetime else None, tags or {})
 
 
+def temporary_name(run_id: str, snapshot_id: str = "") -> str:
+    """Return the name of the image that a run registers from a checkpoint, or its beginning."""
+    return f"bake-{run_id}/{snapshot_id}"
+
+
 def start_time(run_id: str) -> datetime | None:
     """Return the start time of the run with this id; None if it is not the id of a run."""
     try:

@@ -15,7 +15,7 @@ from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.image import Image, deregister_image, find_image, find_image_by_name
 from bake.aws.snapshot import BAKE_AGAIN
-from bake.aws.tags import Run, specifications
+from bake.aws.tags import Run, specifications, temporary_name
 from bake.errors import CheckpointError, CloudError
 
 # Registering copies no data, so it takes seconds.
@@ -35,7 +35,7 @@ def temporary_image(
     run. CheckpointError if the snapshot was deleted or cannot be used.
     """
     # The same for a repeated request, different for each snapshot that this run tries.
-    name = f"bake-{run.id}/{snapshot_id}"
+    name = temporary_name(run.id, snapshot_id)
     image_id = ""
     try:
         image_id = _register(cloud, run, name, snapshot_id, base_image)

@@ -96,7 +96,13 @@ def prune(
     age = retention.read_age(older_than)
     retention.check_keep(keep)
     cloud = open_cloud(console, common)
-    verdicts = retention.judge(cloud, at_most_one(recipe, "recipe"), keep=keep, older_than=age)
+    verdicts = retention.judge(
+        cloud,
+        at_most_one(recipe, "recipe"),
+        keep=keep,
+        older_than=age,
+        on_warning=console.warn,
+    )
     removals = None
     if yes:
         with console.step("Removing") as step:

@@ -10,6 +10,9 @@ from datetime import datetime, timedelta
 
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, account_images, delete_image, images, shared_with
+from bake.aws.image_references import find_machines_of, find_references, find_templates_of
+from bake.aws.snapshot import tags_of_image_snapshots
+from bake.aws.tags import DIGEST, RUN
 from bake.console.format import rounded_duration
 from bake.errors import BakeError, CloudError, RequestError
 
@@ -17,6 +20,10 @@ KEEP = 3
 # An image that was launched within this time is kept, unless another time is given.
 UNUSED = timedelta(days=30)
 _PROVED = {"gpu", "cpu"}
+_NOT_OFFERED = (
+    "This region does not offer ec2:DescribeImageReferences: SSM parameters and Image Builder "
+    "recipes that name an image were not looked for"
+)
 
 
 @dataclass(frozen=True)
@@ -42,16 +49,22 @@ def judge(
     keep: int = KEEP,
     older_than: timedelta | None = None,
     now: datetime | None = None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> list[Verdict]:
     """Decide for each available image of the recipe, or of all, whether it is kept; newest first.
 
     Nothing is changed. CloudError if AWS does not tell what uses an image: then none is removed.
+    `on_warning` gets what this region cannot tell.
     """
     now = now or cloud.now()
     available = [i for i in images(cloud, recipe) if i.state == "available" and i.recipe]
-    why = kept_by_age(available, keep=keep, older_than=older_than, now=now)
-    why = kept_by_itself(available, lately=older_than or UNUSED, now=now) | why
-    why = kept_by_users(cloud, [i for i in available if i.image_id not in why]) | why
+    why = kept_as_foreign(cloud, available)
+    # An image that bake did not make does not replace one that it did.
+    baked = [image for image in available if image.image_id not in why]
+    why |= kept_by_itself(baked, lately=older_than or UNUSED, now=now)
+    why |= kept_by_age(baked, keep=keep, older_than=older_than, now=now)
+    candidates = [image for image in baked if image.image_id not in why]
+    why |= kept_by_users(cloud, candidates, on_warning)
     return [Verdict(image, why.get(image.image_id, "")) for image in available]
 
 
@@ -92,6 +105,23 @@ def read_age(text: str | None) -> timedelta | None:
         )
     unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
     return timedelta(**{unit: int(found[1])})
+
+
+def kept_as_foreign(cloud: Cloud, available: Sequence[Image]) -> dict[str, str]:
+    """Return why images are kept because bake did not make them, by id.
+
+    A person's copy of an image may have all its tags, but a bake and `invoke copy` tag the
+    snapshots in the same request, and copying an image copies no tags of snapshots.
+    """
+    tags = tags_of_image_snapshots(cloud) if available else {}
+
+    def is_baked(image: Image) -> bool:
+        wanted = (image.run_id, image.digest)
+        made = [tags.get(snapshot_id, {}) for snapshot_id in image.snapshot_ids]
+        return bool(made) and all((each.get(RUN), each.get(DIGEST)) == wanted for each in made)
+
+    why = "not made by bake: its snapshots do not have its tags"
+    return {image.image_id: why for image in available if not is_baked(image)}
 
 
 def kept_by_age(
@@ -138,46 +168,35 @@ def kept_by_itself(
     return why
 
 
-def kept_by_users(cloud: Cloud, candidates: Sequence[Image]) -> dict[str, str]:
+def kept_by_users(
+    cloud: Cloud,
+    candidates: Sequence[Image],
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> dict[str, str]:
     """Return why images are kept because something uses them, by id.
 
-    That is a machine, a launch template, another image, or an account with which it is shared.
+    That is a machine, any version of a launch template, an SSM parameter, a recipe of Image
+    Builder, another image, or an account with which it is shared.
     """
     if not candidates:
         return {}
     ids = {image.image_id for image in candidates}
-    why = {image_id: f"{user} uses it" for image_id, user in _templates(cloud) if image_id in ids}
-    why |= {image_id: f"{user} uses it" for image_id, user in _machines(cloud) if image_id in ids}
-    users = _users_of_snapshots(cloud)
+    references = find_references(cloud, ids)
+    if references is None:
+        on_warning(_NOT_OFFERED)
+    users = dict(references or {})
+    users |= dict(find_templates_of(cloud, ids))
+    users |= dict(find_machines_of(cloud, ids))
+    why = {image_id: f"{user} uses it" for image_id, user in users.items()}
+    contain = _users_of_snapshots(cloud)
     for image in candidates:
-        others = {user for snapshot in image.snapshot_ids for user in users.get(snapshot, ())}
+        others = {user for snapshot in image.snapshot_ids for user in contain.get(snapshot, ())}
         if others - {image.image_id}:
             why[image.image_id] = f"{min(others - {image.image_id})} has its snapshot"
     for image in candidates:
         if image.image_id not in why and shared_with(cloud, image.image_id):
             why[image.image_id] = "shared with others"
     return why
-
-
-def _machines(cloud: Cloud) -> Iterable[tuple[str, str]]:
-    """Yield image id and machine id of each machine in the account that has not terminated."""
-    states = ["pending", "running", "stopping", "stopped", "shutting-down"]
-    alive = [{"Name": "instance-state-name", "Values": states}]
-    for reservation in cloud.pages("DescribeInstances", "Reservations", Filters=alive):
-        for instance in reservation.get("Instances", []):
-            yield instance.get("ImageId", ""), instance["InstanceId"]
-
-
-def _templates(cloud: Cloud) -> Iterable[tuple[str, str]]:
-    """Yield image id and launch template of each latest and default version.
-
-    An image that a template names by an SSM parameter is not found: that needs more permissions.
-    """
-    which = {"Versions": ["$Latest", "$Default"]}
-    for version in cloud.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **which):
-        name = version.get("LaunchTemplateName", "")
-        image_id = version.get("LaunchTemplateData", {}).get("ImageId", "")
-        yield image_id, f"the launch template {name}".rstrip()
 
 
 def _users_of_snapshots(cloud: Cloud) -> Mapping[str, set[str]]:

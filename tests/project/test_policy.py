@@ -11,11 +11,20 @@ import botocore.session
 import pytest
 
 from bake.local.api.authorization import facts, needs
-from bake.local.api.iam_policy import allows, as_list
+from bake.local.api.iam_policy import Need, allows, as_list
 from tests.support.environment import REPOSITORY
 
 # Required by AWS for calls with tags, and for the first spot machine of an account.
 IMPLIED = {"ec2:CreateTags", "iam:CreateServiceLinkedRole", "ssm:AddTagsToResource"}
+# Required by AWS for DescribeImageReferences, and allowed only for what EC2 reads for it.
+FOR_REFERENCES = {
+    "imagebuilder:GetContainerRecipe",
+    "imagebuilder:ListContainerRecipes",
+    "imagebuilder:ListImageRecipes",
+    "ssm:DescribeParameters",
+    "ssm:GetParameters",
+}
+VIA_EC2 = {"ForAnyValue:StringEquals": {"aws:CalledVia": "ec2-images.amazonaws.com"}}
 # Allowed without a permission (GetCallerIdentity in STS's API reference).
 FREE = {"sts:GetCallerIdentity"}
 # Used by `invoke doctor` if they are allowed.
@@ -33,12 +42,14 @@ SERVICES = {
 # `bake/local/api/authorization.toml`); the type of GetServiceQuota is optional.
 UNSCOPED = {
     "ec2:DescribeCapacityReservations",
+    "ec2:DescribeImageReferences",
     "ec2:DescribeImages",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
     "ec2:DescribeInstances",
     "ec2:DescribeKeyPairs",
     "ec2:DescribeLaunchTemplateVersions",
+    "ec2:DescribeLaunchTemplates",
     "ec2:DescribeRegions",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSnapshots",
@@ -86,16 +97,25 @@ def test_the_policy_allows_exactly_the_calls_of_the_code() -> None:
         for operation in words & set(session.get_service_model(service).operation_names)
     }
     allowed = {action for action, _, _ in GRANTS}
-    assert allowed - IMPLIED == called - IMPLIED - FREE - OPTIONAL
+    assert allowed - IMPLIED - FOR_REFERENCES == called - IMPLIED - FREE - OPTIONAL
 
 
 def test_only_parameters_under_bake_are_allowed() -> None:
-    reached = {resource for action, resource, _ in GRANTS if action.startswith("ssm:")}
+    reached = {r for action, r, c in GRANTS if action.startswith("ssm:") and c != VIA_EC2}
     assert reached == {"arn:aws:ssm:*:*:parameter/bake/*"}
 
 
+def test_other_parameters_and_recipes_are_read_only_by_ec2_itself() -> None:
+    via = {action for action, _, condition in GRANTS if condition == VIA_EC2}
+    assert via == FOR_REFERENCES
+    assert not allows([POLICY], Need("ssm:GetParameters"))
+    called_via = {"aws:CalledVia": ["ec2-images.amazonaws.com"]}
+    assert allows([POLICY], Need("ssm:GetParameters", several=called_via))
+
+
 def test_only_unscoped_actions_are_allowed_on_all_resources() -> None:
-    assert {action for action, resource, _ in GRANTS if resource == "*"} <= UNSCOPED
+    on_all = {action for action, resource, _ in GRANTS if resource == "*"}
+    assert on_all - FOR_REFERENCES <= UNSCOPED
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from bake.aws.launch import LaunchSpec
 from bake.aws.placement import Placement
 from bake.aws.tags import Run, new_run
 from bake.local.api.capacity_reservations import CapacityReservations
+from bake.local.api.image_references import ImageReferences
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -294,6 +295,8 @@ def aws_in_process() -> Iterator[Aws]:
             create=True,
             **{k: v for k, v in vars(CapacityReservations).items() if "reservation" in k},
             _described=CapacityReservations._described,
+            describe_image_references=ImageReferences.describe_image_references,
+            _references=ImageReferences._references,
         ),
         mock.patch.object(BotocoreStubber, "__call__", send),
         mock.patch.object(ClientCreator, "_load_service_model", _service_model),

@@ -31,6 +31,18 @@ SPOT_ROLE = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
 
 _IAM_KEY_ID = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
 _WITHOUT_ACCOUNT = {"image", "snapshot"}
+# What EC2 reads with the caller's permissions for DescribeImageReferences (EC2 User Guide,
+# "Identify your resources referencing specified AMIs").
+_REFERENCES = (
+    "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplates",
+    "ec2:DescribeLaunchTemplateVersions",
+    "ssm:DescribeParameters",
+    "ssm:GetParameters",
+    "imagebuilder:ListImageRecipes",
+    "imagebuilder:ListContainerRecipes",
+    "imagebuilder:GetContainerRecipe",
+)
 # Allowed whatever a policy says (STS API reference, GetCallerIdentity).
 _ALWAYS_ALLOWED = {"sts:GetCallerIdentity"}
 
@@ -129,6 +141,9 @@ def _ec2_needs(
             tags = given.get(kind, {}) if which == "request" else tags_of(kind, name)
             several = {"aws:TagKeys": [tag["Key"] for tag in params.get("Tags", ())]}
             yield Need(f"ec2:{operation}", arn(kind, name, where), _keys(which, tags), several)
+    if operation == "DescribeImageReferences":
+        via = {"aws:CalledVia": ["ec2-images.amazonaws.com"]}
+        yield from (Need(action, several=via) for action in _REFERENCES)
     for kind, tags in given.items():
         keys = {**_keys("request", tags), "ec2:CreateAction": operation}
         yield Need("ec2:CreateTags", arn(kind, "*"), keys)

@@ -18,6 +18,7 @@ from moto.ec2.responses import EC2Response
 
 from bake.local.api.capacity_reservations import CapacityReservations
 from bake.local.api.image import now, timestamp
+from bake.local.api.image_references import ImageReferences
 from bake.local.api.price_list import SpotPrices
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 CONSOLE_BYTES = 64 * 1024  # GetConsoleOutput returns the last 64 KB of the console
 
 
-class LocalEC2Response(SpotPrices, CapacityReservations, EC2Response):  # type: ignore[misc]
+class LocalEC2Response(SpotPrices, CapacityReservations, ImageReferences, EC2Response):  # type: ignore[misc]
     """One request to EC2, and its response."""
 
     RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {

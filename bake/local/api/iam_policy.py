@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 class Need:
     """A permission that a request needs: an action on a resource, with its condition keys.
 
-    `several` contains the condition keys with more than one value (aws:TagKeys).
+    `several` contains the condition keys with more than one value (aws:TagKeys, aws:CalledVia).
     """
 
     action: str
@@ -64,6 +64,12 @@ def _holds(operator: str, key: str, wanted: list[str], need: Need) -> bool:
     if operator.startswith("ForAllValues:"):
         single = operator.removeprefix("ForAllValues:")
         return all(
+            _holds(single, key, wanted, Need(need.action, keys={key: value}))
+            for value in need.several.get(key, ())
+        )
+    if operator.startswith("ForAnyValue:"):
+        single = operator.removeprefix("ForAnyValue:")
+        return any(
             _holds(single, key, wanted, Need(need.action, keys={key: value}))
             for value in need.several.get(key, ())
         )

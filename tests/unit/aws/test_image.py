@@ -58,7 +58,9 @@ def test_only_tagged_images_are_listed_newest_first_and_by_recipe(aws: Aws) -> N
             Name=f"bake/{recipe}/{number}",
             TagSpecifications=[
                 {"ResourceType": kind, "Tags": [
-                    {"Key": "bake:run", "Value": "r"}, {"Key": "bake:recipe", "Value": recipe}
+                    {"Key": "bake:run", "Value": "r"},
+                    {"Key": "bake:digest", "Value": "d"},
+                    {"Key": "bake:recipe", "Value": recipe},
                 ]}
                 for kind in ("image", "snapshot")
             ],

@@ -300,6 +300,48 @@ def test_resources_without_an_expiry_time_stay(aws: Aws) -> None:
     assert kinds(find_orphans(aws.cloud)) == ["lease"], "the dead run's own"
 
 
+def test_a_backup_or_a_copy_of_what_a_builder_had_stays(aws: Aws) -> None:
+    """A lifecycle policy copies a builder's tags to its snapshots and images, with their expiry."""
+    run = a_run(aws)
+    lease(aws, run, ended())
+    machine = a_builder(aws, run)
+    copied = partial(specifications, run.temporary())
+    volume = {"VolumeId": machine.root_volume_id}
+    backup = aws.cloud.ec2("CreateSnapshot", TagSpecifications=copied("snapshot"), **volume)
+    image = aws.cloud.ec2(
+        "RegisterImage",
+        Name="policy-0123 of a machine",
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": backup["SnapshotId"]}}
+        ],
+        TagSpecifications=copied("image"),
+    )
+    checkpoint = a_checkpoint(aws, run, machine, timedelta(hours=1))
+    tags = backend().snapshots[checkpoint].get_tags()
+    copy = aws.cloud.ec2(
+        "CopySnapshot",
+        SourceSnapshotId=checkpoint,
+        SourceRegion=REGION,
+        TagSpecifications=[
+            {
+                "ResourceType": "snapshot",
+                "Tags": [{"Key": tag["key"], "Value": tag["value"]} for tag in tags],
+            }
+        ],
+    )["SnapshotId"]
+
+    def as_at_ec2(answer: dict[str, Any]) -> None:
+        for one in answer["Snapshots"]:
+            if one["SnapshotId"] == copy:
+                one["VolumeId"] = "vol-ffffffff"
+
+    aws.alter("DescribeSnapshots", as_at_ec2)
+    later(aws, days=3650)
+    remove_orphans(aws.cloud, find_orphans(aws.cloud))
+    assert {backup["SnapshotId"], image["ImageId"], copy} <= aws.remains()
+    assert checkpoint not in aws.remains()
+
+
 def test_a_checkpoint_of_a_dead_run_stays_until_it_expires(aws: Aws) -> None:
     run = a_run(aws)
     lease(aws, run, ended())

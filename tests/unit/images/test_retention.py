@@ -16,7 +16,7 @@ from bake.aws.image_creation import create_image
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine
 from bake.aws.security_group import create_security_group
-from bake.aws.tags import new_run
+from bake.aws.tags import new_run, specifications
 from bake.errors import CloudError, RequestError
 from bake.images import retention
 from bake.images.retention import Verdict, judge, kept_by_age, kept_by_itself, remove
@@ -218,8 +218,52 @@ def test_an_image_that_a_launch_template_names_is_kept(aws: Aws, four: list[Imag
     again = {"LaunchTemplateName": "workers", "LaunchTemplateData": {"ImageId": older}}
     aws.cloud.ec2("CreateLaunchTemplateVersion", **again)
     why = judged(aws)
-    assert why[old] == why[older] == "the launch template workers uses it"
+    assert why[old] == "the launch template workers (version 1) uses it"
+    assert why[older] == "the launch template workers (version 2) uses it"
     assert why[four[1].image_id] == ""
+
+
+def test_an_image_of_an_old_version_of_a_launch_template_is_kept(
+    aws: Aws, four: list[Image]
+) -> None:
+    """An Auto Scaling group may use any version, but EC2's own answer is about the last ten."""
+    template = {"LaunchTemplateName": "workers"}
+    for number, image in enumerate([four[3], *[four[0]] * 12]):
+        call = "CreateLaunchTemplateVersion" if number else "CreateLaunchTemplate"
+        aws.cloud.ec2(call, LaunchTemplateData={"ImageId": image.image_id}, **template)
+    [default] = aws.cloud.ec2("DescribeLaunchTemplates")["LaunchTemplates"]
+    aws.cloud.ec2("ModifyLaunchTemplate", DefaultVersion="12", **template)
+    assert default["LatestVersionNumber"] == 13
+    assert judged(aws)[four[3].image_id] == "the launch template workers (version 1) uses it"
+
+
+def test_an_image_that_an_ssm_parameter_names_is_kept(aws: Aws, four: list[Image]) -> None:
+    parameter = {"Name": "/team/image", "Value": four[3].image_id, "Type": "String"}
+    aws.cloud.ssm("PutParameter", **parameter)
+    assert judged(aws)[four[3].image_id] == "the SSM parameter team/image uses it"
+    assert judged(aws)[four[2].image_id] == ""
+
+
+def test_a_resource_of_a_type_that_bake_does_not_know_keeps_an_image(
+    aws: Aws, four: list[Image]
+) -> None:
+    used = {"ImageId": four[3].image_id, "ResourceType": "new:Thing"}
+    used["Arn"] = "arn:aws:new:us-east-1:123456789012:thing/one"
+    aws.alter("DescribeImageReferences", lambda answer: answer["ImageReferences"].append(used))
+    assert judged(aws)[four[3].image_id] == "the resource (new:Thing) one uses it"
+
+
+def test_a_region_without_the_question_is_reported_and_the_other_users_are_found(
+    aws: Aws, four: list[Image]
+) -> None:
+    template = {"LaunchTemplateName": "w", "LaunchTemplateData": {"ImageId": four[3].image_id}}
+    aws.cloud.ec2("CreateLaunchTemplate", **template)
+    aws.refuse("DescribeImageReferences", "InvalidAction")
+    warnings: list[str] = []
+    why = judged(aws, on_warning=warnings.append)
+    assert why[four[3].image_id] == "the launch template w (version 1) uses it"
+    assert why[four[2].image_id] == ""
+    assert ["SSM parameters and Image Builder recipes" in text for text in warnings] == [True]
 
 
 def test_an_image_that_is_shared_is_kept(aws: Aws, four: list[Image]) -> None:
@@ -244,7 +288,8 @@ def test_an_image_whose_snapshot_another_one_has_is_kept(aws: Aws, four: list[Im
 def test_what_cannot_be_asked_keeps_everything(aws: Aws, four: list[Image]) -> None:
     for operation in (
         "DescribeInstances",
-        "DescribeLaunchTemplateVersions",
+        "DescribeImageReferences",
+        "DescribeLaunchTemplates",
         "DescribeImageAttribute",
     ):
         aws.faults = [fault for fault in aws.faults if fault.operation == "DescribeImages"]
@@ -293,6 +338,48 @@ def test_snapshots_that_only_carry_the_same_tags_are_left(aws: Aws, four: list[I
     ids = {snapshot["SnapshotId"] for snapshot in there}
     assert theirs["SnapshotId"] in ids
     assert not ids & set(old.snapshot_ids)
+
+
+# Images that bake did not make --------------------------------------------------------------------
+
+
+def test_an_image_of_a_launched_machine_is_never_removed(aws: Aws, four: list[Image]) -> None:
+    """AWS Backup, a lifecycle policy or a person makes it; the machine's tags are copied to it."""
+    tags = {**new_run("mxnet-cu101").lasting("notebook"), "bake:ttl": "12h"}
+    backups = [copied_image(aws, four[0], f"backup-{number}", tags) for number in range(3)]
+    set_ages(aws, dict.fromkeys(backups, 100))
+    assert not set(judged(aws)) & set(backups)
+    remove(aws.cloud, judge(aws.cloud, keep=1, now=NOW))
+    assert set(backups) <= set(aws.image_ids())
+
+
+def test_a_persons_copy_of_an_image_is_kept_and_does_not_replace_it(
+    aws: Aws, four: list[Image]
+) -> None:
+    copy = copied_image(aws, four[0], "my copy", four[0].tags)
+    set_ages(aws, {copy: -1})
+    why = judged(aws)
+    assert why[copy] == "not made by bake: its snapshots do not have its tags"
+    assert why[four[0].image_id] == "the newest"
+    assert why[four[1].image_id] == ""
+
+
+def test_an_image_of_another_account_is_never_listed(aws: Aws, four: list[Image]) -> None:
+    aws.base_image("20260101", tags=four[0].tags)
+    assert set(judged(aws)) == {image.image_id for image in four}
+
+
+def copied_image(aws: Aws, image: Image, name: str, tags: dict[str, str]) -> str:
+    """Copy an image with these tags; its snapshot gets none, as with CopyImageTags."""
+    made = aws.cloud.ec2(
+        "CopyImage",
+        SourceImageId=image.image_id,
+        SourceRegion=REGION,
+        Name=name,
+        ClientToken=name,
+        TagSpecifications=specifications(tags, "image"),
+    )
+    return str(made["ImageId"])
 
 
 # What is asked for -------------------------------------------------------------------------------

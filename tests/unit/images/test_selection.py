@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bake.aws.image import Image, images
-from bake.aws.tags import RECIPE, RUN, VERIFIED
+from bake.aws.tags import DIGEST, RECIPE, RUN, VERIFIED
 from bake.errors import CloudError, RequestError
 from bake.images import selection
 from bake.images.selection import choose_image
@@ -151,7 +151,7 @@ def in_region(aws: Aws, region: str, name: str) -> str:
     copied = cloud.ec2(
         "CopyImage", Name=name, SourceImageId=source, SourceRegion=REGION, ClientToken=name
     )["ImageId"]
-    tags = {RUN: "r", RECIPE: "mxnet-cu101", VERIFIED: "gpu"}
+    tags = {RUN: "r", DIGEST: "d", RECIPE: "mxnet-cu101", VERIFIED: "gpu"}
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     cloud.ec2("CreateTags", Resources=[copied], Tags=pairs)
     # Three regions are as good as all of them, and sooner asked.

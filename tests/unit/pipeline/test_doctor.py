@@ -23,7 +23,7 @@ from bake.aws.image_creation import create_image
 from bake.aws.key_pair import import_key_pair
 from bake.aws.launch import run_machine
 from bake.aws.permission import permissions
-from bake.aws.policy_simulator import principal
+from bake.aws.policy_simulator import SEVERAL, principal
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show_diagnosis
@@ -41,6 +41,8 @@ from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, with
 
 RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
 # Only with another call (tags, the role for spot machines), or by changing something.
+# Used by EC2 for the caller, to find what refers to an image. One call shows them all.
+VIA_EC2 = set(permission._REFERENCES)
 NEVER_ALONE = {
     "ec2:CreateTags",
     "iam:CreateServiceLinkedRole",
@@ -121,7 +123,7 @@ def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_what_is_not_allowed_is_named_and_nothing_else_is(of_ours: Account, half: int) -> None:
-    askable = [action for action in ACTIONS if action not in NEVER_ALONE]
+    askable = [action for action in ACTIONS if action not in NEVER_ALONE | VIA_EC2]
     taken = set(askable[half::2])
     of_ours.allow(without(lambda _, action: action in taken))
     with everything_is_there(of_ours):
@@ -130,6 +132,14 @@ def test_what_is_not_allowed_is_named_and_nothing_else_is(of_ours: Account, half
     assert {subject for subject in outcomes(found, "missing") if ":" in subject} == taken
     added = {action for each in found.statements for action in each["Action"]}
     assert added == taken
+    of_ours.allow(POLICY)
+
+
+@pytest.mark.parametrize("action", sorted(VIA_EC2))
+def test_a_permission_that_ec2_uses_for_the_caller_is_named(of_ours: Account, action: str) -> None:
+    of_ours.allow(without(lambda _, each: each == action))
+    found = diagnosis(of_ours)
+    assert {subject for subject in outcomes(found, "missing") if ":" in subject} == {action}
     of_ours.allow(POLICY)
 
 
@@ -200,7 +210,10 @@ def test_what_cannot_be_tried_is_asked_of_the_simulator(of_ours: Account, taken:
         assert not ParamValidator().validate(params, model).has_errors()
         assert params["PolicySourceArn"] == "arn:aws:iam::123456789012:user/baker"
         keys = {e["ContextKeyName"]: e["ContextKeyValues"][0] for e in params["ContextEntries"]}
-        needs = [Need(params["ActionNames"][0], arn, keys) for arn in params["ResourceArns"]]
+        several = {key: [keys.pop(key)] for key in SEVERAL & set(keys)}
+        needs = [
+            Need(params["ActionNames"][0], arn, keys, several) for arn in params["ResourceArns"]
+        ]
         words = ["allowed" if allows([theirs], need) else "implicitDeny" for need in needs]
         return {"EvaluationResults": [{"EvalDecision": word} for word in words]}
 
