@@ -222,9 +222,14 @@ EOT
 
 # ---- shells ----
 
+# Stages that run at the same time change /etc/environment one after the other.
+alone_with_environment() { (flock 9 && "$@" 9>&-) 9>/run/bake-environment.lock; }
+
 # set_environment NAME VALUE: set it for `ssh host command` and for services that PAM starts. pam_env
 # reads this file at every login and expands nothing in it.
-set_environment() {
+set_environment() { alone_with_environment set_variable "$@"; }
+
+set_variable() {
     touch /etc/environment
     ! grep --quiet --line-regexp --fixed-strings "$1=\"$2\"" /etc/environment || return 0
     sed --in-place "/^$1=/d" /etc/environment
@@ -234,13 +239,17 @@ set_environment() {
 # prepend_path DIRECTORY: put it first in PATH for every kind of shell. Login shells set PATH again in
 # /etc/profile, so it is also added in /etc/profile.d.
 prepend_path() {
-    local path
-    path=$(sed --quiet 's/^PATH="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/environment 2>/dev/null | tail --lines 1)
-    path=${path:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
-    [[ :$path: == *:$1:* ]] || set_environment PATH "$1:$path"
+    alone_with_environment prepend_to_variable "$1"
     # shellcheck disable=SC2016 # expanded at login
     printf 'case ":$PATH:" in *:%s:*) ;; *) PATH="%s:$PATH" ;; esac\n' "$1" "$1" |
         write_file "/etc/profile.d/bake-path-${1//\//-}.sh"
+}
+
+prepend_to_variable() {
+    local path
+    path=$(sed --quiet 's/^PATH="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/environment 2>/dev/null | tail --lines 1)
+    path=${path:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
+    [[ :$path: == *:$1:* ]] || set_variable PATH "$1:$path"
 }
 
 # ---- the login user and the Python environment ----
@@ -363,16 +372,25 @@ print(*filter(None, concurrent.futures.ThreadPoolExecutor(8).map(difference, lin
     as_login_user env "${pip_settings[@]}" "$ENVIRONMENT_PREFIX/bin/python" -c "$program" "$@"
 }
 
-# install_framework PIP_OPTION…: install FRAMEWORK_REQUIREMENTS. They stay in force as constraints for
-# later installations into the environment, by a stage or by a user. Otherwise the first
-# `pip install pandas` would bring a numpy with which MXNet 1.x cannot be imported (1.24 removed np.bool).
+# install_framework PIP_ARGUMENT…: install FRAMEWORK_REQUIREMENTS, and what the arguments request.
 install_framework() {
-    local -r requirements=$ENVIRONMENT_PREFIX/constraints.txt
     upgrade_pip
-    write_file "$requirements" <<<"$FRAMEWORK_REQUIREMENTS"
-    pip_install --requirement "$requirements" "$@"
-    write_file "$ENVIRONMENT_PREFIX/pip.conf" <<<$'[install]\nconstraint = '"$requirements"
-    chown "$LOGIN_USER:" "$requirements" "$ENVIRONMENT_PREFIX/pip.conf"
+    configure_pip
+    pip_install --requirement "$ENVIRONMENT_PREFIX/constraints.txt" "$@"
+}
+
+# configure_pip: keep FRAMEWORK_REQUIREMENTS in force for later installations into the environment, by a stage or
+# by a user. Otherwise the first `pip install pandas` would bring a numpy with which MXNet 1.x cannot be imported
+# (1.24 removed np.bool). `torch==X+cu126`, with its local version, exists only in PyTorch's own index: without
+# it, pip could not install torch again, as the constraint requires.
+configure_pip() {
+    local -r constraints=$ENVIRONMENT_PREFIX/constraints.txt settings=$ENVIRONMENT_PREFIX/pip.conf
+    write_file "$constraints" <<<"$FRAMEWORK_REQUIREMENTS"
+    write_file "$settings" <<<"${PYTORCH_MIRROR:+[global]
+extra-index-url = $PYTORCH_MIRROR
+}[install]
+constraint = $constraints"
+    chown "$LOGIN_USER:" "$constraints" "$settings"
 }
 
 # check_framework NAME: fail unless this wheel (for any CUDA) has FRAMEWORK_VERSION, its Python dependencies

@@ -162,8 +162,8 @@ class Build(Fact):
     python: tuple[str, ...]
     capabilities: tuple[str, ...]
     requirements: tuple[str, ...]
-    numpy: tuple[str, ...]
     size_gb: int
+    numpy: tuple[str, ...] = ()
     index: str = ""
 
 

@@ -44,6 +44,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
         "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
         # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
         "D2L_REQUIREMENTS": "\n".join(resolved.d2l.requirements + build.numpy),
+        "D2L_NUMPY": resolved.d2l.numpy,
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
         **_notebooks(resolved, payload),
         **UNLOCKED,

@@ -12,6 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -46,6 +47,14 @@ def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _installs(value: str) -> str:
+    """Refuse the suffix with which apt removes a package or, for a version, chooses another one."""
+    if value.endswith("-") or ("=" in value and value.endswith("+")):
+        hint = f"Write {value.rstrip('-+')} to install it; a recipe cannot remove a package"
+        raise invalid_value(f"{value!r} ends with {value[-1]!r}, which is a command of apt", hint)
+    return value
 
 
 def matching(pattern: str, what: str, example: str) -> AfterValidator:
@@ -86,12 +95,33 @@ def _not_a_number(value: object) -> object:
 
 def _requirement(value: str) -> str:
     try:
-        Requirement(value)
+        url = Requirement(value).url
     except InvalidRequirement as error:
         reason = str(error).splitlines()[0]
         message = f"{value!r} is not a pip requirement: {reason}"
         raise invalid_value(message, 'Write something like "scipy==1.10.1"') from None
+    if url is not None:
+        _refuse_unsafe_url(url)
     return value
+
+
+def _refuse_unsafe_url(url: str) -> None:
+    """Refuse a download without TLS or with credentials.
+
+    The message omits a URL with credentials, because a message is logged. pip replaces `${NAME}` in
+    a URL, which is another way to write them.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise invalid_value(
+            "its URL is not valid", "Write something like https://host/x.whl"
+        ) from None
+    if "@" in parts.netloc or "${" in url:
+        hint = "Leave out user and password: a recipe, a log and the image would contain them"
+        raise invalid_value("its URL has a user, a password or a variable", hint)
+    if parts.scheme.rpartition("+")[2] not in ("https", "file"):
+        raise invalid_value(f"{url} does not use TLS", "Use an https:// or git+https:// address")
 
 
 def _printable(value: str) -> str:
@@ -181,7 +211,9 @@ Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's n
 
 # Package names become arguments of tools, so none may look like an option or contain a blank.
 AptPackage = Annotated[
-    str, matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7")
+    str,
+    matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7"),
+    AfterValidator(_installs),
 ]
 CondaPackage = Annotated[
     str, matching(r"\w[\w.-]*([=<>!~][\w.*+=<>!~,|-]*)?", "conda package", "scipy=1.10")

@@ -7,11 +7,11 @@ set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 
 case $OS_ID in
-    ubuntu-18.04) codename=bionic fortran=libgfortran3 ;; # MXNet's wheels of that time are linked with it
-    ubuntu-20.04) codename=focal fortran=libgfortran5 ;;
-    ubuntu-22.04) codename=jammy fortran=libgfortran5 ;;
-    ubuntu-24.04) codename=noble fortran=libgfortran5 ;;
-    debian-12) codename=bookworm fortran=libgfortran5 ;;
+    ubuntu-18.04) codename=bionic ;;
+    ubuntu-20.04) codename=focal ;;
+    ubuntu-22.04) codename=jammy ;;
+    ubuntu-24.04) codename=noble ;;
+    debian-12) codename=bookworm ;;
     *) fail "unknown operating system $OS_ID: this stage supports Ubuntu 18.04 to 24.04 and Debian 12" ;;
 esac
 
@@ -58,7 +58,7 @@ case $OS_MIRROR in
 esac
 
 apt_get update
-packages=(build-essential bzip2 ca-certificates curl git gnupg "$fortran" libgomp1 rsync unzip)
+packages=(build-essential bzip2 ca-certificates curl git gnupg rsync unzip)
 read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
 apt_install "${packages[@]}" "${more[@]}"
 

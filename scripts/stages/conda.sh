@@ -8,9 +8,7 @@ set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 
 root=/opt/conda
-conda() { as_login_user env CONDA_PLUGINS_AUTO_ACCEPT_TOS="$accept" "$root/bin/conda" "$@"; }
-# Anaconda's terms are accepted only if the recipe takes packages from Anaconda.
-[[ $CONDA_CHANNEL == *repo.anaconda.com* || $CONDA_CHANNEL == defaults ]] && accept=yes || accept=no
+conda() { as_login_user "$root/bin/conda" "$@"; }
 
 # The stamp is written last. If it is missing, an installation was interrupted, and is repeated (-f).
 if [[ $(cat "$root/.bake-installer" 2>/dev/null) != "$CONDA_INSTALLER_SHA256" ]]; then
@@ -23,9 +21,13 @@ if [[ $(cat "$root/.bake-installer" 2>/dev/null) != "$CONDA_INSTALLER_SHA256" ]]
     printf '%s\n' "$CONDA_INSTALLER_SHA256" >"$root/.bake-installer"
 fi
 
-if [[ $accept == yes ]] && conda tos --help >/dev/null 2>&1; then
-    conda tos accept --override-channels --channel "$CONDA_CHANNEL"
-fi
+# Miniconda's own default, the channels of Anaconda ("defaults"), has terms that the user of the image would
+# have to accept, and `conda config --add channels` would keep it. conda-forge is the only channel, for this
+# stage and for everything that the user installs later.
+write_file "$root/.condarc" <<<$'channels:\n  - '"$CONDA_CHANNEL"$'\nauto_activate_base: false'
+chown "$LOGIN_USER:" "$root/.condarc"
+channels=$(conda config --show channels | sed --quiet 's/^ *- //p')
+[[ ! $channels =~ defaults|repo\.anaconda\.com ]] || fail "conda uses the channels ${channels//$'\n'/, }: Anaconda's must not be among them"
 
 # environment_packages: print lines `PATH SHA256`, with the path in the channel.
 environment_packages() {
@@ -77,8 +79,6 @@ if [[ -n $LOCKED_CONDA ]]; then
     note conda <<<"$pinned"
 fi
 
-conda config --system --add channels "$CONDA_CHANNEL" 2>/dev/null
-conda config --system --set auto_activate_base false
 conda init --quiet bash >/dev/null # conda in interactive shells, login shells included
 in_bashrc "conda activate $ENVIRONMENT"
 prepend_path "$root/condabin" # conda, without its python, for `ssh host conda run -n … python …`

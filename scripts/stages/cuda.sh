@@ -39,11 +39,9 @@ if [[ $CUDA_SOURCE == nvidia ]]; then
     done
     [[ $(readlink --canonicalize /usr/local/cuda) == "$home" ]] || ln --symbolic --force --no-target-directory "$home" /usr/local/cuda
 
-    # Three settings, because each kind of shell and service reads another one.
+    # LD_LIBRARY_PATH is not set: it would replace libraries of the CUDA that PyTorch's wheels contain. NVIDIA's
+    # packages configure the loader themselves (cuda-10-1.conf; from 11 on 000_cuda.conf), but not for CUPTI.
     prepend_path /usr/local/cuda/bin
-    set_environment LD_LIBRARY_PATH /usr/local/cuda/lib64
-    # shellcheck disable=SC2016 # expanded at login
-    write_file /etc/profile.d/bake-cuda.sh <<<'export LD_LIBRARY_PATH=/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}'
     write_file /etc/ld.so.conf.d/bake-cuda.conf <<<$'/usr/local/cuda/lib64\n/usr/local/cuda/extras/CUPTI/lib64'
     ldconfig
     PATH=/usr/local/cuda/bin:$PATH

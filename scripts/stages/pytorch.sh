@@ -2,12 +2,13 @@
 # PyTorch: the build for this CUDA, which contains its own CUDA libraries.
 # Needs:  conda|venv
 # Inputs: LOGIN_USER ENVIRONMENT_PREFIX FRAMEWORK_VERSION FRAMEWORK_REQUIREMENTS PYPI_MIRROR
-#         PYTORCH_MIRROR STAGE LOCKED_PIP
+#         PYTORCH_MIRROR D2L_NUMPY STAGE LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
-# PyPI stays the first index. `torch==X+cu126`, with its local version, exists only in the second one.
+# PyTorch works with numpy 1 and 2. The version that d2l needs is installed at once, but is no constraint: JAX
+# and others need numpy 2.
 over_tls "$PYTORCH_MIRROR"
-install_framework --only-binary :all: --extra-index-url "$PYTORCH_MIRROR"
+install_framework --only-binary :all: ${D2L_NUMPY:+"numpy==$D2L_NUMPY"}
 check_framework torch

@@ -114,6 +114,45 @@ def test_the_toolkits_libraries_are_found_by_services(baked: Machine) -> None:
     assert "/usr/local/cuda/lib64" in baked.read("cat /etc/ld.so.conf.d/bake-cuda.conf")
 
 
+def test_the_toolkit_alone_sets_no_library_path(fresh: Machine) -> None:
+    fresh.bake("base", "cuda")
+    told = fresh.read(f"{AS_SSH_COMMAND} nvcc --version; echo $LD_LIBRARY_PATH.", user="ubuntu")
+    assert told.endswith("\n.")
+    assert fresh.read("bash -lc 'echo $LD_LIBRARY_PATH.'", user="ubuntu") == "."
+
+
+def test_the_loader_knows_no_folder_in_which_the_login_user_can_write(baked: Machine) -> None:
+    listing = baked.read("/sbin/ldconfig --verbose 2>/dev/null | grep '^/'").splitlines()
+    folders = [line.split(":")[0] for line in listing]
+    assert "/usr/local/cuda/lib64" in folders
+    tests = "; ".join(f"test ! -w {folder} || echo {folder}" for folder in folders)
+    assert not baked.read(f"{tests}; true", user="ubuntu")
+
+
+def test_cudnn_and_nccl_are_found_beside_mxnet(fresh: Machine) -> None:
+    """The stand-in's wheels contain no libraries, so this environment has some of its own."""
+    packages = "/opt/venvs/d2l/lib/python3.11/site-packages"
+    fresh.read(f"mkdir -p {packages}/mxnet {packages}/nvidia/{{cudnn,nccl}}/lib")
+    fresh.read(f"touch {packages}/nvidia/cudnn/lib/libcudnn{{,_ops_infer}}.so.8")
+    fresh.read(f"touch {packages}/nvidia/nccl/lib/libnccl.so.2; chown -R ubuntu /opt/venvs")
+    stage = (SCRIPTS / "stages" / "mxnet.sh").read_text()
+    link = stage[stage.index("shopt") : stage.index("# The book sets")]
+    done = fresh.script(f". $BAKE_LIB; packages={packages}\n{link}", LOGIN_USER="ubuntu")
+    assert done.returncode == 0, done.stderr
+    found = fresh.read(f"cd {packages}/mxnet; ls; readlink libcudnn.so.8").split()
+    assert found[:3] == ["libcudnn.so.8", "libcudnn_ops_infer.so.8", "libnccl.so.2"]
+    assert found[3] == "../nvidia/cudnn/lib/libcudnn.so.8"
+
+
+def test_stages_that_run_at_the_same_time_lose_no_folder_of_the_path(fresh: Machine) -> None:
+    fresh.bake("base")
+    folders = [f"/opt/{number}/bin" for number in range(12)]
+    use = f"export STAGE=base LOCKED_APT=; . {LIB}; prepend_path"
+    together(*(partial(fresh.read, f"{use} {folder}") for folder in folders))
+    path = fresh.read("cat /etc/environment")
+    assert [folder for folder in folders if folder not in path] == []
+
+
 def test_cublas_of_the_next_release_stays_out(baked: Machine) -> None:
     assert "10.2.2.89" in baked.read("apt-cache policy libcublas10"), "the trap is not set"
     assert baked.read("ls -d /usr/local/cuda-*") == "/usr/local/cuda-10.1"
@@ -158,6 +197,17 @@ def test_the_environment_can_be_left_and_entered(baked: Machine) -> None:
     )
     assert told.splitlines()[:2] == ["none", f"{PREFIX}/bin/python"]
     assert PREFIX in told.splitlines()[-1]
+
+
+def test_conda_installs_from_conda_forge_alone(baked: Machine) -> None:
+    shown = baked.read("/opt/conda/bin/conda config --show channels", user="ubuntu")
+    assert shown.splitlines() == ["channels:", f"  - {baked.inputs['CONDA_CHANNEL']}"]
+
+
+def test_anacondas_channels_are_refused(fresh: Machine) -> None:
+    done = fresh.stage("conda", CONDA_CHANNEL="defaults")
+    assert done.returncode == 1
+    assert "Anaconda's must not be among them" in done.stderr
 
 
 def test_the_environment_is_the_login_users(baked: Machine) -> None:

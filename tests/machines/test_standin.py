@@ -195,9 +195,9 @@ def test_every_package_that_a_recipe_names_is_there(wanted: recipe.Recipe, tree:
 
 def test_the_packages_of_the_base_stage_are_there(tree: Path) -> None:
     script = (REPOSITORY / "scripts/stages/base.sh").read_text()
-    named = script.split("packages=(")[1].split(")")[0].replace('"$fortran"', "libgfortran3")
+    named = script.split("packages=(")[1].split(")")[0]
     index = (tree / "ubuntu/dists/bionic/main/binary-amd64/Packages").read_text()
-    for name in [*named.split(), "libgfortran5", "htop"]:
+    for name in [*named.split(), "libquadmath0", "htop"]:
         assert f"Package: {name}\n" in index
 
 
@@ -260,10 +260,20 @@ def test_conda_runs_a_command_with_options_of_its_own(conda: Path) -> None:
 
 
 def test_condas_settings_are_kept(conda: Path) -> None:
-    for settings in (["--set", "auto_activate_base", "false"], ["--add", "channels", "https://x"]):
+    for settings in (["--set", "auto_activate_base", "False"], ["--add", "channels", "https://x"]):
         subprocess.run([str(conda), "config", "--system", *settings], check=True)
-    kept = json.loads((conda.parent.parent / ".condarc").read_text())
-    assert kept == {"auto_activate_base": False, "channels": ["https://x"]}
+    kept = (conda.parent.parent / ".condarc").read_text()
+    assert kept == "auto_activate_base: false\nchannels:\n  - https://x\n  - defaults\n"
+
+
+def test_conda_uses_anacondas_channels_unless_others_are_configured(conda: Path) -> None:
+    def channels() -> list[str]:
+        command = [str(conda), "config", "--show", "channels"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert channels() == ["channels:", "-", "defaults"]
+    (conda.parent.parent / ".condarc").write_text("channels:\n  - https://x\n")
+    assert channels() == ["channels:", "-", "https://x"]
 
 
 # ---- wheels ----

@@ -35,7 +35,7 @@ PACKAGES = (
     *("ca-certificates", "curl", "wget", "gnupg", "bzip2", "xz-utils", "less", "kmod"),
     *("iproute2", "procps", "netbase", "lsb-release", "rsync"),
     # The stand-in for Miniconda makes environments with the machine's own Python, and a real MXNet
-    # loads libraries that the stand-in for libgfortran does not contain.
+    # loads libraries that the stand-ins for their packages do not contain.
     *("python3", "python3-venv", "libgomp1", "libquadmath0"),
 )
 # An account that nobody owns, so that a stand-in is never mistaken for an image of Canonical.

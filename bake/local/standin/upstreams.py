@@ -21,10 +21,11 @@ from bake.files import on_machine
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
 
-# The packages of the stage `base`. Version 0, so that none replaces a real package of the machine.
+# The packages of the stages `base`, `venv` and `mxnet`. Version 0, so that none replaces a real
+# package of the machine.
 BASE_PACKAGES = (
     "build-essential", "bzip2", "ca-certificates", "curl", "git", "gnupg",
-    "libgfortran3", "libgfortran5", "libgomp1", "python3-venv", "rsync",
+    "libgomp1", "libquadmath0", "python3-venv", "rsync",
     "unzip",
 )  # fmt: skip
 NVIDIA_LABEL = "NVIDIA CUDA"  # the label that NVIDIA's pin file matches

@@ -97,6 +97,13 @@ def test_pytorch_comes_from_its_own_index_for_its_cuda() -> None:
     assert "torch==2.9.1+cu126" in given_["FRAMEWORK_REQUIREMENTS"].splitlines()
 
 
+def test_numpy_is_a_constraint_only_for_a_framework_that_needs_one() -> None:
+    torch, mxnet = values("pytorch-cu126"), values("mxnet-cu112")
+    assert "numpy" not in torch["FRAMEWORK_REQUIREMENTS"]
+    assert torch["D2L_NUMPY"] == "1.23.5"
+    assert 'numpy==1.23.5; python_version >= "3.8"' in mxnet["FRAMEWORK_REQUIREMENTS"].splitlines()
+
+
 def test_notebooks_without_a_published_hash_come_by_commit() -> None:
     given_ = values("mxnet-cu101")
     assert given_["NOTEBOOKS_URL"] == "https://github.com/d2l-ai/d2l-en-colab.git"

@@ -177,6 +177,28 @@ def test_an_apt_package_that_is_an_option_or_contains_a_blank_is_refused(
     assert "packages.apt[0]" in findings(f"{GOOD}[packages]\napt = ['{package}']\n", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "package",
+    ["openssh-server-", "htop=3.0.5-", "htop=3.0.5+", "htop:amd64-", "htop/bookworm", "lib^", "a*"],
+)
+def test_an_apt_package_with_another_meaning_to_apt_is_refused(
+    tmp_path: Path, package: str
+) -> None:
+    assert "packages.apt[0]" in findings(f"{GOOD}[packages]\napt = ['{package}']\n", tmp_path)
+
+
+def test_the_removal_of_a_package_is_refused_with_the_reason(tmp_path: Path) -> None:
+    found = findings(f"{GOOD}[packages]\napt = ['htop', 'openssh-server-']\n", tmp_path)
+    assert "a command of apt" in found["packages.apt[1]"]
+    assert "a recipe cannot remove a package" in found["packages.apt[1]"]
+
+
+@pytest.mark.parametrize("package", ["g++", "libstdc++6", "memtest86+", "htop=1:3.0.5-7+b1"])
+def test_names_of_real_apt_packages_are_accepted(tmp_path: Path, package: str) -> None:
+    recipe = recipes.load(write(tmp_path, f"{GOOD}[packages]\napt = ['{package}']\n"))
+    assert recipe.packages.apt == (package,)
+
+
 @pytest.mark.parametrize("package", ["--channel=evil", "a b", "$(x)", ""])
 def test_a_conda_package_that_is_an_option_or_contains_a_blank_is_refused(
     tmp_path: Path, package: str
@@ -189,6 +211,49 @@ def test_a_pip_package_that_is_not_one_requirement_on_one_line_is_refused(
     tmp_path: Path, package: str
 ) -> None:
     assert "packages.pip[0]" in findings(f'{GOOD}[packages]\npip = ["{package}"]\n', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://example.org/x-1.whl", "does not use TLS"),
+        ("HTTP://example.org/x-1.whl", "does not use TLS"),
+        ("ftp://example.org/x-1.whl", "does not use TLS"),
+        ("git+http://example.org/x.git", "does not use TLS"),
+        ("git+git://example.org/x.git", "does not use TLS"),
+        ("git+ssh://example.org/x.git", "does not use TLS"),
+        ("git+file+http://example.org/x.git", "does not use TLS"),
+        ("https://user:secret@example.org/x-1.whl", "has a user, a password or a variable"),
+        ("https://secret@example.org/x-1.whl", "has a user, a password or a variable"),
+        ("git+ssh://git@example.org/x.git", "has a user, a password or a variable"),
+        ("https://${TOKEN}:@example.org/x.whl", "has a user, a password or a variable"),
+        ("https://example.org/x.whl?token=${TOKEN}", "has a user, a password or a variable"),
+        ("https://[example.org/x.whl", "is not valid"),
+    ],
+)
+def test_a_pip_package_is_downloaded_over_tls_without_credentials(
+    tmp_path: Path, url: str, says: str
+) -> None:
+    found = findings(f'{GOOD}[packages]\npip = ["x @ {url}"]\n', tmp_path)
+    assert says in found["packages.pip[0]"]
+    assert "secret" not in found["packages.pip[0]"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/x-1.whl#sha256=ab",
+        "git+https://github.com/o/x.git@v1",
+        "file:///opt/x-1.whl",
+    ],
+)
+def test_a_pip_package_may_come_over_tls_from_anywhere(tmp_path: Path, url: str) -> None:
+    recipe = recipes.load(write(tmp_path, f'{GOOD}[packages]\npip = ["x @ {url}"]\n'))
+    assert recipe.packages.pip == (f"x @ {url}",)
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert recipes.load(write(tmp_path, "\ufeff" + GOOD)) == recipes.load(write(tmp_path, GOOD))
 
 
 def test_pip_packages_may_have_markers_and_urls(tmp_path: Path) -> None:

@@ -147,15 +147,42 @@ def list_environments(options: argparse.Namespace) -> None:
 
 
 def config(options: argparse.Namespace) -> None:
+    """Change or show the settings. As in the real conda, no channels means `defaults`."""
     file = ROOT / ".condarc"
-    settings = json.loads(file.read_text()) if file.exists() else {}
+    settings = read_settings(file.read_text() if file.exists() else "")
     for name, value in options.set or []:
-        settings[name] = {"true": True, "false": False}.get(value.lower(), value)
+        settings[name] = value.lower()
     for name, value in options.add or []:
-        settings[name] = [value, *(other for other in settings.get(name, []) if other != value)]
-    file.write_text(json.dumps(settings, indent=1) + "\n")  # JSON is YAML
+        items = settings.setdefault(name, ["defaults"] if name == "channels" else [])
+        settings[name] = [value, *(other for other in items if other != value)]
+    if options.set or options.add:
+        file.write_text(written(settings))
     if options.show is not None:
-        print(json.dumps(settings, indent=1))
+        shown = {"channels": ["defaults"], **settings}
+        names = options.show or list(shown)
+        print(written({name: shown[name] for name in names if name in shown}), end="")
+
+
+def read_settings(text: str) -> dict[str, str | list[str]]:
+    """Read the YAML of a `.condarc`: lines `name: value`, and lists with a line `- item` each."""
+    settings: dict[str, str | list[str]] = {}
+    items: list[str] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("- "):
+            items.append(line.lstrip()[2:].strip())
+        elif ":" in line and not line.startswith("#"):
+            name, _, value = line.partition(":")
+            items = []
+            settings[name] = value.strip() or items
+    return settings
+
+
+def written(settings: dict[str, str | list[str]]) -> str:
+    lines = []
+    for name, value in settings.items():
+        lines += [f"{name}: {value}"] if isinstance(value, str) else [f"{name}:"]
+        lines += [f"  - {item}" for item in value] if isinstance(value, list) else []
+    return "\n".join(lines) + "\n"
 
 
 def init(_: argparse.Namespace) -> None:
