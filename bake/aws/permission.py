@@ -274,10 +274,11 @@ def _calls_on_own(own: OwnResources, tag: Callable[..., list[Params]]) -> dict[s
     if own.group:
         rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
         rule |= {"IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
-        calls["AuthorizeSecurityGroupIngress"] = {
-            "GroupId": own.group,
-            "IpPermissions": [rule],
-        }
+        for operation in ("Authorize", "Revoke"):
+            calls[f"{operation}SecurityGroupIngress"] = {
+                "GroupId": own.group,
+                "IpPermissions": [rule],
+            }
         calls["DeleteSecurityGroup"] = {"GroupId": own.group}
     if own.spot_request:
         calls["CancelSpotInstanceRequests"] = {"SpotInstanceRequestIds": [own.spot_request]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
+from bake.aws.caller_access import ssh_rule
 from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
 from bake.aws.client.session import Cloud, filters_for
@@ -93,14 +94,7 @@ def _allow(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
             cloud.ec2(
                 "AuthorizeSecurityGroupIngress",
                 GroupId=group_id,
-                IpPermissions=[
-                    {
-                        "IpProtocol": "tcp",
-                        "FromPort": port,
-                        "ToPort": port,
-                        "IpRanges": [{"CidrIp": cidr, "Description": "SSH from the caller"}],
-                    }
-                ],
+                IpPermissions=[ssh_rule(cidr, port)],
             )
         except CloudError as error:
             if error.code == "InvalidGroup.NotFound":  # some of EC2's servers do not know it yet

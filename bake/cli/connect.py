@@ -102,11 +102,11 @@ def _reached(
 ) -> tuple[Cloud, Machine, Host]:
     """Return the cloud, the machine of that id or name, and how to reach the machine by SSH."""
     from bake.aws.machine import find_own_machine
-    from bake.machine import ssh_config
+    from bake.machine.access import reach
 
     cloud = open_cloud(console, common)
     machine = find_own_machine(cloud, name)
-    return cloud, machine, ssh_config.find_host(cloud, machine, ssh_port=ssh_port())
+    return cloud, machine, reach(cloud, machine, ssh_port=ssh_port(), say=console.warn)
 
 
 def _call(

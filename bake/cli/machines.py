@@ -33,12 +33,14 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
     from bake.aws import machine as aws
     from bake.cli.views.machines import machine_document
     from bake.machine import cost, lifetime, ssh_config
+    from bake.machine.access import restore_access
 
     cloud = open_cloud(console, common)
     documents = []
     for name in machine or (None,):
         found = aws.find_own_machine(cloud, name)
         started = _change(console, cloud, found, "Starting", aws.start)
+        restore_access(cloud, started, port=ssh_port(), say=console.warn)
         paid = cost.find_cost(cloud, started)
         console.print(
             f"Costs    {cost.describe(paid)}", f"Ends     {lifetime.describe(started, cloud.now())}"
@@ -114,6 +116,7 @@ def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = (
     from bake.cli.views.machines import machine_document
     from bake.errors import RequestError
     from bake.machine import cost, lifetime, ssh_config
+    from bake.machine.access import reach
 
     if not 1 <= len(machine) <= 2:
         raise RequestError(
@@ -124,7 +127,7 @@ def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = (
     by = lifetime.read_time(time, "extend")
     cloud = open_cloud(console, common)
     found = find_own_machine(cloud, names[0] if names else None)
-    host = ssh_config.find_host(cloud, found, ssh_port=ssh_port())
+    host = reach(cloud, found, ssh_port=ssh_port(), say=console.warn)
     with console.step(f"Extending {found.name}"), ssh_config.connect(host) as connection:
         extended = lifetime.extend(cloud, found, connection, by)
     paid = cost.find_cost(cloud, extended)

@@ -29,6 +29,7 @@ from bake.console.format import duration
 from bake.errors import CloudError, ConnectError, LostError, RemoteError, RequestError
 from bake.files import on_machine
 from bake.machine import browser, lifetime
+from bake.machine.access import restore_access, say_once
 from bake.recipe.recipe import PREFIXES
 from bake.ssh.connection import Connection
 from bake.ssh.tunnel import forward
@@ -236,20 +237,22 @@ def _warn_of_end(
 def _reconnect(cloud: Cloud, machine: Machine, connection: Connection, console: Console) -> None:
     console.warn("The SSH connection broke. Reconnecting …")
     began, explained, try_s = time.monotonic(), False, _FIRST_TRY_S
+    say = say_once(console.warn)
     while True:
         try:
             connection.reconnect(timeout_s=try_s)
         except ConnectError:
             try_s = _TRY_S
             _raise_if_gone(cloud, machine)
+            restore_access(cloud, machine, port=connection.port, say=say)
         else:
             console.note(f"Connected again after {time.monotonic() - began:.0f} s.")
             return
         if not explained and time.monotonic() - began > _LONG_S:
             explained = True
             console.warn(
-                "Still no SSH connection. If this computer is now in another network, the "
-                "machine's security group blocks it."
+                "Still no SSH connection. A firewall of this network may block SSH, or the machine "
+                "is too busy to answer."
             )
         threads.pause(1.0)
 

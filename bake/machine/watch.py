@@ -17,6 +17,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.machine import GONE, Machine, lost_error
 from bake.console.console import Console
 from bake.errors import BakeError, ConnectError, LostError, RemoteError
+from bake.machine.access import restore_access, say_once
 from bake.ssh.connection import Connection
 from bake.ssh.spot import Notice, wait_for_notice
 from bake.threads import TaskGroup
@@ -86,8 +87,11 @@ class Watch:
             threads.pause(_LOOK_S * 2)
 
     def _watch_connection(self) -> NoReturn:
-        """Raise LostError if the machine is lost. AWS is called only for a broken connection."""
-        pause_s = _LOOK_S
+        """Raise LostError if the machine is lost. AWS is called only for a broken connection.
+
+        If it is not lost, this computer may have a new address, which has to be allowed.
+        """
+        pause_s, say = _LOOK_S, say_once(self._console.warn)
         while True:
             threads.pause(pause_s)
             if self._connection.alive:
@@ -95,6 +99,8 @@ class Watch:
             elif lost := lost_error(self._cloud, self._machine):
                 raise lost
             else:
+                port = self._connection.port
+                restore_access(self._cloud, self._machine, port=port, say=say)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _watch_spot_notice(self) -> None:

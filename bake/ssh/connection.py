@@ -96,7 +96,7 @@ class Connection:
     """
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
-        self.user = endpoint.user
+        self.user, self.port = endpoint.user, endpoint.port
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._fabric: fabric.Connection | None = None

@@ -30,10 +30,11 @@ from selenium.webdriver.support.wait import WebDriverWait
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
 from bake.aws.machine import Machine, find_machine
-from bake.aws.tags import ENDS, RECIPE, STAGE, rfc3339
+from bake.aws.security_group import create_security_group
+from bake.aws.tags import ENDS, RECIPE, RUN, STAGE, rfc3339
 from bake.console.console import Console
 from bake.errors import BakeError, LostError, RemoteError, RequestError
-from bake.machine import browser, jupyter
+from bake.machine import access, browser, jupyter
 from bake.ssh import keys
 from bake.ssh.connection import Connection
 from tests.support.aws_in_process import Aws, aws_in_process
@@ -376,11 +377,22 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(jupyter, "_LONG_S", 0.5)
+    monkeypatch.setattr(access, "answers", lambda address, port: False)
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "198.51.100.9/32")
+    machine = replace(machine, tags={RUN: aws.run.id})
     with (
         Proxy(server_of_ssh.port) as way,
         server_of_ssh.connect(port=way.port) as ssh,
         held(aws.cloud, machine, ssh, notebook) as end,
     ):
+        create_security_group(
+            aws.cloud,
+            aws.run,
+            aws.run.lasting("mine"),
+            vpc_id=aws.placement().vpc_id,
+            cidr="203.0.113.7/32",
+            port=way.port,
+        )
         way.refuse = True
         way.cut("drop")
         said = wait_for("Still no SSH connection", capfd)
@@ -390,8 +402,9 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
         end()
     said += capfd.readouterr().err
     assert said.count("The SSH connection broke. Reconnecting") == 1
-    assert said.count("Still no SSH connection. If this computer is now in another network") == 1
+    assert said.count("Still no SSH connection. A firewall of this network may block SSH") == 1
     assert said.count("Connected again after") == 1
+    assert said.count("now allows SSH from 198.51.100.9/32 instead of 203.0.113.7/32") == 1
 
 
 def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_was_put_off(

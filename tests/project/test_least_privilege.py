@@ -7,17 +7,20 @@ tags count as they do at AWS.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from moto.ec2.models import ec2_backends
 
 from bake import catalog
+from bake.aws.caller_access import allow_caller
 from bake.aws.checkpoint import (
     create_checkpoint,
     delete_checkpoint,
@@ -198,6 +201,8 @@ def launch_and_end(account: Account, cloud: Cloud, ground: PreflightResult) -> N
     tag(cloud, machine.instance_id, {ENDS: "2026-11-21T20:00:00Z"})
     stop(cloud, machine.instance_id)
     start(cloud, machine.instance_id)
+    with mock.patch.dict(os.environ, BAKE_CALLER_CIDR="192.0.2.2/32"):
+        assert allow_caller(cloud, run.id, 22)
     terminate(cloud, machine.instance_id)
     delete_key_pair(cloud, "bake-me")
 

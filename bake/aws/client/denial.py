@@ -51,6 +51,7 @@ _LOOKUPS = {
     "DeleteSnapshot": ("SnapshotId", "DescribeSnapshots", "SnapshotIds"),
     "DeleteVolume": ("VolumeId", "DescribeVolumes", "VolumeIds"),
     "DeregisterImage": ("ImageId", "DescribeImages", "ImageIds"),
+    "RevokeSecurityGroupIngress": ("GroupId", "DescribeSecurityGroups", "GroupIds"),
     "TerminateInstances": ("InstanceIds", "DescribeInstances", "InstanceIds"),
 }
 

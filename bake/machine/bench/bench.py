@@ -19,6 +19,7 @@ from bake.aws.tags import new_run
 from bake.console.console import Console
 from bake.errors import BakeError, RequestError
 from bake.machine import fit, ssh_config
+from bake.machine.access import reach
 from bake.machine.bench.figures import Bench, Measured
 from bake.machine.bench.measure import BenchRun, measure
 from bake.machine.launch import LaunchRequest, ensure_key_pair, launch
@@ -40,7 +41,7 @@ def new_bench_run(
 
 def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Bench:
     """Measure a running machine, and leave it running. RequestError if it cannot be reached."""
-    ssh_config.find_host(cloud, machine, ssh_port=bench_run.ssh_port)
+    reach(cloud, machine, ssh_port=bench_run.ssh_port, say=console.warn)
     make_folder(bench_run.folder)
     measured = measure(cloud, machine, bench_run, console)
     return _write(cloud, bench_run, [measured], machine.image_id)
