@@ -169,7 +169,7 @@ class Build(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class D2l(Fact):
-    """The d2l package. `numpy` is the version that it needs, empty for any.
+    """The d2l package. `pins` are the requirements of it that allow one version only.
 
     `notebooks` maps each framework to a repository of github.com/d2l-ai and a commit.
     """
@@ -179,7 +179,13 @@ class D2l(Fact):
     requirements: tuple[str, ...]
     archive: str
     notebooks: Mapping[str, tuple[str, str]]
-    numpy: str = ""
+    pins: tuple[str, ...] = ()
+
+    @property
+    def numpy(self) -> str:
+        """The version of numpy that it needs; empty for any."""
+        found = (pin.removeprefix("numpy==") for pin in self.pins if pin.startswith("numpy=="))
+        return next(found, "")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from bake.recipe.gpu_checks import (
     check_framework_on_gpus,
     check_machines,
 )
+from bake.recipe.package_checks import check_packages
 from bake.recipe.resolved import Resolved
 from bake.recipe.suggestion import alternatives, suggest, suggest_cuda, suggest_driver
 
@@ -44,6 +45,7 @@ def check(resolved: Resolved) -> list[Finding]:
         _check_venv,
         _check_installer,
         _check_disk,
+        check_packages,
     )
     return list(chain.from_iterable(each(resolved) for each in checks))
 

@@ -368,6 +368,16 @@ def test_an_index_out_of_reach_is_said_with_pips_words(
     assert not (tmp_path / "locks").exists()
 
 
+def test_packages_that_do_not_fit_together_are_not_blamed_on_the_index() -> None:
+    said = (  # by uv 0.9
+        "error: No solution found when resolving dependencies\n"
+        "  cause: Because you require numpy>=2 and numpy==1.23.5, we can conclude that your "
+        "requirements are unsatisfiable."
+    )
+    assert "change packages.pip" in wheels._hint(said)
+    assert "needs PyPI" in wheels._hint("error: Failed to fetch: `https://127.0.0.1:9/simple/six/`")
+
+
 # ---- the mirror ----
 
 

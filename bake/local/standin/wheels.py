@@ -171,10 +171,20 @@ def _run(command: list[str], stdin: str, purpose: str, environment: Mapping[str,
     if done.returncode:
         raise LocalCloudError(
             f"The Python packages could not be {purpose}",
-            hint="The first bake with stand-ins needs PyPI, or the index in pip's configuration",
+            hint=_hint(done.stderr),
             details=done.stderr.strip().splitlines()[-10:],
         )
     return done.stdout
+
+
+def _hint(said: str) -> str:
+    """Return what to do. uv and pip name an index that answers, but has no such packages."""
+    if "No solution found" in said or "No matching distribution" in said:
+        return (
+            "No versions fit together that have wheels for the stand-in machines "
+            f"(Python {PYTHON}): change packages.pip in the recipe, or bake it without --stand-in"
+        )
+    return "The first bake with stand-ins needs PyPI, or the index in pip's configuration"
 
 
 def _write_index(folder: Path, files: Path) -> None:
