@@ -56,9 +56,10 @@ def check_clean(
     """Search a machine, as root, for files that an image must not contain.
 
     VerificationError names every such file. If `allow_session` is True, the logs that sshd and sudo
-    write about an open session are allowed. `booted` is True if the machine was started from the
-    image for the first time: files made since then are allowed (host keys, machine id, its user's
-    keys, logs).
+    write about an open session are allowed, and the state of an SSM agent that carries one: the
+    seal removes them when the machine shuts down. `booted` is True if the machine was started from
+    the image for the first time: files made since then are allowed (host keys, machine id, its
+    user's keys, the keys with which DKMS signs, logs).
 
     `traces` are texts of the machine from which the image was made, such as its public keys and its
     machine id: no file may contain them. `secrets` maps the names of the recipe's secrets to their

@@ -290,6 +290,12 @@ def test_seal_takes_out_what_belongs_to_one_machine(fresh: Machine) -> None:
         "/var/lib/systemd/random-seed": "a seed",
         "/etc/netplan/50-cloud-init.yaml": "macaddress: 00:11:22:33:44:55",
         "/etc/ssh/ssh_host_ed25519_key": "a private key",
+        # As Ubuntu's update-secureboot-policy makes them for DKMS
+        "/var/lib/shim-signed/mok/MOK.priv": "a private key",
+        "/var/lib/shim-signed/mok/MOK.der": "its certificate",
+        "/var/lib/shim-signed/mok/.rnd": "a seed",
+        "/var/lib/landscape/landscape-sysinfo.cache": "IPv4 address for ens5: 172.31.7.9",
+        "/etc/nvme/hostnqn": "nqn.2014-08.org.nvmexpress:uuid:ec2f5d0a",
         "/var/lib/cloud/scripts/per-boot/power-off": "#!/bin/sh",
         "/var/lib/cloud/instances/i-1/user-data.txt": "ssh_keys: secret",
         "/var/lib/apt/lists/partial/x": "x",

@@ -7,18 +7,38 @@ LETTERS = "aB3" * 40  # so that no scanner takes this file for a leak
 
 LEFT = {
     "password": ["etc/shadow", "etc/shadow-", "var/backups/shadow.bak", "etc/gshadow-"],
-    "random seed": ["var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"],
+    "random seed": [
+        "var/lib/systemd/random-seed",
+        "var/lib/systemd/credential.secret",
+        "root/.rnd",
+    ],
     "network state": [
         "var/lib/dhcp/dhclient.ens5.leases",
         "etc/udev/rules.d/70-persistent-net.rules",
         "etc/netplan/50-cloud-init.yaml",
+        "var/lib/landscape/landscape-sysinfo.cache",
     ],
     "mail and jobs": ["var/mail/ubuntu", "var/spool/cron/crontabs/root"],
     "core dump": ["core", "root/core.1234", "var/crash/_usr_bin_python3.1000.crash"],
     "swap": ["swapfile", "swap.img"],
     "authorized keys": ["root/.ssh/authorized_keys", "home/ubuntu/.ssh/authorized_keys2"],
     "host key": ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_rsa_key.pub"],
-    "machine id": ["etc/machine-id", "var/lib/dbus/machine-id"],
+    "machine id": [
+        "etc/machine-id",
+        "var/lib/dbus/machine-id",
+        "var/lib/snapd/device/private-keys-v1/k3y",
+        "var/lib/snapd/assertions/asserts-v0/serial/generic/generic-classic/0a1b/active",
+        "etc/nvme/hostnqn",
+    ],
+    "signing key": [
+        "var/lib/dkms/mok.key",
+        "var/lib/dkms/mok.pub",
+        "var/lib/shim-signed/mok/MOK.priv",
+        "var/lib/shim-signed/mok/MOK.der",
+        "var/lib/shim-signed/mok/.rnd",
+        "var/lib/fwupd/pki/secret.key",
+        "var/lib/fwupd/pki/client.pem",
+    ],
     "cloud-init": [
         "var/lib/cloud/instances/i-1/user-data.txt",
         "var/lib/cloud/data/instance-id",

@@ -13,7 +13,8 @@ patterns  the patterns of clean.toml
 root      "/" except in tests
 booted    the machine was booted from the image, for the first time: files that are made at a boot
           are listed only if they are older than this boot, so that they came with the image
-session   a session is open: the logs that sshd and sudo write about it are not listed
+session   a session is open: the logs that sshd and sudo write about it are not listed, nor is what
+          the SSM agent keeps about it while it carries a session
 traces    texts of the machine from which the image was made; no file may contain them
 secrets   {name: [text in base64, …]}: searched in every file that was written since `since`
 since     seconds since the epoch; null: since the machine was started
@@ -35,6 +36,14 @@ LONGEST_WRITTEN = 64 << 20  # only the first bytes of a file are searched for se
 OF_A_SESSION = tuple(
     "/var/log/" + name for name in ("auth.log", "syslog", "wtmp", "btmp", "lastlog", "journal/")
 )
+OF_AN_AGENT = ("/var/lib/amazon/ssm/", "/var/log/amazon/ssm/")
+AGENT = "ssm-session-worker"  # of the SSM agent, one process for each session
+
+# Files that a machine without an identity has, too, and the text that is its identity.
+IDENTITIES = {
+    "etc/machine-id": re.compile(rb"^\s*(?!uninitialized\s*$)\S"),
+    "etc/iscsi/initiatorname.iscsi": re.compile(rb"^\s*InitiatorName", re.MULTILINE),
+}
 
 # The folders of the operating system. People, tools and stages write into all others, and into
 # those of SEARCHED. LEFT_OUT is large and belongs to other programs.
@@ -64,10 +73,10 @@ def main(request):
     ]
     report = Report(patterns)
     if not request.get("only"):
-        list_places(machine, report, request)
+        made_here = list_places(machine, report, request)
         for path in machine.with_passwords():
             report("password", path)
-        list_patterns(machine, report, request, patterns)
+        list_patterns(machine, report, request, patterns, made_here)
     secrets = request.get("secrets") or {}
     if secrets:
         forms = {name: [base64.b64decode(form) for form in secrets[name]] for name in secrets}
@@ -76,22 +85,30 @@ def main(request):
 
 
 def list_places(machine, report, request):
+    """Report the files in the places; return those that a booted machine has made itself."""
+    of_a_session = OF_A_SESSION if request.get("session") else ()
+    if of_a_session and is_running(AGENT):
+        of_a_session += OF_AN_AGENT
+    made_here = set()
     for kind, place in request["places"].items():
         more = list(machine.swap_files()) if kind == "swap" else []
         for path in machine.files(place["paths"] + more):
             relative = machine.relative(path)
-            if request.get("session") and relative.startswith(OF_A_SESSION):
+            if relative.startswith(of_a_session):
                 continue
-            made_here = request.get("booted") and place.get("made_at_boot") and machine.is_new(path)
-            if not made_here:
+            if request.get("booted") and place.get("made_at_boot") and machine.is_new(path):
+                made_here.add(path)
+            else:
                 report(kind, relative)
-    for path in machine.files(["etc/machine-id"]):
-        made_here = request.get("booted") and machine.is_new(path)
-        if not made_here and machine.read(path).strip() not in (b"", b"uninitialized"):
-            report("machine id", machine.relative(path))
+    for name, identity in IDENTITIES.items():
+        for path in machine.files([name]):
+            new = request.get("booted") and machine.is_new(path)
+            if not new and identity.search(machine.read(path)):
+                report("machine id", machine.relative(path))
+    return made_here
 
 
-def list_patterns(machine, report, request, patterns):
+def list_patterns(machine, report, request, patterns, made_here):
     traces = [trace.encode() for trace in request.get("traces", ())]
     suspects, recorded = [], []
     for path in machine.searched():
@@ -107,11 +124,8 @@ def list_patterns(machine, report, request, patterns):
             for kind, begins, pattern in patterns
             if any(begin in content for begin in begins) and pattern.search(content)
         ]
-        # The machine's own host key, and the user data with which it was launched.
-        own = request.get("booted") and relative.startswith(
-            ("/etc/ssh/ssh_host_", "/var/lib/cloud/")
-        )
-        if found and not (own and machine.is_new(path)):
+        # The machine's own keys, and the user data with which it was launched, are not reported.
+        if found and path not in made_here:
             suspects.append((relative, hashes(content), found))
         if any(trace in content for trace in traces):
             report("trace of the builder", relative)
@@ -342,6 +356,17 @@ class Machine:
 
     def lines(self, path):
         return self.read(path).decode(errors="replace").splitlines()
+
+
+def is_running(name):
+    for path in glob("/proc/[0-9]*/comm"):
+        try:
+            with open(path) as stream:
+                if stream.read().strip() == name[:15]:  # the kernel cuts longer names
+                    return True
+        except OSError:
+            continue  # it has ended meanwhile
+    return False
 
 
 def start_of_process_1():

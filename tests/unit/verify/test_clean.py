@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -269,6 +270,46 @@ def test_a_booted_machine_may_have_its_own_keys_and_no_others(machine: Machine) 
     assert "traces of the builder: /home/ubuntu/.ssh/authorized_keys" in found
     machine.plant("home/ubuntu/.bash_history", "secret\n")
     assert "history: /home/ubuntu/.bash_history" in machine.findings(booted=True)
+
+
+def test_a_booted_machine_may_have_a_signing_key_that_a_kernel_upgrade_has_made(
+    machine: Machine,
+) -> None:
+    for path in ("var/lib/dkms/mok.key", "var/lib/shim-signed/mok/MOK.priv"):
+        machine.plant(path, SECRETS["private key"])
+    found = machine.findings()
+    assert "signing key: /var/lib/dkms/mok.key, /var/lib/shim-signed/mok/MOK.priv" in found
+    assert "/var/lib/dkms/mok.key (private key)" in found
+    machine.passes(booted=True)
+    # One that is older than the boot came with the image.
+    found = machine.findings(booted=True, started_at=time.time() + 60)
+    assert "signing key: /var/lib/dkms/mok.key" in found
+    assert "/var/lib/dkms/mok.key (private key)" in found
+
+
+def test_a_name_of_iscsi_is_found_unless_the_next_boot_makes_it(machine: Machine) -> None:
+    name = "etc/iscsi/initiatorname.iscsi"
+    machine.plant(name, "GenerateName=yes\n")
+    machine.passes()
+    machine.plant(name, "## DO NOT EDIT\nInitiatorName=iqn.1993-08.org.debian:01:6da2f5c7a1\n")
+    assert f"machine id: /{name}" in machine.findings()
+    machine.passes(booted=True)
+
+
+def test_what_an_agent_keeps_about_an_open_session_passes_while_the_session_is_open(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.plant("var/lib/amazon/ssm/i-0/session/s")
+    machine.plant("var/log/amazon/ssm/amazon-ssm-agent.log")
+    found = machine.findings(allow_session=True)
+    assert "/var/lib/amazon/ssm/i-0/session/s" in found
+    assert "/var/log/amazon/ssm/amazon-ssm-agent.log" in found
+    worker = tmp_path / "ssm-session-worker"
+    shutil.copy("/bin/sleep", worker)
+    with subprocess.Popen([str(worker), "60"]) as process:
+        machine.passes(allow_session=True)
+        assert "/var/lib/amazon/ssm/i-0/session/s" in machine.findings()
+        process.kill()
 
 
 @pytest.mark.parametrize("kind", [*LEFT, "private key"])
