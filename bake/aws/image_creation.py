@@ -9,7 +9,7 @@ from functools import partial
 
 from bake import threads
 from bake.aws.client.commands import removal_command, run_resources
-from bake.aws.client.errors import was_refused
+from bake.aws.client.errors import hint_for, was_refused
 from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
@@ -23,7 +23,7 @@ from bake.aws.image import (
     shared_with,
 )
 from bake.aws.machine import Machine, stop
-from bake.aws.snapshot import retry_after_pause, snapshots_of_image
+from bake.aws.snapshot import BETWEEN_S, NOT_YET, snapshots_of_image
 from bake.aws.tags import RUN, Tags, specifications
 from bake.errors import CloudError, Finding, ImageError
 
@@ -35,6 +35,8 @@ _AVAILABLE_S = 6 * HOUR
 _KNOWN_S = MINUTE
 _LOST_S = 10 * MINUTE
 _PENDING = {"pending", "transient"}
+# An hour: EBS copies a snapshot of a large disk for that long.
+_ATTEMPTS = 240
 # CreateImage, "Name".
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
@@ -152,13 +154,14 @@ def _create(cloud: Cloud, instance_id: str, name: str, description: str, tags: T
     request = {
         "InstanceId": instance_id,
         "Name": name,
-        "Description": description,
+        **({"Description": description} if description else {}),
         "TagSpecifications": specifications(tags, "image", "snapshot"),
     }
+    create = partial(cloud.ec2, "CreateImage", **request)
     try:
-        image_id: str = retry_after_pause(cloud, lambda: cloud.ec2("CreateImage", **request))[
-            "ImageId"
-        ]
+        # Checkpoints of the disk may still be pending.
+        response = retry(create, cloud.clock, codes=NOT_YET, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
+        image_id: str = response["ImageId"]
     except CloudError as error:
         # CreateImage has no ClientToken, so boto may have repeated a successful request.
         look = partial(find_image_by_name, cloud, name, tags[RUN])
@@ -189,7 +192,7 @@ def _wait_while_pending(cloud: Cloud, image_id: str, on_progress: OnProgress, re
         if image.state not in _PENDING:
             raise ImageError(
                 f"The image {image_id} went into the state {image.state}",
-                hint=f"{remedy}. The incomplete image is removed",
+                hint=_remedy(remedy, image.reason),
                 code=image.reason_code,
                 reason=image.reason,
             )
@@ -212,8 +215,13 @@ def _progress(cloud: Cloud, image: Image, remedy: str) -> str:
         if snapshot["State"] == "error":
             raise ImageError(
                 f"The snapshot {snapshot['SnapshotId']} of the image {image.image_id} failed",
-                hint=f"{remedy}. The incomplete image is removed",
+                hint=_remedy(remedy, snapshot.get("StateMessage", "")),
                 reason=snapshot.get("StateMessage", ""),
             )
         done.append(snapshot.get("Progress") or "0%")
     return f"pending, snapshot {', '.join(done)}" if done else "pending"
+
+
+def _remedy(remedy: str, reason: str) -> str:
+    """Return the hint for an image that failed: a KMS key is the only cause that AWS names."""
+    return f"{hint_for('', reason) or remedy}. The incomplete image is removed"

@@ -82,8 +82,13 @@ def run_machine(
         instance_id = _start(cloud, run, spec, placement)
         return wait_until_running(cloud, instance_id, on_state=on_state)
 
+    def refused(placement: Placement, error: CloudError) -> None:
+        if instance_id:  # it was accepted, and has ended or stopped while it was pending
+            remove_machine(cloud, run, instance_id, wait=False)
+        on_no_capacity(placement, error)
+
     try:
-        return first_with_capacity(placements, start, on_no_capacity=on_no_capacity)
+        return first_with_capacity(placements, start, on_no_capacity=refused)
     except BaseException as error:
         # Needed even without an id: an interrupted call may have had its effect.
         remove_machine(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from bake.aws.client.commands import aws_command
-from bake.aws.client.errors import DENIED
+from bake.aws.client.errors import DENIED, hint_for
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.placement import Market
@@ -36,6 +38,8 @@ _WORTH_ANOTHER_MACHINE = {
     "Server.SpotInstanceTermination",
     "Client.UserInitiatedShutdown",
 }
+# A machine in these states never runs again; the values are those of `never` below.
+_ENDED: Mapping[str, float] = MappingProxyType({"shutting-down": 0.0, "terminated": 0.0})
 # States of a machine that no longer works.
 GONE = frozenset({"stopping", "stopped", "shutting-down", "terminated"})
 
@@ -121,8 +125,8 @@ def _lost(machine: Machine, doing: str = "") -> LostError:
     return LostError(
         f"{machine.instance_id} ({machine.instance_type} in {machine.zone}, {machine.market}) is "
         f"lost: it went into the state {machine.state}{f' while {doing}' if doing else ''}",
-        hint="AWS's reason tells why. Run the same command again: it continues from the last "
-        "checkpoint",
+        hint=hint_for(machine.reason_code, machine.reason)
+        or "AWS's reason tells why. Run the same command again",
         code=machine.reason_code,
         reason=machine.reason,
     )
@@ -131,9 +135,9 @@ def _lost(machine: Machine, doing: str = "") -> LostError:
 def start(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
     """Start a stopped machine again, and wait until it is running. It usually has a new address."""
     cloud.ec2("StartInstances", InstanceIds=[instance_id])
-    return wait_until_running(
-        cloud, instance_id, on_state=on_state, never={"shutting-down", "terminated"}
-    )
+    # A machine that cannot start (its disk's KMS key is disabled) is stopped again.
+    never = {**_ENDED, "stopping": _KNOWN_S, "stopped": _KNOWN_S}
+    return wait_until_running(cloud, instance_id, on_state=on_state, never=never)
 
 
 def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: None) -> Machine:
@@ -156,7 +160,7 @@ def stop(cloud: Cloud, instance_id: str, *, on_state: OnState = lambda state: No
         {"stopped"},
         doing="stopping",
         timeout_s=_END_S,
-        never={"shutting-down", "terminated"},
+        never=_ENDED,
         on_state=on_state,
     )
 
@@ -225,11 +229,12 @@ def wait_until_running(
     instance_id: str,
     *,
     on_state: OnState = lambda state: None,
-    never: Collection[str] = ("stopping", "stopped", "shutting-down", "terminated"),
+    never: Mapping[str, float] = MappingProxyType({"stopping": 0.0, "stopped": 0.0, **_ENDED}),
 ) -> Machine:
     """Wait until a machine is running and has its public address, if it gets one.
 
-    `never` are states that end the wait: MachineError with AWS's reason.
+    `never` maps each state that ends the wait (MachineError with AWS's reason) to the seconds in
+    which it may be an outdated response.
     """
     return _wait_until(
         cloud,
@@ -265,22 +270,25 @@ def _wait_until(
     *,
     doing: str,
     timeout_s: float,
-    never: Collection[str],
+    never: Mapping[str, float],
     on_state: OnState,
 ) -> Machine:
+    began = cloud.clock.now()
+
     def probe() -> Machine | None:
         machine = find_machine(cloud, instance_id)
         if machine is None:  # some of EC2's servers do not know it yet
             return None
         on_state(machine.state)
-        if machine.state in never:
+        if cloud.clock.now() - began >= never.get(machine.state, math.inf):
             if machine.reason_code in _WORTH_ANOTHER_MACHINE:
                 raise _lost(machine, doing)
             raise MachineError(
                 f"{instance_id} ({machine.instance_type} in {machine.zone}) went into the state "
                 f"{machine.state} while {doing}",
-                hint="AWS's reason tells why. Run the same command again, or with another "
-                "instance type or zone",
+                hint=hint_for(machine.reason_code, machine.reason)
+                or "AWS's reason tells why. Run the same command again, or with another instance "
+                "type or zone",
                 code=machine.reason_code,
                 reason=machine.reason,
             )

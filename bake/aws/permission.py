@@ -164,7 +164,8 @@ def _reading_calls(cloud: Cloud, wanted: Iterable[str]) -> dict[str, Callable[[]
     calls: dict[str, Callable[[], Any]] = {}
     for action in wanted:
         operation = action.removeprefix("ec2:")
-        if operation.startswith("Describe") and operation not in _WITH_IMAGE:
+        reads = operation.startswith("Describe") and operation not in _WITH_IMAGE
+        if reads or operation == "GetEbsDefaultKmsKeyId":
             calls[action] = partial(
                 cloud.ec2_once, operation, DryRun=True, **more.get(operation, {})
             )

@@ -12,21 +12,39 @@ from bake.errors import CapacityError, CloudError
 T = TypeVar("T")
 Market = Literal["on-demand", "spot"]
 
-# EC2's "Error codes" after which another zone or another type may have capacity.
-NO_CAPACITY_HERE = {
-    "InsufficientInstanceCapacity",
-    "InsufficientHostCapacity",
-    "InsufficientReservedInstanceCapacity",
-    "InsufficientFreeAddressesInSubnet",
-    "ReservationCapacityExceeded",
-    "SpotMaxPriceTooLow",
-    "Unsupported",  # the zone does not offer the type
-    "UnfulfillableCapacity",
-    # The reason of a machine that was accepted, and terminated while it was pending.
-    "Server.InsufficientInstanceCapacity",
+Next = Literal["zone", "type"]
+
+# What may help after an error of RunInstances (EC2's page "Error codes"), or after the reason of a
+# machine that was accepted and ended while it was pending (API reference, "StateReason"): another
+# zone, or only another type. After any other code, all placements would fail, so the launch stops.
+NEXT: dict[str, Next] = {
+    "InsufficientAddressCapacity": "zone",
+    "InsufficientCapacity": "zone",
+    "InsufficientFreeAddressesInSubnet": "zone",
+    "InsufficientHostCapacity": "zone",
+    "InsufficientInstanceCapacity": "zone",
+    "InsufficientReservedInstanceCapacity": "zone",
+    "InsufficientVolumeCapacity": "zone",
+    "InvalidAvailabilityZone": "zone",
+    "InvalidSubnetID.NotFound": "zone",
+    "ReservationCapacityExceeded": "zone",
+    "SpotMaxPriceTooLow": "zone",
+    "UnfulfillableCapacity": "zone",
+    "Unsupported": "zone",  # the zone does not offer the type
+    "VolumeTypeNotAvailableInZone": "zone",
+    "Server.InsufficientInstanceCapacity": "zone",
+    "Server.InternalError": "zone",  # of the hardware on which the machine was placed
+    "Server.ScheduledStop": "zone",
+    "Server.SpotInstanceShutdown": "zone",
+    "Server.SpotInstanceTermination": "zone",
+    # A quota counts in every zone; a smaller type, or one with another quota, may still fit.
+    "InstanceLimitExceeded": "type",
+    "MaxSpotInstanceCountExceeded": "type",
+    "VcpuLimitExceeded": "type",
+    # The type does not fit the image or the disk.
+    "EncryptedVolumesNotSupported": "type",
+    "UnsupportedOperation": "type",
 }
-# A quota counts in every zone; a smaller type, or one with another quota, may still fit.
-NO_QUOTA_FOR_TYPE = {"VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded"}
 
 
 @dataclass(frozen=True)
@@ -70,32 +88,34 @@ def first_with_capacity(
 ) -> T:
     """Return the result of `start` for the first placement with capacity.
 
-    Without capacity the next placement is tried at once. Any other error is raised, since another
-    placement would not help. CapacityError lists every attempt with AWS's reason.
+    After an error in `NEXT` the next placement is tried at once. Any other error is raised, since
+    another placement would not help. CapacityError lists every attempt with AWS's reason.
     """
-    tried: list[Placement] = []
-    attempts: list[str] = []
-    over_quota: set[tuple[str, Market]] = set()
-    last: CloudError | None = None
+    tried: list[tuple[Placement, CloudError]] = []
+    unfit: set[tuple[str, Market]] = set()
     for placement in placements:
-        if (placement.instance_type, placement.market) in over_quota:
+        if (placement.instance_type, placement.market) in unfit:
             continue
         try:
             return start(placement)
         except CloudError as error:
-            if error.code in NO_QUOTA_FOR_TYPE:
-                over_quota.add((placement.instance_type, placement.market))
-            elif error.code not in NO_CAPACITY_HERE:
+            if error.code not in NEXT:
                 raise
-            last = error
-            tried.append(placement)
-            attempts.append(f"{placement}: {error.cloud_words}")
+            if NEXT[error.code] == "type":
+                unfit.add((placement.instance_type, placement.market))
+            tried.append((placement, error))
             on_no_capacity(placement, error)
-    raise CapacityError(
-        f"No capacity for {tried[0]}"
-        if len(tried) == 1
-        else f"No capacity in any of {len(tried)} placements",
-        hint=last.hint if last else "Give at least one instance type with --instance-type",
-        code=last.code if last else "",
-        details=attempts,
+    raise _no_capacity(tried)
+
+
+def _no_capacity(tried: Sequence[tuple[Placement, CloudError]]) -> CapacityError:
+    if not tried:
+        hint = "Give at least one instance type with --instance-type"
+        return CapacityError("No machine could be launched: no placement was given", hint=hint)
+    which = str(tried[0][0]) if len(tried) == 1 else f"all {len(tried)} placements"
+    return CapacityError(
+        f"No machine could be launched: AWS refused {which}",
+        hint=". ".join(dict.fromkeys(error.hint for _, error in tried if error.hint)),
+        code=tried[-1][1].code,
+        details=[f"{placement}: {error.cloud_words}" for placement, error in tried],
     )

@@ -74,7 +74,7 @@ def find_placements(
             free, problem = _within_quota(cloud, types[name], market, quotas)
             usable = [subnet for subnet in subnets if subnet["AvailabilityZone"] in zones[name]]
             if free and subnets and not usable:
-                problem = _no_common_zone(name, zones[name], subnets)
+                problem = _no_common_zone(cloud, name, zones[name], subnets)
             elif free:
                 found += [_placement(name, subnet, market, reservation) for subnet in usable]
         if problem:
@@ -104,8 +104,11 @@ def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Findi
     subnets = sorted(found, key=lambda subnet: str(subnet["AvailabilityZone"]))
     if subnets:
         return subnets, None
-    command = aws_command("ec2", "create-default-vpc", region=cloud.region)
-    hint = f"Give a subnet that reaches the Internet, or create the default VPC: {command}"
+    vpc = aws_command("ec2", "create-default-vpc", region=cloud.region)
+    subnet = aws_command(
+        "ec2", "create-default-subnet", region=cloud.region, availability_zone=f"{cloud.region}a"
+    )
+    hint = f"Create the default VPC: {vpc}. If it exists, create its subnets: {subnet}"
     return [], Finding("subnet", f"{cloud.region} has no default VPC with subnets", hint)
 
 
@@ -179,12 +182,17 @@ def _within_quota(
     return False, Finding("quota", message, hint)
 
 
-def _no_common_zone(name: str, zones: set[str], subnets: Sequence[dict[str, Any]]) -> Finding:
+def _no_common_zone(
+    cloud: Cloud, name: str, zones: set[str], subnets: Sequence[dict[str, Any]]
+) -> Finding:
     have = ", ".join(sorted({subnet["AvailabilityZone"] for subnet in subnets}))
+    create = aws_command(
+        "ec2", "create-default-subnet", region=cloud.region, availability_zone=min(zones)
+    )
     return Finding(
         _PLACE,
         f"{name} is offered in {', '.join(sorted(zones))}, but the subnets are in {have}",
-        "Give a subnet in one of these zones, or another type",
+        f"Give another type, or create a default subnet in one of these zones: {create}",
     )
 
 

@@ -66,12 +66,15 @@ def _requests(cloud: Cloud, policy: Policy, wanted: Collection[str]) -> Iterator
     for statement in policy["Statement"]:
         for action in [each for each in as_list(statement["Action"]) if each in wanted]:
             resources = [_example(cloud, each) for each in as_list(statement["Resource"])]
-            for keys in _contexts(statement.get("Condition", {})):
+            condition = statement.get("Condition", {})
+            kinds = dict.fromkeys(SEVERAL, "stringList")
+            kinds |= dict.fromkeys(condition.get("Bool", {}), "boolean")
+            for keys in _contexts(condition):
                 entries = [
                     {
                         "ContextKeyName": key,
                         "ContextKeyValues": [value],
-                        "ContextKeyType": "stringList" if key in SEVERAL else "string",
+                        "ContextKeyType": kinds.get(key, "string"),
                     }
                     for key, value in keys.items()
                 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,15 @@ from bake.aws.tags import DIGEST, RUN, Tags, read, specifications
 _DELETE_S = 5 * MINUTE
 # How long a new snapshot may be unknown to some of EC2's servers.
 _KNOWN_S = 15.0
-# "Wait at least 15 seconds between concurrent volume snapshots": EC2's "Error codes" page.
-TOO_SOON = "SnapshotCreationPerVolumeRateExceeded"
+# EC2 takes no snapshot of the volume for now (EC2's "Error codes" page): the last one is less than
+# 15 seconds old, five of a gp3 volume are pending, or the account has too many that are pending.
+NOT_YET = frozenset(
+    {
+        "SnapshotCreationPerVolumeRateExceeded",
+        "ConcurrentSnapshotLimitExceeded",
+        "PendingSnapshotLimitExceeded",
+    }
+)
 BETWEEN_S = 15.0
 _ATTEMPTS = 4
 _VOLUME_OF_COPIES = "vol-ffffffff"
@@ -41,7 +48,7 @@ def create_snapshot(
     CreateSnapshot has no ClientToken, so boto must not repeat it. If a response is lost, the
     snapshot is looked for by the tags `bake:run` and `known_by`, and created again if it does not
     exist. When this raises, no snapshot is left, since a late one could contain a changed disk.
-    Without `wait_for_turn`, CloudError with TOO_SOON if the volume's last snapshot is too recent.
+    With `wait_for_turn`, this waits for less than a minute while EC2 answers `NOT_YET`.
     """
     request = {
         "VolumeId": volume_id,
@@ -61,19 +68,12 @@ def create_snapshot(
             raise
 
     try:
-        codes = TRANSIENT | ({TOO_SOON} if wait_for_turn else set())
-        return retry_after_pause(cloud, create, codes)
+        codes = TRANSIENT | (NOT_YET if wait_for_turn else set())
+        return retry(create, cloud.clock, codes=codes, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
     except BaseException:
         if lost:
             _undo(cloud, volume_id, tags, known_by)
         raise
-
-
-def retry_after_pause(
-    cloud: Cloud, create: Callable[[], dict[str, Any]], codes: Collection[str] = (TOO_SOON,)
-) -> dict[str, Any]:
-    """Return the result of `create`; repeat it while the volume's last snapshot is too recent."""
-    return retry(create, cloud.clock, codes=codes, attempts=_ATTEMPTS, pause_s=BETWEEN_S)
 
 
 def snapshots_of_image(cloud: Cloud, tags: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -37,9 +37,12 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     else:
         selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
         [chosen] = chosen_recipes(selection, local=False)
-        policy = json.loads((ROOT / "docs" / "iam-policy.json").read_text())
+        policy, key_policy = (
+            json.loads((ROOT / "docs" / name).read_text())
+            for name in ("iam-policy.json", "iam-policy-disk-key.json")
+        )
         connect = partial(open_cloud, console, common, common.region or chosen.recipe.region)
-        diagnosis = checks.examine(checks.Wanted(chosen, policy, connect))
+        diagnosis = checks.examine(checks.Wanted(chosen, policy, key_policy, connect))
     show_diagnosis(console, diagnosis)
     if not diagnosis.well:
         raise Exit(code=1)

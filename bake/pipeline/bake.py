@@ -302,7 +302,7 @@ def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
             if len(lost) == MOST_MACHINES:
                 raise LostError(
                     f"{MOST_MACHINES} machines were lost one after the other: the bake gives up",
-                    hint=error.hint,
+                    hint="Run the same command again: it continues from the last checkpoint",
                     details=[*lost, *error.details],
                 ) from error
             job.console.warn(f"{error.full_message}. The bake goes on, on another machine")

@@ -16,7 +16,7 @@ from bake.aws.checkpoint import (
 )
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
-from bake.aws.snapshot import TOO_SOON
+from bake.aws.snapshot import NOT_YET
 from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, RemoteError
 from bake.pipeline.job import Job
@@ -131,7 +131,7 @@ def take_checkpoint(
 ) -> bool:
     """Take a checkpoint of the machine, which is frozen meanwhile. A failure is only a warning.
 
-    False if EC2 requires a pause since the last one (BETWEEN_S) and `wait_for_turn` is not set.
+    False if EC2 takes no snapshot of the disk for now, and `wait_for_turn` is not set.
     """
     max_age = timedelta(days=job.recipe.checkpoints.max_age_days)
     made = None
@@ -157,7 +157,7 @@ def take_checkpoint(
             delete_checkpoint(job.cloud, made)
         if not isinstance(error, CloudError | RemoteError):
             raise
-        if error.code == TOO_SOON and not wait_for_turn:
+        if error.code in NOT_YET and not wait_for_turn:
             return False
         job.console.warn(f"No checkpoint: {error.message}. The bake goes on without it")
     else:

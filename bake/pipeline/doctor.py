@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bake.aws.client.caller import caller_cidr
+from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
+from bake.aws.disk_key import customer_key, missing_key_actions
 from bake.aws.permission import Policy, permissions, statements
-from bake.errors import BakeError, PreflightError
+from bake.errors import BakeError, CloudError, PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
 from bake.recipe.resolved import Resolved
 
@@ -53,10 +55,14 @@ class DoctorResult:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The bake that is to be possible: this recipe, under this policy. `connect` logs in to AWS."""
+    """The bake that is to be possible: this recipe, under this policy. `connect` logs in to AWS.
+
+    `key_policy` is what the caller needs if the disks have a customer-managed KMS key.
+    """
 
     resolved: Resolved
     policy: Policy
+    key_policy: Policy
     connect: Callable[[], Cloud]
 
 
@@ -102,6 +108,8 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
         Prerequisite("region", "fine", cloud.region),
         check_clock((datetime.now(UTC) - cloud.now()).total_seconds()),
         _check("your address", caller_cidr),
+        *_check_disk_key(cloud, wanted.key_policy),
+        *check_credentials_end(cloud.credentials_end()),
     ]
     more, checked = _check_resources(cloud, wanted.resolved)
     checks += more
@@ -129,6 +137,38 @@ def check_clock(ahead_s: float) -> Prerequisite:
         return Prerequisite("clock", "fine", detail)
     advice = "Set this computer's clock: timedatectl set-ntp true"
     return Prerequisite("clock", "missing", detail, advice)
+
+
+def check_credentials_end(end: CredentialsEnd | None) -> list[Prerequisite]:
+    """Return a warning if the credentials end at a time that AWS does not tell. Pure."""
+    if end is None or end.at is not None:  # the preflight compares a known end with the bake's
+        return []
+    detail = "temporary (they have a session token); AWS does not tell when they end"
+    advice = (
+        "Make sure that the credentials last as long as a bake (builder.timeout_hours), and set "
+        "AWS_CREDENTIAL_EXPIRATION to their end: then bake warns in time (docs/accounts.md)"
+    )
+    return [Prerequisite("end of credentials", "mind", detail, advice)]
+
+
+def _check_disk_key(cloud: Cloud, policy: Policy) -> list[Prerequisite]:
+    """Check whether the caller may use the KMS key with which EBS encrypts the disks."""
+    try:
+        key = customer_key(cloud)
+        missing = missing_key_actions(cloud, key, policy) if key else []
+    except CloudError:
+        return []  # the check of this permission reports it
+    if key is None:
+        return [Prerequisite("disk key", "fine", "the one that AWS manages")]
+    if missing == []:
+        return [Prerequisite("disk key", "fine", key)]
+    unknown = "whether it may be used is unknown"
+    detail = f"{key}: " + (f"not allowed by a policy: {', '.join(missing)}" if missing else unknown)
+    advice = (
+        "Disks are encrypted with a customer-managed KMS key. Either the policy of this user or "
+        "role, or the policy of the key, has to allow its use (docs/accounts.md)"
+    )
+    return [Prerequisite("disk key", "mind", detail, advice)]
 
 
 def _check_resources(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from bake.aws.base_image import BaseImage, find_base_image
+from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.aws.image_creation import check_name
 from bake.aws.placement import Placement
 from bake.aws.placement_search import PlacementSearch, find_placements
+from bake.console.format import rounded_duration
 from bake.errors import CloudError, Finding, PreflightError, RequestError
 from bake.recipe.resolved import Resolved
 
@@ -21,7 +24,8 @@ T = TypeVar("T")
 class PreflightResult:
     """The base image and the possible placements of a bake's builder.
 
-    `warnings` do not prevent the bake: an instance type that was left out, a quota that AWS hides.
+    `warnings` do not prevent the bake: an instance type that was left out, a quota that AWS hides,
+    credentials that may end too early.
     """
 
     base_image: BaseImage
@@ -70,7 +74,28 @@ def preflight(
         findings += check_disk(recipe.builder.disk_gb, base_image)
     if findings or base_image is None:
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
-    return PreflightResult(base_image, found.placements, found.findings)
+    early = check_credentials(cloud.credentials_end(), cloud.now(), recipe.builder.timeout_hours)
+    return PreflightResult(base_image, found.placements, (*found.findings, *early))
+
+
+def check_credentials(
+    end: CredentialsEnd | None, now: datetime, timeout_hours: float
+) -> list[Finding]:
+    """Return a finding if the credentials end before the bake has to. Pure.
+
+    Credentials whose end is unknown are not reported here, but by the doctor.
+    """
+    if end is None or end.at is None or end.at - now >= timedelta(hours=timeout_hours):
+        return []
+    message = (
+        f"the AWS credentials end in {rounded_duration(end.at - now)}, but the bake may take "
+        f"{timeout_hours:g} h (builder.timeout_hours)"
+    )
+    hint = (
+        "If they end during the bake, its image cannot be made, and its machine stays until it "
+        "ends by itself. Get credentials that last longer, or that are renewed (docs/accounts.md)"
+    )
+    return [Finding("credentials", message, hint)]
 
 
 def check_disk(disk_gb: int, base_image: BaseImage) -> list[Finding]:

@@ -27,6 +27,7 @@ from bake.aws.checkpoint import (
     wait_until_completed,
 )
 from bake.aws.client.session import Cloud, enabled_regions
+from bake.aws.disk_key import customer_key
 from bake.aws.image import delete_image, deregister_image
 from bake.aws.image_copy import copy_image
 from bake.aws.image_creation import create_image
@@ -79,6 +80,7 @@ def live(account: Account) -> None:
     """Make all calls of the product, from preflight to the last deletion; raise what went wrong."""
     cloud = account.cloud()
     ground = preflight(cloud, a_recipe(), image_name="bake/mxnet-cu101/1")
+    assert customer_key(cloud) is None
     on_demand(cloud, ["g4dn.xlarge"])
     spot(cloud, ground.placements)
     quota = read_quota(cloud, "L-DB2E81BA", "on-demand")
@@ -118,7 +120,9 @@ def live(account: Account) -> None:
 
 
 def a_recipe() -> Any:
-    builder = SimpleNamespace(instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64)
+    builder = SimpleNamespace(
+        instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64, timeout_hours=6
+    )
     os_image = catalog.load().os_image("ubuntu-18.04")
     return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
 

@@ -57,6 +57,7 @@ UNSCOPED = {
     "ec2:DescribeSpotPriceHistory",
     "ec2:DescribeSubnets",
     "ec2:DescribeVolumes",
+    "ec2:GetEbsDefaultKmsKeyId",
     "pricing:GetProducts",
     "servicequotas:GetServiceQuota",
 }

@@ -82,6 +82,7 @@ class Aws:
     requests: list[Params] = field(default_factory=list)
     usd: dict[str, float] = field(default_factory=dict)  # USD per hour of each type, on demand
     at_first: set[str] = field(default_factory=set)
+    disk_key: str = "alias/aws/ebs"  # the default KMS key of EBS
 
     # Calls and leftovers
 
@@ -283,6 +284,10 @@ def aws_in_process() -> Iterator[Aws]:
             aws.send(stubber, event_name, request) if aws else _moto(stubber, event_name, request)
         )
 
+    def disk_key(response: Any) -> ActionResult:
+        response.error_on_dryrun()
+        return ActionResult({"KmsKeyId": aws.disk_key if aws else ""})
+
     aws: Aws | None = None
     with (
         mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
@@ -297,6 +302,7 @@ def aws_in_process() -> Iterator[Aws]:
             _described=CapacityReservations._described,
             describe_image_references=ImageReferences.describe_image_references,
             _references=ImageReferences._references,
+            get_ebs_default_kms_key_id=disk_key,
         ),
         mock.patch.object(BotocoreStubber, "__call__", send),
         mock.patch.object(ClientCreator, "_load_service_model", _service_model),

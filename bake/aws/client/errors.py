@@ -5,6 +5,7 @@ The codes are from EC2's page "Error codes" and from the models of the services 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -32,6 +33,16 @@ _QUOTA = (
     "Request a higher quota (`invoke quota` shows the quotas and how to raise them), or terminate "
     "machines that you no longer need (`invoke machines` lists them)"
 )
+_KMS_KEY = (
+    "The KMS key of the disk cannot be used: it is disabled, or these credentials may not use it. "
+    "EBS encrypts with the account's default key, which is a customer-managed one here. `invoke "
+    "doctor` names it; docs/accounts.md has the statements that a policy needs for it"
+)
+_HARDWARE = "The hardware of the machine failed or is retired. Run the same command again"
+_SPOT_ENDED = (
+    "AWS has taken the spot machine back. Run the same command again, or use an on-demand machine"
+)
+_NEW_ZONE = "Give more instance types, try another region, or wait"
 _SNAPSHOTS_PENDING = (
     "Too many snapshots are pending. Wait until they are completed, or request a higher quota in "
     "the Service Quotas console (EBS, 'Concurrent snapshots per …')"
@@ -65,19 +76,46 @@ HINTS = {
         "AWS is verifying the account for this region, which takes up to four hours"
     ),
     "Blocked": "AWS has blocked the account. Open a case with AWS Support",
+    "AccountDisabled": "AWS has disabled the account. Open a case with AWS Support",
     "VcpuLimitExceeded": _QUOTA,
     "InstanceLimitExceeded": _QUOTA,
     "MaxSpotInstanceCountExceeded": _QUOTA,
     "ResourceLimitExceeded": _QUOTA,
     "InsufficientInstanceCapacity": _CAPACITY,
     "InsufficientHostCapacity": _CAPACITY,
-    "Server.InsufficientInstanceCapacity": _CAPACITY,
+    "InsufficientCapacity": _CAPACITY,
+    "InsufficientReservedInstanceCapacity": _CAPACITY,
+    "UnfulfillableCapacity": _CAPACITY,
+    "InsufficientVolumeCapacity": (
+        f"AWS has no space for another disk in this zone now. {_NEW_ZONE}"
+    ),
+    "VolumeTypeNotAvailableInZone": f"This zone has no gp3 disks. {_NEW_ZONE}",
+    "InsufficientAddressCapacity": f"AWS has no free public address now. {_NEW_ZONE}",
+    "InsufficientFreeAddressesInSubnet": (
+        "The subnet has no free address. Terminate machines in it, or use another subnet"
+    ),
+    "InvalidAvailabilityZone": f"This account cannot use the zone. {_NEW_ZONE}",
+    "InvalidSubnetID.NotFound": "The subnet was deleted. Repeat the command",
+    "VolumeLimitExceeded": (
+        "Delete volumes that are not needed, or request a higher quota in the Service Quotas "
+        "console (EBS, 'Storage for General Purpose SSD (gp3) volumes')"
+    ),
+    "EncryptedVolumesNotSupported": "This instance type has no encrypted disks. Give another type",
     "ReservationCapacityExceeded": (
         "The reservation is full. Terminate a machine in it, or enlarge it"
     ),
     "SpotMaxPriceTooLow": "The spot price is above the allowed maximum. Use an on-demand machine",
-    "Unsupported": "This zone or instance type does not support it. Try another zone or type",
+    "Unsupported": f"This zone does not offer the instance type. {_NEW_ZONE}",
     "UnsupportedOperation": "The kind or the state of the resource does not allow it",
+    # The reasons of a machine that has ended ("StateReason" in the API reference). A machine whose
+    # disk has a KMS key that cannot be used ends with Client.InternalError while it is pending.
+    "Client.InternalError": _KMS_KEY,
+    "Server.InternalError": _HARDWARE,
+    "Server.ScheduledStop": _HARDWARE,
+    "Server.SpotInstanceShutdown": _SPOT_ENDED,
+    "Server.SpotInstanceTermination": _SPOT_ENDED,
+    "InvalidKMSKey.InvalidState": _KMS_KEY,
+    "CustomerKeyHasBeenRevoked": _KMS_KEY,
     "InvalidAMIID.NotFound": (
         "The image was deleted, or it belongs to another region or account. `invoke images` lists "
         "the images"
@@ -85,6 +123,7 @@ HINTS = {
     "InvalidAMIID.Unavailable": "The image is not available yet. `invoke images` shows its state",
     "InvalidAMIName.Duplicate": "Another image has this name. `invoke images` lists the images",
     "InvalidInstanceID.NotFound": "This region has no such machine. `invoke machines` lists them",
+    "InvalidKeyPair.NotFound": "The key pair was deleted. Repeat the command",
     "InvalidKeyPair.Duplicate": "Choose another name, or delete that key pair first",
     "InvalidParameterValue": "AWS does not accept one of the values. Its message names the value",
     "IncorrectInstanceState": (
@@ -204,6 +243,22 @@ TRANSIENT = {
 DENIED = {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"}
 
 
+# EBS's words for a key that cannot be used, in the reason of a failed snapshot or image.
+_ABOUT_A_KEY = re.compile(r"\b(KMS|key ?id)\b", re.IGNORECASE)
+
+
+def hint_for(code: str, reason: str = "") -> str:
+    """Return what to do after an error, or after the end of a resource; "" if that is unknown.
+
+    `code` is that of an error or of a state reason, such as `Client.VolumeLimitExceeded`.
+    """
+    if code in HINTS:
+        return HINTS[code]
+    if _ABOUT_A_KEY.search(reason):
+        return _KMS_KEY
+    return HINTS.get(code.removeprefix("Client.").removeprefix("Server."), "")
+
+
 def was_refused(error: BaseException) -> bool:
     """Return whether AWS refused the request, so that it certainly had no effect."""
     if not isinstance(error, CloudError) or isinstance(error, NoAnswerError):
@@ -218,12 +273,13 @@ def cloud_error(
     if isinstance(error, ClientError):
         described = error.response.get("Error", {})
         code = described.get("Code", "Unknown")
+        reason = described.get("Message", "")
+        hint = _permission_hint(action, reason) if code in DENIED else hint_for(code, reason)
         return CloudError(
             f"AWS refused {action}",
-            hint=_clock_hint(error, code)
-            or (_permission_hint(action) if code in DENIED else HINTS.get(code, "")),
+            hint=_clock_hint(error, code) or hint,
             code=code,
-            reason=described.get("Message", ""),
+            reason=reason,
         )
     kind = NoAnswerError if isinstance(error, _SENT) else CloudError
     return kind(
@@ -236,7 +292,13 @@ def cloud_error(
     )
 
 
-def _permission_hint(action: str) -> str:
+def _permission_hint(action: str, reason: str) -> str:
+    if "explicit deny" in reason:
+        return (
+            f"A policy denies {action}, so no other policy can allow it: a service control policy "
+            "of the organization, a permissions boundary, or a policy of this user or role. Ask "
+            "the person who administers the account"
+        )
     return (
         f"The credentials do not have the permission {action}. `invoke doctor` lists the missing "
         "permissions and the statements to add; docs/iam-policy.json contains all that are needed. "

@@ -18,7 +18,12 @@ from botocore.parsers import ResponseParserError
 
 from bake import __version__
 from bake.aws.client.cloud_time import CloudTime
-from bake.aws.client.credentials import load_credentials, refresh_credentials
+from bake.aws.client.credentials import (
+    CredentialsEnd,
+    credentials_end,
+    load_credentials,
+    refresh_credentials,
+)
 from bake.aws.client.denial import as_not_found, decode
 from bake.aws.client.errors import DENIED, cloud_error
 from bake.aws.client.response import Response
@@ -107,6 +112,10 @@ class Cloud:
         Use it for every time that is written into a tag, or compared with a tag or a time of AWS.
         """
         return self._time.now()
+
+    def credentials_end(self) -> CredentialsEnd | None:
+        """Return when the caller's credentials end; None if they do not, or are renewed."""
+        return credentials_end(self.session)
 
     def ec2(self, operation: str, **params: Any) -> Response:
         """Call EC2; retry for a minute and a half while AWS is busy or not reachable."""

@@ -50,6 +50,13 @@ class LocalEC2Response(SpotPrices, CapacityReservations, ImageReferences, EC2Res
     def _error(self, code: str, message: str) -> Any:
         return self.serialized(ActionResult(EC2ClientError(code, message)))
 
+    # The account ------------------------------------------------------------------------------
+
+    def get_ebs_default_kms_key_id(self) -> ActionResult:
+        """Return the alias of the key that AWS manages: the account has no other default key."""
+        self.error_on_dryrun()
+        return ActionResult({"KmsKeyId": "alias/aws/ebs"})
+
     # Instances -------------------------------------------------------------------------------
 
     def run_instances(self) -> ActionResult:

@@ -20,6 +20,7 @@ from bake.aws.checkpoint import (
     delete_checkpoint,
     wait_until_completed,
 )
+from bake.aws.snapshot import NOT_YET
 from bake.aws.tags import new_run, read, read_seconds, write_seconds
 from bake.aws.temporary_image import temporary_image
 from bake.errors import CheckpointError, CloudError, MachineError
@@ -103,22 +104,31 @@ def test_an_unknown_root_volume_is_looked_up(aws: Aws) -> None:
         take(aws, replace(machine, root_volume_id=""))
 
 
-def test_a_second_snapshot_waits_for_the_pause_that_ebs_requires(aws: Aws) -> None:
+@pytest.mark.parametrize("code", sorted(NOT_YET))
+def test_a_snapshot_that_ebs_does_not_take_yet_is_waited_for(aws: Aws, code: str) -> None:
     machine = a_machine(aws)
-    aws.refuse("CreateSnapshot", "SnapshotCreationPerVolumeRateExceeded", times=2)
+    aws.refuse("CreateSnapshot", code, times=2)
     taken = take(aws, machine)
     assert aws.slept == [15, 15]
     assert snapshots(aws) == {taken.snapshot_id}
 
 
-def test_a_limit_that_no_retry_lifts_is_reported_at_once(aws: Aws) -> None:
+def test_snapshots_that_stay_pending_are_reported_within_a_minute(aws: Aws) -> None:
     machine = a_machine(aws)
     aws.refuse("CreateSnapshot", "ConcurrentSnapshotLimitExceeded", "Five are pending.")
     with pytest.raises(CloudError) as caught:
         take(aws, machine)
     assert "Wait until they are completed" in caught.value.hint
-    assert aws.slept == []
+    assert sum(aws.slept) < 60, "the machine is held meanwhile"
     assert "DescribeSnapshots" not in aws.sent, "a refusal has made nothing that could be undone"
+
+
+def test_a_limit_that_no_retry_lifts_is_reported_at_once(aws: Aws) -> None:
+    machine = a_machine(aws)
+    aws.refuse("CreateSnapshot", "SnapshotLimitExceeded")
+    with pytest.raises(CloudError):
+        take(aws, machine)
+    assert aws.slept == []
 
 
 def test_a_snapshot_whose_response_was_lost_is_found_and_not_created_twice(aws: Aws) -> None:
@@ -163,14 +173,14 @@ def test_a_lost_snapshot_is_deleted_even_if_the_retry_is_refused(aws: Aws) -> No
     machine = a_machine(aws)
 
     def lose_it(_: dict[str, Any]) -> None:
-        aws.refuse("CreateSnapshot", "ConcurrentSnapshotLimitExceeded")
+        aws.refuse("CreateSnapshot", "SnapshotLimitExceeded")
         raise TIMEOUT
 
     aws.alter("CreateSnapshot", lose_it, times=1)
     aws.alter("DescribeSnapshots", hide, times=1)
     with pytest.raises(CloudError) as caught:
         take(aws, machine)
-    assert caught.value.code == "ConcurrentSnapshotLimitExceeded"
+    assert caught.value.code == "SnapshotLimitExceeded"
     assert aws.remains() == set()
 
 

@@ -11,8 +11,9 @@ from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.client.retry import ATTEMPTS
 from bake.aws.image import find_image
-from bake.aws.image_creation import image_name
+from bake.aws.image_creation import create_image, image_name
 from bake.aws.machine import find_machine
+from bake.aws.snapshot import NOT_YET
 from bake.errors import CloudError, ImageError
 from tests.support.aws_in_process import ACCOUNT, Aws, aws_in_process
 from tests.support.builders import NAME, a_builder, set_state, take
@@ -109,17 +110,25 @@ def test_a_failed_image_shows_awss_reason_and_is_removed(aws: Aws) -> None:
     assert aws.remains() == set()
 
 
-def test_a_failed_snapshot_ends_the_wait_at_once(aws: Aws) -> None:
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("Given key ID is not accessible", "docs/accounts.md"),
+        ("The volume was busy", "Bake again"),
+    ],
+)
+def test_a_failed_snapshot_ends_the_wait_at_once(aws: Aws, reason: str, hint: str) -> None:
     machine = a_builder(aws)
     aws.alter("DescribeImages", set_state("pending"))
     aws.alter(
         "DescribeSnapshots",
-        lambda answer: answer["Snapshots"][0].update(State="error", StateMessage="KMS key gone"),
+        lambda answer: answer["Snapshots"][0].update(State="error", StateMessage=reason),
         times=1,
     )
     with pytest.raises(ImageError, match=r"snapshot snap-\w+ of the image") as caught:
         take(aws, machine)
-    assert caught.value.reason == "KMS key gone"
+    assert caught.value.reason == reason
+    assert hint in caught.value.hint
     assert sum(aws.slept) < 60
     assert aws.remains() == set()
 
@@ -154,11 +163,21 @@ def test_an_outage_of_minutes_does_not_cost_the_image(aws: Aws) -> None:
     assert sum(aws.slept) > 60
 
 
-def test_create_image_waits_for_the_pause_after_a_checkpoint(aws: Aws) -> None:
+@pytest.mark.parametrize("code", sorted(NOT_YET))
+def test_create_image_waits_for_the_snapshots_of_the_checkpoints(aws: Aws, code: str) -> None:
     machine = a_builder(aws)
-    aws.refuse("CreateImage", "SnapshotCreationPerVolumeRateExceeded", times=2)
+    aws.refuse("CreateImage", code, times=100)
     assert take(aws, machine).state == "available"
-    assert aws.slept.count(15.0) == 2
+    assert aws.slept.count(15.0) == 100
+
+
+@pytest.mark.parametrize("description", ["", "MXNet for CUDA 10.1"])
+def test_an_empty_description_is_not_sent(aws: Aws, description: str) -> None:
+    machine, tags = a_builder(aws), aws.run.lasting(NAME)
+    create_image(aws.cloud, machine, name=NAME, description=description, tags=tags)
+    [request] = aws.params("CreateImage")
+    assert request.get("Description", "") == description
+    assert ("Description" in request) is bool(description)
 
 
 def test_a_lasting_outage_is_an_error_and_the_image_is_reported(aws: Aws) -> None:

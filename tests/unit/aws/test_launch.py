@@ -226,35 +226,76 @@ def test_without_capacity_in_the_first_zone_the_second_is_tried(aws: Aws) -> Non
     assert aws.remains() == set()
 
 
-def test_missing_capacity_after_an_accepted_request_leads_to_the_next_zone(
-    aws: Aws,
+@pytest.mark.parametrize("code", ["Server.InsufficientInstanceCapacity", "Server.InternalError"])
+@pytest.mark.parametrize("state", ["terminated", "stopped"])
+def test_a_machine_that_ends_while_pending_is_removed_and_another_zone_tried(
+    aws: Aws, code: str, state: str
 ) -> None:
     """Troubleshooting in the User Guide, "Instance terminates immediately", and "StateReason"."""
+    fail_in_zone_a(aws, state, code, "It failed.")
+    refused: list[str] = []
+    machine = launch_in_zones(aws, "ab", refused)
+    assert machine.zone == REGION + "b"
+    assert refused == [f"{REGION}a {code}"]
+    assert {name for name in aws.remains() if name.startswith("i-")} == {machine.instance_id}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("Client.InternalError", "Client error on launch"),
+        ("Client.InvalidKMSKey.InvalidState", "The KMS key is disabled."),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_named_and_no_other_zone_is_tried(
+    aws: Aws, code: str, reason: str
+) -> None:
+    fail_in_zone_a(aws, "terminated", code, reason)
+    with pytest.raises(MachineError) as caught:
+        launch_in_zones(aws, "ab", [])
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+    assert "KMS key" in caught.value.hint
+    assert "docs/accounts.md" in caught.value.hint
+    assert aws.sent.count("RunInstances") == 1
+    assert not [name for name in aws.remains() if name.startswith(("i-", "vol-"))]
+
+
+def test_a_launch_that_fails_speaks_of_no_checkpoint(aws: Aws) -> None:
+    fail_in_zone_a(aws, "terminated", "Server.InternalError", "Internal error on launch")
+    with pytest.raises(CapacityError) as caught:
+        launch_in_zones(aws, "a", [])
+    assert "checkpoint" not in caught.value.hint
+    assert caught.value.details == (
+        "g4dn.xlarge in us-east-1a (on-demand): Server.InternalError: Internal error on launch",
+    )
+
+
+def fail_in_zone_a(aws: Aws, state: str, code: str, reason: str) -> None:
+    """Let every machine in the zone a go into this state while it is pending."""
 
     def end(answer: dict[str, Any]) -> None:
         for reservation in answer["Reservations"]:
             for instance in reservation["Instances"]:
-                if instance["Placement"]["AvailabilityZone"].endswith("a"):
-                    instance["State"]["Name"] = "terminated"
-                    instance["StateReason"] = {
-                        "Code": "Server.InsufficientInstanceCapacity",
-                        "Message": "There was insufficient capacity available.",
-                    }
+                here = instance["Placement"]["AvailabilityZone"].endswith("a")
+                if here and instance["State"]["Name"] != "terminated":
+                    instance["State"]["Name"] = state
+                if here:
+                    instance["StateReason"] = {"Code": code, "Message": reason}
 
     aws.alter("DescribeInstances", end)
-    refused: list[str] = []
-    placements = [aws.placement(zone="a"), aws.placement(zone="b")]
+
+
+def launch_in_zones(aws: Aws, zones: str, refused: list[str]) -> Machine:
+    """Launch a machine in the first of the zones that has capacity; add the others to `refused`."""
     order = aws.order("k", next(name for name in aws.at_first if name.startswith("sg-")))
     aws.cloud.ec2("ImportKeyPair", KeyName="k", PublicKeyMaterial=public_key().encode())
-    machine = run_machine(
+    return run_machine(
         aws.cloud,
         aws.run,
         order,
-        placements,
+        [aws.placement(zone=zone) for zone in zones],
         on_no_capacity=lambda place, error: refused.append(f"{place.zone} {error.code}"),
     )
-    assert machine.zone == REGION + "b"
-    assert refused == [f"{REGION}a Server.InsufficientInstanceCapacity"]
 
 
 def test_without_any_capacity_the_error_lists_every_attempt(aws: Aws) -> None:

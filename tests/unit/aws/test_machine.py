@@ -91,6 +91,23 @@ def test_a_starting_machine_may_be_reported_as_stopped_for_a_while(aws: Aws) -> 
     assert len(aws.slept) == 3
 
 
+def test_a_machine_whose_disk_cannot_be_decrypted_is_not_waited_for(aws: Aws) -> None:
+    machine = launch(aws)
+    stop(aws.cloud, machine.instance_id)
+
+    def fail(answer: dict[str, Any]) -> None:
+        for instance in answer["Reservations"][0]["Instances"]:
+            instance["State"]["Name"] = "stopped"
+            reason = {"Code": "Client.InternalError", "Message": "Client error on launch"}
+            instance["StateReason"] = reason
+
+    aws.alter("DescribeInstances", fail)
+    with pytest.raises(MachineError) as caught:
+        start(aws.cloud, machine.instance_id)
+    assert "KMS key" in caught.value.hint
+    assert 100 < sum(aws.slept) < 200
+
+
 def test_a_start_without_capacity_is_an_error(aws: Aws) -> None:
     machine = launch(aws)
     stop(aws.cloud, machine.instance_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bake.aws.client.errors import hint_for
 from bake.aws.placement import (
-    NO_CAPACITY_HERE,
+    NEXT,
     Market,
     Placement,
     cheapest_first,
@@ -40,7 +41,7 @@ def test_the_first_placement_with_capacity_is_used() -> None:
     assert ec2.tried == ["g5_a"]
 
 
-@pytest.mark.parametrize("code", sorted(NO_CAPACITY_HERE))
+@pytest.mark.parametrize("code", sorted(code for code in NEXT if NEXT[code] == "zone"))
 def test_another_zone_is_tried_after_an_error_of_the_zone(code: str) -> None:
     refused: list[Placement] = []
     ec2 = Ec2(g5_a=code)
@@ -53,8 +54,8 @@ def test_another_zone_is_tried_after_an_error_of_the_zone(code: str) -> None:
     assert refused == [at("g5", "a")]
 
 
-@pytest.mark.parametrize("code", ["VcpuLimitExceeded", "MaxSpotInstanceCountExceeded"])
-def test_a_full_quota_skips_the_other_zones_of_the_type(code: str) -> None:
+@pytest.mark.parametrize("code", sorted(code for code in NEXT if NEXT[code] == "type"))
+def test_an_error_of_the_type_skips_its_other_zones(code: str) -> None:
     ec2 = Ec2(g5_a=code)
     placements = [at("g5", "a"), at("g5", "b"), at("g4dn", "a")]
     assert first_with_capacity(placements, ec2.start) == "i-g4dn_a"
@@ -72,8 +73,27 @@ def test_a_full_quota_of_one_market_does_not_affect_the_other() -> None:
     assert first_with_capacity([at("g5", "a", "spot"), at("g5", "a")], start) == "on-demand"
 
 
-def test_an_error_that_no_placement_would_avoid_is_raised() -> None:
-    ec2 = Ec2(g5_a="UnauthorizedOperation")
+@pytest.mark.parametrize("code", sorted(NEXT))
+def test_each_error_after_which_another_placement_is_tried_has_a_hint(code: str) -> None:
+    assert hint_for(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "UnauthorizedOperation",
+        "AccountDisabled",
+        "Blocked",
+        "Client.InvalidKMSKey.InvalidState",
+        "InvalidKeyPair.NotFound",
+        "InvalidParameterCombination",
+        "OptInRequired",
+        "PendingVerification",
+        "VolumeLimitExceeded",
+    ],
+)
+def test_an_error_that_no_placement_would_avoid_is_raised(code: str) -> None:
+    ec2 = Ec2(g5_a=code)
     with pytest.raises(CloudError) as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert not isinstance(caught.value, CapacityError)
@@ -82,12 +102,24 @@ def test_an_error_that_no_placement_would_avoid_is_raised() -> None:
 
 def test_without_capacity_the_error_lists_the_attempts() -> None:
     ec2 = Ec2(g5_a="InsufficientInstanceCapacity", g5_b="Unsupported")
-    with pytest.raises(CapacityError, match="No capacity in any of 2 placements") as caught:
+    with pytest.raises(CapacityError, match="AWS refused all 2 placements") as caught:
         first_with_capacity([at("g5", "a"), at("g5", "b")], ec2.start)
     assert caught.value.details == (
         "g5 in a (on-demand): InsufficientInstanceCapacity: InsufficientInstanceCapacity in a",
         "g5 in b (on-demand): Unsupported: Unsupported in b",
     )
+
+
+def test_the_error_has_the_hint_of_each_attempt_once() -> None:
+    def start(placement: Placement) -> str:
+        code = "VcpuLimitExceeded" if placement.instance_type == "g5" else "Unsupported"
+        raise CloudError("refused", code=code, hint=f"Hint for {code}")
+
+    with pytest.raises(CapacityError) as caught:
+        first_with_capacity([at("g5", "a"), at("g4dn", "a"), at("g4dn", "b")], start)
+    assert caught.value.hint == "Hint for VcpuLimitExceeded. Hint for Unsupported"
+    with pytest.raises(CapacityError, match=r"AWS refused g4dn in a \(on-demand\)"):
+        first_with_capacity([at("g4dn", "a")], start)
 
 
 def test_a_placement_as_text() -> None:

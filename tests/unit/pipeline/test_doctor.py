@@ -18,6 +18,7 @@ from botocore.validate import ParamValidator
 
 from bake.aws import permission
 from bake.aws.checkpoint import create_checkpoint
+from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.aws.image_creation import create_image
 from bake.aws.key_pair import import_key_pair
@@ -29,7 +30,7 @@ from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show_diagnosis
 from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
-from bake.local.api.iam_policy import Need, allows
+from bake.local.api.iam_policy import Need, allows, as_list
 from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
@@ -40,6 +41,8 @@ from tests.support.environment import REPOSITORY
 from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
 
 RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
+KEY_POLICY = json.loads((REPOSITORY / "docs" / "iam-policy-disk-key.json").read_text())
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d"
 # Only with another call (tags, the role for spot machines), or by changing something.
 # Used by EC2 for the caller, to find what refers to an image. One call shows them all.
 VIA_EC2 = set(permission._REFERENCES)
@@ -89,7 +92,7 @@ def of_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
 def diagnosis(account: Account) -> DoctorResult:
     """Return the doctor's result for this user, after a check that it changed nothing."""
     before = account.aws.remains()
-    found = examine(Wanted(RECIPE, POLICY, account.cloud))
+    found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, account.cloud))
     assert account.aws.remains() == before
     changing = [
         (name, params)
@@ -117,6 +120,7 @@ def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
         "clock",
         "base image",
         "machines",
+        "disk key",
     } <= outcomes(found, "fine")
     assert found.statements == []
 
@@ -224,6 +228,47 @@ def test_what_cannot_be_tried_is_asked_of_the_simulator(of_ours: Account, taken:
 
 
 @pytest.mark.parametrize(
+    ("allowed", "outcome", "detail"),
+    [
+        (KEY_POLICY["Statement"], "fine", KEY),
+        (KEY_POLICY["Statement"][:1], "mind", "not allowed by a policy: kms:CreateGrant"),
+        (None, "mind", "whether it may be used is unknown"),
+    ],
+)
+def test_a_customer_managed_key_needs_permissions(
+    of_ours: Account,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: list[dict[str, Any]] | None,
+    outcome: str,
+    detail: str,
+) -> None:
+    """EC2 uses the key through grants, in the caller's name: no dry run shows a denial."""
+    of_ours.begin(POLICY)
+    monkeypatch.setattr(of_ours.aws, "disk_key", KEY)
+
+    def simulate(cloud: Cloud, operation: str, **params: Any) -> Any:
+        if allowed is None:
+            raise CloudError("No", code="AccessDenied")
+        assert params["ResourceArns"] == [KEY]
+        entries = {each["ContextKeyName"]: each for each in params["ContextEntries"]}
+        types = {name: each["ContextKeyType"] for name, each in entries.items()}
+        assert types.pop("kms:GrantIsForAWSResource", "boolean") == "boolean"
+        assert types == {"kms:ViaService": "string"}
+        names = {action for each in allowed for action in as_list(each["Action"])}
+        decision = "allowed" if params["ActionNames"][0] in names else "implicitDeny"
+        return {"EvaluationResults": [{"EvalDecision": decision}]}
+
+    nothing = mock.patch.object(doctor, "permissions", return_value=[])
+    with mock.patch.object(Cloud, "iam", simulate), nothing:
+        found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, of_ours.cloud))
+    [check] = [check for check in found.checks if check.subject == "disk key"]
+    assert check.outcome == outcome
+    assert detail in check.detail
+    assert bool(check.advice) == (outcome == "mind")
+    assert found.well
+
+
+@pytest.mark.parametrize(
     ("caller", "source"),
     [
         ("arn:aws:iam::123456789012:user/baker", "arn:aws:iam::123456789012:user/baker"),
@@ -244,7 +289,7 @@ def test_without_credentials_nothing_else_is_asked() -> None:
     def connect() -> Cloud:
         raise AccessError("No access to AWS", hint="Give credentials", code="NoCredentials")
 
-    found = examine(Wanted(RECIPE, POLICY, connect))
+    found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, connect))
     assert not found.well
     first = found.checks[0]
     assert (first.subject, first.outcome) == ("credentials", "missing")
@@ -258,17 +303,24 @@ def test_a_clock_that_is_wrong_is_found(of_ours: Account, behind_s: int, outcome
     said = cloud.now() + timedelta(seconds=behind_s)
     nothing = mock.patch.object(doctor, "permissions", return_value=[])
     with mock.patch.object(Cloud, "now", return_value=said), nothing:
-        found = examine(Wanted(RECIPE, POLICY, lambda: cloud))
+        found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, lambda: cloud))
     [clock] = [check for check in found.checks if check.subject == "clock"]
     assert clock.outcome == outcome
     assert bool(clock.advice) == (outcome == "missing")
+
+
+def test_credentials_of_unknown_end_are_a_warning() -> None:
+    [check] = doctor.check_credentials_end(CredentialsEnd(None))
+    assert check.outcome == "mind"
+    assert "AWS_CREDENTIAL_EXPIRATION" in check.advice
+    assert doctor.check_credentials_end(None) == []
 
 
 def test_no_base_image_and_no_quota_are_found(of_ours: Account) -> None:
     of_ours.aws.quotas["L-DB2E81BA"] = 0
     try:
         strange = resolve(RECIPE.recipe.model_copy(update={"base": "debian-12"}))
-        found = examine(Wanted(strange, POLICY, of_ours.cloud))
+        found = examine(Wanted(strange, POLICY, KEY_POLICY, of_ours.cloud))
     finally:
         of_ours.aws.quotas["L-DB2E81BA"] = 64
     assert {"base", "quota"} <= outcomes(found, "missing")
@@ -278,7 +330,7 @@ def test_what_is_worst_is_first_and_all_fits_into_80_columns(
     of_ours: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_ours.allow(without(lambda _, action: action == "ec2:TerminateInstances"))
-    found = examine(Wanted(RECIPE, POLICY, of_ours.cloud))
+    found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, of_ours.cloud))
     show_diagnosis(Console(), found)
     shown = capsys.readouterr().err
     table, _, advice = shown.partition("→")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from bake import catalog
 from bake.aws.base_image import find_base_image
+from bake.aws.client.credentials import CredentialsEnd
+from bake.aws.client.session import Cloud
 from bake.errors import PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
 from tests.support.aws_in_process import ACCOUNT, BASE_NAME, UBUNTU, Aws, aws_in_process
@@ -27,7 +31,10 @@ def aws() -> Iterator[Aws]:
 
 def recipe(*instance_types: str, market: str = "on-demand", disk_gb: int = 64) -> Any:
     builder = SimpleNamespace(
-        instance_types=instance_types or ("g4dn.xlarge",), market=market, disk_gb=disk_gb
+        instance_types=instance_types or ("g4dn.xlarge",),
+        market=market,
+        disk_gb=disk_gb,
+        timeout_hours=6,
     )
     os_image = catalog.load().os_image("ubuntu-18.04")
     return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
@@ -220,6 +227,26 @@ def test_no_default_vpc(aws: Aws) -> None:
     aws.alter("DescribeSubnets", lambda answer: answer.update(Subnets=[]))
     [finding] = refused(aws, recipe())
     assert "aws ec2 create-default-vpc --region us-east-1" in finding
+    assert "aws ec2 create-default-subnet --region us-east-1" in finding, "a VPC without subnets"
+
+
+@pytest.mark.parametrize(
+    ("left", "warned"),
+    [
+        (timedelta(minutes=50), True),
+        (timedelta(hours=7), False),
+        (None, False),  # AWS does not tell it
+    ],
+)
+def test_credentials_that_end_before_the_bake_are_a_warning(
+    aws: Aws, left: timedelta | None, warned: bool
+) -> None:
+    end = CredentialsEnd(aws.cloud.now() + left if left else None)
+    with mock.patch.object(Cloud, "credentials_end", return_value=end):
+        warnings = check(aws, recipe()).warnings
+    assert bool(warnings) is warned
+    if warned:
+        assert "the AWS credentials end in 50 min, but the bake may take 6 h" in str(warnings[0])
 
 
 def test_a_subnet_of_ones_own_is_the_only_place(aws: Aws) -> None:

@@ -228,6 +228,15 @@ def test_a_missing_permission_is_named(aws: Aws, code: str) -> None:
     assert "abc" in caught.value.reason
 
 
+def test_an_explicit_denial_is_not_a_missing_permission(aws: Aws) -> None:
+    reason = "You are not authorized to perform this operation: with an explicit deny in a "
+    aws.refuse("DescribeVpcs", "UnauthorizedOperation", reason + "service control policy")
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DescribeVpcs")
+    assert "service control policy of the organization" in caught.value.hint
+    assert "invoke doctor" not in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "code",
     [
