@@ -5,7 +5,7 @@
 cd /
 umask 022
 export DEBIAN_FRONTEND=noninteractive # debconf takes the defaults
-export NEEDRESTART_MODE=a             # Ubuntu 22.04's needrestart would ask which services to restart
+export NEEDRESTART_SUSPEND=1          # Ubuntu's needrestart would ask, or restart services in a running bake
 export LC_ALL=C.UTF-8
 
 say() { printf '%s\n' "$*"; }
@@ -41,6 +41,104 @@ download() {
 # A container uses its host's kernel: it can contain a driver's libraries, but not its kernel module.
 in_container() {
     [[ -e /run/.containerenv || -e /.dockerenv ]] || tr '\0' '\n' </proc/1/environ | grep '^container=' >/dev/null
+}
+
+# ---- the kernel and its modules ----
+
+# bootable_kernels: print the release of each kernel that can boot, the newest one last. A container has none.
+bootable_kernels() {
+    local image
+    for image in /boot/vmlinuz-*; do
+        [[ ! -d /lib/modules/${image#/boot/vmlinuz-} ]] || printf '%s\n' "${image#/boot/vmlinuz-}"
+    done | sort --version-sort
+}
+
+# module_of KERNEL: print the file name of NVIDIA's module for this kernel. Debian's is nvidia-current; there,
+# `modprobe nvidia` uses an alias, which modinfo does not read.
+module_of() {
+    local name
+    for name in nvidia nvidia-current; do
+        modinfo --set-version "$1" --field version "$name" >/dev/null 2>&1 || continue
+        printf '%s\n' "$name"
+        return
+    done
+    return 1
+}
+
+# check_modules VERSION: fail unless every kernel that can boot has NVIDIA's module of this version.
+check_modules() {
+    local kernel module version
+    for kernel in $(bootable_kernels); do
+        if ! module=$(module_of "$kernel"); then
+            print_failed_builds || true
+            fail "no nvidia module was built for the kernel $kernel"
+        fi
+        version=$(modinfo --set-version "$kernel" --field version "$module")
+        [[ $version == "$1" ]] || fail "the nvidia module for $kernel is $version, but the libraries are $1"
+        say "kernel $kernel: $module $version"
+    done
+}
+
+# remove_other_kernels: remove all kernels but the running one. They would never run again, and each would need
+# the driver's module.
+remove_other_kernels() {
+    local kernel others=()
+    for kernel in $(bootable_kernels); do
+        # shellcheck disable=SC2016 # dpkg's own placeholders
+        [[ $kernel == "$(uname --kernel-release)" ]] || mapfile -t -O "${#others[@]}" others < <(
+            dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\n' "linux-*-$kernel" | sed --quiet 's/^.i  *//p'
+        )
+    done
+    ((${#others[@]} == 0)) || apt_get purge "${others[@]}"
+}
+
+# driver_packages VERSION: print the installed packages of the driver of this version, and DKMS.
+driver_packages() {
+    # shellcheck disable=SC2016 # dpkg's own placeholders
+    dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Version}\n' |
+        awk -v version="$1" '$1 ~ /^.i/ && ($2 == "dkms" || $2 ~ /^nvidia-(persistenced|modprobe)$/ || index($3, version)) { print $2 }'
+}
+
+# kernel_packages: print the installed packages of kernels and their headers, and those that install the next ones.
+kernel_packages() {
+    # shellcheck disable=SC2016 # dpkg's own placeholders
+    dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Depends}\n' |
+        awk '$1 ~ /^.i/ && $2 ~ /^linux-/ && / linux-(image|headers|modules)-/ { print $2 }'
+}
+
+# newest_common_version PACKAGE…: print the newest version that apt can install of all these packages, without
+# epoch and revision.
+newest_common_version() {
+    apt-cache madison "$@" | awk -v wanted="$#" '{
+        sub(/^[0-9]+:/, "", $3); sub(/-.*/, "", $3)
+        if (!(($1, $3) in seen)) { seen[$1, $3]; count[$3]++ }
+    } END { for (version in count) if (count[version] == wanted) print version }' | sort --version-sort | tail --lines 1
+}
+
+# enable_persistence: start NVIDIA's persistence daemon at boot, with persistence mode. Ubuntu's unit switches the
+# mode off; without it, the driver initializes the GPUs again for each process that uses them.
+enable_persistence() {
+    local -r unit=nvidia-persistenced.service
+    local file start
+    file=$(systemctl show --property FragmentPath --value "$unit")
+    [[ -f $file ]] || fail "the driver's packages have no $unit"
+    start=$(sed --quiet 's/^ExecStart=//p' "$file")
+    write_file "/etc/systemd/system/$unit.d/bake.conf" <<<$'[Service]\nExecStart=\nExecStart='"${start/ --no-persistence-mode/}"
+    systemctl daemon-reload
+    systemctl add-wants multi-user.target "$unit"
+}
+
+# print_failed_builds: print the end of each make.log of a DKMS build that failed; fail if there is none. DKMS
+# moves the log of a build that succeeds. The machine will be gone, and the stage's output is kept.
+print_failed_builds() {
+    local log found=1
+    for log in /var/lib/dkms/*/*/build/make.log; do
+        [[ -f $log ]] || continue
+        found=0
+        printf -- '---- the end of %s ----\n' "$log" >&2
+        tail --lines 40 "$log" >&2
+    done
+    return "$found"
 }
 
 # version_of PACKAGE: print its version, or nothing if it is not installed.
@@ -105,10 +203,23 @@ installed_packages() {
         awk -v own=":$(dpkg --print-architecture)$" '$1 ~ /^.i/ { sub(own, "", $2); print $2, $3 }'
 }
 
-configure_and_install() {
-    local -r base=$NOTES/base-image/apt # before anything was installed
+# finish_earlier_work: note what the base image contains, before anything is installed, and configure the
+# packages that an interrupted run left unfinished.
+finish_earlier_work() {
+    local -r base=$NOTES/base-image/apt
     [[ -f $base ]] || installed_packages | write_file "$base" || return
-    dpkg --configure --pending --force-confdef --force-confold || return
+    dpkg --configure --pending --force-confdef --force-confold
+}
+
+upgrade_packages() {
+    finish_earlier_work || return
+    [[ -n ${LOCKED_APT?must be in the Inputs of a stage that installs packages} ]] ||
+        call_apt_get upgrade --with-new-pkgs
+}
+
+configure_and_install() {
+    local -r base=$NOTES/base-image/apt
+    finish_earlier_work || return
     if [[ -z ${LOCKED_APT?must be in the Inputs of a stage that installs packages} ]]; then
         call_apt_get install "$@" || return
     else
@@ -170,8 +281,42 @@ differing_packages() {
 
 apt_get() { alone_with_apt call_apt_get "$@"; }
 
+# update_package_lists: run `apt-get update`. While a mirror is updated, its lists do not match their signed
+# checksums: this ends by itself, so it is retried for ten minutes. Other errors fail at once.
+update_package_lists() {
+    local -r deadline=$((SECONDS + sync_timeout_s)) syncing='File has unexpected size|Hash Sum mismatch|Mirror sync in progress'
+    local output
+    until output=$(apt_get update 2>&1) && [[ ! $output =~ $syncing ]]; do # apt before 2.1 only warns of some errors
+        printf '%s\n' "$output"
+        [[ $output =~ $syncing ]] || fail "apt-get update failed: $(last_words <<<"$output")"
+        ((SECONDS < deadline)) ||
+            fail "a package mirror was not consistent for $((sync_timeout_s / 60)) minutes: $(last_words <<<"$output")"
+        say "A package mirror is being updated: next attempt in $sync_pause_s s"
+        sleep "$sync_pause_s"
+    done
+    printf '%s\n' "$output"
+}
+sync_timeout_s=600 sync_pause_s=15
+
+# last_words: print the errors and warnings of apt's output on stdin in one line; without any, its last line.
+last_words() {
+    local output lines
+    output=$(cat)
+    lines=$(grep '^[EW]: ' <<<"$output" | sort --unique) || lines=$(tail --lines 1 <<<"$output")
+    printf '%s\n' "${lines//$'\n'/ }"
+}
+
+# apt_upgrade: upgrade every installed package, also to a new kernel. With a lock it upgrades nothing: the lock
+# contains the upgraded versions, and apt_install installs them.
+apt_upgrade() { alone_with_apt upgrade_packages || fail_to_install; }
+
 # apt_install PACKAGE[=VERSION]…: configure the packages that an interrupted run left unfinished, then install.
-apt_install() { alone_with_apt configure_and_install "$@"; }
+apt_install() { alone_with_apt configure_and_install "$@" || fail_to_install; }
+
+fail_to_install() {
+    ! print_failed_builds || fail "a kernel module could not be built: the end of its log is above"
+    exit 1 # apt has printed why
+}
 
 # write_file PATH: write stdin to it; a file with the same content keeps its time.
 write_file() {
@@ -191,7 +336,7 @@ enable_debian_non_free() {
             -e 's/^(Components:.* ?)\bmain\b.*/\1main contrib non-free non-free-firmware/' \
             -e 's/^(deb .*) main( .*)?$/\1 main contrib non-free non-free-firmware/' "$file"
     done
-    apt_get update
+    update_package_lists
 }
 
 # add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. Only the key with NVIDIA_KEY_FINGERPRINT is
@@ -211,13 +356,32 @@ add_nvidia_repository() {
     install --mode 0644 "$work/ring" "$ring"
     rm --recursive --force "$work"
     write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
-    # As in NVIDIA's own pin file, its builds take precedence over the distribution's older ones.
+    pin_nvidia_repository
+    update_package_lists
+}
+
+# pin_nvidia_repository: choose by package what comes from NVIDIA's repository; apt uses the first entry that
+# matches. The driver, and what the distribution has itself, never do: a user's upgrade would mix two builds of
+# the driver, and Ubuntu's dkms chooses the compiler of Ubuntu's kernels. CUDA does. Each other package does only
+# if the distribution does not have it.
+pin_nvidia_repository() {
     write_file /etc/apt/preferences.d/bake-nvidia <<'EOT'
-Package: *
+Package: nvidia-container-* libnvidia-container*
 Pin: release l=NVIDIA CUDA
 Pin-Priority: 600
+
+Package: dkms cuda-drivers* nvidia-driver* nvidia-open* nvidia-dkms-* nvidia-kernel-* nvidia-headless-* nvidia-utils-* nvidia-compute-utils-* nvidia-firmware-* nvidia-fabricmanager* nvidia-persistenced nvidia-modprobe nvidia-settings nvidia-xconfig nvidia-prime* libnvidia-* libxnvctrl* xserver-xorg-video-nvidia*
+Pin: release l=NVIDIA CUDA
+Pin-Priority: -1
+
+Package: cuda-* libcu* libnpp* libnv* nsight-* gds-* datacenter-gpu-manager* nvlsm
+Pin: release l=NVIDIA CUDA
+Pin-Priority: 600
+
+Package: *
+Pin: release l=NVIDIA CUDA
+Pin-Priority: 100
 EOT
-    apt_get update
 }
 
 # ---- shells ----

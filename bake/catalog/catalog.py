@@ -118,7 +118,7 @@ class Cuda(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Driver(Fact):
-    """A driver branch on one operating system. `version` is the newest known one in `archive`."""
+    """A driver branch in an operating system's archive. `version` is the newest known one."""
 
     os: str
     branch: str
@@ -127,7 +127,6 @@ class Driver(Fact):
     kernel: tuple[str, ...]
     fabric_manager: tuple[str, ...] = ()
     modules: Modules = "proprietary"
-    archive: Archive = "os"
 
 
 @dataclass(frozen=True, kw_only=True)

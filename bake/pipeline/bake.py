@@ -35,7 +35,7 @@ from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import StageRun, run_one, run_stages
-from bake.plan.forecast import BUILDER, PROOF
+from bake.plan.forecast import BUILDER, PROOF, REBOOT
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
@@ -324,15 +324,15 @@ def _bake_on(
     done = _stages_of_start_point(builder, job)
     batch.scheduler.started(job.name, frozenset(record.digest for record in done))
 
-    def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, float]:
+    def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, dict[str, float]]:
         with job.console.step("Stages") as step:
             run = StageRun(
                 job.within(step), machine, connection, batch.scheduler, batch.points_of(job), watch
             )
-            stages = run_stages(run, done, still_ours)
+            stages, reboot_s = run_stages(run, done, still_ours)
         began = monotonic()
         proof = prove_it(job, machine, connection)
-        seconds = monotonic() - began
+        seconds = {PROOF: monotonic() - began} | ({REBOOT: reboot_s} if reboot_s else {})
         with job.timeline.step("inventory", "Inventory"):
             installed = read_inventory(connection, environment_prefix(job.recipe))
         return stages, proof, installed, seconds
@@ -341,13 +341,13 @@ def _bake_on(
         sealed = run_one(job, connection, job.plan.stages[-1])
         return sealed, check_it_is_clean(job, connection)
 
-    stages, proof, installed, proof_s = watch.run_while_alive(install_and_prove, listening=True)
+    stages, proof, installed, seconds = watch.run_while_alive(install_and_prove, listening=True)
     # From here on nothing else runs on the machine, so that no trace of it gets into the image.
     sealed, clean = watch.run_while_alive(seal)
     stages.append(sealed)
     connection.close()
     still_ours()
-    seconds = {BUILDER: builder.seconds, PROOF: proof_s}
+    seconds[BUILDER] = builder.seconds
     try:
         image = take_image(job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:

@@ -113,12 +113,12 @@ class Scheduler:
     def choose(self, name: str, ready: Sequence[Stage], *, busy: bool) -> Action:
         """Choose from the stages that are ready to start; `busy`: some are running already.
 
-        A stage that reboots the machine runs alone: it starts as soon as no other one is running.
+        A stage that may reboot the machine runs alone: it starts when no other one is running.
         """
         with self._changed:
             me = self._running[name]
             followers = [bake for bake in self._waiting.values() if me.serves(bake)]
-            action = alone_if_it_reboots(choose(me, followers, ready, busy=busy), busy=busy)
+            action = alone_if_it_may_reboot(choose(me, followers, ready, busy=busy), busy=busy)
             me.contents |= {stage.digest for stage in action.stages}
             self._changed.notify_all()
             return action
@@ -175,9 +175,9 @@ def choose(me: _Bake, followers: Sequence[_Bake], ready: Sequence[Stage], *, bus
     return Action("start", tuple(stage for stage in ready if needed_by(stage) == most))
 
 
-def alone_if_it_reboots(action: Action, *, busy: bool) -> Action:
-    """Leave one stage that reboots the machine, or all that do not. Pure."""
+def alone_if_it_may_reboot(action: Action, *, busy: bool) -> Action:
+    """Leave one stage that may reboot the machine, or all that cannot. Pure."""
     if action.kind != "start":
         return action
-    alone = tuple(stage for stage in action.stages if stage.reboots and not busy)[:1]
-    return Action("start", alone or tuple(s for s in action.stages if not s.reboots))
+    alone = tuple(stage for stage in action.stages if stage.may_reboot and not busy)[:1]
+    return Action("start", alone or tuple(s for s in action.stages if not s.may_reboot))

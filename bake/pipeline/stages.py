@@ -24,6 +24,7 @@ from bake.plan.inputs import inputs_file
 from bake.plan.plan import Stage
 from bake.record import StageRecord
 from bake.ssh.connection import Connection
+from bake.ssh.reboot import reboot_is_required
 from bake.ssh.runner import run_stage
 from bake.threads import TaskGroup
 from bake.verify import find_secrets
@@ -69,8 +70,8 @@ class State:
 
     @property
     def ready(self) -> tuple[Stage, ...]:
-        """The stages that can start now. None while one runs that reboots the machine."""
-        if any(stage.reboots for stage in self.stages if stage.name in self.running):
+        """The stages that can start now. None while one runs that may reboot the machine."""
+        if any(stage.may_reboot for stage in self.stages if stage.name in self.running):
             return ()
         begun = self.done | self.running
         return tuple(s for s in self.stages if s.name not in begun and self.done >= {*s.needs})
@@ -93,15 +94,25 @@ def next_action(state: State) -> Action:
     return Action("start", state.ready)
 
 
+@dataclass(frozen=True)
+class _Ran:
+    """A stage that has ended. `rebooted`: the machine was rebooted afterwards."""
+
+    record: StageRecord
+    rebooted: bool
+
+
 @dataclass
 class _Progress:
     """The stages that are done, in the run of one bake.
 
-    `unsaved` have ended since the last checkpoint. `not_before` is on the monotonic clock: EC2
-    requires a pause between two checkpoints.
+    `unsaved` have ended since the last checkpoint. `since_boot`: a stage has run since the
+    machine's last boot. `not_before` is on the monotonic clock: EC2 requires a pause between two
+    checkpoints.
     """
 
     records: dict[str, StageRecord]
+    since_boot: bool = False
     unsaved: set[str] = field(default_factory=set)
     not_before: float = 0.0
 
@@ -116,9 +127,10 @@ class _Progress:
             is_lost=is_lost,
         )
 
-    def add(self, name: str, record: StageRecord) -> None:
-        self.records[name] = record
+    def add(self, name: str, ran: _Ran) -> None:
+        self.records[name] = ran.record
         self.unsaved.add(name)
+        self.since_boot = not ran.rebooted
 
     def save(self, run: StageRun, *, required: bool) -> None:
         """Take a checkpoint; if EC2 refuses it for now, it is tried again after a pause."""
@@ -134,8 +146,11 @@ class _Progress:
 
 def run_stages(
     run: StageRun, done: list[StageRecord], still_ours: Callable[[], None]
-) -> list[StageRecord]:
+) -> tuple[list[StageRecord], float]:
     """Run every stage but the last one, which seals. `done` are those that the start point holds.
+
+    Then reboot the machine if a stage has run since its last boot: what follows shall see how it
+    boots, as users will. Return the stages and the seconds of that reboot, 0 without one.
 
     StageError of the first stage that fails, after the others were stopped; their logs are kept.
     LostError if the machine ends soon: the stages that still end in time are saved first.
@@ -144,7 +159,7 @@ def run_stages(
     job, watch = run.job, run.watch
     progress = _Progress({record.name: record for record in done})
     watch.reserve_s = math.inf if job.recipe.checkpoints.after == () else SAVE_S
-    with TaskGroup[str, StageRecord]() as group:
+    with TaskGroup[str, _Ran]() as group:
         while True:
             still_ours()
             lost = watch.noticed
@@ -164,7 +179,8 @@ def run_stages(
                 break
             progress.add(*group.next())
     watch.reserve_s = math.inf
-    return [progress.records[stage.name] for stage in job.plan.stages[:-1]]
+    reboot_s = _reboot(job, run.machine, run.connection) if progress.since_boot else 0.0
+    return [progress.records[stage.name] for stage in job.plan.stages[:-1]], reboot_s
 
 
 def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:
@@ -195,8 +211,8 @@ def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:
     return StageRecord(name=stage.name, digest=stage.digest, seconds=seconds)
 
 
-def _run_shared(run: StageRun, stage: Stage) -> StageRecord:
-    """Run a stage, and reboot the machine if the stage asks for it. Other bakes learn of a failure.
+def _run_shared(run: StageRun, stage: Stage) -> _Ran:
+    """Run a stage, and reboot the machine if the stage needs it. Other bakes learn of a failure.
 
     LostError instead of StageError if the machine is lost: a shutdown kills the stages.
     """
@@ -206,10 +222,13 @@ def _run_shared(run: StageRun, stage: Stage) -> StageRecord:
         run.watch.raise_if_lost(error)
         run.scheduler.failed(run.job.name, stage, error)
         raise
-    if stage.reboots:
+    required = stage.script.reboots == "yes"
+    if stage.script.reboots == "when-required":
+        required = reboot_is_required(run.connection)
+    if required:
         seconds = record.seconds + _reboot(run.job, run.machine, run.connection)
-        return record.model_copy(update={"seconds": seconds})
-    return record
+        record = record.model_copy(update={"seconds": seconds})
+    return _Ran(record, rebooted=required)
 
 
 def _reboot(job: Job, machine: Machine, connection: Connection) -> float:

@@ -7,7 +7,7 @@ in this recipe or in another one, did similar work. For all others, a wide range
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,13 +17,23 @@ from bake.plan.plan import Plan, Stage
 Range = tuple[float, float]
 
 # The steps of a bake besides its stages. No stage's name has a capital.
-BUILDER, PROOF, IMAGE = "Builder", "Proof", "Image"
+BUILDER, REBOOT, PROOF, IMAGE = "Builder", "Reboot", "Proof", "Image"
 
-# Ranges in seconds for: the start until SSH answers; the checks, with a tensor test on a cold GPU;
-# the copy of 64 GB by EBS.
-_GUESSES: dict[str, Range] = {BUILDER: (45, 180), PROOF: (20, 120), IMAGE: (120, 900)}
+# Ranges in seconds for: the start until SSH answers; the reboot before the proof; the checks, with
+# a tensor test on a cold GPU; the copy of 64 GB by EBS.
+_GUESSES: dict[str, Range] = {
+    BUILDER: (45, 180),
+    REBOOT: (20, 180),
+    PROOF: (20, 120),
+    IMAGE: (120, 900),
+}
 _GUESS: Range = (30, 900)
-_STEP_NAMES = {BUILDER: "the machine's start", PROOF: "the proof", IMAGE: "the image"}
+_STEP_NAMES = {
+    BUILDER: "the machine's start",
+    REBOOT: "the reboot",
+    PROOF: "the proof",
+    IMAGE: "the image",
+}
 
 # Factors from the shortest and the longest known time to the range of the next one.
 _EXACT: Range = (0.85, 1.2)
@@ -107,11 +117,14 @@ def forecast(
         return Forecast(0, 0, 0, 0, "what exists already", {})
     running = [stage for stage in plan.stages if stage.name in wanted]
     known = {stage.name: _stage_range(stage, plan.recipe.name, earlier) for stage in running}
-    known |= {step: _range_by_name(step, plan.recipe.name, earlier) for step in _GUESSES}
+    steps_to_do = [
+        step for step in _GUESSES if step != REBOOT or reboots_before_proof(plan, wanted)
+    ]
+    known |= {step: _range_by_name(step, plan.recipe.name, earlier) for step in steps_to_do}
     guessed = [_STEP_NAMES.get(name, name) for name, seconds in known.items() if seconds is None]
     seconds = {name: known[name] or _GUESSES.get(name, _GUESS) for name in known}
     expected = {stage.name: seconds[stage.name] for stage in running}
-    steps = {step: seconds[step] for step in _GUESSES}
+    steps = {step: seconds[step] for step in steps_to_do}
     low, high = (
         _longest_path(running, expected, end) + sum(step[end] for step in steps.values())
         for end in (0, 1)
@@ -124,6 +137,11 @@ def forecast(
         usd_low = (low - image[0]) / _HOUR_S * min(prices) + low / _HOUR_S * volume
         usd_high = (high - image[1]) / _HOUR_S * max(prices) + high / _HOUR_S * volume
     return Forecast(low, high, usd_low, usd_high, _based_on(len(known), guessed), expected)
+
+
+def reboots_before_proof(plan: Plan, to_run: Collection[str]) -> bool:
+    """Return True if a stage besides the last one, which seals, will run on the machine."""
+    return any(stage.name in to_run for stage in plan.stages[:-1])
 
 
 def _stage_range(stage: Stage, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
@@ -152,7 +170,7 @@ def _widened(times: Sequence[float], factors: Range) -> Range:
 def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: int) -> float:
     """Return the seconds until the last stage ends.
 
-    Independent stages run at the same time; a stage that reboots runs alone.
+    Independent stages run at the same time; a stage that may reboot runs alone.
     """
     waiting, ends, now = list(stages), dict[str, float](), 0.0
     names = {stage.name for stage in waiting}
@@ -160,8 +178,8 @@ def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: in
         running = [ended for ended in ends.values() if ended > now]
         done = {name for name, ended in ends.items() if ended <= now}
         ready = [stage for stage in waiting if done >= names.intersection(stage.needs)]
-        alone = [stage for stage in ready if stage.reboots and not running][:1]
-        begun = alone or [stage for stage in ready if not stage.reboots]
+        alone = [stage for stage in ready if stage.may_reboot and not running][:1]
+        begun = alone or [stage for stage in ready if not stage.may_reboot]
         for stage in begun:
             ends[stage.name] = now + seconds[stage.name][end]
             waiting.remove(stage)

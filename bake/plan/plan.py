@@ -38,8 +38,9 @@ class Stage:
         return self.script.name
 
     @property
-    def reboots(self) -> bool:
-        return self.script.reboots
+    def may_reboot(self) -> bool:
+        """True if the machine reboots after the stage, always or when required: it runs alone."""
+        return self.script.reboots != "no"
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def make_plan(
         message = "the inputs or secrets of the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
     ordered = _sort_by_needs(chosen, needs)
-    if ordered[-1].reboots:
+    if ordered[-1].reboots != "no":
         message = f"the stage {ordered[-1].name} is the last one, and cannot reboot"
         raise RecipeError(
             message,
-            hint="Remove Reboots: yes: after the last stage, the machine has no SSH keys any more",
+            hint="Remove Reboots from its header: after it, the machine has no SSH keys any more",
         )
     lib = (scripts / "lib.sh").read_bytes()
     stages = _with_digests(ordered, needs, given, lock, lib, base_image_id)

@@ -13,9 +13,11 @@ The header declares what the stage needs and is given:
 `Needs` are names of other stages. `a|b` means every stage of this list that the recipe has; it must
 have at least one. `*` means every other stage. `Inputs` are the environment variables that the
 stage gets, and `Secrets` are the variables with secret values. Two blanks at the beginning of a
-line continue the field of the line before. A stage with `Reboots: yes` runs alone; after its script
-has succeeded, the machine is rebooted, and the stage is done when the machine answers again. Every
-stage gets `BAKE_LIB`, the path of lib.sh, without declaring it.
+line continue the field of the line before. After the script of a stage with `Reboots: yes` has
+succeeded, the machine is rebooted, and the stage is done when the machine answers again. With
+`Reboots: when-required`, the machine is rebooted only if the file /run/reboot-required exists; the
+distribution's packages create it, and so may the stage. Both kinds of stage run alone. Every stage
+gets `BAKE_LIB`, the path of lib.sh, without declaring it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from bake.errors import Finding, RecipeError
 from bake.recipe.variable import is_free
@@ -31,6 +34,7 @@ from bake.recipe.variable import is_free
 FIELDS = ("Needs", "Inputs", "Secrets", "Reboots")
 EVERY_OTHER = "*"
 ALWAYS_GIVEN = "BAKE_LIB"
+Reboots = Literal["no", "when-required", "yes"]
 
 _FIELD = re.compile(r"# ([A-Z][a-z]+):(.*)")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -46,7 +50,7 @@ class Script:
     needs: tuple[str, ...]
     inputs: tuple[str, ...]
     body: bytes
-    reboots: bool = False
+    reboots: Reboots = "no"
     secrets: tuple[str, ...] = ()
 
     def used(self) -> frozenset[str]:
@@ -92,12 +96,13 @@ def read_script(path: Path) -> Script:
     ]
     if ALWAYS_GIVEN in inputs:
         findings.append(Finding(place, f"{ALWAYS_GIVEN} is given to every stage", "Leave it out"))
-    if reboots not in ("yes", "no"):
-        message = f"Reboots: {reboots or 'nothing'} is neither yes nor no"
-        findings.append(Finding(place, message, "Write Reboots: yes, or leave it out"))
+    if reboots not in get_args(Reboots):
+        message = f"invalid Reboots: {reboots or 'nothing'}"
+        hint = f"Write one of {', '.join(get_args(Reboots))}"
+        findings.append(Finding(place, message, hint))
     if findings:
         raise RecipeError(f"the stage script {path} has a bad header", findings=findings)
-    return Script(path.stem, description, needs, inputs, body, reboots == "yes", secrets)
+    return Script(path.stem, description, needs, inputs, body, cast("Reboots", reboots), secrets)
 
 
 def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Finding]]:

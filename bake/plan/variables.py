@@ -54,13 +54,12 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
 def _driver_and_toolkit(
     resolved: Resolved, driver: Driver, toolkit: Toolkit, payload: Payload
 ) -> dict[str, str]:
-    with_switch = any(machine.fabric_manager for machine in resolved.machines)
     return {
         "DRIVER_BRANCH": driver.branch,
-        "DRIVER_SOURCE": driver.archive,
         "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
         "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
-        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager if with_switch else ()),
+        "DRIVER_HOLD_KERNEL": "yes" if resolved.recipe.driver.hold_kernel else "no",
+        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager),
         "NVIDIA_MIRROR": payload.mirrors["nvidia"],
         "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
         "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,

@@ -66,6 +66,7 @@ class BuilderSection(_Table):
 class DriverSection(_Table):
     branch: Annotated[Version, known("driver branch", lambda: catalog.load().branches())]
     modules: Literal["proprietary", "open"] = "proprietary"
+    hold_kernel: bool = Field(True, strict=True, description="true or false")
 
 
 class CudaSection(_Table):

@@ -14,6 +14,9 @@ from bake import threads
 from bake.errors import ConnectError, HostKeyError, RemoteError
 from bake.ssh.connection import Connection
 
+# Debian Policy 7 names it /var/run/reboot-required, which is the same file.
+REQUIRED = "/run/reboot-required"
+
 _COMMAND_S = 30.0
 _PAUSE_S = 0.5
 
@@ -23,6 +26,13 @@ _SCRIPT = """\
 boot=$(cat /proc/sys/kernel/random/boot_id)
 if [ "$boot" != "$1" ]; then echo "$boot"; else shutdown -r now >&2; fi
 """
+
+
+def reboot_is_required(connection: Connection) -> bool:
+    """Return True if a package, or a stage, has requested a reboot of the machine."""
+    connection.reconnect()
+    command = f"test ! -e {REQUIRED} || echo required"
+    return connection.run(command, timeout_s=_COMMAND_S).stdout.strip() == "required"
 
 
 def reboot(

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The operating system: its package sources, current package lists, and the tools that later stages need.
+# The operating system: its package sources, all packages upgraded, and the tools that later stages need. If the
+# upgrade brings another kernel, the machine reboots, so that later stages build their modules for that kernel.
 # Needs:
+# Reboots: when-required
 # Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
@@ -57,7 +59,8 @@ case $OS_MIRROR in
     *) use_mirror && say "apt: $OS_MIRROR" ;;
 esac
 
-apt_get update
+update_package_lists
+apt_upgrade
 packages=(build-essential bzip2 ca-certificates curl git gnupg rsync unzip)
 read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
 apt_install "${packages[@]}" "${more[@]}"
@@ -67,4 +70,10 @@ for package in "${packages[@]}"; do
 done
 unfinished=$(dpkg --audit)
 [[ -z $unfinished ]] || fail "dpkg has unfinished packages: $unfinished"
+# Ubuntu's packages write this file, too, for example libc's. Debian's kernels do not.
+newest=$(bootable_kernels | tail --lines 1)
+if [[ -n $newest && $newest != "$(uname --kernel-release)" ]] && ! in_container; then
+    touch /run/reboot-required
+fi
+[[ ! -e /run/reboot-required ]] || say "A reboot is required. The newest kernel is ${newest:-of another machine}"
 say "$codename: installed ${packages[*]} ${more[*]}"

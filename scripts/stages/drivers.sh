@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # NVIDIA's driver of one branch: its tools and libraries and, on a machine with its own kernel, the kernel
-# module. The packages are held, so that only the next bake changes them.
+# module for every kernel that can boot. The driver's packages are held, so that only the next bake changes
+# them, and the kernel with them, unless the recipe says otherwise: a held driver may not build for a new kernel.
 # Needs:  base
-# Inputs: OS_ID DRIVER_BRANCH DRIVER_SOURCE DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES
-#         FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT
-#         STAGE LOCKED_APT
+# Inputs: OS_ID DRIVER_BRANCH DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES DRIVER_HOLD_KERNEL
+#         FABRIC_MANAGER_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -13,23 +13,30 @@ read -ra packages <<<"$DRIVER_USERLAND_PACKAGES"
 read -ra kernel_packages <<<"$DRIVER_KERNEL_PACKAGES"
 read -ra fabric_packages <<<"$FABRIC_MANAGER_PACKAGES"
 
-case $DRIVER_SOURCE in
-    nvidia) add_nvidia_repository ;;
-    os) [[ $OS_ID != debian-* ]] || enable_debian_non_free ;;
-    *) fail "invalid DRIVER_SOURCE '$DRIVER_SOURCE': it must be os or nvidia" ;;
-esac
+[[ $OS_ID != debian-* ]] || enable_debian_non_free
 
 if in_container; then
     say "This machine is a container and uses its host's kernel: tools and libraries are installed, no kernel module."
     kernel_packages=() fabric_packages=() # Fabric Manager is a service that talks to the module
 else
-    kernel=$(uname --kernel-release)
-    kernel_packages+=("linux-headers-$kernel") # the headers' metapackage may be for a newer kernel than the running one
+    kernel=$(uname --kernel-release) newest=$(bootable_kernels | tail --lines 1)
+    [[ $newest == "$kernel" ]] || fail "the machine runs the kernel $kernel, and its next boot starts ${newest:-no known kernel}"
+    remove_other_kernels
+    kernel_packages+=("linux-headers-$kernel")
     # nouveau would take the GPU before NVIDIA's module does.
     write_file /etc/modprobe.d/bake-nouveau.conf <<<$'blacklist nouveau\noptions nouveau modeset=0'
 fi
 
+# Fabric Manager works with a driver of its own version only, and may reach the archive later than the driver.
+preferences=/etc/apt/preferences.d/bake-driver
+if ((${#fabric_packages[@]})) && [[ -z $LOCKED_APT ]]; then
+    common=$(newest_common_version "${packages[@]}" "${fabric_packages[@]}")
+    [[ -n $common ]] ||
+        fail "the archive has no common version of ${packages[*]} and ${fabric_packages[*]}: bake again when it has, or use another branch"
+    write_file "$preferences" <<<$'Package: *nvidia*\nPin: version '"$common"$'-*\nPin-Priority: 1001'
+fi
 apt_install "${packages[@]}" "${kernel_packages[@]}" "${fabric_packages[@]}"
+rm --force "$preferences" # the packages are held below
 
 tool=$(readlink --canonicalize "$(command -v nvidia-smi)") || fail "the packages ${packages[*]} do not contain nvidia-smi"
 owner=$(dpkg-query --search "$tool" | cut --delimiter : --fields 1)
@@ -43,28 +50,21 @@ for package in "${packages[@]}" "${fabric_packages[@]}"; do
     [[ $other != [0-9]*.[0-9]* || $other == "$version" ]] || fail "$package is $other, but nvidia-smi is $version"
 done
 
+mapfile -t held < <(driver_packages "$version")
 if ((${#kernel_packages[@]})); then
-    module=$(modinfo --set-version "$kernel" --field version nvidia) ||
-        fail "no nvidia module was built for the kernel $kernel: see /var/lib/dkms/nvidia*/*/build/make.log"
-    [[ $module == "$version" ]] || fail "the nvidia module for $kernel is $module, but the libraries are $version"
-    say "kernel $kernel: nvidia module $module"
-    ! command -v update-initramfs >/dev/null || update-initramfs -u -k "$kernel"
+    check_modules "$version"
+    ! command -v update-initramfs >/dev/null || update-initramfs -u -k all
     modprobe --remove nouveau 2>/dev/null || true
-    ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe nvidia
+    ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe "$(module_of "$kernel")"
+    enable_persistence
     if ((${#fabric_packages[@]})); then
         systemctl enable nvidia-fabricmanager
         # The service ends if the machine has no NVSwitch. If it is needed but does not run, the proof on the
         # GPU fails (error 802).
         systemctl start nvidia-fabricmanager || say "Fabric Manager did not start: this machine probably has no NVSwitch"
     fi
+    [[ $DRIVER_HOLD_KERNEL != yes ]] || mapfile -t -O "${#held[@]}" held < <(kernel_packages)
 fi
-
-# Hold all packages of that version, also dependencies. Prebuilt modules work with one kernel only, so hold
-# the kernel, too.
-# shellcheck disable=SC2016 # dpkg's own placeholders
-mapfile -t held < <(dpkg-query --show --showformat '${Package} ${Version} ${db:Status-Abbrev}\n' |
-    awk -v version="$version" '$3 ~ /^.i/ && index($2, version) { print $1 }')
-[[ ${kernel_packages[*]} != *linux-modules-nvidia-* || -z $(version_of linux-aws) ]] || held+=(linux-aws)
 apt-mark hold "${held[@]}" >/dev/null
 
 say "NVIDIA driver $version ($owner), ${#held[@]} packages held"

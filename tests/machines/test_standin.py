@@ -186,7 +186,7 @@ def test_every_package_that_a_recipe_names_is_there(wanted: recipe.Recipe, tree:
     nvidia = tree / "compute/cuda/repos" / inputs["NVIDIA_REPOSITORY"] / "Packages"
     sources = {"os": os_index, "nvidia": nvidia.read_text() if nvidia.is_file() else ""}
     for name in inputs["DRIVER_USERLAND_PACKAGES"].split():
-        assert f"Package: {name}\n" in sources[inputs["DRIVER_SOURCE"]]
+        assert f"Package: {name}\n" in sources["os"]
     for name in inputs["CUDA_PACKAGES"].split():
         assert f"Package: {name}\n" in sources[inputs["CUDA_SOURCE"]]
     for name, version in (pin.split("=") for pin in inputs["CUDA_PINS"].split()):

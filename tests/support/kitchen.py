@@ -140,7 +140,7 @@ class Kitchen:
         body: str = "",
         inputs: str = "",
         *,
-        reboots: bool = False,
+        reboots: str = "no",
         secrets: str = "",
     ) -> None:
         """Write a stage's script; `body` runs between its two reports."""
@@ -148,7 +148,7 @@ class Kitchen:
             name=name,
             needs=needs,
             inputs=inputs,
-            reboots="yes" if reboots else "no",
+            reboots=reboots,
             secrets=secrets,
             body=body,
             address=self.address,

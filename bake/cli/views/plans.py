@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
@@ -11,6 +11,8 @@ from bake.cli.views.images import image_document
 from bake.console.console import Console
 from bake.console.format import duration_range, rate
 from bake.pipeline.preview import Preview
+from bake.plan.forecast import reboots_before_proof
+from bake.plan.plan import Plan
 
 
 def show_plans(console: Console, previews: Sequence[Preview]) -> None:
@@ -56,20 +58,31 @@ def _show_plan(console: Console, preview: Preview) -> None:
 def _expected(preview: Preview) -> list[str]:
     """Return lines on where and how the bake would run, and what it would take."""
     plan, forecast = preview.plan, preview.forecast
+    reboots = _reboots(plan, forecast.stages)
     first, *others = preview.job.preflight.placements
     disk = f"{plan.recipe.builder.disk_gb} GB"
-    reboots = [
-        stage.name for stage in plan.stages if stage.reboots and stage.name in forecast.stages
-    ]
     more = f"         or, if that is not possible, {len(others)} more in order of preference"
     return [
         f"Starts   from {preview.start or 'the base image'}",
-        *([f"Reboots  after {', '.join(reboots)}"] if reboots else []),
+        *(["Reboots  " + ", ".join(reboots)] if reboots else []),
         f"Machine  {first}, {disk}, {_price(preview.usd_per_hour.get(first))}",
         *([more] if others else []),
         f"Takes    {forecast.time}",
         f"Costs    {forecast.cost}",
         f"         from {forecast.based_on}",
+    ]
+
+
+def _reboots(plan: Plan, to_run: Collection[str]) -> list[str]:
+    """Return the points at which the machine is rebooted, or may be."""
+    points = {"yes": "after {}", "when-required": "after {} if required"}
+    return [
+        *(
+            points[stage.script.reboots].format(stage.name)
+            for stage in plan.stages
+            if stage.may_reboot and stage.name in to_run
+        ),
+        *(["before the proof"] if reboots_before_proof(plan, to_run) else []),
     ]
 
 
@@ -91,7 +104,7 @@ def plan_document(preview: Preview) -> dict[str, Any]:
             {
                 "name": stage.name,
                 "needs": list(stage.needs),
-                "reboots": stage.reboots,
+                "reboots": stage.script.reboots,
                 "digest": stage.digest,
                 **asdict(preview.reasons[stage.name]),
                 "seconds": forecast.stages.get(stage.name),

@@ -134,7 +134,7 @@ def _packages(image: OsImage, archive: str) -> Iterable[Package]:
     packages = [
         package
         for driver in found.drivers
-        if (driver.os, driver.archive) == (image.key, archive)
+        if driver.os == image.key and archive == "os"
         for package in _driver(driver)
     ]
     for cuda in found.cuda.values():

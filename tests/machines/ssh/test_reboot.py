@@ -26,9 +26,9 @@ def test_a_stage_that_reboots_runs_alone_and_is_done_when_the_machine_is_back(
 ) -> None:
     """And a machine that does not come back fails the bake; what was done before is kept."""
     kitchen.stage("first", body=BEFORE)
-    kitchen.stage("kernel", "first", body=f"[[ $(<{BOOT_ID}) == $(</opt/boot-id) ]]", reboots=True)
+    kitchen.stage("kernel", "first", body=f"[[ $(<{BOOT_ID}) == $(</opt/boot-id) ]]", reboots="yes")
     kitchen.stage("beside", "first", body=AFTER)
-    kitchen.stage("last", "kernel beside", body=f"{AFTER} chmod -x /usr/sbin/sshd", reboots=True)
+    kitchen.stage("last", "kernel beside", body=f"{AFTER} chmod -x /usr/sbin/sshd", reboots="yes")
     kitchen.recipe("one", "first", "kernel", "beside", "last")
 
     def reboot(*arguments: Any, **more: Any) -> None:
@@ -58,7 +58,7 @@ def test_a_stage_whose_machine_was_rebooting_when_the_client_was_killed_runs_aga
     kitchen: Kitchen, witness: Witness
 ) -> None:
     kitchen.stage("first", body=BEFORE)
-    kitchen.stage("kernel", "first", reboots=True)
+    kitchen.stage("kernel", "first", reboots="yes")
     kitchen.stage("after", "kernel", body=AFTER)
     kitchen.recipe("one", "first", "kernel", "after")
     with kitchen.baking("one") as process:

@@ -56,7 +56,7 @@ class Bake:
         self._send = aws.send
         monkeypatch.setattr(aws, "send", self.send)
         monkeypatch.setattr(bake, "running_builder", self.builder)
-        monkeypatch.setattr(bake, "run_stages", lambda run, *_: self.stages(run.job))
+        monkeypatch.setattr(bake, "run_stages", lambda run, *_: (self.stages(run.job), 0.0))
         monkeypatch.setattr(bake, "run_one", lambda job, *_: self.stages(job)[-1])
         monkeypatch.setattr(bake, "read_inventory", lambda *_: Inventory())
         monkeypatch.setattr(bake, "write_report", lambda *_: None)

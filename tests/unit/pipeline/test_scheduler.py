@@ -20,7 +20,7 @@ from bake.threads import Cancelled, TaskGroup
 
 
 def stage(digest: str, *needs: str, reboots: bool = False) -> Any:
-    return SimpleNamespace(name=digest, digest=digest, needs=needs, reboots=reboots)
+    return SimpleNamespace(name=digest, digest=digest, needs=needs, may_reboot=reboots)
 
 
 def plan(*stages: Any, disk_gb: int = 64) -> Any:
@@ -103,7 +103,7 @@ class Rehearsal:
                     self.checkpoints.add(done)
                 scheduler.saved(name)
                 continue
-            assert len(action.stages) <= 1 or not any(each.reboots for each in action.stages)
+            assert len(action.stages) <= 1 or not any(each.may_reboot for each in action.stages)
             for each in action.stages:
                 if each.digest in self.breaks:
                     error = StageError(f"{each.name} is broken")

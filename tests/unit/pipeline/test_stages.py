@@ -10,11 +10,11 @@ import pytest
 
 from bake.pipeline import stages
 from bake.pipeline.scheduler import Action, Scheduler
-from bake.pipeline.stages import StageRun, State, next_action, run_stages
+from bake.pipeline.stages import StageRun, State, _Ran, next_action, run_stages
 
 
 def stage(name: str, *needs: str, reboots: bool = False) -> Any:
-    return SimpleNamespace(name=name, needs=needs, reboots=reboots)
+    return SimpleNamespace(name=name, needs=needs, may_reboot=reboots)
 
 
 BASE, DRIVERS, CUDA = stage("base"), stage("drivers", "base", reboots=True), stage("cuda", "base")
@@ -51,7 +51,7 @@ WAIT, STOP = Action("wait"), Action("stop")
         (state(done="base", running="cuda"), Action("start", (DRIVERS,))),
         (state(done="base drivers", running="cuda"), START_NOTHING),
         (state(done="base drivers cuda"), START_NOTHING),
-        # Nothing starts while a stage runs that reboots the machine.
+        # Nothing starts while a stage runs that may reboot the machine.
         (state(done="base", running="drivers"), START_NOTHING),
         # A recipe without checkpoints never takes one.
         (state(done="base", unsaved="base", after=""), Action("start", (DRIVERS, CUDA))),
@@ -109,10 +109,38 @@ def test_each_state_has_an_action_that_can_be_carried_out() -> None:
                             assert not names & {*done.split(), running}, each
 
 
+@pytest.mark.parametrize(
+    ("done", "rebooted", "reboot_s"),
+    [
+        ("", "", 7.0),
+        ("", "drivers", 7.0),
+        ("", "drivers cuda", 0.0),  # the last one has rebooted the machine, and nothing ran since
+        ("base drivers cuda", "", 0.0),  # the machine has just booted from a checkpoint
+        ("base drivers", "", 7.0),
+    ],
+)
+def test_the_machine_is_rebooted_if_a_stage_has_run_since_its_last_boot(
+    monkeypatch: pytest.MonkeyPatch, done: str, rebooted: str, reboot_s: float
+) -> None:
+    kept: Any = [SimpleNamespace(name=name) for name in done.split()]
+    records, _, seconds = run(monkeypatch, kept, rebooted.split())
+    assert [record.name for record in records] == ["base", "drivers", "cuda"]
+    assert seconds == reboot_s
+
+
 def test_stages_run_in_their_order_and_a_refused_checkpoint_is_taken_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """EC2 refuses the first checkpoint: it wants a pause. The others are taken after each wave."""
+    records, saved, _ = run(monkeypatch, [], [])
+    assert [record.name for record in records] == ["base", "drivers", "cuda"]
+    assert saved == [{"base"}, {"base"}, {"base", "drivers"}, {"base", "drivers", "cuda"}]
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, done: list[Any], rebooted: list[str]
+) -> tuple[list[Any], list[set[str]], float]:
+    """Run the three stages; return their records, the checkpoints, and the last reboot's time."""
     ran: list[str] = []
     saved: list[set[str]] = []
     answers = iter([False, True, True, True])
@@ -125,11 +153,12 @@ def test_stages_run_in_their_order_and_a_refused_checkpoint_is_taken_later(
 
     def run_shared(run: Any, one: Any) -> Any:
         ran.append(one.name)
-        return SimpleNamespace(name=one.name)
+        record: Any = SimpleNamespace(name=one.name)
+        return _Ran(record, one.name in rebooted)
 
     plan: Any = SimpleNamespace(
         stages=tuple(
-            SimpleNamespace(name=s.name, digest=s.name, needs=s.needs, reboots=s.reboots)
+            SimpleNamespace(name=s.name, digest=s.name, needs=s.needs, may_reboot=s.may_reboot)
             for s in (BASE, DRIVERS, CUDA, stage("seal", "*"))
         )
     )
@@ -143,8 +172,9 @@ def test_stages_run_in_their_order_and_a_refused_checkpoint_is_taken_later(
     monkeypatch.setattr(stages, "take_checkpoint", take_checkpoint)
     monkeypatch.setattr(stages, "_run_shared", run_shared)
     monkeypatch.setattr(stages, "BETWEEN_S", 0)
-    run = StageRun(job, nothing, nothing, scheduler, nothing, watch)
-    records = run_stages(run, [], lambda: None)
-    assert [record.name for record in records] == ["base", "drivers", "cuda"]
-    assert ran == ["base", "drivers", "cuda"], "drivers reboots, and so runs alone"
-    assert saved == [{"base"}, {"base"}, {"base", "drivers"}, {"base", "drivers", "cuda"}]
+    monkeypatch.setattr(stages, "_reboot", lambda *_: 7.0)
+    shared = StageRun(job, nothing, nothing, scheduler, nothing, watch)
+    records, seconds = run_stages(shared, done, lambda: None)
+    names = [name for name in ("base", "drivers", "cuda") if name not in {d.name for d in done}]
+    assert ran == names, "drivers may reboot the machine, and so runs alone"
+    return records, saved, seconds

@@ -63,10 +63,16 @@ def test_the_included_stages_have_valid_headers(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "reboots"), [("# Reboots: yes\n", True), ("# Reboots: no\n", False), ("", False)]
+    ("line", "reboots"),
+    [
+        ("# Reboots: yes\n", "yes"),
+        ("# Reboots: when-required\n", "when-required"),
+        ("# Reboots: no\n", "no"),
+        ("", "no"),
+    ],
 )
-def test_a_stage_declares_a_reboot(tmp_path: Path, line: str, reboots: bool) -> None:
-    assert read(tmp_path, GOOD.replace("# Needs:", f"{line}# Needs:")).reboots is reboots
+def test_a_stage_declares_a_reboot(tmp_path: Path, line: str, reboots: str) -> None:
+    assert read(tmp_path, GOOD.replace("# Needs:", f"{line}# Needs:")).reboots == reboots
 
 
 def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
@@ -82,10 +88,10 @@ def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
         (
             "# shellcheck",
             "# Reboots: maybe\n",
-            "header: Reboots: maybe is neither yes nor no",
+            "header: invalid Reboots: maybe. Write one of no, when-required, yes",
         ),
-        ("# shellcheck", "# Reboots: yes no\n", "Reboots: yes no is neither yes nor no"),
-        ("# shellcheck", "# Reboots:\n", "Reboots: nothing is neither"),
+        ("# shellcheck", "# Reboots: yes no\n", "invalid Reboots: yes no"),
+        ("# shellcheck", "# Reboots:\n", "invalid Reboots: nothing"),
         ("# shellcheck", "# Reboot: yes\n", "Did you mean Reboots?"),
         ("# shellcheck", "# Needs: base\n# shellcheck", "Needs is declared twice"),
         ("drivers", "Drivers", "Needs: Drivers is not a stage"),

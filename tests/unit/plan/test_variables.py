@@ -41,7 +41,7 @@ def test_cuda_10_1_is_pinned_to_its_own_cublas() -> None:
 
 def test_packages_of_a_debian_image_come_from_debian() -> None:
     given_ = values("mxnet-cu118-debian12")
-    assert (given_["DRIVER_SOURCE"], given_["CUDA_SOURCE"]) == ("os", "os")
+    assert given_["CUDA_SOURCE"] == "os"
     assert given_["CUDA_PACKAGES"] == "nvidia-cuda-toolkit"
     assert given_["OS_SECURITY_MIRROR"] == "https://deb.debian.org/debian-security"
     assert given_["LOGIN_USER"] == "admin"
@@ -126,10 +126,13 @@ def test_notebooks_are_never_fetched_unchecked() -> None:
         assert values(name, d2l__notebooks=False)["NOTEBOOKS_URL"] == ""
 
 
-def test_the_fabric_manager_is_for_machines_with_switches() -> None:
-    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == ""
-    switched = values("mxnet-cu112", builder__instance_types=["p4d.24xlarge"])
-    assert switched["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
+def test_an_image_of_a_machine_without_switches_serves_those_that_have_them() -> None:
+    assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
+
+
+def test_the_kernel_is_held_with_the_driver_unless_the_recipe_says_otherwise() -> None:
+    assert values("mxnet-cu101")["DRIVER_HOLD_KERNEL"] == "yes"
+    assert values("mxnet-cu101", driver__hold_kernel=False)["DRIVER_HOLD_KERNEL"] == "no"
 
 
 def test_mirrors_of_the_recipe_replace_those_of_the_payload() -> None:

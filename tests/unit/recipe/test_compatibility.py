@@ -34,7 +34,7 @@ def test_mxnet_1_7_is_refused_with_python_3_12() -> None:
 def test_a_driver_that_is_too_old_for_the_toolkit_is_refused() -> None:
     found = findings_of(changed_recipe("pytorch-cu126", driver__branch="470"))["driver.branch"]
     assert "driver 470.256.02 is too old for CUDA 12.6, which needs 525.60.13 or newer" in found
-    assert "Use branch 535 with proprietary modules, or use CUDA 11.8" in found
+    assert "Use branch 580 with proprietary modules, or use CUDA 11.8" in found
 
 
 def test_a_driver_for_cuda_11_0_is_accepted_for_every_cuda_11() -> None:

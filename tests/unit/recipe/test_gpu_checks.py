@@ -74,10 +74,10 @@ def test_an_ultraserver_is_refused() -> None:
 
 def test_open_kernel_modules_that_are_older_than_the_gpu_are_refused() -> None:
     found = findings_of(
-        changed_recipe("pytorch-cu126", driver__branch="535", cuda__version="12.8"),
+        changed_recipe("pytorch-cu126", base="ubuntu-20.04", driver__branch="535"),
         "p6-b200.48xlarge",
     )
-    assert "driver 535.183.01 does not support the B200" in found["driver.branch"]
+    assert "driver 535.230.02 does not support the B200" in found["driver.branch"]
 
 
 def test_a_machine_that_needs_fabric_manager_is_refused_on_debian() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from bake.pipeline.preflight import PreflightResult
 from bake.pipeline.preview import Preview
 from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
+from bake.plan.script import Reboots
 from tests.support.plans import BASE, changed, plan_of, tags_of
 
 NO_CONTEXT: Any = None  # a view does not use it
@@ -41,14 +42,16 @@ ZONES = tuple(
 )
 
 
-def show(console: Console, *, usd: float | None = 0.526, reboots: Collection[str] = ()) -> None:
+def show(
+    console: Console, *, usd: float | None = 0.526, reboots: Mapping[str, Reboots] | None = None
+) -> None:
     """A plan with another cuda script and more packages than the last image's."""
     before = plan_of(BASE, base=UBUNTU.image_id)
     parts = changed(BASE, "cuda", body=b"another")
     inputs = {"FRAMEWORK_VERSION": "1.8.0", "PIP": "mxnet==1.8\nnumpy<2"}
     plan = plan_of(changed(parts, "mxnet", inputs=inputs), base=UBUNTU.image_id, disk_gb=96)
     stages = [
-        replace(stage, script=replace(stage.script, reboots=stage.name in reboots))
+        replace(stage, script=replace(stage.script, reboots=(reboots or {}).get(stage.name, "no")))
         for stage in plan.stages
     ]
     plan = replace(plan, stages=tuple(stages))
@@ -57,7 +60,8 @@ def show(console: Console, *, usd: float | None = 0.526, reboots: Collection[str
         stage.name: "from checkpoint" if stage.digest == digests[stage.name] else "to run"
         for stage in plan.stages
     }
-    times = {"cuda": 300.0, "mxnet": 131.0, "seal": 8.0, "Builder": 71.0, "Proof": 45.0}
+    times = {"cuda": 300.0, "mxnet": 131.0, "seal": 8.0}
+    times |= {"Builder": 71.0, "Reboot": 40.0, "Proof": 45.0}
     prices = dict.fromkeys(ZONES, usd)
     told = Preview(
         job=Job(
@@ -97,9 +101,9 @@ def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
     assert "disk 64 GB → 96 GB" in text
     assert "Starts   from snap-0a1b2c3d4e5f60718" in lines
     assert "Machine  g4dn.xlarge in us-west-2a (on-demand), 96 GB, $0.526 an hour" in lines
-    assert "Takes    about 7 to 26 min" in lines
-    assert "Reboots" not in rows
-    assert "Costs    $0.04 to $0.10" in lines
+    assert "Takes    about 7 to 27 min" in lines
+    assert "Reboots  before the proof" in lines
+    assert "Costs    $0.05 to $0.11" in lines
     assert "         from earlier bakes, and a guess for the image" in lines
 
 
@@ -119,11 +123,13 @@ def test_a_plan_says_where_a_price_is_unknown_or_nothing(
 def test_a_plan_says_after_which_of_the_stages_that_run_the_machine_is_rebooted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show(Console(), reboots={"drivers", "cuda", "mxnet"})  # drivers is in the checkpoint
-    assert "Reboots  after cuda, mxnet\n" in capsys.readouterr().err
-    show(Console(json=True), reboots={"cuda"})
+    # drivers is in the checkpoint
+    show(Console(), reboots={"drivers": "yes", "cuda": "yes", "mxnet": "when-required"})
+    said = "Reboots  after cuda, after mxnet if required, before the proof\n"
+    assert said in capsys.readouterr().err
+    show(Console(json=True), reboots={"cuda": "yes"})
     stages = json.loads(capsys.readouterr().out)["stages"]
-    assert [stage["name"] for stage in stages if stage["reboots"]] == ["cuda"]
+    assert [stage["name"] for stage in stages if stage["reboots"] == "yes"] == ["cuda"]
 
 
 def test_a_plan_as_a_document(capsys: pytest.CaptureFixture[str]) -> None:
