@@ -18,6 +18,16 @@ from bake.ssh.keys import KeyPair
 BOOT_TIMEOUT_S = 15 * 60
 _LOOK_S = 10.0
 _CONSOLE_LINES = 20
+_BOOTED_S = 300
+# `is-system-running --wait` is newer than Ubuntu 18.04's systemd.
+_BOOTED = f"""
+for _ in $(seq {_BOOTED_S}); do
+    case $(systemctl is-system-running 2>/dev/null) in
+        initializing | starting) sleep 1 ;;
+        *) exit 0 ;;
+    esac
+done
+"""
 
 
 def login_user(tags: Mapping[str, str]) -> str:
@@ -72,6 +82,16 @@ def wait_until_reached(
             on_wait=wait,
             proxy=proxy,
         )
+
+
+def wait_until_booted(connection: Connection) -> None:
+    """Wait until systemd has started everything that starts at boot.
+
+    SSH answers before that, while NVIDIA's daemons still initialize the GPUs. A service that never
+    ends to start is not waited for longer than five minutes. Without systemd, nothing is waited
+    for.
+    """
+    connection.run(_BOOTED, timeout_s=_BOOTED_S + 60)
 
 
 def reboot(

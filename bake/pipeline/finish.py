@@ -13,7 +13,7 @@ from bake.aws.machine import Machine
 from bake.aws.tags import LOGIN_USER, MOST_TAGS, SECONDS, write_seconds
 from bake.console.redaction import Redactor
 from bake.errors import BakeError
-from bake.machine.boot import login_user
+from bake.machine.boot import login_user, wait_until_booted
 from bake.pipeline.job import Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
@@ -35,6 +35,7 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
         # A new login, as a user will have it: the current session began before the stages.
         connection.close()
         connection.reconnect()
+        wait_until_booted(connection)
         proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
         counts = Counter(check.outcome for check in proof.checks)
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())

@@ -17,7 +17,8 @@ class Expectation:
     `environment` if no stage installs Python: such a part cannot be proved. `gpu_model` is the
     catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
     Python environment, and `conda` is True if conda made it. `d2l` is the version of the package,
-    and stands for everything that its stage installs (also Jupyter and its kernel).
+    and stands for everything that its stage installs (also Jupyter and its kernel). `kernel_held`:
+    an upgrade of the system must not change the kernel.
     """
 
     gpu: Literal["required", "if-present"] | None
@@ -36,6 +37,7 @@ class Expectation:
     python: str | None = None
     d2l: str | None = None
     notebooks: bool = False
+    kernel_held: bool = False
 
     @property
     def proves_anything(self) -> bool:
@@ -93,4 +95,5 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         python=None if stand_in else recipe.python.version,
         d2l=recipe.d2l.version if with_d2l else None,
         notebooks=recipe.d2l.notebooks and with_d2l,
+        kernel_held="drivers" in recipe.stages and recipe.driver.hold_kernel,
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from bake.catalog import numbers
-from bake.verify.check import Failed
+from bake.verify.check import Failed, Skipped
 from bake.verify.diagnosis import diagnose
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
@@ -91,6 +91,21 @@ def check_health(gpus: tuple[GpuState, ...]) -> str:
         raise Failed(*faults)
     unread = sorted({path for gpu in gpus for path in gpu.errors})
     return f"healthy; not readable: {', '.join(unread)}" if unread else "healthy"
+
+
+def check_persistence(gpus: tuple[GpuState, ...]) -> str:
+    """Check that persistence mode is on: else each process waits until the GPUs are initialized."""
+    if off := [str(gpu.index) for gpu in gpus if gpu.persistence is False]:
+        raise Failed(
+            Diagnosis(
+                f"persistence mode is off on GPU {', '.join(off)}",
+                "the persistence daemon does not run, or has not switched it on",
+                "Run `systemctl status nvidia-persistenced` on the machine.",
+            )
+        )
+    if all(gpu.persistence is None for gpu in gpus):
+        raise Skipped("nvidia-smi does not report the persistence mode")
+    return "on"
 
 
 def _faults(gpu: GpuState) -> list[Diagnosis]:

@@ -37,6 +37,7 @@ _VITAL = (
     "performance_state",
     "temperature/gpu_temp",
 )
+_SWITCH = {"Enabled": True, "Disabled": False}
 _ABSENT = (
     *("", "N/A", "[N/A]", "None", "[Not Supported]", "Not Supported"),
     "Requested functionality has been deprecated",
@@ -53,11 +54,11 @@ _FABRIC_HEALTH = (
 class GpuState:
     """The state of one GPU. None stands for a value that the driver does not report.
 
-    `errors` maps the path of each element that contains an error in place of a value to the error;
-    `uncorrectable` is the number of memory errors since the driver was loaded that could not be
-    corrected; `flags` are the names of the elements that are "Yes"; `recovery` is the action that
-    the driver requests (such as reset or reboot); `fabric` is the state of the NVSwitch fabric, and
-    `fabric_problems` are the problems that it reports.
+    `persistence`: persistence mode is on. `errors` maps the path of each element that contains an
+    error in place of a value to the error; `uncorrectable` is the number of memory errors since the
+    driver was loaded that could not be corrected; `flags` are the names of the elements that are
+    "Yes"; `recovery` is the action that the driver requests (such as reset or reboot); `fabric` is
+    the state of the NVSwitch fabric, and `fabric_problems` are the problems that it reports.
     """
 
     index: int
@@ -67,6 +68,7 @@ class GpuState:
     memory_mib: int | None
     driver_version: str
     mig: bool = False
+    persistence: bool | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     uncorrectable: int = 0
     flags: frozenset[str] = frozenset()
@@ -155,6 +157,7 @@ def _gpu(index: int, gpu: Element, driver: str) -> GpuState:
         memory_mib=_number(_text(gpu, "fb_memory_usage/total")),
         driver_version=driver,
         mig=mig,
+        persistence=_SWITCH.get(_text(gpu, "persistence_mode")),
         errors=errors,
         uncorrectable=_uncorrectable(gpu),
         flags=frozenset(path.rpartition("/")[2] for path, text in texts.items() if text == "Yes"),

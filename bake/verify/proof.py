@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bake.errors import VerificationError
-from bake.verify import gpu, hardware, nvidia_smi, software, tensors
+from bake.verify import gpu, hardware, nvidia_smi, software, system, tensors
 from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, run_command
 from bake.verify.diagnosis import diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
 from bake.verify.known import Diagnosis
 from bake.verify.nvidia_smi import GpuState, SmiReport
+from bake.verify.system import NO_DRIVER
 from bake.verify.tensors import Tensors
 
 OnCheck = Callable[[Check], None]
 
-NO_DRIVER = "the recipe installs no driver"
 
 # Without the persistence daemon, each call loads the driver again, for each of the GPUs.
 _NVIDIA_SMI_TIMEOUT_S = 180
@@ -94,6 +94,7 @@ def _run(name: str, perform: Callable[[], str]) -> Check:
 # The checks without which nothing was proved about a GPU. The check of the kernel's log is not one
 # of them, because the login user may have no permission to read it.
 GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver"}
+SYSTEM_CHECKS = {"kernel", "upgrades"}  # of the machine, and not of what a GPU or a CPU computes
 TENSORS = "tensors"  # also needed, if the recipe installs a framework
 
 
@@ -116,7 +117,10 @@ class _Examination:
             ("GPU models", self.models),
             ("GPU health", self.health),
             ("driver", self.driver),
+            ("persistence mode", self.persistence),
             ("kernel log", self.kernel_log),
+            ("kernel", self.kernel),
+            ("upgrades", lambda: system.check_upgrades(shell, expectation)),
             ("nvcc", lambda: software.check_nvcc(shell, expectation)),
             ("CUDA libraries", lambda: software.check_cuda_libraries(shell, expectation)),
             ("Python", lambda: software.check_python(shell, expectation)),
@@ -129,7 +133,7 @@ class _Examination:
 
     def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
         """Return the value of `bake:verified` that the checks prove, if none of them has failed."""
-        passed = {check.name for check in checks if check.outcome == "passed"}
+        passed = {check.name for check in checks if check.outcome == "passed"} - SYSTEM_CHECKS
         if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
         if passed >= GPU_CHECKS:
@@ -190,6 +194,18 @@ class _Examination:
     def driver(self) -> str:
         """Check the driver's version."""
         return gpu.check_driver(self._need_a_report(), self._need_a_gpu(), self.expectation)
+
+    def persistence(self) -> str:
+        """Check that the driver stays initialized while no process uses a GPU."""
+        gpus = self._need_a_report().gpus
+        if self._need_a_gpu().container:
+            raise Skipped("the persistence daemon runs on the host of this container")
+        return gpu.check_persistence(gpus)
+
+    def kernel(self) -> str:
+        """Check the kernels that can boot, and their modules."""
+        versions = set(self.hardware.library_versions.values()) if self.hardware else set()
+        return system.check_kernel(self.shell, self.expectation, versions)
 
     def kernel_log(self) -> str:
         """Check that the driver reports no fault in the kernel's log."""

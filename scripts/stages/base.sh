@@ -75,5 +75,5 @@ newest=$(bootable_kernels | tail --lines 1)
 if [[ -n $newest && $newest != "$(uname --kernel-release)" ]] && ! in_container; then
     touch /run/reboot-required
 fi
-[[ ! -e /run/reboot-required ]] || say "A reboot is required. The newest kernel is ${newest:-of another machine}"
+[[ ! -e /run/reboot-required ]] || say "The machine must reboot: its newest kernel is ${newest:-unknown}"
 say "$codename: installed ${packages[*]} ${more[*]}"

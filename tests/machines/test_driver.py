@@ -11,6 +11,7 @@ from bake.local import standin
 from bake.local.standin.archive import Package
 from bake.plan.script import read_script
 from bake.recipe.resolved import resolve
+from bake.verify import system
 from tests.support.environment import CACHE
 from tests.support.kernel_machine import (
     KERNEL_LIB,
@@ -176,6 +177,23 @@ def test_debians_name_of_the_module_is_found(machine: Machine) -> None:
     assert call(machine, f"module_of {NEXT}").stdout == "nvidia-current\n"
     done = call(machine, "check_modules 535.309.01")
     assert done.stdout == f"kernel {NEXT}: nvidia-current 535.309.01\n", done.stderr
+
+
+def test_the_proof_reads_the_kernels_in_their_order_and_their_modules(machine: Machine) -> None:
+    assert install(machine).returncode == 0
+    other = f"/lib/modules/{NEXT}/updates/dkms"
+    machine.run(f"mkdir -p {other}; cat > {other}/nvidia-current.ko", stdin=module("535.309.01"))
+    machine.read(f"touch /boot/vmlinuz-{NEXT} /boot/vmlinuz-{OLD} /boot/initrd; depmod {NEXT}")
+    machine.read(f"mkdir -p /lib/modules/{OLD}")
+    said = machine.read(system.KERNELS, user="ubuntu").splitlines()
+    assert said[0] == "container"
+    assert said[2:] == [
+        f"kernel {OLD} ",
+        f"kernel {RUNNING} 470.256.02",
+        f"kernel {NEXT} 535.309.01",
+    ]
+    publish(machine, {"Ubuntu": archive("470.256.02", "470.300.01", newest=NEXT)})
+    assert "Inst" not in machine.read(system.UPGRADES, user="ubuntu")
 
 
 def test_the_log_of_a_module_that_cannot_be_built_is_shown(machine: Machine) -> None:

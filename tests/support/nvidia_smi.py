@@ -14,6 +14,7 @@ V11 = """<?xml version="1.0" ?>
 """
 GPU = """  <gpu id="00000000:00:{slot}.0">
     <product_name>{name}</product_name>
+    <persistence_mode>{persistence}</persistence_mode>
     <mig_mode><current_mig>N/A</current_mig></mig_mode>
     <uuid>GPU-{slot}</uuid>
     <pci><pci_bus_id>00000000:00:{slot}.0</pci_bus_id></pci>
@@ -26,9 +27,14 @@ GPU = """  <gpu id="00000000:00:{slot}.0">
 
 
 def gpu(
-    name: str = "Tesla T4", *, memory: str = "15109 MiB", slot: str = "1E", more: str = ""
+    name: str = "Tesla T4",
+    *,
+    memory: str = "15109 MiB",
+    slot: str = "1E",
+    more: str = "",
+    persistence: str = "Enabled",
 ) -> str:
-    return GPU.format(name=name, memory=memory, slot=slot, more=more)
+    return GPU.format(name=name, memory=memory, slot=slot, more=more, persistence=persistence)
 
 
 def document(*gpus: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bake.verify import Expectation, hardware
+from bake.verify import Expectation, hardware, system
 from tests.support.frameworks import expectation
 from tests.support.nvidia_smi import document, gpu
 from tests.support.tensor_reports import figures
@@ -37,6 +37,7 @@ class Machine:
 
     folder: Path
     probe: str = T4.format(slot="1e") + DRIVER
+    kernels: str = "running 5.4.0-1103-aws\nkernel 5.4.0-1103-aws 470.256.02\n"
     says: dict[str, tuple[str, int] | None] = field(default_factory=dict)
     tensors: dict[str, Any] = field(default_factory=figures)
     python: dict[str, str] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         healthy = {"nvidia-smi": document(gpu()), "nvcc": NVCC, "ldconfig": LDCONFIG}
+        healthy["apt-get"] = "Reading package lists...\nInst libssl1.1 [1.1.1] (1.1.1w Ubuntu)\n"
         self.says = {**{name: (text, 0) for name, text in healthy.items()}, **self.says}
         self.says.setdefault("sudo", ("", 1))
         self.says.setdefault("dmesg", ("NVRM: loading NVIDIA UNIX x86_64 Kernel Module\n", 0))
@@ -64,6 +66,7 @@ class Machine:
             python="3.7",
             d2l="0.17.0",
             notebooks=True,
+            kernel_held=True,
         )
         return replace(wanted, **changes)
 
@@ -78,6 +81,8 @@ class Machine:
         self.commands.append(command)
         if command == hardware._PROBE:
             return subprocess.CompletedProcess([], 0, self.probe, "")
+        if command == system.KERNELS:
+            return subprocess.CompletedProcess([], 0, self.kernels, "")
         self._write()
         path = f"{self.folder}/bin:/usr/bin:/bin"
         done: Any = subprocess.run(

@@ -97,7 +97,7 @@ class Bake:
         machine = run_machine(job.cloud, job.run, spec, [self.aws.placement()])
         self.aws.at_first |= self.aws.remains()
         connection: Any = SimpleNamespace(
-            alive=True, close=lambda: None, reconnect=lambda: None, run=lambda *_: None
+            alive=True, close=lambda: None, reconnect=lambda: None, run=lambda *_, **__: None
         )
         yield Builder(machine, connection, None, 1.0, lambda: None)
 

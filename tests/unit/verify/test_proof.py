@@ -132,6 +132,15 @@ def smi(*gpus: str) -> Change:
     return lambda machine: machine.says.update({"nvidia-smi": (document(*gpus), 0)})
 
 
+RUNNING = "5.4.0-1103-aws"
+
+
+def kernels(*lines: str) -> Callable[[Machine], Any]:
+    """Let these kernels be in /boot, with their modules."""
+    said = "".join(f"{line}\n" for line in [f"running {RUNNING}", *(f"kernel {k}" for k in lines)])
+    return lambda machine: setattr(machine, "kernels", said)
+
+
 def program(name: str, text: str, status: int = 0) -> Change:
     return lambda machine: machine.says.update({name: (text, status)})
 
@@ -200,6 +209,35 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no fabric": (
         smi(gpu(more="<fabric><state>In Progress</state></fabric>")),
         "has not joined the NVSwitch fabric",
+    ),
+    "persistence mode off": (
+        smi(gpu(persistence="Disabled")),
+        "persistence mode: persistence mode is off on GPU 0",
+    ),
+    "another kernel at the next boot": (
+        kernels(f"{RUNNING} 470.256.02", "5.4.0-1110-aws 470.256.02"),
+        "kernel: the machine runs the kernel 5.4.0-1103-aws, and its newest one is 5.4.0-1110-aws",
+    ),
+    "no kernel that can boot": (kernels(), "and its newest one is none of /boot"),
+    "a kernel without the module": (
+        kernels("5.4.0-1100-aws", f"{RUNNING} 470.256.02"),
+        "the kernel 5.4.0-1100-aws has the nvidia module of no version",
+    ),
+    "a module of another version": (
+        kernels(f"{RUNNING} 470.199.02"),
+        "the nvidia module 470.199.02, and the driver's libraries are 470.256.02",
+    ),
+    "an upgrade of the driver": (
+        program("apt-get", "Inst libnvidia-compute-470-server [1] (2)\nInst dkms [1] (2)\n"),
+        "upgrades: an upgrade would change dkms, libnvidia-compute-470-server",
+    ),
+    "an upgrade of the kernel": (
+        program("apt-get", "Inst linux-image-aws [1] (2)\nInst linux-image-5.4.0-1110-aws (2)\n"),
+        "upgrades: an upgrade would change linux-image-5.4.0-1110-aws, linux-image-aws",
+    ),
+    "an apt that fails": (
+        lambda machine: machine.says.update({"apt-get": ("E: Unmet dependencies\n", 100)}),
+        "upgrades: apt cannot plan an upgrade of the system: E: Unmet dependencies",
     ),
     "an old driver": (
         lambda machine: (
@@ -389,6 +427,56 @@ def test_a_skipped_check_never_counts_as_proved_on_a_gpu(
     assert prove(machine, machine.expectation()).verified == "no"
 
 
+# ---- the kernel and upgrades ----
+
+
+def detail_of(machine: Machine, name: str, **changes: Any) -> tuple[str, str]:
+    checks = {check.name: check for check in prove(machine, machine.expectation(**changes)).checks}
+    return checks[name].outcome, checks[name].detail
+
+
+def test_kernel_and_upgrades_of_a_sound_machine(machine: Machine) -> None:
+    said = "5.4.0-1103-aws, the newest one, with nvidia 470.256.02"
+    assert detail_of(machine, "kernel") == ("passed", said)
+    assert detail_of(machine, "upgrades") == ("passed", "1 packages, none of the driver")
+    assert detail_of(machine, "persistence mode") == ("passed", "on")
+
+
+def test_a_kernel_that_is_not_held_may_be_upgraded_and_toolkits_always(machine: Machine) -> None:
+    names = ("linux-image-aws", "nvidia-cuda-toolkit", "libnvidia-container1")
+    machine.says["apt-get"] = ("".join(f"Inst {name} [1] (2)\n" for name in names), 0)
+    said = detail_of(machine, "upgrades", kernel_held=False)
+    assert said == ("passed", "3 packages, none of the driver")
+
+
+def test_a_container_has_no_kernel_of_its_own(machine: Machine) -> None:
+    machine.kernels = f"container\n{machine.kernels}"
+    said = detail_of(machine, "kernel")
+    assert said == ("skipped", "a container runs the kernel of its host")
+
+
+def test_the_kernel_alone_proves_nothing_about_a_gpu_or_a_cpu(machine: Machine) -> None:
+    machine.probe = NO_GPU + DRIVER
+    proof = prove(machine, expected("base", "drivers", gpu="if-present"))
+    passed = {check.name for check in proof.checks if check.outcome == "passed"}
+    assert passed == {"kernel", "upgrades"}
+    assert proof.verified == "no"
+    assert proof.verified in accepted(recipe_of("base", "drivers", gpu="if-present"))
+
+
+def test_a_recipe_without_a_driver_needs_no_module(machine: Machine) -> None:
+    machine.kernels = "running 5.4.0-1103-aws\nkernel 5.4.0-1103-aws \n"
+    said = detail_of(machine, "kernel", gpu=None)
+    assert said == ("passed", "5.4.0-1103-aws, the newest one")
+    said = detail_of(machine, "upgrades", gpu=None)
+    assert said == ("skipped", "the recipe installs no driver")
+
+
+@pytest.mark.parametrize("stages", [("base", "cuda"), ("base", "drivers", "cuda")])
+def test_the_kernel_is_held_with_the_driver(stages: tuple[str, ...]) -> None:
+    assert expected(*stages).kernel_held is ("drivers" in stages)
+
+
 # ---- recipes that install less ----
 
 
@@ -421,7 +509,7 @@ def test_faults_in_the_installed_parts_refuse_the_machine(machine: Machine, faul
 
 
 def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) -> None:
-    machine.probe = NO_GPU
+    machine.probe = NO_GPU + DRIVER
     with pytest.raises(VerificationError, match="GPU present"):
         prove(machine, expected("base", "drivers", gpu="required"))
     with pytest.raises(VerificationError, match="GPU present"):
@@ -429,6 +517,8 @@ def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) ->
     proof = prove(machine, expected("base", "drivers", "cuda", gpu="if-present"))
     assert proof.verified == "cpu"
     assert [check.name for check in proof.checks if check.outcome == "passed"] == [
+        "kernel",
+        "upgrades",
         "nvcc",
         "CUDA libraries",
     ]
