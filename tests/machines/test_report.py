@@ -49,7 +49,7 @@ def test_a_bake_that_fails_and_one_that_goes_on_from_there_have_pages_of_what_ha
     b, c = (next(each for each in stages if each.name == name) for name in "bc")
     assert max(b.began_at, c.began_at) < min(b.ended_at, c.ended_at)
     kinds = [each.kind for each in made.steps if each.kind != "stage"]
-    assert kinds == ["start", "checkpoint", "proof", "inventory", "clean", "image"]
+    assert kinds == ["start", "checkpoint", "reboot", "proof", "inventory", "clean", "image"]
     [machine] = made.machines
     assert machine.usd_per_hour == 0  # what the local cloud asks for
     assert machine.checkpoint == made.stages[0].checkpoint

@@ -94,10 +94,10 @@ def test_an_image_without_a_description_is_refused_on_no_machine(tags: dict[str,
         ("mxnet-cu101", "p2.xlarge", ("no longer offered", "g4dn.xlarge")),
         ("mxnet-cu101", "g5g.xlarge", ("its CPU is arm64, but the image is x86_64", "g4dn.xlarge")),
         ("mxnet-cu101", "g6f.large", ("a slice of a GPU", "g4dn.xlarge")),
-        ("pytorch-cu126", "p6-b200.48xlarge", ("nvlsm", "works is g6.48xlarge")),
+        ("pytorch-cu126", "p6-b200.48xlarge", ("nvlsm", "works is p5.48xlarge")),
         ("mxnet-cu101", "t3.micro", ("unknown GPU machine",)),
         ("mxnet-cu101", "g4dn.xlarg", ("Did you mean g4dn.xlarge",)),
-        ("mxnet-cu112", "p4d.24xlarge", ("is not in the image", "works is g5.48xlarge")),
+        ("mxnet-cu118-debian12", "p4d.24xlarge", ("is not in the image", "works is g5.48xlarge")),
     ],
 )
 def test_an_unsuitable_machine_is_refused_and_the_nearest_suitable_one_suggested(
