@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -33,7 +34,11 @@ F = TypeVar("F", bound=Fact)
 
 @dataclass(frozen=True, kw_only=True)
 class OsImage(Fact):
-    """An operating system's image: its owner's AWS account, its name pattern and its contents."""
+    """An operating system's image: its owner's AWS account, its name pattern and its contents.
+
+    `security_until` is the last day with security updates for everyone, `pro_until` the last one
+    with Ubuntu Pro.
+    """
 
     key: str
     owner: str
@@ -44,6 +49,8 @@ class OsImage(Fact):
     python: str
     nvidia_repository: str
     size_gb: int
+    security_until: date
+    pro_until: date | None = None
     architecture: str = "x86_64"
 
 

@@ -24,6 +24,7 @@ from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import Resolved
+from bake.recipe.support import check_support
 from bake.record import Timeline
 from bake.verify import accepted
 
@@ -123,7 +124,8 @@ def prepare(
         image = finished_image(cloud, plan) if plan and not fresh else None
         secrets: Secrets = {}
         if base_image and image and image.finished:
-            checked = PreflightResult(base_image, ())
+            support = check_support(resolved.os_image, cloud.now().date())
+            checked = PreflightResult(base_image, (), tuple(support))
         else:
             checked = preflight(
                 cloud, resolved, base_image, image_name=name, owner=owner, locked=locked

@@ -16,6 +16,7 @@ from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.console.format import rounded_duration
 from bake.errors import CloudError, Finding, PreflightError, RequestError
 from bake.recipe.resolved import Resolved
+from bake.recipe.support import check_support
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class PreflightResult:
     """The base image and the possible placements of a bake's builder.
 
     `warnings` do not prevent the bake: an instance type that was left out, a quota that AWS hides,
-    credentials that may end too early.
+    credentials that may end too early, an operating system without security updates.
     """
 
     base_image: BaseImage
@@ -75,7 +76,9 @@ def preflight(
     if findings or base_image is None:
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
     early = check_credentials(cloud.credentials_end(), cloud.now(), recipe.builder.timeout_hours)
-    return PreflightResult(base_image, found.placements, (*found.findings, *early))
+    support = check_support(os_image, cloud.now().date())
+    warnings = (*found.findings, *early, *support)
+    return PreflightResult(base_image, found.placements, warnings)
 
 
 def check_credentials(

@@ -10,7 +10,7 @@ import copy
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -123,7 +123,7 @@ def a_recipe() -> Any:
     builder = SimpleNamespace(
         instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64, timeout_hours=6
     )
-    os_image = catalog.load().os_image("ubuntu-18.04")
+    os_image = replace(catalog.load().os_image("ubuntu-18.04"), security_until=date.max)
     return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -36,7 +37,7 @@ def recipe(*instance_types: str, market: str = "on-demand", disk_gb: int = 64) -
         disk_gb=disk_gb,
         timeout_hours=6,
     )
-    os_image = catalog.load().os_image("ubuntu-18.04")
+    os_image = replace(catalog.load().os_image("ubuntu-18.04"), security_until=date.max)
     return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
 
 
@@ -59,6 +60,15 @@ def test_a_sound_request_has_its_base_image_and_its_placements(aws: Aws) -> None
     assert zones >= {"us-east-1a", "us-east-1b"}
     assert {placement.market for placement in checked.placements} == {"on-demand"}
     assert checked.warnings == ()
+
+
+def test_an_operating_system_without_security_updates_is_a_warning(aws: Aws) -> None:
+    old = recipe()
+    old.os_image = catalog.load().os_image("ubuntu-18.04")
+    [warning] = check(aws, old).warnings
+    assert warning.place == "base"
+    assert "ubuntu-18.04 has received no security updates since 2023-05-31" in warning.message
+    assert "run `sudo pro attach`" in warning.hint
 
 
 def test_placements_are_in_the_recipes_order_and_then_by_zone(aws: Aws) -> None:
