@@ -275,11 +275,10 @@ def _calls_on_own(own: OwnResources, tag: Callable[..., list[Params]]) -> dict[s
     if own.group:
         rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
         rule |= {"IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
-        for operation in ("Authorize", "Revoke"):
-            calls[f"{operation}SecurityGroupIngress"] = {
-                "GroupId": own.group,
-                "IpPermissions": [rule],
-            }
+        allowed = {"GroupId": own.group, "IpPermissions": [rule]}
+        calls["AuthorizeSecurityGroupIngress"] = allowed
+        calls["RevokeSecurityGroupEgress"] = allowed
+        calls["RevokeSecurityGroupIngress"] = allowed
         calls["DeleteSecurityGroup"] = {"GroupId": own.group}
     if own.spot_request:
         calls["CancelSpotInstanceRequests"] = {"SpotInstanceRequestIds": [own.spot_request]}

@@ -8,9 +8,11 @@ from functools import partial
 from bake.aws.caller_access import ssh_rule
 from bake.aws.client.commands import removal_command, run_resources
 from bake.aws.client.errors import was_refused
+from bake.aws.client.retry import retry
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import MINUTE, delete_when_unused, poll, wait_until
+from bake.aws.isolated_group import isolated_group
 from bake.aws.tags import RUN, Run, Tags, specifications
 from bake.errors import CloudError
 
@@ -114,21 +116,20 @@ def _allow(cloud: Cloud, group_id: str, cidr: str, port: int) -> None:
 
 
 def leave_security_group(cloud: Cloud, network_interface_id: str, group_id: str) -> None:
-    """Move a machine's interface to the default group of its VPC, and delete the old group.
+    """Move a machine's interface to its VPC's group without access, and delete the old group.
 
     So the group can be deleted before the machine has ended. CloudError if EC2 refuses or the group
     stays in use; it can be deleted later, as usual.
     """
     [group] = cloud.ec2("DescribeSecurityGroups", GroupIds=[group_id])["SecurityGroups"]
-    # It exists in every VPC.
-    filters = filters_for({"vpc-id": group["VpcId"], "group-name": "default"})
-    found = cloud.ec2("DescribeSecurityGroups", Filters=filters)
-    default_id = found.first("SecurityGroups")["GroupId"]
-    cloud.ec2(
+    move = partial(
+        cloud.ec2,
         "ModifyNetworkInterfaceAttribute",
         NetworkInterfaceId=network_interface_id,
-        Groups=[default_id],
+        Groups=[isolated_group(cloud, group["VpcId"])],
     )
+    # Some of EC2's servers may not know a new group yet.
+    retry(move, cloud.clock, codes={"InvalidGroup.NotFound"})
     delete_security_group(cloud, group_id, unknown_for_s=0, timeout_s=_LEFT_S)
 
 

@@ -69,7 +69,6 @@ ANYBODYS = {
     ("ec2:RunInstances", "subnet"),
     ("ec2:CopyImage", "image"),
     ("ec2:CreateSecurityGroup", "vpc"),
-    ("ec2:ModifyNetworkInterfaceAttribute", "security-group"),
 }
 # The only tag that is changed later (`invoke extend`).
 TO_MOVE_AN_END = {

@@ -35,6 +35,7 @@ from moto.ec2.responses.amis import AmisResponse
 
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
+from bake.aws.isolated_group import ISOLATED
 from bake.aws.launch import LaunchSpec
 from bake.aws.placement import Placement
 from bake.aws.tags import Run, new_run
@@ -105,7 +106,7 @@ class Aws:
             *(
                 g.id
                 for g in ec2.describe_security_groups()
-                if g.name != "default" or region == REGION
+                if g.name != ISOLATED and (g.name != "default" or region == REGION)
             ),
             *ec2.key_pairs,
             *ec2.volumes,

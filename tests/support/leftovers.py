@@ -6,9 +6,13 @@ import time
 
 import boto3
 
+from bake.aws.isolated_group import ISOLATED
+
 
 def held() -> dict[str, list[str]]:
     """Return the ids of resources that cost money or allow access, by kind, without base images.
+
+    The security group without rules, which stays for later bakes, is left out.
 
     Waits for machines that are being terminated, because nothing can stop that.
     """
@@ -30,7 +34,7 @@ def held() -> dict[str, list[str]]:
         "groups": [
             group["GroupId"]
             for group in ec2.describe_security_groups()["SecurityGroups"]
-            if group["GroupName"] != "default"
+            if group["GroupName"] not in ("default", ISOLATED)
         ],
         "images": [image["ImageId"] for image in ec2.describe_images(Filters=ours)["Images"]],
         "snapshots": [

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from bake.aws.client.undo import clean_up
+from bake.aws.isolated_group import ISOLATED
 from bake.aws.key_pair import key_pair
 from bake.aws.launch import remove_machine, run_machine
 from bake.aws.machine import Machine
@@ -407,7 +408,7 @@ def test_a_group_still_in_use_is_waited_for(aws: Aws) -> None:
     assert len(aws.params("DeleteSecurityGroup")) == 4
 
 
-def test_a_machine_leaves_its_group_for_the_vpc_s_default_one(aws: Aws) -> None:
+def test_a_machine_leaves_its_group_for_one_without_rules(aws: Aws) -> None:
     placement = aws.placement()
     group_id = create_security_group(
         aws.cloud, aws.run, aws.run.temporary(), vpc_id=placement.vpc_id, cidr="203.0.113.7/32"
@@ -417,7 +418,8 @@ def test_a_machine_leaves_its_group_for_the_vpc_s_default_one(aws: Aws) -> None:
     [request] = aws.params("ModifyNetworkInterfaceAttribute")
     assert request["NetworkInterfaceId"] == machine.network_interface_id
     groups = aws.cloud.ec2("DescribeSecurityGroups", GroupIds=request["Groups"])["SecurityGroups"]
-    assert [(g["GroupName"], g["VpcId"]) for g in groups] == [("default", placement.vpc_id)]
+    assert [(g["GroupName"], g["VpcId"]) for g in groups] == [(ISOLATED, placement.vpc_id)]
+    assert not groups[0]["IpPermissions"] + groups[0]["IpPermissionsEgress"]
     with pytest.raises(CloudError) as caught:
         leave_security_group(aws.cloud, machine.network_interface_id, group_id)
     assert caught.value.code == "InvalidGroup.NotFound"
