@@ -19,6 +19,7 @@ BakeError                     exit 1: the work failed
 │   ├── HostKeyError          the machine has another host key than expected
 │   └── StageError            a stage ended with a status other than 0
 ├── VerificationError         the machine is not as its recipe says: no image is made
+├── FileError                 a file on this computer cannot be read or written
 └── LocalCloudError           the local cloud cannot be started or used here
 
 Only a command (`bake/cli/command.py`) turns one of these into an exit code.
@@ -168,6 +169,10 @@ class StageError(RemoteError):
 
 
 class VerificationError(BakeError):
+    pass
+
+
+class FileError(BakeError):
     pass
 
 

@@ -1,12 +1,18 @@
-"""Folders and files on this computer: state, cache, records; complete writes; packaged programs."""
+"""Folders and files on this computer: state, cache, records; complete writes; packaged programs.
+
+A file that cannot be read or written is a FileError, whatever the reason (`reading`, `writing`). A
+folder that cannot be used is a RequestError, because it is created before anything is started.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -14,10 +20,14 @@ from typing import Any
 
 from platformdirs.unix import Unix
 
+from bake.errors import FileError, RequestError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def home() -> Path:
     """Return the folder of state: keys, the local cloud. `BAKE_HOME`, else XDG's state folder."""
-    return Path(os.environ.get("BAKE_HOME") or _folders().user_state_dir)
+    return _folder("BAKE_HOME", "user_state_dir")
 
 
 def cache() -> Path:
@@ -25,12 +35,31 @@ def cache() -> Path:
 
     `BAKE_CACHE`, else XDG's cache folder.
     """
-    return Path(os.environ.get("BAKE_CACHE") or _folders().user_cache_dir)
+    return _folder("BAKE_CACHE", "user_cache_dir")
 
 
-def _folders() -> Unix:
-    """Return the folders of the Linux and macOS command line: `~/.local/state/bake` and others."""
-    return Unix("bake", appauthor=False)
+def _folder(variable: str, default: str) -> Path:
+    """Return the folder that a variable names, else XDG's folder; RequestError without a home.
+
+    XDG's are those of the Linux and macOS command line: `~/.local/state/bake` and others.
+    """
+    if named := os.environ.get(variable):
+        return Path(named)
+    return _below_home(lambda: Path(getattr(Unix("bake", appauthor=False), default)))
+
+
+def user_home() -> Path:
+    """Return the home folder of this user; RequestError if it is not known."""
+    return _below_home(Path.home)
+
+
+def _below_home(find: Callable[[], Path]) -> Path:
+    with suppress(RuntimeError):
+        if (folder := find()).is_absolute():
+            return folder
+    raise RequestError(
+        "This user has no home folder", hint="Set the environment variable HOME to a folder"
+    )
 
 
 def builds() -> Path:
@@ -38,19 +67,97 @@ def builds() -> Path:
     return Path(os.environ.get("BAKE_BUILDS") or "builds")
 
 
-def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Write a file in UTF-8, completely or not at all: a reader gets the old text or the new one.
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Create a folder unless it exists; RequestError if files cannot be written into it."""
+    try:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"Cannot create the folder {folder}: {_reason(error)}", hint=_another_folder(folder)
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"Cannot write to the folder {folder}: it is read-only for this user",
+            hint=_another_folder(folder),
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context that turns an OSError into a FileError: the file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {_reason(error)}", hint=_hint(path, error)) from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A context that turns an OSError into a FileError: the file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {_reason(error)}", hint=_hint(path, error)) from None
+
+
+def file_error(error: OSError) -> FileError | None:
+    """Return the FileError for an OSError about a file or a full disk; None for any other."""
+    if error.filename is None and error.errno not in (*_FULL, errno.EROFS, errno.EIO):
+        return None
+    path = Path(os.fsdecode(error.filename)) if error.filename else None
+    message = f"Cannot use {path}: {_reason(error)}" if path else _reason(error)
+    return FileError(message, hint=_hint(path, error) if path else "")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _hint(path: Path, error: OSError) -> str:
+    free = "Free space on that disk. " if error.errno in _FULL else ""
+    return free + _another_folder(path)
+
+
+def _another_folder(path: Path) -> str:
+    """Return the hint that names the variable by which another folder is chosen, or no hint."""
+    folders = {"BAKE_HOME": home, "BAKE_CACHE": cache, "BAKE_BUILDS": builds}
+    for variable, folder in folders.items():
+        with suppress(RequestError):
+            if path.absolute().is_relative_to(folder().absolute()):
+                return f"Choose another folder by the environment variable: {variable}=FOLDER"
+    return ""
+
+
+def write_file(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+    """Write a file, text in UTF-8, completely or not at all: a reader gets the old or the new one.
 
     `mode` is the new file's, less the process's umask; by default only its owner may read it.
+    FileError if it cannot be written.
     """
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with writing(path):
+        _write_new(new, data, mode)
+        try:
+            new.replace(path)
+        except BaseException:
+            new.unlink()
+            raise
+
+
+def write_new_file(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that does not exist yet; FileError if it exists or cannot be written."""
+    with writing(path):
+        _write_new(path, data, mode)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        new.replace(path)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
     except BaseException:
-        new.unlink()
+        path.unlink()
         raise
 
 

@@ -130,6 +130,7 @@ def rebuild(
     stand_in: bool = False,
 ) -> None:
     """Bake what has changed since the last image of each recipe, and nothing else."""
+    from bake import files
     from bake.cli.views import bakes, github
     from bake.pipeline import bake as pipeline
     from bake.pipeline import rebuild as rebuilding
@@ -154,7 +155,8 @@ def rebuild(
     text = github.summary(reports)
     github.write_summary(text, os.environ)
     if summary:
-        Path(summary).write_text(f"{text}\n")
+        with files.writing(Path(summary)):
+            Path(summary).write_text(f"{text}\n")
     console.result([bakes.report_document(each) for each in reports])
     bakes.show_reports(console, reports)
     raise_for(reports)

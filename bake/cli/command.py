@@ -91,10 +91,14 @@ def running(
 ) -> Iterator[None]:
     """A context that turns a BakeError or an interrupt into a message and an exit code.
 
-    Any other exception is a programming error and keeps its traceback.
+    So does an OSError about a file, from whichever library. If nothing reads stdout any more, the
+    command ends without a message. Any other exception is a programming error and keeps its
+    traceback.
     """
     from bake.aws.client.undo import noted_leftovers
+    from bake.console.streams import NoReaderError
     from bake.errors import BakeError
+    from bake.files import file_error
     from bake.threads import one_interrupt
 
     try:
@@ -103,6 +107,14 @@ def running(
     except BakeError as error:
         console.failure(error)
         raise Exit(code=error.exit_code) from None
+    except NoReaderError:
+        raise Exit(code=1) from None
+    except OSError as error:
+        if (failure := file_error(error)) is None:
+            raise
+        failure.details = noted_leftovers(error)
+        console.failure(failure)
+        raise Exit(code=failure.exit_code) from None
     except KeyboardInterrupt as interrupt:
         notes = noted_leftovers(interrupt)
         for note in notes:

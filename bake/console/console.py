@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json as json_library
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +19,9 @@ from rich.text import Text
 
 from bake.console.format import duration
 from bake.console.screen import Screen, Step, Work
+from bake.console.streams import NoReaderError, write_stdout
 from bake.console.text import plain
-from bake.errors import BakeError, error_document
+from bake.errors import BakeError, FileError, error_document
 from bake.threads import Cancelled
 
 
@@ -193,8 +193,7 @@ class Console:
     def output(self, text: str) -> None:
         """Write the result of a command to stdout, with or without `--json`, for a program."""
         self._answer()
-        sys.stdout.write(text if text.endswith("\n") or not text else f"{text}\n")
-        sys.stdout.flush()
+        write_stdout(text if text.endswith("\n") or not text else f"{text}\n")
 
     def check_answered(self) -> None:
         """Raise a RuntimeError if the command promised a JSON document and has shown no result."""
@@ -207,8 +206,7 @@ class Console:
         self._screen.answered = True
 
     def _write_document(self, document: object) -> None:
-        sys.stdout.write(json_library.dumps(document, indent=2, default=str) + "\n")
-        sys.stdout.flush()
+        write_stdout(json_library.dumps(document, indent=2, default=str) + "\n")
 
     def print(self, *lines: str) -> None:
         """Show lines without wrapping them, so that they can be pasted; nothing with `--json`."""
@@ -231,7 +229,10 @@ class Console:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))
         if self.json and not self._work.name and not self._screen.answered:
             self._screen.answered = True
-            self._write_document({"error": error_document(error)})
+            try:
+                self._write_document({"error": error_document(error)})
+            except (FileError, NoReaderError) as problem:
+                self.warn(f"The error could not be written as JSON: {problem}")
 
     def _print(self, text: Text, *, wrap: bool = False) -> None:
         # Usually not wrapped, because a command must be in one piece to be pasted.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import IO, cast
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -15,9 +18,23 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from bake.console.format import duration
+from bake.console.streams import Stderr
 from bake.console.text import plain
 
 _REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
+
+
+def _without_empty_size() -> dict[str, str]:
+    """Return the environment without a size of 0, for which rich would show nothing.
+
+    A terminal of unknown size, for example on a serial line, sets COLUMNS=0.
+    """
+    sizes = ("COLUMNS", "LINES")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in sizes or re.fullmatch(r"0*[1-9][0-9]*", value)
+    }
 
 
 class Screen:
@@ -28,7 +45,12 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.err = RichConsole(
+            file=cast(IO[str], Stderr()),
+            highlight=False,
+            soft_wrap=True,
+            _environ=_without_empty_size(),
+        )
         self.lock = threading.RLock()
         self.thread = Innermost()
         self.spinner = Spinner("dots", style="cyan")

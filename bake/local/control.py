@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ DEFAULT_PORT = 4747
 # Generous: the engine runs one command at a time, and may be committing another user's image.
 START_TIMEOUT_S = 300
 END_TIMEOUT_S = 300
+_LEAST_FREE_BYTES = 64 * 1024  # for a server that has only started
 
 
 # Variables of AWS's clients that do not decide where a request is sent, and with which keys.
@@ -119,11 +121,13 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
 def _start_server(
     home: Path, port: int, profile: str, failure: Path, log: Path
 ) -> subprocess.Popen[bytes]:
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    failure.unlink(missing_ok=True)
+    files.make_folder(home, mode=0o700)
+    files.make_folder(files.cache())
+    with files.writing(failure):
+        failure.unlink(missing_ok=True)
     command = [sys.executable, "-m", "bake.local.server", "--home", str(home), "--port", str(port)]
     command += ["--profile", profile]
-    with log.open("ab") as output:
+    with files.writing(log), log.open("ab") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -254,6 +258,11 @@ def _failure(failure: Path, log: Path) -> LocalCloudError:
         written = json.loads(failure.read_text())
         return LocalCloudError(written["message"], hint=written["hint"], details=written["details"])
     except (OSError, ValueError):
+        if shutil.disk_usage(log.parent).free < _LEAST_FREE_BYTES:
+            return LocalCloudError(
+                f"The local cloud cannot be started: the disk of {log.parent} is full",
+                hint="Free space on that disk, or choose another folder: BAKE_HOME=FOLDER",
+            )
         last_lines = log.read_text(errors="replace").splitlines()[-20:]
         return LocalCloudError(
             "The local cloud cannot be started", hint=f"See its log: {log}", details=last_lines

@@ -35,7 +35,7 @@ from moto.servicequotas.models import servicequotas_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from bake import files
-from bake.errors import LocalCloudError
+from bake.errors import BakeError, LocalCloudError
 from bake.local.api import authorization, ec2_backend, session_manager
 from bake.local.api.application import Application
 from bake.local.api.ec2_response import LocalEC2Response
@@ -144,7 +144,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         serve(arguments.home, arguments.port, load(arguments.profile))
-    except LocalCloudError as error:
+    except BakeError as error:
         # control.py reads this file and shows the error to the user.
         failure = {"message": error.message, "hint": error.hint, "details": error.details}
         (arguments.home / "failure.json").write_text(json.dumps(failure))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bake.files import home
+from bake.files import home, make_folder, write_file
 
 # The command that starts a browser may run as long as the browser is open.
 _STARTS_S = 10.0
@@ -24,14 +24,13 @@ def redirect_page(name: str, url: str) -> Iterator[Path]:
     browser's arguments, and `url` contains a token.
     """
     path = home() / f"jupyter-{name}.html"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # left by a process that was killed
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        target = html.escape(url)
-        file.write(
-            f'<!doctype html><meta charset="utf-8"><title>Jupyter</title>'
-            f'<meta http-equiv="refresh" content="0;url={target}"><a href="{target}">Jupyter</a>\n'
-        )
+    make_folder(path.parent, mode=0o700)
+    target = html.escape(url)
+    write_file(
+        path,
+        f'<!doctype html><meta charset="utf-8"><title>Jupyter</title>'
+        f'<meta http-equiv="refresh" content="0;url={target}"><a href="{target}">Jupyter</a>\n',
+    )
     try:
         yield path
     finally:

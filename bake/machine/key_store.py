@@ -8,7 +8,6 @@ machine changes at every start.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from filelock import FileLock
 
 from bake.errors import RequestError
-from bake.files import home, write_file
+from bake.files import home, make_folder, reading, write_file, write_new_file, writing
 
 KNOWN_HOSTS = "known_hosts"
 _LONGEST_NAME = 200
@@ -38,16 +37,21 @@ def key_path(account_id: str, region: str, name: str) -> Path:
 
 
 def save_key(path: Path, private_openssh: str) -> None:
-    """Write a new private key with mode 0400. Raises FileExistsError if the file exists."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(private_openssh)
+    """Write a new private key with mode 0400. Raises FileError if the file exists."""
+    make_folder(path.parent, mode=0o700)
+    write_new_file(path, private_openssh.encode(), mode=0o400)
 
 
 def remove_key(path: Path) -> None:
     """Remove the private key of a machine that was terminated."""
-    path.unlink(missing_ok=True)
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def read_private_key(path: Path) -> str:
+    """Return the content of a private key file."""
+    with reading(path):
+        return path.read_bytes().decode(errors="replace")
 
 
 def read_public_key(path: Path) -> str:
@@ -55,8 +59,9 @@ def read_public_key(path: Path) -> str:
 
     Raises RequestError for a file that is not a private key, or needs a passphrase.
     """
+    content = read_private_key(path).encode()
     try:
-        private = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+        private = serialization.load_ssh_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RequestError(
             f"{path} is not a private key, or it needs a passphrase: {error}",
@@ -82,13 +87,11 @@ def check_key(path: Path) -> None:
 def save_host_key(instance_id: str, public_openssh: str) -> Path:
     """Store the host key of a machine, and return the path of the known_hosts file."""
     path = home() / KNOWN_HOSTS
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, mode=0o700)
     algorithm, key = public_openssh.split()[:2]
+    line = f"{instance_id} {algorithm} {key}\n".encode()
     with _locked(path):
-        write_file(
-            path,
-            "".join([*_lines_of_others(path, instance_id), f"{instance_id} {algorithm} {key}\n"]),
-        )
+        write_file(path, b"".join([*_lines_of_others(path, instance_id), line]))
     return path
 
 
@@ -99,8 +102,8 @@ def read_host_key(instance_id: str) -> str:
     pretend to be this one.
     """
     path = home() / KNOWN_HOSTS
-    for line in path.read_text().splitlines() if path.exists() else ():
-        name, _, public = line.partition(" ")
+    for line in _lines(path):
+        name, _, public = line.decode(errors="replace").strip().partition(" ")
         if name == instance_id:
             return public
     raise RequestError(
@@ -115,16 +118,22 @@ def remove_host_key(instance_id: str) -> None:
     path = home() / KNOWN_HOSTS
     if path.exists():
         with _locked(path):
-            write_file(path, "".join(_lines_of_others(path, instance_id)))
+            write_file(path, b"".join(_lines_of_others(path, instance_id)))
 
 
-def _lines_of_others(path: Path, instance_id: str) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.split(" ")[0] != instance_id]
+def _lines(path: Path) -> list[bytes]:
+    """Return the lines of a file as they are: the user may have added lines in any encoding."""
+    with reading(path):
+        return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def _lines_of_others(path: Path, instance_id: str) -> list[bytes]:
+    return [line for line in _lines(path) if line.split(b" ")[0] != instance_id.encode()]
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Lock a file to which several commands may write at the same time."""
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    lock = path.with_name(f"{path.name}.lock")
+    with writing(lock), FileLock(lock):
         yield

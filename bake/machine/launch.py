@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import platform
 import re
 from collections.abc import Sequence
@@ -30,7 +31,14 @@ from bake.console.screen import Step
 from bake.errors import RequestError
 from bake.machine import session_manager
 from bake.machine.boot import login_user, wait_until_reached
-from bake.machine.key_store import check_key, key_path, read_public_key, save_host_key, save_key
+from bake.machine.key_store import (
+    check_key,
+    key_path,
+    read_private_key,
+    read_public_key,
+    save_host_key,
+    save_key,
+)
 from bake.machine.request import LaunchRequest, choose_placements
 from bake.machine.ssh_config import check_name, ssh_command
 from bake.ssh import keys
@@ -71,6 +79,7 @@ def launch(
     request.lifetime.check(placement.market for placement in placements)
     cidr = None if proxied else caller_cidr()
     key_name, key_file = ensure_key_pair(cloud, run, request.key)
+    private_key = read_private_key(key_file)
     host_key = keys.generate()
     tags = _tags(image, request, run, name, cloud.now())
 
@@ -92,9 +101,10 @@ def launch(
             step.done(_place_and_price(cloud, machine, placements))
         with console.step("SSH") as step:
             save_host_key(machine.instance_id, host_key.public_openssh)
-            _wait_for_ssh(cloud, machine, ssh_port, key_file.read_text(), host_key, step, proxied)
+            _wait_for_ssh(cloud, machine, ssh_port, private_key, host_key, step, proxied)
+        launched = Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
         stack.pop_all()  # the launch has succeeded, so nothing is undone
-    return Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
+    return launched
 
 
 def _spec(
@@ -201,7 +211,11 @@ def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Pa
 
 def default_key_name() -> str:
     """Return the name for this user and computer, because private keys are not copied."""
-    return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{getpass.getuser()}-{platform.node()}")[:255]
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name: a container that runs as any user id
+        user = str(os.getuid())
+    return re.sub(r"[^A-Za-z0-9-]", "-", f"bake-{user}-{platform.node()}")[:255]
 
 
 def _free_name(cloud: Cloud, name: str) -> str:

@@ -7,6 +7,7 @@ connections that `bake` itself makes use the same values.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,17 @@ from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
 from bake.errors import RequestError
-from bake.files import home, write_file
+from bake.files import home, make_folder, reading, user_home, write_file, writing
 from bake.machine import session_manager
 from bake.machine.boot import login_user
-from bake.machine.key_store import KNOWN_HOSTS, check_key, key_path, read_host_key, remove_host_key
+from bake.machine.key_store import (
+    KNOWN_HOSTS,
+    check_key,
+    key_path,
+    read_host_key,
+    read_private_key,
+    remove_host_key,
+)
 from bake.ssh import connection
 from bake.ssh.connection import Connection
 
@@ -186,7 +194,7 @@ def connect(host: Host, *, timeout_s: float = 30) -> Connection:
         host.address,
         port=host.port,
         user=host.user,
-        private_key=host.key.read_text(),
+        private_key=read_private_key(host.key),
         host_key=read_host_key(host.instance_id),
         timeout_s=timeout_s,
         proxy=session_manager.fill_in(host.proxy, host.address, host.port),
@@ -207,13 +215,13 @@ def write(host: Host) -> Path:
     A file of another machine with the same name is removed: that machine had the name before.
     """
     path = _file(host.instance_id)
-    text = host.configuration()
-    if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(path, text)
+    content = _bytes(host.configuration())
+    if not path.exists() or _read(path) != content:
+        make_folder(path.parent, mode=0o700)
+        write_file(path, content)
     for other in folder().glob("*.conf"):
-        if other != path and other.read_text().startswith(f"Host {host.alias}\n"):
-            other.unlink(missing_ok=True)
+        if other != path and _read(other).startswith(f"Host {host.alias}\n".encode()):
+            _remove(other)
     return path
 
 
@@ -222,8 +230,8 @@ def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
     keys = quote_path(key_path(cloud.account_id, cloud.region, "any").parent)
     current_ids = {host.instance_id for host in hosts}
     for path in folder().glob("*.conf"):
-        if path.stem not in current_ids and f"{keys[:-1]}/" in path.read_text():
-            path.unlink(missing_ok=True)
+        if path.stem not in current_ids and _bytes(f"{keys[:-1]}/") in _read(path):
+            _remove(path)
 
 
 def forget_machine(instance_id: str) -> None:
@@ -233,7 +241,22 @@ def forget_machine(instance_id: str) -> None:
 
 
 def remove_file(instance_id: str) -> None:
-    _file(instance_id).unlink(missing_ok=True)
+    _remove(_file(instance_id))
+
+
+def _read(path: Path) -> bytes:
+    with reading(path):
+        return path.read_bytes()
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of a text that contains paths, whose names may have any encoding."""
+    return os.fsencode(text)
 
 
 def _file(instance_id: str) -> Path:
@@ -252,19 +275,19 @@ def include_line() -> str:
 
 def is_included() -> bool:
     config = _config()
-    return config.is_file() and include_line() in config.read_text().splitlines()
+    return config.is_file() and _bytes(include_line()) in _read(config).splitlines()
 
 
 def include() -> Path:
     """Insert the line at the top of ~/.ssh/config, unless it contains it already."""
     config = _config()
     if not is_included():
-        config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = config.read_text() if config.exists() else ""
-        write_file(config, f"{include_line()}\n{text}")
+        make_folder(config.parent, mode=0o700)
+        kept = _read(config) if config.exists() else b""
+        write_file(config, _bytes(f"{include_line()}\n") + kept)
     return config
 
 
 def _config() -> Path:
     """Return the path of ~/.ssh/config, with symbolic links resolved."""
-    return (Path.home() / ".ssh" / "config").resolve()
+    return (user_home() / ".ssh" / "config").resolve()

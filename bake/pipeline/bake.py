@@ -14,12 +14,13 @@ from functools import partial
 from time import monotonic
 from typing import Literal, TypeVar
 
+from bake import files
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
 from bake.aws.image import Image
 from bake.aws.image_creation import undo_image
 from bake.aws.lease import lease
-from bake.errors import BakeError, LostError, RequestError
+from bake.errors import BakeError, FileError, LostError, RequestError
 from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, running_builder
 from bake.pipeline.checkpoints import StartPoints, remove_old_checkpoints
@@ -39,7 +40,6 @@ from bake.plan.forecast import BUILDER, PROOF, REBOOT
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
-from bake.record.builds import make_folder
 from bake.threads import TaskGroup, held_back
 from bake.verify import Check, Proof, read_inventory
 
@@ -233,7 +233,8 @@ def _outcome(job: Job, batch: Batch) -> Outcome:
     try:
         result = _find_or_bake(job, batch)
     except BakeError as error:
-        if start := batch.points_of(job).best(job.plan):
+        start = batch.points_of(job).best(job.plan)
+        if start and job.name not in batch.new_images:
             held = ", ".join(start.stages)
             error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
         write_report(job, error)
@@ -271,7 +272,7 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
         if isinstance(held, Image):
             console.note(f"Another run has baked it: {held.image_id}")
             return held
-        make_folder(job.folder)
+        files.make_folder(job.folder)
         reap_own(job, held.dead)
 
         def bake_on(number: int) -> tuple[Record, Image]:
@@ -355,7 +356,11 @@ def _bake_on(
         raise
     batch.new_images[job.name] = job, image
     checks = (*proof.checks, *clean)
-    record = write_record(job, machine, image, proof.verified, stages, checks, installed)
+    try:
+        record = write_record(job, machine, image, proof.verified, stages, checks, installed)
+    except FileError as error:
+        error.details += (f"The image {image.image_id} is finished, and it stays",)
+        raise
     return record, image
 
 

@@ -189,9 +189,9 @@ def write_report(job: Job, error: BakeError | None = None) -> None:
     `error` is why the bake failed. A page that cannot be written causes a warning, not a failure:
     the image is worth more than its page.
     """
-    if not job.folder.is_dir():
-        return  # nothing was started
     try:
+        if not job.folder.is_dir():
+            return  # nothing was started
         if error is not None:
             write_failure(job, error)
         from bake.record.report import report  # plotly takes half a second to import

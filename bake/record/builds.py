@@ -76,14 +76,3 @@ def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
         except RequestError:
             continue
     yield from sorted(found, key=lambda each: each[1].started_at, reverse=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Create the folder for logs and record; RequestError before the bake starts if that fails."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RequestError(
-            f"Cannot create the folder {folder} for the logs: {error.strerror}",
-            hint="Choose another folder by the environment variable: BAKE_BUILDS=FOLDER",
-        ) from None

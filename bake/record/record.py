@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from bake.files import write_file
+from bake.files import make_folder, write_file
 from bake.record.inventory import Inventory
 from bake.record.timeline import MachineRecord, StepRecord
 
@@ -132,6 +132,6 @@ def read_failure(path: Path) -> Failure:
 
 
 def _write(table: _Table, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_file(path, table.model_dump_json(indent=2) + "\n", mode=0o666)
     return path

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bake import threads
+from bake import files, threads
 from bake.console.redaction import Redactor
 from bake.errors import ConnectError, RemoteError, StageError
-from bake.files import on_machine
 from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
@@ -85,8 +84,8 @@ def run_stage(
     """
     began = time.monotonic()
     stage = _identify(run_id, name, (script, lib, inputs), timeout_s)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
+    files.make_folder(log.parent)
+    with files.writing(log), log.open("wb") as file:
         output = Output(file, on_line, Redactor(secrets))
         end = _run_to_the_end(connection, stage, output)
         output.finish()
@@ -98,13 +97,13 @@ def run_stage(
 
 
 def _identify(
-    run_id: str, name: str, files: tuple[bytes, bytes, bytes], timeout_s: float
+    run_id: str, name: str, content: tuple[bytes, bytes, bytes], timeout_s: float
 ) -> _Stage:
     """Return a stage of a run. Raises StageError for a name that is unsafe in a path."""
     for part in (run_id, name):
         if not _SAFE_NAME.fullmatch(part):
             raise StageError(f"{part!r} cannot be part of a stage's name on the machine")
-    return _Stage(name, f"{_FOLDER}/{run_id}/{name}", files, limit_s=max(1, math.ceil(timeout_s)))
+    return _Stage(name, f"{_FOLDER}/{run_id}/{name}", content, limit_s=max(1, math.ceil(timeout_s)))
 
 
 def _run_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
@@ -278,4 +277,4 @@ def _command_line(connection: Connection, *arguments: object) -> str:
 
 @cache
 def _program() -> str:
-    return (on_machine("bake.ssh") / "detached.sh").read_text()
+    return (files.on_machine("bake.ssh") / "detached.sh").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from bake.errors import (
     BakeError,
     CloudError,
     ConnectError,
+    FileError,
     HostKeyError,
     RequestError,
     StageError,
@@ -254,12 +256,48 @@ def test_ctrl_c_that_another_thread_receives_leaves_nothing_either(
 
 
 def test_a_folder_for_the_logs_that_cannot_be_made_is_said_before_anything_starts(
-    context: Context, recipe: Resolved, tmp_path: Path
+    context: Context, recipe: Resolved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RequestError, match="for the logs") as refused:
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "file"))
+    with pytest.raises(RequestError, match="Cannot create the folder") as refused:
         bake.bake(replace(context, builds=tmp_path / "file"), recipe)
     assert "BAKE_BUILDS" in refused.value.hint
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 pages of 4 KB, which only root can mount."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_of_logs_ends_the_bake_and_nothing_is_left(
+    context: Context, recipe: Resolved, small_disk: Path
+) -> None:
+    write(context.scripts, "base", "seq 1 20000")
+    with pytest.raises(FileError, match=r"Cannot write .*/base\.log: No space left on device"):
+        bake.bake(replace(context, builds=small_disk), recipe)
+
+
+def test_an_image_stays_if_only_its_record_cannot_be_written(
+    context: Context, recipe: Resolved, small_disk: Path, proved: None
+) -> None:
+    write(context.scripts, "base", "seq 1 12000")  # 60 KB: beside the logs, no page is left
+    with pytest.raises(FileError, match=r"Cannot write .*/record\.json: No space left") as failure:
+        bake.bake(replace(context, builds=small_disk), recipe)
+    (detail,) = failure.value.details
+    image_id = detail.split()[2]
+    assert detail == f"The image {image_id} is finished, and it stays"
+    image = find_image(context.cloud, image_id)
+    assert image is not None
+    assert image.finished
+    delete_image(context.cloud, image)
 
 
 @pytest.mark.parametrize("end", ["failure", "interrupt", "success"])

@@ -116,13 +116,14 @@ def test_the_person_s_own_configuration_is_added_to_once_and_left_as_it_is(tmp_p
     assert config.stat().st_mode & 0o777 == 0o600
     assert config.parent.stat().st_mode & 0o777 == 0o700
     theirs = tmp_path / "dotfiles"
-    theirs.write_text("Host *\n  User me\n")
+    theirs.write_bytes(b"Host *\n  User me\n# caf\xe9\n")
     config.unlink()
     config.symlink_to(theirs)
     for _ in range(2):
         include.include()
     assert config.is_symlink()
-    assert theirs.read_text() == f"{include.include_line()}\nHost *\n  User me\n"
+    line = include.include_line().encode()
+    assert theirs.read_bytes() == line + b"\nHost *\n  User me\n# caf\xe9\n"
     ssh_config.write(a_host())
     command = ["ssh", "-F", str(config)]
     assert understood([*command, "bake-mine"], "user", "hostname") == ["ubuntu", "192.0.2.7"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pwd
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from bake import files
+from bake.errors import FileError, RequestError
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +75,91 @@ def test_a_file_is_written_completely_or_not_at_all(
         raise OSError
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(FileError):
         files.write_file(path, "new")
     assert path.read_text() == "old"
     assert [each.name for each in tmp_path.glob(".*file*")] == []
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every file that is written be on a full disk."""
+
+    def opened(descriptor: int, *_: object, **__: object) -> BinaryIO:
+        os.close(descriptor)
+        return Path("/dev/full").open("wb")
+
+    monkeypatch.setattr(os, "fdopen", opened)
+
+
+@pytest.mark.usefixtures("full")
+def test_a_full_disk_is_one_sentence_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "builds"
+    folder.mkdir()
+    monkeypatch.setenv("BAKE_BUILDS", str(folder))
+    with pytest.raises(FileError) as refused:
+        files.write_file(folder / "record.json", "x")
+    assert refused.value.message == f"Cannot write {folder}/record.json: No space left on device"
+    assert "BAKE_BUILDS=FOLDER" in refused.value.hint
+    with pytest.raises(FileError, match="No space left"):
+        files.write_new_file(folder / "mine.pem", b"x", mode=0o400)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_new_file_does_not_replace_another(tmp_path: Path) -> None:
+    files.write_new_file(tmp_path / "mine.pem", b"first", mode=0o400)
+    with pytest.raises(FileError, match="File exists"):
+        files.write_new_file(tmp_path / "mine.pem", b"second", mode=0o400)
+    assert (tmp_path / "mine.pem").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("variable", ["BAKE_HOME", "BAKE_CACHE", "BAKE_BUILDS"])
+@pytest.mark.parametrize("place", ["file", "file/below", "link", "/proc/bake"])
+def test_a_folder_that_cannot_be_created_is_a_wrong_request_with_the_variable_to_set(
+    variable: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "link").symlink_to("/nowhere/at/all")
+    monkeypatch.setenv(variable, str(tmp_path / place))
+    with pytest.raises(RequestError, match="Cannot create the folder") as refused:
+        files.make_folder(tmp_path / place / "local")
+    assert f"{variable}=FOLDER" in refused.value.hint
+
+
+def test_a_folder_on_a_read_only_disk_is_a_wrong_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.make_folder(tmp_path / "new")
+    files.make_folder(tmp_path / "new")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # as root it is True
+    with pytest.raises(RequestError, match="it is read-only for this user"):
+        files.make_folder(tmp_path / "new")
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(user_id: int) -> None:
+        raise KeyError(user_id)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for folder in (files.home, files.cache, files.user_home):
+        with pytest.raises(RequestError, match="no home folder") as refused:
+            folder()
+        assert "HOME" in refused.value.hint
+    monkeypatch.setenv("BAKE_HOME", "/mine")
+    assert files.home() == Path("/mine")
+
+
+def test_an_error_about_a_file_from_any_library_is_a_sentence() -> None:
+    error = files.file_error(PermissionError(errno.EACCES, "Permission denied", "/root/x"))
+    assert error is not None
+    assert error.message == "Cannot use /root/x: Permission denied"
+    error = files.file_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert error is not None
+    assert error.message == "No space left on device"
+    assert files.file_error(ConnectionRefusedError(errno.ECONNREFUSED, "Refused")) is None

@@ -40,7 +40,7 @@ def page(bench: Bench) -> str:
 
 
 def write_page(bench: Bench, folder: Path) -> Path:
-    """Write the page into `folder`. Raises OSError when it cannot be written."""
+    """Write the page into `folder`. Raises FileError if it cannot be written."""
     return write(folder / FILE, TEMPLATE, **_data(bench))
 
 

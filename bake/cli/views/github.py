@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bake import files
 from bake.console.format import duration
 from bake.errors import BakeError
 from bake.pipeline.rebuild import RecipeReport, Status
@@ -70,7 +71,7 @@ def write_summary(text: str, environ: Mapping[str, str]) -> None:
     if name := environ.get("GITHUB_STEP_SUMMARY"):
         path = Path(name)
         size = path.stat().st_size if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
+        with files.writing(path), path.open("a", encoding="utf-8") as file:
             file.write(cut(text, MOST_BYTES - size))
 
 

@@ -16,6 +16,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.key_pairs import KeyPair
 from moto.ssm.models import Parameter, SimpleSystemManagerBackend, ssm_backends
 
+from bake.errors import LocalCloudError
 from bake.files import write_file
 from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.image import LocalImage, LocalSnapshot, document, restore
@@ -51,12 +52,25 @@ class Store:
         write_file(self.path, text)
         self._kept = text
 
+    def _read(self) -> dict[str, Any]:
+        """Return the file's content; LocalCloudError if the file is damaged."""
+        if not self.path.exists():
+            return {}
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
+        except ValueError as error:
+            raise LocalCloudError(
+                f"{self.path} is damaged: {error}",
+                hint="Remove the file. The local cloud then starts without its images",
+            ) from None
+        return content
+
     def load(self) -> None:
         """Restore the file's content, and remove layers that belong to none of its snapshots.
 
         Images and snapshots that were pending when the server ended have failed.
         """
-        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
+        kept = self._read()
         for name, region in kept.get("regions", {}).items():
             _restore_region(ec2_backends[DEFAULT_ACCOUNT_ID][name], region)
         for name, parameters in kept.get("parameters", {}).items():

@@ -112,7 +112,7 @@ class Engine:
         if not self._podman or arguments[0] not in _OF_LAYERS:
             yield
             return
-        folders.cache().mkdir(parents=True, exist_ok=True)
+        folders.make_folder(folders.cache())
         # flock(2) itself: many commands share this lock, and filelock has exclusive locks only.
         with (folders.cache() / "layers.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX if "prune" in arguments else fcntl.LOCK_SH)

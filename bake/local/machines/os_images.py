@@ -136,7 +136,7 @@ def _forget_others(engine: Engine, layer: str) -> None:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """Hold a lock, so that two bakes at the same time make a root file system once."""
-    folders.cache().mkdir(parents=True, exist_ok=True)
+    folders.make_folder(folders.cache())
     with FileLock(folders.cache() / "root.lock"):
         yield
 

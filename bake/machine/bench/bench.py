@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from bake import catalog
+from bake import catalog, files
 from bake.aws import machine as machines
 from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
@@ -24,7 +24,6 @@ from bake.machine.bench.figures import Bench, Measured
 from bake.machine.bench.measure import BenchRun, measure
 from bake.machine.launch import LaunchRequest, ensure_key_pair, launch
 from bake.machine.lifetime import Lifetime
-from bake.record.builds import make_folder
 from bake.threads import TaskGroup
 
 # A machine that is launched for a benchmark ends by itself when this process is killed.
@@ -42,7 +41,7 @@ def new_bench_run(
 def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: Console) -> Bench:
     """Measure a running machine, and leave it running. RequestError if it cannot be reached."""
     reach(cloud, machine, ssh_port=bench_run.ssh_port, say=console.warn)
-    make_folder(bench_run.folder)
+    files.make_folder(bench_run.folder)
     measured = measure(cloud, machine, bench_run, console)
     return _write(cloud, bench_run, [measured], machine.image_id)
 
@@ -64,7 +63,7 @@ def bench_image(
     RequestError, before anything is started, for types on which the image does not work.
     """
     _check_request(image, instance_types, jobs)
-    make_folder(bench_run.folder)
+    files.make_folder(bench_run.folder)
     ensure_key_pair(cloud, bench_run.run, None)  # before several threads need it
     several = len(instance_types) > 1
     consoles = {name: console.named(name) if several else console for name in instance_types}

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from bake.files import write_file
+
 FILE = "bench.json"
 
 What = Literal["multiply", "copy", "add", "to-device", "from-device", "train"]
@@ -247,7 +249,7 @@ class Bench(Value):
 
     def write(self, folder: Path) -> Path:
         path = folder / FILE
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        write_file(path, self.model_dump_json(indent=2) + "\n", mode=0o666)
         return path
 
 

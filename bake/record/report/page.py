@@ -55,7 +55,7 @@ def render(
 def write(path: Path, template: str, *, title: str, **data: Any) -> Path:
     """Render a template into a file, completely or not at all, and return the file's path.
 
-    OSError if writing fails.
+    FileError if it cannot be written.
     """
     write_file(path, render(template, title=title, **data), mode=0o666)
     return path

@@ -28,7 +28,7 @@ _OUTCOMES = {"failed": 0, "passed": 1, "skipped": 2}
 def make(folder: Path) -> Path:
     """Write the page into the folder of a run, from its record and its logs; return its path.
 
-    RequestError if the folder has no record that can be read; OSError if writing fails.
+    RequestError if the folder has no record that can be read; FileError if writing fails.
     """
     run = builds.read_run(folder)
     common = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bake.errors import RequestError
+from bake.errors import FileError, RequestError
 from bake.files import home
 from bake.machine import key_store
 from bake.ssh import keys
@@ -20,7 +20,7 @@ def test_a_private_key_is_readable_by_its_owner_alone_and_never_overwritten(tmp_
     key_store.save_key(path, "first")
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileError, match="File exists"):
         key_store.save_key(path, "second")
     assert path.read_text() == "first"
 
@@ -96,3 +96,26 @@ def test_hosts_that_are_added_and_removed_at_the_same_time_are_recorded_correctl
     known = (home() / key_store.KNOWN_HOSTS).read_text().splitlines()
     assert {line.split()[0] for line in known} == {f"i-{number}" for number in range(24)}
     assert len(known) == 24
+
+
+def test_the_lines_of_others_in_known_hosts_stay_whatever_their_encoding() -> None:
+    known = home() / key_store.KNOWN_HOSTS
+    known.parent.mkdir(parents=True)
+    known.write_bytes(b"# caf\xe9\nother ssh-ed25519 AAAA\n")
+    public = keys.generate().public_openssh
+    key_store.save_host_key("i-1", public)
+    assert key_store.read_host_key("i-1").split() == public.split()[:2]
+    key_store.remove_host_key("i-1")
+    assert known.read_bytes() == b"# caf\xe9\nother ssh-ed25519 AAAA\n"
+
+
+def test_a_folder_in_place_of_a_file_is_one_sentence() -> None:
+    (home() / key_store.KNOWN_HOSTS).mkdir(parents=True)
+    public = keys.generate().public_openssh
+    for attempt in (
+        lambda: key_store.read_host_key("i-1"),
+        lambda: key_store.save_host_key("i-1", public),
+        lambda: key_store.read_public_key(home() / key_store.KNOWN_HOSTS),
+    ):
+        with pytest.raises(FileError, match=f"{key_store.KNOWN_HOSTS}: Is a directory"):
+            attempt()

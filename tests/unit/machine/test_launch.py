@@ -15,9 +15,10 @@ from bake.aws.image import Image
 from bake.aws.key_pair import find_key_pair
 from bake.aws.machine import machines
 from bake.console.console import Console
-from bake.errors import CapacityError, ConnectError, PreflightError, RequestError
+from bake.errors import CapacityError, ConnectError, FileError, PreflightError, RequestError
+from bake.files import home
 from bake.machine import launch
-from bake.machine.key_store import key_path, read_public_key, save_key
+from bake.machine.key_store import KNOWN_HOSTS, key_path, read_public_key, save_key
 from bake.machine.launch import default_key_name
 from bake.machine.request import read_markets
 from bake.plan import description
@@ -122,6 +123,31 @@ def test_a_machine_that_answers_stays_and_its_host_key_is_known(aws: Aws, answer
     assert request["MetadataOptions"]["HttpTokens"] == "required"
     with pytest.raises(RequestError, match="A machine named mine exists already"):
         start(aws)
+
+
+@pytest.mark.parametrize("name", [KNOWN_HOSTS, "ssh"])
+def test_a_machine_whose_files_cannot_be_written_is_removed(
+    aws: Aws, answering: None, name: str
+) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    if name == KNOWN_HOSTS:
+        (home() / name).mkdir()
+    else:
+        (home() / name).write_text("a file where a folder is expected")
+    with pytest.raises((FileError, RequestError), match=f"Cannot .*{name}"):
+        start(aws)
+    assert machines(aws.cloud) == []
+    groups = aws.cloud.ec2("DescribeSecurityGroups")["SecurityGroups"]
+    assert [group["GroupName"] for group in groups] == ["default"]
+
+
+def test_a_user_id_without_a_name_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    assert default_key_name().startswith("bake-12345-")
 
 
 def tried(aws: Aws) -> list[str]:

@@ -6,11 +6,12 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import pydantic
 import pytest
 
+from bake.errors import FileError
 from bake.record import CheckRecord, Inventory, Record, StageRecord, read
 
 RECORD = Record(
@@ -55,12 +56,12 @@ def test_the_last_record_stays_when_the_new_one_cannot_be_written(
     path = RECORD.write(tmp_path)
     before = path.read_text()
 
-    def full(descriptor: int, *_: object, **__: object) -> TextIO:
+    def full(descriptor: int, *_: object, **__: object) -> BinaryIO:
         os.close(descriptor)
-        return Path("/dev/full").open("w")
+        return Path("/dev/full").open("wb")
 
     monkeypatch.setattr(os, "fdopen", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         RECORD.model_copy(update={"recipe": "another"}).write(tmp_path)
     assert path.read_text() == before
     assert [file.name for file in tmp_path.glob("*record*")] == ["record.json"]

@@ -6,12 +6,13 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import jinja2
 import plotly.graph_objects as go
 import pytest
 
+from bake.errors import FileError
 from bake.record.report import page, report
 from bake.record.report.charts import COLOURS, chart
 from tests.support.bakes import failure, record, with_texts
@@ -66,12 +67,12 @@ def test_the_last_page_stays_when_the_new_one_cannot_be_written(
     path = made(tmp_path, record())
     before = path.read_text()
 
-    def full(descriptor: int, *_: object, **__: object) -> TextIO:
+    def full(descriptor: int, *_: object, **__: object) -> BinaryIO:
         os.close(descriptor)
-        return Path("/dev/full").open("w")
+        return Path("/dev/full").open("wb")
 
     monkeypatch.setattr(os, "fdopen", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         report.make(tmp_path)
     assert path.read_text() == before
     assert {each.name for each in tmp_path.glob("*report*")} == {"report.html"}
