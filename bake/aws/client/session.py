@@ -14,6 +14,7 @@ import boto3
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 
 from bake import __version__
@@ -65,6 +66,8 @@ _PRICING = _BASE.merge(
         retries={"mode": "standard", "total_max_attempts": 2},
     )
 )
+# The limit of most of EC2's calls. botocore's model has the smaller limit of DescribeInstanceTypes.
+_LARGEST_PAGE = 1000
 
 
 class Cloud:
@@ -156,8 +159,12 @@ class Cloud:
         return _call(self._client("pricing", _PRICING), operation, params)
 
     def pages(self, operation: str, key: str, **params: Any) -> Iterator[Response]:
-        """Yield every item of an EC2 call's list `key`, from all pages."""
-        return pages(self.ec2, operation, key, **params)
+        """Yield every item of an EC2 call's list `key`, from all pages, which are large.
+
+        Without a size, EC2 throttles a call in an account with many resources, or cuts it off.
+        """
+        model = self._client("ec2", _PATIENT).meta.service_model.operation_model(operation)
+        return pages(self.ec2, operation, key, **_page_size(model, params), **params)
 
     def _client(self, service: str, config: Config) -> Any:
         # Threads may share a client, but not create one (boto3's guide, "Multithreading").
@@ -225,6 +232,18 @@ def pages(call: Callable[..., Response], operation: str, key: str, **params: Any
         if not response.get("NextToken"):
             return
         token = {"NextToken": response["NextToken"]}
+
+
+def _page_size(model: OperationModel, params: Mapping[str, Any]) -> dict[str, int]:
+    """Return MaxResults for a request: the most that the call allows, and 1,000 at most.
+
+    Nothing for a call without pages, and for a request with ids: EC2 refuses both together.
+    """
+    size = model.input_shape.members.get("MaxResults")
+    has_ids = any(name.endswith("Ids") and name != "OwnerIds" for name in params)
+    if size is None or has_ids or "MaxResults" in params:
+        return {}
+    return {"MaxResults": min(size.metadata.get("max", _LARGEST_PAGE), _LARGEST_PAGE)}
 
 
 def filters_for(wanted: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:

@@ -254,6 +254,7 @@ def test_the_newest_entry_of_the_zone_is_the_spot_price(cloud: Cloud, ec2: Stubb
         "InstanceTypes": ["g4dn.xlarge", "g5.xlarge"],
         "ProductDescriptions": ["Linux/UNIX"],
         "StartTime": ANY,
+        "MaxResults": 1000,
     }
     ec2.add_response(
         "describe_spot_price_history",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -377,3 +378,23 @@ def answer(status: int, body: str, headers: dict[str, str] | None = None) -> AWS
     response = AWSResponse("https://aws.amazon.com", status, headers or {}, None)
     response._content = body.encode()
     return response
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "size"),
+    [
+        ("DescribeImages", {"Owners": ["self"]}, 1000),
+        ("DescribeSnapshots", {"OwnerIds": ["self"]}, 1000),
+        ("DescribeInstances", {"Filters": [{"Name": "tag-key", "Values": ["bake:run"]}]}, 1000),
+        ("DescribeInstanceTypes", {}, 100),
+        ("DescribeKeyPairs", {}, None),  # has no pages
+        ("DescribeSubnets", {"SubnetIds": ["subnet-1"]}, None),
+        ("DescribeVolumes", {"MaxResults": 5}, 5),
+    ],
+)
+def test_pages_are_as_large_as_the_call_allows(
+    aws: Aws, operation: str, params: dict[str, Any], size: int | None
+) -> None:
+    with suppress(CloudError):
+        list(aws.cloud.pages(operation, "Items", **params))
+    assert aws.params(operation)[0].get("MaxResults") == size
