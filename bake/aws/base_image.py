@@ -44,7 +44,9 @@ def find_base_image(
     are included: Ubuntu publishes a release whose standard support has ended only as deprecated,
     and DescribeImages hides those by default. PreflightError if no image is found.
     """
-    owner = owner or os_image.owner
+    owner = owner or os_image.owner_in(cloud.partition)
+    if not owner:
+        raise _no_owner(cloud, os_image)
     wanted = {
         "image-id" if locked.startswith("ami-") else "name": locked or os_image.name_pattern,
         "architecture": os_image.architecture,
@@ -63,6 +65,15 @@ def find_base_image(
     if newest is None:
         raise _not_found(cloud.region, os_image, owner, locked)
     return _base_image(newest, cloud.now())
+
+
+def _no_owner(cloud: Cloud, os_image: OsImage) -> PreflightError:
+    finding = Finding(
+        "base",
+        f"the owner of the images of {os_image.key} in {cloud.partition} is not known",
+        "Use another `base`, such as ubuntu-22.04, or another region",
+    )
+    return PreflightError(f"No base image for {os_image.key} in {cloud.region}", findings=[finding])
 
 
 def _not_found(region: str, os_image: OsImage, owner: str, locked: str) -> PreflightError:

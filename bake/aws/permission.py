@@ -10,6 +10,7 @@ before it looks for the resource. An action that could not be tried is never rep
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,13 @@ class OwnResources:
 def actions(policy: Policy) -> list[str]:
     """Return all actions that a policy allows, sorted."""
     return sorted({action for each in policy["Statement"] for action in as_list(each["Action"])})
+
+
+def in_partition(policy: Policy, partition: str) -> Policy:
+    """Return the policy with the ARNs of another part of AWS, such as aws-us-gov."""
+    text = json.dumps(policy).replace('"arn:aws:', f'"arn:{partition}:')
+    converted: Policy = json.loads(text)
+    return converted
 
 
 def statements(policy: Policy, missing: Iterable[str]) -> list[dict[str, Any]]:

@@ -205,8 +205,11 @@ def _on_demand_usd(document: Mapping[str, Any], unit: str) -> Iterator[float]:
 def _spot_history(cloud: Cloud, types: list[str]) -> dict[tuple[str, str], float]:
     """Return the current price by type and zone.
 
-    A history that starts now contains "the effective price as of the start".
+    A history that starts now contains "the effective price as of the start". In China the prices
+    are in yuan, so they are left out.
     """
+    if cloud.partition == "aws-cn":
+        return {}
     history = cloud.pages(
         "DescribeSpotPriceHistory",
         "SpotPriceHistory",

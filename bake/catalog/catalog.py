@@ -52,6 +52,13 @@ class OsImage(Fact):
     security_until: date
     pro_until: date | None = None
     architecture: str = "x86_64"
+    owner_us_gov: str = ""
+    owner_cn: str = ""
+
+    def owner_in(self, partition: str) -> str:
+        """Return the owner's account in one of AWS's partitions, such as aws-cn; "" if unknown."""
+        owners = {"aws": self.owner, "aws-us-gov": self.owner_us_gov, "aws-cn": self.owner_cn}
+        return owners.get(partition, "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from bake.aws.client.caller import caller_cidr
 from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.aws.disk_key import customer_key, missing_key_actions
-from bake.aws.permission import Policy, permissions, statements
+from bake.aws.permission import Policy, in_partition, permissions, statements
 from bake.errors import BakeError, CloudError, PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
 from bake.recipe.resolved import Resolved
@@ -78,9 +78,8 @@ def examine(
     checks += [_check(subject, perform) for subject, perform in also.items()]
     lacking: list[dict[str, Any]] = []
     if wanted:
-        more, missing = _check_cloud(wanted)
+        more, lacking = _check_cloud(wanted)
         checks += more
-        lacking = statements(wanted.policy, missing)
     checks.sort(key=lambda check: OUTCOMES.index(check.outcome))
     return DoctorResult(checks, lacking)
 
@@ -92,8 +91,8 @@ def _check(subject: str, perform: Callable[[], str]) -> Prerequisite:
         return Prerequisite(subject, "missing", error.full_message, error.hint)
 
 
-def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
-    """Check everything at AWS; return also the actions that are not allowed."""
+def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[dict[str, Any]]]:
+    """Check everything at AWS; return also the statements that the caller's policy lacks."""
     found: list[Cloud] = []
 
     def credentials() -> str:
@@ -113,9 +112,10 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
     ]
     more, checked = _check_resources(cloud, wanted.resolved)
     checks += more
+    policy = in_partition(wanted.policy, cloud.partition)
     answers = permissions(
         cloud,
-        wanted.policy,
+        policy,
         image_id=checked.base_image.image_id if checked else "",
         placement=checked.placements[0] if checked else None,
     )
@@ -127,7 +127,8 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[str]]:
         for answer in answers
         if answer.outcome != "allowed"
     ]
-    return checks, [answer.action for answer in answers if answer.outcome == "missing"]
+    missing = [answer.action for answer in answers if answer.outcome == "missing"]
+    return checks, statements(policy, missing)
 
 
 def check_clock(ahead_s: float) -> Prerequisite:

@@ -10,6 +10,7 @@ from typing import Any
 import botocore.session
 import pytest
 
+from bake.aws.permission import in_partition
 from bake.local.api.authorization import facts, needs
 from bake.local.api.iam_policy import Need, allows, as_list
 from tests.support.environment import REPOSITORY
@@ -175,6 +176,23 @@ def test_only_the_end_tag_of_a_tagged_machine_can_be_changed(
         tags_of=lambda kind, name: {"bake:run": "r"} if ours else {},
     )
     assert allows([POLICY], need) is allowed
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")]
+)
+def test_it_holds_in_another_partition_with_its_arns(region: str, partition: str) -> None:
+    [need] = needs(
+        "ec2",
+        "StopInstances",
+        {"InstanceIds": ["i-1"]},
+        region=region,
+        account="123456789012",
+        tags_of=lambda kind, name: {"bake:run": "r"},
+    )
+    assert need.resource == f"arn:{partition}:ec2:{region}:123456789012:instance/i-1"
+    assert allows([in_partition(POLICY, partition)], need)
+    assert not allows([POLICY], need)
 
 
 def test_it_fits_into_a_managed_policy_and_its_statements_have_names() -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -33,6 +32,7 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.ec2.responses import EC2Response
 from moto.ec2.responses.amis import AmisResponse
 
+from bake import catalog
 from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
 from bake.aws.isolated_group import ISOLATED
@@ -46,9 +46,7 @@ ACCOUNT = "123456789012"
 REGION = "us-east-1"
 CANONICAL = "099720109477"
 BASE_NAME = "ubuntu/images/hvm-ssd/ubuntu-bionic-18.04-amd64-server-"
-UBUNTU = SimpleNamespace(
-    key="ubuntu-18.04", owner=CANONICAL, name_pattern=BASE_NAME + "*", architecture="x86_64"
-)
+UBUNTU = catalog.load().os_image("ubuntu-18.04")
 PLENTY = {"L-DB2E81BA": 64, "L-3819A6DF": 64, "L-417A185B": 96, "L-1216C47A": 5, "L-34B43A08": 5}
 
 Params = dict[str, Any]

@@ -96,6 +96,12 @@ class Cloud:
         self._clients: dict[tuple[str, Config], Any] = {}
         self._creating = threading.Lock()
 
+    @property
+    def partition(self) -> str:
+        """The part of AWS to which the region belongs: aws, aws-us-gov or aws-cn."""
+        partition: str = self.session.get_partition_for_region(self.region)
+        return partition
+
     def separate(self) -> Cloud:
         """Return the same account for another bake of this process, with its own leftovers."""
         other = copy.copy(self)

@@ -22,6 +22,7 @@ from moto.core.exceptions import JsonRESTError, _RESTError
 from moto.ec2.models import ec2_backends
 from moto.iam.access_control import IAMPolicy, IAMRequest
 from moto.iam.models import iam_backends
+from moto.utilities.utils import get_partition
 
 from bake.local.api.iam_policy import Document, Need, allows, as_list
 
@@ -93,6 +94,7 @@ def needs(
 
     `tags_of` returns the tags of an existing resource, by its type and name.
     """
+    arn = f"arn:{get_partition(region)}"
     if service == "ec2":
         given = {
             each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each.get("Tags", ())}
@@ -103,17 +105,17 @@ def needs(
         target = params.get("Target", "")
         tags = tags_of("instance", target)
         keys = {f"ssm:resourceTag/{key}": value for key, value in tags.items()}
-        yield Need("ssm:StartSession", f"arn:aws:ec2:{region}:{account}:instance/{target}", keys)
+        yield Need("ssm:StartSession", f"{arn}:ec2:{region}:{account}:instance/{target}", keys)
         document = params.get("DocumentName", "SSM-SessionManagerRunShell")
-        yield Need("ssm:StartSession", f"arn:aws:ssm:{region}:{account}:document/{document}")
+        yield Need("ssm:StartSession", f"{arn}:ssm:{region}:{account}:document/{document}")
     elif service == "ssm" and (name := params.get("Name") or params.get("Path")):
-        arn = f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
-        yield Need(f"ssm:{operation}", arn)
+        parameter = f"{arn}:ssm:{region}:{account}:parameter/{name.strip('/')}"
+        yield Need(f"ssm:{operation}", parameter)
         if params.get("Tags"):
-            yield Need("ssm:AddTagsToResource", arn)
+            yield Need("ssm:AddTagsToResource", parameter)
     elif service == "servicequotas" and "QuotaCode" in params:
         quota = f"{params.get('ServiceCode')}/{params['QuotaCode']}"
-        yield Need(f"{service}:{operation}", f"arn:aws:{service}:{region}:{account}:{quota}")
+        yield Need(f"{service}:{operation}", f"{arn}:{service}:{region}:{account}:{quota}")
     else:
         yield Need(f"{service}:{operation}")
 
@@ -127,7 +129,8 @@ def _ec2_needs(
     tags_of: TagsOf,
 ) -> Iterator[Need]:
     def arn(kind: str, name: str, where: str = region) -> str:
-        return f"arn:aws:ec2:{where}:{'' if kind in _WITHOUT_ACCOUNT else account}:{kind}/{name}"
+        owner = "" if kind in _WITHOUT_ACCOUNT else account
+        return f"arn:{get_partition(where)}:ec2:{where}:{owner}:{kind}/{name}"
 
     if operation not in facts():
         yield Need(f"ec2:{operation}")

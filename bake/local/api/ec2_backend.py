@@ -111,7 +111,7 @@ class LocalEC2Backend(ImageBackend, EC2Backend):  # type: ignore[misc]
         # The key with which AWS encrypts volumes by default. Nothing is encrypted here: the key is
         # only shown where AWS shows it. The computer's own disk encryption protects the data.
         key = uuid.uuid5(uuid.NAMESPACE_URL, f"bake/{site.cloud_id}/{region_name}")
-        self.default_kms_key_id = f"arn:aws:kms:{region_name}:{account_id}:key/{key}"
+        self.default_kms_key_id = f"arn:{self.partition}:kms:{region_name}:{account_id}:key/{key}"
 
     @property
     def _url_module(self) -> Any:

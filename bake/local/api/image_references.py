@@ -58,15 +58,16 @@ class ImageReferences:
         self: Any, kind: str, options: dict[str, Sequence[str]]
     ) -> Iterator[tuple[str, str]]:
         ec2, where = self.ec2_backend, f"{self.region}:{self.current_account}"
+        arn_of = f"arn:{ec2.partition}"
         if kind == "ec2:Instance":
             states = options.get("state-name", _STATES)
             for instance in ec2.all_instances():
                 if instance.state in states:
-                    yield instance.image_id, f"arn:aws:ec2:{where}:instance/{instance.id}"
+                    yield instance.image_id, f"{arn_of}:ec2:{where}:instance/{instance.id}"
         elif kind == "ec2:LaunchTemplate":
             depth = int(options.get("version-depth", [str(_VERSIONS)])[0])
             for template in ec2.launch_templates.values():
-                arn = f"arn:aws:ec2:{where}:launch-template/{template.id}"
+                arn = f"{arn_of}:ec2:{where}:launch-template/{template.id}"
                 for image_id in {each.data.get("ImageId") for each in template.versions[-depth:]}:
                     yield image_id, arn
         elif kind == "ssm:Parameter":
@@ -75,4 +76,4 @@ class ImageReferences:
                 newest = versions[-1]
                 if newest.parameter_type != "SecureString":
                     for value in newest.value.split(","):
-                        yield value, f"arn:aws:ssm:{where}:parameter/{name.removeprefix('/')}"
+                        yield value, f"{arn_of}:ssm:{where}:parameter/{name.removeprefix('/')}"

@@ -94,7 +94,7 @@ class LocalServiceQuotas(ServiceQuotasBackend):  # type: ignore[misc]
     def _quota(self, code: str) -> dict[str, Any]:
         if code not in VCPU_QUOTAS:
             raise JsonRESTError("NoSuchResourceException", f"Quota {code} not found")
-        arn = f"arn:aws:servicequotas:{self.region_name}:{self.account_id}:ec2/{code}"
+        arn = f"arn:{self.partition}:servicequotas:{self.region_name}:{self.account_id}:ec2/{code}"
         return {
             "ServiceCode": "ec2",
             "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",

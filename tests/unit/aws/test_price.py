@@ -249,6 +249,11 @@ def test_a_machine_that_is_not_offered_has_no_price(
 # ---- spot
 
 
+def test_spot_prices_in_yuan_are_unknown() -> None:
+    cloud = Cloud(boto3.Session("a", "b", region_name="cn-north-1"), "123456789012")
+    assert list(spot(cloud, [at("a")]).values()) == [None], "no request was sent"
+
+
 def test_the_newest_entry_of_the_zone_is_the_spot_price(cloud: Cloud, ec2: Stubber) -> None:
     parameters = {
         "InstanceTypes": ["g4dn.xlarge", "g5.xlarge"],

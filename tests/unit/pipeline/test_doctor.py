@@ -268,11 +268,22 @@ def test_a_customer_managed_key_needs_permissions(
     assert found.well
 
 
+def test_statements_have_the_arns_of_the_partition() -> None:
+    found = permission.in_partition(POLICY, "aws-us-gov")
+    added = permission.statements(found, {"ec2:TerminateInstances"})
+    assert added[0]["Resource"] == "arn:aws-us-gov:ec2:*:*:instance/*"
+    assert "arn:aws:" not in json.dumps(found)
+
+
 @pytest.mark.parametrize(
     ("caller", "source"),
     [
         ("arn:aws:iam::123456789012:user/baker", "arn:aws:iam::123456789012:user/baker"),
         ("arn:aws:sts::123456789012:assumed-role/ci/run", "arn:aws:iam::123456789012:role/ci"),
+        (
+            "arn:aws-us-gov:sts::123456789012:assumed-role/ci/run",
+            "arn:aws-us-gov:iam::123456789012:role/ci",
+        ),
         ("arn:aws:iam::123456789012:root", ""),
         ("arn:aws:sts::123456789012:federated-user/me", ""),
         ("", ""),

@@ -17,7 +17,7 @@ from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.errors import PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
-from tests.support.aws_in_process import ACCOUNT, BASE_NAME, UBUNTU, Aws, aws_in_process
+from tests.support.aws_in_process import ACCOUNT, BASE_NAME, CANONICAL, UBUNTU, Aws, aws_in_process
 
 # The only calls that a preflight may make.
 LOOKS = ("Describe", "Get")
@@ -123,6 +123,27 @@ def test_the_newest_base_image_is_taken_and_deprecated_ones_count(aws: Aws) -> N
 def test_the_owner_of_a_stand_in_takes_the_catalogs_place(aws: Aws) -> None:
     mine = aws.base_image("20000101", owner_id=ACCOUNT)
     assert check(aws, recipe(), owner=ACCOUNT).base_image.image_id == mine
+
+
+@pytest.mark.parametrize(
+    ("region", "owner"),
+    [("us-gov-west-1", "513442679011"), ("cn-north-1", "837727238323"), ("eu-west-1", CANONICAL)],
+)
+def test_the_owner_of_a_base_image_is_that_of_the_partition(
+    aws: Aws, region: str, owner: str
+) -> None:
+    cloud = aws.elsewhere(region)
+    with pytest.raises(PreflightError, match=f"No base image for ubuntu-18.04 in {region}"):
+        find_base_image(cloud, UBUNTU)
+    [request] = aws.params("DescribeImages")
+    assert request["Owners"] == [owner]
+
+
+def test_a_partition_without_a_known_owner(aws: Aws) -> None:
+    with pytest.raises(PreflightError) as caught:
+        find_base_image(aws.elsewhere("us-gov-west-1"), catalog.load().os_image("debian-12"))
+    [finding] = caught.value.findings
+    assert "debian-12 in aws-us-gov is not known" in finding.message
 
 
 def test_no_base_image(aws: Aws) -> None:
