@@ -100,13 +100,23 @@ def reading(path: Path) -> Iterator[None]:
         raise FileError(f"Cannot read {path}: {_reason(error)}", hint=_hint(path, error)) from None
 
 
-def file_error(error: OSError) -> FileError | None:
-    """Return the FileError for an OSError about a file or a full disk; None for any other."""
-    if error.filename is None and error.errno not in (*_FULL, errno.EROFS, errno.EIO):
-        return None
-    path = Path(os.fsdecode(error.filename)) if error.filename else None
-    message = f"Cannot use {path}: {_reason(error)}" if path else _reason(error)
-    return FileError(message, hint=_hint(path, error) if path else "")
+@contextmanager
+def any_file() -> Iterator[None]:
+    """A context that turns any OSError about a file or a full disk into a FileError.
+
+    It is for errors of libraries. The notes on the error become its details.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in (*_FULL, errno.EROFS, errno.EIO):
+            raise
+        path = Path(os.fsdecode(error.filename)) if error.filename else None
+        raise FileError(
+            f"Cannot use {path}: {_reason(error)}" if path else _reason(error),
+            hint=_hint(path, error) if path else "",
+            details=getattr(error, "__notes__", ()),
+        ) from error
 
 
 def _reason(error: OSError) -> str:

@@ -98,23 +98,17 @@ def running(
     from bake.aws.client.undo import noted_leftovers
     from bake.console.streams import NoReaderError
     from bake.errors import BakeError
-    from bake.files import file_error
+    from bake.files import any_file
     from bake.threads import one_interrupt
 
     try:
-        with one_interrupt(console.warn):
+        with one_interrupt(console.warn), any_file():
             yield
     except BakeError as error:
         console.failure(error)
         raise Exit(code=error.exit_code) from None
     except NoReaderError:
         raise Exit(code=1) from None
-    except OSError as error:
-        if (failure := file_error(error)) is None:
-            raise
-        failure.details = noted_leftovers(error)
-        console.failure(failure)
-        raise Exit(code=failure.exit_code) from None
     except KeyboardInterrupt as interrupt:
         notes = noted_leftovers(interrupt)
         for note in notes:

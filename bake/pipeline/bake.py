@@ -169,7 +169,8 @@ def _result_of(
     work: Callable[[Context, Resolved], T], context: Context, resolved: Resolved
 ) -> T | BakeError:
     try:
-        return work(context, resolved)
+        with files.any_file():
+            return work(context, resolved)
     except BakeError as error:
         return error
 
@@ -231,7 +232,8 @@ def _remove_new_image(job: Job, image: Image) -> None:
 
 def _outcome(job: Job, batch: Batch) -> Outcome:
     try:
-        result = _find_or_bake(job, batch)
+        with files.any_file():
+            result = _find_or_bake(job, batch)
     except BakeError as error:
         start = batch.points_of(job).best(job.plan)
         if start and job.name not in batch.new_images:

@@ -156,10 +156,13 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(
 
 
 def test_an_error_about_a_file_from_any_library_is_a_sentence() -> None:
-    error = files.file_error(PermissionError(errno.EACCES, "Permission denied", "/root/x"))
-    assert error is not None
-    assert error.message == "Cannot use /root/x: Permission denied"
-    error = files.file_error(OSError(errno.ENOSPC, "No space left on device"))
-    assert error is not None
-    assert error.message == "No space left on device"
-    assert files.file_error(ConnectionRefusedError(errno.ECONNREFUSED, "Refused")) is None
+    denied = PermissionError(errno.EACCES, "Permission denied", "/root/x")
+    denied.add_note("left behind: a machine")
+    with pytest.raises(FileError) as failure, files.any_file():
+        raise denied
+    assert failure.value.message == "Cannot use /root/x: Permission denied"
+    assert failure.value.details == ("left behind: a machine",)
+    with pytest.raises(FileError, match="No space left on device"), files.any_file():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ConnectionRefusedError), files.any_file():
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Refused")

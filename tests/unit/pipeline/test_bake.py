@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -16,10 +17,12 @@ import pytest
 
 from bake import threads
 from bake.aws.base_image import find_base_image
+from bake.aws.image import images
 from bake.aws.launch import run_machine
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
 from bake.console.console import Console
+from bake.errors import FileError
 from bake.pipeline import bake, finish
 from bake.pipeline.bake import Options, Outcome
 from bake.pipeline.builder import Builder
@@ -168,6 +171,32 @@ def test_an_interrupt_at_a_step_without_requests_leaves_no_image(
         a_bake.run()
     assert a_bake.aws.remains() == set()
     assert list(a_bake.folder.glob("*/record.json")) == []
+
+
+def test_an_image_stays_and_is_named_if_its_record_cannot_be_written(
+    a_bake: Bake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    outcome = a_bake.run()
+    assert isinstance(outcome.error, FileError)
+    assert "record.json: No space left on device" in outcome.error.message
+    [image] = images(a_bake.aws.cloud)
+    assert outcome.error.details == (f"The image {image.image_id} is finished, and it stays",)
+
+
+def test_a_full_disk_of_a_library_is_the_failure_of_one_recipe(
+    a_bake: Bake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bake, "prove_it", full)
+    outcome = a_bake.run()
+    assert outcome.status == "failed"
+    assert isinstance(outcome.error, FileError)
 
 
 def after_sigint(a_bake: Bake, work: Callable[..., Any]) -> Callable[..., Any]:
