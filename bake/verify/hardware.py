@@ -15,19 +15,25 @@ from bake.verify.check import Shell, run_command
 NVIDIA = "0x10de"
 DISPLAY_CLASS = "0x03"  # VGA (0300) and 3D (0302) controllers. An NVSwitch is a bridge (0680)
 
+# Prints "container" in a container. Its engine marks it with a file, or, if /run is a file system
+# of its own, only in the environment of process 1, which root alone can read.
+PRINT_CONTAINER = r"""
+if [ -e /run/.containerenv ] || [ -e /.dockerenv ] ||
+    systemd-detect-virt --container --quiet 2>/dev/null ||
+    { sudo -n cat /proc/1/environ || cat /proc/1/environ; } 2>/dev/null | tr '\0' '\n' |
+        grep '^container=' >/dev/null; then echo container; fi
+"""
 _PROBE = r"""
 grep -s . /sys/bus/pci/devices/*/vendor /sys/bus/pci/devices/*/class /sys/bus/pci/devices/*/device
 for file in /dev/nvidia[0-9]*; do [ -e "$file" ] && echo "file $file"; done
-if [ -e /run/.containerenv ] || [ -e /.dockerenv ] ||
-    systemd-detect-virt --container --quiet 2>/dev/null; then echo container; fi
 for file in /proc/driver/nvidia/version /sys/module/nvidia/version; do
     [ -r "$file" ] && sed -n "1s|^|module |p" "$file"
 done
 { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null |
     sed -n 's/.*\(libcuda\.so\.1\|libnvidia-ml\.so\.1\) .*=> //p' | sort -u |
     while read -r library; do echo "library $(readlink -f "$library")"; done
-true
 """
+_PROBE = f"{PRINT_CONTAINER}{_PROBE}true\n"
 
 
 @dataclass(frozen=True)

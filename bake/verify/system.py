@@ -6,13 +6,14 @@ import re
 
 from bake.verify.check import Failed, Shell, Skipped, run_command
 from bake.verify.expectation import Expectation
+from bake.verify.hardware import PRINT_CONTAINER
 from bake.verify.known import DRIVERS_LOG, Diagnosis
 
 # modinfo is not in the PATH of every user. Debian's file name of the module is nvidia-current.
-KERNELS = r"""
+KERNELS = (
+    PRINT_CONTAINER
+    + r"""
 PATH=$PATH:/usr/sbin:/sbin
-if [ -e /run/.containerenv ] || [ -e /.dockerenv ] ||
-    systemd-detect-virt --container --quiet 2>/dev/null; then echo container; fi
 echo "running $(uname -r)"
 ls /boot | sed -n 's/^vmlinuz-//p' | sort -V | while read -r kernel; do
     [ -d "/lib/modules/$kernel" ] || continue
@@ -21,6 +22,7 @@ ls /boot | sed -n 's/^vmlinuz-//p' | sort -V | while read -r kernel; do
     echo "kernel $kernel $module"
 done
 """
+)
 # What a user does, or unattended-upgrades does for the user.
 UPGRADES = """
 for what in "upgrade" "--with-new-pkgs upgrade" "dist-upgrade"; do

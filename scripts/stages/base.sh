@@ -70,7 +70,7 @@ for package in "${packages[@]}"; do
 done
 unfinished=$(dpkg --audit)
 [[ -z $unfinished ]] || fail "dpkg has unfinished packages: $unfinished"
-# Ubuntu's packages write this file, too, for example libc's. Debian's kernels do not.
+# Packages write this file, too, but not on every system, and not every kernel does.
 newest=$(bootable_kernels | tail --lines 1)
 if [[ -n $newest && $newest != "$(uname --kernel-release)" ]] && ! in_container; then
     touch /run/reboot-required

@@ -221,6 +221,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SSH",),
         ("base",),
         ("base", "here"),
+        ("Reboot",),
         ("Proof",),
         ("seal",),
         ("Nothing left on it",),

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from bake.local import standin
 from bake.local.standin.archive import Package
+from bake.machine.boot import wait_until_booted
 from bake.plan.script import read_script
-from bake.recipe.resolved import resolve
 from bake.verify import system
-from tests.support.environment import CACHE
 from tests.support.kernel_machine import (
     KERNEL_LIB,
+    PERSISTENCED,
+    call,
     driver,
     fabric_manager,
     give_kernel,
     kernel,
     module,
     publish,
+    small_machines,
+    upgrades,
 )
-from tests.support.stage_machines import LIB, SCRIPTS, Machine, find, machines
+from tests.support.stage_machines import SCRIPTS, Machine
+from tests.support.systemd_machines import systemd_machines
 
 OLD, RUNNING, NEXT = (f"5.4.0-{number}-aws" for number in (1100, 1103, 1110))
+# It forks, as the real one does.
+DAEMON = 'echo "$@" > /run/arguments; sleep infinity & disown\n'
 PARTS = (
     "nvidia-headless-no-dkms-470-server nvidia-utils-470-server libnvidia-decode-470-server "
     "libnvidia-encode-470-server"
@@ -33,15 +39,8 @@ PARTS = (
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Machine]]:
-    """Return a function that starts a machine whose only archives are those of the test."""
-    recipe = find("mxnet-cu101")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BAKE_CACHE", str(CACHE))
-        patch.setenv("BAKE_HOME", str(tmp_path_factory.mktemp("bake")))
-        payload = standin.up(resolve(recipe))
-        with machines() as start:
-            yield lambda: start(recipe, payload)
-        standin.down()
+    with small_machines(tmp_path_factory.mktemp("bake")) as start:
+        yield start
 
 
 @pytest.fixture
@@ -75,16 +74,6 @@ def install(machine: Machine, **changed: str) -> subprocess.CompletedProcess[str
     assert {*given, *changed} - {"BAKE_LIB"} <= {*read_script(SCRIPTS / "stages/drivers.sh").inputs}
     body = (SCRIPTS / "stages" / "drivers.sh").read_text()
     return machine.script(body, "drivers", **given | changed)
-
-
-def call(machine: Machine, function: str) -> subprocess.CompletedProcess[str]:
-    """Call a function of lib.sh as a stage does."""
-    return machine.script(f"set -euo pipefail; source {LIB}\n{function}")
-
-
-def upgrades(machine: Machine, option: str = "--with-new-pkgs") -> set[str]:
-    said = machine.read(f"apt-get --simulate {option} upgrade")
-    return {line.split()[1] for line in said.splitlines() if line.startswith("Inst ")}
 
 
 def test_a_users_upgrade_changes_neither_the_driver_nor_the_kernel(machine: Machine) -> None:
@@ -126,11 +115,21 @@ def test_a_machine_that_would_boot_another_kernel_is_refused(machine: Machine) -
     assert said in done.stderr
 
 
-def test_persistence_mode_is_on_from_the_boot_on(machine: Machine) -> None:
-    assert install(machine).returncode == 0
-    unit = machine.read("cat /etc/systemd/system/nvidia-persistenced.service.d/bake.conf")
-    start = "ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --verbose"
-    assert unit.splitlines() == ["[Service]", "ExecStart=", start]
+def test_persistence_mode_is_on_from_the_boot_on() -> None:
+    """systemd starts the daemon as Ubuntu's and Debian's packages do, but with persistence mode."""
+    program = f"#!/bin/bash\n{DAEMON}"
+    with systemd_machines() as machines:
+        machine = machines.boot()
+        machine.run("cat > /usr/bin/nvidia-persistenced", stdin=program.encode())
+        machine.read("chmod +x /usr/bin/nvidia-persistenced")
+        machine.run("cat > /lib/systemd/system/nvidia-persistenced.service", stdin=PERSISTENCED)
+        machine.read("systemctl daemon-reload")
+        done = call(machine, "enable_persistence")
+        assert done.returncode == 0, done.stderr
+        machine = machines.boot(machines.shut_down(machine))
+        wait_until_booted(SimpleNamespace(run=lambda command, **_: machine.read(command)))  # type: ignore[arg-type]
+        said = machine.read("systemctl is-active nvidia-persistenced; cat /run/arguments")
+        assert said.split() == ["active", "--user", "nvidia-persistenced", "--verbose"]
 
 
 def test_a_driver_is_chosen_whose_fabric_manager_is_in_the_archive(machine: Machine) -> None:
@@ -202,62 +201,3 @@ def test_the_log_of_a_module_that_cannot_be_built_is_shown(machine: Machine) -> 
     done = install(machine, DRIVER_KERNEL_PACKAGES="package-that-fails")
     assert done.returncode == 1
     assert "make.log ----\nerror: no member\nerror: a kernel module could not be" in done.stderr
-
-
-def test_of_nvidias_repository_only_what_the_distribution_does_not_have_is_taken(
-    start: Callable[[], Machine],
-) -> None:
-    machine = start()
-    shared = ("dkms", "libxnvctrl0", "libnvidia-egl-wayland1", "nvidia-utils-580", "libcuda-x")
-    own = ("cuda-toolkit-12-6", "libnccl2", "nvidia-container-toolkit", "libnvidia-container1")
-    theirs = [Package(name, "9") for name in (*shared, *own, "nvidia-driver-610")]
-    ours = [Package(name, "1") for name in (*shared, "nvidia-container-toolkit")]
-    publish(machine, {"Ubuntu": ours})
-    machine.read(f"apt-get --yes --quiet install {' '.join(shared)}")
-    publish(machine, {"Ubuntu": ours, "NVIDIA CUDA": theirs})
-    assert upgrades(machine) == {*shared}, "without pins, everything comes from there"
-    assert call(machine, "pin_nvidia_repository").returncode == 0
-    assert upgrades(machine) == {"libcuda-x"}
-    machine.read(f"apt-get --simulate --yes install {' '.join(own)}")
-    assert "(none)" in machine.read("apt-cache policy nvidia-driver-610 | grep Candidate")
-    assert "9" in machine.read("apt-cache policy nvidia-container-toolkit | grep Candidate")
-
-
-SERVER = """
-import http.server, os, threading, time
-os.chdir("/srv/archive/ubuntu")
-right = open("Packages").read()
-open("Packages", "a").write("\\n# of the next day\\n")
-def finish():
-    time.sleep(float(os.environ["AFTER_S"]))
-    open("Packages", "w").write(right)
-threading.Thread(target=finish, daemon=True).start()
-handler = http.server.SimpleHTTPRequestHandler
-http.server.ThreadingHTTPServer(("127.0.0.1", 8099), handler).serve_forever()
-"""
-
-
-@pytest.mark.parametrize(
-    ("after_s", "address", "status", "says"),
-    [
-        (3, "", 0, "A package mirror is being updated: next attempt in 1 s"),
-        (60, "", 1, "error: a package mirror was not consistent for 0 minutes: E: Failed to fetch"),
-        (60, "nowhere", 1, "error: apt-get update failed: E: "),
-    ],
-)
-def test_the_lists_of_a_mirror_that_is_being_updated_are_waited_for(
-    start: Callable[[], Machine], after_s: int, address: str, status: int, says: str
-) -> None:
-    machine = start()
-    publish(machine, {"Ubuntu": [Package("one", "1")]})
-    machine.run("cat > /tmp/server.py", stdin=SERVER.encode())
-    machine.read(f"AFTER_S={after_s} setsid python3 /tmp/server.py >/dev/null 2>&1 & sleep 1")
-    source = f"deb [trusted=yes] http://127.0.0.1:8099/{address} /"
-    machine.read(f"rm -rf /var/lib/apt/lists/*; echo '{source}' > /etc/apt/sources.list")
-    limit = 30 if status == 0 else 2
-    done = call(machine, f"sync_timeout_s={limit} sync_pause_s=1; update_package_lists")
-    assert done.returncode == status, done.stdout + done.stderr
-    assert says in done.stdout + done.stderr
-    assert ("being updated" in done.stdout) == (address == "")
-    found = machine.run("apt-cache show one").returncode
-    assert (found == 0) == (status == 0)

@@ -204,7 +204,7 @@ def test_a_machine_that_ends_without_notice_is_missed_within_seconds(
     print(f"{lose.__name__}: another one was begun after {seconds:.1f} s")
 
 
-@pytest.mark.parametrize("step", ["Proof", pytest.param("Image", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", ["Reboot", "Proof", pytest.param("Image", marks=pytest.mark.soak)])
 def test_a_machine_ended_by_hand_after_its_stages_costs_none_of_them(
     kitchen: Kitchen, witness: Witness, step: str
 ) -> None:

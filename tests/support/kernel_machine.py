@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from bake.local import standin
 from bake.local.standin.archive import Package, write_flat_repository
-from tests.support.stage_machines import LIB, Machine
+from bake.recipe.resolved import resolve
+from tests.support.environment import CACHE
+from tests.support.stage_machines import LIB, Machine, find, machines
 
 KERNEL_LIB = "/run/bake/kernel-lib.sh"
 # What a container cannot have: a kernel, modules that are loaded, and systemd.
@@ -134,3 +141,26 @@ def give_kernel(machine: Machine, running: str) -> None:
         "echo 'DPkg::Post-Invoke { \"for k in /lib/modules/*; do depmod ${k##*/}; done 2>&-\"; };' "
         "> /etc/apt/apt.conf.d/99-depmod"
     )
+
+
+def call(machine: Machine, function: str) -> subprocess.CompletedProcess[str]:
+    """Call a function of lib.sh as a stage does."""
+    return machine.script(f"set -euo pipefail; source {LIB}\n{function}")
+
+
+def upgrades(machine: Machine, option: str = "--with-new-pkgs") -> set[str]:
+    said = machine.read(f"apt-get --simulate {option} upgrade")
+    return {line.split()[1] for line in said.splitlines() if line.startswith("Inst ")}
+
+
+@contextmanager
+def small_machines(home: Path) -> Iterator[Callable[[], Machine]]:
+    """Yield a function that starts a machine; its archives are those that `publish` gives it."""
+    recipe = find("mxnet-cu101")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BAKE_CACHE", str(CACHE))
+        patch.setenv("BAKE_HOME", str(home))
+        payload = standin.up(resolve(recipe))
+        with machines() as start:
+            yield lambda: start(recipe, payload)
+        standin.down()

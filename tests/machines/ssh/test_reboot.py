@@ -53,6 +53,23 @@ def test_a_stage_that_reboots_runs_alone_and_is_done_when_the_machine_is_back(
     assert kept == {"first", "kernel", "beside"}
 
 
+def test_the_machine_reboots_if_a_stage_requires_it_and_before_the_proof(
+    kitchen: Kitchen, witness: Witness
+) -> None:
+    required = f"{BEFORE}; touch /run/reboot-required"
+    kitchen.stage("first", body=required, reboots="when-required")
+    kitchen.stage("second", "first", body=f"{AFTER}{BEFORE}", reboots="when-required")
+    kitchen.stage("third", "second", body=f"[[ $(<{BOOT_ID}) == $(</opt/boot-id) ]]")
+    kitchen.recipe("one", "first", "second", "third")
+    [outcome] = kitchen.bake("one")
+    assert outcome.record
+    assert witness.began() == ["first", "second", "third"]
+    steps = [step.name for step in outcome.record.steps if step.kind in ("stage", "reboot")]
+    assert steps == ["first", "Reboot", "second", "third", "Reboot", "seal"]
+    for step in outcome.record.steps:
+        print(f"{step.name:10} {(step.ended_at - step.began_at).total_seconds():5.1f} s")
+
+
 @pytest.mark.soak
 def test_a_stage_whose_machine_was_rebooting_when_the_client_was_killed_runs_again(
     kitchen: Kitchen, witness: Witness
