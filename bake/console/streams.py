@@ -20,7 +20,10 @@ def write_stdout(text: str) -> None:
     if sys.stdout is None:
         raise FileError("The result cannot be written to stdout: it is closed")
     try:
-        sys.stdout.write(text)
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:  # the name of a file, which may have any bytes
+            sys.stdout.buffer.write(os.fsencode(text))
         sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)

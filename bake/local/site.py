@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import threading
 import time
@@ -128,10 +129,10 @@ def register(site: Site, clouds: Path) -> None:
     They are in the container engine's storage, and no other command would find them.
     """
     clouds.mkdir(parents=True, exist_ok=True)
-    (clouds / site.cloud_id).write_text(str(site.home.resolve()))
+    (clouds / site.cloud_id).write_bytes(os.fsencode(site.home.resolve()))
     for note in clouds.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another cloud has removed it
-            home = Path(note.read_text())
+            home = Path(os.fsdecode(note.read_bytes()))
             if not home.exists():
                 orphan = Site(site.engine, home, site.ssh_port, site.inherited)
                 orphan.erase_layers()
@@ -141,4 +142,4 @@ def register(site: Site, clouds: Path) -> None:
 
 def cloud_id(home: Path) -> str:
     """Return the id of the cloud of a home folder."""
-    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]
+    return hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:8]

@@ -69,3 +69,9 @@ def test_a_terminal_of_unknown_width_shows_the_table(
     status, _, shown = ended("recipes")
     assert status == 0
     assert "mxnet-cu101" in shown
+
+
+def test_the_name_of_a_file_is_written_with_its_own_bytes() -> None:
+    code = "from bake.console.streams import write_stdout; write_stdout('/x/\\udcff\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=REPOSITORY)
+    assert (done.stdout, done.stderr) == (b"/x/\xff\n", b"")
