@@ -45,11 +45,11 @@ def check_kernel(shell: Shell, expectation: Expectation, libraries: set[str]) ->
     lines = run_command(shell, KERNELS, timeout_s=_TIMEOUT_S).stdout.splitlines()
     if "container" in lines:
         raise Skipped("a container runs the kernel of its host")
-    running = next(line.split()[1] for line in lines if line.startswith("running "))
+    running = "".join(line.split()[1] for line in lines if re.match(r"running \S", line))
     modules = {
         kernel: version
         for _, kernel, version in (
-            [*line.split(), ""][:3] for line in lines if line.startswith("kernel ")
+            [*line.split(), "", ""][:3] for line in lines if line.startswith("kernel ")
         )
     }
     newest = [*modules][-1] if modules else "none of /boot"

@@ -146,7 +146,9 @@ def remove_products(image_id: str) -> None:
 
 
 @pytest.fixture
-def oven(kitchen: Kitchen) -> Oven:
+def oven(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> Oven:
+    # A denial of a call about a new resource is repeated: the injected ones last.
+    monkeypatch.setattr("bake.aws.client.session._TAGS_PAUSE_S", 0.1)
     return Oven(kitchen)
 
 

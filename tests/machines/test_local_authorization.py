@@ -69,6 +69,7 @@ def test_a_bake_and_the_one_that_resumes_it_run_under_the_policy(
 def test_a_bake_that_is_denied_something_says_what_and_leaves_nothing(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
+    monkeypatch.setattr("bake.aws.client.session._TAGS_PAUSE_S", 0.1)
     kitchen.line("one")
     kitchen.recipe("mine", "one")
     with a_user(less(action), monkeypatch), pytest.raises(CloudError) as caught:

@@ -27,6 +27,7 @@ from bake.aws.client.credentials import (
 )
 from bake.aws.client.denial import as_not_found, decode
 from bake.aws.client.errors import DENIED, cloud_error
+from bake.aws.client.recently_made import RecentlyMade
 from bake.aws.client.response import Response
 from bake.aws.client.retry import retry
 from bake.aws.client.undo import Leftover
@@ -66,6 +67,8 @@ _PRICING = _BASE.merge(
         retries={"mode": "standard", "total_max_attempts": 2},
     )
 )
+# Together 15 seconds: for so long, EC2's servers may not know the tags of a new resource.
+_UNTIL_TAGS_ARE_KNOWN, _TAGS_PAUSE_S = 6, 3.0
 # The limit of most of EC2's calls. botocore's model has the smaller limit of DescribeInstanceTypes.
 _LARGEST_PAGE = 1000
 
@@ -95,6 +98,7 @@ class Cloud:
         self._time = time or CloudTime()
         self._clients: dict[tuple[str, Config], Any] = {}
         self._creating = threading.Lock()
+        self._made = RecentlyMade(self.clock.now)
 
     @property
     def partition(self) -> str:
@@ -129,22 +133,40 @@ class Cloud:
     def ec2(self, operation: str, **params: Any) -> Response:
         """Call EC2; retry for a minute and a half while AWS is busy or not reachable."""
         call = partial(_call, self._client("ec2", _PATIENT), operation, params)
-        try:
-            return retry(call, self.clock)
-        except CloudError as error:
-            if error.code in DENIED:
-                explained = as_not_found(self.ec2, operation, params, error)
-                raise decode(self.sts, explained) from None
-            raise
+
+        def attempt() -> Response:
+            try:
+                return retry(call, self.clock)
+            except CloudError as error:
+                if error.code in DENIED:
+                    raise as_not_found(self.ec2, operation, params, error) from None
+                raise
+
+        return self._when_tags_are_known(operation, params, attempt)
 
     def ec2_once(self, operation: str, **params: Any) -> Response:
-        """Call EC2 without any retry."""
+        """Call EC2 without any retry, unless it denies a call about a resource that is new."""
+        call = partial(_call, self._client("ec2", _ONCE), operation, params)
+        return self._when_tags_are_known(operation, params, call)
+
+    def _when_tags_are_known(
+        self, operation: str, params: dict[str, Any], call: Callable[[], Response]
+    ) -> Response:
+        """Make a call; repeat one that is denied while EC2 may not know yet the tags of its target.
+
+        A denial that lasts is raised with its decoded reason.
+        """
+        attempts = _UNTIL_TAGS_ARE_KNOWN if self._made.is_named_in(params) else 1
         try:
-            return _call(self._client("ec2", _ONCE), operation, params)
+            response = retry(
+                call, self.clock, codes=DENIED, attempts=attempts, pause_s=_TAGS_PAUSE_S
+            )
         except CloudError as error:
             if error.code in DENIED:
                 raise decode(self.sts, error) from None
             raise
+        self._made.note(operation, params, response)
+        return response
 
     def quotas(self, operation: str, **params: Any) -> Response:
         return _call(self._client("service-quotas", _PATIENT), operation, params)

@@ -121,7 +121,7 @@ def test_a_rule_for_something_else_is_not_enough(
 def test_what_a_killed_command_has_left_is_removed_by_the_next(
     aws: Aws, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    aws.refuse("RevokeSecurityGroupIngress", "UnauthorizedOperation", times=1)
+    aws.refuse("RevokeSecurityGroupIngress", "UnauthorizedOperation", times=6)
     with pytest.raises(CloudError):
         allow_caller(aws.cloud, aws.run.id, 22)
     assert set(rules(aws, group)) == {OLD, NEW}

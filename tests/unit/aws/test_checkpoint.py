@@ -360,7 +360,7 @@ def test_a_checkpoint_that_another_run_deletes_is_not_returned(aws: Aws) -> None
 
 def test_a_checkpoint_that_cannot_be_deleted_is_reported_and_others_are_deleted(aws: Aws) -> None:
     made = some(aws, 2)
-    aws.refuse("DeleteSnapshot", "UnauthorizedOperation", times=1)
+    aws.refuse("DeleteSnapshot", "UnauthorizedOperation", times=6)
     assert ids(prune(aws.cloud, "mxnet-cu101", keep=0, now=NOW)) == ids(made[1:])
     [leftover] = aws.cloud.leftovers
     assert leftover.command == (

@@ -398,3 +398,51 @@ def test_pages_are_as_large_as_the_call_allows(
     with suppress(CloudError):
         list(aws.cloud.pages(operation, "Items", **params))
     assert aws.params(operation)[0].get("MaxResults") == size
+
+
+# Denials of calls about a new resource, whose tags EC2 may not know yet ---------------------------
+
+
+def new_group(aws: Aws) -> str:
+    group_id: str = aws.cloud.ec2(
+        "CreateSecurityGroup", GroupName="g", Description="d", VpcId=aws.placement().vpc_id
+    )["GroupId"]
+    return group_id
+
+
+@pytest.mark.parametrize("method", ["ec2", "ec2_once"])
+def test_a_denied_call_about_a_new_resource_is_repeated(aws: Aws, method: str) -> None:
+    group_id = new_group(aws)
+    aws.refuse("DeleteSecurityGroup", "UnauthorizedOperation", times=4)
+    getattr(aws.cloud, method)("DeleteSecurityGroup", GroupId=group_id)
+    assert aws.sent.count("DeleteSecurityGroup") == 5
+    assert sum(aws.slept) == 12
+
+
+def test_a_lasting_denial_is_an_error_after_15_seconds(aws: Aws) -> None:
+    group_id = new_group(aws)
+    aws.refuse("DeleteSecurityGroup", "UnauthorizedOperation")
+    with pytest.raises(CloudError) as caught:
+        aws.cloud.ec2("DeleteSecurityGroup", GroupId=group_id)
+    assert caught.value.code == "UnauthorizedOperation"
+    assert sum(aws.slept) == 15
+
+
+@pytest.mark.parametrize("age_s", [61, 3600])
+def test_a_denied_call_about_an_old_resource_is_an_error_at_once(aws: Aws, age_s: float) -> None:
+    group_id = new_group(aws)
+    aws.cloud.clock.sleep(age_s)
+    aws.slept.clear()
+    aws.refuse("DeleteSecurityGroup", "UnauthorizedOperation")
+    with pytest.raises(CloudError):
+        aws.cloud.ec2("DeleteSecurityGroup", GroupId=group_id)
+    assert aws.slept == []
+
+
+def test_a_denied_call_about_the_resource_of_others_is_an_error_at_once(aws: Aws) -> None:
+    new_group(aws)
+    vpc_id = aws.placement().vpc_id
+    aws.refuse("DeleteVpc", "UnauthorizedOperation")
+    with pytest.raises(CloudError):
+        aws.cloud.ec2("DeleteVpc", VpcId=vpc_id)
+    assert aws.slept == []
