@@ -110,7 +110,8 @@ class Connection:
     @property
     def alive(self) -> bool:
         """False if the connection is known to be broken or closed."""
-        return self._fabric is not None and self._fabric.is_connected
+        opened = self._fabric  # another thread may close it at any time
+        return opened is not None and opened.is_connected
 
     def boot_id(self) -> str:
         """Return the id of the boot that this connection belongs to.
@@ -232,8 +233,7 @@ class Connection:
                 raise
 
     def open_tunnel(self, port: int) -> paramiko.Channel:
-        """Open a channel to a port of the machine itself, on a new connection if needed."""
-        self.reconnect()
+        """Open a channel to a port of the machine itself. A broken connection stays broken."""
         return self._open_channel("direct-tcpip", ("127.0.0.1", port))
 
     def _open_channel(

@@ -62,12 +62,9 @@ class _Server(socketserver.ThreadingTCPServer):
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
         assert isinstance(request, socket.socket)  # noqa: S101  (a pair is UDP's)
-        if not self._wait_until_connected():
+        channel = self._open_channel()
+        if channel is None:
             return
-        try:
-            channel = self._connection.open_tunnel(self._remote_port)
-        except RemoteError:
-            return  # no program listens on the machine's port, or the machine does not answer
         self._calls.add(call := (request, channel))
         try:
             if not self._hung_up:
@@ -76,18 +73,23 @@ class _Server(socketserver.ThreadingTCPServer):
             self._calls.discard(call)
             _end(*call)
 
-    def _wait_until_connected(self) -> bool:
-        """Wait until the connection is alive again, but at most for _RECONNECT_S.
+    def _open_channel(self) -> paramiko.Channel | None:
+        """Open a channel, on a new connection if this one is broken.
 
         Only the connection's owner reconnects, because it reports progress and decides when to
-        give up.
+        give up. Returns None if it has not reconnected within _RECONNECT_S, or if no program
+        listens on the machine's port.
         """
         deadline = time.monotonic() + _RECONNECT_S
-        while not (alive := self._connection.alive) and time.monotonic() < deadline:
-            if self._hung_up:
-                break
+        while not self._hung_up and time.monotonic() < deadline:
+            if self._connection.alive:
+                try:
+                    return self._connection.open_tunnel(self._remote_port)
+                except RemoteError:
+                    if self._connection.alive:
+                        return None
             time.sleep(0.1)
-        return alive
+        return None
 
     def hang_up(self) -> None:
         self._hung_up = True

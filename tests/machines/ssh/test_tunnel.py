@@ -215,6 +215,34 @@ def test_it_goes_on_when_the_connection_is_made_again(
     assert capfd.readouterr().err == ""
 
 
+def test_a_caller_at_the_moment_of_the_break_waits_until_the_owner_reconnects(
+    machine: Machine, notebook: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        Proxy(machine.port) as way,
+        machine.connect(port=way.port) as ssh,
+        tunnel.forward(ssh, free_port(), notebook) as port,
+    ):
+        open_tunnel = ssh.open_tunnel
+
+        def open_on_a_connection_that_breaks(remote_port: int) -> paramiko.Channel:
+            monkeypatch.setattr(ssh, "open_tunnel", open_tunnel)
+            way.cut("drop")
+            while ssh.alive:
+                time.sleep(0.01)
+            return open_tunnel(remote_port)
+
+        monkeypatch.setattr(ssh, "open_tunnel", open_on_a_connection_that_breaks)
+        early: list[bytes] = []
+        reader = threading.Thread(target=lambda: early.append(read(port)))
+        reader.start()
+        reader.join(0.5)
+        assert (early, way.connections) == ([], 1), "the tunnel itself does not reconnect"
+        ssh.reconnect()
+        reader.join()
+        assert (early, way.connections) == ([PAGE], 2)
+
+
 def test_without_a_connection_a_caller_waits_for_a_while_and_is_hung_up_on(
     ssh: Connection, notebook: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
