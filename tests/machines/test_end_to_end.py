@@ -26,6 +26,7 @@ from bake.verify import check_clean
 from bake.verify.clean import forbidden
 from tests.support.browser import browser, screenshot
 from tests.support.environment import REPOSITORY
+from tests.support.jupyter_evidence import evidence
 from tests.support.leftovers import held
 from tests.support.notebook_page import NotebookPage
 
@@ -58,7 +59,8 @@ def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
     """A context that runs a command with a tunnel, and gives its process and JSON document."""
     process = subprocess.Popen(
         [BIN / "invoke", *words, "--json"],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=REPOSITORY, env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     try:
@@ -66,13 +68,14 @@ def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
         yield process, json.loads("".join([*lines, "}"]))
     finally:
         process.kill()
-        process.communicate()
+        print(*process.communicate(), sep="\n")
 
 
 def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> dict[str, str]:
     """Run a command, do `work` when it is ready, press Ctrl-C, and return all that it printed."""
     nowhere = {name: os.environ[name] for name in os.environ if "DISPLAY" not in name}
     nowhere.pop("BROWSER", None)
+    nowhere["PYTHONFAULTHANDLER"] = "1"
     with subprocess.Popen(
         [BIN / "invoke", *words],
         cwd=REPOSITORY, env=nowhere, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -87,8 +90,10 @@ def until_interrupted(words: list[str], ready: str, work: Callable[[], str]) -> 
             done = work()
             process.send_signal(signal.SIGINT)
             out, after = process.communicate(timeout=60)
-        finally:
+        except BaseException:
             process.kill()
+            print(*process.communicate(), sep="\n")
+            raise
     assert (process.returncode, out) == (0, "")
     return {"before": before, "work": done, "after": after}
 
@@ -215,7 +220,7 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
     with browser() as driver:
         with holding(*launch) as (client, told):
             driver.get(told["url"])
-            page = NotebookPage(driver)
+            page = NotebookPage(driver, evidence=lambda: evidence(driver, told))
             assert page.kernel == "d2l (mxnet)"
             said = page.run(
                 "import mxnet, sys; x = mxnet.np.arange(12).reshape(3, 4); "

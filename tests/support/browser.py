@@ -21,8 +21,8 @@ _LOOPBACK_ALONE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 def browser(size: tuple[int, int] = (1280, 900), *, dark: bool = False) -> Iterator[Chrome]:
     """Start Chromium with a new profile and a viewport of `size` pixels.
 
-    `driver.get_log("browser")` is its console. Names other than localhost are not found, so that
-    a page that needs the network shows it.
+    `driver.get_log` has its console ("browser") and the events of its network ("performance").
+    Names other than localhost are not found, so that a page that needs the network shows it.
     """
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -39,7 +39,10 @@ def browser(size: tuple[int, int] = (1280, 900), *, dark: bool = False) -> Itera
         *(["no-sandbox"] if os.geteuid() == 0 else []),
     ):
         options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.add_experimental_option(
+        "perfLoggingPrefs", {"enableNetwork": True, "enablePage": False}
+    )
     driver = Chrome(options, ChromeService("/usr/bin/chromedriver"))
     try:
         # A window has borders, and no window is as narrow as a phone.

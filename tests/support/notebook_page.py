@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.support.browser import screenshot
+from tests.support.browser import ARTIFACTS, screenshot
 
 _CARD = '.jp-LauncherCard[data-category="Notebook"]'
 _NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
@@ -32,10 +32,16 @@ T = TypeVar("T")
 
 
 class NotebookPage:
-    """A new notebook with the first kernel that Jupyter offers; `kernel` is its displayed name."""
+    """A new notebook with the first kernel that Jupyter offers; `kernel` is its displayed name.
 
-    def __init__(self, driver: Chrome, *, timeout_s: float = 150) -> None:
+    `evidence` is called when the page does not get ready. It returns why.
+    """
+
+    def __init__(
+        self, driver: Chrome, *, timeout_s: float = 150, evidence: Callable[[], str] = lambda: ""
+    ) -> None:
         self.driver = driver
+        self._evidence = evidence
         self._wait = WebDriverWait(driver, timeout_s, 0.1, _DRAWN_AGAIN)
         card = self._until(lambda: self._all(_CARD))[0]
         self.kernel = card.get_attribute("title")
@@ -58,10 +64,8 @@ class NotebookPage:
     def _until(self, condition: Callable[[], T]) -> T:
         """Wait until the condition is true, and return its value.
 
-        A failure shows the status bar, the dialogs and the browser's log. They tell a WebSocket
-        that does not open ("Connecting") from a busy kernel and from a slow page. Chromium opens
-        one WebSocket at a time to a port, and gives up after 240 seconds: one whose handshake is
-        not answered holds up the kernel's.
+        A failure shows the status bar, the dialogs, the browser's log and the evidence. They tell a
+        WebSocket that does not open ("Connecting") from a busy kernel and from a slow page.
         """
         try:
             return self._wait.until(lambda _: condition())
@@ -70,7 +74,9 @@ class NotebookPage:
             log = [entry["message"] for entry in self.driver.get_log("browser")]
             picture = screenshot(self.driver, "jupyter/timeout.png")
             lines = [f"JupyterLab shows {shown} ({picture}). The browser's log:", *log[-20:]]
-            raise AssertionError("\n".join(lines)) from error
+            said = "\n".join([*lines, self._evidence()])
+            (ARTIFACTS / "jupyter/timeout.txt").write_text(said)
+            raise AssertionError(said) from error
 
     def _type(self, number: int, code: str) -> bool:
         for button in self._all(".jp-Dialog button.jp-mod-accept"):

@@ -69,6 +69,8 @@ def launch():
     # A cell that calls `!pip` gets the environment's pip, too.
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     variables = dict(os.environ, PATH=path, JUPYTER_TOKEN_FILE=token_file())
+    # A kernel that crashes writes the stacks of its threads to the log.
+    variables["PYTHONFAULTHANDLER"] = "1"
     variables.pop("JUPYTER_TOKEN", None)
     with open_private(log_file()) as log:
         return subprocess.Popen(
