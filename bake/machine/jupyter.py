@@ -31,6 +31,7 @@ from bake.files import on_machine
 from bake.machine import browser, lifetime
 from bake.machine.access import restore_access, say_once
 from bake.recipe.recipe import PREFIXES
+from bake.ssh.command import BROKEN
 from bake.ssh.connection import Connection
 from bake.ssh.tunnel import forward
 
@@ -49,6 +50,7 @@ _LOOK_UP_S, _NEAR = 60.0, timedelta(minutes=15)
 # How often the connection and Jupyter are checked, and how many failures mean that it has ended.
 _LOOK_S, _ASK_S, _SILENT = 0.25, 3.0, 3
 _BUSY = "no response in time"
+_NO_ANSWER: tuple[type[Exception], ...] = (RemoteError, http.client.HTTPException, *BROKEN)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def open_tunnel(connection: Connection, server: Server, wanted_port: int) -> Ite
     """
     with forward(connection, wanted_port, server.port) as port:
         deadline = time.monotonic() + _ANSWERS_S
-        while (status := _status(server, port)) != http.client.OK:
+        while (status := _status(server, connection)) != http.client.OK:
             if time.monotonic() > deadline:
                 raise RemoteError(
                     f"Jupyter does not answer through the tunnel: {status}",
@@ -153,9 +155,7 @@ def run_until_ended(
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
                     "Ctrl-C closes the tunnel; Jupyter and its kernels keep running.",
                 )
-                _wait_until_ended(
-                    cloud, machine, connection, server, local_port, console, command_line
-                )
+                _wait_until_ended(cloud, machine, connection, server, console, command_line)
         except KeyboardInterrupt:
             console.print(*_hints_after_interrupt(name, command_line))
         else:
@@ -185,7 +185,6 @@ def _wait_until_ended(
     machine: Machine,
     connection: Connection,
     server: Server,
-    local_port: int,
     console: Console,
     command_line: Callable[..., str],
 ) -> None:
@@ -198,7 +197,7 @@ def _wait_until_ended(
     while silent < _SILENT:
         threads.pause(_LOOK_S)
         if connection.alive and time.monotonic() - asked_at > _ASK_S:
-            status = _status(server, local_port)
+            status = _status(server, connection)
             asked_at = time.monotonic()
             if connection.alive:
                 silent = 0 if status in (http.client.OK, _BUSY) else silent + 1
@@ -287,22 +286,24 @@ def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
         )
 
 
-def _status(server: Server, local_port: int) -> int | str:
+def _status(server: Server, connection: Connection) -> int | str:
     """Return the HTTP status of Jupyter's response, or a phrase without one.
 
-    Jupyter does not count this request as activity.
+    Jupyter does not count this request as activity. It does not use the local port, where it would
+    wait for the reconnection of a connection that breaks meanwhile: this thread reconnects.
     """
-    tunnel = http.client.HTTPConnection("127.0.0.1", local_port, timeout=_ANSWER_S)
+    request = http.client.HTTPConnection("127.0.0.1", server.port)
+    header = {"Authorization": f"token {server.token}"}
     try:
-        header = {"Authorization": f"token {server.token}"}
-        tunnel.request("GET", f"{server.base_url}api/status", headers=header)
-        return tunnel.getresponse().status
+        with connection.open_tunnel(server.port) as channel:
+            channel.settimeout(_ANSWER_S)
+            request.sock = channel
+            request.request("GET", f"{server.base_url}api/status", headers=header)
+            return request.getresponse().status
     except TimeoutError:
         return _BUSY
-    except (OSError, http.client.HTTPException):
+    except _NO_ANSWER:
         return "no server listens on the port"
-    finally:
-        tunnel.close()
 
 
 # The program on the machine --------------------------------------------------------------------

@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import paramiko
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -282,16 +283,14 @@ def held(
     server = jupyter.Server(notebook.port, "/", "lab", again=False, token=TOKEN)
     raised: list[BaseException] = []
 
-    def hold(local_port: int) -> None:
+    def hold() -> None:
         try:
-            jupyter._wait_until_ended(
-                cloud, machine, connection, server, local_port, console, words
-            )
+            jupyter._wait_until_ended(cloud, machine, connection, server, console, words)
         except BakeError as error:
             raised.append(error)
 
-    with jupyter.open_tunnel(connection, server, free_port()) as local_port:
-        thread = threading.Thread(target=hold, args=(local_port,), daemon=True)
+    with jupyter.open_tunnel(connection, server, free_port()):
+        thread = threading.Thread(target=hold, daemon=True)
         thread.start()
 
         def end() -> None:
@@ -405,6 +404,36 @@ def test_while_ec2_says_nothing_or_that_it_runs_the_connection_is_made_again(
     assert said.count("Still no SSH connection. A firewall of this network may block SSH") == 1
     assert said.count("Connected again after") == 1
     assert said.count("now allows SSH from 198.51.100.9/32 instead of 203.0.113.7/32") == 1
+
+
+def test_a_connection_that_breaks_while_jupyter_is_asked_is_made_again_at_once(
+    aws: Aws,
+    machine: Machine,
+    server_of_ssh: Sshd,
+    notebook: Status,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with (
+        Proxy(server_of_ssh.port) as way,
+        server_of_ssh.connect(port=way.port) as ssh,
+        held(aws.cloud, machine, ssh, notebook) as end,
+    ):
+        open_tunnel = ssh.open_tunnel
+
+        def open_on_a_connection_that_breaks(port: int) -> paramiko.Channel:
+            monkeypatch.setattr(ssh, "open_tunnel", open_tunnel)
+            way.cut("drop")
+            while ssh.alive:
+                time.sleep(0.01)
+            return open_tunnel(port)
+
+        monkeypatch.setattr(ssh, "open_tunnel", open_on_a_connection_that_breaks)
+        began = time.monotonic()
+        wait_for("Connected again after", capfd)
+        assert time.monotonic() - began < jupyter._ANSWER_S / 2
+        notebook.token = "another's"
+        end()
 
 
 def test_the_end_of_the_machine_is_said_once_when_it_is_near_and_again_after_it_was_put_off(
