@@ -36,7 +36,9 @@ def rule_description() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers
         user = str(os.getuid())
-    return _NOT_ALLOWED.sub("-", f"SSH from {user}@{platform.node()}")[:_LONGEST]
+    # Without the domain, which some systems take from the network in which they are.
+    computer = platform.node().partition(".")[0]
+    return _NOT_ALLOWED.sub("-", f"SSH from {user}@{computer}")[:_LONGEST]
 
 
 def ssh_rule(cidr: str, port: int) -> dict[str, Any]:

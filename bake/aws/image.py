@@ -155,6 +155,17 @@ def delete_image(cloud: Cloud, image: Image) -> None:
         )
 
 
+def delete_failed_image(cloud: Cloud, image: Image) -> None:
+    """Delete an image that does not become available, with its snapshots.
+
+    An image that is available stays, even if it cannot be used, for example because it is shared:
+    it may be a person's copy. Raises the errors of `delete_image`.
+    """
+    current = find_image(cloud, image.image_id)
+    if current is None or current.state != "available":
+        delete_image(cloud, image)
+
+
 def remove_image(
     cloud: Cloud,
     leftovers: list[Leftover],

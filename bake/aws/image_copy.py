@@ -10,7 +10,7 @@ from functools import partial
 
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up
-from bake.aws.image import Image, delete_image, find_image_by_name, images
+from bake.aws.image import Image, delete_failed_image, find_image_by_name, images
 from bake.aws.image_creation import (
     OnProgress,
     check_name,
@@ -83,7 +83,7 @@ def _find_copy(cloud: Cloud, image: Image, on_progress: OnProgress) -> Image | N
             return wait_until_available(cloud, copy.image_id, on_progress=on_progress)
         except ImageError:
             with suppress(CloudError):
-                delete_image(cloud, copy)
+                delete_failed_image(cloud, copy)
     return None
 
 

@@ -373,7 +373,11 @@ def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
     listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in known]
     if not found:
         message = f"Machine {name_or_id} not found" if name_or_id else "No machine made by bake"
-        raise RequestError(f"{message} in {cloud.region}", details=listed)
+        raise RequestError(
+            f"{message} in {cloud.region}",
+            details=listed,
+            hint="A machine is found only in its own region: --region us-west-2, for example",
+        )
     raise RequestError(
         f"More than one machine fits in {cloud.region}",
         details=listed,

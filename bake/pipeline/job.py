@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.session import Cloud
-from bake.aws.image import Image, delete_image, images
+from bake.aws.image import Image, delete_failed_image, images
 from bake.aws.image_creation import image_name, wait_until_available
 from bake.aws.tags import Run, new_run
 from bake.console.console import Console
@@ -199,7 +199,7 @@ def take_up(context: Context, image: Image) -> Image | None:
         except ImageError as error:
             context.console.warn(f"{error.message}: baking it again")
             with suppress(CloudError):
-                delete_image(context.cloud, image)
+                delete_failed_image(context.cloud, image)
             return None
         step.done(image.image_id)
     return image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,6 +87,19 @@ def test_two_callers_have_a_rule_each(
     said = allow_caller(aws.cloud, aws.run.id, 22)
     assert said == f"The security group {group} now allows SSH from {NEW}"
     assert set(rules(aws, group)) == {OLD, NEW}
+
+
+def test_a_computer_whose_domain_comes_from_its_network_is_the_same_caller(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vpc_id, name = aws.placement().vpc_id, "laptop.home.example"
+    monkeypatch.setattr(platform, "node", lambda: name)
+    group = create_security_group(
+        aws.cloud, aws.run, aws.run.lasting("mine"), vpc_id=vpc_id, cidr=OLD
+    )
+    name = "laptop.cafe.example"
+    allow_caller(aws.cloud, aws.run.id, 22)
+    assert set(rules(aws, group)) == {NEW}
 
 
 def test_a_rule_of_an_older_version_stays(aws: Aws, group: str) -> None:

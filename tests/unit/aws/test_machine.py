@@ -221,3 +221,10 @@ def test_one_of_several_machines_is_found_by_its_id_or_its_name(aws: Aws) -> Non
     assert len(refused.value.details) == 2
     with pytest.raises(RequestError, match="Machine three not found"):
         find_own_machine(aws.cloud, "three")
+
+
+def test_a_machine_that_is_not_found_may_be_in_another_region(aws: Aws) -> None:
+    """The usual region may have changed since the launch."""
+    with pytest.raises(RequestError, match="Machine notebook not found in us-east-1") as refused:
+        find_own_machine(aws.cloud, "notebook")
+    assert "--region" in refused.value.hint

@@ -113,7 +113,22 @@ def test_a_pending_image_that_fails_is_removed_and_baked_again(
 ) -> None:
     image = replace(baked(aws), state="pending")
     aws.alter("DescribeImages", set_state("pending"), times=2)
-    aws.alter("DescribeImages", set_state("failed"), times=1)
+    aws.alter("DescribeImages", set_state("failed"))
     assert take_up(context, image) is None
     assert find_image(aws.cloud, image.image_id) is None
     assert "baking it again" in capsys.readouterr().err
+
+
+def test_an_image_that_is_shared_is_not_used_and_stays(
+    aws: Aws, context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a person's copy, which has all tags, shared with colleagues."""
+    image = baked(aws)
+    aws.cloud.ec2(
+        "ModifyImageAttribute",
+        ImageId=image.image_id,
+        LaunchPermission={"Add": [{"UserId": "210987654321"}]},
+    )
+    assert take_up(context, replace(image, state="pending")) is None
+    assert "is shared" in capsys.readouterr().err
+    assert find_image(aws.cloud, image.image_id) is not None
