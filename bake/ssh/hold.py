@@ -27,9 +27,9 @@ _END_S = 60.0
 def hold(connection: Connection) -> Iterator[None]:
     """Keep the machine's secrets off its disk while a snapshot is made in the block.
 
-    The secrets are login keys, host keys, user data and the machine id. A machine that is started
-    from such a snapshot is at its first boot. The connection stays open, but no new one can be made
-    during the block. No stage may run.
+    The secrets are login keys, host keys, the keys with which DKMS and fwupd sign, user data and
+    the machine id. A machine that is started from such a snapshot is at its first boot. The
+    connection stays open, but no new one can be made during the block. No stage may run.
 
     Raises RemoteError if the machine could not be held. Raises it at the end, too, if the machine
     was not held all the time (the connection broke, or HELD_FOR_S was over): the machine has then

@@ -58,10 +58,11 @@ list_traces() {
 # list_filled: print the files that must be empty but are not.
 list_filled() {
     find /var/log /etc/machine-id ${agent_in_use:+-path /var/log/amazon/ssm -prune -o} -type f -size +0 -print
-    # A symbolic link belongs to systemd-resolved, and a mounted file to the container's host.
-    if [[ -f /etc/resolv.conf && ! -L /etc/resolv.conf ]] && ! mountpoint --quiet /etc/resolv.conf; then
-        find /etc/resolv.conf -size +0
-    fi
+    local file
+    for file in /etc/hostname /etc/resolv.conf; do # cloud-init and the DHCP client write them at the boot
+        # A symbolic link belongs to systemd-resolved, and a mounted file to the container's host.
+        [[ ! -f $file || -L $file ]] || mountpoint --quiet "$file" || find "$file" -size +0
+    done
 }
 
 # remove_and_empty: remove the traces and empty the files. Sets `traces` and `files` to what it has found.

@@ -124,6 +124,7 @@ def sealed(machines: Machines) -> Sealed:
     builder = machines.boot()
     use(builder)
     use_an_agent(builder)
+    builder.read("umount /etc/hostname; echo ip-172-31-7-9 > /etc/hostname")
     builder.read("systemctl stop snapd.socket snapd.service")
     for path, text in {STATE: json.dumps(SNAPD), SERIAL: "type: serial", KEY: "a key"}.items():
         write(builder, path, text)
@@ -144,7 +145,7 @@ def test_what_services_write_until_the_machine_is_off_is_not_on_the_image_s_disk
     for path in (
         *("/var/lib/dkms/mok.key", "/var/lib/dkms/mok.pub", "/var/lib/fwupd/pki/secret.key"),
         *("/var/lib/fwupd/pki/client.pem", "/var/lib/systemd/random-seed", "/var/log/wtmp"),
-        *("/etc/iscsi/initiatorname.iscsi", "/etc/machine-id", KEY, SERIAL),
+        *("/etc/iscsi/initiatorname.iscsi", "/etc/machine-id", "/etc/hostname", KEY, SERIAL),
         *("/var/lib/amazon/ssm/Vault/RegistrationKey", "/var/log/syslog"),
     ):
         assert path in sealed.before

@@ -84,7 +84,7 @@ class Machines:
         name = self._new_name()
         arguments = ["run", "--detach", "--pull", "never", "--name", name, "--systemd", "always"]
         arguments += ["--tmpfs", "/run:rw,exec,mode=755,notmpcopyup", "--hostname", "builder"]
-        arguments += ["--stop-signal", "SIGRTMIN+3", "--cap-add", "SYS_BOOT"]
+        arguments += ["--stop-signal", "SIGRTMIN+3", "--cap-add", "SYS_BOOT,SYS_ADMIN"]
         arguments += [*self.engine.network_arguments, *self.engine.limits]
         self.engine.call(*arguments, image or base_layer(self.engine), "/sbin/init")
         machine = Machine(self.engine, name, {"LOGIN_USER": "root"})

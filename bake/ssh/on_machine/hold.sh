@@ -60,6 +60,7 @@ list_traces() {
         var/lib/cloud/* # contains the user data and the script that powers the machine off
         var/lib/dbus/machine-id var/lib/systemd/{random-seed,credential.secret} var/lib/urandom/random-seed
         var/lib/ubuntu-advantage/private/* var/lib/amazon/ssm/Vault
+        var/lib/dkms/mok.* var/lib/shim-signed/mok/* var/lib/fwupd/pki/* # keys with which it signs
     )
     while read -r home; do
         traces+=("${home#/}"/.ssh/authorized_keys*)

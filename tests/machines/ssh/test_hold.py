@@ -26,7 +26,11 @@ from bake.ssh.hold import hold
 from bake.threads import TaskGroup
 
 # What a hold touches, down to the folders in which it does.
-LOOKED_AT = "/etc/ssh /etc/machine-id /root /home /var/lib/cloud /var/lib/dbus /var/lib/systemd"
+LOOKED_AT = (
+    "/etc/ssh /etc/machine-id /root /home "
+    "/var/lib/cloud /var/lib/dbus /var/lib/dkms /var/lib/systemd"
+)
+SIGNING_KEY = "the key with which DKMS signs"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Started:
             *self.host_key.private_openssh.splitlines()[2:4],  # the first is the same in all
             self.host_key.public_openssh.split()[1],
             f"{self.expires_at:%Y-%m-%dT%H:%M:%S}",
+            SIGNING_KEY,
         ]
 
 
@@ -120,6 +125,9 @@ def ssh(builder: Started) -> Iterator[Connection]:
     with builder.connect() as connected:
         # A hold waits for this too; what the tests compare with must not come before it.
         connected.run("until [ -e /run/cloud-init/result.json ]; do sleep 0.1; done", timeout_s=60)
+        connected.run(
+            "sudo install -D --mode 600 /dev/stdin /var/lib/dkms/mok.key", stdin=SIGNING_KEY
+        )
         # A link to it shows what is in its place on the disk, once it is gone.
         connected.run("sudo ln /etc/ssh/ssh_host_ed25519_key /opt/its-place-on-the-disk")
         yield connected
@@ -155,6 +163,7 @@ def test_nothing_is_on_the_disk_while_it_is_held_and_all_is_back_afterwards(
     there = found(ssh, builder)
     assert "/home/ubuntu/.ssh/authorized_keys" in there
     assert "/etc/ssh/ssh_host_ed25519_key" in there
+    assert "/var/lib/dkms/mok.key" in there
     assert any("/user-data.txt" in path for path in there)
     for _ in range(2):
         began = time.monotonic()
