@@ -152,12 +152,16 @@ def _request(run: Run, spec: LaunchSpec, placement: Placement) -> dict[str, Any]
         ],
         "TagSpecifications": specifications(tags, *tagged),
         **_profile(spec.instance_profile),
-        **_purchase(placement),
+        **_purchase(spec, placement),
     }
 
 
-def _purchase(placement: Placement) -> dict[str, Any]:
-    """Return the request parameters for the market and the reservation of a placement."""
+def _purchase(spec: LaunchSpec, placement: Placement) -> dict[str, Any]:
+    """Return the request parameters for the market and the reservation of a placement.
+
+    A builder leaves the open capacity reservations of the account to the machines for which they
+    were made. A launched machine may use one, as with any other EC2 client.
+    """
     purchase: dict[str, Any] = {}
     if placement.market == "spot":
         # One-time, because a persistent request would start the machine again by itself.
@@ -168,6 +172,8 @@ def _purchase(placement: Placement) -> dict[str, Any]:
         purchase["CapacityReservationSpecification"] = {"CapacityReservationTarget": target}
         if reserved.block:
             purchase["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
+    elif not spec.stays and placement.market == "on-demand":  # a spot machine never uses one
+        purchase["CapacityReservationSpecification"] = {"CapacityReservationPreference": "none"}
     return purchase
 
 

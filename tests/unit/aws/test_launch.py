@@ -126,6 +126,51 @@ def test_a_launch_names_its_reservation_or_capacity_block(aws: Aws, block: bool)
     assert "spot-instances-request" not in tagged
 
 
+def test_what_expired_credentials_cannot_remove_is_named(aws: Aws) -> None:
+    """EC2's code for temporary credentials that have ended is RequestExpired."""
+
+    def expire(machine: Machine) -> None:
+        for operation in (
+            "CreateImage",
+            "DeleteKeyPair",
+            "DeleteSecurityGroup",
+            "DescribeInstances",
+            "DescribeKeyPairs",
+            "DescribeSecurityGroups",
+            "TerminateInstances",
+        ):
+            aws.refuse(operation, "RequestExpired", "Request has expired.")
+        aws.cloud.ec2("CreateImage", InstanceId=machine.instance_id, Name="one")
+
+    with pytest.raises(CloudError) as caught:
+        bake(aws, expire)
+    assert "credentials have expired" in caught.value.hint
+    left = "\n".join(caught.value.details)
+    commands = ("terminate-instances", "delete-security-group", "delete-key-pair")
+    assert all(f"aws ec2 {command}" in left for command in commands), left
+    assert left.count("RequestExpired") == 3
+    assert sum(aws.slept) < 60
+
+
+@pytest.mark.parametrize(
+    ("stays", "market", "expected"),
+    [
+        (False, "on-demand", {"CapacityReservationPreference": "none"}),
+        (False, "spot", None),
+        (True, "on-demand", None),
+    ],
+)
+def test_a_builder_leaves_open_capacity_reservations_alone(
+    aws: Aws, stays: bool, market: str, expected: dict[str, str] | None
+) -> None:
+    group = next(name for name in aws.at_first if name.startswith("sg-"))
+    run_machine(
+        aws.cloud, aws.run, aws.order("k", group, stays=stays), [aws.placement(market=market)]
+    )
+    [request] = aws.params("RunInstances")
+    assert request.get("CapacityReservationSpecification") == expected
+
+
 def test_every_creating_call_sets_run_recipe_and_expiry_tags(aws: Aws) -> None:
     bake(aws, nothing)
     specifications = [
