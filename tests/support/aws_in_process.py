@@ -298,7 +298,6 @@ def aws_in_process() -> Iterator[Aws]:
             EC2Response,
             create=True,
             **{k: v for k, v in vars(CapacityReservations).items() if "reservation" in k},
-            _described=CapacityReservations._described,
             describe_image_references=ImageReferences.describe_image_references,
             _references=ImageReferences._references,
             get_ebs_default_kms_key_id=disk_key,

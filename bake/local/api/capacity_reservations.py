@@ -14,17 +14,16 @@ from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 
 from bake.local.api.image import now
-
-_TARGET = "CapacityReservationSpecification.CapacityReservationTarget.CapacityReservationId"
+from bake.local.api.launch.parameters import Parameters, reservation_of
 
 
 class CapacityReservations:
-    """The requests for capacity reservations, and RunInstances with a reservation as target."""
+    """The requests for capacity reservations."""
 
     def create_capacity_reservation(self: Any) -> ActionResult:
         self.error_on_dryrun()
         reservation_id = f"cr-0{secrets.token_hex(8)}"
-        self._reservations()[reservation_id] = {
+        reservations(self.ec2_backend)[reservation_id] = {
             "CapacityReservationId": reservation_id,
             "OwnerId": self.current_account,
             "InstanceType": self._get_param("InstanceType"),
@@ -39,63 +38,62 @@ class CapacityReservations:
             "InstanceMatchCriteria": self._get_param("InstanceMatchCriteria", "open"),
             "ReservationType": "default",
         }
-        return ActionResult({"CapacityReservation": self._described(reservation_id)})
+        return ActionResult({"CapacityReservation": described(self.ec2_backend, reservation_id)})
 
     def describe_capacity_reservations(self: Any) -> ActionResult:
         self.error_on_dryrun()
-        wanted = self._get_param("CapacityReservationIds", []) or list(self._reservations())
-        return ActionResult({"CapacityReservations": [self._described(each) for each in wanted]})
+        wanted = self._get_param("CapacityReservationIds", []) or list(
+            reservations(self.ec2_backend)
+        )
+        return ActionResult(
+            {"CapacityReservations": [described(self.ec2_backend, each) for each in wanted]}
+        )
 
     def cancel_capacity_reservation(self: Any) -> ActionResult:
         self.error_on_dryrun()
-        self._described(reservation_id := self._get_param("CapacityReservationId"))
-        self._reservations()[reservation_id]["State"] = "cancelled"
+        described(self.ec2_backend, reservation_id := self._get_param("CapacityReservationId"))
+        reservations(self.ec2_backend)[reservation_id]["State"] = "cancelled"
         return ActionResult({"Return": True})
 
-    def run_instances(self: Any) -> ActionResult:
-        """Launch instances, in the target reservation if the request names one."""
-        reservation_id = self._get_param(_TARGET)
-        if reservation_id:
-            self._check_reservation(self._described(reservation_id))
-        result = super().run_instances()  # type: ignore[misc]
-        for instance in result.result.instances:
-            instance.capacity_reservation_id = reservation_id
-        return result
 
-    def _check_reservation(self: Any, reservation: dict[str, Any]) -> None:
-        subnets = [nic.get("SubnetId") for nic in self._get_param("NetworkInterfaces", [])]
-        subnets = [each for each in (*subnets, self._get_param("SubnetId")) if each]
-        zones = {self.ec2_backend.get_subnet(each).availability_zone for each in subnets}
-        zones |= {zone for zone in [self._get_param("Placement.AvailabilityZone")] if zone}
-        requested = (self._get_param("InstanceType"), zones or {reservation["AvailabilityZone"]})
-        if requested != (reservation["InstanceType"], {reservation["AvailabilityZone"]}):
-            raise EC2ClientError(
-                "InvalidParameterValue",
-                "The instance's attributes do not match those of the Capacity Reservation "
-                f"{reservation['CapacityReservationId']}.",
-            )
-        free = reservation["AvailableInstanceCount"]
-        if reservation["State"] != "active" or free < int(self._get_param("MinCount") or 1):
-            raise EC2ClientError(
-                "ReservationCapacityExceeded",
-                "The targeted Capacity Reservation does not have enough available instances.",
-            )
-
-    def _described(self: Any, reservation_id: str) -> dict[str, Any]:
-        known = self._reservations().get(reservation_id)
-        if known is None:
-            raise EC2ClientError(
-                "InvalidCapacityReservationId.NotFound",
-                f"The Capacity Reservation {reservation_id} does not exist.",
-            )
-        used = sum(
-            getattr(instance, "capacity_reservation_id", None) == reservation_id
-            for instance in self.ec2_backend.all_instances()
-            if instance.state in ("pending", "running", "stopping")
+def check_reservation(backend: Any, launch: Parameters, zone: str) -> None:
+    """Raise EC2's error if a launch names a reservation that it cannot use as its target."""
+    reservation_id = reservation_of(launch)
+    if reservation_id is None:
+        return
+    reservation = described(backend, reservation_id)
+    wanted = (launch.get("InstanceType"), zone)
+    if wanted != (reservation["InstanceType"], reservation["AvailabilityZone"]):
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            "The instance's attributes do not match those of the Capacity Reservation "
+            f"{reservation['CapacityReservationId']}.",
         )
-        free = known["TotalInstanceCount"] - used if known["State"] == "active" else 0
-        return {**known, "AvailableInstanceCount": free}
+    free = reservation["AvailableInstanceCount"]
+    if reservation["State"] != "active" or free < int(launch["MinCount"]):
+        raise EC2ClientError(
+            "ReservationCapacityExceeded",
+            "The targeted Capacity Reservation does not have enough available instances.",
+        )
 
-    def _reservations(self: Any) -> dict[str, dict[str, Any]]:
-        known: dict[str, dict[str, Any]] = vars(self.ec2_backend).setdefault("reserved", {})
-        return known
+
+def described(backend: Any, reservation_id: str) -> dict[str, Any]:
+    """Return a reservation in the form of the API. Raises EC2's error if it is unknown."""
+    known = reservations(backend).get(reservation_id)
+    if known is None:
+        raise EC2ClientError(
+            "InvalidCapacityReservationId.NotFound",
+            f"The Capacity Reservation {reservation_id} does not exist.",
+        )
+    used = sum(
+        getattr(instance, "capacity_reservation_id", None) == reservation_id
+        for instance in backend.all_instances()
+        if instance.state in ("pending", "running", "stopping")
+    )
+    free = known["TotalInstanceCount"] - used if known["State"] == "active" else 0
+    return {**known, "AvailableInstanceCount": free}
+
+
+def reservations(backend: Any) -> dict[str, dict[str, Any]]:
+    known: dict[str, dict[str, Any]] = vars(backend).setdefault("reserved", {})
+    return known

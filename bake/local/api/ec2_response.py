@@ -5,28 +5,42 @@ Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any, ClassVar
 
+from botocore.model import OperationModel, OperationNotFoundError
+from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.core.serialize import return_if_not_empty
 from moto.core.types import Base64EncodedString
-from moto.core.utils import utcnow
+from moto.core.utils import get_service_model, utcnow
 from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models import ec2_backends
 from moto.ec2.responses import EC2Response
 
+from bake.errors import LocalCloudError
 from bake.local.api.capacity_reservations import CapacityReservations
 from bake.local.api.image import now, timestamp
 from bake.local.api.image_references import ImageReferences
+from bake.local.api.launch.fleets import Fleets
+from bake.local.api.launch.response import LaunchResponse
+from bake.local.api.pages import page
 from bake.local.api.price_list import SpotPrices
+from bake.local.api.request_checks import check_request
 
 log = logging.getLogger(__name__)
 
 CONSOLE_BYTES = 64 * 1024  # GetConsoleOutput returns the last 64 KB of the console
 
 
-class LocalEC2Response(SpotPrices, CapacityReservations, ImageReferences, EC2Response):  # type: ignore[misc]
+class LocalEC2Response(
+    LaunchResponse,
+    Fleets,
+    SpotPrices,
+    CapacityReservations,
+    ImageReferences,
+    EC2Response,  # type: ignore[misc]
+):
     """One request to EC2, and its response."""
 
     RESPONSE_KEY_PATH_TO_TRANSFORMER: ClassVar[dict[str, Any]] = {
@@ -38,14 +52,49 @@ class LocalEC2Response(SpotPrices, CapacityReservations, ImageReferences, EC2Res
     }
 
     def call_action(self) -> Any:
-        """Respond to every request: an unknown operation is an EC2 error, not an HTTP error."""
+        """Respond to every request: what fails here is an EC2 error, not an HTTP error.
+
+        Nothing of Python is shown to the client. EC2 does not refuse a request with InternalError
+        if the request is at fault, and clients repeat requests that are refused with it.
+        """
         try:
+            self._check()
             return super().call_action()
+        except ServiceException as error:
+            return self.serialized(ActionResult(error))
         except NotImplementedError as error:
             return self._error("UnsupportedOperation", f"Not in the local cloud: {error}")
-        except Exception as error:
+        except LocalCloudError as error:
             log.exception("%s failed", self._get_action())
-            return self._error("InternalError", f"{type(error).__name__}: {error}")
+            return self._error("InternalError", error.message)
+        except Exception:
+            action = self._get_action()
+            log.exception("%s failed", action)
+            return self._error(
+                "UnsupportedOperation",
+                f"The local cloud cannot answer this request of {action}: its log has the reason",
+            )
+
+    def _check(self) -> None:
+        """Raise EC2's error for a region or a value that does not exist."""
+        if self.region not in ec2_backends[self.current_account].regions:
+            raise EC2ClientError(
+                "AuthFailure", f"Credential should be scoped to a valid region, not '{self.region}'"
+            )
+        if self._operation is not None:
+            check_request(self._operation, self.params)
+
+    @property
+    def _operation(self) -> OperationModel | None:
+        """The model of the operation, or None if EC2 has no such operation."""
+        model = get_service_model(self.boto3_service_name)
+        try:
+            return model.operation_model(self._get_action())
+        except OperationNotFoundError:
+            return None
+
+    def serialized(self, action_result: ActionResult) -> Any:
+        return super().serialized(page(self._get_action(), self.params, action_result))
 
     def _error(self, code: str, message: str) -> Any:
         return self.serialized(ActionResult(EC2ClientError(code, message)))
@@ -58,48 +107,6 @@ class LocalEC2Response(SpotPrices, CapacityReservations, ImageReferences, EC2Res
         return ActionResult({"KmsKeyId": "alias/aws/ebs"})
 
     # Instances -------------------------------------------------------------------------------
-
-    def run_instances(self) -> ActionResult:
-        """Launch MaxCount instances. A second request with the same ClientToken launches none."""
-        token = self._get_param("ClientToken")
-        not_compared = ("ClientToken", "DryRun")
-        parameters = {k: v for k, v in self._get_params().items() if k not in not_compared}
-        fingerprint = json.dumps(parameters, sort_keys=True, default=str)
-        tokens = self.ec2_backend.client_tokens
-        if token in tokens:
-            return ActionResult(self._reservation_of(token, fingerprint, *tokens[token]))
-        if self._get_param("MaxCount"):
-            self.params["MinCount"] = self._get_param("MaxCount")
-        result = super().run_instances()
-        spot = self._get_param("InstanceMarketOptions.SpotOptions", {})
-        for instance in result.result.instances:
-            instance.client_token = token
-            if instance.lifecycle == "spot":
-                self.ec2_backend.spot_request_of(instance).set_options(spot)
-        if token:
-            self.ec2_backend.client_tokens[token] = (fingerprint, result.result.id)
-        return result
-
-    def _reservation_of(self, token: str, fingerprint: str, first: str, reservation_id: str) -> Any:
-        """Return the reservation that the first request with this token made."""
-        if fingerprint != first:
-            raise EC2ClientError(
-                "IdempotentParameterMismatch",
-                f"Arguments on this idempotent request with token '{token}' are inconsistent with "
-                "arguments used in previous request(s).",
-            )
-        reservation = self.ec2_backend.reservations[reservation_id]
-        if any(instance.state == "terminated" for instance in reservation.instances):
-            raise EC2ClientError(
-                "IdempotentInstanceTerminated",
-                "The instance that was launched with this client token has been terminated.",
-            )
-        return reservation
-
-    def _parse_block_device_mapping(self) -> list[dict[str, Any]]:
-        """Return the mappings unchanged: moto requires a size where EC2 uses the image's size."""
-        mappings: list[dict[str, Any]] = self._get_param("BlockDeviceMappings", [])
-        return mappings
 
     def stop_instances(self) -> ActionResult:
         if not self._get_bool_param("Force", False):

@@ -57,10 +57,11 @@ class LocalInstance(Instance):  # type: ignore[misc]
     spot_instance_request_id: str | None = None
     terminated_at: datetime | None = None
     has_public_address: bool = True
+    capacity_reservation_id: str | None = None
     interrupted_at: datetime | None = None  # set with the notice: the time of its end
 
-    def power_up(self, site: Site, layer: str) -> None:
-        """Start it for the first time."""
+    def claim_machine(self, site: Site) -> None:
+        """Reserve a machine and its address. Raises LocalCloudError if no address is free."""
         self.site = site
         self.machine = site.new_machine(self.id)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=self.id)
@@ -68,7 +69,14 @@ class LocalInstance(Instance):  # type: ignore[misc]
         self._reachable = False
         self._called_off = threading.Event()
         self._show("pending")
+
+    def power_up(self, layer: str) -> None:
+        """Start the machine for the first time."""
         self._worker.submit(self._create, layer)
+
+    def fail_to_launch(self, reason: tuple[str, str, str]) -> None:
+        """Terminate the instance without starting its machine."""
+        self._worker.submit(self._terminate, reason)
 
     # Requests of the API -------------------------------------------------------------------
 

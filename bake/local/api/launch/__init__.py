@@ -1,0 +1,1 @@
+"""Launches of instances: the requests, their checks, and what is made."""

@@ -1,0 +1,63 @@
+"""The requests that launch instances: RunInstances and RequestSpotInstances."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError
+
+from bake.local.api.launch.parameters import of_spot_request
+
+_NOT_COMPARED = ("ClientToken", "DryRun")
+
+
+class LaunchResponse:
+    """The requests for instances. `LaunchBackend` launches them."""
+
+    def run_instances(self: Any) -> ActionResult:
+        """Launch MaxCount instances. A second request with the same ClientToken launches none."""
+        self.error_on_dryrun()
+        request = self._get_params()
+        self._tags_for("instance", "volume", "network-interface", "spot-instances-request")
+        compared = {k: v for k, v in request.items() if k not in _NOT_COMPARED}
+        fingerprint = json.dumps(compared, sort_keys=True, default=str)
+        token, tokens = request.get("ClientToken"), self.ec2_backend.client_tokens
+        if token in tokens:
+            return ActionResult(_reservation_of(self.ec2_backend, token, fingerprint))
+        reservation = self.ec2_backend.launch(request)
+        if token:
+            tokens[token] = (fingerprint, reservation.id)
+        return ActionResult(reservation)
+
+    def request_spot_instances(self: Any) -> ActionResult:
+        self.error_on_dryrun()
+        self._tags_for("spot-instances-request")
+        reservation = self.ec2_backend.launch(of_spot_request(self._get_params()))
+        requests = [self.ec2_backend.spot_request_of(each) for each in reservation.instances]
+        return ActionResult({"SpotInstanceRequests": requests})
+
+    def request_spot_fleet(self) -> ActionResult:
+        raise EC2ClientError(
+            "UnsupportedOperation",
+            "The local cloud has no Spot Fleets. Use CreateFleet with the type instant.",
+        )
+
+
+def _reservation_of(backend: Any, token: str, fingerprint: str) -> Any:
+    """Return the reservation that the first request with this token made."""
+    first, reservation_id = backend.client_tokens[token]
+    if fingerprint != first:
+        raise EC2ClientError(
+            "IdempotentParameterMismatch",
+            f"Arguments on this idempotent request with token '{token}' are inconsistent with "
+            "arguments used in previous request(s).",
+        )
+    reservation = backend.reservations[reservation_id]
+    if any(instance.state == "terminated" for instance in reservation.instances):
+        raise EC2ClientError(
+            "IdempotentInstanceTerminated",
+            "The instance that was launched with this client token has been terminated.",
+        )
+    return reservation
