@@ -20,7 +20,7 @@ from moto.ssm.models import ssm_backends
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
-from bake.local.api import capacity, price_list, service_quotas
+from bake.local.api import capacity, price_list, region, service_quotas
 from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.image import LocalImage, LocalSnapshot, root_mapping
 from bake.local.api.store import Store
@@ -62,6 +62,8 @@ class Application:
             responder = Response("Requests of web pages are refused", 403)
         elif request.path.startswith("/moto-api"):
             responder = Response("Not in the local cloud", 404)
+        elif refused := region.refusal(request):
+            responder = refused
         elif request.headers.get("X-Amz-Target", "").startswith(price_list.TARGET):
             responder = price_list.respond
         else:
@@ -107,6 +109,8 @@ class Application:
         A second request with the same name returns the same image. A new image replaces those
         whose name matches the pattern `replaces`.
         """
+        if not region.exists(parameters["region"]):
+            raise LocalCloudError(f"The region {parameters['region']} does not exist")
         backend: LocalEC2Backend = ec2_backends[DEFAULT_ACCOUNT_ID][parameters["region"]]
         for image in list(backend.amis.values()):
             if image.owner_id != parameters["owner"]:

@@ -13,12 +13,16 @@ from typing import Any
 
 import moto.ec2.models.instances
 import moto.ec2.urls
+import moto.ec2.utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.utils import filter_dict_attribute_mapping
 
+from bake.local.api.filters import matches
 from bake.local.api.instance import LocalInstance
 from bake.local.api.launch.backend import LaunchBackend
+from bake.local.api.region import exists
+from bake.local.api.request_checks import invalid_value
 from bake.local.api.snapshot_backend import NO_DATA_DISKS
 from bake.local.site import Site
 
@@ -51,6 +55,9 @@ class LocalEC2Backend(LaunchBackend, EC2Backend):  # type: ignore[misc]
         return moto.ec2.urls
 
     def in_region(self, region: str) -> LocalEC2Backend:
+        """Return another region. Raises EC2's error if it does not exist."""
+        if not exists(region):
+            raise invalid_value("SourceRegion", region)
         backend: LocalEC2Backend = ec2_backends[self.account_id][region]
         return backend
 
@@ -71,7 +78,9 @@ class LocalEC2Backend(LaunchBackend, EC2Backend):  # type: ignore[misc]
         super().modify_network_interface_attribute(eni_id, group_ids, *others)
         nic = self.get_network_interface(eni_id)
         if group_ids and nic.instance:
-            nic.instance.security_groups = []
+            nic.instance.security_groups = [
+                self.get_security_group_from_id(group_id) for group_id in group_ids
+            ]
 
     def _delete_security_group(self, vpc_id: str | None, group_id: str) -> None:
         """Delete a group. Raises DependencyViolation if a machine is in it; moto does not check."""
@@ -92,3 +101,5 @@ def install(site: Site) -> None:
     # moto's RunInstances makes instances of the class of this name.
     moto.ec2.models.instances.Instance = LocalInstance
     filter_dict_attribute_mapping.update(_MORE_FILTERS)
+    # moto compares the values of an instance without wildcards.
+    moto.ec2.utils.instance_value_in_filter_values = matches

@@ -12,33 +12,36 @@ from botocore.model import OperationModel, OperationNotFoundError
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.core.serialize import return_if_not_empty
-from moto.core.types import Base64EncodedString
-from moto.core.utils import get_service_model, utcnow
+from moto.core.utils import get_service_model
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models import ec2_backends
 from moto.ec2.responses import EC2Response
 
 from bake.errors import LocalCloudError
 from bake.local.api.capacity_reservations import CapacityReservations
-from bake.local.api.image import now, timestamp
 from bake.local.api.image_references import ImageReferences
+from bake.local.api.image_response import ImageResponse
+from bake.local.api.instance_response import InstanceResponse
 from bake.local.api.launch.fleets import Fleets
 from bake.local.api.launch.response import LaunchResponse
 from bake.local.api.pages import page
 from bake.local.api.price_list import SpotPrices
 from bake.local.api.request_checks import check_request
+from bake.local.api.tag_response import TagResponse
+from bake.local.api.volume_response import VolumeResponse
 
 log = logging.getLogger(__name__)
-
-CONSOLE_BYTES = 64 * 1024  # GetConsoleOutput returns the last 64 KB of the console
 
 
 class LocalEC2Response(
     LaunchResponse,
     Fleets,
+    InstanceResponse,
+    VolumeResponse,
+    ImageResponse,
+    ImageReferences,
+    TagResponse,
     SpotPrices,
     CapacityReservations,
-    ImageReferences,
     EC2Response,  # type: ignore[misc]
 ):
     """One request to EC2, and its response."""
@@ -58,12 +61,15 @@ class LocalEC2Response(
         if the request is at fault, and clients repeat requests that are refused with it.
         """
         try:
-            self._check()
+            if self._operation is not None:
+                check_request(self._operation, self.params)
             return super().call_action()
         except ServiceException as error:
             return self.serialized(ActionResult(error))
         except NotImplementedError as error:
-            return self._error("UnsupportedOperation", f"Not in the local cloud: {error}")
+            # moto adds where its developers can be reached.
+            reason = str(error).partition(" Feel free")[0]
+            return self._error("UnsupportedOperation", f"Not in the local cloud: {reason}")
         except LocalCloudError as error:
             log.exception("%s failed", self._get_action())
             return self._error("InternalError", error.message)
@@ -74,15 +80,6 @@ class LocalEC2Response(
                 "UnsupportedOperation",
                 f"The local cloud cannot answer this request of {action}: its log has the reason",
             )
-
-    def _check(self) -> None:
-        """Raise EC2's error for a region or a value that does not exist."""
-        if self.region not in ec2_backends[self.current_account].regions:
-            raise EC2ClientError(
-                "AuthFailure", f"Credential should be scoped to a valid region, not '{self.region}'"
-            )
-        if self._operation is not None:
-            check_request(self._operation, self.params)
 
     @property
     def _operation(self) -> OperationModel | None:
@@ -106,180 +103,26 @@ class LocalEC2Response(
         self.error_on_dryrun()
         return ActionResult({"KmsKeyId": "alias/aws/ebs"})
 
-    # Instances -------------------------------------------------------------------------------
-
-    def stop_instances(self) -> ActionResult:
-        if not self._get_bool_param("Force", False):
-            return super().stop_instances()
+    def describe_account_attributes(self) -> ActionResult:
         self.error_on_dryrun()
-        stopped = [
-            {
-                "InstanceId": instance.id,
-                "PreviousState": instance.stop(force=True),
-                "CurrentState": {"Code": 64, "Name": "stopping"},
-            }
-            for instance in self.ec2_backend.get_multi_instances_by_id(
-                self._get_param("InstanceIds", [])
-            )
-        ]
-        return ActionResult({"StoppingInstances": stopped})
-
-    def modify_instance_attribute(self) -> ActionResult:
-        behaviour = self._get_param("InstanceInitiatedShutdownBehavior.Value")
-        if behaviour is None:
-            return super().modify_instance_attribute()
-        self.error_on_dryrun()
-        self.ec2_backend.modify_instance_attribute(
-            self._get_param("InstanceId"), "instance_initiated_shutdown_behavior", behaviour
-        )
-        return ActionResult(None)
-
-    def get_console_output(self) -> ActionResult:
-        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
-        output = instance.console()[-CONSOLE_BYTES:].decode(errors="replace")
-        return ActionResult(
-            {
-                "InstanceId": instance.id,
-                "Timestamp": utcnow(),
-                "Output": Base64EncodedString.from_raw_string(output),
-            }
-        )
-
-    # Images ----------------------------------------------------------------------------------
-
-    def create_image(self) -> ActionResult:
-        self.error_on_dryrun()
-        image = self.ec2_backend.create_image(
-            self._get_param("InstanceId"),
-            self._get_param("Name"),
-            self._get_param("Description", ""),
-            self._tags_for("image", "snapshot"),
-            no_reboot=self._get_bool_param("NoReboot", False),
-            block_device_mappings=self._get_param("BlockDeviceMappings", []),
-        )
-        return ActionResult({"ImageId": image.id})
-
-    def register_image(self) -> ActionResult:
-        self.error_on_dryrun()
-        image = self.ec2_backend.register_image(
-            self._get_param("Name"),
-            self._get_param("Description", ""),
-            tags=self._tags_for("image"),
-            root_device_name=self._get_param("RootDeviceName"),
-            block_device_mappings=self._get_param("BlockDeviceMappings", []),
-            architecture=self._get_param("Architecture"),
-            boot_mode=self._get_param("BootMode"),
-            tpm_support=self._get_param("TpmSupport"),
-            imds_support=self._get_param("ImdsSupport"),
-            ena_support=self._get_bool_param("EnaSupport", False),
-            sriov_net_support=self._get_param("SriovNetSupport"),
-            virtualization_type=self._get_param("VirtualizationType"),
-        )
-        return ActionResult({"ImageId": image.id})
-
-    def copy_image(self) -> ActionResult:
-        self.error_on_dryrun()
-        image = self.ec2_backend.copy_image(
-            self._get_param("SourceImageId"),
-            self._get_param("SourceRegion"),
-            self._get_param("Name"),
-            self._get_param("Description"),
-            encrypted=self._get_bool_param("Encrypted", False),
-            tags=self._tags_for("image", "snapshot"),
-            copy_tags=self._get_bool_param("CopyImageTags", False),
-        )
-        return ActionResult({"ImageId": image.id})
-
-    def describe_images(self) -> ActionResult:
-        self.error_on_dryrun()
-        images = self.ec2_backend.describe_images(
-            ami_ids=self._get_param("ImageIds", []),
-            filters=self._filters_from_querystring(),
-            exec_users=self._get_param("ExecutableUsers", []),
-            owners=self._get_param("Owners", []),
-            include_deprecated=self._get_bool_param("IncludeDeprecated", False),
-            include_disabled=self._get_bool_param("IncludeDisabled", False),
-        )
-        return ActionResult({"Images": images})
-
-    def deregister_image(self) -> ActionResult:
-        self.error_on_dryrun()
-        results = self.ec2_backend.deregister_image(
-            self._get_param("ImageId"),
-            delete_snapshots=self._get_bool_param("DeleteAssociatedSnapshots", False),
-        )
-        return ActionResult({"Return": True, "DeleteSnapshotResults": results})
-
-    def modify_image_attribute(self) -> ActionResult:
-        image = self.ec2_backend.own_image(self._get_param("ImageId"))
-        support = self._get_param("ImdsSupport.Value")
-        description = self._get_param("Description.Value")
-        if support is None and description is None:
-            return super().modify_image_attribute()
-        self.error_on_dryrun()
-        if support is not None:
-            image.imds_support = support
-        if description is not None:
-            image.description = description
-        return ActionResult(None)
-
-    def describe_image_attribute(self) -> ActionResult:
-        image = self.ec2_backend.image(self._get_param("ImageId"))
+        vpc = self.ec2_backend.default_vpc
         attributes = {
-            "imdsSupport": {"ImdsSupport": {"Value": image.imds_support}},
-            "bootMode": {"BootMode": {"Value": image.boot_mode}},
-            "deregistrationProtection": {
-                "DeregistrationProtection": {"Value": image.deregistration_protection}
-            },
-            "description": {"Description": {"Value": image.description}},
+            "supported-platforms": ["VPC"],
+            "default-vpc": [vpc.id if vpc else "none"],
+            "max-instances": ["20"],
+            "vpc-max-security-groups-per-interface": ["5"],
+            "max-elastic-ips": ["5"],
+            "vpc-max-elastic-ips": ["5"],
         }
-        attribute = self._get_param("Attribute")
-        if attribute not in attributes:
-            return super().describe_image_attribute()
-        return ActionResult({"ImageId": image.id, **attributes[attribute]})
-
-    def enable_image_deprecation(self) -> ActionResult:
-        self.error_on_dryrun()
-        image = self.ec2_backend.own_image(self._get_param("ImageId"))
-        # "If you specify a value for seconds, Amazon EC2 rounds to the nearest minute."
-        moment = self._get_param("DeprecateAt").replace(tzinfo=None, second=0, microsecond=0)
-        if moment < now():
-            raise EC2ClientError("InvalidParameterValue", "DeprecateAt is in the past")
-        image.deprecation_time = timestamp(moment)
-        return ActionResult({"Return": True})
-
-    def disable_image_deprecation(self) -> ActionResult:
-        self.error_on_dryrun()
-        self.ec2_backend.own_image(self._get_param("ImageId")).deprecation_time = None
-        return ActionResult({"Return": True})
-
-    def enable_image_deregistration_protection(self) -> ActionResult:
-        self.error_on_dryrun()
-        cooldown = self._get_bool_param("WithCooldown", False)
-        protection = "enabled-with-cooldown" if cooldown else "enabled-without-cooldown"
-        image = self.ec2_backend.own_image(self._get_param("ImageId"))
-        image.deregistration_protection = protection
-        return ActionResult({"Return": protection})
-
-    def disable_image_deregistration_protection(self) -> ActionResult:
-        self.error_on_dryrun()
-        image = self.ec2_backend.own_image(self._get_param("ImageId"))
-        image.deregistration_protection = "disabled"
-        return ActionResult({"Return": "disabled"})
-
-    # Snapshots -------------------------------------------------------------------------------
-
-    def create_snapshot(self) -> ActionResult:
-        self._tags_for("snapshot")  # moto accepts tags for any resource type
-        return super().create_snapshot()
-
-    def describe_snapshots(self) -> ActionResult:
-        snapshots = self.ec2_backend.describe_snapshots(
-            snapshot_ids=self._get_param("SnapshotIds", []),
-            filters=self._filters_from_querystring(),
-            owners=self._get_param("OwnerIds", []),
-        )
-        return ActionResult({"Snapshots": snapshots})
+        names = self._get_param("AttributeNames", []) or list(attributes)
+        shown = [
+            {
+                "AttributeName": name,
+                "AttributeValues": [{"AttributeValue": value} for value in attributes[name]],
+            }
+            for name in names
+        ]
+        return ActionResult({"AccountAttributes": shown})
 
     def _tags_for(self, *resource_types: str) -> dict[str, dict[str, str]]:
         tags: dict[str, dict[str, str]] = self._parse_tag_specification()

@@ -47,10 +47,9 @@ class LocalSnapshot(TaggedEC2Resource):  # type: ignore[misc]
     start_time: datetime = field(default_factory=utcnow)
     completion_time: datetime | None = None
     storage_tier: str = "standard"
+    create_volume_permissions: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.create_volume_permission_groups: set[str] = set()
-        self.create_volume_permission_userids: set[str] = set()
         self.takes_s = 0.0
 
     @property
@@ -134,13 +133,13 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
         return self.sriov_net_support
 
     @property
-    def is_public(self) -> bool:
-        return self.public or {"Group": "all"} in self.launch_permissions
-
-    @property
     def snapshot_ids(self) -> list[str]:
-        ebs = (mapping.get("Ebs", {}) for mapping in self.block_device_mappings)
-        return [device["SnapshotId"] for device in ebs if "SnapshotId" in device]
+        return self._ebs("SnapshotId")
+
+    def _ebs(self, member: str) -> list[Any]:
+        """Return a member of each mapping that has it."""
+        devices = (mapping.get("Ebs", {}) for mapping in self.block_device_mappings)
+        return [device[member] for device in devices if member in device]
 
     @property
     def root_device(self) -> dict[str, Any]:
@@ -154,18 +153,29 @@ class LocalImage(TaggedEC2Resource):  # type: ignore[misc]
             f"{self.id} has no mapping for {self.root_device_name}",
         )
 
+    def share(self, permissions: list[dict[str, str]]) -> None:
+        """Set who may launch instances from the image."""
+        self.launch_permissions = permissions
+        self.public = {"Group": "all"} in permissions
+
     def is_deprecated(self) -> bool:
         return self.deprecation_time is not None and self.deprecation_time <= timestamp(now())
 
     def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
         special = {
             "image-id": self.id,
-            "is-public": self.is_public,
+            "is-public": self.public,
             "owner-alias": self.image_owner_alias or "",
             "block-device-mapping.snapshot-id": self.snapshot_ids,
-            "block-device-mapping.volume-size": [
-                str(mapping["Ebs"]["VolumeSize"]) for mapping in self.block_device_mappings
+            "block-device-mapping.device-name": [
+                mapping["DeviceName"] for mapping in self.block_device_mappings
             ],
+            "block-device-mapping.volume-size": self._ebs("VolumeSize"),
+            "block-device-mapping.volume-type": self._ebs("VolumeType"),
+            "block-device-mapping.encrypted": self._ebs("Encrypted"),
+            "block-device-mapping.delete-on-termination": self._ebs("DeleteOnTermination"),
+            "state-reason-code": self.state_reason.code if self.state_reason else "",
+            "state-reason-message": self.state_reason.message if self.state_reason else "",
         }
         return _filter_value(self, filter_name, special, method_name)
 
@@ -184,8 +194,7 @@ def _filter_value(
     attribute = name.replace("-", "_")
     if name.startswith("tag") or not hasattr(resource, attribute):
         return TaggedEC2Resource.get_filter_value(resource, name, method_name)
-    value = getattr(resource, attribute)
-    return "" if value is None else value
+    return getattr(resource, attribute)
 
 
 def root_mapping(device_name: str, snapshot: LocalSnapshot, *, volume_type: str) -> dict[str, Any]:
@@ -204,14 +213,17 @@ def image_mappings(
     requested: Sequence[dict[str, Any]], inherited: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the inherited block device mappings with the requested changes, as RunInstances."""
-    merged = {mapping["DeviceName"]: dict(mapping["Ebs"]) for mapping in inherited}
+    merged = {mapping["DeviceName"]: dict(mapping) for mapping in inherited}
     for mapping in requested:
         name = mapping["DeviceName"]
         if "NoDevice" in mapping:
             merged.pop(name, None)
+        elif "VirtualName" in mapping:
+            merged[name] = {"DeviceName": name, "VirtualName": mapping["VirtualName"]}
         elif "Ebs" in mapping:
-            merged.setdefault(name, {}).update(mapping["Ebs"])
-    return [{"DeviceName": name, "Ebs": ebs} for name, ebs in merged.items()]
+            ebs = {**merged.get(name, {}).get("Ebs", {}), **mapping["Ebs"]}
+            merged[name] = {"DeviceName": name, "Ebs": ebs}
+    return list(merged.values())
 
 
 def document(resource: LocalImage | LocalSnapshot) -> dict[str, Any]:

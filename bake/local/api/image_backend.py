@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moto.ec2.exceptions import EC2ClientError, InvalidAMIIdError
-from moto.ec2.utils import generic_filter, random_ami_id
+from moto.ec2.utils import random_ami_id
 
+from bake.local.api.filters import select
 from bake.local.api.image import LocalImage, image_mappings, root_mapping
-from bake.local.api.snapshot_backend import SnapshotBackend
+from bake.local.api.snapshot_backend import NO_DATA_DISKS, SnapshotBackend
+from bake.local.api.volumes import check_root, invalid_mapping
 
 if TYPE_CHECKING:
     from bake.local.api.instance import LocalInstance
@@ -90,6 +92,7 @@ class ImageBackend(SnapshotBackend):
             )
         source = self.amis.get(instance.image_id)
         root = self._root_volume(instance)
+        _check_changes(block_device_mappings, instance.root_device_name, root)
         image = self.new_image(
             name,
             description=description,
@@ -121,12 +124,15 @@ class ImageBackend(SnapshotBackend):
             (m["Ebs"] for m in mappings if m["DeviceName"] == root_name), {}
         )
         if "SnapshotId" not in root:
-            raise EC2ClientError(
-                "InvalidBlockDeviceMapping", f"No snapshot is mapped to the root device {root_name}"
-            )
+            raise invalid_mapping(f"No snapshot is mapped to the root device {root_name}")
         snapshot = self.get_snapshot(root["SnapshotId"])
         if snapshot.status != "completed":
             raise EC2ClientError("IncorrectState", f"Snapshot {snapshot.id} is {snapshot.status}")
+        if "Encrypted" in root:
+            raise invalid_mapping(
+                f"the encrypted flag cannot be specified since device {root_name} has a snapshot "
+                "specified."
+            )
         root = {
             "VolumeSize": snapshot.volume_size,
             "VolumeType": "gp2",
@@ -134,6 +140,7 @@ class ImageBackend(SnapshotBackend):
             "Encrypted": snapshot.encrypted,
             **root,
         }
+        check_root(root, snapshot.volume_size)
         image = self.new_image(
             name or "",
             description=description or "",
@@ -223,7 +230,7 @@ class ImageBackend(SnapshotBackend):
         if exec_users:
             users = {mine if user == "self" else user for user in exec_users}
             images = [image for image in images if _may_launch(image, users)]
-        return list(generic_filter(dict(filters or {}), images))
+        return select(filters or {}, images)
 
     def deregister_image(
         self, ami_id: str, *, delete_snapshots: bool = False
@@ -263,6 +270,32 @@ class ImageBackend(SnapshotBackend):
 
 
 def _may_launch(image: LocalImage, users: set[str]) -> bool:
-    if image.is_public:
+    if image.public:
         return "all" in users or bool(users)
     return any(permission.get("UserId") in users for permission in image.launch_permissions)
+
+
+def _check_changes(mappings: Sequence[dict[str, Any]], root_name: str, volume: Any) -> None:
+    """Raise EC2's error for changes that CreateImage cannot make (parameter BlockDeviceMappings).
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateImage.html
+    """
+    for mapping in mappings:
+        name, ebs = mapping.get("DeviceName"), mapping.get("Ebs", {})
+        if name != root_name:
+            if ebs:
+                raise EC2ClientError("UnsupportedOperation", f"{name}: {NO_DATA_DISKS}.")
+            continue
+        if "NoDevice" in mapping or "VirtualName" in mapping:
+            raise invalid_mapping(f"The root device {name} cannot be left out or replaced")
+        if int(ebs.get("VolumeSize", volume.size)) != int(volume.size):
+            raise invalid_mapping(
+                f"The size of the volume {volume.id} cannot be changed: {volume.size}GB"
+            )
+        if "Encrypted" in ebs:
+            raise invalid_mapping(
+                f"the encrypted flag cannot be specified since device {name} has a snapshot "
+                "specified."
+            )
+        if "SnapshotId" in ebs:
+            raise invalid_mapping("snapshotId cannot be modified on root device")

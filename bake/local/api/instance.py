@@ -16,11 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any
 
+from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models.instances import Instance, InstanceState, StateReason
+from moto.ec2.models.instances import Instance, StateReason
 
 from bake.errors import LocalCloudError
 from bake.local.machines import metadata
@@ -37,6 +38,13 @@ _CODES = {
     "terminated": 48,
     "stopping": 64,
     "stopped": 80,
+}
+# The states in which an instance can be changed; in the others EC2 refuses it.
+_CHANGEABLE = {
+    "started": ("stopped", "pending", "running"),
+    "stopped": ("pending", "running", "stopping", "stopped"),
+    "rebooted": ("pending", "running"),
+    "terminated": tuple(_CODES),
 }
 _BY_USER = ("Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated")
 _BY_MARKET = ("Server.SpotInstanceTermination", "Spot instance termination", "Service initiated")
@@ -80,41 +88,40 @@ class LocalInstance(Instance):  # type: ignore[misc]
 
     # Requests of the API -------------------------------------------------------------------
 
-    def start(self) -> InstanceState:
-        """Start the machine. Raises IncorrectInstanceState unless it is stopped or running."""
-        previous = self._previous()
+    def check_can_be(self, changed: str) -> None:
+        """Raise IncorrectInstanceState if it cannot be started, stopped, rebooted … now."""
+        if self.state not in _CHANGEABLE[changed]:
+            raise EC2ClientError(
+                "IncorrectInstanceState",
+                f"The instance '{self.id}' is not in a state from which it can be {changed}.",
+            )
+
+    def start(self) -> None:
+        self.check_can_be("started")
         if self.state == "stopped":
             self.launch_time = utcnow()
             self._called_off.clear()
             self._show("pending")
             self._worker.submit(self._boot, self.machine.boot)
-        elif self.state not in ("pending", "running"):
-            self._raise_incorrect_state("started")
-        return previous
 
-    def stop(self, *, force: bool = False) -> InstanceState:
-        """Stop the machine. Raises IncorrectInstanceState if it is terminated or ending."""
-        previous = self._previous()
-        if self.state in ("shutting-down", "terminated"):
-            self._raise_incorrect_state("stopped")
+    def stop(self, *, force: bool = False) -> None:
+        self.check_can_be("stopped")
         if self.state in ("pending", "running"):
             self._show("stopping", _BY_USER)
             self._called_off.set()
             self._worker.submit(self._stop, force)
         elif self.state == "stopping" and force:
             self.machine.unplug()
-        return previous
 
     def reboot(self) -> None:
+        self.check_can_be("rebooted")
         self._worker.submit(self._power_cycle, lambda: None)
 
-    def terminate(self) -> InstanceState:
-        previous = self._previous()
+    def terminate(self) -> None:
         if self.state not in ("shutting-down", "terminated"):
             self._show("shutting-down", _BY_USER)
             self._called_off.set()
             self._worker.submit(self._terminate, _BY_USER)
-        return previous
 
     def interrupt(self, after_s: float) -> datetime:
         """Interrupt a spot machine as the spot market does. Return the time of its end.
@@ -138,6 +145,11 @@ class LocalInstance(Instance):  # type: ignore[misc]
                 self._show("shutting-down", _BY_MARKET)
                 self._called_off.set()
                 self._worker.submit(self._terminate, _BY_MARKET)
+
+    def set_user_data(self, data: bytes) -> None:
+        """Set the user data that the machine reads from its next boot on."""
+        self.user_data = Base64EncodedString.from_encoded_bytes(base64.b64encode(data))
+        self.machine.set_user_data(data)
 
     def keep_disk(self, work: Callable[[], None], *, reboot: bool) -> None:
         """Queue `work`, which reads the disk; with `reboot`, while a running machine is off."""
@@ -291,7 +303,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             tokens_required=lambda: self.metadata_options.http_tokens == "required",
         )
 
-    def _metadata(self) -> dict[str, str]:
+    def _metadata(self) -> dict[str, str | bytes]:
         """Below /latest/, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html"""
         # The members of "Instance identity documents" (same guide) that bake reads.
         identity = {
@@ -301,7 +313,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             "pendingTime": f"{self.launch_time:%Y-%m-%dT%H:%M:%SZ}",
             "region": str(self.ec2_backend.region_name),
         }
-        items = {
+        items: dict[str, str | bytes] = {
             "dynamic/instance-identity/document": json.dumps(identity, indent=2),
             "meta-data/ami-id": str(self.image_id),
             "meta-data/instance-id": str(self.id),
@@ -312,7 +324,7 @@ class LocalInstance(Instance):  # type: ignore[misc]
             "meta-data/placement/region": str(self.ec2_backend.region_name),
         }
         if self.user_data:
-            items["user-data"] = self._given_user_data().decode(errors="replace")
+            items["user-data"] = self._given_user_data()
         if self.interrupted_at:
             moment = f"{self.interrupted_at:%Y-%m-%dT%H:%M:%SZ}"
             action = json.dumps({"action": "terminate", "time": moment})
@@ -323,15 +335,6 @@ class LocalInstance(Instance):  # type: ignore[misc]
         return items
 
     # State that the API shows --------------------------------------------------------------------
-
-    def _raise_incorrect_state(self, what: str) -> NoReturn:
-        raise EC2ClientError(
-            "IncorrectInstanceState",
-            f"The instance '{self.id}' is not in a state from which it can be {what}.",
-        )
-
-    def _previous(self) -> InstanceState:
-        return InstanceState(self.state, self.state_code)
 
     def _show(self, state: str, reason: tuple[str, str, str] | None = None) -> None:
         self._state.name, self._state.code = state, _CODES[state]

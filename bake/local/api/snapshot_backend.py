@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError, InvalidSnapshotIdError
-from moto.ec2.utils import generic_filter, random_snapshot_id
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.utils import random_snapshot_id
 
+from bake.local.api.filters import select
 from bake.local.api.image import LocalImage, LocalSnapshot
 from bake.local.site import Site
 
@@ -87,7 +88,14 @@ class SnapshotBackend:
     def get_snapshot(self, snapshot_id: str) -> LocalSnapshot:
         snapshot: LocalSnapshot | None = self.snapshots.get(snapshot_id)
         if snapshot is None:
-            raise InvalidSnapshotIdError()
+            raise _not_found(snapshot_id)
+        return snapshot
+
+    def own_snapshot(self, snapshot_id: str) -> LocalSnapshot:
+        """Return the snapshot. Others' snapshots, which are not shared, are not found."""
+        snapshot = self.get_snapshot(snapshot_id)
+        if snapshot.owner_id != self.account_id:
+            raise _not_found(snapshot_id)
         return snapshot
 
     def describe_snapshots(
@@ -101,18 +109,14 @@ class SnapshotBackend:
         known = {snapshot.id for snapshot in mine}
         for snapshot_id in snapshot_ids or []:
             if snapshot_id not in known:
-                raise EC2ClientError(
-                    "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
-                )
+                raise _not_found(snapshot_id)
         if owners and not {"self", self.account_id} & set(owners):
             return []
         wanted = [s for s in mine if not snapshot_ids or s.id in snapshot_ids]
-        return list(generic_filter(filters or {}, wanted))
+        return select(filters or {}, wanted)
 
     def delete_snapshot(self, snapshot_id: str) -> LocalSnapshot:
-        snapshot = self.get_snapshot(snapshot_id)
-        if snapshot.owner_id != self.account_id:
-            raise InvalidSnapshotIdError()
+        snapshot = self.own_snapshot(snapshot_id)
         for image in self.amis.values():
             if snapshot_id in image.snapshot_ids:
                 raise EC2ClientError(
@@ -234,3 +238,9 @@ class SnapshotBackend:
                 if is_snapshot and resource.id not in self.snapshots:  # deleted meanwhile
                     self.site.workers.submit(self.site.forget_layer, resource.id)
             self.site.on_change()
+
+
+def _not_found(snapshot_id: str) -> EC2ClientError:
+    return EC2ClientError(
+        "InvalidSnapshot.NotFound", f"The snapshot '{snapshot_id}' does not exist."
+    )

@@ -12,13 +12,17 @@ from moto.ec2.exceptions import EC2ClientError
 MOST_BYTES = 16 * 1024
 
 
-def decoded(encoded: str | bytes | None, *, code: str = "InvalidParameterValue") -> bytes:
+def decoded(encoded: str | None, *, code: str = "InvalidParameterValue") -> bytes:
     """Return user data byte for byte. Raises EC2's error, with `code`, if it is not allowed."""
     try:
-        text = encoded.decode() if isinstance(encoded, bytes) else encoded or ""
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode("".join((encoded or "").split()), validate=True)
     except (binascii.Error, ValueError):
         raise EC2ClientError(code, "Invalid BASE64 encoding of user data.") from None
+    return checked(data, code=code)
+
+
+def checked(data: bytes, *, code: str = "InvalidParameterValue") -> bytes:
+    """Return user data that is not too long. Raises EC2's error, with `code`, if it is."""
     if len(data) > MOST_BYTES:
         raise EC2ClientError(code, f"User data is limited to {MOST_BYTES} bytes")
     return data

@@ -93,3 +93,21 @@ def _value(message: str) -> EC2ClientError:
 
 def _combination(message: str) -> EC2ClientError:
     return EC2ClientError("InvalidParameterCombination", message)
+
+
+def check_root(root: Mapping[str, Any], snapshot_gb: int) -> None:
+    """Check a root volume whose parameters are complete."""
+    if root["VolumeType"] in ("st1", "sc1"):
+        raise invalid_mapping(
+            f"The volume type {root['VolumeType']} cannot be used for a root device"
+        )
+    if int(root["VolumeSize"]) < snapshot_gb:
+        raise invalid_mapping(
+            f"Volume of size {root['VolumeSize']}GB is smaller than snapshot "
+            f"'{root['SnapshotId']}', expect size >= {snapshot_gb}GB"
+        )
+    check_volume(root)
+
+
+def invalid_mapping(message: str) -> EC2ClientError:
+    return EC2ClientError("InvalidBlockDeviceMapping", message)

@@ -67,9 +67,13 @@ class Seed:
         # JSON is YAML, in which no character of a key's comment has a special meaning.
         ids = {"instance-id": self.instance_id, "local-hostname": self.hostname}
         (folder / "meta-data").write_text(json.dumps({**ids, "public-keys": keys}))
-        user_data = folder / "user-data"
-        user_data.touch(mode=0o600)
-        user_data.write_bytes(self.user_data)
+        write_user_data(folder, self.user_data)
+
+
+def write_user_data(folder: Path, data: bytes) -> None:
+    user_data = folder / "user-data"
+    user_data.touch(mode=0o600)
+    user_data.write_bytes(data)
 
 
 class LocalMachine:
@@ -126,6 +130,10 @@ class LocalMachine:
         self.engine.call(*arguments)
         if boot:
             self._give_boot_id()
+
+    def set_user_data(self, data: bytes) -> None:
+        """Change the user data in the machine's seed, which cloud-init reads at each boot."""
+        write_user_data(self.folder / "seed", data)
 
     def boot(self) -> None:
         with self._change(), _starting:

@@ -32,7 +32,7 @@ _TTL, _TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token
 _CLONE_NEWNET, _SIOCSIFADDR, _SIOCSIFNETMASK, _LABEL = 0x40000000, 0x8916, 0x891C, b"lo:metadata"
 
 # Returns the metadata: path below /latest/ → content. It is called at each request.
-Items = Callable[[], Mapping[str, str]]
+Items = Callable[[], Mapping[str, str | bytes]]
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ class _Service:
             return not self._tokens_required()
         return self._tokens.get(token, 0.0) > time.monotonic()
 
-    def look_up(self, path: str) -> str | None:
+    def look_up(self, path: str) -> str | bytes | None:
         """Return the content of an item, or the names in a folder, or None if not found."""
         items = self._items()
         if path in items:
@@ -165,9 +165,12 @@ class _MetadataRequest(BaseHTTPRequestHandler):
         self._respond(HTTPStatus.NOT_FOUND if content is None else HTTPStatus.OK, content or "")
 
     def _respond(
-        self, status: HTTPStatus, text: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: HTTPStatus,
+        content: str | bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        body = text.encode()
+        body = content.encode() if isinstance(content, str) else content
         self.send_response(status)
         for name, value in {"Content-Type": "text/plain", **(headers or {})}.items():
             self.send_header(name, value)

@@ -24,7 +24,7 @@ from bake.local.api.capacity_reservations import check_reservation
 from bake.local.api.image import LocalImage, now, timestamp
 from bake.local.api.image_backend import ImageBackend
 from bake.local.api.instance import LocalInstance
-from bake.local.api.launch.checks import check_parameters, check_root, root_device
+from bake.local.api.launch.checks import check_parameters, root_device
 from bake.local.api.launch.parameters import (
     Parameters,
     reservation_of,
@@ -34,6 +34,7 @@ from bake.local.api.launch.parameters import (
 )
 from bake.local.api.launch.spot_request import SpotRequest
 from bake.local.api.request_checks import IN_A_PARAMETER, invalid_value
+from bake.local.api.volumes import check_root
 
 DEFAULT_TYPE = "m1.small"  # RunInstances, parameter InstanceType
 
@@ -223,7 +224,15 @@ class LaunchBackend(ImageBackend):
                     f"The security group '{name}' does not exist in default VPC '{vpc_id}'",
                 )
             group_ids.append(group.id)
-        for group_id in [*group_ids, *(id for each in interfaces for id in each.get("Groups", ()))]:
+        named = [id for each in interfaces for id in each.get("Groups", ())]
+        self.check_groups([*group_ids, *named], vpc_id)
+        if not group_ids and not interfaces:
+            group_ids = [self.get_default_security_group(vpc_id).id]
+        return group_ids
+
+    def check_groups(self: Any, group_ids: Sequence[str], vpc_id: str) -> None:
+        """Raise EC2's error if a security group does not exist in this network."""
+        for group_id in group_ids:
             group = self.get_security_group_from_id(group_id)
             if group is None:
                 raise EC2ClientError(
@@ -234,9 +243,6 @@ class LaunchBackend(ImageBackend):
                     "InvalidParameter",
                     f"Security group {group_id} and the subnet belong to different networks.",
                 )
-        if not group_ids and not interfaces:
-            group_ids = [self.get_default_security_group(vpc_id).id]
-        return group_ids
 
     def _root(
         self: Any, image: LocalImage, mappings: Sequence[Mapping[str, Any]]

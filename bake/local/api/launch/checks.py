@@ -18,7 +18,7 @@ from bake.local.api.image import LocalImage
 from bake.local.api.launch.parameters import Parameters, spot_options, tags_of
 from bake.local.api.request_checks import check_tags, invalid_value
 from bake.local.api.snapshot_backend import NO_DATA_DISKS
-from bake.local.api.volumes import check_volume
+from bake.local.api.volumes import invalid_mapping
 
 # Parameters that change what is launched on EC2, and that a local machine cannot have.
 _UNSUPPORTED = (
@@ -155,12 +155,14 @@ def root_device(image: LocalImage, requested: Sequence[Mapping[str, Any]]) -> di
                 "MissingParameter", "The request must contain the parameter deviceName"
             )
         if names.count(name) > 1:
-            raise _mapping(f"The device '{name}' is used in more than one block-device mapping")
+            raise invalid_mapping(
+                f"The device '{name}' is used in more than one block-device mapping"
+            )
         if virtual and not _EPHEMERAL.fullmatch(virtual):
-            raise _mapping(f"The virtual name '{virtual}' is invalid")
+            raise invalid_mapping(f"The virtual name '{virtual}' is invalid")
         if name == image.root_device_name:
             if "NoDevice" in mapping or virtual:
-                raise _mapping(f"The root device {name} cannot be left out or replaced")
+                raise invalid_mapping(f"The root device {name} cannot be left out or replaced")
             root = _changed(root, mapping.get("Ebs", {}))
         elif mapping.get("Ebs"):
             raise EC2ClientError("UnsupportedOperation", f"{name}: {NO_DATA_DISKS}.")
@@ -169,27 +171,13 @@ def root_device(image: LocalImage, requested: Sequence[Mapping[str, Any]]) -> di
 
 def _changed(root: Mapping[str, Any], ebs: Mapping[str, Any]) -> dict[str, Any]:
     if ebs.get("SnapshotId", root["SnapshotId"]) != root["SnapshotId"]:
-        raise _mapping("snapshotId cannot be modified on root device")
+        raise invalid_mapping("snapshotId cannot be modified on root device")
     if root.get("Encrypted") and ebs.get("Encrypted") is False:
-        raise _mapping(f"The snapshot {root['SnapshotId']} is encrypted: its volume has to be, too")
+        raise invalid_mapping(
+            f"The snapshot {root['SnapshotId']} is encrypted: its volume has to be, too"
+        )
     kept = dict(root)
     if ebs.get("VolumeType", root["VolumeType"]) != root["VolumeType"]:
         # They belong to the image's volume type.
         kept = {name: value for name, value in kept.items() if name not in ("Iops", "Throughput")}
     return {**kept, **ebs}
-
-
-def check_root(root: Mapping[str, Any], snapshot_gb: int) -> None:
-    """Check a root volume whose parameters are complete."""
-    if root["VolumeType"] in ("st1", "sc1"):
-        raise _mapping(f"The volume type {root['VolumeType']} cannot be used for a root device")
-    if int(root["VolumeSize"]) < snapshot_gb:
-        raise _mapping(
-            f"Volume of size {root['VolumeSize']}GB is smaller than snapshot "
-            f"'{root['SnapshotId']}', expect size >= {snapshot_gb}GB"
-        )
-    check_volume(root)
-
-
-def _mapping(message: str) -> EC2ClientError:
-    return EC2ClientError("InvalidBlockDeviceMapping", message)

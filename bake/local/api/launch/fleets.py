@@ -121,9 +121,9 @@ class Fleets:
             fleet = self._fleet(fleet_id)
             previous, fleet["FleetState"] = fleet["FleetState"], "deleted_terminating"
             ids = [id for each in fleet["Instances"] for id in each["InstanceIds"]]
-            known = {instance.id for instance in self.ec2_backend.all_instances()}
-            if present := [id for id in ids if id in known]:
-                self.ec2_backend.terminate_instances(present)
+            for instance in self.ec2_backend.all_instances():
+                if instance.id in ids:
+                    instance.terminate()
             states = {"CurrentFleetState": fleet["FleetState"], "PreviousFleetState": previous}
             deleted.append({"FleetId": fleet_id, **states})
         return ActionResult({"SuccessfulFleetDeletions": deleted})

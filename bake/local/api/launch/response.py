@@ -8,6 +8,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 
+from bake.local.api import user_data
 from bake.local.api.launch.parameters import of_spot_request
 
 _NOT_COMPARED = ("ClientToken", "DryRun")
@@ -23,12 +24,12 @@ class LaunchResponse:
         self._tags_for("instance", "volume", "network-interface", "spot-instances-request")
         compared = {k: v for k, v in request.items() if k not in _NOT_COMPARED}
         fingerprint = json.dumps(compared, sort_keys=True, default=str)
-        token, tokens = request.get("ClientToken"), self.ec2_backend.client_tokens
-        if token in tokens:
+        token = request.get("ClientToken")
+        if token in self.ec2_backend.client_tokens:
             return ActionResult(_reservation_of(self.ec2_backend, token, fingerprint))
         reservation = self.ec2_backend.launch(request)
         if token:
-            tokens[token] = (fingerprint, reservation.id)
+            self.ec2_backend.client_tokens[token] = (fingerprint, reservation.id)
         return ActionResult(reservation)
 
     def request_spot_instances(self: Any) -> ActionResult:
@@ -37,6 +38,18 @@ class LaunchResponse:
         reservation = self.ec2_backend.launch(of_spot_request(self._get_params()))
         requests = [self.ec2_backend.spot_request_of(each) for each in reservation.instances]
         return ActionResult({"SpotInstanceRequests": requests})
+
+    def create_launch_template(self: Any) -> ActionResult:
+        self._check_template()
+        return super().create_launch_template()  # type: ignore[misc]
+
+    def create_launch_template_version(self: Any) -> ActionResult:
+        self._check_template()
+        return super().create_launch_template_version()  # type: ignore[misc]
+
+    def _check_template(self: Any) -> None:
+        encoded = self._get_param("LaunchTemplateData.UserData")
+        user_data.decoded(encoded, code="InvalidUserData.Malformed")
 
     def request_spot_fleet(self) -> ActionResult:
         raise EC2ClientError(
