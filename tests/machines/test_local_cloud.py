@@ -779,7 +779,9 @@ def test_base_image_belongs_to_its_maker(cloud: Cloud) -> None:
 
 def test_what_is_not_there_is_said_as_an_ec2_error(cloud: Cloud, machine: str) -> None:
     with refused("UnsupportedOperation"):
-        cloud.ec2.describe_instances(Filters=[{"Name": "hibernation-options", "Values": ["x"]}])
+        cloud.ec2.describe_instances(
+            Filters=[{"Name": "hibernation-options.configured", "Values": ["x"]}]
+        )
     volume = cloud.ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     with refused("UnsupportedOperation"):
         cloud.ec2.attach_volume(VolumeId=volume, InstanceId=machine, Device="/dev/sdf")

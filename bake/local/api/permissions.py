@@ -1,4 +1,4 @@
-"""Who may use an image or a snapshot of this account: the attributes that share them."""
+"""The permissions of an image or a snapshot: the accounts that may use it."""
 
 from __future__ import annotations
 
