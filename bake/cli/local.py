@@ -88,15 +88,21 @@ def interrupt(
     console.result(documents[0] if len(documents) == 1 else documents, *lines)
 
 
-@command("json")
-def env(console: Console, common: CommonOptions) -> None:
+@command("json", help={"packer": "print the keys of a Packer builder instead, as JSON"})
+def env(console: Console, common: CommonOptions, packer: bool = False) -> None:
     """Print variables with which any EC2 client uses it: eval "$(invoke local.env)"."""
+    import json
     import os
     import shlex
 
     from bake.local import control
 
-    variables = control.environment(control.up())
+    cloud = control.up()
+    if packer:
+        console.output(json.dumps(control.packer_builder(cloud), indent=2))
+        return
+    console.note("Packer does not read AWS_ENDPOINT_URL: see invoke local.env --packer")
+    variables = control.environment(cloud)
     if console.json:
         console.result(variables)
         return

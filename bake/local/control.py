@@ -225,6 +225,15 @@ def environment(cloud: LocalCloud) -> dict[str, str]:
     }
 
 
+def packer_builder(cloud: LocalCloud) -> dict[str, object]:
+    """Return the keys with which a Packer builder (amazon-ebs) uses the local cloud.
+
+    Packer 1.6 uses an SDK that does not read AWS_ENDPOINT_URL. It also needs the variables of
+    `environment`.
+    """
+    return {"custom_endpoint_ec2": cloud.url, "ssh_port": cloud.ssh_port}
+
+
 def _without_proxy(url: str) -> str:
     """Return the hosts that are reached without a proxy: the caller's, and that of the URL."""
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""

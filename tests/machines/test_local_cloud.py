@@ -818,11 +818,8 @@ def test_packer_bakes_an_image_that_boots(cloud: Cloud, tmp_path: Path) -> None:
         "builders": [
             {
                 "type": "amazon-ebs",
-                "custom_endpoint_ec2": cloud.endpoint.url,
+                **control.packer_builder(cloud.endpoint),
                 "region": "us-east-1",
-                "skip_region_validation": True,
-                "skip_credential_validation": True,
-                "skip_metadata_api_check": True,
                 "source_ami_filter": {
                     "filters": {"name": "debian-12-amd64-*"},
                     "owners": [DEBIAN_OWNER],
@@ -830,12 +827,9 @@ def test_packer_bakes_an_image_that_boots(cloud: Cloud, tmp_path: Path) -> None:
                 },
                 "instance_type": "g4dn.xlarge",
                 "ssh_username": "admin",
-                "ssh_port": cloud.endpoint.ssh_port,
-                "temporary_security_group_source_cidrs": ["127.0.0.1/32"],
                 "ami_name": "packer/baked",
                 "tags": {"made-by": "packer"},
                 "snapshot_tags": {"made-by": "packer"},
-                "encrypt_boot": False,
             }
         ],
         "provisioners": [

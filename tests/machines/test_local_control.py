@@ -125,6 +125,14 @@ def test_local_env_takes_the_caller_s_settings_away(home: Path) -> None:
     assert "unset AWS_ENDPOINT_URL" not in lines
 
 
+def test_local_env_prints_what_packer_needs(home: Path) -> None:
+    endpoint = control.up()
+    assert "local.env --packer" in invoke("local.env").stderr
+    printed = json.loads(invoke("local.env", "--packer").stdout)
+    assert printed["custom_endpoint_ec2"] == endpoint.url
+    assert printed["ssh_port"] == endpoint.ssh_port
+
+
 @pytest.mark.parametrize("header", [("Origin", "http://evil.example"), ("Host", "evil.example")])
 def test_web_pages_are_not_answered(home: Path, header: tuple[str, str]) -> None:
     port = int(control.up().url.rpartition(":")[2])
