@@ -147,6 +147,13 @@ version_of() {
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed --quiet 's/^.i  *//p'
 }
 
+# is_installed PACKAGE: succeed if it, or another package that provides it, is installed.
+is_installed() {
+    # shellcheck disable=SC2016 # dpkg's own placeholders
+    [[ -n $(version_of "$1") ]] || dpkg-query --show --showformat '${db:Status-Abbrev} ${Provides}\n' |
+        awk -v name="$1" '$1 ~ /^.i/ { gsub(/,/, ""); for (i = 2; i <= NF; i++) if ($i == name) found = 1 } END { exit !found }'
+}
+
 # ---- what was installed, and what is locked ----
 
 # Each stage notes what it installs, for the bake's record and for a lock. The notes stay in the image.
@@ -400,20 +407,25 @@ set_variable() {
     printf '%s="%s"\n' "$1" "$2" >>/etc/environment
 }
 
-# prepend_path DIRECTORY: put it first in PATH for every kind of shell. Login shells set PATH again in
-# /etc/profile, so it is also added in /etc/profile.d.
-prepend_path() {
-    alone_with_environment prepend_to_variable "$1"
+# prepend_path DIRECTORY, append_path DIRECTORY: put it first or last in PATH for every kind of shell. Login
+# shells set PATH again in /etc/profile, so it is also added in /etc/profile.d. root searches these folders,
+# too: a folder in which another user can write must be the last one.
+prepend_path() { extend_path "$1" "$1:" ''; }
+append_path() { extend_path "$1" '' ":$1"; }
+
+# extend_path DIRECTORY BEFORE AFTER
+extend_path() {
+    alone_with_environment extend_path_variable "$@"
     # shellcheck disable=SC2016 # expanded at login
-    printf 'case ":$PATH:" in *:%s:*) ;; *) PATH="%s:$PATH" ;; esac\n' "$1" "$1" |
+    printf 'case ":$PATH:" in *:%s:*) ;; *) PATH="%s$PATH%s" ;; esac\n' "$@" |
         write_file "/etc/profile.d/bake-path-${1//\//-}.sh"
 }
 
-prepend_to_variable() {
+extend_path_variable() {
     local path
     path=$(sed --quiet 's/^PATH="\{0,1\}\([^"]*\)"\{0,1\}$/\1/p' /etc/environment 2>/dev/null | tail --lines 1)
     path=${path:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
-    [[ :$path: == *:$1:* ]] || set_variable PATH "$1:$path"
+    [[ :$path: == *:$1:* ]] || set_variable PATH "$2$path$3"
 }
 
 # ---- the login user and the Python environment ----

@@ -207,7 +207,7 @@ def read(path: Path, recipe: str) -> Lock:
     """Read a lock; RecipeError if it is not a lock of this recipe."""
     findings: list[Finding] = []
     try:
-        lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8")))
+        lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
         if lock.recipe == recipe:
             return lock
         findings = [Finding("recipe", f"the lock is of the recipe {lock.recipe}, not of {recipe}")]

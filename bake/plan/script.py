@@ -22,6 +22,7 @@ gets `BAKE_LIB`, the path of lib.sh, without declaring it.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 from dataclasses import dataclass
@@ -68,6 +69,10 @@ def read_script(path: Path) -> Script:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the stage script {path} cannot be read: {error}") from error
     description, values, findings = _header(path.name, lines)
+    if body.startswith(codecs.BOM_UTF8) or b"\r\n" in body:
+        message = "has a byte-order mark or Windows line endings, which bash takes as commands"
+        hint = "Save it as UTF-8 without a byte-order mark, with Unix line endings"
+        raise RecipeError(f"the stage script {path} {message}", hint=hint)
     needs, inputs, secrets = (tuple(values.get(field, "").split()) for field in FIELDS[:3])
     reboots = values.get("Reboots", "no").strip()
     place = f"{path.name}: header"

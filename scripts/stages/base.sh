@@ -23,29 +23,31 @@ if [[ -d /run/cloud-init ]] && command -v cloud-init >/dev/null; then
     say "cloud-init: ${cloud_init##*status: }"
 fi
 
+# apt_source URL SUITES: print a source of apt. In a snapshot of an archive, whose URL names its time, Debian's
+# lists of updates are older than Debian allows. apt must accept them nevertheless.
+apt_source() {
+    local components='main' check=yes
+    [[ $OS_ID != ubuntu-* ]] || components='main restricted universe multiverse'
+    [[ ! $1 =~ /[0-9]{8}T[0-9]{6}Z(/|$) ]] || check=no
+    cat <<EOT
+Types: deb
+URIs: $1
+Suites: $2
+Components: $components
+Signed-By: /usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
+Check-Valid-Until: $check
+
+EOT
+}
+
 # A mirror in the recipe replaces all sources of the image. If the recipe names the archive's own host, the
 # image's sources are kept, because they name a mirror near the machine. The archive signs the lists, so
 # any server may deliver them.
 use_mirror() {
-    local components suites keyring=/usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
-    case $OS_ID in
-        ubuntu-*) components='main restricted universe multiverse' ;;
-        *) components='main' ;;
-    esac
-    suites="$codename $codename-updates"
-    write_file /etc/apt/sources.list.d/bake-os.sources <<EOT
-Types: deb
-URIs: $OS_MIRROR
-Suites: $suites
-Components: $components
-Signed-By: $keyring
-
-Types: deb
-URIs: $OS_SECURITY_MIRROR
-Suites: $codename-security
-Components: $components
-Signed-By: $keyring
-EOT
+    {
+        apt_source "$OS_MIRROR" "$codename $codename-updates"
+        apt_source "$OS_SECURITY_MIRROR" "$codename-security"
+    } | write_file /etc/apt/sources.list.d/bake-os.sources
     mkdir --parents /etc/apt/before-bake
     find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'bake-*' \
         -exec mv --target-directory=/etc/apt/before-bake {} + 2>/dev/null || true
@@ -54,8 +56,8 @@ EOT
         write_file /etc/cloud/cloud.cfg.d/90-bake-apt.cfg <<<'apt: {preserve_sources_list: true}'
 }
 
-case $OS_MIRROR in
-    '' | *//archive.ubuntu.com/* | *//deb.debian.org/*) say "apt: the image's own sources" ;;
+case $OS_MIRROR$OS_SECURITY_MIRROR in
+    '' | *//archive.ubuntu.com/*//archive.ubuntu.com/* | *//deb.debian.org/*//deb.debian.org/*) say "apt: the image's own sources" ;;
     *) use_mirror && say "apt: $OS_MIRROR" ;;
 esac
 
@@ -65,8 +67,8 @@ packages=(build-essential bzip2 ca-certificates curl git gnupg rsync unzip)
 read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
 apt_install "${packages[@]}" "${more[@]}"
 
-for package in "${packages[@]}"; do
-    [[ -n $(version_of "$package") ]] || fail "$package is not installed"
+for package in "${packages[@]}" "${more[@]%%=*}"; do
+    is_installed "$package" || fail "$package is not installed"
 done
 unfinished=$(dpkg --audit)
 [[ -z $unfinished ]] || fail "dpkg has unfinished packages: $unfinished"

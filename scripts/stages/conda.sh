@@ -81,7 +81,7 @@ fi
 
 conda init --quiet bash >/dev/null # conda in interactive shells, login shells included
 in_bashrc "conda activate $ENVIRONMENT"
-prepend_path "$root/condabin" # conda, without its python, for `ssh host conda run -n … python …`
+append_path "$root/condabin" # conda, without its python, for `ssh host conda run -n … python …`
 
 conda env list | grep "$ENVIRONMENT_PREFIX" >/dev/null || fail "conda does not know the environment $ENVIRONMENT_PREFIX"
 python=$(conda list --prefix "$ENVIRONMENT_PREFIX" '^python$' | awk '$1 == "python" { print $2, $3 }')

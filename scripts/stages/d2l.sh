@@ -22,7 +22,7 @@ as_login_user "$python" -m ipykernel install --prefix "$ENVIRONMENT_PREFIX" --na
 prepare_notebooks() {
     as_login_user "$python" - "$1" <<'EOT'
 import json, pathlib, re, sys
-replaces = re.compile(r"""\s*!pip install\b.*[\s"'](d2l|mxnet|torch)""")
+replaces = re.compile(r"""\s*!pip install\b.*[\s"'](d2l|mxnet(-cu\d+)?|torch(vision)?)(?![\w-])""")
 folder = pathlib.Path(sys.argv[1])
 for path in sorted(folder.rglob("*.ipynb")):
     try:

@@ -129,6 +129,16 @@ def test_the_loader_knows_no_folder_in_which_the_login_user_can_write(baked: Mac
     assert not baked.read(f"{tests}; true", user="ubuntu")
 
 
+def test_the_login_users_folders_are_searched_last(baked: Machine) -> None:
+    """The programs of root are looked for in the same folders."""
+    for shell in (f"{AS_SSH_COMMAND} echo $PATH", "bash -lc 'echo $PATH'"):
+        path = baked.read(shell).split(":")
+        assert path[0] == "/usr/local/cuda/bin"
+        assert path[-1] == "/opt/conda/condabin"
+        tests = "; ".join(f"test ! -w {folder} || echo {folder}" for folder in path)
+        assert baked.read(f"{tests}; true", user="ubuntu") == "/opt/conda/condabin"
+
+
 def test_cudnn_and_nccl_are_found_beside_mxnet(fresh: Machine) -> None:
     """The stand-in's wheels contain no libraries, so this environment has some of its own."""
     packages = "/opt/venvs/d2l/lib/python3.11/site-packages"
@@ -279,6 +289,13 @@ def test_sources_of_the_image_are_put_aside_for_a_mirror(fresh: Machine) -> None
     fresh.bake("base")
     assert "elsewhere" in fresh.read("cat /etc/apt/before-bake/sources.list")
     assert "preserve_sources_list: true" in fresh.read("cat /etc/cloud/cloud.cfg.d/90-bake-apt.cfg")
+
+
+def test_a_package_that_apt_does_not_install_is_reported(fresh: Machine) -> None:
+    """A name with `-` at its end is apt's command to remove the package."""
+    done = fresh.stage("base", APT_PACKAGES="awk wget-")  # mawk provides awk
+    assert done.returncode == 1
+    assert "wget- is not installed" in done.stderr
 
 
 def test_seal_takes_out_what_belongs_to_one_machine(fresh: Machine) -> None:

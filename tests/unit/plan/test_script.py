@@ -48,6 +48,14 @@ def test_a_header_is_read(tmp_path: Path) -> None:
     assert script.body == GOOD.encode()
 
 
+@pytest.mark.parametrize("text", ["\ufeff" + GOOD, GOOD.replace("\n", "\r\n")])
+def test_a_script_that_bash_cannot_run_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "good.sh").write_bytes(text.encode())
+    with pytest.raises(RecipeError, match="byte-order mark or Windows line endings") as caught:
+        stage.read_script(tmp_path / "good.sh")
+    assert "Unix line endings" in caught.value.hint
+
+
 def test_the_variables_that_a_body_reads_are_found_without_the_comments(tmp_path: Path) -> None:
     used = read(tmp_path, GOOD).used()
     assert used >= {"CUDA_VERSION", "LOGIN_USER", "PYPI_MIRROR", "BAKE_LIB"}

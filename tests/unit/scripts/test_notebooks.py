@@ -67,10 +67,12 @@ def test_a_line_that_would_replace_the_framework_is_removed(tmp_path: Path, line
 def test_other_lines_and_cells_stay(tmp_path: Path) -> None:
     cells = [
         cell("# !pip install pandas\nimport pandas as pd"),
-        cell(["!pip install d2l==1.0.3\n", '!pip install "gym==0.21.0"\n']),
+        cell(
+            ["!pip install d2l==1.0.3\n", '!pip install "gym==0.21.0"\n', "!pip install torch-x\n"]
+        ),
         cell("    !pip install d2l==1.0.3", "markdown"),
     ]
     kept = prepared(tmp_path, *cells)
     assert kept[0] == cells[0]
-    assert kept[1]["source"] == ['!pip install "gym==0.21.0"\n']
+    assert kept[1]["source"] == ['!pip install "gym==0.21.0"\n', "!pip install torch-x\n"]
     assert kept[2] == cells[2]
