@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from bake.aws.reservation import Reservation
-from bake.errors import CapacityError, CloudError
+from bake.errors import CapacityError, CloudError, LostError
 
 T = TypeVar("T")
 Market = Literal["on-demand", "spot"]
 
 Next = Literal["zone", "type"]
+
+_NO_CAPACITY_WHILE_PENDING = "Server.InsufficientInstanceCapacity"
 
 # What may help after an error of RunInstances (EC2's page "Error codes"), or after the reason of a
 # machine that was accepted and ended while it was pending (API reference, "StateReason"): another
@@ -32,7 +34,7 @@ NEXT: dict[str, Next] = {
     "UnfulfillableCapacity": "zone",
     "Unsupported": "zone",  # the zone does not offer the type
     "VolumeTypeNotAvailableInZone": "zone",
-    "Server.InsufficientInstanceCapacity": "zone",
+    _NO_CAPACITY_WHILE_PENDING: "zone",
     "Server.InternalError": "zone",  # of the hardware on which the machine was placed
     "Server.ScheduledStop": "zone",
     "Server.SpotInstanceShutdown": "zone",
@@ -89,7 +91,9 @@ def first_with_capacity(
     """Return the result of `start` for the first placement with capacity.
 
     After an error in `NEXT` the next placement is tried at once. Any other error is raised, since
-    another placement would not help. CapacityError lists every attempt with AWS's reason.
+    another placement would not help. Without any machine, CapacityError lists every attempt with
+    AWS's reason; or LostError does, if one of the machines was lost while it was pending: the same
+    placement may work the next time.
     """
     tried: list[tuple[Placement, CloudError]] = []
     unfit: set[tuple[str, Market]] = set()
@@ -105,17 +109,22 @@ def first_with_capacity(
                 unfit.add((placement.instance_type, placement.market))
             tried.append((placement, error))
             on_no_capacity(placement, error)
-    raise _no_capacity(tried)
+    raise _no_machine(tried)
 
 
-def _no_capacity(tried: Sequence[tuple[Placement, CloudError]]) -> CapacityError:
+def _no_machine(tried: Sequence[tuple[Placement, CloudError]]) -> CloudError:
     if not tried:
         hint = "Give at least one instance type with --instance-type"
         return CapacityError("No machine could be launched: no placement was given", hint=hint)
+    attempts = tuple(f"{placement}: {error.cloud_words}" for placement, error in tried)
+    for _, error in tried:
+        if isinstance(error, LostError) and error.code != _NO_CAPACITY_WHILE_PENDING:
+            error.details = attempts
+            return error
     which = str(tried[0][0]) if len(tried) == 1 else f"all {len(tried)} placements"
     return CapacityError(
         f"No machine could be launched: AWS refused {which}",
         hint=". ".join(dict.fromkeys(error.hint for _, error in tried if error.hint)),
         code=tried[-1][1].code,
-        details=[f"{placement}: {error.cloud_words}" for placement, error in tried],
+        details=attempts,
     )

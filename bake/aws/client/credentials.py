@@ -44,11 +44,14 @@ def refresh_credentials(session: boto3.Session) -> None:
         raise _not_loaded(session, error) from None
     # The profile names programs and files. botocore lets their errors pass, of whatever class.
     except Exception as error:
+        no_terminal = isinstance(error, GetPassWarning)
         raise CloudError(
             "The AWS credentials could not be loaded",
             hint=_hint(session, error),
-            code=type(error).__name__,
-            reason=str(error),
+            code="" if no_terminal else type(error).__name__,
+            reason="An MFA code is needed, but it cannot be entered without a terminal"
+            if no_terminal
+            else str(error),
         ) from None
 
 

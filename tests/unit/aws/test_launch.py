@@ -20,7 +20,7 @@ from bake.aws.security_group import (
     leave_security_group,
     remove_security_groups,
 )
-from bake.errors import CapacityError, CloudError, MachineError, NoAnswerError
+from bake.errors import CapacityError, CloudError, LostError, MachineError, NoAnswerError
 from tests.support.aws_in_process import REGION, Aws, aws_in_process, public_key
 
 MINE = "203.0.113.7/32"
@@ -306,14 +306,21 @@ def test_a_key_that_cannot_be_used_is_named_and_no_other_zone_is_tried(
     assert not [name for name in aws.remains() if name.startswith(("i-", "vol-"))]
 
 
-def test_a_launch_that_fails_speaks_of_no_checkpoint(aws: Aws) -> None:
+def test_a_machine_lost_in_the_only_zone_is_a_lost_machine(aws: Aws) -> None:
+    """A bake then starts another one; a launch reports it, without a word about checkpoints."""
     fail_in_zone_a(aws, "terminated", "Server.InternalError", "Internal error on launch")
-    with pytest.raises(CapacityError) as caught:
+    with pytest.raises(LostError) as caught:
         launch_in_zones(aws, "a", [])
     assert "checkpoint" not in caught.value.hint
     assert caught.value.details == (
         "g4dn.xlarge in us-east-1a (on-demand): Server.InternalError: Internal error on launch",
     )
+
+
+def test_a_zone_without_capacity_for_an_accepted_machine_is_no_lost_machine(aws: Aws) -> None:
+    fail_in_zone_a(aws, "terminated", "Server.InsufficientInstanceCapacity", "None left.")
+    with pytest.raises(CapacityError):
+        launch_in_zones(aws, "a", [])
 
 
 def fail_in_zone_a(aws: Aws, state: str, code: str, reason: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.credentials import RefreshableCredentials
 
 from bake.aws.client.credentials import credentials_end, refresh_credentials
 from bake.aws.client.session import connect
@@ -79,7 +80,14 @@ def test_wrong_settings_are_one_document_with_json(profile: WithProfile) -> None
 def test_a_role_with_an_mfa_code_needs_a_terminal(profile: WithProfile, tmp_path: Path) -> None:
     profile(f"{ROLE}\nsource_profile = base\nmfa_serial = m\n[profile base]\n{KEYS}")
     # In a session of its own, a process has no terminal.
-    script = "from bake.aws.client.session import connect; connect()"
+    script = """
+from bake.aws.client.session import connect
+from bake.errors import AccessError
+try:
+    connect()
+except AccessError as error:
+    print(error.exit_code, error.reason, error.hint, sep="|")
+"""
     done = subprocess.run(
         [sys.executable, "-c", script],
         stdin=subprocess.DEVNULL,
@@ -87,7 +95,10 @@ def test_a_role_with_an_mfa_code_needs_a_terminal(profile: WithProfile, tmp_path
         text=True,
         start_new_session=True,
     )
-    assert "bake.errors.AccessError: No access to AWS" in done.stderr
+    assert done.stdout.split("|")[:2] == [
+        "2",
+        "An MFA code is needed, but it cannot be entered without a terminal",
+    ]
     assert "Enter MFA code" not in done.stdout + done.stderr
 
 
@@ -138,6 +149,19 @@ def test_credentials_of_a_process_are_renewed(profile: WithProfile, tmp_path: Pa
     answer.write_text(json.dumps({**document, "Expiration": at}))
     profile(f"credential_process = /bin/cat {answer}")
     assert credentials_end(boto3.Session()) is None
+
+
+def test_a_session_with_an_mfa_code_is_not_renewed(
+    profile: WithProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile(f"{ROLE}\nsource_profile = base\nmfa_serial = m\n[profile base]\n{KEYS}")
+    at = datetime.now(UTC) + timedelta(hours=1)
+    held = RefreshableCredentials("A", "s", "t", at, dict, "assume-role")
+    session = boto3.Session()
+    monkeypatch.setattr(session, "get_credentials", lambda: held)
+    end = credentials_end(session)
+    assert end is not None
+    assert end.at == at
 
 
 def test_expired_variables_end_a_running_command_with_a_reason(
