@@ -34,9 +34,14 @@ _QUOTA = (
     "machines that you no longer need (`invoke machines` lists them)"
 )
 _KMS_KEY = (
-    "The KMS key of the disk cannot be used: it is disabled, or these credentials may not use it. "
-    "EBS encrypts with the account's default key, which is a customer-managed one here. `invoke "
-    "doctor` names it; docs/accounts.md has the statements that a policy needs for it"
+    "The account's default key for EBS is a customer-managed KMS key. It is disabled, or these "
+    "credentials may not use it. `invoke doctor` checks it; docs/accounts.md has the statements "
+    "that a policy needs"
+)
+_PERHAPS_KMS_KEY = (
+    "AWS gives no other reason. Most often it is the KMS key of the disk: if the account's default "
+    "key for EBS is a customer-managed one, it may be disabled, or these credentials may not use "
+    "it. `invoke doctor` checks it; docs/accounts.md has the statements that a policy needs"
 )
 _HARDWARE = "The hardware of the machine failed or is retired. Run the same command again"
 _SPOT_ENDED = (
@@ -109,7 +114,7 @@ HINTS = {
     "UnsupportedOperation": "The kind or the state of the resource does not allow it",
     # The reasons of a machine that has ended ("StateReason" in the API reference). A machine whose
     # disk has a KMS key that cannot be used ends with Client.InternalError while it is pending.
-    "Client.InternalError": _KMS_KEY,
+    "Client.InternalError": _PERHAPS_KMS_KEY,
     "Server.InternalError": _HARDWARE,
     "Server.ScheduledStop": _HARDWARE,
     "Server.SpotInstanceShutdown": _SPOT_ENDED,
@@ -126,6 +131,10 @@ HINTS = {
     "InvalidKeyPair.NotFound": "The key pair was deleted. Repeat the command",
     "InvalidKeyPair.Duplicate": "Choose another name, or delete that key pair first",
     "InvalidParameterValue": "AWS does not accept one of the values. Its message names the value",
+    "InvalidParameter": "AWS does not accept one of the parameters. Its message names it",
+    "InvalidParameterCombination": (
+        "AWS does not accept these parameters together. Its message names them"
+    ),
     "IncorrectInstanceState": (
         "The state of the machine does not allow it. `invoke machines` shows it"
     ),
