@@ -92,11 +92,13 @@ remove_other_kernels() {
     ((${#others[@]} == 0)) || apt_get purge "${others[@]}"
 }
 
-# driver_packages VERSION: print the installed packages of the driver of this version, and DKMS.
+# driver_packages VERSION: print the installed packages of the driver of this version, and DKMS; not those of
+# toolkits and containers.
 driver_packages() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Version}\n' |
-        awk -v version="$1" '$1 ~ /^.i/ && ($2 == "dkms" || $2 ~ /^nvidia-(persistenced|modprobe)$/ || index($3, version)) { print $2 }'
+        awk -v version="$1" '$1 ~ /^.i/ && ($2 == "dkms" || index($3, version) ||
+            $2 ~ /^(lib)?nvidia-/ && $2 !~ /^(lib)?nvidia-(cuda-|container)/) { print $2 }'
 }
 
 # kernel_packages: print the installed packages of kernels and their headers, and those that install the next ones.
@@ -293,7 +295,8 @@ apt_get() { alone_with_apt call_apt_get "$@"; }
 update_package_lists() {
     local -r deadline=$((SECONDS + sync_timeout_s)) syncing='File has unexpected size|Hash Sum mismatch|Mirror sync in progress'
     local output
-    until output=$(apt_get update 2>&1) && [[ ! $output =~ $syncing ]]; do # apt before 2.1 only warns of some errors
+    # apt before 2.1 succeeds although it has ignored a list.
+    until output=$(apt_get update 2>&1) && [[ $output != *'Some index files failed to download'* ]]; do
         printf '%s\n' "$output"
         [[ $output =~ $syncing ]] || fail "apt-get update failed: $(last_words <<<"$output")"
         ((SECONDS < deadline)) ||
@@ -305,11 +308,11 @@ update_package_lists() {
 }
 sync_timeout_s=600 sync_pause_s=15
 
-# last_words: print the errors and warnings of apt's output on stdin in one line; without any, its last line.
+# last_words: print the errors of apt's output on stdin in one line; without any, its last line.
 last_words() {
     local output lines
     output=$(cat)
-    lines=$(grep '^[EW]: ' <<<"$output" | sort --unique) || lines=$(tail --lines 1 <<<"$output")
+    lines=$(grep '^E: ' <<<"$output" | sort --unique) || lines=$(tail --lines 1 <<<"$output")
     printf '%s\n' "${lines//$'\n'/ }"
 }
 

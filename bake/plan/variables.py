@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bake.catalog import Driver, Toolkit
 from bake.plan.lock import UNLOCKED
+from bake.recipe.gpu_checks import can_use_switches
 from bake.recipe.payload import Payload, with_mirrors
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
@@ -54,12 +55,14 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
 def _driver_and_toolkit(
     resolved: Resolved, driver: Driver, toolkit: Toolkit, payload: Payload
 ) -> dict[str, str]:
+    # An image that was baked on a machine without NVSwitches also serves those that have them.
+    fabric_manager = driver.fabric_manager if can_use_switches(resolved) else ()
     return {
         "DRIVER_BRANCH": driver.branch,
         "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
         "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
         "DRIVER_HOLD_KERNEL": "yes" if resolved.recipe.driver.hold_kernel else "no",
-        "FABRIC_MANAGER_PACKAGES": " ".join(driver.fabric_manager),
+        "FABRIC_MANAGER_PACKAGES": " ".join(fabric_manager),
         "NVIDIA_MIRROR": payload.mirrors["nvidia"],
         "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
         "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,

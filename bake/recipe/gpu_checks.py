@@ -111,6 +111,22 @@ def check_fabric_manager(resolved: Resolved) -> Iterator[Finding]:
             )
 
 
+def can_use_switches(resolved: Resolved) -> bool:
+    """Return True if the recipe's parts work on a GPU of a machine with NVSwitches."""
+    gpus = {m.gpu for m in resolved.catalog.instance_types.values() if m.fabric_manager}
+    return any(_works_on(resolved, resolved.catalog.gpus[name]) for name in gpus)
+
+
+def _works_on(resolved: Resolved, gpu: Gpu) -> bool:
+    version, wanted, build = resolved.driver_version, resolved.recipe.driver, resolved.build
+    return (
+        runs_on(resolved.cuda.capabilities, gpu.capability)
+        and (build is None or runs_on(build.capabilities, gpu.capability))
+        and version is not None
+        and not driver_problem(gpu, version, wanted.branch, wanted.modules)
+    )
+
+
 def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
     build = resolved.build
     if build is None:

@@ -26,11 +26,19 @@ from tests.support.kernel_machine import (
     upgrades,
 )
 from tests.support.stage_machines import SCRIPTS, Machine
-from tests.support.systemd_machines import systemd_machines
+from tests.support.systemd_machines import base_layer, systemd_machines
 
 OLD, RUNNING, NEXT = (f"5.4.0-{number}-aws" for number in (1100, 1103, 1110))
 # It forks, as the real one does.
 DAEMON = 'echo "$@" > /run/arguments; sleep infinity & disown\n'
+BUILD = r"""
+mkdir -p /usr/src/{name}-1.0 && cd /usr/src/{name}-1.0
+echo 'obj-m := {name}.o' > Makefile
+printf '#include <linux/module.h>\n{code}\nMODULE_LICENSE("GPL");\n' > {name}.c
+printf '%s\n' PACKAGE_NAME={name} PACKAGE_VERSION=1.0 'BUILT_MODULE_NAME[0]={name}' > dkms.conf
+echo 'DEST_MODULE_LOCATION[0]=/updates' >> dkms.conf
+dkms install {name}/1.0 -k "$(ls /lib/modules)"
+"""
 PARTS = (
     "nvidia-headless-no-dkms-470-server nvidia-utils-470-server libnvidia-decode-470-server "
     "libnvidia-encode-470-server"
@@ -193,6 +201,20 @@ def test_the_proof_reads_the_kernels_in_their_order_and_their_modules(machine: M
     ]
     publish(machine, {"Ubuntu": archive("470.256.02", "470.300.01", newest=NEXT)})
     assert "Inst" not in machine.read(system.UPGRADES, user="ubuntu")
+
+
+def test_dkms_leaves_the_log_of_a_build_that_fails_and_of_no_other() -> None:
+    with systemd_machines() as machines:
+        machine = machines.disk(base_layer(machines.engine))
+        assert machine.run(BUILD.format(name="broken", code="no C at all")).returncode != 0
+        done = call(machine, "print_failed_builds")
+        assert done.returncode == 0
+        assert "the end of /var/lib/dkms/broken/1.0/build/make.log ----" in done.stderr
+        assert "broken.c:2:1: error: unknown type name" in done.stderr
+        machine.read("dkms remove broken/1.0 --all")
+        assert machine.run(BUILD.format(name="sound", code="")).returncode == 0
+        done = call(machine, "print_failed_builds")
+        assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_log_of_a_module_that_cannot_be_built_is_shown(machine: Machine) -> None:

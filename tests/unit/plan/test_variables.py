@@ -128,6 +128,9 @@ def test_notebooks_are_never_fetched_unchecked() -> None:
 
 def test_an_image_of_a_machine_without_switches_serves_those_that_have_them() -> None:
     assert values("mxnet-cu112")["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-535"
+    assert values("pytorch-cu126")["FABRIC_MANAGER_PACKAGES"] == "nvidia-fabricmanager-580"
+    # CUDA 10.1 has no code for the GPUs of such machines.
+    assert values("mxnet-cu101")["FABRIC_MANAGER_PACKAGES"] == ""
 
 
 def test_the_kernel_is_held_with_the_driver_unless_the_recipe_says_otherwise() -> None:
