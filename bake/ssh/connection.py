@@ -21,6 +21,7 @@ import tenacity
 
 from bake import threads
 from bake.errors import ConnectError, RemoteError, RequestError
+from bake.ssh.boot_id import with_boot_id
 from bake.ssh.command import BROKEN, SLICE_S, OverdueError, RemoteCommand, slice_s
 from bake.ssh.endpoint import Endpoint, reason
 from bake.ssh.sessions import Sessions
@@ -116,11 +117,9 @@ class Connection:
     def boot_id(self) -> str:
         """Return the id of the boot that this connection belongs to.
 
-        It is read from the kernel once. After an intended reboot, `expect_boot` sets the new id.
+        It is read once. After an intended reboot, `expect_boot` sets the new id.
         """
-        self._boot_id = (
-            self._boot_id or self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
-        )
+        self._boot_id = self._boot_id or self.run(with_boot_id("boot_id")).stdout.strip()
         return self._boot_id
 
     def expect_boot(self, boot_id: str) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from bake import threads
 from bake.errors import RemoteError
 from bake.files import on_machine
+from bake.ssh.boot_id import with_boot_id
 from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 
@@ -94,4 +95,4 @@ class _Output:
 
 @cache
 def _program() -> str:
-    return (on_machine("bake.ssh") / "hold.sh").read_text()
+    return with_boot_id((on_machine("bake.ssh") / "hold.sh").read_text())

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from bake import threads
 from bake.errors import ConnectError, HostKeyError, RemoteError
+from bake.ssh.boot_id import with_boot_id
 from bake.ssh.connection import Connection
 
 # Debian Policy 7 names it /var/run/reboot-required, which is the same file.
@@ -23,7 +24,7 @@ _PAUSE_S = 0.5
 # The script is run repeatedly, because the machine may still answer before it shuts down; a later
 # boot is never shut down. Every init system has `shutdown`; a new one replaces a scheduled one.
 _SCRIPT = """\
-boot=$(cat /proc/sys/kernel/random/boot_id)
+boot=$(boot_id)
 if [ "$boot" != "$1" ]; then echo "$boot"; else shutdown -r now >&2; fi
 """
 
@@ -44,7 +45,7 @@ def reboot(
     `timeout_s` is over, HostKeyError when another machine answers.
     """
     deadline = time.monotonic() + timeout_s
-    command = connection.as_root("sh", "-c", _SCRIPT, "bake", connection.boot_id())
+    command = connection.as_root("sh", "-c", with_boot_id(_SCRIPT), "bake", connection.boot_id())
     while True:
         try:
             connection.reconnect(timeout_s=max(0.0, deadline - time.monotonic()), on_wait=on_wait)

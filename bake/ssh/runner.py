@@ -19,6 +19,7 @@ from pathlib import Path
 from bake import files, threads
 from bake.console.redaction import Redactor
 from bake.errors import ConnectError, RemoteError, StageError
+from bake.ssh.boot_id import with_boot_id
 from bake.ssh.command import OverdueError, RemoteCommand
 from bake.ssh.connection import Connection
 from bake.ssh.failure import stage_failure, start_failure
@@ -277,4 +278,4 @@ def _command_line(connection: Connection, *arguments: object) -> str:
 
 @cache
 def _program() -> str:
-    return (files.on_machine("bake.ssh") / "detached.sh").read_text()
+    return with_boot_id((files.on_machine("bake.ssh") / "detached.sh").read_text())

@@ -45,7 +45,7 @@ say() {
 }
 
 same_boot() {
-    [[ $(</proc/sys/kernel/random/boot_id) == "$1" ]] || { say rebooted && return 1; }
+    [[ $(boot_id) == "$1" ]] || { say rebooted && return 1; }
 }
 
 still_exists() {

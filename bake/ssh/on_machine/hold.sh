@@ -22,7 +22,7 @@ main() {
     trap 'exit 1' HUP INT TERM
     trap restore EXIT
     [[ $(stat --file-system --format=%T /run) == tmpfs ]] || fail "/run is not in memory"
-    [[ $(</proc/sys/kernel/random/boot_id) == "$boot_id" ]] || fail "it was rebooted, and no stage has declared a reboot"
+    [[ $(boot_id) == "$boot_id" ]] || fail "it was rebooted, and no stage has declared a reboot"
     wait_for_cloud_init
     exec 9>/run/bake-hold.lock
     flock --wait "$limit_s" 9 || fail "it is held already"

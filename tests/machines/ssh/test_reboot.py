@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bake.errors import ConnectError, StageError
 from bake.machine import boot
+from bake.ssh.boot_id import with_boot_id
 from tests.support.kitchen import Kitchen, Witness, machines_ever
+from tests.support.systemd_machines import base_layer, systemd_machines
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # What only a machine that was rebooted in between can say, of two stages.
@@ -68,6 +71,20 @@ def test_the_machine_reboots_if_a_stage_requires_it_and_before_the_proof(
     assert steps == ["first", "Reboot", "second", "third", "Reboot", "seal"]
     for step in outcome.record.steps:
         print(f"{step.name:10} {(step.ended_at - step.began_at).total_seconds():5.1f} s")
+
+
+def test_a_reboot_is_seen_where_a_machine_has_the_boot_id_of_this_computer() -> None:
+    """As in a container of Docker without root."""
+    with systemd_machines() as machines:
+        machine = machines.disk(base_layer(machines.engine))
+        first, again = (
+            machine.read(with_boot_id("boot_id"), user=user) for user in ("root", "man")
+        )
+        machines.engine.call("restart", "--time", "0", machine.name)
+        after = machine.read(with_boot_id("boot_id"))
+    assert again == first
+    assert after != first
+    assert after.split()[0] == first.split()[0] == Path(BOOT_ID).read_text().strip()
 
 
 @pytest.mark.soak
