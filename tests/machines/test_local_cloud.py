@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -854,17 +856,25 @@ def test_packer_bakes_an_image_that_boots(cloud: Cloud, tmp_path: Path) -> None:
     assert "made-by" not in json.dumps(cloud.ec2.describe_snapshots(OwnerIds=["self"]), default=str)
 
 
-def test_user_data_arrives_byte_for_byte(cloud: Cloud) -> None:
-    script = b"#!/bin/sh\nprintf '%s' \"$0 \xc3\xa4\" | wc -c > /opt/ran\n"
-    instance_id = cloud.run(cloud.base, UserData=script)
+def test_user_data_arrives_byte_for_byte_also_what_is_given_while_it_is_stopped(
+    cloud: Cloud,
+) -> None:
+    data = gzip.compress(user_data(cloud.host_key).encode())
+    instance_id = cloud.run(cloud.base, UserData=data)
     attribute = cloud.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
-    assert base64.b64decode(attribute["UserData"]["Value"]) == script
-    seed = cloud.home / "local" / "machines" / instance_id / "seed" / "user-data"
-    deadline = time.monotonic() + 10
-    while not seed.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert seed.read_bytes() == script
+    assert base64.b64decode(attribute["UserData"]["Value"]) == data
+    cloud.wait_for_ssh(instance_id)  # cloud-init has read the host key
+    token = "curl -sX PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' $M/api/token"
+    read = f'M=http://169.254.169.254/latest; curl -sH "X-aws-ec2-metadata-token: $({token})"'
+    shown = cloud.ssh(instance_id, f"{read} $M/user-data | sha256sum")
+    assert shown.split()[0] == hashlib.sha256(data).hexdigest()
+    cloud.ec2.stop_instances(InstanceIds=[instance_id])
+    cloud.wait_for(instance_id, "stopped")
+    second = f"{user_data(cloud.host_key)}\n# second\n".encode()
+    cloud.ec2.modify_instance_attribute(InstanceId=instance_id, UserData={"Value": second})
+    cloud.ec2.start_instances(InstanceIds=[instance_id])
+    cloud.wait_for_ssh(instance_id)
+    assert "# second" in cloud.ssh(instance_id, "sudo cloud-init query userdata")
     cloud.terminate(instance_id)
 
 

@@ -86,7 +86,7 @@ def _check_string(name: str, shape: Shape, value: str) -> None:
     if shape.name in _CHECKED_ELSEWHERE:
         return
     allowed = getattr(shape, "enum", None)
-    if allowed and value not in allowed:
+    if value and allowed and value not in allowed:
         error = invalid_value(name, value, f"The allowed values are {', '.join(allowed)}.")
         raise EC2ClientError(_CODES.get(shape.name, error.code), error.message)
     if len(value) > shape.metadata.get("max", len(value)):
