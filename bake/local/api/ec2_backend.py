@@ -43,6 +43,8 @@ class LocalEC2Backend(LaunchBackend, EC2Backend):  # type: ignore[misc]
     def __init__(self, site: Site, region_name: str, account_id: str) -> None:
         self.site = site
         self.client_tokens: dict[str, tuple[str, str]] = {}
+        # Operation and client token → the first request's parameters, and the response to it.
+        self.responses: dict[tuple[str, str], tuple[str, Any]] = {}
         super().__init__(region_name, account_id)
         # The key with which AWS encrypts volumes by default. Nothing is encrypted here: the key is
         # only shown where AWS shows it. The computer's own disk encryption protects the data.

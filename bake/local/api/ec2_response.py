@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from botocore.model import OperationModel, OperationNotFoundError
@@ -18,6 +19,7 @@ from moto.ec2.responses import EC2Response
 
 from bake.errors import LocalCloudError
 from bake.local.api.capacity_reservations import CapacityReservations
+from bake.local.api.client_tokens import check_same, fingerprint
 from bake.local.api.image_references import ImageReferences
 from bake.local.api.image_response import ImageResponse
 from bake.local.api.instance_response import InstanceResponse
@@ -54,6 +56,24 @@ class LocalEC2Response(
         "Association.PublicDnsName": lambda _: "",
     }
 
+    _unreadable: EC2ClientError | None = None
+
+    def parse_parameters(self, request: Any) -> None:
+        """Parse the request. What cannot be parsed is refused by `call_action`, in EC2's format."""
+        self.params: dict[str, Any] = {}
+        try:
+            super().parse_parameters(request)
+        except OperationNotFoundError:
+            action = self._get_action()
+            self._unreadable = EC2ClientError(
+                "InvalidAction", f"The action {action} is not valid for this web service."
+            )
+        except (AttributeError, LookupError, TypeError, ValueError):
+            log.exception("a request cannot be parsed")
+            self._unreadable = EC2ClientError(
+                "MalformedQueryString", "The query string contains a syntax error"
+            )
+
     def call_action(self) -> Any:
         """Respond to every request: what fails here is an EC2 error, not an HTTP error.
 
@@ -61,9 +81,11 @@ class LocalEC2Response(
         if the request is at fault, and clients repeat requests that are refused with it.
         """
         try:
+            if self._unreadable is not None:
+                raise self._unreadable
             if self._operation is not None:
                 check_request(self._operation, self.params)
-            return super().call_action()
+            return self._respond_once()
         except ServiceException as error:
             return self.serialized(ActionResult(error))
         except NotImplementedError as error:
@@ -80,6 +102,22 @@ class LocalEC2Response(
                 "UnsupportedOperation",
                 f"The local cloud cannot answer this request of {action}: its log has the reason",
             )
+
+    def _respond_once(self) -> Any:
+        """Respond to a request, or repeat the response to the first one with its client token."""
+        action, token = self._get_action(), self.params.get("ClientToken")
+        if not token or action == "RunInstances":  # its response changes with its instances
+            return super().call_action()
+        responses = self.ec2_backend.responses
+        parameters = fingerprint(self.params)
+        if (action, token) in responses:
+            first, response = responses[action, token]
+            check_same(token, first, parameters)
+            return response
+        response = super().call_action()
+        if response[0] == HTTPStatus.OK:
+            responses[action, token] = (parameters, response)
+        return response
 
     @property
     def _operation(self) -> OperationModel | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 
 from bake.local.api import user_data
+from bake.local.api.client_tokens import check_same, fingerprint
 from bake.local.api.launch.parameters import of_spot_request
-
-_NOT_COMPARED = ("ClientToken", "DryRun")
 
 
 class LaunchResponse:
@@ -22,14 +20,12 @@ class LaunchResponse:
         self.error_on_dryrun()
         request = self._get_params()
         self._tags_for("instance", "volume", "network-interface", "spot-instances-request")
-        compared = {k: v for k, v in request.items() if k not in _NOT_COMPARED}
-        fingerprint = json.dumps(compared, sort_keys=True, default=str)
-        token = request.get("ClientToken")
+        token, parameters = request.get("ClientToken"), fingerprint(request)
         if token in self.ec2_backend.client_tokens:
-            return ActionResult(_reservation_of(self.ec2_backend, token, fingerprint))
+            return ActionResult(_reservation_of(self.ec2_backend, token, parameters))
         reservation = self.ec2_backend.launch(request)
         if token:
-            self.ec2_backend.client_tokens[token] = (fingerprint, reservation.id)
+            self.ec2_backend.client_tokens[token] = (parameters, reservation.id)
         return ActionResult(reservation)
 
     def request_spot_instances(self: Any) -> ActionResult:
@@ -58,15 +54,10 @@ class LaunchResponse:
         )
 
 
-def _reservation_of(backend: Any, token: str, fingerprint: str) -> Any:
+def _reservation_of(backend: Any, token: str, parameters: str) -> Any:
     """Return the reservation that the first request with this token made."""
     first, reservation_id = backend.client_tokens[token]
-    if fingerprint != first:
-        raise EC2ClientError(
-            "IdempotentParameterMismatch",
-            f"Arguments on this idempotent request with token '{token}' are inconsistent with "
-            "arguments used in previous request(s).",
-        )
+    check_same(token, first, parameters)
     reservation = backend.reservations[reservation_id]
     if any(instance.state == "terminated" for instance in reservation.instances):
         raise EC2ClientError(

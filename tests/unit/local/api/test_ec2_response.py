@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from bake.errors import LocalCloudError
 from bake.local.api.ec2_response import LocalEC2Response
-from tests.support.local_api import LocalApi
+from tests.support.local_api import REGION, LocalApi
 
 
 @pytest.mark.parametrize("error", [AttributeError, IndexError, KeyError, TypeError, ValueError])
@@ -68,6 +68,35 @@ def test_region_that_does_not_exist_is_a_wrong_request(
 def test_base_image_in_a_region_that_does_not_exist_is_refused(api: LocalApi) -> None:
     with pytest.raises(LocalCloudError, match="mars-1"):
         api.application.add_os_image({"region": "mars-1"})
+
+
+def test_image_is_copied_once_for_a_token(api: LocalApi) -> None:
+    request = {
+        "SourceImageId": api.base,
+        "SourceRegion": REGION,
+        "Name": "copy",
+        "ClientToken": "t",
+    }
+    first = api.ec2.copy_image(**request)["ImageId"]
+    assert api.ec2.copy_image(**request)["ImageId"] == first
+    other = api.refusal("copy_image", **{**request, "Name": "another"})
+    assert other == "IdempotentParameterMismatch"
+    [image] = api.ec2.describe_images(Owners=["self"])["Images"]
+    assert image["ImageId"] == first
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [({"Action": "DescribeMoons"}, "InvalidAction"), ({"MaxResults": "x"}, "MalformedQueryString")],
+)
+def test_request_that_cannot_be_parsed_is_refused(
+    api: LocalApi, changed: dict[str, str], code: str
+) -> None:
+    client = api.client("ec2")
+    client.meta.events.register(
+        "before-call.ec2.DescribeImages", lambda params, **_: params["body"].update(changed)
+    )
+    assert api.refusal("describe_images", client) == code
 
 
 def test_second_request_with_the_same_token_launches_none(api: LocalApi) -> None:
