@@ -205,7 +205,7 @@ def local_api(home: Path, delays: Delays = NONE) -> Iterator[LocalApi]:
                     "replaces": "debian-12-amd64*",
                     "layer": "localhost/base",
                     "size_gb": SIZE_GB,
-                    "root_device_name": "/dev/sda1",
+                    "root_device_name": "/dev/xvda",
                 }
             )["image_id"]
             yield api

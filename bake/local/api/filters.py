@@ -26,11 +26,11 @@ def select(filters: Mapping[str, Sequence[str]], resources: Iterable[Resource]) 
     ]
 
 
-def matches(value: Any, patterns: Sequence[str]) -> bool:
+def matches(value: Any, patterns: str | Sequence[str]) -> bool:
     """Return whether a value, or one of several, matches one of the patterns."""
-    return any(
-        _expression(pattern).fullmatch(text) for text in _texts(value) for pattern in patterns
-    )
+    # moto itself filters with one pattern, without a list.
+    expressions = [_expression(each) for each in _texts(patterns)]
+    return any(each.fullmatch(text) for text in _texts(value) for each in expressions)
 
 
 def _texts(value: Any) -> Iterator[str]:

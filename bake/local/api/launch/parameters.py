@@ -21,10 +21,22 @@ def is_given(value: Any) -> bool:
     return value not in (None, "", [], {})
 
 
+def given(parameters: Parameters) -> dict[str, Any]:
+    """Return the parameters that have a value, also those within structures and lists."""
+    values = {name: _given(value) for name, value in parameters.items() if name != "NoDevice"}
+    kept = {name: value for name, value in values.items() if is_given(value)}
+    return kept | ({"NoDevice": ""} if "NoDevice" in parameters else {})
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return given(value)
+    return [_given(each) for each in value] if isinstance(value, list) else value
+
+
 def with_template(request: Parameters, template: Parameters) -> dict[str, Any]:
     """Return the parameters of a request, and those of its launch template where it has none."""
-    theirs = {name: value for name, value in template.items() if is_given(value)}
-    own = {name: value for name, value in request.items() if is_given(value)}
+    theirs, own = given(template), given(request)
     merged = {**theirs, **own}
     for name in _MERGED:
         if name in theirs and name in own:

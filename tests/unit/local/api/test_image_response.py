@@ -14,7 +14,7 @@ UNKNOWN = "0123456789abcdef0"
 @pytest.fixture
 def running(api: LocalApi) -> str:
     instance_id = api.run(
-        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 9}}]
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 9}}]
     )
     api.wait_for(instance_id, "running")
     return instance_id
@@ -33,7 +33,7 @@ def volume(api: LocalApi, running: str) -> str:
     return str(volume["VolumeId"])
 
 
-def mapping(name: str = "/dev/sda1", **more: Any) -> dict[str, Any]:
+def mapping(name: str = "/dev/xvda", **more: Any) -> dict[str, Any]:
     return {"BlockDeviceMappings": [{"DeviceName": name, **more}]}
 
 
@@ -69,7 +69,7 @@ def test_image_has_the_size_of_its_machine_s_disk_and_can_be_launched(
     api: LocalApi, running: str
 ) -> None:
     instance_store = {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}
-    kept = {"DeviceName": "/dev/sda1", "Ebs": {"DeleteOnTermination": False}}
+    kept = {"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": False}}
     image_id = api.ec2.create_image(
         InstanceId=running, Name="mine", NoReboot=True, BlockDeviceMappings=[instance_store, kept]
     )["ImageId"]
@@ -94,7 +94,7 @@ def test_image_of_a_snapshot_is_checked(
 ) -> None:
     [snapshot] = api.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
     disk = {"SnapshotId": snapshot["SnapshotId"], **ebs}
-    request = {"Name": "registered", "RootDeviceName": "/dev/sda1", **mapping(Ebs=disk)}
+    request = {"Name": "registered", "RootDeviceName": "/dev/xvda", **mapping(Ebs=disk)}
     assert api.refusal("register_image", **request) == code
 
 

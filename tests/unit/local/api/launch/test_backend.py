@@ -16,7 +16,7 @@ UNKNOWN = "0123456789abcdef0"
 
 
 def root(**ebs: Any) -> dict[str, Any]:
-    return {"BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": ebs}]}
+    return {"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": ebs}]}
 
 
 def device(name: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def spot(**options: Any) -> dict[str, Any]:
     return {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
 
 
-TWICE = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 10}}
+TWICE = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ TWICE = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 10}}
         (root(SnapshotId=f"snap-{UNKNOWN}"), "InvalidBlockDeviceMapping"),
         (root(Encrypted=False, KmsKeyId="alias/nope"), "InvalidParameterDependency"),
         (root(KmsKeyId="alias/nope"), "InvalidParameterDependency"),
-        (device("/dev/sda1", NoDevice=""), "InvalidBlockDeviceMapping"),
+        (device("/dev/xvda", NoDevice=""), "InvalidBlockDeviceMapping"),
         ({"BlockDeviceMappings": [TWICE, TWICE]}, "InvalidBlockDeviceMapping"),
         (device("/dev/sdb", VirtualName="floppy0"), "InvalidBlockDeviceMapping"),
         (device("/dev/sdf", Ebs={"VolumeSize": 1}), "UnsupportedOperation"),
@@ -170,6 +170,18 @@ def test_instance_whose_volume_has_an_unknown_key_ends_at_once_with_the_reason(
     assert instance["StateReason"]["Code"] == "Client.InvalidKMSKey.InvalidState"
 
 
+def test_parameters_that_a_client_sends_empty_are_not_given(api: LocalApi) -> None:
+    # As Packer 1.6 does.
+    instance_id = api.run(
+        IamInstanceProfile={"Name": ""},
+        Placement={"AvailabilityZone": "", "Tenancy": ""},
+        KeyName="",
+        UserData="",
+        NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": "", "Groups": []}],
+    )
+    assert "IamInstanceProfile" not in api.instance(instance_id)
+
+
 def test_root_volume_is_as_requested(api: LocalApi) -> None:
     instance_id = api.run(
         **root(VolumeSize=30, VolumeType="gp3", Iops=4000, Throughput=200, Encrypted=True)
@@ -183,7 +195,7 @@ def test_root_volume_is_as_requested(api: LocalApi) -> None:
 
 def test_instance_store_is_accepted_and_ignored_as_on_nitro_instances(api: LocalApi) -> None:
     instance = api.instance(api.run(**device("/dev/sdb", VirtualName="ephemeral0")))
-    assert [each["DeviceName"] for each in instance["BlockDeviceMappings"]] == ["/dev/sda1"]
+    assert [each["DeviceName"] for each in instance["BlockDeviceMappings"]] == ["/dev/xvda"]
     [volume] = api.ec2.describe_volumes()["Volumes"]
     assert volume["Size"] == SIZE_GB
 

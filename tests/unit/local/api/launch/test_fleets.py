@@ -19,7 +19,7 @@ def template(api: LocalApi) -> None:
             "ImageId": api.base,
             "InstanceType": "g4dn.xlarge",
             "BlockDeviceMappings": [
-                {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 31, "VolumeType": "gp3"}}
+                {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 31, "VolumeType": "gp3"}}
             ],
             "MetadataOptions": {"HttpTokens": "required"},
         },
