@@ -132,7 +132,7 @@ class Cloud:
 
     def ec2(self, operation: str, **params: Any) -> Response:
         """Call EC2; retry for a minute and a half while AWS is busy or not reachable."""
-        call = partial(_call, self._client("ec2", _PATIENT), operation, params)
+        call = partial(self._send, "ec2", _PATIENT, operation, params)
 
         def attempt() -> Response:
             try:
@@ -146,7 +146,7 @@ class Cloud:
 
     def ec2_once(self, operation: str, **params: Any) -> Response:
         """Call EC2 without any retry, unless it denies a call about a resource that is new."""
-        call = partial(_call, self._client("ec2", _ONCE), operation, params)
+        call = partial(self._send, "ec2", _ONCE, operation, params)
         return self._when_tags_are_known(operation, params, call)
 
     def _when_tags_are_known(
@@ -169,22 +169,22 @@ class Cloud:
         return response
 
     def quotas(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("service-quotas", _PATIENT), operation, params)
+        return self._send("service-quotas", _PATIENT, operation, params)
 
     def ssm(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("ssm", _PROMPT), operation, params)
+        return self._send("ssm", _PROMPT, operation, params)
 
     def sts(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("sts", _PROMPT), operation, params)
+        return self._send("sts", _PROMPT, operation, params)
 
     def iam(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("iam", _PROMPT), operation, params)
+        return self._send("iam", _PROMPT, operation, params)
 
     def secrets(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("secretsmanager", _PROMPT), operation, params)
+        return self._send("secretsmanager", _PROMPT, operation, params)
 
     def pricing(self, operation: str, **params: Any) -> Response:
-        return _call(self._client("pricing", _PRICING), operation, params)
+        return self._send("pricing", _PRICING, operation, params)
 
     def pages(self, operation: str, key: str, **params: Any) -> Iterator[Response]:
         """Yield every item of an EC2 call's list `key`, from all pages, which are large.
@@ -194,10 +194,14 @@ class Cloud:
         model = self._client("ec2", _PATIENT).meta.service_model.operation_model(operation)
         return pages(self.ec2, operation, key, **_page_size(model, params), **params)
 
+    def _send(self, service: str, config: Config, operation: str, params: Any) -> Response:
+        """Send one request, with credentials that are renewed before, if they need to be."""
+        refresh_credentials(self.session)
+        return _call(self._client(service, config), operation, params)
+
     def _client(self, service: str, config: Config) -> Any:
         # Threads may share a client, but not create one (boto3's guide, "Multithreading").
         with self._creating:
-            refresh_credentials(self.session)
             key = service, config
             if key not in self._clients:
                 region = config.region_name or self.region

@@ -446,3 +446,19 @@ def test_a_denied_call_about_the_resource_of_others_is_an_error_at_once(aws: Aws
     with pytest.raises(CloudError):
         aws.cloud.ec2("DeleteVpc", VpcId=vpc_id)
     assert aws.slept == []
+
+
+def test_credentials_that_cannot_be_renewed_for_a_moment_are_waited_for(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = iter([boto.EndpointConnectionError(endpoint_url="https://sts")] * 3)
+    get_credentials = aws.cloud.session.get_credentials
+
+    def renew() -> Any:
+        if outage := next(outages, None):
+            raise outage
+        return get_credentials()
+
+    monkeypatch.setattr(aws.cloud.session, "get_credentials", renew)
+    assert list(aws.cloud.pages("DescribeVpcs", "Vpcs"))
+    assert sum(aws.slept) > 1
