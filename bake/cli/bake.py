@@ -152,13 +152,13 @@ def rebuild(
         console.output(github.matrix(groups))
         return
     reports = rebuilding.rebuild(candidates, failures, options, limit=limit)
+    console.result([bakes.report_document(each) for each in reports])
+    bakes.show_reports(console, reports)
     text = github.summary(reports)
     github.write_summary(text, os.environ)
     if summary:
         with files.writing(Path(summary)):
             Path(summary).write_text(f"{text}\n")
-    console.result([bakes.report_document(each) for each in reports])
-    bakes.show_reports(console, reports)
     raise_for(reports)
 
 

@@ -72,8 +72,12 @@ def bench(console: Console, common: CommonOptions, options: BenchOptions) -> Non
         measured = _measure_image(console, common, cloud, options)
     else:
         measured = _measure_machine(console, cloud, name, quick=options.quick)
-    write_page(measured, files.builds() / measured.run)
-    show_bench(console, measured, files.builds())
+    folder = files.builds() / measured.run
+    try:
+        measured.write(folder)
+        write_page(measured, folder)
+    finally:  # also on a full disk: measuring again would take an hour
+        show_bench(console, measured, files.builds())
     if any(each.failure or not each.figures for each in measured.machines):
         raise Exit(code=1)
 

@@ -75,6 +75,7 @@ def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] 
     """End a machine for good, with its disk."""
     from bake.aws import machine as aws
     from bake.cli.views.machines import machine_document
+    from bake.errors import FileError
     from bake.machine import cost, ssh_config
     from bake.machine.key_store import key_path, remove_key
 
@@ -86,7 +87,10 @@ def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] 
         ended = _change(console, cloud, found, "Ending", aws.terminate)
         ssh_config.forget_machine(found.instance_id)
         if found.key_name == f"bake-{found.run_id}":  # a builder that was kept has its own key
-            remove_key(key_path(cloud.account_id, cloud.region, found.key_name))
+            try:
+                remove_key(key_path(cloud.account_id, cloud.region, found.key_name))
+            except FileError as error:  # the other machines must end, too
+                console.warn(error.message)
         console.print(f"Cost     {cost.describe(paid)}")
         documents.append(machine_document(ended, paid))
     console.result(documents)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
-from bake.errors import RequestError
+from bake.errors import FileError, RequestError
 from bake.files import home, make_folder, reading, user_home, write_file, writing
 from bake.machine import session_manager
 from bake.machine.boot import login_user
@@ -235,9 +236,13 @@ def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
 
 
 def forget_machine(instance_id: str) -> None:
-    """Remove the file and the host key of a machine that was terminated."""
-    remove_file(instance_id)
-    remove_host_key(instance_id)
+    """Remove the file and the host key of a machine that was terminated.
+
+    What cannot be removed stays, and does no harm: EC2 never gives an instance id again.
+    """
+    for remove in (remove_file, remove_host_key):
+        with suppress(FileError):
+            remove(instance_id)
 
 
 def remove_file(instance_id: str) -> None:

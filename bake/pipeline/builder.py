@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
+from bake import files
 from bake.aws.checkpoint import Checkpoint
 from bake.aws.client.caller import caller_cidr
 from bake.aws.key_pair import key_pair
@@ -24,7 +25,14 @@ from bake.aws.security_group import (
 )
 from bake.aws.tags import LOGIN_USER, rfc3339
 from bake.aws.user_data import user_data
-from bake.errors import BakeError, CloudError, StageError, VerificationError
+from bake.errors import (
+    BakeError,
+    CloudError,
+    FileError,
+    RequestError,
+    StageError,
+    VerificationError,
+)
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
 from bake.machine.key_store import key_path, remove_key, save_host_key, save_key
@@ -79,6 +87,8 @@ def running_builder(
     `number` counts the run's machines, of which earlier ones were lost. If a stage or the proof
     fails and `on_failure.keep` is set, the machine stays, and the error says how to reach it.
     """
+    if on_failure.keep or on_failure.shell:
+        files.make_folder(files.home(), mode=0o700)  # for the key: before a machine is started
     both = _Keys(keys.generate(), keys.generate())
     # `kept` holds what stays if the machine is kept: its removal, and that of its group.
     stack, kept = ExitStack(), ExitStack()
@@ -98,10 +108,14 @@ def running_builder(
         yield Builder(machine, connection, start, monotonic() - began, shut)
     except (StageError, VerificationError) as error:
         if machine and (on_failure.keep or on_failure.shell):
-            _give_access(job, machine, both, on_failure, error)
-            if on_failure.keep:
-                kept.pop_all()
-                stays = True
+            try:
+                _give_access(job, machine, both, on_failure, error)
+            except (FileError, RequestError) as problem:
+                error.details += (f"The machine cannot be kept: {problem.message}",)
+            else:
+                if on_failure.keep:
+                    kept.pop_all()
+                    stays = True
         raise
     finally:
         title = "Leaving the builder up" if stays else "Removing the builder"

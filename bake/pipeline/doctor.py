@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from bake import files
 from bake.aws.client.caller import caller_cidr
 from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
@@ -86,7 +87,8 @@ def examine(
 
 def _check(subject: str, perform: Callable[[], str]) -> Prerequisite:
     try:
-        return Prerequisite(subject, "fine", perform())
+        with files.any_file():
+            return Prerequisite(subject, "fine", perform())
     except BakeError as error:
         return Prerequisite(subject, "missing", error.full_message, error.hint)
 

@@ -43,7 +43,7 @@ def bench_machine(cloud: Cloud, machine: Machine, bench_run: BenchRun, console: 
     reach(cloud, machine, ssh_port=bench_run.ssh_port, say=console.warn)
     files.make_folder(bench_run.folder)
     measured = measure(cloud, machine, bench_run, console)
-    return _write(cloud, bench_run, [measured], machine.image_id)
+    return _result(cloud, bench_run, [measured], machine.image_id)
 
 
 def bench_image(
@@ -91,7 +91,7 @@ def bench_image(
         for leftover in each.leftovers:
             consoles[name].warn(str(leftover))
     in_order = [found[name] for name in instance_types]
-    return _write(cloud, bench_run, in_order, image.image_id, image.name)
+    return _result(cloud, bench_run, in_order, image.image_id, image.name)
 
 
 def _check_request(image: Image, instance_types: Sequence[str], jobs: int) -> None:
@@ -152,10 +152,10 @@ def _end(cloud: Cloud, machine: Machine, console: Console) -> None:
         ssh_config.forget_machine(machine.instance_id)
 
 
-def _write(
+def _result(
     cloud: Cloud, bench_run: BenchRun, found: Sequence[Measured], image_id: str, name: str = ""
 ) -> Bench:
-    bench = Bench(
+    return Bench(
         run=bench_run.run.id,
         region=cloud.region,
         image_id=image_id,
@@ -166,5 +166,3 @@ def _write(
         started_at=bench_run.run.started_at,
         ended_at=cloud.now(),
     )
-    bench.write(bench_run.folder)
-    return bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from invoke.exceptions import Exit
 import tasks
 from bake.aws.client import session
 from bake.cli import bake as cli_bake
+from bake.cli import bench as cli_bench
 from bake.cli.command import command, running
 from bake.cli.options import CommonOptions
 from bake.console.console import Console
@@ -25,6 +27,7 @@ from bake.pipeline import rebuild as rebuilding
 from bake.plan import lock
 from bake.recipe import recipe as recipes
 from bake.record.report import report
+from tests.support.benches import ONE, a_bench
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 
@@ -182,12 +185,24 @@ FAILING = [
 ]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        CloudError("Nothing works", code="Broken", hint="Repair it"),
+        PermissionError(errno.EACCES, "Permission denied", "/root/known_hosts"),
+    ],
+    ids=["cloud", "file"],
+)
 @pytest.mark.parametrize("name", with_json())
 def test_a_command_that_fails_prints_its_error_as_the_one_document(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*args: object, **options: object) -> None:
-        raise CloudError("Nothing works", code="Broken", hint="Repair it")
+        raise error
 
     for owner, function in [*FAILING, *([(recipes, "all_recipes")] if name == "recipes" else [])]:
         monkeypatch.setattr(owner, function, fail)
@@ -227,6 +242,35 @@ def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
     monkeypatch.setattr(rebuilding, "reports_given_up", lambda candidates, limit: given_up)
     tasks.namespace["rebuild"](None, json=True, matrix=True)
     assert json.loads(capsys.readouterr().out) == {"include": []}
+
+
+def test_what_was_measured_is_shown_also_if_it_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "nothing"))
+    monkeypatch.setattr(cli_bench, "open_cloud", lambda *_: None)
+    monkeypatch.setattr(cli_bench, "_measure_machine", lambda *_, **__: a_bench(ONE))
+    with pytest.raises(Exit) as ended:
+        tasks.namespace["bench"](None, json=True)
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["machines"][0]["instance_type"] == ONE.instance_type
+    assert "bench.json: No such file or directory" in shown.err
+
+
+def test_reports_are_shown_also_if_the_summary_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = [rebuilding.RecipeReport("mxnet-cu101", "there already")]
+    monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
+    monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
+    monkeypatch.setattr(rebuilding, "rebuild", lambda *args, **options: reports)
+    with pytest.raises(Exit) as ended:
+        tasks.namespace["rebuild"](None, json=True, summary=str(tmp_path))
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["recipe"] == "mxnet-cu101"
+    assert f"Cannot write {tmp_path}: Is a directory" in shown.err
 
 
 def test_only_the_console_prints() -> None:

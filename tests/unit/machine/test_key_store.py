@@ -11,7 +11,7 @@ import pytest
 
 from bake.errors import FileError, RequestError
 from bake.files import home
-from bake.machine import key_store
+from bake.machine import key_store, ssh_config
 from bake.ssh import keys
 
 
@@ -119,3 +119,11 @@ def test_a_folder_in_place_of_a_file_is_one_sentence() -> None:
     ):
         with pytest.raises(FileError, match=f"{key_store.KNOWN_HOSTS}: Is a directory"):
             attempt()
+
+
+def test_a_machine_that_has_ended_is_forgotten_as_far_as_its_files_can_be_changed() -> None:
+    (home() / key_store.KNOWN_HOSTS).mkdir(parents=True)
+    (home() / "ssh").mkdir()
+    (home() / "ssh" / "i-1.conf").write_text("Host bake-mine\n")
+    ssh_config.forget_machine("i-1")
+    assert list((home() / "ssh").iterdir()) == []

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +22,12 @@ from bake.aws.launch import run_machine
 from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run
 from bake.console.console import Console
-from bake.errors import FileError
-from bake.pipeline import bake, finish
+from bake.errors import FileError, VerificationError
+from bake.files import home
+from bake.machine.key_store import KNOWN_HOSTS
+from bake.pipeline import bake, builder, finish
 from bake.pipeline.bake import Options, Outcome
-from bake.pipeline.builder import Builder
+from bake.pipeline.builder import Builder, OnFailure
 from bake.pipeline.job import Context, Job
 from bake.pipeline.preflight import PreflightResult
 from bake.plan.plan import make_plan
@@ -197,6 +199,30 @@ def test_a_full_disk_of_a_library_is_the_failure_of_one_recipe(
     outcome = a_bake.run()
     assert outcome.status == "failed"
     assert isinstance(outcome.error, FileError)
+
+
+def test_a_machine_whose_key_cannot_be_saved_is_not_kept_and_the_reason_of_the_failure_stays(
+    a_bake: Bake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise VerificationError("the machine is not sound")
+
+    @contextmanager
+    def kept(job: Job, points: Any, _: Any, **more: Any) -> Iterator[Builder]:
+        with builder.running_builder(job, points, OnFailure(keep=True), **more) as started:
+            yield started
+
+    connection = SimpleNamespace(alive=True, close=lambda: None)
+    monkeypatch.setattr(builder, "_connect", lambda *_: nullcontext(connection))
+    monkeypatch.setattr(bake, "running_builder", kept)
+    monkeypatch.setattr(bake, "prove_it", fail)
+    monkeypatch.setenv("BAKE_CALLER_CIDR", "203.0.113.7/32")
+    (home() / KNOWN_HOSTS).mkdir(parents=True)
+    outcome = a_bake.run()
+    assert outcome.error
+    assert outcome.error.message == "the machine is not sound"
+    assert f"cannot be kept: Cannot read {home()}/{KNOWN_HOSTS}" in outcome.error.details[0]
+    assert a_bake.aws.remains() == set()
 
 
 def after_sigint(a_bake: Bake, work: Callable[..., Any]) -> Callable[..., Any]:

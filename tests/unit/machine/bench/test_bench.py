@@ -276,7 +276,7 @@ def test_a_type_without_capacity_does_not_stop_the_others(
         ("g4dn.4xlarge", None),
     ]
     assert machines(aws.cloud) == []
-    assert read(tmp_path / done.run / "bench.json") == done
+    assert (tmp_path / done.run).is_dir()
     assert "No room" in page(done)
 
 
