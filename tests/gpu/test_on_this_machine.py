@@ -53,6 +53,13 @@ class Here:
         return done
 
 
+@pytest.fixture(autouse=True)
+def no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the checks of what an image boots and upgrades: no bake has made this computer."""
+    for check in ("gpu.check_persistence", "system.check_kernel", "system.check_upgrades"):
+        monkeypatch.setattr(f"bake.verify.{check}", lambda *_: "not an image")
+
+
 @pytest.fixture(scope="module")
 def torch() -> Any:
     return pytest.importorskip("torch")

@@ -11,7 +11,7 @@ from bake.verify import Expectation, prove
 from bake.verify.check import Failed
 from bake.verify.tensors import compute, judge
 from tests.support.frameworks import Here, environment, expectation
-from tests.support.proved_machine import Machine
+from tests.support.proved_machine import DRIVER, Machine
 
 # ---- the program, for real ----
 
@@ -115,7 +115,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_without_a_gpu_the_real_framework_proves_the_cpu_and_no_more(
     machine: Machine, with_mxnet: Expectation
 ) -> None:
-    machine.probe = NO_GPU
+    machine.probe = NO_GPU + DRIVER
     proof = prove(machine, with_mxnet)
     outcomes = {check.name: check.outcome for check in proof.checks}
     assert proof.verified == "cpu"
