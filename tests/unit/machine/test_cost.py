@@ -135,7 +135,7 @@ def test_a_denied_request_is_reported_and_the_other_costs_are_shown(
     aws: Aws, prices: _PriceCache
 ) -> None:
     launched(aws)
-    aws.refuse("DescribeVolumes", "UnauthorizedOperation", times=1)
+    aws.refuse("DescribeVolumes", "UnauthorizedOperation")
     found = find_costs(aws.cloud, machines(aws.cloud))
     [mine] = found.of.values()
     assert (mine.per_hour, mine.disks_gb) == (0.526, None)
