@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
@@ -12,6 +12,7 @@ from moto.ec2.exceptions import EC2ClientError
 
 from bake.local.api import user_data
 from bake.local.api.capacity import check_instance_type
+from bake.local.api.filters import matches
 from bake.local.api.instance import LocalInstance
 from bake.local.api.request_checks import invalid_value
 
@@ -34,11 +35,49 @@ _FLAGS = {
     "SourceDestCheck": "source_dest_check",
 }
 
+_STATUS_FILTERS: dict[str, Callable[[LocalInstance], Any]] = {
+    "availability-zone": lambda instance: instance.placement.zone,
+    "instance-state-code": lambda instance: instance.state_code,
+    "instance-state-name": lambda instance: instance.state,
+    "instance-status.status": lambda instance: instance.instance_status["Status"],
+    "system-status.status": lambda instance: instance.system_status["Status"],
+}
+
 
 class InstanceResponse:
     """A request that names several instances changes all of them, or none."""
 
+    def describe_instances(self: Any) -> ActionResult:
+        self.error_on_dryrun()
+        filters, ids = self._filters_from_querystring(), self._get_param("InstanceIds", [])
+        if ids:
+            # moto cannot find an instance that a request names twice.
+            named = list(dict.fromkeys(ids))
+            found = self.ec2_backend.get_reservations_by_instance_ids(named, filters=filters)
+        else:
+            found = self.ec2_backend.describe_instances(filters=filters)
+        return ActionResult({"Reservations": found})
+
+    def describe_instance_status(self: Any) -> ActionResult:
+        self.error_on_dryrun()
+        ids = self._get_param("InstanceIds", [])
+        instances = self.ec2_backend.get_multi_instances_by_id(list(dict.fromkeys(ids)))
+        if not ids:
+            instances = self.ec2_backend.all_instances()
+        if not self._get_bool_param("IncludeAllInstances", False):
+            instances = [each for each in instances if each.state == "running"]
+        for name, wanted in self._filters_from_querystring().items():
+            if name not in _STATUS_FILTERS:
+                raise NotImplementedError(f"the filter {name} of DescribeInstanceStatus")
+            value = _STATUS_FILTERS[name]
+            instances = [each for each in instances if matches(value(each), wanted)]
+        return ActionResult({"InstanceStatuses": [_status(each) for each in instances]})
+
     def start_instances(self: Any) -> ActionResult:
+        for instance in self._named():
+            if instance.state == "stopped":
+                spot = instance.lifecycle == "spot"
+                self.ec2_backend.check_quota(instance.instance_type, 1, spot=spot)
         changes = self._change("started", lambda instance: instance.start())
         return ActionResult({"StartingInstances": changes})
 
@@ -154,6 +193,16 @@ class InstanceResponse:
                 "Output": Base64EncodedString.from_raw_string(output),
             }
         )
+
+
+def _status(instance: LocalInstance) -> dict[str, Any]:
+    return {
+        "InstanceId": instance.id,
+        "AvailabilityZone": instance.placement.zone,
+        "InstanceState": {"Code": instance.state_code, "Name": instance.state},
+        "InstanceStatus": instance.instance_status,
+        "SystemStatus": instance.system_status,
+    }
 
 
 def _attributes(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,15 +87,19 @@ class CheckedLaunches(ImageBackend):
             zone=zone,
             architecture=image.architecture,
         )
+        self.check_quota(launch.instance_type, launch.count, spot=spot)
+        self._check_profile(parameters.get("IamInstanceProfile", {}))
+        check_reservation(self, parameters, zone)
+        return launch
+
+    def check_quota(self: Any, instance_type: str, count: int, *, spot: bool) -> None:
+        """Raise EC2's error if that many more instances need more vCPUs than the quota allows."""
         alive = [
             instance
             for instance in self.all_instances()
             if instance.state in ("pending", "running", "stopping")
         ]
-        check_vcpus(launch.instance_type, launch.count, spot=spot, running=alive)
-        self._check_profile(parameters.get("IamInstanceProfile", {}))
-        check_reservation(self, parameters, zone)
-        return launch
+        check_vcpus(instance_type, count, spot=spot, running=alive)
 
     def template_version(self: Any, named: Mapping[str, Any]) -> Any:
         """Return the version of a launch template that a request names, in moto's form."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from moto.ec2.models import ec2_backends
 
+from bake.local.api import capacity
 from tests.support.local_api import ACCOUNT, REGION, LocalApi
 
 UNKNOWN = "i-0123456789abcdef0"
@@ -162,3 +163,33 @@ def test_new_user_data_is_read_at_the_next_boot(api: LocalApi, stopped: str) -> 
     encoded = base64.b64encode(b"#!/bin/sh\n# 3\n").decode()
     api.ec2.modify_instance_attribute(InstanceId=stopped, Attribute="userData", Value=encoded)
     assert seed(api, stopped) == b"#!/bin/sh\n# 3\n"
+
+
+def test_instance_that_is_named_twice_is_described_once(api: LocalApi, running: str) -> None:
+    found = api.ec2.describe_instances(InstanceIds=[running, running])["Reservations"]
+    assert [each["InstanceId"] for each in found[0]["Instances"]] == [running]
+    found = api.ec2.describe_instance_status(InstanceIds=[running, running])["InstanceStatuses"]
+    assert [each["InstanceId"] for each in found] == [running]
+    refused = api.refusal("describe_instances", NextToken="no token")
+    assert refused == "InvalidPaginationToken"
+
+
+def test_status_is_filtered_or_the_filter_is_refused(api: LocalApi, running: str) -> None:
+    def found(**filters: str) -> int:
+        given = [{"Name": name.replace("_", "-"), "Values": [filters[name]]} for name in filters]
+        return len(api.ec2.describe_instance_status(Filters=given)["InstanceStatuses"])
+
+    assert found(availability_zone="us-east-1?", instance_state_name="running") == 1
+    assert found(availability_zone="us-west-*") == 0
+    unknown = [{"Name": "event.code", "Values": ["x"]}]
+    assert api.refusal("describe_instance_status", Filters=unknown) == "UnsupportedOperation"
+
+
+def test_quota_is_enforced_when_an_instance_is_started(
+    api: LocalApi, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(capacity.quota_values, "L-DB2E81BA", 4.0)
+    other = api.run()
+    assert api.refusal("start_instances", InstanceIds=[stopped]) == "VcpuLimitExceeded"
+    api.ec2.terminate_instances(InstanceIds=[other])
+    assert api.refusal("start_instances", InstanceIds=[stopped]) == "accepted"
