@@ -35,9 +35,10 @@ class RecentlyMade:
         self._made.update(dict.fromkeys(ids, self._now()))
 
     def is_named_in(self, params: dict[str, Any]) -> bool:
-        """Return whether a request is about a resource that is new."""
+        """Return whether a request is about a resource that is new. A filter is not a target."""
         now = self._now()
-        made = (self._made.get(text, -math.inf) for text in _texts(params))
+        targets = {name: value for name, value in params.items() if name != "Filters"}
+        made = (self._made.get(text, -math.inf) for text in _texts(targets))
         return any(now - moment < _YOUNG_S for moment in made)
 
 
