@@ -74,6 +74,9 @@ remove_and_empty() {
     ((${#traces[@]} == 0)) || rm --recursive --force --one-file-system "${traces[@]}"
 }
 
+# The SSM agent's workers outlive its service, which has KillMode=process.
+kill_agent_workers() { pkill -KILL '^ssm-' || true; }
+
 # stop_services: stop the services that write these files while the machine runs, and every timer. The mask,
 # which is in memory, prevents that a login or a request over D-Bus starts them again.
 stop_services() {
@@ -85,6 +88,7 @@ stop_services() {
     # Some of them exist only on Debian, or only on Ubuntu.
     systemctl mask --runtime "${units[@]}" 2>/dev/null || true
     systemctl stop '*.timer' "${units[@]}" 2>/dev/null || true
+    [[ -n $agent_in_use ]] || kill_agent_workers
     journalctl --relinquish-var 2>/dev/null || true # the journal continues in memory
 }
 
@@ -96,8 +100,8 @@ remove_again_at_shutdown() {
     local -r program=/run/bake-seal.sh unit=bake-seal.service
     {
         echo 'shopt -s nullglob dotglob'
-        echo 'pkill -KILL "^ssm-"' # the SSM agent's workers outlive its service, which has KillMode=process
-        declare -f list_traces list_filled remove_and_empty
+        declare -f kill_agent_workers list_traces list_filled remove_and_empty
+        echo kill_agent_workers
         echo remove_and_empty
     } >"$program"
     {

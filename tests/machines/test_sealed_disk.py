@@ -25,8 +25,8 @@ dkms install tiny/1.0 -k "$(ls /lib/modules)"
 """
 
 # The SSM agent is in no archive that can be reached here. This service has the agent's unit, and
-# writes where the agent does: all the time, and when it is stopped. A session has a worker, which
-# outlives the service.
+# writes where the agent does: all the time, and when it is stopped. Its workers, one of them for a
+# session, outlive the service.
 AGENT_UNIT = """[Service]
 ExecStart=/usr/bin/amazon-ssm-agent
 KillMode=process
@@ -34,17 +34,19 @@ KillMode=process
 AGENT = r"""#!/bin/bash
 state=/var/lib/amazon/ssm/i-0123456789abcdef0
 write() {
-    mkdir -p "$state/$1" /var/log/amazon/ssm
-    echo data | tee "$state/$1/data" >> /var/log/amazon/ssm/amazon-ssm-agent.log
+    [[ -d $state/$1 && -d /var/log/amazon/ssm ]] || mkdir -p "$state/$1" /var/log/amazon/ssm
+    echo data > "$state/$1/data"
+    echo data >> /var/log/amazon/ssm/amazon-ssm-agent.log
 }
 every() { while :; do write "$1"; sleep 0.05 & wait; done; }
-[[ ${0##*/} != ssm-session-worker ]] || every session
+[[ ${0##*/} != *-worker ]] || every "${0##*/}"
+/usr/bin/ssm-agent-worker &
 [[ ! -e /run/session ]] || /usr/bin/ssm-session-worker &
 trap 'write stopped; exit' TERM
 every channels
 """
 START_THE_AGENT = """
-chmod 755 /usr/bin/amazon-ssm-agent /usr/bin/ssm-session-worker
+chmod 755 /usr/bin/amazon-ssm-agent /usr/bin/ssm-agent-worker /usr/bin/ssm-session-worker
 mkdir -p /var/lib/amazon/ssm/Vault; echo key > /var/lib/amazon/ssm/Vault/RegistrationKey
 systemctl daemon-reload; systemctl start amazon-ssm-agent
 """
@@ -99,7 +101,7 @@ def use(machine: Machine) -> None:
 def use_an_agent(machine: Machine) -> None:
     """Start the agent; if /run/session exists, it carries a session."""
     write(machine, "/lib/systemd/system/amazon-ssm-agent.service", AGENT_UNIT)
-    for name in ("amazon-ssm-agent", "ssm-session-worker"):
+    for name in ("amazon-ssm-agent", "ssm-agent-worker", "ssm-session-worker"):
         write(machine, f"/usr/bin/{name}", AGENT)
     machine.read(START_THE_AGENT)
 
@@ -187,7 +189,7 @@ def test_an_agent_with_an_open_session_stays_until_the_shutdown(machines: Machin
     use_an_agent(builder)
     assert "sealed" in builder.bake("seal")
     assert builder.read("systemctl is-active amazon-ssm-agent") == "active"
-    assert builder.read("ls /var/lib/amazon/ssm/Vault /var/lib/amazon/ssm/i-*/session")
+    assert builder.read("ls /var/lib/amazon/ssm/Vault /var/lib/amazon/ssm/i-*/ssm-session-worker")
     check_clean(RootShell(builder), allow_session=True)
     assert "/var/lib/amazon/ssm" in findings(builder)
     check_clean(RootShell(machines.disk(machines.shut_down(builder))))
