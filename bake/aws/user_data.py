@@ -60,7 +60,8 @@ def user_data(
     """Return a cloud-config for cloud-init 19 to 24.
 
     The machine has `host_key` as its only host key: with `ssh_keys`, cloud-init generates none.
-    Programs on the machine can read it from the metadata service as long as the machine exists. At
+    Programs on the machine can read it from the metadata service as long as the machine exists, so
+    a launched machine replaces it (bake/machine/host_key.py); a builder ends with it. At
     `expires_at` the machine powers itself off; with None it does not, unless one of `files` does.
     RequestError if the result is too long for EC2.
     """

@@ -15,6 +15,7 @@ from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
 from bake.errors import CloudError, PreflightError
+from bake.machine import host_key
 from bake.machine.ssh_config import Host, find_host
 
 # A security group drops packets without an answer. The kernel repeats a connection request after 1
@@ -47,10 +48,12 @@ def restore_access(
 def reach(cloud: Cloud, machine: Machine, *, ssh_port: int, say: Callable[[str], None]) -> Host:
     """Return the values with which `ssh` reaches a machine, and restore the access if needed.
 
-    Raises RequestError as `find_host` does.
+    A replacement of its host key that was interrupted is completed. Raises RequestError as
+    `find_host` does.
     """
     host = find_host(cloud, machine, ssh_port=ssh_port)
     restore_access(cloud, machine, port=ssh_port, say=say)
+    host_key.complete(host, say)
     return host
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from bake.errors import RequestError
 from bake.files import home, make_folder, reading, write_file, write_new_file, writing
 
 KNOWN_HOSTS = "known_hosts"
+_FROM_USER_DATA = "from-user-data"
 _LONGEST_NAME = 200
 
 
@@ -84,28 +86,42 @@ def check_key(path: Path) -> None:
         )
 
 
-def save_host_key(instance_id: str, public_openssh: str) -> Path:
-    """Store the host key of a machine, and return the path of the known_hosts file."""
+@dataclass(frozen=True)
+class KnownHostKey:
+    """A public host key, in OpenSSH's format, that a machine may show.
+
+    A key `from_user_data` is to be replaced (host_key.py).
+    """
+
+    public: str
+    from_user_data: bool = False
+
+
+def save_host_keys(instance_id: str, *known: KnownHostKey) -> Path:
+    """Store the host keys of a machine, and return the path of the known_hosts file."""
     path = home() / KNOWN_HOSTS
     make_folder(path.parent, mode=0o700)
-    algorithm, key = public_openssh.split()[:2]
-    line = f"{instance_id} {algorithm} {key}\n".encode()
+    lines = dict.fromkeys(_line(instance_id, each) for each in known)
     with _locked(path):
-        write_file(path, b"".join([*_lines_of_others(path, instance_id), line]))
+        write_file(path, b"".join([*_lines_of_others(path, instance_id), *lines]))
     return path
 
 
-def read_host_key(instance_id: str) -> str:
-    """Return the public host key of a machine, in OpenSSH's format.
+def read_host_keys(instance_id: str) -> list[KnownHostKey]:
+    """Return the public host keys of a machine, the latest first.
 
-    Raises RequestError when it is not stored on this computer: without it, another machine could
+    Raises RequestError when none is stored on this computer: without it, another machine could
     pretend to be this one.
     """
     path = home() / KNOWN_HOSTS
+    found = []
     for line in _lines(path):
-        name, _, public = line.decode(errors="replace").strip().partition(" ")
+        name, _, words = line.decode(errors="replace").strip().partition(" ")
         if name == instance_id:
-            return public
+            algorithm, key, *comment = words.split(" ")
+            found.append(KnownHostKey(f"{algorithm} {key}", comment == [_FROM_USER_DATA]))
+    if found:
+        return found[::-1]
     raise RequestError(
         f"The host key of {instance_id} is not known on this computer",
         hint=f"The machine was launched from another computer: copy the line of {instance_id} from "
@@ -113,8 +129,15 @@ def read_host_key(instance_id: str) -> str:
     )
 
 
-def remove_host_key(instance_id: str) -> None:
-    """Remove the host key of a machine that was terminated."""
+def _line(instance_id: str, known: KnownHostKey) -> bytes:
+    """Return a line of known_hosts; OpenSSH ignores the words after the key."""
+    algorithm, key = known.public.split()[:2]
+    comment = f" {_FROM_USER_DATA}" if known.from_user_data else ""
+    return f"{instance_id} {algorithm} {key}{comment}\n".encode()
+
+
+def remove_host_keys(instance_id: str) -> None:
+    """Remove the host keys of a machine that was terminated."""
     path = home() / KNOWN_HOSTS
     if path.exists():
         with _locked(path):

@@ -29,18 +29,19 @@ from bake.console.console import Console
 from bake.console.format import rate
 from bake.console.screen import Step
 from bake.errors import RequestError
-from bake.machine import session_manager
+from bake.machine import host_key, session_manager
 from bake.machine.boot import login_user, wait_until_reached
 from bake.machine.key_store import (
+    KnownHostKey,
     check_key,
     key_path,
     read_private_key,
     read_public_key,
-    save_host_key,
+    save_host_keys,
     save_key,
 )
 from bake.machine.request import LaunchRequest, choose_placements
-from bake.machine.ssh_config import check_name, ssh_command
+from bake.machine.ssh_config import check_name, find_host, ssh_arguments
 from bake.ssh import keys
 from bake.ssh.keys import KeyPair
 
@@ -80,14 +81,14 @@ def launch(
     cidr = None if proxied else caller_cidr()
     key_name, key_file = ensure_key_pair(cloud, run, request.key)
     private_key = read_private_key(key_file)
-    host_key = keys.generate()
+    first_key = keys.generate()
     tags = _tags(image, request, run, name, cloud.now())
 
     with clean_up(cloud.leftovers) as stack:
         with console.step("Machine") as step:
             vpc_id = placements[0].vpc_id
             group_id = _group(stack, cloud, run, name, vpc_id, cidr, ssh_port)
-            data = user_data(host_key, files=request.lifetime.files(run.id, name))
+            data = user_data(first_key, files=request.lifetime.files(run.id, name))
             spec = _spec(image, request, disk_gb, key_name, group_id, data, tags)
             machine = run_machine(
                 cloud,
@@ -100,9 +101,12 @@ def launch(
             stack.callback(remove_machine, cloud, run, machine.instance_id)
             step.done(_place_and_price(cloud, machine, placements))
         with console.step("SSH") as step:
-            save_host_key(machine.instance_id, host_key.public_openssh)
-            _wait_for_ssh(cloud, machine, ssh_port, private_key, host_key, step, proxied)
-        launched = Launched(machine, image, ssh_command(cloud, machine, ssh_port=ssh_port))
+            known = KnownHostKey(first_key.public_openssh, from_user_data=True)
+            save_host_keys(machine.instance_id, known)
+            _wait_for_ssh(cloud, machine, ssh_port, private_key, first_key, step, proxied)
+            host = find_host(cloud, machine, ssh_port=ssh_port)
+            host_key.complete(host, console.warn)
+        launched = Launched(machine, image, ssh_arguments(host))
         stack.pop_all()  # the launch has succeeded, so nothing is undone
     return launched
 
@@ -147,7 +151,7 @@ def _wait_for_ssh(
     machine: Machine,
     port: int,
     private_key: str,
-    host_key: KeyPair,
+    first_key: KeyPair,
     step: Step,
     proxied: bool,
 ) -> None:
@@ -159,7 +163,7 @@ def _wait_for_ssh(
             machine,
             port=port,
             private_key=private_key,
-            host_key=host_key,
+            host_key=first_key,
             on_wait=step.update,
             proxy=session_manager.fill_in(proxy, machine.instance_id, port),
         ).close()

@@ -18,7 +18,7 @@ from typing import Any
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
-from bake.errors import FileError, RequestError
+from bake.errors import FileError, HostKeyError, RequestError
 from bake.files import home, make_folder, reading, user_home, write_file, writing
 from bake.machine import session_manager
 from bake.machine.boot import login_user
@@ -26,9 +26,9 @@ from bake.machine.key_store import (
     KNOWN_HOSTS,
     check_key,
     key_path,
-    read_host_key,
+    read_host_keys,
     read_private_key,
-    remove_host_key,
+    remove_host_keys,
 )
 from bake.ssh import connection
 from bake.ssh.connection import Connection
@@ -151,7 +151,7 @@ def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
             hint=f"Copy it from the computer from which the machine was launched, to {key}",
         )
     check_key(key)
-    read_host_key(machine.instance_id)
+    read_host_keys(machine.instance_id)
     if by_ssm:
         session_manager.check_via()
     return Host(
@@ -189,17 +189,28 @@ def ssh_command(cloud: Cloud, machine: Machine, *, ssh_port: int) -> list[str]:
     return ssh_arguments(find_host(cloud, machine, ssh_port=ssh_port))
 
 
-def connect(host: Host, *, timeout_s: float = 30) -> Connection:
-    """Connect to a machine. Raises the errors of `bake.ssh.connection.connect`."""
-    return connection.connect(
-        host.address,
-        port=host.port,
-        user=host.user,
-        private_key=read_private_key(host.key),
-        host_key=read_host_key(host.instance_id),
-        timeout_s=timeout_s,
-        proxy=session_manager.fill_in(host.proxy, host.address, host.port),
-    )
+def connect(
+    host: Host, host_keys: Sequence[str] | None = None, *, timeout_s: float = 30
+) -> Connection:
+    """Connect to a machine that shows one of its host keys, or of `host_keys` if they are given.
+
+    Raises the errors of `bake.ssh.connection.connect`.
+    """
+    wanted = host_keys or [known.public for known in read_host_keys(host.instance_id)]
+    for host_key in wanted:
+        try:
+            return connection.connect(
+                host.address,
+                port=host.port,
+                user=host.user,
+                private_key=read_private_key(host.key),
+                host_key=host_key,
+                timeout_s=timeout_s,
+                proxy=session_manager.fill_in(host.proxy, host.address, host.port),
+            )
+        except HostKeyError as error:
+            refused = error
+    raise refused
 
 
 # The files ---------------------------------------------------------------------------------------
@@ -240,7 +251,7 @@ def forget_machine(instance_id: str) -> None:
 
     What cannot be removed stays, and does no harm: EC2 never gives an instance id again.
     """
-    for remove in (remove_file, remove_host_key):
+    for remove in (remove_file, remove_host_keys):
         with suppress(FileError):
             remove(instance_id)
 

@@ -35,7 +35,7 @@ from bake.errors import (
 )
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
-from bake.machine.key_store import key_path, remove_key, save_host_key, save_key
+from bake.machine.key_store import KnownHostKey, key_path, remove_key, save_host_keys, save_key
 from bake.pipeline.checkpoints import StartPoints, start_image
 from bake.pipeline.job import Job
 from bake.ssh import keys
@@ -227,7 +227,7 @@ def _give_access(
     cloud, console, here = job.cloud, job.console, job.context.here
     key = key_path(cloud.account_id, cloud.region, f"bake-{job.run.id}")
     save_key(key, both.login.private_openssh)
-    save_host_key(machine.instance_id, both.host.public_openssh)
+    save_host_keys(machine.instance_id, KnownHostKey(both.host.public_openssh))
     command = ssh_config.ssh_command(cloud, machine, ssh_port=job.context.ssh_port)
     if on_failure.shell:
         console.failure(error)

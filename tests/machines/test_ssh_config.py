@@ -25,6 +25,7 @@ from bake.files import home
 from bake.machine import key_store, ssh_config, transfer
 from bake.machine import run as shell
 from bake.machine import ssh_config as include
+from bake.machine.key_store import KnownHostKey
 from bake.machine.ssh_config import Host
 from bake.ssh import keys
 from tests.support.environment import REPOSITORY, scrub
@@ -146,7 +147,7 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", key], check=True)
     public = keys.generate().public_openssh
-    key_store.save_host_key("i-1", public)
+    key_store.save_host_keys("i-1", KnownHostKey(public))
     with pytest.raises(RequestError, match="neither ed25519 nor RSA"):
         ssh_config.connect(a_host(key=key))
 
@@ -341,8 +342,8 @@ def test_our_own_client_has_the_same_facts(host: Host) -> None:
 def test_a_machine_with_another_host_key_is_not_spoken_to(
     ours: tuple[Cloud, Machine, Path], host: Host
 ) -> None:
-    true = key_store.read_host_key(host.instance_id)
-    key_store.save_host_key(host.instance_id, keys.generate().public_openssh)
+    [true] = key_store.read_host_keys(host.instance_id)
+    key_store.save_host_keys(host.instance_id, KnownHostKey(keys.generate().public_openssh))
     try:
         done = there(host, "id")
         assert done.returncode == 255
@@ -350,12 +351,12 @@ def test_a_machine_with_another_host_key_is_not_spoken_to(
         assert b"Host key verification failed" in done.stderr
         with pytest.raises(HostKeyError):
             ssh_config.connect(host)
-        key_store.remove_host_key(host.instance_id)
+        key_store.remove_host_keys(host.instance_id)
         with pytest.raises(RequestError, match="host key of"):
             ssh_config.find_host(ours[0], ours[1], ssh_port=host.port)
         assert there(host, "id").returncode == 255
     finally:
-        key_store.save_host_key(host.instance_id, true)
+        key_store.save_host_keys(host.instance_id, true)
     assert there(host, "true").returncode == 0
 
 

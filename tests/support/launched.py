@@ -18,7 +18,13 @@ from bake.aws.user_data import user_data
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine import ssh_config
 from bake.machine.boot import wait_until_reached
-from bake.machine.key_store import key_path, read_public_key, save_host_key, save_key
+from bake.machine.key_store import (
+    KnownHostKey,
+    key_path,
+    read_public_key,
+    save_host_keys,
+    save_key,
+)
 from bake.ssh import keys
 
 
@@ -51,7 +57,8 @@ def launched(
     )
     machine = run_machine(cloud, run, order, where)
     try:
-        save_host_key(machine.instance_id, host_key.public_openssh)
+        known = KnownHostKey(host_key.public_openssh, from_user_data=True)
+        save_host_keys(machine.instance_id, known)
         wait_until_reached(
             cloud,
             machine,

@@ -12,6 +12,7 @@ import pytest
 from bake.errors import FileError, RequestError
 from bake.files import home
 from bake.machine import key_store, ssh_config
+from bake.machine.key_store import KnownHostKey
 from bake.ssh import keys
 
 
@@ -64,32 +65,42 @@ def test_a_file_that_is_not_a_key_is_refused(tmp_path: Path) -> None:
 
 def test_a_terminated_machine_is_forgotten_and_others_are_not() -> None:
     public = keys.generate().public_openssh
-    path = key_store.save_host_key("i-1", public)
-    key_store.save_host_key("i-2", public)
-    key_store.remove_host_key("i-1")
+    path = key_store.save_host_keys("i-1", KnownHostKey(public))
+    key_store.save_host_keys("i-2", KnownHostKey(public))
+    key_store.remove_host_keys("i-1")
     assert [line.split()[0] for line in path.read_text().splitlines()] == ["i-2"]
-    key_store.remove_host_key("i-3")
+    key_store.remove_host_keys("i-3")
 
 
 def test_only_the_host_key_of_the_last_start_is_known() -> None:
     first, second = keys.generate().public_openssh, keys.generate().public_openssh
-    key_store.save_host_key("i-1", first)
-    path = key_store.save_host_key("i-1", second)
-    assert key_store.read_host_key("i-1").split() == second.split()[:2]
+    key_store.save_host_keys("i-1", KnownHostKey(first))
+    path = key_store.save_host_keys("i-1", KnownHostKey(second))
+    assert key_store.read_host_keys("i-1") == [KnownHostKey(" ".join(second.split()[:2]))]
     assert len(path.read_text().splitlines()) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(RequestError, match="host key of i-2 is not known") as refused:
-        key_store.read_host_key("i-2")
+        key_store.read_host_keys("i-2")
     assert str(path) in refused.value.hint
+
+
+def test_a_key_from_user_data_is_known_as_such_beside_the_one_that_replaces_it() -> None:
+    first, second = (" ".join(keys.generate().public_openssh.split()[:2]) for _ in range(2))
+    old, new = KnownHostKey(first, from_user_data=True), KnownHostKey(second)
+    path = key_store.save_host_keys("i-1", old, new)
+    assert key_store.read_host_keys("i-1") == [new, old]
+    assert path.read_text() == f"i-1 {first} from-user-data\ni-1 {second}\n"
+    key_store.save_host_keys("i-1", new)
+    assert key_store.read_host_keys("i-1") == [new]
 
 
 def test_hosts_that_are_added_and_removed_at_the_same_time_are_recorded_correctly() -> None:
     public = keys.generate().public_openssh
 
     def come_and_go(number: int) -> None:
-        key_store.save_host_key(f"i-{number}", public)
-        key_store.save_host_key(f"i-gone-{number}", public)
-        key_store.remove_host_key(f"i-gone-{number}")
+        key_store.save_host_keys(f"i-{number}", KnownHostKey(public))
+        key_store.save_host_keys(f"i-gone-{number}", KnownHostKey(public))
+        key_store.remove_host_keys(f"i-gone-{number}")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(come_and_go, range(24)))
@@ -103,9 +114,9 @@ def test_the_lines_of_others_in_known_hosts_stay_whatever_their_encoding() -> No
     known.parent.mkdir(parents=True)
     known.write_bytes(b"# caf\xe9\nother ssh-ed25519 AAAA\n")
     public = keys.generate().public_openssh
-    key_store.save_host_key("i-1", public)
-    assert key_store.read_host_key("i-1").split() == public.split()[:2]
-    key_store.remove_host_key("i-1")
+    key_store.save_host_keys("i-1", KnownHostKey(public))
+    assert key_store.read_host_keys("i-1") == [KnownHostKey(" ".join(public.split()[:2]))]
+    key_store.remove_host_keys("i-1")
     assert known.read_bytes() == b"# caf\xe9\nother ssh-ed25519 AAAA\n"
 
 
@@ -113,8 +124,8 @@ def test_a_folder_in_place_of_a_file_is_one_sentence() -> None:
     (home() / key_store.KNOWN_HOSTS).mkdir(parents=True)
     public = keys.generate().public_openssh
     for attempt in (
-        lambda: key_store.read_host_key("i-1"),
-        lambda: key_store.save_host_key("i-1", public),
+        lambda: key_store.read_host_keys("i-1"),
+        lambda: key_store.save_host_keys("i-1", KnownHostKey(public)),
         lambda: key_store.read_public_key(home() / key_store.KNOWN_HOSTS),
     ):
         with pytest.raises(FileError, match=f"{key_store.KNOWN_HOSTS}: Is a directory"):

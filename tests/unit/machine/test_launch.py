@@ -80,6 +80,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(launch, "wait_until_reached", lambda *_, **__: Answers())
+    monkeypatch.setattr(launch.host_key, "complete", lambda *_: None)
 
 
 def an_image_there(aws: Aws, recipe: str = "") -> Image:

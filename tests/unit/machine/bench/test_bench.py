@@ -234,6 +234,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
     monkeypatch.setenv("BAKE_CALLER_CIDR", "203.0.113.7/32")
     monkeypatch.setattr(launch, "wait_until_reached", lambda *_, **__: Answers())
+    monkeypatch.setattr(launch.host_key, "complete", lambda *_: None)
     with aws_in_process() as aws:
         yield aws
 
