@@ -116,10 +116,9 @@ def read_host_keys(instance_id: str) -> list[KnownHostKey]:
     path = home() / KNOWN_HOSTS
     found = []
     for line in _lines(path):
-        name, _, words = line.decode(errors="replace").strip().partition(" ")
-        if name == instance_id:
-            algorithm, key, *comment = words.split(" ")
-            found.append(KnownHostKey(f"{algorithm} {key}", comment == [_FROM_USER_DATA]))
+        match line.decode(errors="replace").split():
+            case [name, algorithm, key, *comment] if name == instance_id:
+                found.append(KnownHostKey(f"{algorithm} {key}", comment == [_FROM_USER_DATA]))
     if found:
         return found[::-1]
     raise RequestError(
@@ -147,11 +146,12 @@ def remove_host_keys(instance_id: str) -> None:
 def _lines(path: Path) -> list[bytes]:
     """Return the lines of a file as they are: the user may have added lines in any encoding."""
     with reading(path):
-        return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    return [line + b"\n" for line in lines]  # the last one may have no line end
 
 
 def _lines_of_others(path: Path, instance_id: str) -> list[bytes]:
-    return [line for line in _lines(path) if line.split(b" ")[0] != instance_id.encode()]
+    return [line for line in _lines(path) if line.split()[:1] != [instance_id.encode()]]
 
 
 @contextmanager

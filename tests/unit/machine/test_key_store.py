@@ -112,12 +112,12 @@ def test_hosts_that_are_added_and_removed_at_the_same_time_are_recorded_correctl
 def test_the_lines_of_others_in_known_hosts_stay_whatever_their_encoding() -> None:
     known = home() / key_store.KNOWN_HOSTS
     known.parent.mkdir(parents=True)
-    known.write_bytes(b"# caf\xe9\nother ssh-ed25519 AAAA\n")
+    known.write_bytes(b"# caf\xe9\n\ni-1 cut-off\nother ssh-ed25519 AAAA")
     public = keys.generate().public_openssh
     key_store.save_host_keys("i-1", KnownHostKey(public))
     assert key_store.read_host_keys("i-1") == [KnownHostKey(" ".join(public.split()[:2]))]
     key_store.remove_host_keys("i-1")
-    assert known.read_bytes() == b"# caf\xe9\nother ssh-ed25519 AAAA\n"
+    assert known.read_bytes() == b"# caf\xe9\n\nother ssh-ed25519 AAAA\n"
 
 
 def test_a_folder_in_place_of_a_file_is_one_sentence() -> None:
