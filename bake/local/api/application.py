@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import io
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -22,9 +23,12 @@ from werkzeug.wrappers import Request, Response
 from bake.errors import LocalCloudError
 from bake.local.api import capacity, price_list, region, service_quotas
 from bake.local.api.ec2_backend import LocalEC2Backend
+from bake.local.api.error_response import error_response
 from bake.local.api.image import LocalImage, LocalSnapshot, root_mapping
 from bake.local.api.store import Store
 from bake.local.site import Site
+
+log = logging.getLogger(__name__)
 
 # The services that behave as on AWS. The other services of moto are not offered.
 SERVICES = ("ec2", "sts", "service-quotas", "servicequotas", "ssm", "secretsmanager", "iam")
@@ -70,7 +74,15 @@ class Application:
             responder = self._owner_api if request.path in self._operations else self._api
         time.sleep(self.site.delays.api_s)
         with self.site.lock:
-            response: Iterable[bytes] = responder(environ, start_response)
+            response: Iterable[bytes]
+            try:
+                response = responder(environ, start_response)
+            except Exception:
+                # Not an HTTP 500: clients repeat it, and the reason would be lost in HTML.
+                log.exception("%s failed", request.path)
+                message = "The local cloud cannot answer this request: its log has the reason"
+                refused = error_response(request, "UnsupportedOperation", message)
+                response = refused(environ, start_response)
             if not _only_reads(request, body):
                 self.store.keep()
             moments, self.site.moments = self.site.moments, []

@@ -51,6 +51,20 @@ def test_operation_that_is_missing_is_unsupported(api: LocalApi) -> None:
 
 
 @pytest.mark.parametrize(
+    ("service", "operation"),
+    [("iam", "list_service_specific_credentials"), ("ssm", "describe_activations")],
+)
+def test_operation_that_another_service_lacks_is_refused_and_not_repeated(
+    api: LocalApi, service: str, operation: str
+) -> None:
+    client = api.client(service)
+    with pytest.raises(ClientError) as caught:
+        getattr(client, operation)()
+    assert caught.value.response["Error"]["Code"] == "UnsupportedOperation"
+    assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 0
+
+
+@pytest.mark.parametrize(
     ("service", "operation", "request_", "code"),
     [
         ("ec2", "describe_images", {}, "AuthFailure"),
