@@ -25,6 +25,7 @@ done
 )
 # What a user does, or unattended-upgrades does for the user.
 UPGRADES = """
+ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || { echo no lists; exit; }
 for what in "upgrade" "--with-new-pkgs upgrade" "dist-upgrade"; do
     LC_ALL=C apt-get --simulate --quiet $what || exit
 done
@@ -84,6 +85,8 @@ def check_upgrades(shell: Shell, expectation: Expectation) -> str:
     if expectation.gpu is None:
         raise Skipped(NO_DRIVER)
     output = run_command(shell, UPGRADES, timeout_s=_TIMEOUT_S)
+    if output.stdout.strip() == "no lists":
+        raise Skipped("a stage has removed apt's package lists")
     if output.exit_status:
         words = " ".join((output.stderr or output.stdout).split())
         raise Failed(Diagnosis("apt cannot plan an upgrade of the system", words[:600]))

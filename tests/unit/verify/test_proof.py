@@ -449,6 +449,12 @@ def test_a_kernel_that_is_not_held_may_be_upgraded_and_toolkits_always(machine: 
     assert said == ("passed", "3 packages, none of the driver")
 
 
+def test_without_package_lists_nothing_is_claimed_about_upgrades(machine: Machine) -> None:
+    machine.lists = ()
+    said = detail_of(machine, "upgrades")
+    assert said == ("skipped", "a stage has removed apt's package lists")
+
+
 def test_a_container_has_no_kernel_of_its_own(machine: Machine) -> None:
     machine.kernels = f"container\n{machine.kernels}"
     said = detail_of(machine, "kernel")
