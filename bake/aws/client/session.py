@@ -34,7 +34,7 @@ from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
 from bake.errors import AccessError, CloudError
 
-__all__ = ["Cloud", "Response", "connect", "enabled_regions", "is_known_region", "pages"]
+__all__ = ["Cloud", "Response", "connect", "enabled_regions", "pages"]
 
 # The bakes of one process share their clients, and each may be in a call at the same time.
 _BASE = Config(
@@ -238,8 +238,9 @@ def connect(
         client = _make_client(session, "sts", session.region_name, _FIRST)
         identity = _call(client, "GetCallerIdentity", {})
     except CloudError as error:
-        unreached = error.code == "EndpointConnectionError"
-        if session and unreached and not is_known_region(session):
+        # AWS has no endpoint in an unknown region; the local cloud refuses the signature for it.
+        unreached = error.code in ("EndpointConnectionError", "SignatureDoesNotMatch")
+        if session and unreached and not _is_known_region(session):
             error.hint = f"Is {session.region_name} the name of a region? {error.hint}"
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
@@ -248,7 +249,7 @@ def connect(
     return Cloud(session, identity["Account"], clock=clock, time=time, caller=arn)
 
 
-def is_known_region(session: boto3.Session) -> bool:
+def _is_known_region(session: boto3.Session) -> bool:
     """Return whether botocore lists the session's region. A new region is not in an old list."""
     region: str = session.region_name
     partition = session.get_partition_for_region(region)
