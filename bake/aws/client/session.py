@@ -239,9 +239,9 @@ def connect(
         identity = _call(client, "GetCallerIdentity", {})
     except CloudError as error:
         # AWS has no endpoint in an unknown region; the local cloud refuses the signature for it.
-        unreached = error.code in ("EndpointConnectionError", "SignatureDoesNotMatch")
-        if session and unreached and not _is_known_region(session):
-            error.hint = f"Is {session.region_name} the name of a region? {error.hint}"
+        advice = {"EndpointConnectionError": f" {error.hint}", "SignatureDoesNotMatch": ""}
+        if session and error.code in advice and not _is_known_region(session):
+            error.hint = f"Is {session.region_name} the name of a region?{advice[error.code]}"
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(cloud_error(error, "sts:GetCallerIdentity")) from None
