@@ -94,6 +94,19 @@ def test_a_checkpoint_is_tagged_in_the_call_that_creates_it(aws: Aws) -> None:
     assert aws.slept == []
 
 
+def test_a_persons_copy_of_a_checkpoint_is_not_used_and_not_deleted(aws: Aws) -> None:
+    """It has all tags of the checkpoint; EC2 gives each copy the same volume id."""
+    taken = take(aws, a_machine(aws))
+
+    def as_a_copy(answer: dict[str, Any]) -> None:
+        for snapshot in answer["Snapshots"]:
+            snapshot["VolumeId"] = "vol-ffffffff"
+
+    assert checkpoints(aws.cloud) == [taken]
+    aws.alter("DescribeSnapshots", as_a_copy)
+    assert checkpoints(aws.cloud) == []
+
+
 def test_an_unknown_root_volume_is_looked_up(aws: Aws) -> None:
     machine = a_machine(aws)
     assert machine.root_volume_id

@@ -119,6 +119,31 @@ def test_a_pending_copy_that_fails_is_deleted_and_created_again(
     assert aws.remains_in(THERE) == {again.image.image_id, *again.image.snapshot_ids}
 
 
+def test_a_pending_copy_that_is_shared_is_not_deleted_as_a_failed_one(
+    aws: Aws, image: Image, there: Cloud
+) -> None:
+    """A person may have shared it with colleagues before this command has looked at it."""
+    shared = copied(aws, image, there).image
+    there.ec2(
+        "ModifyImageAttribute",
+        ImageId=shared.image_id,
+        LaunchPermission={"Add": [{"UserId": "210987654321"}]},
+    )
+    looks = 0
+
+    def pending_at_first(answer: dict[str, Any]) -> None:
+        nonlocal looks
+        for found in answer["Images"]:
+            if found["ImageId"] == shared.image_id:
+                looks += 1
+                found["State"] = "pending" if looks < 3 else "available"
+
+    aws.alter("DescribeImages", pending_at_first)
+    with pytest.raises(RequestError, match="cannot have the name"):
+        copied(aws, image, there)
+    assert copied(aws, image, there).image.image_id == shared.image_id
+
+
 def test_two_at_once_make_one_copy(aws: Aws, image: Image) -> None:
     made: list[Copy | BaseException] = []
     clouds = [aws.elsewhere(THERE), aws.elsewhere(THERE)]

@@ -94,6 +94,14 @@ def test_builds_and_drivers_are_unique(catalog: Catalog) -> None:
     assert len(set(drivers)) == len(drivers)
 
 
+def test_each_driver_decodes_and_encodes_video(catalog: Catalog) -> None:
+    """torchcodec loads libnvcuvid; NVIDIA's headless metapackages contain neither library."""
+    for driver in catalog.drivers:
+        names = " ".join(driver.userland)
+        assert re.search(r"libnvidia-decode-|libnvcuvid", names), (driver.os, driver.branch)
+        assert "libnvidia-encode" in names, (driver.os, driver.branch)
+
+
 def test_no_cuda_package_installs_another_driver(catalog: Catalog) -> None:
     toolkits = [t for cuda in catalog.cuda.values() for t in cuda.on.values()]
     names = [name for toolkit in toolkits for name in toolkit.packages]
