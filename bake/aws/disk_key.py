@@ -6,6 +6,8 @@ it in the caller's name, so the caller needs permissions for it (docs/accounts.m
 
 from __future__ import annotations
 
+import json
+
 from bake.aws.client.session import Cloud
 from bake.aws.permission import Policy, actions
 from bake.aws.policy_simulator import simulate_policy
@@ -25,7 +27,21 @@ def missing_key_actions(cloud: Cloud, key: str, policy: Policy) -> list[str] | N
 
     None if IAM's simulator cannot be used. It does not know the key's own policy.
     """
-    statements = [{**statement, "Resource": key} for statement in policy["Statement"]]
+    statements = [
+        {**statement, "Resource": key, "Condition": _through_ec2(cloud, statement["Condition"])}
+        for statement in policy["Statement"]
+    ]
     wanted = actions(policy)
     allowed = simulate_policy(cloud, {**policy, "Statement": statements}, wanted)
     return [action for action in wanted if not allowed[action]] if allowed else None
+
+
+def _through_ec2(cloud: Cloud, condition: Policy) -> Policy:
+    """Return the condition with the name of EC2 in this region, which KMS sees (kms:ViaService).
+
+    A policy of the caller may name it in full, as AWS's examples do.
+    """
+    suffix = "amazonaws.com.cn" if cloud.partition == "aws-cn" else "amazonaws.com"
+    text = json.dumps(condition).replace("ec2.*", f"ec2.{cloud.region}.{suffix}")
+    exact: Policy = json.loads(text)
+    return exact

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from getpass import GetPassWarning
+from typing import Any
 
 import boto3
 from botocore.credentials import RefreshableCredentials
@@ -13,6 +14,9 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from bake.aws.client.errors import DENIED, cloud_error
 from bake.errors import CloudError
+
+# Settings of a profile that only a person can renew: a role's MFA code, and a session token.
+_BY_PERSON = {"mfa_serial", "aws_session_token"}
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,18 @@ def credentials_end(session: boto3.Session) -> CredentialsEnd | None:
     """Return when the caller's credentials end; None if they do not, or are renewed by botocore.
 
     Variables with a session token are renewed by a person, and so is a session with an MFA code.
+    botocore renews a role only as long as the credentials of its source profile last, whose end is
+    not known here.
     """
     credentials = session.get_credentials()
-    if isinstance(credentials, RefreshableCredentials):
-        by_person = credentials.method == "env" or "mfa_serial" in _profile(session)
-        return CredentialsEnd(credentials._expiry_time) if by_person else None
-    return CredentialsEnd(None) if credentials and credentials.token else None
+    if not isinstance(credentials, RefreshableCredentials):
+        return CredentialsEnd(None) if credentials and credentials.token else None
+    own, *sources = _profiles(session)
+    if credentials.method == "env" or "mfa_serial" in own:
+        return CredentialsEnd(credentials._expiry_time)
+    if credentials.method == "assume-role" and any(_BY_PERSON & set(each) for each in sources):
+        return CredentialsEnd(None)
+    return None
 
 
 def _not_loaded(session: boto3.Session, error: ClientError | BotoCoreError) -> CloudError:
@@ -97,6 +107,10 @@ def _profile_name(session: boto3.Session) -> str:
     return f"the profile {session.profile_name}"
 
 
-def _profile(session: boto3.Session) -> dict[str, object]:
-    settings: dict[str, object] = session._session.get_scoped_config()
-    return settings
+def _profiles(session: boto3.Session) -> list[dict[str, Any]]:
+    """Return the settings of the session's profile, then those of each source profile."""
+    known = session._session.full_config["profiles"]
+    names = [session.profile_name]
+    while (source := known.get(names[-1], {}).get("source_profile")) and source not in names:
+        names.append(source)
+    return [known.get(name, {}) for name in names]

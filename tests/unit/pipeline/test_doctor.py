@@ -30,7 +30,7 @@ from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show_diagnosis
 from bake.console.console import Console
 from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
-from bake.local.api.iam_policy import Need, allows, as_list
+from bake.local.api.iam_policy import Need, allows
 from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
@@ -42,6 +42,8 @@ from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, with
 
 RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
 KEY_POLICY = json.loads((REPOSITORY / "docs" / "iam-policy-disk-key.json").read_text())
+# AWS's examples of key policies name EC2 in full.
+EXACT = json.loads(json.dumps(KEY_POLICY).replace("ec2.*", "ec2.us-east-1.amazonaws.com"))
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d"
 # Only with another call (tags, the role for spot machines), or by changing something.
 # Used by EC2 for the caller, to find what refers to an image. One call shows them all.
@@ -231,6 +233,7 @@ def test_what_cannot_be_tried_is_asked_of_the_simulator(of_ours: Account, taken:
     ("allowed", "outcome", "detail"),
     [
         (KEY_POLICY["Statement"], "fine", KEY),
+        (EXACT["Statement"], "fine", KEY),
         (KEY_POLICY["Statement"][:1], "mind", "not allowed by a policy: kms:CreateGrant"),
         (None, "mind", "whether it may be used is unknown"),
     ],
@@ -254,8 +257,11 @@ def test_a_customer_managed_key_needs_permissions(
         types = {name: each["ContextKeyType"] for name, each in entries.items()}
         assert types.pop("kms:GrantIsForAWSResource", "boolean") == "boolean"
         assert types == {"kms:ViaService": "string"}
-        names = {action for each in allowed for action in as_list(each["Action"])}
-        decision = "allowed" if params["ActionNames"][0] in names else "implicitDeny"
+        keys = {name: each["ContextKeyValues"][0] for name, each in entries.items()}
+        text = json.dumps([{**each, "Resource": KEY} for each in allowed])
+        theirs = {"Statement": json.loads(text.replace('"Bool"', '"StringEquals"'))}
+        need = Need(params["ActionNames"][0], KEY, keys)
+        decision = "allowed" if allows([theirs], need) else "implicitDeny"
         return {"EvaluationResults": [{"EvalDecision": decision}]}
 
     nothing = mock.patch.object(doctor, "permissions", return_value=[])

@@ -122,6 +122,17 @@ def test_a_role_that_may_not_be_assumed_is_named(profile: WithProfile) -> None:
 # The end of credentials ---------------------------------------------------------------------------
 
 
+IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
+
+
+def assumed(monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+    """Return a session of the default profile, as botocore has it after AssumeRole."""
+    held = RefreshableCredentials("A", "s", "t", IN_AN_HOUR, dict, "assume-role")
+    session = boto3.Session()
+    monkeypatch.setattr(session, "get_credentials", lambda: held)
+    return session
+
+
 def test_keys_of_a_user_do_not_end() -> None:
     assert credentials_end(boto3.Session("AKIA", "secret")) is None
 
@@ -155,13 +166,36 @@ def test_a_session_with_an_mfa_code_is_not_renewed(
     profile: WithProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile(f"{ROLE}\nsource_profile = base\nmfa_serial = m\n[profile base]\n{KEYS}")
-    at = datetime.now(UTC) + timedelta(hours=1)
-    held = RefreshableCredentials("A", "s", "t", at, dict, "assume-role")
-    session = boto3.Session()
-    monkeypatch.setattr(session, "get_credentials", lambda: held)
+    session = assumed(monkeypatch)
     end = credentials_end(session)
     assert end is not None
-    assert end.at == at
+    assert end.at == IN_AN_HOUR
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{KEYS}\naws_session_token = t",
+        f"{ROLE}\nmfa_serial = m\nsource_profile = user\n[profile user]\n{KEYS}",
+        f"{ROLE}\nsource_profile = user\n[profile user]\n{KEYS}\naws_session_token = t",
+    ],
+    ids=["a session token", "a role with an MFA code", "a role of a session token"],
+)
+def test_a_role_ends_with_the_session_from_which_it_is_assumed(
+    profile: WithProfile, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    profile(f"{ROLE}\nsource_profile = base\n[profile base]\n{source}")
+    end = credentials_end(assumed(monkeypatch))
+    assert end is not None
+    assert end.at is None
+
+
+@pytest.mark.parametrize("base", [KEYS, f"{ROLE}\nsource_profile = default", "sso_session = s"])
+def test_a_role_of_credentials_that_are_renewed_does_not_end(
+    profile: WithProfile, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    profile(f"{ROLE}\nsource_profile = base\n[profile base]\n{base}")
+    assert credentials_end(assumed(monkeypatch)) is None
 
 
 def test_expired_variables_end_a_running_command_with_a_reason(
