@@ -1,4 +1,4 @@
-"""The command line: `invoke --list` shows it, `invoke --help COMMAND` explains one."""
+"""The command line: `invoke --list` shows it, `invoke COMMAND --help` explains one."""
 
 from __future__ import annotations
 
@@ -13,35 +13,15 @@ from bake.cli.images import copy, images, prune
 from bake.cli.launch import launch_from_ami
 from bake.cli.local import down, env, interrupt, status, up
 from bake.cli.machines import extend, machines, start, stop, terminate
+from bake.cli.parser import section
 from bake.cli.reap import checkpoints, reap
 
 namespace = Collection(
-    bake,
-    plan,
-    rebuild,
-    lock,
-    report,
-    recipes,
-    doctor,
-    checkpoints,
-    reap,
-    launch_from_ami,
-    gpus,
-    quota,
-    images,
-    copy,
-    prune,
-    machines,
-    start,
-    stop,
-    extend,
-    terminate,
-    connect,
-    run,
-    put,
-    get,
-    ssh_config,
-    jupyter,
-    bench,
+    *section("Bake images", bake, plan, rebuild, recipes, lock, report, doctor, gpus, quota),
+    *section("Use images", launch_from_ami, jupyter, connect, run, put, get, ssh_config, bench),
+    *section("Look after machines", machines, extend, start, stop, terminate),
+    *section("Look after images", images, copy, prune, checkpoints, reap),
 )
-namespace.add_collection(Collection("local", up, down, status, env, interrupt))
+namespace.add_collection(
+    Collection("local", *section("Local cloud", up, down, status, env, interrupt))
+)

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
         "keep_on_failure": "leave the machine up when the bake fails, and say how to reach it",
         "shell_on_failure": "open a shell on the machine when the bake fails",
     },
+    arguments="[RECIPE …]",
+    examples=[
+        "invoke bake --cuda 10.1 --region us-west-2",
+        "invoke bake mxnet-cu101 --local --stand-in",
+    ],
 )
 def bake(
     console: Console,
@@ -76,6 +81,8 @@ def bake(
     group=RecipeOptions,
     positional=["recipe"],
     help={"fresh": "bake everything again; use no existing image and no checkpoint"},
+    arguments="[RECIPE …]",
+    examples=["invoke plan --cuda 10.1 --region us-west-2", "invoke plan --all --json"],
 )
 def plan(
     console: Console, common: CommonOptions, selection: RecipeOptions, fresh: bool = False
@@ -117,6 +124,8 @@ def plan(
         "summary": "a file for the summary, in Markdown (also written to $GITHUB_STEP_SUMMARY)",
         "stand_in": explained(RecipeOptions)["stand_in"][1],
     },
+    arguments="[RECIPE …]",
+    examples=["invoke rebuild --region us-west-2", "invoke rebuild mxnet-cu101 --retry"],
 )
 def rebuild(
     console: Console,
@@ -170,6 +179,8 @@ def rebuild(
         "record": "the bake's record.json (default: the one of the recipe's newest bake here)",
         "stand_in": "take it from a bake with stand-ins",
     },
+    arguments="RECIPE …",
+    examples=["invoke lock mxnet-cu101", "invoke lock mxnet-cu101 --record record.json"],
 )
 def lock(
     console: Console,
@@ -213,6 +224,8 @@ def lock(
         "which": "a run, a recipe (its newest bake here) or a record.json (default: the newest)",
         "browser": "open it, too",
     },
+    arguments="[RUN]",
+    examples=["invoke report --browser", "invoke report mxnet-cu101"],
 )
 def report(
     console: Console, common: CommonOptions, which: tuple[str, ...] = (), browser: bool = False
@@ -229,7 +242,10 @@ def report(
         console.warn(f"No browser found. Open the page yourself: {path.absolute().as_uri()}")
 
 
-@command("json")
+@command(
+    "json",
+    examples=["invoke recipes", "invoke recipes --json"],
+)
 def recipes(console: Console, common: CommonOptions) -> None:
     """List the recipes."""
     from bake.cli.views.recipes import show_recipes

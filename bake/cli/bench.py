@@ -53,6 +53,11 @@ class BenchOptions:
     group=BenchOptions,
     positional=["machine"],
     interrupted="what was launched for it has been terminated",
+    arguments="[MACHINE]",
+    examples=[
+        "invoke bench lab1 --quick",
+        "invoke bench --ami mxnet-cu101 --instance-type g4dn.xlarge,g5.xlarge",
+    ],
 )
 def bench(console: Console, common: CommonOptions, options: BenchOptions) -> None:
     """Measure how fast a machine, or each kind of machine, is with an image's framework."""

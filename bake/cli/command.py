@@ -39,7 +39,7 @@ class Command(ParsedTask):
         known = explained(CommonOptions)
         shared = {name: known[name] for name in takes}
         shared |= explained(group) if group else {}
-        super().__init__(body, shared=shared, injected=3 if group else 2, **options)
+        super().__init__(body, shared=shared, injected=3 if group else 2, common=takes, **options)
 
     def __call__(self, _context: object, **given: Any) -> None:
         from bake.console.console import Console
@@ -61,13 +61,16 @@ def command(
     group: type[Any] | None = None,
     name: str | None = None,
     positional: Sequence[str] = (),
+    arguments: str = "",
     help: Mapping[str, str] | None = None,
+    examples: Sequence[str] = (),
     interrupted: str = "everything that was started has been removed",
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function `(console, common, its own options…)`.
 
     `takes` names the common options that the command accepts. `group` is a class of further options
     that arrive as one value, after the common ones. `help` explains the options in the signature.
+    `arguments` is how the help shows the positional ones, such as `[RECIPE …]`.
     `interrupted` completes the warning after Ctrl-C: it says what remains.
     """
 
@@ -79,7 +82,9 @@ def command(
             interrupted=interrupted,
             name=name,
             positional=positional,
+            arguments=arguments,
             help=dict(help or {}),
+            examples=examples,
         )
 
     return decorate

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 _LEFT_RUNNING = "the machine is left running"
 
 
-@command("region", "local", positional=["machine"], help=MACHINE, interrupted=_LEFT_RUNNING)
+@command(
+    "region",
+    "local",
+    positional=["machine"],
+    help=MACHINE,
+    interrupted=_LEFT_RUNNING,
+    arguments="[MACHINE]",
+    examples=["invoke connect", "invoke connect lab1 --region us-west-2"],
+)
 def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Open a shell on a machine."""
     from bake.machine import cost, ssh_config
@@ -38,6 +46,8 @@ def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = 
     positional=["command"],
     help={**MACHINE, "command": "a line of shell: it runs in the image's Python environment"},
     interrupted=_LEFT_RUNNING,
+    arguments="COMMAND …",
+    examples=['invoke run "nvidia-smi"', 'invoke run "python train.py" --machine lab1'],
 )
 def run(
     console: Console,
@@ -59,11 +69,13 @@ def run(
     positional=["paths"],
     help={**MACHINE, "paths": "files and folders here, and at the end the place on the machine"},
     interrupted=_LEFT_RUNNING,
+    arguments="LOCAL … REMOTE",
+    examples=["invoke put data/ notebooks/", "invoke put train.py . --machine lab1"],
 )
 def put(
     console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
 ) -> None:
-    """Copy files and folders to a machine (rsync): invoke put LOCAL... REMOTE."""
+    """Copy files and folders to a machine, with rsync."""
     _transfer(console, common, "put", paths, machine)
 
 
@@ -73,11 +85,13 @@ def put(
     positional=["paths"],
     help={**MACHINE, "paths": "files and folders on the machine, and at the end the place here"},
     interrupted=_LEFT_RUNNING,
+    arguments="REMOTE … LOCAL",
+    examples=["invoke get results.csv .", "invoke get notebooks/ . --machine lab1"],
 )
 def get(
     console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
 ) -> None:
-    """Copy files and folders from a machine (rsync): invoke get REMOTE... LOCAL."""
+    """Copy files and folders from a machine, with rsync."""
     _transfer(console, common, "get", paths, machine)
 
 
@@ -143,6 +157,8 @@ def _call(
         "write": "write it to files in bake's own folder, for ssh, rsync, VS Code and others",
         "include": "write it, and let ~/.ssh/config include these files",
     },
+    arguments="[MACHINE …]",
+    examples=["invoke ssh-config lab1", "invoke ssh-config --write"],
 )
 def ssh_config(
     console: Console,
@@ -211,6 +227,8 @@ def _hosts(console: Console, cloud: Cloud, names: tuple[str, ...]) -> list[Host]
         "stop": "end Jupyter and its kernels on the machine, which is left running",
     },
     interrupted=_LEFT_RUNNING,
+    arguments="[MACHINE]",
+    examples=["invoke jupyter", "invoke jupyter lab1 --no-browser"],
 )
 def jupyter(
     console: Console,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     "json",
     positional=["recipe"],
     help={"recipe": "the recipe that you want to bake (default: the one for CUDA 10.1)"},
+    arguments="[RECIPE]",
+    examples=["invoke doctor --region us-west-2", "invoke doctor mxnet-cu101 --local"],
 )
 def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()) -> None:
     """Find out what is missing here, and at AWS, before a bake; nothing is changed."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         "spot": "only quotas of spot machines",
         "raise_": "ask AWS to raise it to so many vCPUs (without --type: the quota of g4dn)",
     },
+    examples=["invoke quota --type g4dn.xlarge", "invoke quota --type g4dn.xlarge --raise 4"],
 )
 def quota(
     console: Console,
@@ -71,7 +72,13 @@ class GpuOptions:
     sort: str = option("price", "by price, spot, memory, gpu, left or type")
 
 
-@command("region", "local", "json", group=GpuOptions)
+@command(
+    "region",
+    "local",
+    "json",
+    group=GpuOptions,
+    examples=["invoke gpus --cuda 10.1 --max-price 2", "invoke gpus --gpu t4,a10g --sort memory"],
+)
 def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     """List GPU machines: which CUDA works, how many you may start here, and what they cost."""
     from bake import catalog

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 
-@command("region", "local", "json", help={"recipe": "only this recipe's"})
+@command(
+    "region",
+    "local",
+    "json",
+    help={"recipe": "only this recipe's"},
+    examples=["invoke images", "invoke images --recipe mxnet-cu101"],
+)
 def images(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List your images, and what was proved on each."""
     from bake import catalog
@@ -41,6 +47,11 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
         "name": "the copies' name (default: the image's)",
         "unverified": "also an image on which nothing was proved",
     },
+    arguments="[IMAGE]",
+    examples=[
+        "invoke copy --to us-west-2,eu-central-1",
+        "invoke copy mxnet-cu101 --to us-west-2 --name lab",
+    ],
 )
 def copy(
     console: Console,
@@ -79,6 +90,8 @@ def copy(
         "older_than": "only those that are that old: 30d, 12h, 2w",
         "yes": "remove them; without it, they are only shown",
     },
+    arguments="[RECIPE]",
+    examples=["invoke prune --keep 3", "invoke prune mxnet-cu101 --older-than 30d --yes"],
 )
 def prune(
     console: Console,

@@ -102,6 +102,10 @@ class LaunchOptions:
         "jupyter": "open Jupyter on it in the browser, through a tunnel until Ctrl-C",
         "no_browser": NO_BROWSER,
     },
+    examples=[
+        "invoke launch-from-ami --jupyter",
+        "invoke launch-from-ami --ami mxnet-cu101 --ttl 8h",
+    ],
 )
 def launch_from_ami(
     console: Console,

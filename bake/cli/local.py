@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 
-@command("json", help={"like_ec2": "with EC2's delays (or those of the file BAKE_LOCAL_PROFILE)"})
+@command(
+    "json",
+    help={"like_ec2": "with EC2's delays (or those of the file BAKE_LOCAL_PROFILE)"},
+    examples=["invoke local.up", "invoke local.up --like-ec2"],
+)
 def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     """Start the local cloud (every command with --local does so by itself)."""
     from bake.local import control
@@ -25,7 +29,10 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     )
 
 
-@command("json")
+@command(
+    "json",
+    examples=["invoke local.down", "invoke local.down --json"],
+)
 def down(console: Console, common: CommonOptions) -> None:
     """End the local cloud and its machines; images, snapshots and keys are kept."""
     from bake.local import control, standin
@@ -36,7 +43,10 @@ def down(console: Console, common: CommonOptions) -> None:
     console.result({"ended": ended}, "" if ended else "The local cloud was not running.")
 
 
-@command("json")
+@command(
+    "json",
+    examples=["invoke local.status", "invoke local.status --json"],
+)
 def status(console: Console, common: CommonOptions) -> None:
     """Show whether the local cloud runs, where, and what it runs on."""
     from bake.local import control
@@ -62,6 +72,11 @@ def status(console: Console, common: CommonOptions) -> None:
     "json",
     positional=["machine"],
     help={"machine": "its instance id", "after": "seconds from notice to end (on EC2: 120)"},
+    arguments="MACHINE …",
+    examples=[
+        "invoke local.interrupt i-0123456789abcdef0",
+        "invoke local.interrupt i-0123456789abcdef0 --after 5",
+    ],
 )
 def interrupt(
     console: Console, common: CommonOptions, machine: tuple[str, ...] = (), after: int = 120
@@ -88,7 +103,11 @@ def interrupt(
     console.result(documents[0] if len(documents) == 1 else documents, *lines)
 
 
-@command("json", help={"packer": "print the keys of a Packer builder instead, as JSON"})
+@command(
+    "json",
+    help={"packer": "print the keys of a Packer builder instead, as JSON"},
+    examples=['eval "$(invoke local.env)"', "invoke local.env --packer"],
+)
 def env(console: Console, common: CommonOptions, packer: bool = False) -> None:
     """Print variables with which any EC2 client uses it: eval "$(invoke local.env)"."""
     import json

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 
-@command("region", "local", "json")
+@command(
+    "region",
+    "local",
+    "json",
+    examples=["invoke machines", "invoke machines --local --json"],
+)
 def machines(console: Console, common: CommonOptions) -> None:
     """List your machines: how long they live, and what they cost."""
     from bake.aws.machine import machines as find_machines
@@ -27,7 +32,15 @@ def machines(console: Console, common: CommonOptions) -> None:
     show_machines(console, found, cloud.now(), find_costs(cloud, found))
 
 
-@command("region", "local", "json", positional=["machine"], help=MACHINE)
+@command(
+    "region",
+    "local",
+    "json",
+    positional=["machine"],
+    help=MACHINE,
+    arguments="[MACHINE]",
+    examples=["invoke start", "invoke start lab1 --region us-west-2"],
+)
 def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Start a stopped machine again."""
     from bake.aws import machine as aws
@@ -52,7 +65,15 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
     console.result(documents)
 
 
-@command("region", "local", "json", positional=["machine"], help=MACHINE)
+@command(
+    "region",
+    "local",
+    "json",
+    positional=["machine"],
+    help=MACHINE,
+    arguments="[MACHINE]",
+    examples=["invoke stop", "invoke stop lab1 --region us-west-2"],
+)
 def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Stop a machine; its disk is kept and still costs money."""
     from bake.aws import machine as aws
@@ -70,7 +91,15 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     console.result(documents)
 
 
-@command("region", "local", "json", positional=["machine"], help=MACHINE)
+@command(
+    "region",
+    "local",
+    "json",
+    positional=["machine"],
+    help=MACHINE,
+    arguments="[MACHINE]",
+    examples=["invoke terminate lab1", "invoke terminate lab1 --local"],
+)
 def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """End a machine for good, with its disk."""
     from bake.aws import machine as aws
@@ -113,9 +142,11 @@ def _change(
     "json",
     positional=["machine"],
     help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
+    arguments="[MACHINE] DURATION",
+    examples=["invoke extend 2h", "invoke extend lab1 1d"],
 )
 def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
-    """Postpone the end of a machine: invoke extend NAME 2h."""
+    """Postpone the end of a machine."""
     from bake.aws.machine import find_own_machine
     from bake.cli.views.machines import machine_document
     from bake.errors import RequestError

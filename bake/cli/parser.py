@@ -1,5 +1,6 @@
-"""The changes to Invoke's parser. Everything that depends on Invoke's internals is in this file.
+"""The changes to Invoke's parser, help and list.
 
+Everything that depends on Invoke's internals is in this file.
 It works with Invoke 2.2 to 3.0 (setup.cfg). When Invoke changes a method that is replaced or used
 here, tests/unit/cli/test_parser.py fails.
 """
@@ -7,15 +8,21 @@ here, tests/unit/cli/test_parser.py fails.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from invoke.exceptions import Exit
+from invoke.exceptions import Exit, ParseError
 from invoke.parser import Argument
+from invoke.parser.context import ParserContext, to_flag
 from invoke.parser.parser import ParseMachine
+from invoke.program import Program
 from invoke.tasks import Task
 
+from bake.cli.help import Entry, Page, command_list, command_page, suggestion
+
 WRONG_REQUEST = 2
+HELP = ("-h", "--help")
 
 
 class RepeatedArgument(Argument):  # type: ignore[misc]
@@ -37,9 +44,6 @@ class RepeatedArgument(Argument):  # type: ignore[misc]
 
     @value.setter
     def value(self, word: str) -> None:
-        if word.startswith("-"):
-            message = f"Unknown option: {word}. To list the options: invoke --help COMMAND"
-            raise Exit(message, code=WRONG_REQUEST)
         self.words.append(word)
         self.raw_value = word  # Invoke checks this after `--machine NAME`
 
@@ -76,15 +80,68 @@ def _complete_repeated(complete_context: Callable[[ParseMachine], None]) -> Call
 ParseMachine.complete_context = _complete_repeated(ParseMachine.complete_context)
 
 
+def _wrong(message: str, context: ParserContext | None) -> ParseError:
+    command = context.name if context else None
+    hint = f"the options: invoke {command} --help" if command else "the commands: invoke --list"
+    return ParseError(f"{message} To list {hint}", context)
+
+
+def _handle_known(handle: Callable[[ParseMachine, str], None]) -> Callable[..., None]:
+    """Return a `handle` that first reports a word that the command does not take."""
+
+    def handle_known(machine: ParseMachine, word: str) -> None:
+        if not (machine.ignore_unknown or machine.waiting_for_flag_value):
+            _check_word(machine, word)
+        handle(machine, word)
+
+    return handle_known
+
+
+def _check_word(machine: ParseMachine, word: str) -> None:
+    context = machine.context
+    if word.startswith("-"):
+        options = [*context.flags, *context.inverse_flags] if context else []
+        if word not in options:
+            raise _wrong(f"Unknown option: {word}.{suggestion(word, options)}", context)
+    elif word not in machine.contexts and not (context and context.missing_positional_args):
+        if context and context.name:
+            raise _wrong(f"invoke {context.name} does not take the argument {word}.", context)
+        raise _unknown_command(word, machine.contexts)
+
+
+def _unknown_command(word: str, known: Iterable[str]) -> ParseError:
+    return _wrong(f"Unknown command: {word}.{suggestion(word, known)}", None)
+
+
+def _complete_with_value(complete_flag: Callable[[ParseMachine], None]) -> Callable[..., None]:
+    """Return a `complete_flag` that first reports an option without its value."""
+
+    def complete(machine: ParseMachine) -> None:
+        option = machine.flag
+        if option and machine.waiting_for_flag_value and not option.optional:
+            meaning = f" ({option.help})" if option.help else ""
+            message = f"The option {to_flag(option.name)} needs a value{meaning}."
+            raise _wrong(message, machine.context)
+        complete_flag(machine)
+
+    return complete
+
+
+ParseMachine.handle = _handle_known(ParseMachine.handle)
+ParseMachine.complete_flag = _complete_with_value(ParseMachine.complete_flag)
+
+
 class ParsedTask(Task):  # type: ignore[misc]
     """An Invoke task with repeated positional arguments and additional shared options.
 
     `shared` maps the name of each additional option to its default value and its help text. They
     are not in the signature of `body`, whose first `injected` parameters do not come from the
-    command line.
+    command line. `common` names those that the help shows last. `arguments` is how the help shows
+    the positional arguments.
     """
 
     help: dict[str, Any]
+    section = "Other"
 
     def __init__(
         self,
@@ -92,10 +149,16 @@ class ParsedTask(Task):  # type: ignore[misc]
         *,
         shared: Mapping[str, tuple[Any, str]],
         injected: int,
+        common: Sequence[str] = (),
+        arguments: str = "",
+        examples: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.shared = shared
         self.injected = injected
+        self.common = common
+        self.arguments = arguments
+        self.examples = examples
         super().__init__(body, auto_shortflags=False, **options)
 
     def argspec(self, body: Callable[..., None]) -> inspect.Signature:
@@ -132,3 +195,122 @@ class ParsedTask(Task):  # type: ignore[misc]
                 kind=int,
             )
         return argument
+
+    def page(self, name: str) -> Page:
+        """Return the help of this command, which has the full name `name`."""
+        arguments = self.get_arguments()
+        options = [argument for argument in arguments if not argument.positional]
+        common = [option for option in options if option.name in self.common]
+        own = [option for option in options if option not in common]
+        positional = [argument for argument in arguments if argument.positional]
+        shown = self.arguments.strip("[]")
+        return Page(
+            usage=" ".join(filter(None, ["invoke", name, self.arguments, "[options]"])),
+            about=inspect.getdoc(self) or "",
+            sections={
+                "Arguments": [Entry(shown, argument.help or "") for argument in positional],
+                "Options": [_option_entry(option) for option in own],
+                "Common options": [
+                    *(_option_entry(option) for option in common),
+                    Entry(", ".join(HELP), "show this help"),
+                ],
+            },
+            examples=self.examples,
+        )
+
+
+def _option_entry(option: Argument) -> Entry:
+    value = {str: " TEXT", int: " NUMBER"}.get(option.kind, "")
+    text = option.help or ""
+    if option.default and "(default:" not in text:
+        text += f" (default: {option.default})"
+    return Entry(f"{to_flag(option.name)}{value}", text)
+
+
+def section(title: str, *commands: ParsedTask) -> Sequence[ParsedTask]:
+    """Put commands into a section of `invoke --list`."""
+    for each in commands:
+        each.section = title
+    return commands
+
+
+# Invoke's program ---------------------------------------------------------------------------------
+
+
+def _print(text: str) -> None:
+    from bake.console.streams import NoReaderError, write_stdout
+    from bake.errors import FileError
+
+    try:
+        write_stdout(text)
+    except NoReaderError:
+        raise Exit(code=1) from None
+    except FileError as error:
+        raise Exit(str(error), code=1) from None
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _commands(program: Program) -> dict[str, ParsedTask]:
+    return {name: program.collection[name] for name in program.collection.task_names}
+
+
+def _topic(program: Program) -> str | None:
+    """Return the command whose help is requested, before or anywhere behind its name."""
+    if isinstance(program.args.help.value, str):
+        return str(program.args.help.value)
+    words = program.core.unparsed
+    named = [word for word in words if not word.startswith("-")]
+    return named[0] if named and set(words) & set(HELP) else None
+
+
+def _explain(topic: str, commands: Mapping[str, ParsedTask]) -> NoReturn:
+    if topic not in commands:
+        raise _unknown_command(topic, commands)
+    _print(command_page(commands[topic].page(topic), _width()))
+    raise Exit
+
+
+def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Program], None]:
+    """Return a `parse_tasks` that shows the help of a command, or what is wrong with a request."""
+
+    def parse(program: Program) -> None:
+        try:
+            if topic := _topic(program):
+                _explain(topic, _commands(program))
+            parse_tasks(program)
+        except ParseError as error:
+            raise Exit(str(error), code=WRONG_REQUEST) from None
+
+    return parse
+
+
+def _list_in_sections(list_tasks: Callable[[Program], None]) -> Callable[[Program], None]:
+    """Return a `list_tasks` that lists all commands by their sections.
+
+    Invoke lists what its other options request: one collection, another format or depth.
+    """
+
+    def show(program: Program) -> None:
+        if program.list_root or program.list_depth or program.list_format != "flat":
+            list_tasks(program)
+            return
+        sections: dict[str, list[Entry]] = {}
+        for name, each in _commands(program).items():
+            about = (inspect.getdoc(each) or "").partition("\n")[0]
+            sections.setdefault(each.section, []).append(Entry(name, about))
+        _print(command_list(sections, _width()))
+
+    return show
+
+
+def _list_without_command(program: Program) -> None:
+    program.list_tasks()
+    raise Exit
+
+
+Program.parse_tasks = _parse_or_explain(Program.parse_tasks)
+Program.list_tasks = _list_in_sections(Program.list_tasks)
+Program.no_tasks_given = _list_without_command

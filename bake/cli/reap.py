@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 
-@command("region", "local", "json", help={"recipe": "only this recipe's"})
+@command(
+    "region",
+    "local",
+    "json",
+    help={"recipe": "only this recipe's"},
+    examples=["invoke checkpoints", "invoke checkpoints --recipe mxnet-cu101"],
+)
 def checkpoints(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List the checkpoints from which bakes can start, and what they cost."""
     from bake.aws.checkpoint import checkpoints as find_checkpoints
@@ -37,6 +43,7 @@ def checkpoints(console: Console, common: CommonOptions, recipe: str | None = No
         "yes": "remove them; without it, they are only shown",
     },
     interrupted="to find and remove what is left, run the same command again",
+    examples=["invoke reap", "invoke reap --region us-west-2,eu-central-1 --yes"],
 )
 def reap(
     console: Console,
