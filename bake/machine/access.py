@@ -36,9 +36,11 @@ def restore_access(
     try:
         change = allow_caller(cloud, machine.run_id, port)
     except (CloudError, PreflightError) as error:
+        why = error.full_message.removesuffix(".")
+        advice = f". {error.hint}" if error.hint else ""
         say(
             f"{machine.name or machine.instance_id} does not answer, and its security group could "
-            f"not be changed: {error.full_message}"
+            f"not be changed: {why}{advice}"
         )
     else:
         if change:

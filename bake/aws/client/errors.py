@@ -151,6 +151,10 @@ HINTS = {
         "console (EBS, 'Snapshots per Region')"
     ),
     "DependencyViolation": "Another resource still uses it. Remove that resource first",
+    "RulesPerSecurityGroupLimitExceeded": (
+        "Each computer that has used the machine has a rule in its security group. Remove rules "
+        "that are not needed any more, with `aws ec2 revoke-security-group-ingress`"
+    ),
     "SecurityGroupLimitExceeded": "Delete security groups that are not in use",
     "RequestLimitExceeded": f"This account sends too many requests at once. {_AGAIN}",
     "Throttling": f"This account sends too many requests at once. {_AGAIN}",

@@ -67,7 +67,15 @@ def test_a_denial_is_said_and_does_not_end_the_command(aws: Aws, machine: Machin
     aws.refuse("AuthorizeSecurityGroupIngress", "UnauthorizedOperation", "You may not.")
     [said] = restored(aws, machine)
     assert said.startswith("mine does not answer, and its security group could not be changed")
-    assert "UnauthorizedOperation" in said
+    assert "UnauthorizedOperation: You may not. The credentials do not have the permission" in said
+
+
+def test_a_group_with_too_many_rules_is_said_with_what_to_do(aws: Aws, machine: Machine) -> None:
+    code = "RulesPerSecurityGroupLimitExceeded"
+    aws.refuse("AuthorizeSecurityGroupIngress", code, "The maximum number of rules is reached")
+    [said] = restored(aws, machine)
+    assert f"{code}: The maximum number of rules is reached. Each computer" in said
+    assert "revoke-security-group-ingress" in said
 
 
 def test_an_unknown_address_is_said_and_does_not_end_the_command(
@@ -75,7 +83,7 @@ def test_an_unknown_address_is_said_and_does_not_end_the_command(
 ) -> None:
     monkeypatch.setenv("BAKE_CALLER_CIDR", "0.0.0.0/0")
     [said] = restored(aws, machine)
-    assert "the whole Internet" in said
+    assert "the whole Internet. Set BAKE_CALLER_CIDR" in said
 
 
 def test_a_port_answers_if_packets_reach_it() -> None:
