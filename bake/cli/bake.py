@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bake.cli.command import command, raise_for
 from bake.cli.environment import MANIFESTS, at_most_one, invoke_program
 from bake.cli.options import CommonOptions, RecipeOptions, explained
-from bake.cli.recipes import chosen_recipes, requests_for, selected_recipes
+from bake.cli.recipes import chosen_recipes, requests_for, selected_recipes, warn_about
 
 if TYPE_CHECKING:
     from bake.console.console import Console
@@ -48,7 +48,7 @@ def bake(
     shell_on_failure: bool = False,
 ) -> None:
     """Bake recipes into verified machine images; an image that exists is not baked again."""
-    chosen = chosen_recipes(selection, local=common.local)
+    chosen = chosen_recipes(console, selection, local=common.local)
     from bake.cli.views import bakes
     from bake.pipeline import bake as pipeline
     from bake.pipeline.builder import OnFailure
@@ -63,7 +63,7 @@ def bake(
     requests, failures = requests_for(
         console, common, chosen, stand_in=selection.stand_in, no_lock=selection.no_lock
     )
-    if len(chosen) > 1:
+    if len(chosen) != 1 or failures:
         outcomes = pipeline.bake_all(requests, options, failures)
         bakes.show_outcomes(console, outcomes)
         raise_for(outcomes)
@@ -88,7 +88,7 @@ def plan(
     console: Console, common: CommonOptions, selection: RecipeOptions, fresh: bool = False
 ) -> None:
     """Show what a bake would do, why, and what it takes; nothing is started or changed."""
-    chosen = chosen_recipes(selection, local=common.local)
+    chosen = chosen_recipes(console, selection, local=common.local)
     from functools import partial
 
     from bake.cli.views import bakes, plans
@@ -98,12 +98,12 @@ def plan(
     requests, failures = requests_for(
         console, common, chosen, stand_in=selection.stand_in, no_lock=selection.no_lock
     )
-    if len(chosen) == 1:
+    if len(chosen) == 1 and requests:
         previews = [preview(*requests[0], fresh=fresh)]
     else:
         found, failed = pipeline.for_each(requests, partial(preview, fresh=fresh))
         previews, failures = found, failures + failed
-    plans.show_plans(console, previews)
+    plans.show_plans(console, previews, failures)
     bakes.show_failures(console, failures)
     raise_for(failures)
 
@@ -144,7 +144,7 @@ def rebuild(
     from bake.pipeline import bake as pipeline
     from bake.pipeline import rebuild as rebuilding
 
-    chosen = selected_recipes(recipe, local=common.local)
+    chosen = selected_recipes(console, recipe, local=common.local)
     options = pipeline.Options(machines=jobs)
     options.check(len(chosen), interactive=False)
     limit = None if retry else give_up_after
@@ -249,6 +249,8 @@ def report(
 def recipes(console: Console, common: CommonOptions) -> None:
     """List the recipes."""
     from bake.cli.views.recipes import show_recipes
-    from bake.recipe.recipe import all_recipes
+    from bake.recipe.recipe import read_all
 
-    show_recipes(console, all_recipes(MANIFESTS), MANIFESTS)
+    found, broken = read_all(MANIFESTS)
+    warn_about(console, broken)
+    show_recipes(console, found, broken, MANIFESTS)

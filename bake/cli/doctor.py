@@ -38,7 +38,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         diagnosis = checks.examine(None, needs())
     else:
         selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
-        [chosen] = chosen_recipes(selection, local=False)
+        [chosen] = chosen_recipes(console, selection, local=False).recipes
         policy, key_policy = (
             json.loads((ROOT / "docs" / name).read_text())
             for name in ("iam-policy.json", "iam-policy-disk-key.json")

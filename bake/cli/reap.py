@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bake.cli.command import command, raise_for
 from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
 from bake.cli.options import CommonOptions
+from bake.cli.recipes import warn_about
 
 if TYPE_CHECKING:
     from bake.console.console import Console
@@ -58,12 +59,14 @@ def reap(
     from bake.cli.views.reap import show_reaped
     from bake.errors import RecipeError
     from bake.pipeline import reaping
-    from bake.recipe.recipe import all_recipes
+    from bake.recipe.recipe import read_all
 
     first = common.region.replace(",", " ").split()[:1] if common.region else []
     cloud = open_cloud(console, replace(common, region=first[0] if first else None))
     try:
-        usual = [each.region for each in all_recipes(MANIFESTS) if each.region]
+        found, broken = read_all(MANIFESTS)
+        warn_about(console, broken)
+        usual = [each.region for each in found if each.region]
     except RecipeError as error:
         console.warn(f"{error.message}: the regions that recipes name are not searched")
         usual = []

@@ -2,55 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bake.cli.environment import MANIFESTS, SCRIPTS, open_cloud, ssh_port
 from bake.cli.options import CommonOptions, RecipeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bake.aws.client.session import Cloud
     from bake.console.console import Console
     from bake.pipeline.bake import Outcome
     from bake.pipeline.job import Context
     from bake.plan.lock import Lock
     from bake.recipe.payload import Payload
-    from bake.recipe.recipe import Recipe
+    from bake.recipe.recipe import BrokenRecipe, Recipe
     from bake.recipe.resolved import Resolved
 
 
-def chosen_recipes(options: RecipeOptions, *, local: bool) -> list[Resolved]:
+@dataclass(frozen=True)
+class Chosen:
+    """The recipes of a command, and the failures of those that are broken and left out."""
+
+    recipes: list[Resolved]
+    failures: list[Outcome]
+
+    def __len__(self) -> int:
+        return len(self.recipes) + len(self.failures)
+
+
+def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> Chosen:
     """Return the selected recipes, resolved, each with the changes that the options make to it.
 
-    Raises a RequestError if the options contradict each other, or if a recipe cannot work.
+    Raises a RequestError if the options contradict each other, or if a recipe that was named or
+    selected cannot work. With `--all`, such a recipe is a failure, and the others are returned.
     """
     from bake.recipe import recipe as recipes
 
     _check(options)
     names, cuda, framework = options.recipe, options.cuda, options.framework
     if options.all:
-        chosen = recipes.all_recipes(MANIFESTS)
-    else:
-        chosen = [
-            recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
-            for name in dict.fromkeys(names or (None,))
-        ]
-    # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
-    change = {"cuda": cuda, "framework": framework} if names else {}
-    market = True if options.spot else False if options.no_spot else None
-    return [
-        _ready(
-            recipes.override(recipe, instance_type=options.instance_type, spot=market, **change),
-            local=local,
-        )
-        for recipe in chosen
+        return _all_recipes(options, local=local)
+    if not names:
+        warn_about(console, recipes.read_all(MANIFESTS)[1])
+    chosen = [
+        recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
+        for name in dict.fromkeys(names or (None,))
     ]
+    return Chosen([_ready(recipe, options, local=local) for recipe in chosen], [])
 
 
-def selected_recipes(names: tuple[str, ...], *, local: bool) -> list[Resolved]:
+def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -> Chosen:
     """Return the named recipes as they are; without names, all of them."""
-    return chosen_recipes(RecipeOptions(recipe=names, all=not names), local=local)
+    return chosen_recipes(console, RecipeOptions(recipe=names, all=not names), local=local)
+
+
+def _all_recipes(options: RecipeOptions, *, local: bool) -> Chosen:
+    from bake.errors import RequestError
+    from bake.pipeline.bake import Outcome
+    from bake.recipe import recipe as recipes
+
+    valid, broken = recipes.read_all(MANIFESTS)
+    failures = [Outcome(each.name, "failed", 0, error=each.error) for each in broken]
+    ready = []
+    for recipe in valid:
+        try:
+            ready.append(_ready(recipe, options, local=local))
+        except RequestError as error:
+            failures.append(Outcome(recipe.name, "failed", 0, error=error))
+    return Chosen(ready, failures)
+
+
+def warn_about(console: Console, broken: list[BrokenRecipe]) -> None:
+    """Show a warning for each recipe that is left out because it is broken."""
+    for each in broken:
+        first, *more = each.error.details or ("",)
+        others = f" ({len(more)} more: invoke plan {each.name})" if more else ""
+        reason = f": {first}" if first else ""
+        console.warn(f"{each.name}.toml is left out: {each.error.message}{reason}{others}")
 
 
 def _check(options: RecipeOptions) -> None:
@@ -65,21 +93,28 @@ def _check(options: RecipeOptions) -> None:
         raise RequestError("--cuda and --framework are for one recipe", hint="Leave them out")
 
 
-def _ready(recipe: Recipe, *, local: bool) -> Resolved:
-    from bake.recipe.compatibility import refuse_incompatible
+def _ready(recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
+    from bake.plan.plan import make_plan
+    from bake.recipe.payload import UPSTREAM
+    from bake.recipe.recipe import override
     from bake.recipe.resolved import resolve
 
+    market = True if options.spot else False if options.no_spot else None
+    # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
+    change = {"cuda": options.cuda, "framework": options.framework} if options.recipe else {}
+    recipe = override(recipe, instance_type=options.instance_type, spot=market, **change)
     # An image on AWS must work on a GPU; a local computer may have none.
     policy = recipe.gpu or ("if-present" if local else "required")
     resolved = resolve(recipe.model_copy(update={"gpu": policy}))
-    refuse_incompatible(resolved)
+    # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
+    make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=SCRIPTS)
     return resolved
 
 
 def requests_for(
     console: Console,
     common: CommonOptions,
-    recipes: Sequence[Resolved],
+    chosen: Chosen,
     *,
     stand_in: bool,
     no_lock: bool = False,
@@ -97,10 +132,11 @@ def requests_for(
             "--stand-in works only in the local cloud: an image of stand-ins is useless on AWS",
             hint="Add --local, or leave out --stand-in",
         )
-    requests, failed = [], []
+    requests, failed = [], list(chosen.failures)
+    recipes = chosen.recipes
     clouds: dict[str | None, Cloud] = {}
     # All consoles first: the prefix of their lines is as wide as the longest name.
-    several = len(recipes) > 1
+    several = len(chosen) > 1
     consoles = [console.named(recipe.name) if several else console for recipe in recipes]
     for resolved, own in zip(recipes, consoles, strict=True):
         region = common.region or resolved.recipe.region

@@ -18,7 +18,7 @@ from bake.errors import Finding, RecipeError
 from bake.files import json_digest
 from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import EVERY_OTHER, Script, read_script
-from bake.plan.variables import variables
+from bake.plan.variables import OPTIONAL_FIELDS, requested_fields, variables
 from bake.recipe.compatibility import refuse_incompatible
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe
@@ -85,8 +85,9 @@ def make_plan(
     needs = _resolve_needs(recipe, chosen)
     findings = [finding for script in chosen for finding in _check_inputs(script, given)]
     findings += _check_secrets(recipe, chosen, given)
+    findings += _check_fields(recipe, chosen, scripts)
     if findings:
-        message = "the inputs or secrets of the stages do not match the recipe"
+        message = "the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
     ordered = _sort_by_needs(chosen, needs)
     if ordered[-1].reboots != "no":
@@ -227,6 +228,29 @@ def _check_secrets(
         elif name not in taken:
             hint = f"Add it to a script's header, Secrets: {name}, or leave it out"
             yield Finding(f"secrets.{name}", "no stage uses it", hint)
+
+
+def _check_fields(recipe: Recipe, chosen: list[Script], scripts: Path) -> Iterable[Finding]:
+    """Refuse a field of the recipe that none of its stages takes: the image would not have it."""
+    taken = {name for script in chosen for name in script.inputs}
+    for place in requested_fields(recipe):
+        inputs = OPTIONAL_FIELDS[place]
+        if taken.isdisjoint(inputs):
+            stages = " or ".join(_stages_that_take(inputs, scripts))
+            hint = f"Add {stages} to stages, or leave it out"
+            if not stages:
+                hint = f"Leave it out, or add {inputs[0]} to Inputs: of a stage"
+            yield Finding(place, "no stage of the recipe takes it", hint)
+
+
+def _stages_that_take(inputs: Iterable[str], scripts: Path) -> Iterable[str]:
+    for path in sorted((scripts / "stages").glob("*.sh")):
+        try:
+            script = read_script(path)
+        except RecipeError:
+            continue  # only the scripts of the recipe must be valid
+        if not set(script.inputs).isdisjoint(inputs):
+            yield script.name
 
 
 def _sort_by_needs(scripts: list[Script], needs: Mapping[str, tuple[str, ...]]) -> list[Script]:

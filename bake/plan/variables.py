@@ -6,10 +6,39 @@ from bake.catalog import Driver, Toolkit
 from bake.plan.lock import UNLOCKED
 from bake.recipe.gpu_checks import can_use_switches
 from bake.recipe.payload import Payload, with_mirrors
-from bake.recipe.recipe import environment_prefix
+from bake.recipe.recipe import Recipe, environment_prefix
 from bake.recipe.resolved import Resolved
 
 CHANNEL = "conda-forge"
+
+# The fields with which a recipe requests more than its compulsory ones, each with the inputs that
+# carry its value. A recipe cannot leave out the compulsory fields (`cuda.version`, for example), so
+# those may have no stage.
+OPTIONAL_FIELDS = {
+    "packages.apt": ("APT_PACKAGES",),
+    "packages.conda": ("CONDA_PACKAGES",),
+    "packages.pip": ("PIP_PACKAGES",),
+    "python.environment": ("ENVIRONMENT", "ENVIRONMENT_PREFIX"),
+    "driver.hold_kernel": ("DRIVER_HOLD_KERNEL",),
+    "d2l.notebooks": ("NOTEBOOKS_URL",),
+}
+
+
+def requested_fields(recipe: Recipe) -> list[str]:
+    """Return the optional fields that request something of a stage.
+
+    They are the ones whose value is not the default, and the switches that the recipe sets to true.
+    A switch that is off and an empty list request nothing.
+    """
+    requested = []
+    for place in OPTIONAL_FIELDS:
+        section, _, field = place.partition(".")
+        table = getattr(recipe, section)
+        value, default = getattr(table, field), type(table).model_fields[field].default
+        is_set = field in table.model_fields_set
+        if value and is_set and (value is True or value != default):
+            requested.append(place)
+    return requested
 
 
 def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:

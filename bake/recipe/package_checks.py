@@ -50,13 +50,16 @@ def pinned_versions(resolved: Resolved) -> dict[str, tuple[str, str]]:
     return {
         canonicalize_name(requirement.name): (str(requirement.specifier)[2:], part)
         for line, part in lines.items()
-        if _applies(requirement := Requirement(line), resolved.recipe.python.version)
+        if applies(requirement := Requirement(line), resolved.recipe.python.version)
         and str(requirement.specifier).startswith("==")
     }
 
 
-def _applies(requirement: Requirement, python: str) -> bool:
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+def applies(requirement: Requirement, python: str) -> bool:
+    """Tell whether pip would install a requirement with this version of Python, 3.9 or 3.9.1."""
+    minor = ".".join(python.split(".")[:2])
+    full = python if minor != python else f"{python}.0"
+    environment = {"python_version": minor, "python_full_version": full}
     environment |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
@@ -65,7 +68,7 @@ def _check_pip(resolved: Resolved) -> Iterator[Finding]:
     pins = pinned_versions(resolved)
     for index, line in enumerate(resolved.recipe.packages.pip):
         requirement = Requirement(line)
-        if not _applies(requirement, resolved.recipe.python.version):
+        if not applies(requirement, resolved.recipe.python.version):
             continue
         place, name = f"packages.pip[{index}]", canonicalize_name(requirement.name)
         if name in pins:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -235,23 +236,45 @@ def find(name: str, folder: Path) -> Recipe:
     return load(paths[name][0])
 
 
-def all_recipes(folder: Path) -> list[Recipe]:
-    """Read all recipes. RecipeError with every finding, or if two recipes have the same name."""
-    recipes: list[Recipe] = []
-    problems: list[Finding] = []
-    places: dict[str, list[Path]] = {}
+@dataclass(frozen=True)
+class BrokenRecipe:
+    """A file that is not a valid recipe, or whose recipe has the name of another one.
+
+    `name` is the name of the file without `.toml`.
+    """
+
+    name: str
+    error: RecipeError
+
+
+def read_all(folder: Path) -> tuple[list[Recipe], list[BrokenRecipe]]:
+    """Read all recipes of a folder. A broken one does not affect the others."""
+    read: dict[Path, Recipe] = {}
+    broken: list[BrokenRecipe] = []
     for path in _files(folder):
         try:
-            recipes.append(load(path))
-            places.setdefault(recipes[-1].name, []).append(path)
+            read[path] = load(path)
         except RecipeError as error:
-            found = error.findings or (Finding("", error.message, error.hint),)
-            problems += [Finding(f"{path.name}: {f.place}", f.message, f.hint) for f in found]
-    if problems:
-        raise RecipeError(f"recipes in {folder} are not valid", findings=problems)
+            broken.append(BrokenRecipe(path.stem, error))
+    places: dict[str, list[Path]] = {}
+    for path, recipe in read.items():
+        places.setdefault(recipe.name, []).append(path)
     for name, paths in places.items():
         if len(paths) > 1:
-            raise _duplicate_name(name, paths)
+            broken += [BrokenRecipe(path.stem, _duplicate_name(name, paths)) for path in paths]
+    return [recipe for recipe in read.values() if len(places[recipe.name]) == 1], broken
+
+
+def all_recipes(folder: Path) -> list[Recipe]:
+    """Read all recipes; RecipeError with the findings of every file if one is broken."""
+    recipes, broken = read_all(folder)
+    problems = [
+        Finding(f"{each.name}.toml: {finding.place}", finding.message, finding.hint)
+        for each in broken
+        for finding in each.error.findings or (Finding("", each.error.message, each.error.hint),)
+    ]
+    if problems:
+        raise RecipeError(f"recipes in {folder} are not valid", findings=problems)
     return recipes
 
 
@@ -261,11 +284,11 @@ def choose(
     """Return the recipe with this name, or the default one for this CUDA and framework.
 
     MXNet is preferred. With a name, `cuda` and `framework` are ignored here: `override` changes the
-    recipe to them.
+    recipe to them. Without a name, broken recipes are left out.
     """
     if name is not None:
         return find(name, folder)
-    recipes = all_recipes(folder)
+    recipes, _ = read_all(folder)
     names = ", ".join(recipe.name for recipe in recipes) or "none"
     if cuda is None and framework is None:
         raise RecipeError("no recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")

@@ -18,7 +18,8 @@ class Expectation:
     catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
     Python environment, and `conda` is True if conda made it. `d2l` is the version of the package,
     and stands for everything that its stage installs (also Jupyter and its kernel). `kernel_held`:
-    an upgrade of the system must not change the kernel.
+    an upgrade of the system must not change the kernel. `apt`, `conda_packages` and `pip` are
+    the packages that the recipe requests. `stand_in`: their versions mean nothing.
     """
 
     gpu: Literal["required", "if-present"] | None
@@ -38,11 +39,20 @@ class Expectation:
     d2l: str | None = None
     notebooks: bool = False
     kernel_held: bool = False
+    apt: tuple[str, ...] = ()
+    conda_packages: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    stand_in: bool = False
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """All packages that the recipe requests."""
+        return self.apt + self.conda_packages + self.pip
 
     @property
     def proves_anything(self) -> bool:
         """False if there is nothing to prove: the recipe has only stages of its own."""
-        return any((self.gpu, self.cuda_release, self.environment))
+        return any((self.gpu, self.cuda_release, self.environment, self.packages))
 
     @property
     def python_path(self) -> str:
@@ -70,8 +80,9 @@ def _proved_without_gpu(recipe: Recipe) -> bool:
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
     """Return what the recipe's stages promise on this instance type.
 
-    With stand-ins, Python is the machine's own and the toolkit has no libraries, so neither is
-    checked. A recipe that installs the driver and does not set `gpu` requires a GPU.
+    With stand-ins, Python is the machine's own, the toolkit has no libraries and conda cannot list
+    its packages, so none of these is checked. A recipe that installs the driver and does not set
+    `gpu` requires a GPU.
     """
     recipe, machine = resolved.recipe, resolved.catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]
@@ -96,4 +107,8 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         d2l=recipe.d2l.version if with_d2l else None,
         notebooks=recipe.d2l.notebooks and with_d2l,
         kernel_held="drivers" in recipe.stages and recipe.driver.hold_kernel,
+        apt=recipe.packages.apt,
+        conda_packages=() if stand_in else recipe.packages.conda,
+        pip=recipe.packages.pip,
+        stand_in=stand_in,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bake.errors import VerificationError
-from bake.verify import gpu, hardware, nvidia_smi, software, system, tensors
+from bake.verify import gpu, hardware, nvidia_smi, packages, software, system, tensors
 from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, run_command
 from bake.verify.diagnosis import diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
@@ -94,7 +94,9 @@ def _run(name: str, perform: Callable[[], str]) -> Check:
 # The checks without which nothing was proved about a GPU. The check of the kernel's log is not one
 # of them, because the login user may have no permission to read it.
 GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver"}
-SYSTEM_CHECKS = {"kernel", "upgrades"}  # of the machine, and not of what a GPU or a CPU computes
+PACKAGES = "packages"
+# Of the machine, and not of what a GPU or a CPU computes
+SYSTEM_CHECKS = {"kernel", "upgrades", PACKAGES}
 TENSORS = "tensors"  # also needed, if the recipe installs a framework
 
 
@@ -128,6 +130,7 @@ class _Examination:
             ("d2l", lambda: software.check_d2l(shell, expectation)),
             ("Jupyter", lambda: software.check_jupyter(shell, expectation)),
             ("notebooks", lambda: software.check_notebooks(shell, expectation)),
+            (PACKAGES, lambda: packages.check_packages(shell, expectation)),
             (TENSORS, self.compute),
         ]
 

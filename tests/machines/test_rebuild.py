@@ -17,6 +17,7 @@ from bake import catalog
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures
 from bake.cli.command import raise_for
 from bake.cli.views import github
+from bake.errors import VerificationError
 from bake.local import control, standin
 from bake.local.machines import os_images
 from bake.pipeline import rebuild as rebuilding
@@ -215,7 +216,7 @@ def test_a_plan_names_the_script_or_the_input_that_has_changed_and_changes_nothi
 ) -> None:
     plant.kitchen.stage("base")
     plant.kitchen.stage("tools", "base", inputs="APT_PACKAGES")
-    plant.recipe("one", "base", "tools", packages={"apt": ["jq"]})
+    plant.recipe("one", "base", "tools", packages={"apt": ["tar"]})
     new = plant.preview("one")
     assert {reason.state for reason in new.reasons.values()} == {"to run"}
     [baked] = plant.kitchen.bake("one")
@@ -228,18 +229,18 @@ def test_a_plan_names_the_script_or_the_input_that_has_changed_and_changes_nothi
     assert {reason.state for reason in same.reasons.values()} == {"done"}
     assert (same.why, same.digests_to_run) == ((), ())
 
-    plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["jq", "htop"]})
+    plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["tar", "gzip"]})
     other_input = plant.preview("one")
     assert {name: reason.state for name, reason in other_input.reasons.items()} == {
         "base": "from checkpoint",
         "tools": "to run",
         "seal": "to run",
     }
-    assert other_input.reasons["tools"].why == ("APT_PACKAGES jq → jq htop",)
+    assert other_input.reasons["tools"].why == ("APT_PACKAGES tar → tar gzip",)
     assert other_input.reasons["seal"].why == ("tools runs again, and this needs it",)
     assert other_input.start
 
-    plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["jq"]})
+    plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["tar"]})
     plant.kitchen.stage("base", body="echo changed")
     other_script = plant.preview("one")
     [why] = other_script.reasons["base"].why
@@ -248,3 +249,9 @@ def test_a_plan_names_the_script_or_the_input_that_has_changed_and_changes_nothi
     assert other_script.start == ""
 
     assert (held(), machines_ever(), parameters()) == (there, machines, [])
+
+    # This stage takes its packages and installs none.
+    plant.kitchen.recipe("one", "base", "tools", packages={"apt": ["tar", "cowsay"]})
+    with pytest.raises(VerificationError) as caught:
+        plant.kitchen.bake("one")
+    assert any("packages.apt: cowsay is not installed" in line for line in caught.value.details)

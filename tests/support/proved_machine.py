@@ -46,6 +46,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         healthy = {"nvidia-smi": document(gpu()), "nvcc": NVCC, "ldconfig": LDCONFIG}
+        healthy["dpkg-query"] = "ii \thtop\t3.0.5-7\nhi \tlibc6:amd64\t2.36-9\n"
         healthy["apt-get"] = "Reading package lists...\nInst libssl1.1 [1.1.1] (1.1.1w Ubuntu)\n"
         self.says = {**{name: (text, 0) for name, text in healthy.items()}, **self.says}
         self.says.setdefault("sudo", ("", 1))
@@ -68,6 +69,7 @@ class Machine:
             d2l="0.17.0",
             notebooks=True,
             kernel_held=True,
+            apt=("htop",),
         )
         return replace(wanted, **changes)
 
@@ -111,6 +113,8 @@ class Machine:
             "kernelspec": json.dumps(
                 {"kernelspecs": {"d2l": {"spec": {"argv": [f"{self.prefix}/bin/python", "-m"]}}}}
             ),
+            "pip list": json.dumps([{"name": "Foo.Bar", "version": "1.5"}]),
+            "platform.python_version": "3.7.16",
             **self.python,
         }
         cases = "".join(f"*'{key}'*) cat {self._text(text, 0)} ;;\n" for key, text in said.items())

@@ -10,19 +10,28 @@ from typing import Any
 from bake.cli.views.images import image_document
 from bake.console.console import Console
 from bake.console.format import duration_range, rate
+from bake.errors import error_document
+from bake.pipeline.bake import Outcome
 from bake.pipeline.preview import Preview
 from bake.plan.forecast import reboots_before_proof
 from bake.plan.plan import Plan
 
 
-def show_plans(console: Console, previews: Sequence[Preview]) -> None:
+def show_plans(
+    console: Console, previews: Sequence[Preview], failures: Sequence[Outcome] = ()
+) -> None:
     """Show what bakes would do, why, and what they take.
 
-    The JSON document is an object for one bake, and a list for several.
+    The JSON document is an object for one bake, and a list for several. A recipe that has no plan
+    has only its name and its error there.
     """
     if console.json:
         documents = [plan_document(preview) for preview in previews]
-        console.result(documents[0] if len(documents) == 1 else documents)
+        documents += [
+            {"recipe": {"name": each.recipe}, "error": error_document(each.error)}
+            for each in failures
+        ]
+        console.result(documents[0] if len(previews) == 1 and not failures else documents)
         return
     for preview in previews:
         _show_plan(console, preview)

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bake.console.console import Console
-from bake.recipe.recipe import Recipe
+from bake.errors import error_document
+from bake.recipe.recipe import BrokenRecipe, Recipe
 
 
-def show_recipes(console: Console, recipes: Sequence[Recipe], folder: Path) -> None:
+def show_recipes(
+    console: Console, recipes: Sequence[Recipe], broken: Sequence[BrokenRecipe], folder: Path
+) -> None:
+    """List the recipes. In the JSON document, a broken one has only its name and its error."""
     console.table(
         ["recipe", "OS", "driver", "CUDA", "Python", "framework"],
         [
@@ -25,4 +29,6 @@ def show_recipes(console: Console, recipes: Sequence[Recipe], folder: Path) -> N
         ],
         empty=f"No recipes in {folder}.",
     )
-    console.result([each.model_dump(mode="json") for each in recipes])
+    documents = [each.model_dump(mode="json") for each in recipes]
+    documents += [{"name": each.name, "error": error_document(each.error)} for each in broken]
+    console.result(documents)

@@ -204,7 +204,7 @@ def test_a_command_that_fails_prints_its_error_as_the_one_document(
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    for owner, function in [*FAILING, *([(recipes, "all_recipes")] if name == "recipes" else [])]:
+    for owner, function in [*FAILING, *([(recipes, "read_all")] if name == "recipes" else [])]:
         monkeypatch.setattr(owner, function, fail)
     monkeypatch.setenv("BAKE_BUILDS", str(tmp_path))
     with pytest.raises(Exit):

@@ -13,6 +13,7 @@ from bake.catalog import Catalog
 from bake.errors import IncompatibleError, RecipeError
 from bake.plan.plan import Plan, make_plan, stage_digest
 from bake.plan.script import Script
+from bake.plan.variables import OPTIONAL_FIELDS, variables
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.recipe import Recipe
@@ -334,3 +335,73 @@ def test_secrets_that_do_not_match_the_stages_are_all_reported_at_once(scripts: 
     assert "secrets.UNUSED: no stage uses it" in said
     assert "secrets.LOGIN_USER: an input of the stages has this name" in said
     assert len(caught.value.details) == 5  # READ is taken by none, either
+
+
+# ---- fields that no stage takes
+
+WITHOUT_STAGES = {"stages": ["base", "seal"]}
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "stages"),
+    [
+        ("packages.pip", {"packages__pip": ["cowsay"]}, "d2l"),
+        ("packages.conda", {"packages__conda": ["ffmpeg"]}, "conda"),
+        ("python.environment", {"python__environment": "mine"}, "conda or d2l"),
+        ("driver.hold_kernel", {"driver__hold_kernel": True}, "drivers"),
+        ("d2l.notebooks", {"d2l__notebooks": True}, "d2l"),
+    ],
+)
+def test_a_field_that_no_stage_takes_is_refused_with_its_place_and_the_stage_to_add(
+    place: str, change: dict[str, Any], stages: str
+) -> None:
+    recipe = changed(RECIPES["mxnet-cu101"], **change)
+    plan(SCRIPTS, recipe)
+    with pytest.raises(RecipeError) as caught:
+        plan(SCRIPTS, changed(recipe, **WITHOUT_STAGES))
+    [finding] = caught.value.findings
+    assert (finding.place, finding.message) == (place, "no stage of the recipe takes it")
+    assert finding.hint.startswith(f"Add {stages}")
+
+
+def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "lib.sh").touch()
+    write(tmp_path, "seal", "*")
+    recipe = changed(RECIPES["mxnet-cu101"], packages__apt=["htop"], stages=["seal"])
+    with pytest.raises(RecipeError) as caught:
+        plan(tmp_path, recipe)
+    assert caught.value.details == (
+        "packages.apt: no stage of the recipe takes it. "
+        "Leave it out, or add APT_PACKAGES to Inputs: of a stage",
+    )
+    write(tmp_path, "own", inputs="APT_PACKAGES")
+    assert plan(tmp_path, changed(recipe, stages=["own", "seal"])).stages[0].inputs == {
+        "APT_PACKAGES": "htop"
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"packages": {"apt": [], "conda": [], "pip": []}},
+        {"driver__hold_kernel": False},
+        {"d2l__notebooks": False},
+        {"python__environment": "d2l"},
+    ],
+)
+def test_what_requests_nothing_and_compulsory_fields_need_no_stage(change: dict[str, Any]) -> None:
+    plan(SCRIPTS, changed(RECIPES["mxnet-cu101"], **WITHOUT_STAGES, **change))
+
+
+@pytest.mark.parametrize("place", OPTIONAL_FIELDS)
+def test_the_inputs_of_an_optional_field_are_the_ones_that_its_value_changes(place: str) -> None:
+    recipe = changed(RECIPES["mxnet-cu101"], d2l__notebooks=False)
+    values = {"d2l.notebooks": True, "driver.hold_kernel": False, "python.environment": "mine"}
+    change = {place.replace(".", "__"): values.get(place, ["some"])}
+    before, after = (variables(resolve(r), UPSTREAM) for r in (recipe, changed(recipe, **change)))
+    different = {name for name in before if before[name] != after[name]}
+    assert different >= set(OPTIONAL_FIELDS[place])
+    # NOTEBOOKS_SHA256 and NOTEBOOKS_COMMIT are of no use without the URL.
+    assert different - set(OPTIONAL_FIELDS[place]) <= {"NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"}

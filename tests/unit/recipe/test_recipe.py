@@ -447,8 +447,9 @@ def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:
     write(folder, changed('"mine"', '"mxnet-cu101"'))
     with pytest.raises(RecipeError, match=r"two recipes have the name mxnet-cu101: mine\.toml"):
         recipes.find("mxnet-cu101", folder)
-    with pytest.raises(RecipeError, match="two recipes have the name"):
+    with pytest.raises(RecipeError) as caught:
         recipes.all_recipes(folder)
+    assert "two recipes have the name mxnet-cu101" in str(caught.value.findings[0])
 
 
 def test_a_recipe_can_be_used_although_another_file_is_invalid(folder: Path) -> None:
@@ -457,6 +458,20 @@ def test_a_recipe_can_be_used_although_another_file_is_invalid(folder: Path) -> 
     with pytest.raises(RecipeError) as caught:
         recipes.all_recipes(folder)
     assert "broken.toml" in caught.value.findings[0].place
+
+
+def test_broken_recipes_are_left_out_and_reported_and_the_others_are_read(folder: Path) -> None:
+    before = {recipe.name for recipe in recipes.all_recipes(folder)}
+    write(folder, "name = = 1", "syntax.toml")
+    write(folder, changed('version = "10.1"', 'version = "10.5"'), "invalid.toml")
+    write(folder, changed('"mine"', '"pytorch-cu126"'), "same-name.toml")
+    read, broken = recipes.read_all(folder)
+    assert {recipe.name for recipe in read} == before - {"pytorch-cu126"}
+    messages = {each.name: str(each.error) for each in broken}
+    assert messages.keys() == {"syntax", "invalid", "same-name", "pytorch-cu126"}
+    assert "is not valid TOML" in messages["syntax"]
+    assert "two recipes have the name pytorch-cu126" in messages["same-name"]
+    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
 
 
 def test_a_missing_folder_of_recipes_is_reported(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_healthy_gpu_machine_is_proved_on_the_gpu(machine: Machine) -> None:
     assert details["nvcc"] == "release 10.1"
     assert details["CUDA libraries"] == "/usr/local/cuda/lib64/libcudart.so.10.1"
     assert details["notebooks"] == "1 in ~/d2l-en"
+    assert details["packages"] == "1 package"
 
 
 def test_all_eight_gpus_are_checked(machine: Machine) -> None:
