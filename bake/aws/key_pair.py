@@ -11,7 +11,7 @@ from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import undo
 from bake.aws.client.wait import poll
-from bake.aws.tags import Run, Tags, read, specifications
+from bake.aws.tags import EXPIRES, Run, Tags, read, specifications
 from bake.errors import CloudError
 
 # How long a new key pair may be unknown to some of EC2's servers.
@@ -79,6 +79,12 @@ def find_key_pair(cloud: Cloud, name: str) -> ImportedKey | None:
         public_key=found.get("PublicKey", ""),
         tags=read(found.get("Tags")),
     )
+
+
+def lasting_key_pairs(cloud: Cloud) -> list[str]:
+    """Return the names of all key pairs in the region, without those of running bakes."""
+    found = cloud.ec2("DescribeKeyPairs").get("KeyPairs", [])
+    return sorted(pair["KeyName"] for pair in found if EXPIRES not in read(pair.get("Tags")))
 
 
 def delete_key_pair(cloud: Cloud, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,18 @@ from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.wait import MINUTE, poll, wait_until
 from bake.aws.placement import Market
 from bake.aws.security_group import remove_security_groups
-from bake.aws.tags import EXPIRES, NAME, RECIPE, RUN, VIA, Tags, parse_time, read, specifications
+from bake.aws.tags import (
+    EXPIRES,
+    NAME,
+    RECIPE,
+    RUN,
+    USED_BY,
+    VIA,
+    Tags,
+    parse_time,
+    read,
+    specifications,
+)
 from bake.errors import CloudError, LostError, MachineError, RequestError
 
 OnState = Callable[[str], None]
@@ -40,6 +51,7 @@ _WORTH_ANOTHER_MACHINE = {
 }
 # A machine in these states never runs again; the values are those of `never` below.
 _ENDED: Mapping[str, float] = MappingProxyType({"shutting-down": 0.0, "terminated": 0.0})
+_OTHER_REGION = "A machine is found only in its own region: --region us-west-2, for example"
 # States of a machine that no longer works.
 GONE = frozenset({"stopping", "stopped", "shutting-down", "terminated"})
 
@@ -78,6 +90,11 @@ class Machine:
     @property
     def recipe(self) -> str:
         return self.tags.get(RECIPE, "")
+
+    @property
+    def used_by(self) -> str | None:
+        """The command that started it for itself, `bake` or `bench`; None for a user's machine."""
+        return self.tags.get(USED_BY) or ("bake" if EXPIRES in self.tags else None)
 
     @property
     def expires_at(self) -> datetime | None:
@@ -362,24 +379,65 @@ def _machine(instance: dict[str, Any]) -> Machine:
 
 
 def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
-    """Return the machine with this id or name; with None, the only machine of the region.
+    """Return the machine with this id or name; with None, the user's only machine of the region.
 
-    RequestError, with a list of the machines, if none of them fits, or more than one.
+    A machine that a bake or a bench uses is returned only for its id or name. RequestError, with a
+    list of the machines, if none of them fits, or more than one.
+    """
+    [found] = find_own_machines(cloud, [name_or_id] if name_or_id else [])
+    return found
+
+
+def find_own_machines(cloud: Cloud, names_or_ids: Sequence[str]) -> list[Machine]:
+    """Return the machines with these ids or names, each once; without any, the user's only one.
+
+    As for `find_own_machine`, which has the same errors.
     """
     known = machines(cloud)
-    found = [m for m in known if name_or_id is None or name_or_id in (m.instance_id, m.name)]
-    if len(found) == 1:
-        return found[0]
-    listed = [f"{machine.instance_id}  {machine.name} ({machine.state})" for machine in known]
-    if not found:
-        message = f"Machine {name_or_id} not found" if name_or_id else "No machine made by bake"
+    found = [_named(cloud, known, name) for name in names_or_ids] or [_only(cloud, known)]
+    return list({machine.instance_id: machine for machine in found}.values())
+
+
+def _named(cloud: Cloud, known: Sequence[Machine], name_or_id: str) -> Machine:
+    fitting = [m for m in known if name_or_id in (m.instance_id, m.name)]
+    if len(fitting) > 1:
+        raise _several(cloud, fitting)
+    if not fitting:
         raise RequestError(
-            f"{message} in {cloud.region}",
-            details=listed,
-            hint="A machine is found only in its own region: --region us-west-2, for example",
+            f"Machine {name_or_id} not found in {cloud.region}",
+            details=_lines(known),
+            hint=_OTHER_REGION,
         )
-    raise RequestError(
+    return fitting[0]
+
+
+def _only(cloud: Cloud, known: Sequence[Machine]) -> Machine:
+    own = [machine for machine in known if machine.used_by is None]
+    if len(own) > 1:
+        raise _several(cloud, own)
+    if not own and known:
+        raise RequestError(
+            f"You have no machines in {cloud.region}, except those that a bake or a bench uses",
+            details=_lines(known),
+            hint="Give the id or the name of one of them, or another region: --region us-west-2, "
+            "for example",
+        )
+    if not own:
+        raise RequestError(f"You have no machines in {cloud.region}", hint=_OTHER_REGION)
+    return own[0]
+
+
+def _several(cloud: Cloud, fitting: Sequence[Machine]) -> RequestError:
+    return RequestError(
         f"More than one machine fits in {cloud.region}",
-        details=listed,
+        details=_lines(fitting),
         hint="Give the id or the name of one of them",
     )
+
+
+def _lines(listed: Sequence[Machine]) -> list[str]:
+    return [
+        f"{machine.instance_id}  {machine.name} ({machine.state}"
+        + (f", used by a {machine.used_by})" if machine.used_by else ")")
+        for machine in listed
+    ]

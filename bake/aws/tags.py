@@ -28,6 +28,7 @@ TTL = "bake:ttl"
 IDLE = "bake:idle"
 ENDS = "bake:ends"
 AT_END = "bake:at-end"
+USED_BY = "bake:used-by"  # the command that launched a machine for itself: bench; else missing
 VIA = "bake:via"  # "ssm" for a machine that is reached by Session Manager; else missing
 NAME = "Name"
 

@@ -52,7 +52,9 @@ class LaunchOptions:
     subnet: str | None = option(None, "a subnet to start it in (default: those of the default VPC)")
     disk_gb: int = option(0, "size of its disk (default: the image's)")
     key: str | None = option(
-        None, "name of an SSH key pair (default: your own, made if there is none)"
+        None,
+        "name of an SSH key pair that exists at AWS or on this computer (default: your own, which "
+        "is made when needed)",
     )
     name: str | None = option(None, "the machine's name")
     ttl: str = option("12h", "how long it runs before it ends by itself: 8h, 90m, 2d, never")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command
-from bake.cli.environment import open_cloud, ssh_port
+from bake.cli.environment import invoke_program, open_cloud, ssh_port
 from bake.cli.options import MACHINE, CommonOptions
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
 
     cloud = open_cloud(console, common)
     documents = []
-    for name in machine or (None,):
-        found = aws.find_own_machine(cloud, name)
+    for found in aws.find_own_machines(cloud, machine):
         started = _change(console, cloud, found, "Starting", aws.start)
         restore_access(cloud, started, port=ssh_port(), say=console.warn)
         paid = cost.find_cost(cloud, started)
@@ -82,8 +81,10 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
 
     cloud = open_cloud(console, common)
     documents = []
-    for name in machine or (None,):
-        found = aws.find_own_machine(cloud, name)
+    chosen = aws.find_own_machines(cloud, machine)
+    for line in _consequences(cloud, chosen):
+        console.warn(line)
+    for found in chosen:
         stopped = _change(console, cloud, found, "Stopping", aws.stop)
         paid = cost.find_cost(cloud, stopped)
         console.print(f"Costs    {cost.describe(paid)}")
@@ -96,12 +97,15 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     "local",
     "json",
     positional=["machine"],
-    help=MACHINE,
+    help={**MACHINE, "yes": "without a question; needed outside a terminal and with --json"},
     arguments="[MACHINE]",
-    examples=["invoke terminate lab1", "invoke terminate lab1 --local"],
+    examples=["invoke terminate lab1", "invoke terminate lab1 --yes --local"],
+    interrupted="a machine whose end AWS has accepted still ends",
 )
-def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
-    """End a machine for good, with its disk."""
+def terminate(
+    console: Console, common: CommonOptions, machine: tuple[str, ...] = (), yes: bool = False
+) -> None:
+    """End a machine for good, with its disk; asks first."""
     from bake.aws import machine as aws
     from bake.cli.views.machines import machine_document
     from bake.errors import FileError
@@ -110,8 +114,10 @@ def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] 
 
     cloud = open_cloud(console, common)
     documents = []
-    for name in machine or (None,):
-        found = aws.find_own_machine(cloud, name)
+    chosen = aws.find_own_machines(cloud, machine)
+    consequences = _consequences(cloud, chosen)
+    _confirm_end(console, chosen, consequences, yes=yes, flags=common.flags)
+    for found in chosen:
         paid = cost.find_cost(cloud, found)  # a terminated machine no longer has its volumes
         ended = _change(console, cloud, found, "Ending", aws.terminate)
         ssh_config.forget_machine(found.instance_id)
@@ -123,6 +129,51 @@ def terminate(console: Console, common: CommonOptions, machine: tuple[str, ...] 
         console.print(f"Cost     {cost.describe(paid)}")
         documents.append(machine_document(ended, paid))
     console.result(documents)
+
+
+def _confirm_end(
+    console: Console,
+    chosen: Sequence[Machine],
+    consequences: Sequence[str],
+    *,
+    yes: bool,
+    flags: str,
+) -> None:
+    """Ask once before all these machines are terminated. With `yes`, only say the consequences."""
+    import shlex
+
+    from bake.cli.confirm import confirm
+    from bake.cli.views.machines import label
+
+    if yes:
+        for line in consequences:
+            console.warn(line)
+    names = [each.name or each.instance_id for each in chosen if not each.used_by]
+    names += [each.instance_id for each in chosen if each.used_by]  # several may have one name
+    several = [label(each) for each in chosen] if len(chosen) > 1 else []
+    confirm(
+        console,
+        f"Terminate {f'these {len(chosen)} machines' if several else label(chosen[0])}?",
+        yes=yes,
+        command=shlex.join([invoke_program(), "terminate", *names, "--yes"]) + flags,
+        details=[*several, *consequences],
+    )
+
+
+def _consequences(cloud: Cloud, chosen: Sequence[Machine]) -> list[str]:
+    """Return what the end of these machines means for the bakes and benches that use them."""
+    from bake.aws.run_state import run_states
+    from bake.cli.views.machines import consequence
+    from bake.errors import CloudError
+
+    used = [each for each in chosen if each.used_by]
+    alive: set[str] | None = None
+    if any(each.used_by == "bake" for each in used):
+        try:
+            alive = {state.run for state in run_states(cloud) if not state.dead}
+        except CloudError:  # the leases cannot be read
+            alive = None
+    return [line for each in used if (line := consequence(each, alive))]
 
 
 def _change(

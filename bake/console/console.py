@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json as json_library
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from bake.console.format import duration
 from bake.console.screen import Screen, Step, Work
-from bake.console.streams import NoReaderError, write_stdout
+from bake.console.streams import NoReaderError, stdin_is_terminal, write_stdout
 from bake.console.text import plain
 from bake.errors import BakeError, FileError, error_document
 from bake.threads import Cancelled
@@ -135,6 +136,22 @@ class Console:
                     step.update(text)
 
             yield wait
+
+    # Questions -----------------------------------------------------------------------------
+
+    @property
+    def can_ask(self) -> bool:
+        """True if a person sees questions and can answer them: in a terminal, without `--json`."""
+        return not self.json and self._screen.err.is_terminal and stdin_is_terminal()
+
+    def ask(self, question: str) -> bool:
+        """Show a question, also with `quiet`, and return True only if the answer is yes."""
+        with self._screen.lock:
+            self._screen.err.print(Text(plain(f"{question} [y/N] ")), end="")
+        answer = sys.stdin.readline()
+        if not answer.endswith("\n"):  # Ctrl-D
+            self._print(Text(""))
+        return answer.strip().lower() in {"y", "yes"}
 
     # Messages ------------------------------------------------------------------------------
 

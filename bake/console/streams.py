@@ -33,6 +33,14 @@ def write_stdout(text: str) -> None:
         raise FileError(f"The result cannot be written to stdout: {error.strerror}") from None
 
 
+def stdin_is_terminal() -> bool:
+    """Return True if a person can type an answer; stdin may be closed."""
+    try:
+        return sys.stdin is not None and sys.stdin.isatty()
+    except ValueError:
+        return False
+
+
 class Stderr(io.TextIOBase):
     """The process's stderr. What cannot be written is dropped: a message never ends the work."""
 

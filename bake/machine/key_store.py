@@ -67,7 +67,7 @@ def read_public_key(path: Path) -> str:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RequestError(
             f"{path} is not a private key, or it needs a passphrase: {error}",
-            hint="Give another key with --key; a name that does not exist yet creates a key pair",
+            hint="Give another key pair with --key, or leave out --key to use your own",
         ) from None
     return (
         private.public_key()

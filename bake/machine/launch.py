@@ -6,6 +6,7 @@ import getpass
 import os
 import platform
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up
 from bake.aws.image import Image
-from bake.aws.key_pair import find_key_pair, import_key_pair
+from bake.aws.key_pair import find_key_pair, import_key_pair, lasting_key_pairs
 from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.machine import Machine, machines
 from bake.aws.placement import Placement
 from bake.aws.price import prices
 from bake.aws.security_group import create_security_group, remove_security_groups
-from bake.aws.tags import LOGIN_USER, VIA, Run, Tags, new_run
+from bake.aws.tags import LOGIN_USER, USED_BY, VIA, Run, Tags, new_run
 from bake.aws.user_data import user_data
 from bake.console.console import Console
 from bake.console.format import rate
@@ -143,6 +144,7 @@ def _tags(image: Image, request: LaunchRequest, run: Run, name: str, now: dateti
         LOGIN_USER: login_user(image.tags),
         **request.lifetime.tags(now),
         **({VIA: session_manager.SSM} if request.via is not None else {}),
+        **({USED_BY: request.used_by} if request.used_by else {}),
     }
 
 
@@ -190,9 +192,11 @@ def _place_and_price(cloud: Cloud, machine: Machine, where: Sequence[Placement])
 
 
 def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Path]:
-    """Return a key pair's name at AWS and its private key's path; create it if it does not exist.
+    """Return a key pair's name at AWS and its private key's path.
 
-    Raises RequestError if AWS's key pair of that name does not match the file.
+    With None, it is the user's own key pair, which is created if it does not exist. If AWS does not
+    have it, but this computer has its private key, it is imported. Raises RequestError if a wanted
+    key pair exists neither at AWS nor here, or if AWS's key pair does not match the file.
     """
     name = wanted or default_key_name()
     path = key_path(cloud.account_id, cloud.region, name)
@@ -206,6 +210,8 @@ def ensure_key_pair(cloud: Cloud, run: Run, wanted: str | None) -> tuple[str, Pa
             raise _another_key(cloud, name, f"{path} is the private half of another")
     elif existing is not None:
         raise _another_key(cloud, name, f"its private half is not at {path}")
+    elif name != default_key_name():
+        raise _unknown_key(cloud, name, path)
     else:
         made = keys.generate()
         save_key(path, made.private_openssh)
@@ -246,6 +252,22 @@ def _group(
 def _another_key(cloud: Cloud, name: str, why: str) -> RequestError:
     return RequestError(
         f"AWS has a key pair named {name} in {cloud.region}, and {why}",
-        hint="Give another name with --key NAME, or delete that key pair if it is not needed: "
+        hint="Give another key pair with --key NAME, or delete that one if it is not needed: "
         + removal_command("key pair", name, region=cloud.region),
+    )
+
+
+def _unknown_key(cloud: Cloud, name: str, path: Path) -> RequestError:
+    known = [
+        each
+        if key_path(cloud.account_id, cloud.region, each).exists()
+        else f"{each}  (its private key is not on this computer)"
+        for each in lasting_key_pairs(cloud)
+    ]
+    folder, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
+    return RequestError(
+        f"Key pair {name} not found in {cloud.region}",
+        details=[f"Key pairs in {cloud.region}:", *known] if known else (),
+        hint="Leave out --key to use your own key pair. To make a key for that name: "
+        f"mkdir -p {folder} && ssh-keygen -t ed25519 -N '' -f {file}",
     )

@@ -31,7 +31,8 @@ class LaunchRequest:
     market, then all of them in the next one. `cheapest` sorts them by price per GPU and hour
     instead. `gpus` is the number of GPUs when no type is named. `via` is "ssm" for a machine
     without a public address that is reached by Session Manager, whose agent on the machine needs
-    the permissions of an `instance_profile`.
+    the permissions of an `instance_profile`. `used_by` is the command that launches the machine for
+    itself; it is empty for a user's machine.
     """
 
     instance_types: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class LaunchRequest:
     lifetime: Lifetime = field(default_factory=Lifetime)
     via: str | None = None
     instance_profile: str | None = None
+    used_by: str = ""
 
 
 def read_types(words: str | None) -> tuple[str, ...]:

@@ -368,8 +368,7 @@ def _login_key(text: str) -> paramiko.PKey:
             return kind.from_private_key(io.StringIO(text))
     raise RequestError(
         "The private key is neither ed25519 nor RSA, and EC2 key pairs have no other kinds",
-        hint="Give the name of another key pair with --key; a name that does not exist yet "
-        "creates a key pair",
+        hint="Give another key pair with --key, or leave out --key to use your own",
     )
 
 

@@ -123,7 +123,7 @@ def machine(baked: dict[str, Any], local_cloud: Path) -> Iterator[list[str]]:
     """The SSH command of a machine that was launched from the baked image."""
     said = invoke("launch-from-ami", "--local", "--name", "mine", "--json")
     yield json.loads(said.stdout)["ssh"]
-    invoke("terminate", "mine", "--local")
+    invoke("terminate", "mine", "--yes", "--local")
 
 
 def test_a_bake_leaves_the_image_its_record_and_nothing_else(
@@ -250,7 +250,7 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
         with holding(*again[:-1], str(port)) as (client, elsewhere):
             assert elsewhere["port"] != port
             assert f":{elsewhere['port']}/" in elsewhere["url"]
-            invoke("terminate", "notebook", "--local")
+            invoke("terminate", "notebook", "--yes", "--local")
             rest, errors = client.communicate()
     assert (client.returncode, rest) == (1, ""), "there is one document"
     assert f"Port {port} is in use" in errors
@@ -263,7 +263,7 @@ def test_a_printed_command_works_without_an_activated_virtual_environment(
 ) -> None:
     said = invoke("launch-from-ami", "--local", "--name", "pasted").stderr
     (line,) = [line for line in said.splitlines() if line.startswith("End it")]
-    pasted = line.removeprefix("End it").strip()
+    pasted = line.removeprefix("End it").strip() + " --yes"
     subprocess.run(pasted, shell=True, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
 
 
@@ -284,7 +284,7 @@ def test_an_image_is_copied_to_another_region_once_then_launched_and_pruned(
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert run.stdout.strip() == "1.7.0", run.stderr
-    invoke("terminate", "there", *there)
+    invoke("terminate", "there", "--yes", *there)
     (only,) = json.loads(invoke("prune", *there, "--keep", "1", "--yes", "--json").stdout)
     assert (only["what"], only["why"]) == ("kept", "the newest")
     session.connect("us-west-2").ec2(
@@ -305,7 +305,7 @@ def test_a_machine_is_launched_in_a_reservation_until_it_is_full(
     assert aws("describe-volumes", "--volume-ids", volume)["Volumes"][0]["Size"] == 70
     full = invoke(*words[:-1], "second", status=2)
     assert f"{made} is full: 1 of 1" in full.stderr
-    invoke("terminate", "reserved", "--local")
+    invoke("terminate", "reserved", "--yes", "--local")
 
 
 def test_an_impossible_launch_is_refused_with_an_alternative(

@@ -66,7 +66,7 @@ def test_a_machine_is_shown_with_what_it_costs_all_its_life(machine: str) -> Non
     assert "Stopped: their disks cost $0.00 a month." in listed
     started = json.loads(invoke("start", machine, "--local", "--json").stdout)
     assert only(started)["usd_per_hour"] == 0
-    assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--local").stderr
+    assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stderr
 
 
 def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_machine_that_is_kept_on_failure_can_be_reached_and_ended(
     [terminate] = [line for line in said if line.startswith("invoke terminate i-")]
     invoke = Path(sys.executable).parent / "invoke"
     subprocess.run(
-        [invoke, *terminate.split()[1:]], cwd=REPOSITORY, check=True, capture_output=True
+        [invoke, *terminate.split()[1:], "--yes"], cwd=REPOSITORY, check=True, capture_output=True
     )
     assert not Path(shlex.split(ssh)[2]).exists(), "the key of a machine that is gone"
     assert held() == before

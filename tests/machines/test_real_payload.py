@@ -47,4 +47,4 @@ def test_cuda_11_8_and_mxnet_of_debian_and_pypi_work_on_a_machine_from_the_image
         assert said.returncode == 0, said.stderr
         assert "release 11.8" in said.stdout
     finally:
-        invoke("terminate", "real")
+        invoke("terminate", "real", "--yes")

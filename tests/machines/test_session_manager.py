@@ -27,6 +27,8 @@ from bake.console.console import Console
 from bake.errors import ConnectError, RequestError
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.machine import launch, session_manager, ssh_config, transfer
+from bake.machine.key_store import key_path, save_key
+from bake.ssh import keys
 from tests.support.aws_in_process import ACCOUNT, aws_in_process
 from tests.support.environment import REPOSITORY, scrub
 from tests.support.processes import has_ended
@@ -78,6 +80,9 @@ def ours(
         iam.create_instance_profile(InstanceProfileName="agents")
         iam.add_role_to_instance_profile(InstanceProfileName="agents", RoleName="agents")
         cloud = connect()
+        save_key(
+            key_path(cloud.account_id, cloud.region, "bake-hidden"), keys.generate().private_openssh
+        )
         machine = start(cloud, "hidden", instance_profile="agents")
         yield cloud, machine, log
         terminate(cloud, machine.instance_id)

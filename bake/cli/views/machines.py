@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -63,8 +63,9 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
     elif cost and machine.state in ("stopping", "stopped"):
         monthly = cost.disks_per_month
         hourly, spent = "disks", "?" if monthly is None else f"{money(monthly)}/mo"
+    mark = {None: "", "bake": " (builder)"}.get(machine.used_by, f" ({machine.used_by})")
     return [
-        machine.name or machine.instance_id,
+        (machine.name or machine.instance_id) + mark,
         machine.state,
         machine.instance_type + (" spot" if machine.market == "spot" else ""),
         machine.address or machine.tags.get(VIA, "-"),
@@ -119,9 +120,40 @@ def machine_document(
     left = lifetime.time_left(machine, now) if now else None
     return (
         asdict(machine)
-        | {"recipe": machine.recipe}
+        | {"recipe": machine.recipe, "used_by": machine.used_by}
         | in_usd.to_document(cost)
         | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
+    )
+
+
+def label(machine: Machine) -> str:
+    """Return a machine's name, id and type, and that a bake or a bench uses it."""
+    known = [machine.instance_id] if machine.name else []
+    used = [f"used by a {machine.used_by}"] if machine.used_by else []
+    details = ", ".join([*known, machine.instance_type, *used])
+    return f"{machine.name or machine.instance_id} ({details})"
+
+
+def consequence(machine: Machine, running: Collection[str] | None) -> str:
+    """Return what the loss of a machine means for the bake or the bench that uses it.
+
+    `running` are the ids of the runs whose bakes may still run; None if they are not known. "" if
+    the machine's bake has ended.
+    """
+    from bake.pipeline.bake import MOST_MACHINES
+
+    name = machine.name or machine.instance_id
+    if machine.used_by == "bench":
+        return f"{name} is used by a bench. If the bench still runs, it reports a failure."
+    if running is not None and machine.run_id not in running:
+        return ""
+    recipe = f" of {machine.recipe}" if machine.recipe else ""
+    continues = "continues on another machine from its last checkpoint"
+    if running is None:
+        return f"{name} is the builder of a bake{recipe}. If the bake still runs, it {continues}."
+    return (
+        f"{name} is the builder of a running bake{recipe}. The bake {continues}, and gives up "
+        f"after {MOST_MACHINES} lost machines."
     )
 
 

@@ -126,6 +126,7 @@ def _launch_and_measure(
         markets=(market,),
         name=f"bench-{kind}-{bench_run.run.id[-6:]}",
         lifetime=LIFETIME,
+        used_by="bench",
     )
     try:
         with clean_up(cloud.leftovers) as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from bake.aws.image import Image
-from bake.aws.key_pair import find_key_pair
+from bake.aws.key_pair import find_key_pair, import_key_pair
 from bake.aws.machine import machines
 from bake.console.console import Console
 from bake.errors import CapacityError, ConnectError, FileError, PreflightError, RequestError
@@ -62,6 +63,38 @@ def test_a_key_pair_without_a_private_half_on_this_computer_is_refused(aws: Aws)
         launch.ensure_key_pair(aws.cloud, aws.run, "mine")
     assert "--key" in refused.value.hint
     assert not key_path(ACCOUNT, REGION, "mine").exists()
+
+
+def test_an_unknown_key_pair_is_refused_with_the_names_of_the_others(aws: Aws) -> None:
+    stays, leaves = aws.run.lasting("x"), aws.run.temporary()
+    for name, tags in (("elsewhere", stays), ("mine", stays), ("bake-r1", leaves)):
+        import_key_pair(aws.cloud, name, keys.generate().public_openssh, tags)
+    save_key(key_path(ACCOUNT, REGION, "mine"), keys.generate().private_openssh)
+    with pytest.raises(RequestError, match="Key pair nosuch not found in us-east-1") as refused:
+        launch.ensure_key_pair(aws.cloud, aws.run, "nosuch")
+    assert refused.value.details == (
+        "Key pairs in us-east-1:",
+        "elsewhere  (its private key is not on this computer)",
+        "mine",
+    )
+    assert find_key_pair(aws.cloud, "nosuch") is None
+    assert not key_path(ACCOUNT, REGION, "nosuch").exists()
+
+
+def test_the_command_in_the_hint_makes_the_key_that_was_missing(aws: Aws) -> None:
+    with pytest.raises(RequestError) as refused:
+        launch.ensure_key_pair(aws.cloud, aws.run, "the lab's")
+    command = refused.value.hint.partition("To make a key for that name: ")[2]
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    name, path = launch.ensure_key_pair(aws.cloud, aws.run, "the lab's")
+    there = find_key_pair(aws.cloud, name)
+    assert there is not None
+    assert there.public_key.split()[:2] == read_public_key(path).split()[:2]
+
+
+def test_the_name_of_one_s_own_key_pair_may_be_given(aws: Aws) -> None:
+    name, path = launch.ensure_key_pair(aws.cloud, aws.run, default_key_name())
+    assert (name, path.exists()) == (default_key_name(), True)
 
 
 def test_another_key_pair_with_the_same_name_is_refused(aws: Aws) -> None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from bake.aws.machine import Machine
-from bake.aws.tags import TTL
+from bake.aws.tags import EXPIRES, TTL, USED_BY
 from bake.cli.views.machines import show_machines, totals
 from bake.console.console import Console
 from bake.errors import CloudError
@@ -105,6 +105,17 @@ def test_a_sum_that_is_not_all_says_so() -> None:
         "Stopped: their disks cost at least $5.76 a month.",
     ]
     assert totals([of(None)]) == []
+
+
+def test_machines_of_a_bake_and_of_a_bench_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    builder = replace(MINE, name="bake-20261121-060000-a1b2c3", tags={EXPIRES: "2026-11-21"})
+    bench = replace(MINE, instance_id="i-5", name="bench-g4dn", tags={USED_BY: "bench"})
+    text = " ".join("\n".join(shown(capsys, (builder, of()), (bench, of()), ALL[0])).split())
+    assert (text.count("(builder)"), text.count("(bench)")) == (1, 1)
+    these = [builder, bench, MINE]
+    show_machines(Console(json=True), these, NOW, Costs({m.instance_id: of() for m in these}))
+    documents = json.loads(capsys.readouterr().out)
+    assert [each["used_by"] for each in documents] == ["bake", "bench", None]
 
 
 def test_the_document_has_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
-from bake.aws.tags import ENDS, TTL
+from bake.aws.tags import ENDS, TTL, USED_BY
 from bake.cli.views.bench import show_bench
 from bake.cli.views.bench_page import page
 from bake.console.console import Console
@@ -290,6 +290,7 @@ def test_its_machines_have_a_lifetime_of_their_own(
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
     tags = {tag["Key"]: tag["Value"] for tag in request["TagSpecifications"][0]["Tags"]}
     assert tags[TTL] == "2h"
+    assert tags[USED_BY] == "bench"
     assert ENDS in tags
 
 
