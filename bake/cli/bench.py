@@ -24,7 +24,7 @@ class BenchOptions:
     """The options that select what is measured, and how."""
 
     machine: tuple[str, ...] = option(
-        (), "id or name of a running machine (default: the only one); it is left running"
+        (), "id or name of a running machine (default: your only one); it is left running"
     )
     ami: str | None = option(
         None, "launch from this image instead: its id, name or recipe (default: the newest one)"

@@ -192,7 +192,7 @@ def _change(
     "local",
     "json",
     positional=["machine"],
-    help={"machine": "id or name of a machine (default: the only one), then 2h, 1d … or never"},
+    help={"machine": "id or name of a machine (default: your only one), then 2h, 1d … or never"},
     arguments="[MACHINE] DURATION",
     examples=["invoke extend 2h", "invoke extend lab1 1d"],
 )

@@ -59,5 +59,5 @@ class RecipeOptions:
     )
 
 
-MACHINE = {"machine": "id or name of a machine (default: the only one)"}
+MACHINE = {"machine": "id or name of a machine (default: your only one)"}
 NO_BROWSER = "print Jupyter's address, with its token, instead of opening it (as --json does)"

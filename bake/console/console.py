@@ -148,9 +148,12 @@ class Console:
         """Show a question, also with `quiet`, and return True only if the answer is yes."""
         with self._screen.lock:
             self._screen.err.print(Text(plain(f"{question} [y/N] ")), end="")
-        answer = sys.stdin.readline()
-        if not answer.endswith("\n"):  # Ctrl-D
-            self._print(Text(""))
+        answer = ""
+        try:
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):  # Ctrl-D or Ctrl-C
+                self._print(Text(""))
         return answer.strip().lower() in {"y", "yes"}
 
     # Messages ------------------------------------------------------------------------------
