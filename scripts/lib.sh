@@ -198,8 +198,10 @@ for path in sys.argv[1:]: fcntl.lockf(open(path, "a"), fcntl.LOCK_EX)' "${locks[
     ) 9>/run/bake-apt.lock
 }
 
+# Ubuntu gives a new version to some machines first, chosen by their machine id ("phased updates"). An image does
+# not depend on the id of its builder.
 call_apt_get() {
-    apt-get --yes --quiet --no-install-recommends \
+    apt-get --yes --quiet --no-install-recommends --option APT::Get::Always-Include-Phased-Updates=true \
         --option DPkg::Lock::Timeout=900 --option Acquire::Retries=5 --option APT::Update::Error-Mode=any \
         --option Dpkg::Use-Pty=0 --option Dpkg::Options::=--force-confdef --option Dpkg::Options::=--force-confold \
         --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync per file: stopping the machine flushes everything
@@ -305,8 +307,13 @@ update_package_lists() {
         sleep "$sync_pause_s"
     done
     printf '%s\n' "$output"
+    touch "$updated_lists"
 }
-sync_timeout_s=600 sync_pause_s=15
+sync_timeout_s=600 sync_pause_s=15 updated_lists=/run/bake-package-lists # until the next boot
+
+# update_old_lists: run `apt-get update` unless a stage has done so since the boot. The lists of a checkpoint may
+# be weeks old, and an archive removes the packages that it has replaced.
+update_old_lists() { [[ -e $updated_lists ]] || update_package_lists; }
 
 # last_words: print the errors of apt's output on stdin in one line; without any, its last line.
 last_words() {
@@ -321,7 +328,10 @@ last_words() {
 apt_upgrade() { alone_with_apt upgrade_packages || fail_to_install; }
 
 # apt_install PACKAGE[=VERSION]…: configure the packages that an interrupted run left unfinished, then install.
-apt_install() { alone_with_apt configure_and_install "$@" || fail_to_install; }
+apt_install() {
+    update_old_lists
+    alone_with_apt configure_and_install "$@" || fail_to_install
+}
 
 fail_to_install() {
     ! print_failed_builds || fail "a kernel module could not be built: the end of its log is above"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The operating system: its package sources, all packages upgraded, and the tools that later stages need. If the
-# upgrade brings another kernel, the machine reboots, so that later stages build their modules for that kernel.
+# The operating system: its package sources, all packages upgraded, and the tools and the headers of the kernel that
+# later stages need. If the upgrade brings another kernel, the machine reboots, so that later stages build their
+# modules for that kernel.
 # Needs:
 # Reboots: when-required
 # Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
@@ -72,10 +73,12 @@ for package in "${packages[@]}" "${more[@]%%=*}"; do
 done
 unfinished=$(dpkg --audit)
 [[ -z $unfinished ]] || fail "dpkg has unfinished packages: $unfinished"
-# Packages write this file, too, but not on every system, and not every kernel does.
 newest=$(bootable_kernels | tail --lines 1)
-if [[ -n $newest && $newest != "$(uname --kernel-release)" ]] && ! in_container; then
-    touch /run/reboot-required
+if [[ -n $newest ]] && ! in_container; then
+    # The archive removes them when it has a newer kernel, and a bake may start from this stage's checkpoint then.
+    apt_install "linux-headers-$newest"
+    # Packages write this file, too, but not on every system, and not every kernel does.
+    [[ $newest == "$(uname --kernel-release)" ]] || touch /run/reboot-required
 fi
 [[ ! -e /run/reboot-required ]] || say "The machine must reboot: its newest kernel is ${newest:-unknown}"
 say "$codename: installed ${packages[*]} ${more[*]}"

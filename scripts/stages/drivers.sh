@@ -13,7 +13,10 @@ read -ra packages <<<"$DRIVER_USERLAND_PACKAGES"
 read -ra kernel_packages <<<"$DRIVER_KERNEL_PACKAGES"
 read -ra fabric_packages <<<"$FABRIC_MANAGER_PACKAGES"
 
-[[ $OS_ID != debian-* ]] || enable_debian_non_free
+case $OS_ID in
+    debian-*) enable_debian_non_free ;;
+    *) update_old_lists ;;
+esac
 
 if in_container; then
     say "This machine is a container and uses its host's kernel: tools and libraries are installed, no kernel module."

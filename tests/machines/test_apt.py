@@ -79,6 +79,35 @@ def test_the_system_is_upgraded_and_a_lock_reproduces_it(start: Callable[[], Mac
     assert installed(later) == installed(machine)
 
 
+def test_an_upgrade_does_not_depend_on_the_machines_id(start: Callable[[], Machine]) -> None:
+    machine = start()
+    publish(machine, {"Ubuntu": [Package("one", "1")]})
+    machine.read("apt-get --yes --quiet install one")
+    machine.read(f"echo 'APT::Machine-ID \"{'0' * 32}\";' > /etc/apt/apt.conf.d/99-machine")
+    phased = Package("one", "2", "libc6\nPhased-Update-Percentage: 0")
+    publish(machine, {"Ubuntu": [phased]})
+    assert upgrades(machine) == set(), "no machine is to be given this version yet"
+    done = machine.script(f"set -e; source {LIB}; apt_upgrade", "base")
+    assert done.returncode == 0, done.stderr
+    assert machine.read("dpkg-query --show one") == "one\t2"
+
+
+def test_the_lists_of_a_checkpoint_are_updated(start: Callable[[], Machine]) -> None:
+    machine = start()
+    publish(machine, {"Ubuntu": [Package("one", "1"), Package("two", "1")]})
+    # They are links to the archive's files.
+    machine.read("cp --recursive --dereference /var/lib/apt/lists /var/lib/apt/old-lists")
+    publish(machine, {"Ubuntu": [Package("one", "2"), Package("two", "2")]})
+    machine.read("rm -r /var/lib/apt/lists /var/cache/apt/*.bin")
+    machine.read("mv /var/lib/apt/old-lists /var/lib/apt/lists")
+    assert "1" in machine.read("apt-cache policy one | grep Candidate")
+    machine.read("rm --force /run/bake-package-lists")  # as a boot does
+    done = machine.script(f"set -e; source {LIB}; apt_install one; apt_install two", "own")
+    assert done.returncode == 0, done.stderr
+    assert machine.read("dpkg-query --show one two").split() == ["one", "2", "two", "2"]
+    assert done.stdout.count("Building dependency tree") == 2
+
+
 SERVER = """
 import http.server, os, threading, time
 os.chdir("/srv/archive/ubuntu")

@@ -115,6 +115,29 @@ def test_kernels_that_never_run_again_are_removed(machine: Machine) -> None:
     assert "ii  linux-base" in left
 
 
+def test_the_headers_are_installed_while_the_archive_has_them(
+    start: Callable[[], Machine],
+) -> None:
+    """As on Debian, whose images have a kernel without its headers."""
+    machine = start()
+    names = ["build-essential", "bzip2", "ca-certificates", "curl"]
+    names += ["git", "gnupg", "rsync", "unzip"]
+    tools = [Package(name, "0") for name in names]
+    publish(machine, {"Debian": [*archive("470.256.02"), *tools]})
+    machine.read("apt-get --yes --quiet install linux-image-aws")
+    give_kernel(machine, RUNNING)
+    body = (SCRIPTS / "stages" / "base.sh").read_text()
+    given = {"OS_ID": "ubuntu-18.04", "OS_MIRROR": "", "OS_SECURITY_MIRROR": "", "APT_PACKAGES": ""}
+    done = machine.script(body, "base", **given, BAKE_LIB=KERNEL_LIB)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "must reboot" not in done.stdout
+
+    publish(machine, {"Debian": [*archive("470.256.02", newest=NEXT), *tools]})
+    done = install(machine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"kernel {RUNNING}: nvidia 470.256.02" in done.stdout
+
+
 def test_a_machine_that_would_boot_another_kernel_is_refused(machine: Machine) -> None:
     give_kernel(machine, OLD)
     done = install(machine)
