@@ -32,8 +32,11 @@ done
 """
 NO_DRIVER = "the recipe installs no driver"
 _TIMEOUT_S = 120
-# Toolkits are not the driver, and Debian's nvidia-cuda-toolkit is not held.
-_DRIVER = re.compile(r"(?!nvidia-cuda-|(lib)?nvidia-container)(lib)?nvidia-.*|dkms|cuda-drivers.*")
+# Toolkits are not the driver, and Debian's nvidia-cuda-toolkit is not held. Debian's names of the
+# driver's libraries are libcuda1 and libnvcuvid1.
+_DRIVER = re.compile(
+    r"(?!nvidia-cuda-|(lib)?nvidia-container)(lib)?nvidia-.*|libcuda1|libnvcuvid1|dkms|cuda-drivers.*"
+)
 _KERNEL = re.compile(r"linux-(image|headers|modules)-.*")
 
 

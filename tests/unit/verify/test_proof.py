@@ -232,6 +232,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
         program("apt-get", "Inst libnvidia-compute-470-server [1] (2)\nInst dkms [1] (2)\n"),
         "upgrades: an upgrade would change dkms, libnvidia-compute-470-server",
     ),
+    "an upgrade of Debian's driver": (
+        program("apt-get", "Inst libcuda1 [1] (2)\nInst libnvcuvid1 [1] (2)\n"),
+        "upgrades: an upgrade would change libcuda1, libnvcuvid1",
+    ),
     "an upgrade of the kernel": (
         program("apt-get", "Inst linux-image-aws [1] (2)\nInst linux-image-5.4.0-1110-aws (2)\n"),
         "upgrades: an upgrade would change linux-image-5.4.0-1110-aws, linux-image-aws",
