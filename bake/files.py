@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -82,22 +82,22 @@ def make_folder(folder: Path, *, mode: int = 0o777) -> None:
         )
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """A context that turns an OSError into a FileError: the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise FileError(f"Cannot write {path}: {_reason(error)}", hint=_hint(path, error)) from None
+def writing(path: Path) -> AbstractContextManager[None]:
+    """Return a context that turns an OSError into a FileError: the file cannot be written."""
+    return _file_error(f"Cannot write {path}", path)
+
+
+def reading(path: Path) -> AbstractContextManager[None]:
+    """Return a context that turns an OSError into a FileError: the file cannot be read."""
+    return _file_error(f"Cannot read {path}", path)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """A context that turns an OSError into a FileError: the file cannot be read."""
+def _file_error(message: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"Cannot read {path}: {_reason(error)}", hint=_hint(path, error)) from None
+        raise FileError(f"{message}: {_reason(error)}", hint=_hint(path, error)) from None
 
 
 @contextmanager

@@ -13,14 +13,13 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
 from bake.aws.client.caller import caller_cidr
+from bake.aws.client.errors import accepting
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.tags import RUN
-from bake.errors import CloudError
 
 _PROTOCOLS = {"tcp": True, "6": True, "-1": False}  # whether a rule for it has ports
 # The characters of a rule's description (API reference, "IpRange").
@@ -79,10 +78,11 @@ def _allow(cloud: Cloud, group: Mapping[str, Any], cidr: str, port: int) -> str:
         return ""
     group_id = group["GroupId"]
     old = _own_addresses(permissions, port)
-    change = partial(_call_unless_done, cloud, GroupId=group_id)
-    change("AuthorizeSecurityGroupIngress", IpPermissions=[ssh_rule(cidr, port)])
-    for address in old:
-        change("RevokeSecurityGroupIngress", IpPermissions=[ssh_rule(address, port)])
+    changes = [("AuthorizeSecurityGroupIngress", cidr)]
+    changes += [("RevokeSecurityGroupIngress", address) for address in old]
+    for operation, address in changes:
+        with accepting(_DONE):
+            cloud.ec2(operation, GroupId=group_id, IpPermissions=[ssh_rule(address, port)])
     instead = f" instead of {', '.join(old)}" if old else ""
     return f"The security group {group_id} now allows SSH from {cidr}{instead}"
 
@@ -108,11 +108,3 @@ def _own_addresses(permissions: list[Mapping[str, Any]], port: int) -> list[str]
         for source in rule.get("IpRanges", [])
         if source.get("Description") == rule_description()
     ]
-
-
-def _call_unless_done(cloud: Cloud, operation: str, **params: Any) -> None:
-    try:
-        cloud.ec2(operation, **params)
-    except CloudError as error:
-        if error.code not in _DONE:
-            raise

@@ -11,10 +11,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from bake.aws.client.errors import accepting
 from bake.aws.client.session import Cloud, filters_for
 from bake.aws.client.wait import MINUTE, wait_until
 from bake.aws.tags import NAME, RUN, specifications
-from bake.errors import CloudError
 
 # It belongs to no run, so neither `reap` nor the end of a run removes it.
 ISOLATED = "bake-isolated"
@@ -50,7 +50,7 @@ def _find(cloud: Cloud, vpc_id: str) -> dict[str, Any] | None:
 
 
 def _create(cloud: Cloud, vpc_id: str) -> None:
-    try:
+    with accepting({"InvalidGroup.Duplicate"}):
         cloud.ec2(
             "CreateSecurityGroup",
             GroupName=ISOLATED,
@@ -58,17 +58,9 @@ def _create(cloud: Cloud, vpc_id: str) -> None:
             VpcId=vpc_id,
             TagSpecifications=specifications(_TAGS, "security-group"),
         )
-    except CloudError as error:
-        # Another run, or an earlier attempt of boto, may have created it a moment ago.
-        if error.code != "InvalidGroup.Duplicate":
-            raise
 
 
 def _revoke(cloud: Cloud, operation: str, group: dict[str, Any], key: str) -> None:
-    if not group.get(key):
-        return
-    try:
-        cloud.ec2(operation, GroupId=group["GroupId"], IpPermissions=group[key])
-    except CloudError as error:
-        if error.code != "InvalidPermission.NotFound":  # another run has removed them
-            raise
+    if group.get(key):
+        with accepting({"InvalidPermission.NotFound"}):
+            cloud.ec2(operation, GroupId=group["GroupId"], IpPermissions=group[key])

@@ -6,6 +6,8 @@ The codes are from EC2's page "Error codes" and from the models of the services 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -270,6 +272,19 @@ def hint_for(code: str, reason: str = "") -> str:
     if _ABOUT_A_KEY.search(reason):
         return _KMS_KEY
     return HINTS.get(code.removeprefix("Client.").removeprefix("Server."), "")
+
+
+@contextmanager
+def accepting(codes: Collection[str]) -> Iterator[None]:
+    """A context that lets an error of AWS with one of these codes pass; others are raised.
+
+    It is for calls whose work another command, or an earlier attempt of boto, may have done.
+    """
+    try:
+        yield
+    except CloudError as error:
+        if error.code not in codes:
+            raise
 
 
 def was_refused(error: BaseException) -> bool:
