@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.support.environment import REPOSITORY, scrub
+from tests.support.environment import REPOSITORY, scrub, use_local_cloud
 
 if TYPE_CHECKING:
     from tests.support.kitchen import Kitchen, Witness
@@ -74,13 +74,7 @@ def local_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def local_cloud(local_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Set the environment of a user of the tests' local cloud; return its BAKE_HOME."""
-    from bake.local import control
-
-    monkeypatch.setenv("BAKE_HOME", str(local_home))
-    endpoint = control.status()
-    assert endpoint is not None
-    for name, value in control.environment(endpoint).items():
-        monkeypatch.setenv(name, value)
+    use_local_cloud(monkeypatch, local_home)
     return local_home
 
 

@@ -15,12 +15,11 @@ from bake.aws import machine as aws
 from bake.aws.client.session import Cloud, connect
 from bake.aws.machine import Machine, find_machine
 from bake.errors import HostKeyError
-from bake.local import control
 from bake.machine import host_key, key_store, ssh_config
 from bake.machine.access import reach
 from bake.machine.key_store import KnownHostKey, read_host_keys
 from bake.machine.ssh_config import Host
-from tests.support.environment import REPOSITORY, scrub
+from tests.support.environment import REPOSITORY, scrub, use_local_cloud
 from tests.support.launched import launched
 
 NAME = "keyed"
@@ -55,11 +54,7 @@ POINTS = [("_call", 1), ("save_host_keys", 1), ("_call", 2), ("_wait_until_shown
 def ours(local_home: Path) -> Iterator[tuple[Cloud, Machine]]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         scrub(monkeypatch, local_home.parent)
-        monkeypatch.setenv("BAKE_HOME", str(local_home))
-        endpoint = control.status()
-        assert endpoint is not None
-        for name, value in control.environment(endpoint).items():
-            monkeypatch.setenv(name, value)
+        endpoint = use_local_cloud(monkeypatch, local_home)
         cloud = connect()
         with launched(cloud, NAME, ssh_port=endpoint.ssh_port) as machine:
             yield cloud, machine

@@ -20,7 +20,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import paramiko
 import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -42,7 +41,7 @@ from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.browser import browser as chromium
 from tests.support.browser import screenshot
 from tests.support.notebook_page import NotebookPage
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, break_at_next_tunnel
 from tests.support.sshd import Machine as Sshd
 from tests.support.sshd import free_port, sshd
 
@@ -419,16 +418,7 @@ def test_a_connection_that_breaks_while_jupyter_is_asked_is_made_again_at_once(
         server_of_ssh.connect(port=way.port) as ssh,
         held(aws.cloud, machine, ssh, notebook) as end,
     ):
-        open_tunnel = ssh.open_tunnel
-
-        def open_on_a_connection_that_breaks(port: int) -> paramiko.Channel:
-            monkeypatch.setattr(ssh, "open_tunnel", open_tunnel)
-            way.cut("drop")
-            while ssh.alive:
-                time.sleep(0.01)
-            return open_tunnel(port)
-
-        monkeypatch.setattr(ssh, "open_tunnel", open_on_a_connection_that_breaks)
+        break_at_next_tunnel(monkeypatch, ssh, way)
         began = time.monotonic()
         wait_for("Connected again after", capfd)
         assert time.monotonic() - began < jupyter._ANSWER_S / 2

@@ -30,7 +30,7 @@ from bake.machine import launch, session_manager, ssh_config, transfer
 from bake.machine.key_store import key_path, save_key
 from bake.ssh import keys
 from tests.support.aws_in_process import ACCOUNT, aws_in_process
-from tests.support.environment import REPOSITORY, scrub
+from tests.support.environment import REPOSITORY, scrub, use_local_cloud
 from tests.support.processes import has_ended
 from tests.support.proved_images import PROVED
 
@@ -63,16 +63,10 @@ def ours(
     local_home: Path, programs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Cloud, Machine, Path]]:
     """A machine that was launched so, the cloud, and the plugin's log."""
-    from bake.local import control
-
     log = tmp_path_factory.mktemp("plugin") / "log"
     with pytest.MonkeyPatch.context() as monkeypatch:
         scrub(monkeypatch, local_home.parent)
-        monkeypatch.setenv("BAKE_HOME", str(local_home))
-        endpoint = control.status()
-        assert endpoint is not None
-        for name, value in control.environment(endpoint).items():
-            monkeypatch.setenv(name, value)
+        use_local_cloud(monkeypatch, local_home)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         monkeypatch.setenv("PLUGIN_LOG", str(log))
         iam = boto3.client("iam")

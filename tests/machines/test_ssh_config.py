@@ -28,7 +28,7 @@ from bake.machine import ssh_config as include
 from bake.machine.key_store import KnownHostKey
 from bake.machine.ssh_config import Host
 from bake.ssh import keys
-from tests.support.environment import REPOSITORY, scrub
+from tests.support.environment import REPOSITORY, scrub, use_local_cloud
 from tests.support.launched import launched
 from tests.support.sshd import sshd
 
@@ -158,15 +158,9 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def ours(local_home: Path) -> Iterator[tuple[Cloud, Machine, Path]]:
     """A machine of this module, launched as `launch` does."""
-    from bake.local import control
-
     with pytest.MonkeyPatch.context() as monkeypatch:
         scrub(monkeypatch, local_home.parent)
-        monkeypatch.setenv("BAKE_HOME", str(local_home))
-        endpoint = control.status()
-        assert endpoint is not None
-        for name, value in control.environment(endpoint).items():
-            monkeypatch.setenv(name, value)
+        endpoint = use_local_cloud(monkeypatch, local_home)
         cloud = connect()
         with launched(cloud, "reach-me", ssh_port=endpoint.ssh_port) as machine:
             yield cloud, machine, local_home

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from bake.local.control import LocalCloud
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -28,3 +32,15 @@ def scrub(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("BAKE_CACHE", str(CACHE))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+def use_local_cloud(monkeypatch: pytest.MonkeyPatch, local_home: Path) -> LocalCloud:
+    """Set the environment of a user of the tests' local cloud, which has to run."""
+    from bake.local import control  # after the environment of the tests was set
+
+    monkeypatch.setenv("BAKE_HOME", str(local_home))
+    endpoint = control.status()
+    assert endpoint is not None
+    for name, value in control.environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+    return endpoint

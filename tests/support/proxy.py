@@ -7,8 +7,16 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from bake.ssh.connection import Connection
 
 T = TypeVar("T")
 
@@ -274,3 +282,17 @@ class _End(asyncio.Protocol):
             sock: socket.socket = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
+
+
+def break_at_next_tunnel(monkeypatch: pytest.MonkeyPatch, ssh: Connection, way: Proxy) -> None:
+    """Let the connection, which goes through the proxy, break as its next tunnel is opened."""
+    open_tunnel = ssh.open_tunnel
+
+    def open_on_a_connection_that_breaks(port: int) -> paramiko.Channel:
+        monkeypatch.setattr(ssh, "open_tunnel", open_tunnel)
+        way.cut("drop")
+        while ssh.alive:
+            time.sleep(0.01)
+        return open_tunnel(port)
+
+    monkeypatch.setattr(ssh, "open_tunnel", open_on_a_connection_that_breaks)

@@ -16,7 +16,7 @@ import pytest
 from bake.errors import RemoteError
 from bake.ssh import keys, tunnel
 from bake.ssh.connection import Connection
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, break_at_next_tunnel
 from tests.support.sshd import Machine, free_port, sshd
 
 PAGE = b"a notebook" * 100_000
@@ -223,16 +223,7 @@ def test_a_caller_at_the_moment_of_the_break_waits_until_the_owner_reconnects(
         machine.connect(port=way.port) as ssh,
         tunnel.forward(ssh, free_port(), notebook) as port,
     ):
-        open_tunnel = ssh.open_tunnel
-
-        def open_on_a_connection_that_breaks(remote_port: int) -> paramiko.Channel:
-            monkeypatch.setattr(ssh, "open_tunnel", open_tunnel)
-            way.cut("drop")
-            while ssh.alive:
-                time.sleep(0.01)
-            return open_tunnel(remote_port)
-
-        monkeypatch.setattr(ssh, "open_tunnel", open_on_a_connection_that_breaks)
+        break_at_next_tunnel(monkeypatch, ssh, way)
         early: list[bytes] = []
         reader = threading.Thread(target=lambda: early.append(read(port)))
         reader.start()
