@@ -384,7 +384,7 @@ def find_own_machine(cloud: Cloud, name_or_id: str | None) -> Machine:
     A machine that a bake or a bench uses is returned only for its id or name. RequestError, with a
     list of the machines, if none of them fits, or more than one.
     """
-    [found] = find_own_machines(cloud, [name_or_id] if name_or_id else [])
+    [found] = find_own_machines(cloud, [] if name_or_id is None else [name_or_id])
     return found
 
 

@@ -61,6 +61,7 @@ def command(
     group: type[Any] | None = None,
     name: str | None = None,
     positional: Sequence[str] = (),
+    keeps_dashes: bool = False,
     arguments: str = "",
     help: Mapping[str, str] | None = None,
     examples: Sequence[str] = (),
@@ -70,7 +71,8 @@ def command(
 
     `takes` names the common options that the command accepts. `group` is a class of further options
     that arrive as one value, after the common ones. `help` explains the options in the signature.
-    `arguments` is how the help shows the positional ones, such as `[RECIPE …]`.
+    `arguments` is how the help shows the positional ones, such as `[RECIPE …]`. With
+    `keeps_dashes`, the positional ones contain a `--` that was given.
     `interrupted` completes the warning after Ctrl-C: it says what remains.
     """
 
@@ -82,6 +84,7 @@ def command(
             interrupted=interrupted,
             name=name,
             positional=positional,
+            keeps_dashes=keeps_dashes,
             arguments=arguments,
             help=dict(help or {}),
             examples=examples,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 
-from bake.cli.command import command
-from bake.cli.environment import at_most_one, invoke_program, open_cloud, ssh_port
-from bake.cli.options import MACHINE, NO_BROWSER, CommonOptions
+from bake.cli.command import INTERRUPTED, command
+from bake.cli.environment import (
+    at_most_one,
+    invoke_program,
+    machine_named,
+    open_cloud,
+    ssh_port,
+)
+from bake.cli.options import ALSO_MACHINE, MACHINE, NO_BROWSER, CommonOptions
 
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
     from bake.aws.machine import Machine
     from bake.console.console import Console
     from bake.machine.ssh_config import Host
+    from bake.machine.transfer import Transfer
 
 _LEFT_RUNNING = "the machine is left running"
 
@@ -43,23 +48,32 @@ def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = 
 @command(
     "region",
     "local",
-    positional=["command"],
-    help={**MACHINE, "command": "a line of shell: it runs in the image's Python environment"},
+    positional=["words"],
+    keeps_dashes=True,
+    help={
+        **ALSO_MACHINE,
+        "words": "id or name of a machine (default: your only one), then -- and the command. "
+        "Several words reach the program as they are; a single one is a line of shell. It runs in "
+        "the image's Python environment",
+    },
     interrupted=_LEFT_RUNNING,
-    arguments="COMMAND …",
-    examples=['invoke run "nvidia-smi"', 'invoke run "python train.py" --machine lab1'],
+    arguments="[MACHINE] -- COMMAND …",
+    examples=["invoke run -- nvidia-smi", "invoke run lab1 -- 'cd d2l-en && python train.py'"],
 )
 def run(
     console: Console,
     common: CommonOptions,
-    command: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     machine: str | None = None,
 ) -> None:
     """Run a command on a machine, with its output, input and exit status here."""
     from bake.machine import run as shell
 
-    cloud, found, host = _reached(console, common, machine)
-    arguments = shell.command(host, " ".join(command), terminal=shell.is_terminal())
+    named, line = shell.read_request(words)
+    cloud, found, host = _reached(console, common, machine_named(named, machine))
+    if line in (found.name, found.instance_id):
+        raise shell.no_command(line)
+    arguments = shell.command(host, line, terminal=shell.is_terminal())
     _call(console, cloud, found, arguments)
 
 
@@ -67,48 +81,61 @@ def run(
     "region",
     "local",
     positional=["paths"],
-    help={**MACHINE, "paths": "files and folders here, and at the end the place on the machine"},
+    help={
+        **ALSO_MACHINE,
+        "paths": "files and folders here, and at the end the place on the machine, behind its id "
+        "or name and a colon (default: your only machine)",
+    },
     interrupted=_LEFT_RUNNING,
-    arguments="LOCAL … REMOTE",
-    examples=["invoke put data/ notebooks/", "invoke put train.py . --machine lab1"],
+    arguments="LOCAL … [MACHINE:]REMOTE",
+    examples=["invoke put data/ notebooks/", "invoke put train.py lab1:d2l-en/"],
 )
 def put(
     console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
 ) -> None:
     """Copy files and folders to a machine, with rsync."""
-    _transfer(console, common, "put", paths, machine)
+    from bake.machine import transfer
+
+    _transfer(console, common, transfer.read_put(paths), machine)
 
 
 @command(
     "region",
     "local",
     positional=["paths"],
-    help={**MACHINE, "paths": "files and folders on the machine, and at the end the place here"},
+    help={
+        **ALSO_MACHINE,
+        "paths": "files and folders on the machine, behind its id or name and a colon (default: "
+        "your only machine), and at the end the place here",
+    },
     interrupted=_LEFT_RUNNING,
-    arguments="REMOTE … LOCAL",
-    examples=["invoke get results.csv .", "invoke get notebooks/ . --machine lab1"],
+    arguments="[MACHINE:]REMOTE … LOCAL",
+    examples=["invoke get results.csv .", "invoke get lab1:d2l-en/results/ ."],
 )
 def get(
     console: Console, common: CommonOptions, paths: tuple[str, ...] = (), machine: str | None = None
 ) -> None:
     """Copy files and folders from a machine, with rsync."""
-    _transfer(console, common, "get", paths, machine)
+    from bake.machine import transfer
+
+    _transfer(console, common, transfer.read_get(paths), machine)
 
 
 def _transfer(
-    console: Console,
-    common: CommonOptions,
-    verb: str,
-    paths: tuple[str, ...],
-    machine: str | None,
+    console: Console, common: CommonOptions, request: Transfer, machine: str | None
 ) -> None:
+    from bake.machine import run as shell
     from bake.machine import transfer
 
-    *sources, target = transfer.check_paths(verb, paths)
-    cloud, found, host = _reached(console, common, machine)
-    copy = transfer.put if verb == "put" else transfer.get
-    arguments = copy(host, sources, target, progress=sys.stderr.isatty())
-    _call(console, cloud, found, arguments, advice=partial(transfer.failure_hint, host))
+    cloud, found, host = _reached(console, common, machine_named(request.machine, machine))
+    transfer.check_remote(request, found)
+    arguments = transfer.command(host, request, progress=sys.stderr.isatty())
+    status = shell.call(arguments)
+    if status == INTERRUPTED:
+        raise Exit(code=status)
+    lost = shell.find_loss(cloud, found) if status in transfer.NO_CONNECTION else None
+    if status:
+        raise lost or transfer.failure(host, found, status)
 
 
 def _reached(
@@ -123,25 +150,14 @@ def _reached(
     return cloud, machine, reach(cloud, machine, ssh_port=ssh_port(), say=console.warn)
 
 
-def _call(
-    console: Console,
-    cloud: Cloud,
-    machine: Machine,
-    arguments: list[str],
-    advice: Callable[[int], str] = lambda status: "",
-) -> None:
-    """Run a program that connects to the machine, and exit with its status if that is not 0.
-
-    `advice` says what to do about a status; it is empty if the program has said enough.
-    """
+def _call(console: Console, cloud: Cloud, machine: Machine, arguments: list[str]) -> None:
+    """Run a program on the machine, and exit with its status if that is not 0."""
     from bake.machine import run as shell
 
     status = shell.call(arguments)
-    lost = shell.find_loss(cloud, machine) if status in shell.NO_CONNECTION else None
+    lost = shell.find_loss(cloud, machine) if status == shell.NO_CONNECTION else None
     if lost:
         console.failure(lost)
-    elif text := advice(status):
-        console.warn(text)
     if status:
         raise Exit(code=status)
 
@@ -153,7 +169,7 @@ def _call(
     name="ssh-config",
     positional=["machine"],
     help={
-        "machine": "ids or names of machines (default: all that run)",
+        "machine": "ids or names of machines (default: all of yours that run)",
         "write": "write it to files in bake's own folder, for ssh, rsync, VS Code and others",
         "include": "write it, and let ~/.ssh/config include these files",
     },
@@ -168,6 +184,7 @@ def ssh_config(
     include: bool = False,
 ) -> None:
     """Print SSH settings with which `ssh bake-NAME` works, or with --write, store them."""
+    from bake.aws.machine import machines as find_machines
     from bake.machine import ssh_config as settings
 
     cloud = open_cloud(console, common)
@@ -177,7 +194,7 @@ def ssh_config(
         for host in hosts:
             settings.write(host)
         if not machine:
-            settings.remove_other_files(cloud, hosts)
+            settings.remove_other_files(cloud, find_machines(cloud))
         if include:
             settings.include()
         lines = [f"{host.alias}  {host.instance_id}" for host in hosts]
@@ -196,17 +213,18 @@ def ssh_config(
 
 
 def _hosts(console: Console, cloud: Cloud, names: tuple[str, ...]) -> list[Host]:
-    """Return how to reach the named machines; without names, all that run."""
-    from bake.aws.machine import find_own_machine
+    """Return how to reach the named machines; without names, all of the user's that run."""
+    from bake.aws.machine import find_own_machines
     from bake.aws.machine import machines as find_machines
     from bake.machine import ssh_config as settings
 
     if names:
         return [
-            settings.find_host(cloud, find_own_machine(cloud, name), ssh_port=ssh_port())
-            for name in names
+            settings.find_host(cloud, found, ssh_port=ssh_port())
+            for found in find_own_machines(cloud, names)
         ]
-    hosts, errors = settings.find_hosts(cloud, find_machines(cloud), ssh_port=ssh_port())
+    own = [each for each in find_machines(cloud) if each.used_by is None]
+    hosts, errors = settings.find_hosts(cloud, own, ssh_port=ssh_port())
     for error in errors:
         console.warn(error.message)
     if not hosts:

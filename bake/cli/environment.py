@@ -67,3 +67,14 @@ def at_most_one(words: tuple[str, ...], what: str) -> str | None:
             hint=f"Name one {what}",
         )
     return words[0] if words else None
+
+
+def machine_named(word: str | None, option: str | None) -> str | None:
+    """Return the machine that a word or `--machine` names. RequestError if they differ."""
+    from bake.errors import RequestError
+
+    if word and option and word != option:
+        raise RequestError(
+            f"Two machines are named: {word}, and --machine {option}", hint="Name one machine"
+        )
+    return word or option

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command
-from bake.cli.environment import invoke_program, open_cloud, ssh_port
-from bake.cli.options import MACHINE, CommonOptions
+from bake.cli.environment import invoke_program, machine_named, open_cloud, ssh_port
+from bake.cli.options import ALSO_MACHINE, MACHINE, CommonOptions
 
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
@@ -191,12 +191,20 @@ def _change(
     "region",
     "local",
     "json",
-    positional=["machine"],
-    help={"machine": "id or name of a machine (default: your only one), then 2h, 1d … or never"},
+    positional=["words"],
+    help={
+        **ALSO_MACHINE,
+        "words": "id or name of a machine (default: your only one), then 2h, 1d … or never",
+    },
     arguments="[MACHINE] DURATION",
     examples=["invoke extend 2h", "invoke extend lab1 1d"],
 )
-def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
+def extend(
+    console: Console,
+    common: CommonOptions,
+    words: tuple[str, ...] = (),
+    machine: str | None = None,
+) -> None:
     """Postpone the end of a machine."""
     from bake.aws.machine import find_own_machine
     from bake.cli.views.machines import machine_document
@@ -204,15 +212,16 @@ def extend(console: Console, common: CommonOptions, machine: tuple[str, ...] = (
     from bake.machine import cost, lifetime, ssh_config
     from bake.machine.access import reach
 
-    if not 1 <= len(machine) <= 2:
+    if not 1 <= len(words) <= 2:
         raise RequestError(
             "This command takes a machine and for how much longer it shall run",
             hint="invoke extend NAME 2h",
         )
-    *names, time = machine
+    *names, time = words
+    name = machine_named(names[0] if names else None, machine)
     by = lifetime.read_time(time, "extend")
     cloud = open_cloud(console, common)
-    found = find_own_machine(cloud, names[0] if names else None)
+    found = find_own_machine(cloud, name)
     host = reach(cloud, found, ssh_port=ssh_port(), say=console.warn)
     with console.step(f"Extending {found.name}"), ssh_config.connect(host) as connection:
         extended = lifetime.extend(cloud, found, connection, by)

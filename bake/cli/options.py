@@ -60,4 +60,6 @@ class RecipeOptions:
 
 
 MACHINE = {"machine": "id or name of a machine (default: your only one)"}
+# Beside other arguments, which may also begin with the machine's name.
+ALSO_MACHINE = {"machine": "id or name of a machine, if no argument names it"}
 NO_BROWSER = "print Jupyter's address, with its token, instead of opening it (as --json does)"

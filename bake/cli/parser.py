@@ -30,7 +30,7 @@ class RepeatedArgument(Argument):  # type: ignore[misc]
 
     Invoke's own positional arguments must be given exactly once: the parser assigns words to them
     while their value is None, and reports an error if it is still None at the end. So this value is
-    None until all words are read (`complete`).
+    None until all words are read (`complete`). The words behind `--` are added after that.
     """
 
     def __init__(self, name: str, help: str) -> None:
@@ -90,8 +90,11 @@ def _handle_known(handle: Callable[[ParseMachine, str], None]) -> Callable[..., 
     """Return a `handle` that first reports a word that the command does not take."""
 
     def handle_known(machine: ParseMachine, word: str) -> None:
-        if not (machine.ignore_unknown or machine.waiting_for_flag_value):
-            _check_word(machine, word)
+        if not machine.ignore_unknown:
+            if not word:
+                raise _empty(machine)
+            if not machine.waiting_for_flag_value:
+                _check_word(machine, word)
         handle(machine, word)
 
     return handle_known
@@ -107,6 +110,15 @@ def _check_word(machine: ParseMachine, word: str) -> None:
         if context and context.name:
             raise _wrong(f"invoke {context.name} does not take the argument {word}.", context)
         raise _unknown_command(word, machine.contexts)
+
+
+def _empty(machine: ParseMachine) -> ParseError:
+    """Return the error for an empty word: often a shell variable that is not set."""
+    if machine.waiting_for_flag_value:
+        message = f"The value of {to_flag(machine.flag.name)} is empty."
+    else:
+        message = "An argument is empty."
+    return _wrong(message, machine.context)
 
 
 def _unknown_command(word: str, known: Iterable[str]) -> ParseError:
@@ -137,7 +149,8 @@ class ParsedTask(Task):  # type: ignore[misc]
     `shared` maps the name of each additional option to its default value and its help text. They
     are not in the signature of `body`, whose first `injected` parameters do not come from the
     command line. `common` names those that the help shows last. `arguments` is how the help shows
-    the positional arguments.
+    the positional arguments. Words behind `--` are positional arguments, too; with `keeps_dashes`,
+    the body gets them with the `--` in front of them.
     """
 
     help: dict[str, Any]
@@ -152,8 +165,10 @@ class ParsedTask(Task):  # type: ignore[misc]
         common: Sequence[str] = (),
         arguments: str = "",
         examples: Sequence[str] = (),
+        keeps_dashes: bool = False,
         **options: Any,
     ) -> None:
+        self.keeps_dashes = keeps_dashes
         self.shared = shared
         self.injected = injected
         self.common = common
@@ -278,27 +293,79 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
 
     def parse(program: Program) -> None:
         try:
+            commands = _commands(program)
             if topic := _topic(program):
-                _explain(topic, _commands(program))
+                _explain(topic, commands)
+            _check_group(program, commands)
+            _check_switches(program.core.unparsed, commands)
             parse_tasks(program)
+            _add_words_behind_dashes(program, commands)
         except ParseError as error:
             raise Exit(str(error), code=WRONG_REQUEST) from None
 
     return parse
 
 
+def _check_group(program: Program, commands: Mapping[str, ParsedTask]) -> None:
+    """Raise ParseError for `--list NAME` with a name that is not one of a group of commands."""
+    name = program.args.list.value
+    groups = program.collection.collections
+    if not isinstance(name, str) or name in groups:
+        return
+    if name in commands:
+        message = f"{name} is a command, not a group. To explain it: invoke {name} --help"
+        raise ParseError(message)
+    raise _wrong(f"Unknown group of commands: {name}.{suggestion(name, groups)}", None)
+
+
+def _check_switches(words: Sequence[str], commands: Mapping[str, ParsedTask]) -> None:
+    """Raise ParseError for `--local=yes`, of which Invoke makes `--local` and an argument `yes`."""
+    switches: set[str] = set()
+    for word in words:
+        if word in commands:
+            known = commands[word].get_arguments()
+            switches = {to_flag(each.name) for each in known if each.kind is bool}
+        option, equals, value = word.partition("=")
+        if equals and option in switches:
+            message = f"The option {option} takes no value, but got {value!r}."
+            raise ParseError(f"{message} Give {option} alone, or leave it out")
+
+
+def _add_words_behind_dashes(program: Program, commands: Mapping[str, ParsedTask]) -> None:
+    """Give the words behind `--` to the last command, as positional arguments.
+
+    Invoke joins them into one text, which loses where each one ends.
+    """
+    words = program.argv[1:]
+    if "--" not in words or not program.tasks:
+        return
+    rest, context = words[words.index("--") + 1 :], program.tasks[-1]
+    taken = [each for each in context.positional_args if isinstance(each, RepeatedArgument)]
+    if commands[context.name].keeps_dashes:
+        taken[0].words += ["--", *rest]
+    elif rest and not taken:
+        raise _wrong(f"invoke {context.name} does not take the argument {rest[0]}.", context)
+    elif "" in rest:
+        raise _wrong("An argument is empty.", context)
+    elif rest:
+        taken[0].words += rest
+
+
 def _list_in_sections(list_tasks: Callable[[Program], None]) -> Callable[[Program], None]:
     """Return a `list_tasks` that lists all commands by their sections.
 
-    Invoke lists what its other options request: one collection, another format or depth.
+    `--list local` lists the commands of that group. Invoke lists in other formats and depths.
     """
 
     def show(program: Program) -> None:
-        if program.list_root or program.list_depth or program.list_format != "flat":
+        if program.list_depth or program.list_format != "flat":
             list_tasks(program)
             return
+        group = f"{program.list_root}." if program.list_root else ""
         sections: dict[str, list[Entry]] = {}
         for name, each in _commands(program).items():
+            if not name.startswith(group):
+                continue
             about = (inspect.getdoc(each) or "").partition("\n")[0]
             sections.setdefault(each.section, []).append(Entry(name, about))
         _print(command_list(sections, _width()))

@@ -42,7 +42,7 @@ from bake.machine.key_store import (
     save_key,
 )
 from bake.machine.request import LaunchRequest, choose_placements
-from bake.machine.ssh_config import check_name, find_host, ssh_arguments
+from bake.machine.ssh_config import ALIAS, check_name, find_host, ssh_arguments
 from bake.ssh import keys
 from bake.ssh.keys import KeyPair
 
@@ -231,10 +231,12 @@ def default_key_name() -> str:
 def _free_name(cloud: Cloud, name: str) -> str:
     check_name(name)
     for machine in machines(cloud):
-        if machine.name == name:
+        if machine.name.removeprefix(ALIAS) == name.removeprefix(ALIAS):  # one Host of ssh's
             raise RequestError(
-                f"A machine named {name} exists already: {machine.instance_id} ({machine.state})",
-                hint=f"Give another name with --name, or use that machine: invoke connect {name}",
+                f"A machine named {machine.name} exists already: {machine.instance_id} "
+                f"({machine.state})",
+                hint="Give another name with --name, or use that machine: "
+                f"invoke connect {machine.name}",
             )
     return name
 

@@ -14,9 +14,9 @@ from bake.aws.machine import Machine, find_machine
 from bake.errors import CloudError, MachineError, RequestError
 from bake.machine.ssh_config import Host, ssh_arguments
 
-# The exit statuses of ssh and rsync when the connection fails (their manuals, "EXIT STATUS", "EXIT
-# VALUES"). A program on the machine may end with them, too.
-NO_CONNECTION = (255, 12, 10, 30)
+# The exit status of ssh when the connection fails (ssh(1), "EXIT STATUS"). A program on the machine
+# may end with it, too.
+NO_CONNECTION = 255
 _INTERRUPTED = 128 + signal.SIGINT
 
 # The command runs in the environment of an interactive login shell, as `connect` opens it, so that
@@ -29,14 +29,49 @@ _IN_LOGIN_ENVIRONMENT = (
 )
 
 
+def read_request(words: Sequence[str]) -> tuple[str | None, str]:
+    """Return the machine that `[MACHINE] -- COMMAND …` names, if any, and the line of shell.
+
+    `COMMAND` alone, as one word, is a line for the machine that is meant without a name. Raises
+    RequestError for other words without `--`: any of them could be a machine's name.
+    """
+    if "--" not in words:
+        if len(words) > 1:
+            machine, *rest = words
+            raise RequestError(
+                "There must be -- in front of the command",
+                hint=f"If {machine} is the machine: invoke run {machine} -- {shlex.join(rest)}. "
+                f"If it is the command: invoke run -- {shlex.join(words)}",
+            )
+        names: Sequence[str] = ()
+        command = words
+    else:
+        at = words.index("--")
+        names, command = words[:at], words[at + 1 :]
+    if len(names) > 1:
+        raise RequestError(
+            f"A command runs on one machine, but several are named: {' '.join(names)}",
+            hint="Name one machine in front of --",
+        )
+    name = names[0] if names else None
+    if not any(word.strip() for word in command):
+        raise no_command(name)
+    return name, command[0] if len(command) == 1 else shlex.join(command)
+
+
+def no_command(machine: str | None) -> RequestError:
+    return RequestError(
+        "No command given" + (f" for the machine {machine}" if machine else ""),
+        hint=f"invoke run {f'{machine} ' if machine else ''}-- nvidia-smi",
+    )
+
+
 def command(host: Host, line: str, *, terminal: bool) -> list[str]:
     """Return the `ssh` command that runs a line of shell on the machine.
 
     `terminal` is True if stdin and stdout of this process are a terminal. Ctrl-C then reaches the
     command on the machine, which otherwise continues to run.
     """
-    if not line.strip():
-        raise RequestError("No command given", hint='invoke run "nvidia-smi"')
     options = ("-t", "-o", "LogLevel=ERROR") if terminal else ("-T",)
     return [*ssh_arguments(host, *options), "--", _IN_LOGIN_ENVIRONMENT.format(shlex.quote(line))]
 

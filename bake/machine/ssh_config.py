@@ -36,6 +36,9 @@ from bake.ssh.connection import Connection
 # The characters of a Host's name that are not special (ssh_config(5), "PATTERNS").
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
+# The beginning of each Host's name, in this computer's own ~/.ssh/config.
+ALIAS = "bake-"
+
 # Use only this key, accept only this machine, and notice within a minute that it does not answer.
 _ALWAYS = {
     "IdentitiesOnly": "yes",
@@ -121,9 +124,12 @@ def check_name(name: str) -> None:
 
 
 def alias(machine: Machine) -> str:
-    """Return `bake-NAME`, or `bake-ID` if its tag Name is not a name that ssh accepts."""
-    fit = _NAME.fullmatch(machine.name)
-    return f"bake-{machine.name if fit else machine.instance_id}"
+    """Return the name for `ssh`: `bake-NAME`, or `bake-ID` if ssh does not accept the tag Name.
+
+    The names of builders begin with `bake-` already.
+    """
+    name = machine.name if _NAME.fullmatch(machine.name) else machine.instance_id
+    return name if name.startswith(ALIAS) else f"{ALIAS}{name}"
 
 
 def find_host(cloud: Cloud, machine: Machine, *, ssh_port: int) -> Host:
@@ -237,10 +243,13 @@ def write(host: Host) -> Path:
     return path
 
 
-def remove_other_files(cloud: Cloud, hosts: Sequence[Host]) -> None:
-    """Remove this account's and region's files of all other machines, which have ended."""
+def remove_other_files(cloud: Cloud, machines: Iterable[Machine]) -> None:
+    """Remove this account's and region's files of machines that do not run any more.
+
+    `machines` are all that exist.
+    """
     keys = quote_path(key_path(cloud.account_id, cloud.region, "any").parent)
-    current_ids = {host.instance_id for host in hosts}
+    current_ids = {each.instance_id for each in machines if each.state == "running"}
     for path in folder().glob("*.conf"):
         if path.stem not in current_ids and _bytes(f"{keys[:-1]}/") in _read(path):
             _remove(path)

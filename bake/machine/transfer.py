@@ -2,55 +2,127 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from bake.errors import RequestError
+from bake.aws.machine import Machine
+from bake.errors import MachineError, RequestError
 from bake.machine.ssh_config import Host, ssh_arguments
 
+# The exit statuses of rsync and ssh when the connection fails (rsync(1), "EXIT VALUES").
+NO_CONNECTION = (255, 12, 10, 30)
 # The exit status when rsync is missing on the machine: 12 (rsync(1), "EXIT VALUES"), or 127 of the
 # shell.
 _NO_REMOTE_RSYNC = (12, 127)
 
 
-def check_paths(verb: str, paths: Sequence[str]) -> Sequence[str]:
-    """Raise RequestError unless a source and a target are given."""
-    if len(paths) < 2:
-        example = {"put": "invoke put notebook.ipynb d2l-en/", "get": "invoke get d2l-en/results ."}
-        raise RequestError(f"{verb} takes at least two paths", hint=example[verb])
-    return paths
+@dataclass(frozen=True)
+class Transfer:
+    """A request to copy files. `machine` is an id or a name; None for the only machine.
+
+    `remote` are the paths on the machine, without its name: the target of `put`, or the sources of
+    `get`.
+    """
+
+    verb: Literal["put", "get"]
+    machine: str | None
+    remote: tuple[str, ...]
+    local: tuple[str, ...]
 
 
-def put(host: Host, local: Sequence[str], remote: str, *, progress: bool) -> list[str]:
-    """Return the command that copies files and folders to the machine.
+def read_put(paths: Sequence[str]) -> Transfer:
+    """Read `LOCAL … [MACHINE:]REMOTE`. RequestError if a path is missing, or not on this computer.
+
+    The machine's name is before a colon, as for scp, docker cp and kubectl cp.
+    """
+    _check_number("put", paths, "LOCAL … [MACHINE:]REMOTE")
+    *local, target = paths
+    name, remote = split_machine(target)
+    if missing := [path for path in local if not os.path.lexists(path)]:
+        raise RequestError(
+            f"Not found on this computer: {', '.join(missing)}",
+            hint="put copies from this computer to a machine, whose name is before the place on "
+            f"it: invoke put LOCAL {name or 'MACHINE'}:{remote}",
+        )
+    return Transfer("put", name, (remote,), tuple(local))
+
+
+def read_get(paths: Sequence[str]) -> Transfer:
+    """Read `[MACHINE:]REMOTE … LOCAL`. RequestError if a path is missing, or for two machines."""
+    _check_number("get", paths, "[MACHINE:]REMOTE … LOCAL")
+    *sources, local = paths
+    named, remote = zip(*map(split_machine, sources), strict=True)
+    names = [name for name in dict.fromkeys(named) if name]
+    if len(names) > 1:
+        raise RequestError(
+            f"get copies from one machine, but several are named: {', '.join(names)}",
+            hint="Repeat the command for each machine",
+        )
+    if split_machine(local)[0]:
+        raise RequestError(
+            f"get copies to this computer, but the place {local} begins like a machine's name",
+            hint=f"For a file of this name on this computer: ./{local}",
+        )
+    return Transfer("get", names[0] if names else None, remote, (local,))
+
+
+def split_machine(path: str) -> tuple[str | None, str]:
+    """Split `MACHINE:PATH`. A colon behind a slash is a part of the path, as for scp(1)."""
+    name, colon, rest = path.partition(":")
+    if not colon or "/" in name:
+        return None, path
+    return name or None, rest
+
+
+def check_remote(request: Transfer, machine: Machine) -> None:
+    """Raise RequestError for a path on the machine that is the machine's own name or id."""
+    for path in request.remote:
+        if path in (machine.name, machine.instance_id):
+            raise RequestError(
+                f"{path} is a machine, and a colon is missing between its name and the path",
+                hint=f"Its home folder is {path}:. A file of this name on it is ./{path}",
+            )
+
+
+def command(host: Host, request: Transfer, *, progress: bool) -> list[str]:
+    """Return the rsync command. The machine expands patterns in paths of `get`.
 
     Raises RequestError when rsync is not installed on this computer.
     """
-    return [*_rsync(host, progress), *map(_local_path, local), _remote_path(host, remote)]
+    remote = [_remote_path(host, path) for path in request.remote]
+    local = [_local_path(path) for path in request.local]
+    sources, target = (local, remote) if request.verb == "put" else (remote, local)
+    return [*_rsync(host, progress), *sources, *target]
 
 
-def get(host: Host, remote: Sequence[str], local: str, *, progress: bool) -> list[str]:
-    """Return the command that copies from the machine, which expands patterns in `remote`."""
-    return [
-        *_rsync(host, progress),
-        *(_remote_path(host, each) for each in remote),
-        _local_path(local),
-    ]
+def failure(host: Host, machine: Machine, status: int) -> MachineError:
+    """Return the error for a status of rsync, whose own messages were shown."""
+    name = machine.name or machine.instance_id
+    if status in _NO_REMOTE_RSYNC and not _has_rsync(host):
+        return MachineError(
+            f"rsync is not installed on {name}",
+            hint=f"invoke run {name} -- sudo apt-get install --yes rsync",
+        )
+    return MachineError(
+        f"The transfer failed: rsync ended with status {status}",
+        hint="Repeat the command: rsync copies only what is missing",
+    )
 
 
-def failure_hint(host: Host, status: int) -> str:
-    """Return a hint for a failed transfer; "" if rsync's own message is enough."""
-    if status not in _NO_REMOTE_RSYNC:
-        return ""
+def _has_rsync(host: Host) -> bool:
     look = subprocess.run(
         [*ssh_arguments(host), "command -v rsync"], capture_output=True, check=False
     )
-    if look.returncode in (0, 255):  # rsync is installed, or the machine cannot be reached
-        return ""
-    return (
-        "rsync must be installed on the machine, too: invoke run 'sudo apt-get install --yes rsync'"
-    )
+    return look.returncode in (0, 255)  # 255: the machine cannot be reached, so it is not known
+
+
+def _check_number(verb: str, paths: Sequence[str], form: str) -> None:
+    if len(paths) < 2:
+        raise RequestError(f"{verb} takes at least two paths", hint=f"invoke {verb} {form}")
 
 
 def _rsync(host: Host, progress: bool) -> list[str]:

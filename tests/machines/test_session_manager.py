@@ -153,10 +153,11 @@ def test_commands_and_files_go_there_as_to_any_machine(
     host = ssh_config.find_host(ours[0], hidden, ssh_port=int(os.environ["BAKE_SSH_PORT"]))
     data = os.urandom(1 << 20)
     (tmp_path / "file").write_bytes(data)
-    for command in (
-        transfer.put(host, [str(tmp_path / "file")], "there", progress=False),
-        transfer.get(host, ["there"], f"{tmp_path}/back", progress=False),
+    for request in (
+        transfer.read_put([str(tmp_path / "file"), "there"]),
+        transfer.read_get(["there", f"{tmp_path}/back"]),
     ):
+        command = transfer.command(host, request, progress=False)
         subprocess.run(command, check=True, timeout=60)
     assert (tmp_path / "back").read_bytes() == data
 

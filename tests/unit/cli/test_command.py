@@ -169,7 +169,7 @@ def with_json() -> list[str]:
 WORDS: dict[str, dict[str, Any]] = {
     "lock": {"recipe": ("mxnet-cu101",)},
     "copy": {"to": "us-west-2"},
-    "extend": {"machine": ("2h",)},
+    "extend": {"words": ("2h",)},
     "quota": {"raise_": 8},
 }
 

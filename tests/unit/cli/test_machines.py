@@ -20,6 +20,8 @@ from bake.aws.tags import USED_BY, new_run
 from bake.cli.confirm import confirm
 from bake.console.console import Console
 from bake.errors import RequestError
+from bake.machine import access, ssh_config
+from bake.machine.key_store import key_path
 from tests.support.aws_in_process import Aws
 from tests.support.commands import invoke
 from tests.support.runs import a_builder, a_run, an_account, ended, lease
@@ -149,6 +151,89 @@ def test_a_machine_of_a_bench_is_ended_with_a_warning(aws: Aws) -> None:
     done = invoke("terminate", "bench-g4dn", "--yes")
     assert "bench-g4dn is used by a bench" in done.stderr
     assert state(aws, bench) == "terminated"
+
+
+# One rule for the machine that is meant ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["stop", "lab2"],
+        ["stop", "--machine", "lab2"],
+        ["run", "lab2", "--", "hostname"],
+        ["run", "hostname", "--machine", "lab2"],
+        ["put", "README.md", "lab2:"],
+        ["put", "--machine", "lab2", "README.md", "there"],
+        ["get", "lab2:there", "."],
+        ["get", "there", ".", "--machine", "lab2"],
+        ["extend", "lab2", "1h"],
+        ["extend", "1h", "--machine", "lab2"],
+        ["connect", "lab2"],
+        ["ssh-config", "lab2"],
+        ["jupyter", "--machine", "lab2"],
+        ["bench", "lab2"],
+    ],
+    ids=" ".join,
+)
+def test_each_command_takes_a_machine_by_name_and_by_option(aws: Aws, words: list[str]) -> None:
+    a_machine(aws, "lab1")
+    refused = invoke(*words)
+    assert refused.returncode == 2
+    assert "Machine lab2 not found in us-east-1" in refused.stderr
+    assert "lab1 (running)" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "lab1", "--machine", "lab2", "--", "hostname"],
+        ["put", "README.md", "lab1:", "--machine", "lab2"],
+        ["extend", "lab1", "1h", "--machine", "lab2"],
+    ],
+    ids=" ".join,
+)
+def test_two_names_of_machines_are_a_contradiction(aws: Aws, words: list[str]) -> None:
+    refused = invoke(*words)
+    assert refused.returncode == 2
+    assert "Two machines are named: lab1, and --machine lab2" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "lab1"], "No command given for the machine lab1"),
+        (["put", "README.md", "lab1"], "lab1 is a machine, and a colon is missing"),
+        (["get", "lab1", "."], "lab1 is a machine, and a colon is missing"),
+    ],
+)
+def test_a_machine_is_not_taken_for_a_command_or_a_file(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.setattr(access, "reach", lambda cloud, machine, **_: None)
+    a_machine(aws, "lab1")
+    refused = invoke(*words)
+    assert refused.returncode == 2
+    assert says in refused.stderr
+
+
+def test_the_configuration_of_ssh_is_of_ones_own_machines_and_keeps_a_builder_s_file(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder, mine = a_builder(aws, a_run(aws)), a_machine(aws, "lab1")
+
+    def host(cloud: object, machine: Machine, **_: object) -> ssh_config.Host:
+        key = key_path(aws.cloud.account_id, aws.cloud.region, "mine")
+        name = ssh_config.alias(machine)
+        return ssh_config.Host(name, machine.instance_id, "192.0.2.1", "ubuntu", 22, key)
+
+    monkeypatch.setattr(ssh_config, "find_host", host)
+    named = invoke("ssh-config", builder.name, "--write", "--json")
+    assert [each["host"] for each in json.loads(named.stdout)] == [builder.name]  # bake-…
+    done = invoke("ssh-config", "--write", "--json")
+    assert [each["instance_id"] for each in json.loads(done.stdout)] == [mine.instance_id]
+    kept = {path.stem for path in ssh_config.folder().iterdir()}
+    assert kept == {builder.instance_id, mine.instance_id}
 
 
 # In a terminal ---------------------------------------------------------------------------------

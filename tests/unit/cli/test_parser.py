@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -20,6 +21,8 @@ from packaging.requirements import Requirement
 
 from bake.cli import parser
 from bake.cli.command import command
+from bake.machine import run as shell
+from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 
 
@@ -84,6 +87,49 @@ def test_an_invalid_number_is_reported() -> None:
     with pytest.raises(Exit, match="Invalid value for --jobs: many") as ended:
         parse("cook", "--jobs", "many")
     assert ended.value.code == 2
+
+
+# Words that Invoke would drop or misread ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bake", "--local=yes"], "The option --local takes no value, but got 'yes'"),
+        (["plan", "mxnet-cu101", "--json=", "--all"], "The option --json takes no value, but got"),
+        (["launch-from-ami", "--name", ""], "The value of --name is empty"),
+        (["launch-from-ami", "--name="], "The value of --name is empty"),
+        (["bake", "--name", ""], "The value of --name is empty"),
+        (["terminate", ""], "An argument is empty"),
+        (["terminate", "--", ""], "An argument is empty"),
+        (["machines", "--", "lab1"], "invoke machines does not take the argument lab1"),
+        (["lock", "--", "--no-such-recipe"], "--no-such-recipe"),
+        (["--list", "nosuch"], "Unknown group of commands: nosuch"),
+        (["--list", "lcal"], "Unknown group of commands: lcal. Did you mean local?"),
+        (["--list", "bake"], "bake is a command, not a group. To explain it: invoke bake --help"),
+    ],
+    ids=" ".join,
+)
+def test_no_word_is_dropped_or_misread(words: list[str], says: str) -> None:
+    done = invoke(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+
+
+def test_words_behind_dashes_are_arguments_and_never_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(shell, "read_request", lambda words: seen.append(words) or sys.exit(3))
+    for words in (["--", "grep", "-r", "a b", ""], ["lab1", "--", "--json"], ["lab1"]):
+        assert invoke("run", *words).returncode == 3
+    assert seen == [("--", "grep", "-r", "a b", ""), ("lab1", "--", "--json"), ("lab1",)]
+
+
+def test_a_group_of_commands_is_listed_alone() -> None:
+    done = invoke("--list", "local")
+    assert "local.up" in done.stdout
+    assert "launch-from-ami" not in done.stdout
 
 
 # Invoke itself -----------------------------------------------------------------------------------
