@@ -73,12 +73,15 @@ class BakeError(Exception):
     @property
     def cloud_words(self) -> str:
         """The cloud's own words, `code: reason`; empty if the cloud did not cause the failure."""
-        return ": ".join(part for part in (self.code, self.reason) if part)
+        code = (
+            "" if self.reason.startswith(f"{self.code}: ") else self.code
+        )  # a StateReason repeats it
+        return ": ".join(part for part in (code, self.reason) if part)
 
     @property
     def full_message(self) -> str:
         """`message: code: reason`, in one line: for a log, a table's cell, another error's text."""
-        return ": ".join(part for part in (self.message, self.code, self.reason) if part)
+        return ": ".join(part for part in (self.message, self.cloud_words) if part)
 
 
 def error_document(error: BakeError | None) -> dict[str, Any] | None:

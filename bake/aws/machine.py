@@ -138,12 +138,23 @@ def lost_error(
     return _lost(current, doing) if current and current.state in states else None
 
 
+# EC2's most frequent StateReason codes; the complete list is in DescribeInstances' StateReason.
+_ENDED_BY = {
+    "Client.UserInitiatedShutdown": "was shut down by a user",
+    "Client.InstanceInitiatedShutdown": "shut itself down",
+    "Server.SpotInstanceShutdown": "was stopped by the spot market",
+    "Server.SpotInstanceTermination": "was terminated by the spot market",
+    "Server.ScheduledStop": "was stopped for a scheduled retirement",
+}
+
+
 def _lost(machine: Machine, doing: str = "") -> LostError:
+    what = _ENDED_BY.get(machine.reason_code, f"was lost (its state is {machine.state})")
     return LostError(
-        f"{machine.instance_id} ({machine.instance_type} in {machine.zone}, {machine.market}) is "
-        f"lost: it went into the state {machine.state}{f' while {doing}' if doing else ''}",
+        f"{machine.instance_id} ({machine.instance_type} in {machine.zone}, {machine.market}) "
+        f"{what}{f' while {doing}' if doing else ''}",
         hint=hint_for(machine.reason_code, machine.reason)
-        or "AWS's reason tells why. Run the same command again",
+        or "AWS's message contains the reason. Run the same command again",
         code=machine.reason_code,
         reason=machine.reason,
     )
@@ -304,8 +315,8 @@ def _wait_until(
                 f"{instance_id} ({machine.instance_type} in {machine.zone}) went into the state "
                 f"{machine.state} while {doing}",
                 hint=hint_for(machine.reason_code, machine.reason)
-                or "AWS's reason tells why. Run the same command again, or with another instance "
-                "type or zone",
+                or "AWS's message contains the reason. Run the same command again, or with "
+                "another instance type or zone",
                 code=machine.reason_code,
                 reason=machine.reason,
             )
@@ -429,7 +440,7 @@ def _only(cloud: Cloud, known: Sequence[Machine]) -> Machine:
 
 def _several(cloud: Cloud, fitting: Sequence[Machine]) -> RequestError:
     return RequestError(
-        f"More than one machine fits in {cloud.region}",
+        f"More than one machine matches in {cloud.region}",
         details=_lines(fitting),
         hint="Give the id or the name of one of them",
     )

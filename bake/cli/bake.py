@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     help={
         "name": "the image's name (default: bake/RECIPE/DATE-DIGEST)",
         "jobs": "with several recipes: how many machines at a time",
-        "fresh": "bake everything again; use no existing image and no checkpoint",
-        "keep_on_failure": "leave the machine up when the bake fails, and say how to reach it",
+        "fresh": "bake everything again; ignore existing images and checkpoints",
+        "keep_on_failure": "keep the machine when the bake fails, and show how to reach it",
         "shell_on_failure": "open a shell on the machine when the bake fails",
     },
     arguments="[RECIPE …]",
@@ -80,7 +80,7 @@ def bake(
     "json",
     group=RecipeOptions,
     positional=["recipe"],
-    help={"fresh": "bake everything again; use no existing image and no checkpoint"},
+    help={"fresh": "bake everything again; ignore existing images and checkpoints"},
     arguments="[RECIPE …]",
     examples=["invoke plan --cuda 10.1 --region us-west-2", "invoke plan --all --json"],
 )
@@ -119,7 +119,7 @@ def plan(
         "recipe": "recipes of manifests/ (default: all of them)",
         "matrix": "only print the groups that have something to do, as a matrix for GitHub Actions",
         "jobs": "how many machines at a time",
-        "give_up_after": "failures in a row after which a recipe is not tried any more",
+        "give_up_after": "failures in a row after which a recipe is no longer tried",
         "retry": "also try recipes that failed too often",
         "summary": "a file for the summary, in Markdown (also written to $GITHUB_STEP_SUMMARY)",
         "stand_in": explained(RecipeOptions)["stand_in"][1],
@@ -177,7 +177,7 @@ def rebuild(
     help={
         "recipe": "recipes of manifests/ that were baked on this computer",
         "record": "the bake's record.json (default: the one of the recipe's newest bake here)",
-        "stand_in": "take it from a bake with stand-ins",
+        "stand_in": "use a bake with stand-ins",
     },
     arguments="RECIPE …",
     examples=["invoke lock mxnet-cu101", "invoke lock mxnet-cu101 --record record.json"],
@@ -222,7 +222,7 @@ def lock(
     positional=["which"],
     help={
         "which": "a run, a recipe (its newest bake here) or a record.json (default: the newest)",
-        "browser": "open it, too",
+        "browser": "open it in the browser, too",
     },
     arguments="[RUN]",
     examples=["invoke report --browser", "invoke report mxnet-cu101"],
@@ -230,7 +230,7 @@ def lock(
 def report(
     console: Console, common: CommonOptions, which: tuple[str, ...] = (), browser: bool = False
 ) -> None:
-    """Write the page of a bake again (report.html, beside its record) and print its path."""
+    """Write the page of a bake again (report.html, next to its record) and print its path."""
     from bake import files
     from bake.machine.browser import open_page
     from bake.record import builds

@@ -60,7 +60,7 @@ class BenchOptions:
     ],
 )
 def bench(console: Console, common: CommonOptions, options: BenchOptions) -> None:
-    """Measure how fast a machine, or each kind of machine, is with an image's framework."""
+    """Measure how fast a machine, or each type of machine, is with an image's framework."""
     from bake import files
     from bake.cli.views.bench import show_bench
     from bake.cli.views.bench_page import write_page

@@ -169,7 +169,7 @@ def _call(console: Console, cloud: Cloud, machine: Machine, arguments: list[str]
     name="ssh-config",
     positional=["machine"],
     help={
-        "machine": "ids or names of machines (default: all of yours that run)",
+        "machine": "ids or names of machines (default: all of your running machines)",
         "write": "write it to files in bake's own folder, for ssh, rsync, VS Code and others",
         "include": "write it, and let ~/.ssh/config include these files",
     },

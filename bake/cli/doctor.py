@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     examples=["invoke doctor --region us-west-2", "invoke doctor mxnet-cu101 --local"],
 )
 def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()) -> None:
-    """Find out what is missing here, and at AWS, before a bake; nothing is changed."""
+    """Check this computer and the AWS account before a bake; nothing is changed."""
     import json
     from functools import partial
 

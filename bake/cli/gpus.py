@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     help={
         "type": "only the quota that counts this instance type or family: g4dn.xlarge, p4d",
         "spot": "only quotas of spot machines",
-        "raise_": "ask AWS to raise it to so many vCPUs (without --type: the quota of g4dn)",
+        "raise_": "request an increase to this many vCPUs (without --type: of the quota of g4dn)",
     },
     examples=["invoke quota --type g4dn.xlarge", "invoke quota --type g4dn.xlarge --raise 4"],
 )
@@ -31,7 +31,7 @@ def quota(
     spot: bool = False,
     raise_: int = 0,
 ) -> None:
-    """List your quotas of GPU machines, or ask AWS to raise one."""
+    """List your quotas of GPU machines, or request an increase."""
     from bake import catalog
     from bake.aws import quota as quotas
     from bake.cli.views import gpus as views
@@ -59,15 +59,15 @@ class GpuOptions:
     """The options that select GPU machines."""
 
     gpu: str | None = option(None, "only these GPUs: t4,a10g")
-    count: int = option(0, "only with so many GPUs")
-    cuda: str | None = option(None, "only those on which this CUDA works: 10.1")
-    min_memory: str | None = option(None, "only GPUs with at least so many GB each: 24")
+    count: int = option(0, "only machines with this many GPUs")
+    cuda: str | None = option(None, "only machines on which this CUDA version works: 10.1")
+    min_memory: str | None = option(None, "only GPUs with at least this many GB each: 24")
     max_price: str | None = option(
-        None, "only what costs at most so many USD an hour, on demand or on the spot market"
+        None, "only machines that cost at most this many USD an hour, on demand or as spot"
     )
-    offered: bool = option(False, "only what this region offers")
-    recipe: str | None = option(None, "only those on which this recipe works")
-    ami: str | None = option(None, "only those on which this image works: its id, recipe or name")
+    offered: bool = option(False, "only machines that this region offers")
+    recipe: str | None = option(None, "only machines on which this recipe works")
+    ami: str | None = option(None, "only machines on which this image works: an id, recipe or name")
     all: bool = option(False, "also families that AWS has retired")
     sort: str = option("price", "by price, spot, memory, gpu, left or type")
 

@@ -43,7 +43,7 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
     help={
         "image": "the image's id, recipe, name or the beginning of its name (default: the newest "
         "verified one)",
-        "to": "regions, with commas: us-west-2,eu-central-1",
+        "to": "regions, separated by commas: us-west-2,eu-central-1",
         "name": "the copies' name (default: the image's)",
         "unverified": "also an image on which nothing was proved",
     },
@@ -61,7 +61,7 @@ def copy(
     name: str | None = None,
     unverified: bool = False,
 ) -> None:
-    """Copy an image to other regions; a copy that exists there is not made again."""
+    """Copy an image to other regions; existing copies are not made again."""
     from functools import partial
 
     from bake.cli.views.images import show_copies
@@ -87,8 +87,8 @@ def copy(
     help={
         "recipe": "only this recipe's images",
         "keep": "how many of the newest verified images of each recipe to keep",
-        "older_than": "only those that are that old: 30d, 12h, 2w",
-        "yes": "remove them; without it, they are only shown",
+        "older_than": "only images at least this old: 30d, 12h, 2w",
+        "yes": "remove them; without this option, they are only shown",
     },
     arguments="[RECIPE]",
     examples=["invoke prune --keep 3", "invoke prune mxnet-cu101 --older-than 30d --yes"],
@@ -101,7 +101,7 @@ def prune(
     older_than: str | None = None,
     yes: bool = False,
 ) -> None:
-    """Remove old images that nothing uses, with their snapshots; shows them first."""
+    """Remove old images that are not in use, with their snapshots; shows them first."""
     from bake.aws.price import snapshot_price
     from bake.cli.views.images import show_verdicts
     from bake.images import retention

@@ -60,14 +60,14 @@ class LaunchOptions:
     ttl: str = option("12h", "how long it runs before it ends by itself: 8h, 90m, 2d, never")
     idle: str = option("never", "how long it may be unused before it ends by itself: 1h, never")
     at_end: str | None = option(
-        None, "what it does then: stop (the default, except on spot) or terminate"
+        None, "what happens at the end: stop (the default, except on spot) or terminate"
     )
     via: str | None = option(
         None, "ssm: without a public address, reached by AWS's Session Manager"
     )
     instance_profile: str | None = option(
         None,
-        "what the machine may do at AWS: name of an IAM instance profile "
+        "permissions of the machine at AWS: the name of an IAM instance profile "
         "(Session Manager's agent needs one with AmazonSSMManagedInstanceCore)",
     )
 
@@ -117,7 +117,7 @@ def launch_from_ami(
     jupyter: bool = False,
     no_browser: bool = False,
 ) -> None:
-    """Start a machine from the newest verified image, and say how to reach it."""
+    """Start a machine from the newest verified image, and show how to reach it."""
     from bake.cli.views.machines import launch_lines, machine_document
     from bake.errors import RequestError
     from bake.images import selection

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     examples=["invoke local.up", "invoke local.up --like-ec2"],
 )
 def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
-    """Start the local cloud (every command with --local does so by itself)."""
+    """Start the local cloud (every command with --local starts it automatically)."""
     from bake.local import control
 
     with console.step("Local cloud"):
@@ -34,7 +34,7 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     examples=["invoke local.down", "invoke local.down --json"],
 )
 def down(console: Console, common: CommonOptions) -> None:
-    """End the local cloud and its machines; images, snapshots and keys are kept."""
+    """Stop the local cloud and its machines; images, snapshots and keys are kept."""
     from bake.local import control, standin
 
     with console.step("Ending the local cloud"):
@@ -48,7 +48,7 @@ def down(console: Console, common: CommonOptions) -> None:
     examples=["invoke local.status", "invoke local.status --json"],
 )
 def status(console: Console, common: CommonOptions) -> None:
-    """Show whether the local cloud runs, where, and what it runs on."""
+    """Show the state of the local cloud: address, container engine and machines."""
     from bake.local import control
 
     endpoint = control.status()
@@ -88,7 +88,7 @@ def interrupt(
     endpoint = control.status()
     if endpoint is None:
         raise RequestError(
-            "The local cloud does not run, so it has no machine to interrupt",
+            "The local cloud does not run, so it has no machines to interrupt",
             hint="invoke launch-from-ami --local --spot",
         )
     if not machine:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     examples=["invoke machines", "invoke machines --local --json"],
 )
 def machines(console: Console, common: CommonOptions) -> None:
-    """List your machines: how long they live, and what they cost."""
+    """List your machines, with their time left and their cost."""
     from bake.aws.machine import machines as find_machines
     from bake.cli.views.machines import show_machines
     from bake.machine.cost import find_costs
@@ -97,15 +97,15 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     "local",
     "json",
     positional=["machine"],
-    help={**MACHINE, "yes": "without a question; needed outside a terminal and with --json"},
+    help={**MACHINE, "yes": "confirm; required outside a terminal and with --json"},
     arguments="[MACHINE]",
     examples=["invoke terminate lab1", "invoke terminate lab1 --yes --local"],
-    interrupted="a machine whose end AWS has accepted still ends",
+    interrupted="a machine whose termination AWS has accepted is still terminated",
 )
 def terminate(
     console: Console, common: CommonOptions, machine: tuple[str, ...] = (), yes: bool = False
 ) -> None:
-    """End a machine for good, with its disk; asks first."""
+    """Terminate a machine and delete its disk; asks first."""
     from bake.aws import machine as aws
     from bake.cli.views.machines import machine_document
     from bake.errors import FileError
@@ -205,7 +205,7 @@ def extend(
     words: tuple[str, ...] = (),
     machine: str | None = None,
 ) -> None:
-    """Postpone the end of a machine."""
+    """Extend the time until a machine ends."""
     from bake.aws.machine import find_own_machine
     from bake.cli.views.machines import machine_document
     from bake.errors import RequestError
@@ -214,7 +214,7 @@ def extend(
 
     if not 1 <= len(words) <= 2:
         raise RequestError(
-            "This command takes a machine and for how much longer it shall run",
+            "Too many arguments" if words else "Missing duration",
             hint="invoke extend NAME 2h",
         )
     *names, time = words

@@ -39,9 +39,9 @@ def checkpoints(console: Console, common: CommonOptions, recipe: str | None = No
     "quiet",
     help={
         "recipe": "only this recipe's",
-        "region": "AWS regions, with commas (default: your configuration's, and those of recipes)",
+        "region": "regions, separated by commas (default: your configuration's, and the recipes')",
         "all_regions": "every region that the account may use",
-        "yes": "remove them; without it, they are only shown",
+        "yes": "remove them; without this option, they are only shown",
     },
     interrupted="to find and remove what is left, run the same command again",
     examples=["invoke reap", "invoke reap --region us-west-2,eu-central-1 --yes"],
@@ -53,7 +53,7 @@ def reap(
     all_regions: bool = False,
     yes: bool = False,
 ) -> None:
-    """Remove what killed runs have left behind, by its tags; shows it first."""
+    """Remove orphaned resources of interrupted runs; shows them first."""
     import shlex
 
     from bake.cli.views.reap import show_reaped

@@ -85,7 +85,7 @@ def copy_everywhere(
                 made = copy_image(
                     cloud, image, source, name=name, on_progress=step.update, on_wait=wait
                 )
-                step.done(made.image.image_id if made.made else f"{made.image.image_id} is there")
+                step.done(made.image.image_id + ("" if made.made else " already exists"))
             for leftover in cloud.leftovers:
                 mine.warn(str(leftover))
         except BakeError as error:

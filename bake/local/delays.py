@@ -30,7 +30,7 @@ class Delays:
     register_image_s: float = 0  # until available
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call `call` after so many seconds; at once and in this thread if `seconds` <= 0."""
+        """Call `call` after `seconds`; at once and in this thread if `seconds` <= 0."""
         if seconds <= 0:
             call()
             return

@@ -137,7 +137,7 @@ def describe(cost: Cost) -> str:
     about = "about " if cost.about else ""
     if not cost.runs:
         if cost.disks_gb == 0:
-            return "nothing any more"
+            return "no longer anything"
         size = f" ({cost.disks_gb} GB)" if cost.disks_gb is not None else ""
         monthly = cost.disks_per_month
         rent = "price unknown," if monthly is None else f"${money(monthly)} a month"

@@ -101,13 +101,13 @@ def _problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> It
     if machine.unserved:
         yield machine.unserved
     if contents.cuda and not runs_on(contents.cuda.capabilities, gpu.capability):
-        yield f"CUDA {contents.cuda.version} has no code for it"
+        yield f"CUDA {contents.cuda.version} does not support it"
     if driver:
         version = catalog.driver_version(driver.os, driver.branch) or driver.version
         if found := driver_problem(gpu, version, driver.branch, driver.modules):
             yield found[1]
     if contents.build and not runs_on(contents.build.capabilities, gpu.capability):
-        yield f"{contents.build.name} {contents.build.version} has no code for it"
+        yield f"{contents.build.name} {contents.build.version} does not support it"
     if machine.fabric_manager and not contents.fabric_manager:
         yield "it needs NVIDIA's Fabric Manager, which is not in the image"
 

@@ -154,7 +154,7 @@ def _check_combination(request: LaunchRequest) -> None:
     if request.gpus is not None and (request.gpus < 1 or request.instance_types):
         raise RequestError(
             "--gpus is the number of GPUs of a machine, and excludes --instance-type",
-            hint="Give a number from 1 up, and leave out one of the two",
+            hint="Give 1 or more, and leave out one of the two",
         )
 
 

@@ -111,8 +111,8 @@ class Watch:
         ends_at = time.monotonic() + notice.left_s
         which = self._machine.instance_id
         self.noticed = LostError(
-            f"{which} ({self._machine.instance_type} in {self._machine.zone}, spot) is lost: "
-            f"interrupted by the spot market, to {notice.action} at {notice.time}",
+            f"{which} ({self._machine.instance_type} in {self._machine.zone}, spot) was "
+            f"interrupted by the spot market: {notice.action} at {notice.time}",
             hint="Run the same command again: it continues from the last checkpoint. --no-spot "
             "uses an on-demand machine",
         )

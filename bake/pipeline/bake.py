@@ -62,10 +62,10 @@ class Options:
     machines: int = 4
 
     def check(self, recipes: int, *, interactive: bool) -> None:
-        """Raise RequestError if the options do not fit together, or not to so many recipes."""
+        """Raise RequestError if the options exclude each other, or this number of recipes."""
         if self.machines < 1:
             message = f"--jobs {self.machines}: at least one machine is needed"
-            raise RequestError(message, hint="Give a number from 1 on, or leave it out")
+            raise RequestError(message, hint="Give 1 or more, or leave it out")
         if recipes > 1 and self.name:
             raise RequestError("--name is for one image", hint="Leave it out, or name one recipe")
         if self.on_failure.shell and (recipes > 1 or not interactive):
@@ -238,7 +238,7 @@ def _outcome(job: Job, batch: Batch) -> Outcome:
         start = batch.points_of(job).best(job.plan)
         if start and job.name not in batch.new_images:
             held = ", ".join(start.stages)
-            error.details += (f"The next bake of it starts from {start.snapshot_id}: {held}",)
+            error.details += (f"The next bake resumes from {start.snapshot_id}: {held}",)
         write_report(job, error)
         return Outcome(job.name, "failed", batch.seconds(), error=error)
     finally:
@@ -260,9 +260,9 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
 
     if job.image and job.nothing_to_do:
         image = job.image
-        console.note(f"Nothing to do: {image.image_id} is what the recipe makes now")
+        console.note(f"Up to date: {image.image_id} already matches this recipe")
         if options.name and options.name != image.name:
-            console.warn(f"It keeps its name, {image.name}; --fresh makes another image")
+            console.warn(f"The image keeps its name, {image.name}; --fresh makes another image")
         return image
     with clean_up(cloud.leftovers) as stack:
         with console.waiting() as wait:
@@ -272,7 +272,7 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
             if not isinstance(held, Image):
                 batch.scheduler.wait_for_turn(job.name, on_wait=wait)
         if isinstance(held, Image):
-            console.note(f"Another run has baked it: {held.image_id}")
+            console.note(f"Another run has baked this image: {held.image_id}")
             return held
         files.make_folder(job.folder)
         reap_own(job, held.dead)
@@ -299,16 +299,16 @@ def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
         except LostError as error:
             lost.append(f"machine {len(lost) + 1}: {error.full_message}")
             if job.run.expires_at and job.cloud.now() >= job.run.expires_at:
-                error.hint = "The bake's time was over: raise builder.timeout_hours in the recipe"
+                error.hint = "The bake's time limit is reached: raise builder.timeout_hours"
                 error.details += tuple(lost[:-1])
                 raise
             if len(lost) == MOST_MACHINES:
                 raise LostError(
-                    f"{MOST_MACHINES} machines were lost one after the other: the bake gives up",
+                    f"{MOST_MACHINES} machines were lost in a row: the bake stops",
                     hint="Run the same command again: it continues from the last checkpoint",
                     details=[*lost, *error.details],
                 ) from error
-            job.console.warn(f"{error.full_message}. The bake goes on, on another machine")
+            job.console.warn(f"{error.full_message}. Continuing on another machine")
             job.console.continue_after_failure()
         except BakeError as error:
             error.details += tuple(lost)

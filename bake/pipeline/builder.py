@@ -236,7 +236,7 @@ def _give_access(
     if on_failure.keep:
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
         error.details += (
-            f"The machine keeps running, and costs money, until {ends}. Connect to it, or end it:",
+            f"The machine keeps running, and costing money, until {ends}. Connect or terminate:",
             f"invoke connect {machine.instance_id} {here}".rstrip(),
             f"invoke terminate {machine.instance_id} {here}".rstrip(),
             shlex.join(command),

@@ -159,7 +159,7 @@ def take_checkpoint(
             raise
         if error.code in NOT_YET and not wait_for_turn:
             return False
-        job.console.warn(f"No checkpoint: {error.message}. The bake goes on without it")
+        job.console.warn(f"No checkpoint: {error.message}. The bake continues without it")
     else:
         points.add(made)
     return True

@@ -52,7 +52,7 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
 
 def check_it_is_clean(job: Job, connection: Connection) -> tuple[Check, ...]:
     """Search the sealed disk for what must not be in an image; else VerificationError."""
-    name = "Nothing left on it"
+    name = "Leftover check"
     with job.console.step(name), job.timeline.step("clean", name):
         return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
 

@@ -63,7 +63,7 @@ def check_options(limit: int | None, summary: str | None) -> None:
     if limit is not None and limit < 1:
         raise RequestError(
             f"--give-up-after {limit}: no recipe would ever be tried",
-            hint="Give a number from 1 on, or --retry to try everything",
+            hint="Give 1 or more, or --retry to try everything",
         )
     if summary and not Path(summary).absolute().parent.is_dir():
         raise RequestError(
@@ -165,7 +165,7 @@ def given_up(recipe: str, failures: RecipeFailures) -> RecipeReport:
     since = f" since {failures.since:%Y-%m-%d}" if failures.since else ""
     count = "1 failure" if failures.count == 1 else f"{failures.count} failures in a row"
     last = [f"the last one: {failures.reason}"] if failures.reason else []
-    retry = "Change the recipe, or try it all the same: invoke rebuild --retry"
+    retry = "Change the recipe, or try it again without a change: invoke rebuild --retry"
     return RecipeReport(recipe, "not tried", why=(f"{count}{since}", *last, retry))
 
 

@@ -149,8 +149,8 @@ def run_stages(
 ) -> tuple[list[StageRecord], float]:
     """Run every stage but the last one, which seals. `done` are those that the start point holds.
 
-    Then reboot the machine if a stage has run since its last boot: what follows shall see how it
-    boots, as users will. Return the stages and the seconds of that reboot, 0 without one.
+    Then reboot the machine if a stage has run since its last boot: the checks that follow see it
+    booted, as users will. Return the stages and the seconds of that reboot, 0 without one.
 
     StageError of the first stage that fails, after the others were stopped; their logs are kept.
     LostError if the machine ends soon: the stages that still end in time are saved first.

@@ -168,7 +168,7 @@ def _bake_command(recipe: str, payload: str) -> str:
 
 def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
     if record.recipe != recipe:
-        yield Finding("recipe", f"the record is of the recipe {record.recipe}, not of {recipe}")
+        yield Finding("recipe", f"the record belongs to recipe {record.recipe}, not {recipe}")
     if not (record.asked and record.base_image_name and record.region):
         yield Finding("", "the record lacks data that a lock needs: an older version wrote it")
     for name, stage in record.inventory.stages.items():
@@ -210,7 +210,7 @@ def read(path: Path, recipe: str) -> Lock:
         lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
         if lock.recipe == recipe:
             return lock
-        findings = [Finding("recipe", f"the lock is of the recipe {lock.recipe}, not of {recipe}")]
+        findings = [Finding("recipe", f"the lock belongs to recipe {lock.recipe}, not {recipe}")]
     except ValidationError as error:
         findings = [Finding(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
     except (OSError, ValueError) as error:

@@ -240,7 +240,7 @@ def _check_fields(recipe: Recipe, chosen: list[Script], scripts: Path) -> Iterab
             hint = f"Add {stages} to stages, or leave it out"
             if not stages:
                 hint = f"Leave it out, or add {inputs[0]} to Inputs: of a stage"
-            yield Finding(place, "no stage of the recipe takes it", hint)
+            yield Finding(place, "no stage of the recipe uses it", hint)
 
 
 def _stages_that_take(inputs: Iterable[str], scripts: Path) -> Iterable[str]:

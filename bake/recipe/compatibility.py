@@ -196,7 +196,7 @@ def _check_disk(resolved: Resolved) -> Iterator[Finding]:
         os_image.key: os_image.size_gb,
         f"CUDA {resolved.cuda.version}": toolkit.disk_gb if toolkit else 0,
         resolved.recipe.framework.name: build.size_gb if build else 0,
-        "room to work": HEADROOM_GB,
+        "working space": HEADROOM_GB,
     }
     disk_gb, least_gb = resolved.recipe.builder.disk_gb, sum(parts.values())
     if disk_gb < least_gb:

@@ -47,7 +47,7 @@ def check_cuda_on_gpus(resolved: Resolved) -> Iterator[Finding]:
         machine = suggest_machine(catalog, lambda g: runs_on(cuda.capabilities, g.capability))
         yield Finding(
             "cuda.version",
-            f"CUDA {cuda.version} has no code for the {gpu.name} ({gpu.capability})",
+            f"CUDA {cuda.version} does not support the {gpu.name} ({gpu.capability})",
             alternatives(
                 suggest_cuda(cuda, able) or "no known CUDA release has code for it", machine
             ),
@@ -142,7 +142,7 @@ def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
         what = f"{build.name} {build.version} for CUDA {resolved.cuda.version}"
         yield Finding(
             "framework.version",
-            f"{what} has no code for the {gpu.name} ({gpu.capability})",
+            f"{what} does not support the {gpu.name} ({gpu.capability})",
             alternatives(
                 able and f"use one of {', '.join(able)}",
                 suggest_machine(

@@ -94,7 +94,7 @@ def _check_conda(resolved: Resolved) -> Iterator[Finding]:
         elif _FRAMEWORKS.fullmatch(name) and (name in pins or _other_framework(name, pins)):
             part = f"{resolved.recipe.framework.name} {resolved.recipe.framework.version}"
             hint = "Leave it out: the framework's own stage installs its wheel"
-            yield Finding(place, f"{line} would be a second build beside {part}", hint)
+            yield Finding(place, f"{line} would be a second build of {part}", hint)
         elif name in pins and not spec.allows(pins[name][0]):
             yield _contradiction(place, line, name, *pins[name])
 
@@ -121,7 +121,7 @@ def _apt_problem(resolved: Resolved, name: str) -> str:
     if toolkit and f"{toolkit[1]}.{toolkit[2]}" != cuda:
         return f"is of CUDA {toolkit[1]}.{toolkit[2]}, and the recipe has {cuda}"
     if name == "nvidia-cuda-toolkit" and resolved.toolkit and resolved.toolkit.archive != "os":
-        return f"is another CUDA toolkit beside NVIDIA's {cuda}"
+        return f"is another CUDA toolkit in addition to NVIDIA's {cuda}"
     if _KERNEL.fullmatch(name) and not _is_own_kernel(name, driver):
         return "is another kernel than that of the base image, for which the driver is built"
     return ""

@@ -308,7 +308,7 @@ def choose(
     fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
     if len(fitting) > 1:
         several = ", ".join(recipe.name for recipe in fitting)
-        raise RecipeError(f"several recipes fit: {several}", hint="Name one of them")
+        raise RecipeError(f"several recipes match: {several}", hint="Name one of them")
     return fitting[0]
 
 
@@ -345,7 +345,7 @@ def override(
         document["builder"]["market"] = "spot" if spot else "on-demand"
     if name is not None:
         document["name"] = name
-    return _validated(document, f"the recipe {recipe.name} is not valid with these changes")
+    return _validated(document, f"these overrides are not valid for {recipe.name}")
 
 
 def _newest_version(framework: str, cuda: str) -> str:

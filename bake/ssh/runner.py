@@ -1,7 +1,7 @@
 """Run a stage detached on the machine, and follow its output even when the connection breaks.
 
 `detached.sh` is the program that runs on the machine. A stage is started once. When the connection
-breaks, the stage runs on, and its output is read from the last byte on over a new connection.
+breaks, the stage keeps running, and its output is read from the last byte over a new connection.
 """
 
 from __future__ import annotations

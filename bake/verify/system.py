@@ -99,7 +99,7 @@ def check_upgrades(shell: Shell, expectation: Expectation) -> str:
         raise Failed(
             Diagnosis(
                 f"an upgrade would change {', '.join(changed)}",
-                "the driver and its kernel would be others than the proved ones",
+                "the driver and its kernel would differ from the verified ones",
                 "Packages of the driver must be held, as the stage drivers does. A package that "
                 "was published during this bake is held by the next one: bake again.",
             )

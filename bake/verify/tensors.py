@@ -185,7 +185,7 @@ def _device_faults(device: Device) -> list[Diagnosis]:
         )
         faults.append(
             Diagnosis(
-                f"{device} computes wrong numbers",
+                f"{device} computes wrong results",
                 "; ".join(figures) + f" (allowed: {MOST_ERROR:g} and {MOST_WORST:g})",
                 "Bake again, which starts another machine. If its results are wrong, too, this "
                 "version of the framework does not work with the GPU or its driver.",

@@ -224,7 +224,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Reboot",),
         ("Proof",),
         ("seal",),
-        ("Nothing left on it",),
+        ("Leftover check",),
         ("Image",),
         ("Image", "stopping"),
         ("Image", "pending"),

@@ -316,7 +316,7 @@ def test_an_impossible_launch_is_refused_with_an_alternative(
     for words, says in (
         (
             ["--instance-type", "g6.xlarge"],
-            "(L4): CUDA 10.1 has no code for it. The most similar type that works is ",
+            "(L4): CUDA 10.1 does not support it. The most similar type that works is ",
         ),
         (["--disk-gb", "63"], "--disk-gb 64"),
         (["--region", "eu-west-3", "--ami", image_id], f"{copy} --to eu-west-3 --local"),

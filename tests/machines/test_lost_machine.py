@@ -134,7 +134,7 @@ def test_an_interrupted_stage_runs_again_on_another_machine_and_those_before_it_
     notice = re.search(r"spot market interrupts i-\w+: terminate at \S+Z, in (\d+) s", said)
     assert notice, said
     assert 10 <= int(notice[1]) <= 25
-    assert "The bake goes on, on another machine" in said
+    assert "Continuing on another machine" in said
     assert len(machines_ever() - before) == 2
 
 
@@ -190,7 +190,7 @@ def test_a_machine_that_ends_without_notice_is_missed_within_seconds(
     class Listener(Console):
         def warn(self, text: str) -> None:
             super().warn(text)
-            if "is lost" in text:
+            if "Continuing on another machine" in text:
                 lost_at.append(time.monotonic())
 
     with meanwhile(lose_in(witness, "b begins", and_look_at_the_clock)):

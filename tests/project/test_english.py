@@ -69,7 +69,17 @@ ANYWHERE = (
     pattern(r"\b(?:those|that) of (?:it|them|these)\b", "the noun itself"),
     pattern(r"\bmade anew\b|\bonce more\b", '"again"'),
     pattern(r"\bby what\b|\bof what\b|\bof whom\b", "a sentence of its own"),
-    pattern(r"\bshall (?:be|not)\b", '"must", "will" or the present tense'),
+    pattern(r"\bshall\b", '"must", "will" or the present tense'),
+    pattern(r"\b(?:goes?|went) on\b(?! to\b)", '"continues"'),
+    pattern(r"\bso (?:many|much|long)\b(?! (?:as|that)\b)", '"this many", "this much"'),
+    pattern(r"\bfrom (?:0|1) (?:up|on)\b", '"1 or more"'),
+    pattern(r"\bends? well\b", '"fails", "failed", "succeeds"'),
+    pattern(r"\bhas no code for\b", '"does not support"'),
+    pattern(r"\bleft nothing\b|\bnothing left\b", '"no orphaned resources", "clean"'),
+    pattern(r"\bby how long\b|\blength of time\b", '"duration"'),
+    pattern(r"\ball the same\b", '"anyway", or what is the same'),
+    pattern(r"\b(?:is|are) there already\b", '"already exists"'),
+    pattern(r"\bcosts on\b|\btells why\b", '"keeps costing money", "contains the reason"'),
 )
 
 

@@ -42,7 +42,7 @@ STEPS = (
     step("proof", "Proof", 801, 849, detail="gpu: 14 passed"),
     step("inventory", "Inventory", 849, 852),
     step("stage", "seal", 852, 859, wave=3),
-    step("clean", "Nothing left on it", 859, 877),
+    step("clean", "Leftover check", 859, 877),
     step("image", "Image", 877, 1420, detail="ami-0123456789abcdef0"),
 )
 MACHINE = MachineRecord(

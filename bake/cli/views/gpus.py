@@ -189,7 +189,7 @@ def show_quotas(
         if machine and isinstance(quota, Quota):
             console.note(f"{quota.name}: {describe_vcpus(quota.vcpus, machine)}")
     example = machine.name if machine else USUAL
-    console.note("To ask AWS to raise a quota to N vCPUs in all:")
+    console.note("To request an increase of a quota to N vCPUs in all:")
     console.print(f"  {command} --type {example} [--spot] --raise N")
     known = (*quotas.values(), *requests.values())
     show_unknown(console, [each for each in known if isinstance(each, CloudError)])

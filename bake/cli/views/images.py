@@ -133,18 +133,18 @@ def show_verdicts(
     rows, documents = [], []
     for verdict in verdicts:
         image, error = verdict.image, errors.get(verdict.image.image_id)
-        what = "kept" if verdict.why else "goes" if removals is None else "removed"
+        what = "kept" if verdict.why else "removable" if removals is None else "removed"
         what = "not removed" if error else what
         why = verdict.why or (error.message if error else "")
         usd = usd_per_month_at_most(image.size_gb, usd_per_gb_month)
-        shown = "removable" if what == "goes" else what
+        shown = "will be removed" if what == "removable" else what
         rows.append(
             [
                 image.image_id,
                 "\n".join(wrap(image.recipe, 12)),
                 rounded_duration(datetime.now(UTC) - image.created_at),
                 money_if_known(usd),
-                f"{shown}: {why}" if why else shown,
+                f"{shown} ({why})" if why else shown,
             ]
         )
         documents.append(

@@ -98,7 +98,7 @@ def _check_request(image: Image, instance_types: Sequence[str], jobs: int) -> No
     """Raise RequestError for an invalid number of machines, and for types that do not fit."""
     if jobs < 1:
         raise RequestError(
-            f"Invalid --jobs {jobs}: at least one machine is needed", hint="Give a number from 1 up"
+            f"Invalid --jobs {jobs}: at least one machine is needed", hint="Give 1 or more"
         )
     if not instance_types:
         recipe = image.recipe or "(none)"

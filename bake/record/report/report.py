@@ -169,7 +169,7 @@ class LogEnd(NamedTuple):
 
 
 def _log_ends(run: Failure, folder: Path) -> Iterator[LogEnd]:
-    """Yield the ends of the logs of the stages that did not succeed on the last machine.
+    """Yield the ends of the logs of the stages that failed on the last machine.
 
     The logs contain no secret.
     """

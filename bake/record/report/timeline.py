@@ -82,7 +82,7 @@ def charts(run: Record | Failure) -> dict[str, Chart]:
         mine = [each for each in steps if each[0].kind in kinds and each[0].outcome == "done"]
         _add(figure, run, group, colour, mine)
     ill = [each for each in steps if each[0].outcome != "done"]
-    _add(figure, run, "did not succeed", "var(--bad)", ill, pattern="/")
+    _add(figure, run, "failed", "var(--bad)", ill, pattern="/")
     end = max(_since(run, step.ended_at) for step in run.steps)
     marks = _axis_marks(end)
     longest = max(len(_brief(step.seconds)) for step in run.steps)

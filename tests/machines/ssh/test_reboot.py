@@ -45,7 +45,7 @@ def test_a_stage_that_reboots_runs_alone_and_is_done_when_the_machine_is_back(
         kitchen.bake("one")
     assert "Its console said:" in caught.value.details
     assert any(" is running" in line for line in caught.value.details)
-    assert caught.value.details[-1].startswith("The next bake of it starts from ")
+    assert caught.value.details[-1].startswith("The next bake resumes from ")
     assert witness.began() == ["first", "kernel", "beside", "last"]
     assert witness.said.index("kernel ends") == witness.said.index("kernel begins") + 1
 

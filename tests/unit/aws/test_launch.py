@@ -317,6 +317,15 @@ def test_a_machine_lost_in_the_only_zone_is_a_lost_machine(aws: Aws) -> None:
     )
 
 
+def test_a_machine_that_a_user_shut_down_is_reported_in_plain_words(aws: Aws) -> None:
+    code = "Client.UserInitiatedShutdown"
+    fail_in_zone_a(aws, "terminated", code, f"{code}: User initiated shutdown")
+    with pytest.raises(
+        LostError, match=r"\(g4dn.xlarge in us-east-1a, on-demand\) was shut down by a"
+    ):
+        launch_in_zones(aws, "a", [])
+
+
 def test_a_zone_without_capacity_for_an_accepted_machine_is_no_lost_machine(aws: Aws) -> None:
     fail_in_zone_a(aws, "terminated", "Server.InsufficientInstanceCapacity", "None left.")
     with pytest.raises(CapacityError):

@@ -88,7 +88,7 @@ def test_an_image_without_a_description_is_refused_on_no_machine(tags: dict[str,
         (
             "mxnet-cu101",
             "g6.xlarge",
-            ("CUDA 10.1 has no code", "works is g4dn.xlarge"),
+            ("CUDA 10.1 does not support", "works is g4dn.xlarge"),
         ),
         ("mxnet-cu101", "g5.2xlarge", ("A10G", "works is g4dn.2xlarge")),
         ("mxnet-cu101", "p2.xlarge", ("no longer offered", "g4dn.xlarge")),

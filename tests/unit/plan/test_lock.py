@@ -174,7 +174,7 @@ def test_every_reason_why_a_record_cannot_be_locked_is_named(tmp_path: Path) -> 
         lock_of(tmp_path, recipe="other", asked={}, inventory=Inventory(stages=stages))
     said = "\n".join(map(str, caught.value.findings))
     for word in (
-        "the recipe other",
+        "belongs to recipe other",
         "an older version",
         "x.conda",
         "y.conda",

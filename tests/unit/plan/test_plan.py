@@ -302,7 +302,7 @@ def test_an_incompatible_recipe_is_refused_before_any_script_is_read(tmp_path: P
     with pytest.raises(IncompatibleError) as caught:
         plan(tmp_path, wrong)
     assert caught.value.exit_code == 2
-    assert any("no code for the A100" in line for line in caught.value.details)
+    assert any("does not support the A100" in line for line in caught.value.details)
 
 
 # ---- secrets
@@ -360,7 +360,7 @@ def test_a_field_that_no_stage_takes_is_refused_with_its_place_and_the_stage_to_
     with pytest.raises(RecipeError) as caught:
         plan(SCRIPTS, changed(recipe, **WITHOUT_STAGES))
     [finding] = caught.value.findings
-    assert (finding.place, finding.message) == (place, "no stage of the recipe takes it")
+    assert (finding.place, finding.message) == (place, "no stage of the recipe uses it")
     assert finding.hint.startswith(f"Add {stages}")
 
 
@@ -372,7 +372,7 @@ def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         plan(tmp_path, recipe)
     assert caught.value.details == (
-        "packages.apt: no stage of the recipe takes it. "
+        "packages.apt: no stage of the recipe uses it. "
         "Leave it out, or add APT_PACKAGES to Inputs: of a stage",
     )
     write(tmp_path, "own", inputs="APT_PACKAGES")

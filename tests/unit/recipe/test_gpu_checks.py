@@ -11,7 +11,7 @@ from tests.support.recipes import RECIPES, changed_recipe, findings_of
 
 def test_cuda_10_1_is_refused_on_an_a100() -> None:
     found = findings_of(RECIPES["mxnet-cu101"], "p4d.24xlarge")
-    assert "CUDA 10.1 has no code for the A100 (8.0)" in found["cuda.version"]
+    assert "CUDA 10.1 does not support the A100 (8.0)" in found["cuda.version"]
     assert "Use CUDA 11.0, or use a g4dn (T4)" in found["cuda.version"]
 
 
@@ -87,7 +87,7 @@ def test_a_machine_that_needs_fabric_manager_is_refused_on_debian() -> None:
 
 def test_a_framework_without_code_for_the_gpu_is_refused() -> None:
     found = findings_of(RECIPES["mxnet-cu118-debian12"], "p5.4xlarge")
-    assert "no code for the H100 (9.0)" in found["framework.version"]
+    assert "does not support the H100 (9.0)" in found["framework.version"]
     assert "pytorch 2.9.1 for CUDA 12.6" in found["framework.version"]
 
 

@@ -432,7 +432,7 @@ def test_the_default_recipe_is_preferred_to_another_one_with_the_same_cuda(folde
 
 def test_two_default_recipes_that_fit_are_refused(folder: Path) -> None:
     write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
-    with pytest.raises(RecipeError, match="several recipes fit: mine, mxnet-cu101"):
+    with pytest.raises(RecipeError, match="several recipes match: mine, mxnet-cu101"):
         recipes.choose(folder, cuda="10.1")
 
 

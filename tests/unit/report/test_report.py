@@ -248,7 +248,7 @@ def test_steps_with_the_same_name_and_of_several_machines_have_rows_of_their_own
     rows = [name for trace in made.spec["data"] for name in trace["y"]]
     assert len(rows) == len(set(rows)) == 7
     assert "drivers, machine 2" in rows
-    assert ("did not succeed", "var(--bad)") in made.legend
+    assert ("failed", "var(--bad)") in made.legend
     again = (step("checkpoint", "Checkpoint", 1, 2), step("checkpoint", "Checkpoint", 3, 4))
     assert [row.name for row in timeline.rows(failure(steps=again))][:2] == [
         "Checkpoint",

@@ -305,7 +305,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no Jupyter": (answer("kernelspec", "No module named jupyter"), "Jupyter: jupyter ended"),
     "wrong numbers": (
         lambda machine: setattr(machine, "tensors", figures(1, error=0.3)),
-        "tensors: GPU 0 computes wrong numbers",
+        "tensors: GPU 0 computes wrong results",
     ),
     "numbers of the CPU": (
         lambda machine: setattr(machine, "tensors", figures(0)),

@@ -48,7 +48,7 @@ def test_the_rounding_errors_of_tensor_cores_pass() -> None:
 def test_one_wrong_result_on_one_gpu_fails(field: str, value: float, device: int) -> None:
     report = figures(4)
     report["devices"][device]["results"][2][field] = value
-    with pytest.raises(Failed, match=f"GPU {device} computes wrong numbers: product 1000×777×129"):
+    with pytest.raises(Failed, match=f"GPU {device} computes wrong results: product 1000×777×129"):
         verdict(report, 4)
 
 
@@ -100,7 +100,7 @@ def test_an_incomplete_report_fails(change: Change, reason: str) -> None:
 def test_a_verdict_of_the_program_itself_is_ignored() -> None:
     report = figures(1, error=0.7) | {"ok": True, "passed": True}
     report["devices"][0]["ok"] = True
-    with pytest.raises(Failed, match="wrong numbers"):
+    with pytest.raises(Failed, match="wrong results"):
         verdict(report)
 
 

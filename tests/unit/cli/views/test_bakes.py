@@ -100,7 +100,7 @@ def test_what_may_go_is_shown_with_what_it_frees_and_how_to_remove_it(
     lines = capsys.readouterr().err.splitlines()
     assert all(len(line) <= 80 for line in lines), lines
     text = " ".join(" ".join(lines).split())
-    assert "kept: one of the 3 newest" in text
+    assert "kept (one of the 3 newest)" in text
     assert "1 image: at most 64 GB and $3.20 a month" in text
     assert text.endswith("Nothing was removed. To remove them, add --yes.")
 
@@ -110,7 +110,7 @@ def test_what_was_not_removed_says_why(capsys: pytest.CaptureFixture[str]) -> No
     show_verdicts(Console(), [Verdict(IMAGE)], [failed], None)
     text = " ".join(capsys.readouterr().err.split())
     assert "✘ Not all of the image could be removed" in text
-    assert "not removed: Not all of" in text
+    assert "not removed (Not all of" in text
     assert "--yes" not in text
     show_verdicts(Console(), [Verdict(IMAGE)], [ImageRemoval(IMAGE)], None)
     assert "removed" in capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_the_documents_of_what_may_go_and_of_copies(capsys: pytest.CaptureFixtur
     show_verdicts(Console(json=True), [KEPT, Verdict(IMAGE)], None, 0.05)
     kept, goes = json.loads(capsys.readouterr().out)
     assert (kept["what"], kept["why"]) == ("kept", "one of the 3 newest")
-    assert (goes["what"], goes["why"], goes["usd_per_month_at_most"]) == ("goes", "", 3.2)
+    assert (goes["what"], goes["why"], goes["usd_per_month_at_most"]) == ("removable", "", 3.2)
     failed = Copied("eu-central-1", "failed", 1.25, error=CloudError("No", hint="Ask again"))
     outcomes = [Copied("us-west-2", "copied", 61, IMAGE), failed]
     show_copies(Console(json=True), outcomes)

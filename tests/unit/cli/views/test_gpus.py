@@ -162,7 +162,7 @@ def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture
         "Running On-Demand G and VT instances     64       4  -",
         "Running On-Demand P instances             0       0  96: case open, 3 d ago",
         "All G and VT Spot Instance Requests       8       0  96: not approved, 3 d ago",
-        "To ask AWS to raise a quota to N vCPUs in all:",
+        "To request an increase of a quota to N vCPUs in all:",
         "  invoke quota --type g4dn.xlarge [--spot] --raise N",
     ]
 
