@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 from packaging.requirements import Requirement
@@ -310,10 +314,72 @@ def test_a_stand_in_wheel_is_a_wheel(tmp_path: Path) -> None:
     assert "no GPU code" in metadata
 
 
-def test_torch_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(LocalCloudError, match=r"No stand-in for torch==2.9.1\+cu126") as caught:
-        wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
-    assert "PyPI has no CPU build" in caught.value.hint
+@pytest.fixture(scope="module")
+def torch_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Return a function that runs Python with the wheels of the stand-in for PyTorch.
+
+    The tests' own Python has no numpy, so a small program replaces it.
+    """
+    site = tmp_path_factory.mktemp("site")
+    for line in ("torch==2.9.1+cu126", "torchvision==0.24.1+cu126"):
+        wheel = wheels.stand_in_for(Requirement(line))
+        assert wheel
+        with zipfile.ZipFile(io.BytesIO(wheel.build())) as archive:
+            archive.extractall(site)
+    (site / "numpy.py").write_text("class ndarray: pass\nfloat32 = 'float32'\n")
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-c", code]
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return (done.stdout or done.stderr.splitlines()[-1]).strip()
+
+    return run
+
+
+def test_torch_says_that_it_is_a_stand_in_without_a_gpu(
+    torch_python: Callable[[str], str],
+) -> None:
+    said = torch_python(
+        "import torch, torchvision as v; print(torch.__version__, v.__version__, "
+        "torch.version.cuda, torch.cuda.device_count(), torch.cuda.is_available())"
+    )
+    assert said == "2.9.1+stand.in 0.24.1+stand.in None 0 False"
+
+
+def test_programs_for_torch_can_be_imported(torch_python: Callable[[str], str]) -> None:
+    said = torch_python(
+        "from torch.nn import functional as F; from torch.utils import data; from torch import nn\n"
+        "from torchvision import transforms\n"
+        "class Network(nn.Module): pass\n"
+        "class Images(data.Dataset): pass\n"
+        "print(issubclass(Network, nn.Module), F.relu.__module__)"
+    )
+    assert said == "True torch.nn.functional"
+
+
+@pytest.mark.parametrize("name", ["torch.sin", "torch.nn.Linear", "torch.cuda.Event"])
+def test_what_the_stand_in_for_torch_lacks_is_said_when_it_is_called(
+    torch_python: Callable[[str], str], name: str
+) -> None:
+    said = torch_python(f"import torch; {name}(1, 2)")
+    module, _, attribute = name.rpartition(".")
+    assert said == (
+        f"NotImplementedError: this is a stand-in for PyTorch, without {module}.{attribute}"
+    )
+
+
+def test_builds_of_pytorch_are_in_its_own_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "_resolve", lambda lines: "")
+    monkeypatch.setattr(wheels, "_fetch", lambda resolved, folder: None)
+    wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
+    page = tmp_path / "pytorch/cu126/torch/index.html"
+    (target,) = re.findall('href="(.*)#sha256=', page.read_text())
+    assert "%2Bcu126" in target
+    assert (page.parent / unquote(target)).is_file()
+    assert not (tmp_path / "simple/torch").exists()
 
 
 def test_markers_are_those_of_the_machines_python(

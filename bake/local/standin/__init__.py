@@ -2,7 +2,7 @@
 
 The unchanged stages check their signatures like those of the originals. So a bake can be rehearsed
 on any computer in seconds and, after the first time, without a network. Python, its packages and
-MXNet (on the CPU) are real. Nothing pretends to be a GPU.
+MXNet (on the CPU) are real. PyTorch is a small program that says so. Nothing pretends to be a GPU.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
         certificate = trusted.server_certificate((host, listen))
         running = mirror.start(_state(), root, certificate, address=listen)
     base = f"https://{host}:{running.port}"
-    paths = {"nvidia": "compute/cuda/repos", "pypi": "pypi/simple"}
+    paths = {"nvidia": "compute/cuda/repos", "pypi": "pypi/simple", "pytorch": "pypi/pytorch"}
     mirrors = {name: f"{base}/{paths.get(name, name)}" for name in UPSTREAM.mirrors}
     return Payload(
         name="stand-in",

@@ -18,12 +18,15 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from bake.errors import LocalCloudError
+from bake.files import on_machine
 
 # A stand-in machine is Debian 12, whatever base its recipe names.
 PYTHON = "3.11"
@@ -32,16 +35,21 @@ _MACHINE = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.2"}
 
 # For some releases of MXNet, the CPU build has another version. [PyPI's list of files]
 _CPU_BUILDS = {"1.7.0": "1.7.0.post2"}
+
+# PyTorch has no CPU build on PyPI, and in its own index one of 184 MB. So small programs replace
+# it. The value is what they need.
+_PROGRAMS = {"torch": ("numpy",), "torchvision": ("numpy", "pillow")}
 _EPOCH = (2026, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class StandInWheel:
-    """A wheel with a name, a version and requirements, but without code."""
+    """A wheel with a name, a version and requirements. `program` is its only module, or empty."""
 
     name: str
     version: str
     requires: tuple[str, ...] = ()
+    program: str = ""
 
     @property
     def file_name(self) -> str:
@@ -53,7 +61,8 @@ class StandInWheel:
         lines.append(f"Summary: stand-in for {self.name}: no GPU code inside")
         lines += [f"Requires-Dist: {requirement}" for requirement in self.requires]
         wheel = "Wheel-Version: 1.0\nGenerator: bake\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        files = {f"{info}/METADATA": "\n".join(lines) + "\n", f"{info}/WHEEL": wheel}
+        files = {f"{self.name}.py": self.program} if self.program else {}
+        files |= {f"{info}/METADATA": "\n".join(lines) + "\n", f"{info}/WHEEL": wheel}
         record = [f"{name},sha256={_digest(text)},{len(text)}" for name, text in files.items()]
         files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
         buffer = io.BytesIO()
@@ -66,7 +75,7 @@ class StandInWheel:
 def stand_in_for(requirement: Requirement) -> StandInWheel | None:
     """Return the stand-in for a GPU build, or None if the real wheel is used."""
     name = canonicalize_name(requirement.name)
-    if not re.fullmatch(r"mxnet-cu\d+|nvidia-.+-cu\d+", name):
+    if name not in _PROGRAMS and not re.fullmatch(r"mxnet-cu\d+|nvidia-.+-cu\d+", name):
         return None
     version = next((s.version for s in requirement.specifier if s.operator == "=="), "")
     if not version:
@@ -74,6 +83,11 @@ def stand_in_for(requirement: Requirement) -> StandInWheel | None:
             f"No exact version of {name} in the requirement {requirement}",
             hint=f"Write {name}==VERSION: its stand-in needs the version",
         )
+    if name in _PROGRAMS:
+        release = f"{Version(version).public}+stand.in"
+        program = (on_machine("bake.local.standin") / f"{name}.py").read_text()
+        program = program.replace("@VERSION@", release)
+        return StandInWheel(name, version, _PROGRAMS[name], program)
     if name.startswith("nvidia-"):
         return StandInWheel(name, version)
     return StandInWheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))
@@ -89,14 +103,17 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
     files = root / "files"
     files.mkdir(parents=True, exist_ok=True)
     for wheel in stand_ins:
-        (files / wheel.file_name).write_bytes(wheel.build())
+        path, data = files / wheel.file_name, wheel.build()
+        if not path.exists() or path.read_bytes() != data:
+            path.with_suffix(".sha256").unlink(missing_ok=True)
+            path.write_bytes(data)
     lock = root / "locks" / f"{hashlib.sha256(json.dumps(real).encode()).hexdigest()[:16]}.txt"
     if not lock.exists():
         resolved = _resolve(real)
         _fetch(resolved, files)
         lock.parent.mkdir(exist_ok=True)
         lock.write_text(resolved)
-    _write_index(root / "simple", files)
+    _write_index(root)
 
 
 def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
@@ -108,12 +125,6 @@ def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate(environment):
             continue
-        if requirement.name == "torch":
-            raise LocalCloudError(
-                f"No stand-in for {requirement}",
-                hint="PyPI has no CPU build of torch for Linux. Rehearse an MXNet recipe, or bake "
-                "this one with --local, without --stand-in",
-            )
         wheel = stand_in_for(requirement)
         if wheel is None:
             real[line] = None
@@ -187,24 +198,31 @@ def _hint(said: str) -> str:
     return "The first bake with stand-ins needs PyPI, or the index in pip's configuration"
 
 
-def _write_index(folder: Path, files: Path) -> None:
-    """Write the pages of the simple repository API (PEP 503)."""
-    projects: dict[str, list[Path]] = {}
-    for path in sorted(files.glob("*.whl")):
-        projects.setdefault(parse_wheel_filename(path.name)[0], []).append(path)
-    for name, wheels in projects.items():
-        page = folder / name / "index.html"
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text("<!DOCTYPE html>\n" + "\n".join(_links(wheels)) + "\n")
+def _write_index(root: Path) -> None:
+    """Write the pages of the simple repository API (PEP 503): `simple`, and `pytorch/cu126`.
+
+    As upstream, the builds of PyTorch for one CUDA (2.9.1+cu126) are not in PyPI's index.
+    """
+    projects: dict[Path, list[Path]] = {}
+    for path in sorted((root / "files").glob("*.whl")):
+        name, version, *_ = parse_wheel_filename(path.name)
+        index = root / "pytorch" / version.local if version.local else root / "simple"
+        projects.setdefault(index / name, []).append(path)
+    for folder, wheels in projects.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = "/".join(".." for _ in folder.relative_to(root).parts) + "/files"
+        page = "\n".join(["<!DOCTYPE html>", *_links(wheels, files)])
+        (folder / "index.html").write_text(f"{page}\n")
 
 
-def _links(wheels: Iterable[Path]) -> Iterator[str]:
+def _links(wheels: Iterable[Path], files: str) -> Iterator[str]:
     for wheel in wheels:
         kept = wheel.with_suffix(".sha256")
         if not kept.exists():
             with wheel.open("rb") as stream:
                 kept.write_text(hashlib.file_digest(stream, "sha256").hexdigest())
-        yield f'<a href="../../files/{wheel.name}#sha256={kept.read_text()}">{wheel.name}</a>'
+        link = f"{files}/{quote(wheel.name)}#sha256={kept.read_text()}"
+        yield f'<a href="{link}">{wheel.name}</a>'
 
 
 def _digest(text: str) -> str:
