@@ -20,6 +20,7 @@ from bake.aws.snapshot import BAKE_AGAIN, create_snapshot, is_copy
 from bake.aws.tags import (
     CHECKPOINT,
     EXPIRES,
+    PAYLOAD,
     RECIPE,
     RUN,
     SECONDS,
@@ -51,6 +52,7 @@ class Checkpoint:
     `stages` maps each stage to its digest, `seconds` to its duration where that is known. `sound`
     is False if the tags were changed by hand. `reason` is AWS's reason for a failed snapshot.
     `expires_at` is None if the expiry time was removed by hand; such a checkpoint is kept.
+    `payload` is "" in a checkpoint of an older version.
     """
 
     snapshot_id: str
@@ -65,6 +67,7 @@ class Checkpoint:
     seconds: Mapping[str, float]
     sound: bool
     reason: str = ""
+    payload: str = ""
 
     def has_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
@@ -95,6 +98,7 @@ def create_checkpoint(
     stages: Mapping[str, str],
     seconds: Mapping[str, float],
     expires_at: datetime,
+    payload: str = "upstream",
     wait_for_turn: bool = True,
 ) -> Checkpoint:
     """Create a checkpoint of the machine's disk, and return it, usually still pending.
@@ -106,6 +110,7 @@ def create_checkpoint(
     tags = run.temporary() | {
         EXPIRES: rfc3339(expires_at),
         CHECKPOINT: contents_digest(stages),
+        PAYLOAD: payload,
         SECONDS: write_seconds({n: s for n, s in seconds.items() if n in stages}),
         **{STAGE + name: digest for name, digest in stages.items()},
     }
@@ -222,4 +227,5 @@ def _checkpoint(snapshot: dict[str, Any], tags: Tags | None = None) -> Checkpoin
         seconds=read_seconds(tags.get(SECONDS, "")),
         sound=tags.get(CHECKPOINT) == contents_digest(stages),
         reason=snapshot.get("StateMessage", ""),
+        payload=tags.get(PAYLOAD, ""),
     )

@@ -201,9 +201,21 @@ class D2l(Fact):
         return next(found, "")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Duration(Fact):
+    """The typical duration of a stage or another step of a bake, in seconds."""
+
+    low_s: float
+    likely_s: float
+    high_s: float
+
+
 @dataclass(frozen=True)
 class Catalog:
-    """All facts. Mappings are by key, name or version, as in the TOML files."""
+    """All facts. Mappings are by key, name or version, as in the TOML files.
+
+    `durations` are by payload ("upstream" or "stand-in") and step.
+    """
 
     os_images: Mapping[str, OsImage]
     gpus: Mapping[str, Gpu]
@@ -215,6 +227,7 @@ class Catalog:
     builds: tuple[Build, ...]
     d2l: Mapping[str, D2l]
     installers: tuple[Installer, ...]
+    durations: Mapping[str, Mapping[str, Duration]]
 
     def os_image(self, key: str) -> OsImage:
         """Return an operating system's image; RecipeError with the nearest names if unknown."""
@@ -277,6 +290,10 @@ def load() -> Catalog:
             for manager, versions in facts.read("installers").items()
             for version, table in versions.items()
         ),
+        durations={
+            payload: {step: _fact(Duration, table) for step, table in steps.items()}
+            for payload, steps in facts.read("durations").items()
+        },
     )
 
 

@@ -148,6 +148,7 @@ def take_checkpoint(
                     stages={stage.name: stage.digest for stage in stages},
                     seconds={stage.name: stage.seconds for stage in stages},
                     expires_at=job.cloud.now() + max_age,
+                    payload=job.context.payload.name,
                     wait_for_turn=wait_for_turn,
                 )
             step.done(made.snapshot_id)

@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bake.aws.checkpoint import Checkpoint, checkpoints
-from bake.aws.client.session import Cloud
 from bake.aws.image import Image, images
 from bake.aws.placement import Placement
 from bake.aws.price import price_errors, prices, volume_price
-from bake.aws.snapshot import copying_seconds
-from bake.aws.tags import SECONDS, read_seconds, read_stages
 from bake.pipeline.checkpoints import StartPoints
 from bake.pipeline.job import Context, Job, prepare
+from bake.pipeline.progress import earlier_bakes
 from bake.plan.changes import Reason, State, changes_of_the_image, reasons
-from bake.plan.forecast import IMAGE, Forecast, Past, forecast
+from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan
 from bake.recipe.resolved import Resolved
-
-_LATEST = 20  # images, of which the duration of the snapshot is asked
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def preview(
         forecast=forecast(
             plan,
             [name for name, state in states.items() if state == "to run"],
-            [*_past(cloud, earlier), *kept],
+            earlier_bakes(cloud, earlier, kept),
             usd_per_hour.values(),
             usd_per_gb_month=volume_price(cloud),
             stopped_for_image=job.recipe.builder.market == "on-demand",
@@ -116,27 +112,3 @@ def newest_image(earlier: Sequence[Image], recipe_name: str, payload: str) -> Im
         ),
         None,
     )
-
-
-def _past(cloud: Cloud, earlier: Sequence[Image]) -> list[Past]:
-    """Return how long the stages of earlier images took.
-
-    An image does not tell how long EC2 took to create it; its snapshot does.
-    """
-    latest = [snapshot for image in earlier[:_LATEST] for snapshot in image.snapshot_ids]
-    copying = copying_seconds(cloud, latest)
-
-    def seconds(image: Image) -> dict[str, float]:
-        known = read_seconds(image.tags.get(SECONDS, ""))
-        if copied := [copying[s] for s in image.snapshot_ids if s in copying]:
-            known[IMAGE] = max(copied)
-        return known
-
-    return [
-        Past(
-            recipe=image.recipe,
-            stages=read_stages(image.tags),
-            seconds=seconds(image),
-        )
-        for image in earlier
-    ]

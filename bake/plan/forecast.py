@@ -1,43 +1,38 @@
-"""A forecast of the time and cost of a bake, from the durations of earlier bakes. Pure.
+"""A forecast of the time and cost of a bake, from earlier bakes and from typical durations. Pure.
 
 All figures are ranges. A stage with the same digest did the same work; a stage with the same name,
-in this recipe or in another one, did similar work. For all others, a wide range is used, and
-`based_on` reports that it is a guess.
+in this recipe or in another one, did similar work. Without either, the catalog's typical duration
+is used. For a stage that it does not know, the range is a guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from statistics import median
+from typing import Literal, Protocol
 
-from bake.console.format import duration_range, money_range
+from bake import catalog
+from bake.console.format import duration_about, money_range
+from bake.plan.duration import Span, total
 from bake.plan.plan import Plan, Stage
-
-Range = tuple[float, float]
 
 # The steps of a bake besides its stages. No stage's name has a capital.
 BUILDER, REBOOT, PROOF, IMAGE = "Builder", "Reboot", "Proof", "Image"
-
-# Ranges in seconds for: the start until SSH answers; the reboot before the proof; the checks, with
-# a tensor test on a cold GPU; the copy of 64 GB by EBS.
-_GUESSES: dict[str, Range] = {
-    BUILDER: (45, 180),
-    REBOOT: (20, 180),
-    PROOF: (20, 120),
-    IMAGE: (120, 900),
-}
-_GUESS: Range = (30, 900)
-_STEP_NAMES = {
+STEPS: Mapping[str, str] = {
     BUILDER: "the machine's start",
     REBOOT: "the reboot",
     PROOF: "the proof",
     IMAGE: "the image",
 }
 
+Source = Literal["earlier bakes", "typical times", "a guess"]
+
+_GUESS = Span(20, 90, 600)
+
 # Factors from the shortest and the longest known time to the range of the next one.
-_EXACT: Range = (0.85, 1.2)
-_ALIKE: Range = (0.7, 1.5)
+_EXACT = (0.85, 1.2)
+_ALIKE = (0.7, 1.5)
 _LATEST = 5
 
 # "One gigabyte-month: a 1 GB volume that was active for 744 hours", in a month of 31 days (AWS
@@ -52,6 +47,8 @@ class Earlier(Protocol):
     @property
     def recipe(self) -> str: ...
     @property
+    def payload(self) -> str: ...
+    @property
     def stages(self) -> Mapping[str, str]: ...
     @property
     def seconds(self) -> Mapping[str, float]: ...
@@ -64,27 +61,68 @@ class Past:
     recipe: str
     stages: Mapping[str, str]
     seconds: Mapping[str, float]
+    payload: str = "upstream"
+
+
+@dataclass(frozen=True)
+class Course:
+    """The expected duration of each stage and each other step of a bake, and its source."""
+
+    plan: Plan
+    spans: Mapping[str, Span]
+    sources: Mapping[str, Source]
+
+    def left(self, done: Collection[str], running: Mapping[str, float] | None = None) -> Span:
+        """Return the time until the bake ends.
+
+        `done` are the stages and steps that have ended or are not needed; `running` maps those
+        that run now to the seconds since they began.
+        """
+        since = running or {}
+        left = {
+            name: span.after(since.get(name, 0.0))
+            for name, span in self.spans.items()
+            if name not in done
+        }
+        stages = [stage for stage in self.plan.stages if stage.name in left]
+        after = self.plan.recipe.checkpoints.after
+        return total(stages, left, running=since, saved_after=after)
+
+    def based_on(self, done: Collection[str]) -> str:
+        """Return the sources of the times of all steps that are not done."""
+        by_source: dict[Source, list[str]] = {}
+        for name, source in self.sources.items():
+            if name not in done:
+                by_source.setdefault(source, []).append(STEPS.get(name, name))
+        if len(by_source) < 2:
+            return next(iter(by_source), "what exists already")
+        most = max(by_source, key=lambda source: len(by_source[source]))
+        others = (
+            f"{source} for {', '.join(names)}"
+            for source, names in by_source.items()
+            if source != most
+        )
+        return f"{most}; {'; '.join(others)}"
 
 
 @dataclass(frozen=True)
 class Forecast:
     """The expected time and cost of a bake. USD are None if no price is known.
 
-    `stages` maps each stage that will run to its range of seconds.
+    `stages` maps each stage that will run to its duration.
     """
 
-    seconds_low: float
-    seconds_high: float
+    span: Span
     usd_low: float | None
     usd_high: float | None
     based_on: str
-    stages: Mapping[str, Range]
+    stages: Mapping[str, Span]
 
     @property
     def time(self) -> str:
-        if self.seconds_high == 0:
+        if self.span.high == 0:
             return "no time"
-        return f"about {duration_range(self.seconds_low, self.seconds_high)}"
+        return f"about {duration_about(self.span.likely)} ({self.span})"
 
     @property
     def cost(self) -> str:
@@ -94,6 +132,24 @@ class Forecast:
 
     def __str__(self) -> str:
         return f"{self.time}, {self.cost}"
+
+
+def course(plan: Plan, earlier: Sequence[Earlier]) -> Course:
+    """Return the expected durations of all steps. `earlier` begins with the newest."""
+    spans: dict[str, Span] = {}
+    sources: dict[str, Source] = {}
+    typical = catalog.load().durations.get(plan.payload.name, {})
+    # Sorted as the steps are done: the stages are between the machine's start and the reboot.
+    stages: Mapping[str, Stage] = {stage.name: stage for stage in plan.stages}
+    for name in (BUILDER, *stages, REBOOT, PROOF, IMAGE):
+        if known := _earlier_times(name, stages.get(name), plan, earlier):
+            spans[name], sources[name] = known, "earlier bakes"
+        elif fact := typical.get(name):
+            spans[name] = Span(fact.low_s, fact.likely_s, fact.high_s)
+            sources[name] = "typical times"
+        else:
+            spans[name], sources[name] = _GUESS, "a guess"
+    return Course(plan, spans, sources)
 
 
 def forecast(
@@ -114,29 +170,31 @@ def forecast(
     """
     wanted = set(to_run)
     if not wanted:
-        return Forecast(0, 0, 0, 0, "what exists already", {})
-    running = [stage for stage in plan.stages if stage.name in wanted]
-    known = {stage.name: _stage_range(stage, plan.recipe.name, earlier) for stage in running}
-    steps_to_do = [
-        step for step in _GUESSES if step != REBOOT or reboots_before_proof(plan, wanted)
-    ]
-    known |= {step: _range_by_name(step, plan.recipe.name, earlier) for step in steps_to_do}
-    guessed = [_STEP_NAMES.get(name, name) for name, seconds in known.items() if seconds is None]
-    seconds = {name: known[name] or _GUESSES.get(name, _GUESS) for name in known}
-    expected = {stage.name: seconds[stage.name] for stage in running}
-    steps = {step: seconds[step] for step in steps_to_do}
-    low, high = (
-        _longest_path(running, expected, end) + sum(step[end] for step in steps.values())
-        for end in (0, 1)
-    )
-    image = steps[IMAGE] if stopped_for_image else (0.0, 0.0)
+        return Forecast(Span(0, 0, 0), 0, 0, "what exists already", {})
+    expected = course(plan, earlier)
+    done = steps_not_needed(plan, wanted)
+    whole = expected.left(done)
+    machine = expected.left({*done, IMAGE}) if stopped_for_image else whole
     prices = [price for price in usd_per_hour if price is not None]
     usd_low = usd_high = None
     if prices:
         volume = plan.recipe.builder.disk_gb * (usd_per_gb_month or 0.0) / _HOURS_A_MONTH
-        usd_low = (low - image[0]) / _HOUR_S * min(prices) + low / _HOUR_S * volume
-        usd_high = (high - image[1]) / _HOUR_S * max(prices) + high / _HOUR_S * volume
-    return Forecast(low, high, usd_low, usd_high, _based_on(len(known), guessed), expected)
+        usd_low = (machine.low * min(prices) + whole.low * volume) / _HOUR_S
+        usd_high = (machine.high * max(prices) + whole.high * volume) / _HOUR_S
+    stages = {stage.name: expected.spans[stage.name] for stage in plan.stages}
+    return Forecast(
+        whole,
+        usd_low,
+        usd_high,
+        expected.based_on(done),
+        {name: span for name, span in stages.items() if name in wanted},
+    )
+
+
+def steps_not_needed(plan: Plan, to_run: Collection[str]) -> frozenset[str]:
+    """Return the stages and other steps of which a bake that runs these stages has no need."""
+    others = {stage.name for stage in plan.stages if stage.name not in to_run}
+    return frozenset(others if reboots_before_proof(plan, to_run) else {*others, REBOOT})
 
 
 def reboots_before_proof(plan: Plan, to_run: Collection[str]) -> bool:
@@ -144,55 +202,24 @@ def reboots_before_proof(plan: Plan, to_run: Collection[str]) -> bool:
     return any(stage.name in to_run for stage in plan.stages[:-1])
 
 
-def _stage_range(stage: Stage, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
-    exact = [
-        one.seconds[stage.name]
-        for one in earlier
-        if one.stages.get(stage.name) == stage.digest and stage.name in one.seconds
-    ]
-    if exact:
-        return _widened(exact, _EXACT)
-    return _range_by_name(stage.name, recipe, earlier)
+def _earlier_times(
+    name: str, stage: Stage | None, plan: Plan, earlier: Sequence[Earlier]
+) -> Span | None:
+    """Return the range of a step from its times in earlier bakes, None without any.
 
-
-def _range_by_name(name: str, recipe: str, earlier: Sequence[Earlier]) -> Range | None:
-    """Return the range of a step from its times in this recipe, or else in other recipes."""
+    Times of the same work come before those of the same step in this recipe, and these before
+    those in other recipes. Stand-ins say nothing about the original servers, and vice versa; a
+    checkpoint of an older version does not tell what it contains.
+    """
     timed = [one for one in earlier if name in one.seconds]
-    of_recipe = [one for one in timed if one.recipe == recipe] or timed
+    same = [one for one in timed if stage and one.stages.get(name) == stage.digest]
+    if same:
+        return _widened([one.seconds[name] for one in same], _EXACT)
+    alike = [one for one in timed if one.payload in ("", plan.payload.name)]
+    of_recipe = [one for one in alike if one.recipe == plan.recipe.name] or alike
     return _widened([one.seconds[name] for one in of_recipe], _ALIKE) if of_recipe else None
 
 
-def _widened(times: Sequence[float], factors: Range) -> Range:
+def _widened(times: Sequence[float], factors: tuple[float, float]) -> Span:
     latest = times[:_LATEST]
-    return min(latest) * factors[0], max(latest) * factors[1]
-
-
-def _longest_path(stages: Iterable[Stage], seconds: Mapping[str, Range], end: int) -> float:
-    """Return the seconds until the last stage ends.
-
-    Independent stages run at the same time; a stage that may reboot runs alone.
-    """
-    waiting, ends, now = list(stages), dict[str, float](), 0.0
-    names = {stage.name for stage in waiting}
-    while waiting:
-        running = [ended for ended in ends.values() if ended > now]
-        done = {name for name, ended in ends.items() if ended <= now}
-        ready = [stage for stage in waiting if done >= names.intersection(stage.needs)]
-        alone = [stage for stage in ready if stage.may_reboot and not running][:1]
-        begun = alone or [stage for stage in ready if not stage.may_reboot]
-        for stage in begun:
-            ends[stage.name] = now + seconds[stage.name][end]
-            waiting.remove(stage)
-        if alone:
-            now = ends[alone[0].name]
-        elif not begun:
-            now = min(running)
-    return max(ends.values())
-
-
-def _based_on(count: int, guessed: list[str]) -> str:
-    if not guessed:
-        return "earlier bakes"
-    if len(guessed) == count:
-        return "a guess, because no earlier bake has done any of it"
-    return f"earlier bakes, and a guess for {', '.join(guessed)}"
+    return Span(min(latest) * factors[0], median(latest), max(latest) * factors[1])

@@ -9,12 +9,15 @@ from typing import Any
 
 from bake.cli.views.images import image_document
 from bake.console.console import Console
-from bake.console.format import duration_range, rate
+from bake.console.format import rate
 from bake.errors import error_document
 from bake.pipeline.bake import Outcome
 from bake.pipeline.preview import Preview
+from bake.plan.duration import Span
 from bake.plan.forecast import reboots_before_proof
 from bake.plan.plan import Plan
+
+_TYPICAL = "         (typical times are estimates; your own bakes replace them)"
 
 
 def show_plans(
@@ -55,7 +58,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
     for stage in plan.stages:
         reason, takes = preview.reasons[stage.name], forecast.stages.get(stage.name)
         why = "\n".join(reason.why) or "-"
-        rows.append([stage.name, reason.state, why, duration_range(*takes) if takes else "-"])
+        rows.append([stage.name, reason.state, why, str(takes) if takes else "-"])
     console.table(["stage", "state", "why", "takes"], rows, empty="No stages.")
     if image := preview.job.image:
         state = "Done" if image.state == "available" else image.state.capitalize()
@@ -79,6 +82,7 @@ def _expected(preview: Preview) -> list[str]:
         f"Takes    {forecast.time}",
         f"Costs    {forecast.cost}",
         f"         from {forecast.based_on}",
+        *([_TYPICAL] if "typical times" in forecast.based_on else []),
     ]
 
 
@@ -116,7 +120,7 @@ def plan_document(preview: Preview) -> dict[str, Any]:
                 "reboots": stage.script.reboots,
                 "digest": stage.digest,
                 **asdict(preview.reasons[stage.name]),
-                "seconds": forecast.stages.get(stage.name),
+                "seconds": _ends(forecast.stages.get(stage.name)),
             }
             for stage in plan.stages
         ],
@@ -125,11 +129,16 @@ def plan_document(preview: Preview) -> dict[str, Any]:
             for place in preflight.placements
         ],
         "forecast": {
-            "seconds": [forecast.seconds_low, forecast.seconds_high],
+            "seconds": _ends(forecast.span),
+            "seconds_likely": forecast.span.likely,
             "usd": None if forecast.usd_low is None else [forecast.usd_low, forecast.usd_high],
             "based_on": forecast.based_on,
         },
     }
+
+
+def _ends(span: Span | None) -> list[float] | None:
+    return [span.low, span.high] if span else None
 
 
 def _price(usd_per_hour: float | None) -> str:

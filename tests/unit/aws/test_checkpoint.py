@@ -81,6 +81,7 @@ def test_a_checkpoint_is_tagged_in_the_call_that_creates_it(aws: Aws) -> None:
         **aws.run.temporary(),
         "bake:expires": "2026-12-21T06:30:00Z",
         "bake:checkpoint": contents_digest(STAGES),
+        "bake:payload": "upstream",
         "bake:seconds": "base=12.0 conda=70.3",
         "bake:stage:base": "b" * 64,
         "bake:stage:conda": "c" * 64,

@@ -16,7 +16,16 @@ from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
 RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
-TABLES = ("cuda", "drivers", "frameworks", "installers", "instances", "os_images", "xids")
+TABLES = (
+    "cuda",
+    "drivers",
+    "durations",
+    "frameworks",
+    "installers",
+    "instances",
+    "os_images",
+    "xids",
+)
 
 
 @pytest.fixture

@@ -101,10 +101,11 @@ def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
     assert "disk 64 GB → 96 GB" in text
     assert "Starts   from snap-0a1b2c3d4e5f60718" in lines
     assert "Machine  g4dn.xlarge in us-west-2a (on-demand), 96 GB, $0.526 an hour" in lines
-    assert "Takes    about 7 to 27 min" in lines
+    assert "Takes    about 13 min (10 to 23 min)" in lines
     assert "Reboots  before the proof" in lines
-    assert "Costs    $0.05 to $0.11" in lines
-    assert "         from earlier bakes, and a guess for the image" in lines
+    assert "Costs    $0.06 to $0.09" in lines
+    assert "         from earlier bakes; typical times for the image" in lines
+    assert "         (typical times are estimates; your own bakes replace them)" in lines
 
 
 @pytest.mark.parametrize(
