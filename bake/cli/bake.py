@@ -198,7 +198,7 @@ def lock(
 
     if not recipe:
         raise RequestError(
-            "No recipe was named", hint="invoke lock RECIPE; invoke recipes lists the recipes"
+            "No recipe was named", hint="invoke lock RECIPE; `invoke recipes` lists the recipes"
         )
     if record and len(recipe) > 1:
         raise RequestError(

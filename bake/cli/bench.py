@@ -9,6 +9,7 @@ from invoke.exceptions import Exit
 
 from bake.cli.command import command
 from bake.cli.environment import at_most_one, open_cloud, ssh_port
+from bake.cli.image_choice import chosen_image
 from bake.cli.options import CommonOptions, option
 from bake.cli.recipes import instance_types_of
 
@@ -27,7 +28,8 @@ class BenchOptions:
         (), "id or name of a running machine (default: your only one); it is left running"
     )
     ami: str | None = option(
-        None, "launch from this image instead: its id, name or recipe (default: the newest one)"
+        None,
+        "launch from this image instead: its id, name or recipe (default: as for launch-from-ami)",
     )
     unverified: bool = option(False, "also an image that was not proved on a GPU")
     instance_type: str | None = option(
@@ -90,13 +92,13 @@ def bench(console: Console, common: CommonOptions, options: BenchOptions) -> Non
 def _measure_image(
     console: Console, common: CommonOptions, cloud: Cloud, options: BenchOptions
 ) -> Bench:
-    from bake.images import selection
+    from bake.images.selection import accepted_proofs
     from bake.machine.bench import bench as measuring
     from bake.machine.request import read_types
 
     # A local computer may have no GPU; then an image that was proved on the CPU is enough.
-    proved = selection.accepted_proofs(cpu=common.local, unverified=options.unverified)
-    image = selection.choose_image(cloud, options.ami, proved=proved)
+    proved = accepted_proofs(cpu=common.local, unverified=options.unverified)
+    image = chosen_image(console, cloud, options.ami, proved=proved)
     return measuring.bench_image(
         cloud,
         image,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 INTERRUPTED = 130
+# The common options that each command takes, by the name that it has in messages.
+_TAKEN: dict[str, Sequence[str]] = {}
 
 
 class Command(ParsedTask):
@@ -40,6 +42,7 @@ class Command(ParsedTask):
         shared = {name: known[name] for name in takes}
         shared |= explained(group) if group else {}
         super().__init__(body, shared=shared, injected=3 if group else 2, common=takes, **options)
+        _TAKEN[self.name.replace("_", "-")] = takes
 
     def __call__(self, _context: object, **given: Any) -> None:
         from bake.console.console import Console
@@ -49,7 +52,12 @@ class Command(ParsedTask):
 
         common = CommonOptions(**taken(self.takes))
         groups = [self.group(**taken(explained(self.group)))] if self.group else []
-        console = Console(json=common.json, quiet=common.quiet, verbose=common.verbose)
+        console = Console(
+            json=common.json,
+            quiet=common.quiet,
+            verbose=common.verbose,
+            complete=completion(common),
+        )
         with running(console, interrupted=self.interrupted):
             self.body(console, common, *groups, **given)
             console.check_answered()
@@ -91,6 +99,28 @@ def command(
         )
 
     return decorate
+
+
+def completion(common: CommonOptions) -> Callable[[str], str]:
+    """Return the function that completes the commands in messages, for the same cloud and region.
+
+    A command that does not take one of these options is left without it.
+    """
+    from functools import partial
+
+    from bake.cli.environment import invoke_program
+    from bake.cli.hints import complete_commands
+
+    options = {"local": common.local_flag.strip(), "region": common.region_flag.strip()}
+
+    def flags_of(command: str) -> list[str]:
+        return [options[name] for name in options if options[name] and name in _taken(command)]
+
+    return partial(complete_commands, program=invoke_program(), flags_of=flags_of)
+
+
+def _taken(command: str) -> Sequence[str]:
+    return _TAKEN.get(command, ())
 
 
 @contextmanager

@@ -52,6 +52,13 @@ def invoke_program() -> str:
     return os.path.relpath(running)
 
 
+def this_command(*more: str) -> str:
+    """Return this command line with more words, so that it can be pasted."""
+    import shlex
+
+    return shlex.join([invoke_program(), *sys.argv[1:], *more])
+
+
 def ssh_port() -> int:
     """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22."""
     return int(os.environ.get("BAKE_SSH_PORT") or 22)

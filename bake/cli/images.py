@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bake.cli.command import command, raise_for
 from bake.cli.environment import at_most_one, open_cloud
+from bake.cli.image_choice import chosen_image
 from bake.cli.options import CommonOptions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
     positional=["image"],
     help={
         "image": "the image's id, recipe, name or the beginning of its name (default: the newest "
-        "verified one)",
+        "verified one, if only one recipe has images)",
         "to": "regions, separated by commas: us-west-2,eu-central-1",
         "name": "the copies' name (default: the image's)",
         "unverified": "also an image on which nothing was proved",
@@ -65,14 +66,14 @@ def copy(
     from functools import partial
 
     from bake.cli.views.images import show_copies
-    from bake.images import copies, selection
+    from bake.images import copies
+    from bake.images.selection import accepted_proofs
 
     cloud = open_cloud(console, common)
     wanted = copies.read_regions(to, cloud.region)
-    proved = selection.accepted_proofs(cpu=True, unverified=unverified)
-    chosen = selection.choose_image(
-        cloud, at_most_one(image, "image"), proved=proved, flags=common.local_flag
-    )
+    proved = accepted_proofs(cpu=True, unverified=unverified)
+    named = at_most_one(image, "image")
+    chosen = chosen_image(console, cloud, named, proved=proved, option=())
     connect = partial(open_cloud, console, common)
     outcomes = copies.copy_everywhere(chosen, cloud.region, wanted, connect, console, name=name)
     show_copies(console, outcomes)

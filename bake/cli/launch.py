@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bake.cli.command import command, running
 from bake.cli.connect import use_jupyter
 from bake.cli.environment import invoke_program, open_cloud, ssh_port
+from bake.cli.image_choice import chosen_image
 from bake.cli.options import NO_BROWSER, CommonOptions, option
 from bake.cli.recipes import instance_types_of
 
@@ -24,7 +25,7 @@ class LaunchOptions:
     ami: str | None = option(
         None,
         "the image's id, recipe, name or the beginning of its name (default: the newest "
-        "verified one)",
+        "verified one, if only one recipe has images)",
     )
     unverified: bool = option(False, "also an image that was not proved on a GPU")
     instance_type: str | None = option(
@@ -120,7 +121,7 @@ def launch_from_ami(
     """Start a machine from the newest verified image, and show how to reach it."""
     from bake.cli.views.machines import launch_lines, machine_document
     from bake.errors import RequestError
-    from bake.images import selection
+    from bake.images.selection import accepted_proofs
     from bake.machine import cost
     from bake.machine.jupyter import check_image
     from bake.machine.launch import launch
@@ -130,8 +131,8 @@ def launch_from_ami(
     request = options.request()
     cloud = open_cloud(console, common)
     # A local computer may have no GPU; then an image that was proved on the CPU is enough.
-    proved = selection.accepted_proofs(cpu=common.local, unverified=options.unverified)
-    image = selection.choose_image(cloud, options.ami, proved=proved, flags=common.local_flag)
+    proved = accepted_proofs(cpu=common.local, unverified=options.unverified)
+    image = chosen_image(console, cloud, options.ami, proved=proved)
     if jupyter:
         check_image(image)
     usual = instance_types_of(image.recipe)

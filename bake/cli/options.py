@@ -35,9 +35,14 @@ class CommonOptions:
         return " --local" if self.local else ""
 
     @property
+    def region_flag(self) -> str:
+        """` --region REGION` if that was given, to append to a command."""
+        return f" --region {self.region}" if self.region else ""
+
+    @property
     def flags(self) -> str:
         """The options that select the same cloud and region, to append to a command."""
-        return self.local_flag + (f" --region {self.region}" if self.region else "")
+        return self.local_flag + self.region_flag
 
 
 @dataclass(frozen=True)

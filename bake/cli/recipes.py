@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bake.cli.command import completion
 from bake.cli.environment import MANIFESTS, SCRIPTS, open_cloud, ssh_port
 from bake.cli.options import CommonOptions, RecipeOptions
 
@@ -140,6 +141,7 @@ def requests_for(
     consoles = [console.named(recipe.name) if several else console for recipe in recipes]
     for resolved, own in zip(recipes, consoles, strict=True):
         region = common.region or resolved.recipe.region
+        own.complete = completion(replace(common, region=region))
         try:
             lock = None if no_lock else locks.read_if_exists(MANIFESTS, resolved.name)
             if region not in clouds:

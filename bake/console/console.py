@@ -30,10 +30,19 @@ class Console:
     """Shows the progress, the messages and the result of a command.
 
     `quiet` shows only warnings, failures and the result; `verbose` shows every line that a stage
-    prints; `json` writes the result as one document to stdout.
+    prints; `json` writes the result as one document to stdout. `complete` returns a message with
+    complete commands, which can be pasted.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        complete: Callable[[str], str] = str,
+    ) -> None:
+        self.complete = complete
         self.json = json
         self.quiet = quiet
         self.verbose = verbose
@@ -146,26 +155,37 @@ class Console:
 
     def ask(self, question: str) -> bool:
         """Show a question, also with `quiet`, and return True only if the answer is yes."""
+        return self._answer_to(f"{question} [y/N] ").lower() in {"y", "yes"}
+
+    def choose(self, question: str, choices: Sequence[str]) -> int | None:
+        """Show numbered choices, and return the index of the chosen one; None for other answers."""
+        for number, choice in enumerate(choices, 1):
+            self._print(Text(f"{number:3}  {choice}"))
+        answer = self._answer_to(f"{question} [1-{len(choices)}] ")
+        known = [str(number) for number in range(1, len(choices) + 1)]
+        return known.index(answer) if answer in known else None
+
+    def _answer_to(self, prompt: str) -> str:
         with self._screen.lock:
-            self._screen.err.print(Text(plain(f"{question} [y/N] ")), end="")
+            self._screen.err.print(Text(plain(prompt)), end="")
         answer = ""
         try:
             answer = sys.stdin.readline()
         finally:
             if not answer.endswith("\n"):  # Ctrl-D or Ctrl-C
                 self._print(Text(""))
-        return answer.strip().lower() in {"y", "yes"}
+        return answer.strip()
 
     # Messages ------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
         """Show a message, wrapped to the width of the terminal; not with `quiet`."""
         if not self.quiet:
-            self._print(Text(text), wrap=True)
+            self._print(Text(self.complete(text)), wrap=True)
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self._print(Text.assemble(("! ", "yellow"), text))
+        self._print(Text.assemble(("! ", "yellow"), self.complete(text)))
 
     @property
     def width(self) -> int:
@@ -187,7 +207,7 @@ class Console:
         if self.json:
             return
         if not rows:
-            self._print(Text(empty))
+            self._print(Text(self.complete(empty)))
             return
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for column in columns:
@@ -239,7 +259,8 @@ class Console:
         With `--json` it is also the document of the command, unless the command has shown its
         result already or the failure is of one of several recipes.
         """
-        self._print(Text.assemble(("✘ ", "red"), (error.message, "bold")))
+        error.hint = self.complete(error.hint)
+        self._print(Text.assemble(("✘ ", "red"), (self.complete(error.message), "bold")))
         if error.cloud_words:
             self._print(Text(f"  AWS says: {error.cloud_words}"))
         for detail in error.details:

@@ -20,13 +20,19 @@ def accepted_proofs(*, cpu: bool, unverified: bool) -> tuple[str, ...]:
 
 
 def choose_image(
-    cloud: Cloud, asked: str | None, *, proved: Sequence[str], flags: str = ""
+    cloud: Cloud,
+    asked: str | None,
+    *,
+    proved: Sequence[str],
+    ask: Callable[[Sequence[Image]], Image | None] = lambda images: None,
+    naming: Callable[[str], str] = "--ami {}".format,
 ) -> Image:
     """Return the image that `asked` names: an id, a recipe, a name or the beginning of a name.
 
-    For a recipe it is the newest finished image, for None the newest of all; a name must be
-    unique. `proved` are the values of `bake:verified` that are accepted, also for an id. `flags`
-    are options that commands in hints need, for example --local.
+    For a recipe it is the newest finished image; a name must be unique. None is the newest image of
+    the only recipe that has one. If several have, `ask` gets the newest of each and returns the
+    one that the user chooses, or None if no question is possible. `naming` returns how to name a
+    recipe. `proved` are the values of `bake:verified` that are accepted, also for an id.
 
     RequestError if no image or several images match. It lists them, and names other regions that
     have the image.
@@ -37,7 +43,7 @@ def choose_image(
     else:
         wanted = matching(known, asked)
     if not wanted:
-        raise _not_found(cloud, asked, known, flags)
+        raise _not_found(cloud, asked, known)
     name = f" {asked}" if asked else ""
     newest_counts = asked in (None, wanted[0].recipe)
     ready = [i for i in wanted if (i.finished if newest_counts else i.state == "available")]
@@ -57,7 +63,24 @@ def choose_image(
             details=[_line(image) for image in accepted],
             hint="Give an id, a whole name, or a recipe, whose newest image is taken",
         )
+    newest = newest_of_each_recipe(accepted)
+    if asked is None and len(newest) > 1:
+        if chosen := ask(newest):
+            return chosen
+        raise RequestError(
+            f"{len(newest)} recipes have images in {cloud.region}, and none is named",
+            details=[_line(image) for image in newest],
+            hint=f"Name a recipe or an image: {naming(newest[0].recipe)}",
+        )
     return accepted[0]
+
+
+def newest_of_each_recipe(images: Sequence[Image]) -> list[Image]:
+    """Return the newest image of each recipe; `images` begin with the newest. Pure."""
+    newest: dict[str, Image] = {}
+    for image in images:
+        newest.setdefault(image.recipe, image)
+    return list(newest.values())
 
 
 def matching(known: Sequence[Image], asked: str | None) -> list[Image]:
@@ -76,16 +99,15 @@ def matching(known: Sequence[Image], asked: str | None) -> list[Image]:
     return next((some for some in found if some), [])
 
 
-def _not_found(cloud: Cloud, asked: str | None, known: Sequence[Image], flags: str) -> RequestError:
+def _not_found(cloud: Cloud, asked: str | None, known: Sequence[Image]) -> RequestError:
     name = f" {asked}" if asked else ""
     if others := _elsewhere(cloud, asked):
         region, image = others[0]
-        add = "".join(f" {flag}" for flag in flags.split())
         return RequestError(
             f"No image{name} in {cloud.region}, but in {_listed([r for r, _ in others])}",
             details=[f"{region}  {_line(image)}" for region, image in others],
-            hint=f"Copy it: invoke copy {image.image_id} --region {region} --to {cloud.region}{add}"
-            f". Or use the region that has it: --region {region}",
+            hint=f"Copy it: invoke copy {image.image_id} --region {region} --to {cloud.region}. "
+            f"Or use the region that has it: --region {region}",
         )
     return RequestError(
         f"No available image{name} in {cloud.region}",

@@ -266,7 +266,7 @@ def _raise_if_gone(cloud: Cloud, machine: Machine) -> None:
     if now is None or now.state in {"shutting-down", "terminated"}:
         raise LostError(
             f"{name} was terminated while you were connected, and its disk was deleted",
-            hint="invoke launch-from-ami starts another one",
+            hint="To start another one: invoke launch-from-ami",
             code=now.reason_code if now else "",
             reason=now.reason if now else "",
         )

@@ -40,8 +40,8 @@ def read_request(words: Sequence[str]) -> tuple[str | None, str]:
             machine, *rest = words
             raise RequestError(
                 "There must be -- in front of the command",
-                hint=f"If {machine} is the machine: invoke run {machine} -- {shlex.join(rest)}. "
-                f"If it is the command: invoke run -- {shlex.join(words)}",
+                hint=f"If {machine} is the machine: `invoke run {machine} -- {shlex.join(rest)}`. "
+                f"If it is the command: `invoke run -- {shlex.join(words)}`",
             )
         names: Sequence[str] = ()
         command = words
@@ -123,7 +123,7 @@ def find_loss(cloud: Cloud, machine: Machine) -> MachineError | None:
     stopped = state in ("stopping", "stopped")
     return MachineError(
         f"{name} ({machine.instance_id}) no longer runs: it is {state}",
-        hint=f"invoke start {name}" if stopped else "invoke launch-from-ami starts another one",
+        hint=f"invoke start {name}" if stopped else "To start another one: invoke launch-from-ami",
         code=now.reason_code if now else "",
         reason=now.reason if now else "",
     )

@@ -46,7 +46,7 @@ def read_put(paths: Sequence[str]) -> Transfer:
         raise RequestError(
             f"Not found on this computer: {', '.join(missing)}",
             hint="put copies from this computer to a machine, whose name is before the place on "
-            f"it: invoke put LOCAL {name or 'MACHINE'}:{remote}",
+            f"it: `invoke put LOCAL {name or 'MACHINE'}:{remote}`",
         )
     return Transfer("put", name, (remote,), tuple(local))
 
@@ -122,7 +122,7 @@ def _has_rsync(host: Host) -> bool:
 
 def _check_number(verb: str, paths: Sequence[str], form: str) -> None:
     if len(paths) < 2:
-        raise RequestError(f"{verb} takes at least two paths", hint=f"invoke {verb} {form}")
+        raise RequestError(f"{verb} takes at least two paths", hint=f"`invoke {verb} {form}`")
 
 
 def _rsync(host: Host, progress: bool) -> list[str]:

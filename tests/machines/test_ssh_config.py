@@ -177,7 +177,8 @@ def host(ours: tuple[Cloud, Machine, Path], local_cloud: Path) -> Host:
 def run(*words: str, stdin: str | bytes = b"", cwd: Path = REPOSITORY) -> Any:
     """`invoke`, on the module's machine unless another is named."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    command = [BIN / "invoke", "--search-root", REPOSITORY, *words, "--local"]
+    verb, *arguments = words
+    command = [BIN / "invoke", "--search-root", REPOSITORY, verb, "--local", *arguments]
     done = subprocess.run(command, input=data, capture_output=True, timeout=120, cwd=cwd)
     assert b"Traceback" not in done.stderr
     return done
@@ -293,7 +294,7 @@ def test_where_rsync_is_missing_it_is_said_how_to_get_it(
     try:
         done = run("put", str(Path(__file__)), ".", "--machine", "reach-me")
         assert done.returncode == 1
-        assert b"invoke run reach-me -- sudo apt-get install --yes rsync" in done.stderr
+        assert b"invoke run reach-me --local -- sudo apt-get install --yes rsync" in done.stderr
     finally:
         assert there(host, "sudo mv /usr/bin/rsync.away /usr/bin/rsync").returncode == 0
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -32,6 +32,7 @@ def invoke(*words: str) -> Ended:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "stdin", io.StringIO()),
+        mock.patch.object(sys, "argv", ["invoke", *words]),
         # Invoke changes these.
         mock.patch.object(sys, "path", [*sys.path]),
         mock.patch.object(sys, "dont_write_bytecode", sys.dont_write_bytecode),

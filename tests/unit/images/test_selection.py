@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -56,8 +56,6 @@ def there(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
 @pytest.mark.parametrize(
     ("asked", "proved", "taken"),
     [
-        (None, GPU, PROVED),
-        (None, ("gpu", "cpu"), NEW),
         ("mxnet-cu101", GPU, PROVED),
         ("mxnet-cu101", ANYTHING, NEW),
         ("pytorch-cu126", GPU, OTHER),
@@ -73,6 +71,39 @@ def test_an_image_is_meant_by_id_recipe_name_or_its_beginning(
     aws: Aws, there: list[Image], asked: str | None, proved: tuple[str, ...], taken: Image
 ) -> None:
     assert choose_image(aws.cloud, asked, proved=proved) == taken
+
+
+@pytest.mark.parametrize(("proved", "taken"), [(GPU, PROVED), (("gpu", "cpu"), NEW)])
+def test_without_a_name_the_newest_of_the_only_recipe_is_meant(
+    aws: Aws, there: list[Image], proved: tuple[str, ...], taken: Image
+) -> None:
+    there.remove(OTHER)
+    assert choose_image(aws.cloud, None, proved=proved) == taken
+
+
+def test_a_recipe_without_an_image_of_the_required_proof_does_not_count(
+    aws: Aws, there: list[Image]
+) -> None:
+    there[:] = [replace(OTHER, tags={**OTHER.tags, VERIFIED: "no"}), OLD]
+    assert choose_image(aws.cloud, None, proved=GPU) == OLD
+
+
+def test_without_a_name_the_newest_of_several_recipes_is_not_guessed(
+    aws: Aws, there: list[Image]
+) -> None:
+    with pytest.raises(RequestError, match="2 recipes have images in us-east-1") as refused:
+        choose_image(aws.cloud, None, proved=GPU)
+    listed = [detail.split()[0] for detail in refused.value.details]
+    assert listed == [PROVED.image_id, OTHER.image_id]  # the newest of each
+    assert "--ami mxnet-cu101" in refused.value.hint
+    asked: list[list[Image]] = []
+
+    def ask(images: Sequence[Image]) -> Image:
+        asked.append(list(images))
+        return images[1]
+
+    assert choose_image(aws.cloud, None, proved=GPU, ask=ask) == OTHER
+    assert asked == [[PROVED, OTHER]]
 
 
 @pytest.mark.parametrize("asked", ["mxnet", "bake/mxnet-cu101/2026"])
@@ -167,8 +198,8 @@ def test_an_image_of_another_region_is_named_with_the_command_that_copies_it(
     image_id = in_region(aws, ELSEWHERE, "bake/mxnet-cu101/1")
     asked = {"id": image_id, "name": "bake/mxnet-cu101/1", "recipe": "mxnet-cu101", "nothing": None}
     with pytest.raises(RequestError, match=f"in {REGION}, but in {ELSEWHERE}") as refused:
-        choose_image(aws.cloud, asked[by], proved=GPU, flags="--local")
-    copy = f"invoke copy {image_id} --region {ELSEWHERE} --to {REGION} --local"
+        choose_image(aws.cloud, asked[by], proved=GPU)
+    copy = f"invoke copy {image_id} --region {ELSEWHERE} --to {REGION}"
     assert copy in refused.value.hint
     assert f"{ELSEWHERE}  {image_id}  bake/mxnet-cu101/1" in refused.value.details
 

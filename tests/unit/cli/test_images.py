@@ -1,0 +1,95 @@
+"""Which image a command uses without a name, and the question if several can be meant."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import pytest
+from invoke.exceptions import Exit
+
+import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
+from bake.aws.client import session
+from bake.cli.image_choice import chosen_image
+from bake.console.console import Console
+from bake.images import selection
+from tests.support.aws_in_process import Aws
+from tests.support.commands import invoke
+from tests.support.proved_images import an_image
+from tests.support.runs import an_account
+
+MXNET = an_image("ami-0000000000000001", day=20, verified="gpu")
+OLDER = an_image("ami-0000000000000002", day=10, verified="gpu")
+TORCH = an_image("ami-0000000000000003", day=15, verified="gpu", recipe="pytorch-cu126")
+CUSTOM = replace(TORCH, name="lab")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    with an_account() as aws:
+        monkeypatch.setattr(session, "connect", lambda region: aws.cloud)
+        found = [replace(each, imdsv2=True) for each in (MXNET, CUSTOM, OLDER)]
+        monkeypatch.setattr(selection, "images", lambda cloud, once=False: found)
+        yield aws
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["launch-from-ami", "--ttl", "2h"], "launch-from-ami --ttl 2h --ami mxnet-cu101"),
+        (["copy", "--to", "us-west-2"], "copy --to us-west-2 mxnet-cu101"),
+        (["bench", "--spot", "--unverified"], "bench --spot --unverified --ami mxnet-cu101"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_without_a_terminal_an_image_of_several_recipes_has_to_be_named(
+    aws: Aws, words: list[str], hint: str
+) -> None:
+    refused = invoke(*words)
+    assert refused.returncode == 2
+    assert "2 recipes have images in us-east-1, and none is named" in refused.stderr
+    assert MXNET.image_id in refused.stderr
+    assert OLDER.image_id not in refused.stderr
+    assert f"invoke {hint}\n" in refused.stderr
+    assert "RunInstances" not in aws.sent
+    assert "CopyImage" not in aws.sent
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def choose(aws: Aws, typed: str, **more: Any) -> tuple[str, Any]:
+    """Choose where stdin and stderr are terminals; return what is shown, and the image or error."""
+    with (
+        mock.patch.object(sys, "stdin", Terminal(typed)),
+        mock.patch.object(sys, "stderr", Terminal()) as shown,
+    ):
+        console = Console()
+        try:
+            chosen: Any = chosen_image(console, aws.cloud, None, proved=("gpu",), **more)
+        except Exit as refused:
+            chosen = refused
+        return shown.getvalue(), chosen
+
+
+def test_in_a_terminal_the_newest_image_of_each_recipe_can_be_chosen(aws: Aws) -> None:
+    shown, chosen = choose(aws, "2\n")
+    assert chosen.image_id == TORCH.image_id
+    assert f"  1  {MXNET.image_id}  bake/mxnet-cu101/20\n" in shown
+    assert f"  2  {TORCH.image_id}  lab (pytorch-cu126)\n" in shown
+    assert "Which image? [1-2] " in shown
+    assert shown.endswith(f"Image    {TORCH.image_id}  lab\n")
+
+
+@pytest.mark.parametrize("typed", ["\n", "3\n", "0\n", "y\n", ""])
+def test_every_other_answer_chooses_nothing(aws: Aws, typed: str) -> None:
+    shown, chosen = choose(aws, typed)
+    assert isinstance(chosen, Exit)
+    assert chosen.code == 2
+    assert "Nothing was done." in shown
