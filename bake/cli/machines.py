@@ -38,7 +38,7 @@ def machines(console: Console, common: CommonOptions) -> None:
     "json",
     positional=["machine"],
     help=MACHINE,
-    arguments="[MACHINE]",
+    arguments="[MACHINE …]",
     examples=["invoke start", "invoke start lab1 --region us-west-2"],
 )
 def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
@@ -70,7 +70,7 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
     "json",
     positional=["machine"],
     help=MACHINE,
-    arguments="[MACHINE]",
+    arguments="[MACHINE …]",
     examples=["invoke stop", "invoke stop lab1 --region us-west-2"],
 )
 def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
@@ -98,7 +98,7 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     "json",
     positional=["machine"],
     help={**MACHINE, "yes": "confirm; required outside a terminal and with --json"},
-    arguments="[MACHINE]",
+    arguments="[MACHINE …]",
     examples=["invoke terminate lab1", "invoke terminate lab1 --yes --local"],
     interrupted="a machine whose termination AWS has accepted is still terminated",
 )

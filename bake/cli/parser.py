@@ -8,6 +8,7 @@ here, tests/unit/cli/test_parser.py fails.
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 from invoke.tasks import Task
 
+from bake.cli.completion.line import Option, Syntax, complete
 from bake.cli.help import Entry, Page, command_list, command_page, suggestion
 
 WRONG_REQUEST = 2
@@ -233,6 +235,24 @@ class ParsedTask(Task):  # type: ignore[misc]
             examples=self.examples,
         )
 
+    def syntax(self) -> Syntax:
+        """Return what completion needs to know about this command."""
+        arguments = self.get_arguments()
+        positional = [argument.name for argument in arguments if argument.positional]
+        options = [argument for argument in arguments if not argument.positional]
+        return Syntax(
+            about=(inspect.getdoc(self) or "").partition("\n")[0],
+            options=[*map(_option, options), Option("help", HELP[1:], False, "show this help")],
+            positional="".join(positional),
+            repeated="…" in self.arguments.partition(" -- ")[0],
+        )
+
+
+def _option(option: Argument) -> Option:
+    flags = [to_flag(name) for name in option.names]
+    takes_value = option.takes_value and not option.optional
+    return Option(option.name, flags, takes_value, option.help or "")
+
 
 def _option_entry(option: Argument) -> Entry:
     value = {str: " TEXT", int: " NUMBER"}.get(option.kind, "")
@@ -288,12 +308,28 @@ def _explain(topic: str, commands: Mapping[str, ParsedTask]) -> NoReturn:
     raise Exit
 
 
+def _complete(program: Program, commands: Mapping[str, ParsedTask]) -> NoReturn:
+    """Print the candidates for a command line, for the scripts in completion/shells.
+
+    With BAKE_COMPLETION, each explains itself behind a tab. The exit code is 1 if there are none;
+    0 without candidates means that names of files fit.
+    """
+    core = Syntax("", [_option(each) for each in program.initial_context.args.values()])
+    known = {name: each.syntax() for name, each in commands.items()}
+    answer = complete(program.core.remainder, known, core)
+    explain = bool(os.environ.get("BAKE_COMPLETION"))
+    _print("".join(f"{each.line(explain=explain)}\n" for each in answer.candidates))
+    raise Exit(code=0 if answer.candidates or answer.files else 1)
+
+
 def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Program], None]:
-    """Return a `parse_tasks` that shows the help of a command, or what is wrong with a request."""
+    """Return a `parse_tasks` that completes a line, shows help, or reports a wrong request."""
 
     def parse(program: Program) -> None:
         try:
             commands = _commands(program)
+            if program.args.complete.value:
+                _complete(program, commands)
             if topic := _topic(program):
                 _explain(topic, commands)
             _check_group(program, commands)

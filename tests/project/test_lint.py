@@ -14,7 +14,8 @@ BIN = Path(sys.executable).parent
 SHELL_SCRIPTS = [
     str(path.relative_to(REPOSITORY))
     for folder in ("bake", "benchmarks", "scripts")
-    for path in sorted(REPOSITORY.glob(f"{folder}/**/*.sh"))
+    for path in sorted(REPOSITORY.glob(f"{folder}/**/*.*sh"))
+    if path.suffix in (".sh", ".bash")
 ]
 SHELL_SCRIPTS.append(".ci/run")
 

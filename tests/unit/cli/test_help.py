@@ -127,7 +127,7 @@ def test_each_command_is_in_one_section_of_the_list() -> None:
     titles = [line for line in listed.splitlines() if line.endswith(":") and line[0] != " "]
     assert titles == [
         *("Bake images:", "Use images:", "Look after machines:", "Look after images:"),
-        "Local cloud:",
+        *("Set up:", "Local cloud:"),
     ]
     names = [line.split()[0] for line in listed.splitlines() if line[:3].strip()]
     assert {name: names.count(name) for name in COMMANDS} == dict.fromkeys(COMMANDS, 1)
