@@ -119,7 +119,12 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def scrub() -> None:
-    """Remove the user's credentials and settings from the environment."""
+    """Remove the user's credentials and settings from the environment.
+
+    Python may keep its compiled modules, as it does for users: without them, every command would
+    compile them again.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ.setdefault("BAKE_CACHE", str(Path.home() / ".cache" / "bake"))
     for name in list(os.environ):
         if name.startswith(("AWS_", "BAKE_", "PKR_", "PACKER_")) and name not in (

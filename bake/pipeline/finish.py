@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from types import ModuleType
 from typing import Any, Literal
 
 from bake.aws.image import Image
@@ -183,6 +185,21 @@ def write_failure(job: Job, error: BakeError) -> Failure:
     return failure
 
 
+def load_report() -> None:
+    """Load what the page of a bake needs, which takes half a second, before it is needed.
+
+    A failure is not reported here: `write_report` has it, too.
+    """
+    with suppress(Exception):
+        _report().page.plotly_script()
+
+
+def _report() -> ModuleType:
+    from bake.record.report import report  # plotly takes half a second to import
+
+    return report
+
+
 def write_report(job: Job, error: BakeError | None = None) -> None:
     """Write the HTML page of a bake beside its logs. `invoke report` can write it again.
 
@@ -194,9 +211,7 @@ def write_report(job: Job, error: BakeError | None = None) -> None:
             return  # nothing was started
         if error is not None:
             write_failure(job, error)
-        from bake.record.report import report  # plotly takes half a second to import
-
-        path = report.make(job.folder)
+        path = _report().make(job.folder)
     except Exception as problem:
         job.console.warn(f"The report of this bake could not be written: {problem}")
     else:

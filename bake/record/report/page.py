@@ -36,7 +36,7 @@ def render(
     """
     charts = charts or {}
     script = (FOLDER / "page.js").read_text()
-    allowed = [_sha256(script), *([_plotly()[1]] if charts else [])]
+    allowed = [_sha256(script), *([plotly_script()[1]] if charts else [])]
     return (
         _environment()
         .get_template(template)
@@ -45,7 +45,7 @@ def render(
             charts=charts,
             style=Markup((FOLDER / "style.css").read_text()),  # noqa: S704  (made by bake)
             script=Markup(script),  # noqa: S704  (made by bake)
-            plotly=_plotly()[0] if charts else "",
+            plotly=plotly_script()[0] if charts else "",
             script_sources=" ".join(f"'{each}'" for each in allowed),
             **data,
         )
@@ -80,7 +80,7 @@ def _visible(value: Any) -> Any:
 
 
 @cache
-def _plotly() -> tuple[str, str]:
+def plotly_script() -> tuple[str, str]:
     """Return plotly.js, compressed from 4.8 MB to about 2 MB in base64, and its hash."""
     source = get_plotlyjs()
     packed = gzip.compress(source.encode(), compresslevel=9, mtime=0)
