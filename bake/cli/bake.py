@@ -156,7 +156,7 @@ def rebuild(
         given_up = rebuilding.reports_given_up(candidates, limit)
         if given_up:
             github.write_summary(github.summary(given_up), os.environ)
-            bakes.show_reports(console, given_up)
+            bakes.show_problems(console, given_up)
         groups = rebuilding.groups_to_bake(candidates, failures, limit)
         console.output(github.matrix(groups))
         return

@@ -31,7 +31,6 @@ def confirm(
             details=details,
             hint=f"Nothing was done. To confirm: {command}",
         )
-    console.print(*details)
-    if not console.ask(question):
+    if not console.ask(question, *details):
         console.warn("Nothing was done.")
         raise Exit(code=WRONG_REQUEST)

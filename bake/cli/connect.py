@@ -269,10 +269,8 @@ def jupyter(
             {"stopped": stopped}, "Jupyter has ended." if stopped else "Jupyter was not running."
         )
         return
-    console.print(
-        f"Costs    {cost.describe(cost.find_cost(cloud, found))}",
-        f"Ends     {lifetime.describe(found, cloud.now())}",
-    )
+    console.note(f"Costs    {cost.describe(cost.find_cost(cloud, found))}")
+    console.note(f"Ends     {lifetime.describe(found, cloud.now())}")
     browser = not (no_browser or console.json)
     use_jupyter(console, common, cloud, found, port=port, browser=browser)
 

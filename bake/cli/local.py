@@ -40,7 +40,9 @@ def down(console: Console, common: CommonOptions) -> None:
     with console.step("Ending the local cloud"):
         ended = control.down()
         standin.down()
-    console.result({"ended": ended}, "" if ended else "The local cloud was not running.")
+    if not ended:
+        console.note("The local cloud was not running.")
+    console.result({"ended": ended})
 
 
 @command(

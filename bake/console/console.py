@@ -1,7 +1,10 @@
 """The console: steps with their duration, live lines, tables, results and failures.
 
-Nothing else prints. Text for people goes to stderr; with `--json`, one document goes to stdout.
-Threads may share a console; several bakes share one through its `named` views.
+Nothing else prints. The result of a command goes to stdout: lines and tables, or with `--json` one
+document. Everything else goes to stderr: steps, notes, warnings, questions, failures.
+
+In a terminal, lines are wrapped at words; ids, paths and commands are not broken. Elsewhere a line
+stays one line. Threads may share a console; several bakes share one through its `named` views.
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rich.console import JustifyMethod
-from rich.table import Table
+from rich.console import Console as RichConsole
 from rich.text import Text
 
 from bake.console.format import duration
 from bake.console.screen import Screen, Step, Work
 from bake.console.streams import NoReaderError, stdin_is_terminal, write_stdout
+from bake.console.table import Table, lay_out
 from bake.console.text import plain
+from bake.console.wrapping import hanging, wrapped
 from bake.errors import BakeError, FileError, error_document
 from bake.threads import Cancelled
 
@@ -103,7 +107,7 @@ class Console:
             thread.step = before
 
     def _begin(self, step: Step) -> None:
-        on_terminal = self._screen.err.is_terminal
+        on_terminal = self._on_terminal
         self._screen.begin(step, live=on_terminal and not self.quiet)
         if not on_terminal and not self.quiet:
             self._print(Text(f"{step.indent}· {step.title} …"))
@@ -151,23 +155,34 @@ class Console:
     @property
     def can_ask(self) -> bool:
         """True if a person sees questions and can answer them: in a terminal, without `--json`."""
-        return not self.json and self._screen.err.is_terminal and stdin_is_terminal()
+        return not self.json and self._on_terminal and stdin_is_terminal()
 
-    def ask(self, question: str) -> bool:
-        """Show a question, also with `quiet`, and return True only if the answer is yes."""
-        return self._answer_to(f"{question} [y/N] ").lower() in {"y", "yes"}
+    @property
+    def _on_terminal(self) -> bool:
+        """True if stderr is a terminal, whatever the environment says of colours."""
+        return self._screen.err.file.isatty()
+
+    def ask(self, question: str, *details: str) -> bool:
+        """Show a question, also with `quiet`, and return True only if the answer is yes.
+
+        `details` are lines to read before the answer.
+        """
+        for line in details:
+            self._print(Text(line))
+        return self._answer_to(f"{question} [y/N]").lower() in {"y", "yes"}
 
     def choose(self, question: str, choices: Sequence[str]) -> int | None:
         """Show numbered choices, and return the index of the chosen one; None for other answers."""
         for number, choice in enumerate(choices, 1):
             self._print(Text(f"{number:3}  {choice}"))
-        answer = self._answer_to(f"{question} [1-{len(choices)}] ")
+        answer = self._answer_to(f"{question} [1-{len(choices)}]")
         known = [str(number) for number in range(1, len(choices) + 1)]
         return known.index(answer) if answer in known else None
 
     def _answer_to(self, prompt: str) -> str:
+        lines = self._wrapped(self._screen.err, Text(prompt))
         with self._screen.lock:
-            self._screen.err.print(Text(plain(prompt)), end="")
+            self._screen.err.print(Text("\n").join(lines), end=" ")
         answer = ""
         try:
             answer = sys.stdin.readline()
@@ -178,19 +193,21 @@ class Console:
 
     # Messages ------------------------------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        """Show a message, wrapped to the width of the terminal; not with `quiet`."""
+    def note(self, text: str, *commands: str) -> None:
+        """Show a message, and commands on lines of their own; not with `quiet`."""
         if not self.quiet:
-            self._print(Text(self.complete(text)), wrap=True)
+            self._print(Text(self.complete(text)), *commands)
 
-    def warn(self, text: str) -> None:
-        """Show a warning."""
-        self._print(Text.assemble(("! ", "yellow"), self.complete(text)))
+    def warn(self, text: str, *commands: str) -> None:
+        """Show a warning, and commands on lines of their own."""
+        self._print(Text.assemble(("! ", "yellow"), self.complete(text)), *commands)
 
-    @property
-    def width(self) -> int:
-        """The columns of the terminal; 80 without a terminal."""
-        return self._screen.err.width
+    def gap(self) -> None:
+        """Separate the result from what a terminal shows above it, by an empty line."""
+        if self._on_terminal and not (self.quiet or self.json):
+            self._print(Text(""))
+
+    # Results -------------------------------------------------------------------------------
 
     def table(
         self,
@@ -199,25 +216,29 @@ class Console:
         *,
         empty: str,
         right: Collection[str] = (),
+        fold: Collection[str] = (),
+        optional: int = 0,
     ) -> None:
-        """Show a table without lines, or `empty` if it has no rows; nothing with `--json`.
+        """Show a table without lines, or the message `empty` if it has no rows; not with `--json`.
 
-        `right` names the columns of numbers, which are aligned at the right.
+        `right` names the columns of numbers, which are aligned at the right. `fold` names those
+        that may be wrapped in a narrow terminal; the others stay in one piece. The last `optional`
+        columns are left out if the terminal is too narrow for them.
         """
         if self.json:
             return
         if not rows:
-            self._print(Text(self.complete(empty)))
+            if empty:
+                self._print(Text(self.complete(empty)))
             return
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            side: JustifyMethod = "right" if column in right else "left"
-            table.add_column(column, overflow="fold", justify=side)
-        for row in rows:
-            table.add_row(*(Text(plain(cell)) for cell in row))
-        # A table wraps its own cells to the width of the terminal.
-        with self._screen.lock:
-            self._screen.err.print(table, soft_wrap=False)
+        safe = [[plain(cell) for cell in row] for row in rows]
+        table = Table(columns, safe, right=right, fold=fold, optional=optional)
+        out = self._screen.out
+        lines = [
+            Text(line, style="bold" if heading else "")
+            for line, heading in lay_out(table, out.width if out.file.isatty() else None)
+        ]
+        self._print_result(lines)
 
     def result(self, document: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
         """Show the result of a command: `lines` for people, `document` for `--json`.
@@ -233,7 +254,7 @@ class Console:
     def output(self, text: str) -> None:
         """Write the result of a command to stdout, with or without `--json`, for a program."""
         self._answer()
-        write_stdout(text if text.endswith("\n") or not text else f"{text}\n")
+        self._write_result(text if text.endswith("\n") or not text else f"{text}\n")
 
     def check_answered(self) -> None:
         """Raise a RuntimeError if the command promised a JSON document and has shown no result."""
@@ -246,12 +267,12 @@ class Console:
         self._screen.answered = True
 
     def _write_document(self, document: object) -> None:
-        write_stdout(json_library.dumps(document, indent=2, default=str) + "\n")
+        self._write_result(json_library.dumps(document, indent=2, default=str) + "\n")
 
     def print(self, *lines: str) -> None:
-        """Show lines without wrapping them, so that they can be pasted; nothing with `--json`."""
-        for line in lines if not self.json else ():
-            self._print(Text(line))
+        """Show lines of the result; nothing with `--json`."""
+        if lines and not self.json:
+            self._print_result(self._wrapped(self._screen.out, Text("\n".join(lines))))
 
     def failure(self, error: BakeError) -> None:
         """Show what failed, the details, and what to do next.
@@ -275,14 +296,37 @@ class Console:
             except (FileError, NoReaderError) as problem:
                 self.warn(f"The error could not be written as JSON: {problem}")
 
-    def _print(self, text: Text, *, wrap: bool = False) -> None:
-        # Usually not wrapped, because a command must be in one piece to be pasted.
+    def _print(self, text: Text, *commands: str) -> None:
+        """Write lines to stderr; the commands are not wrapped, so that they can be pasted."""
         prefix = self._work.prefix
-        text.plain = plain(text.plain)
+        lines = self._wrapped(self._screen.err, text, prefix)
+        lines += [Text.assemble((prefix, "dim"), plain(command)) for command in commands]
         with self._screen.lock:
-            err = self._screen.err
-            if prefix:
-                room = max(err.width - len(prefix), 20)
-                lines = text.wrap(err, room) if wrap else text.split("\n", allow_blank=True)
-                text = Text("\n").join(Text.assemble((prefix, "dim"), line) for line in lines)
-            err.print(text, soft_wrap=not wrap or bool(prefix))
+            self._screen.err.print(Text("\n").join(lines))
+
+    def _print_result(self, lines: Sequence[Text]) -> None:
+        with self._screen.lock:
+            with self._screen.out.capture() as captured:
+                self._screen.out.print(Text("\n").join(lines))
+            self._write_result(captured.get())
+
+    def _write_result(self, text: str) -> None:
+        if self._screen.out.file.isatty():
+            with self._screen.without_live_lines():
+                write_stdout(text)
+        else:
+            write_stdout(text)
+
+    def _wrapped(self, stream: RichConsole, text: Text, prefix: str = "") -> list[Text]:
+        """Return lines that each begin with the prefix; in a terminal they are wrapped to fit."""
+        text.plain = plain(text.plain)
+        width = max(stream.width - len(prefix), 20)
+        lines: list[Text] = []
+        for line in text.split("\n", allow_blank=True):
+            if stream.file.isatty():
+                indent = " " * hanging(line.plain, width)
+                parts = [line[begin:end] for begin, end in wrapped(line.plain, width)]
+                lines += parts[:1] + [Text.assemble(indent, part) for part in parts[1:]]
+            else:
+                lines.append(line)
+        return [Text.assemble((prefix, "dim"), line) for line in lines]

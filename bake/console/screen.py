@@ -7,7 +7,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -18,10 +19,13 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from bake.console.format import duration
-from bake.console.streams import Stderr
+from bake.console.streams import Stderr, Stdout
 from bake.console.text import plain
 
 _REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
+# A terminal shows `^C` behind the last live line. On a line of its own, it would be in the way when
+# the live lines are removed, and one of them would stay.
+_ROOM_FOR_KEYS = 4
 
 
 def _without_empty_size() -> dict[str, str]:
@@ -37,6 +41,12 @@ def _without_empty_size() -> dict[str, str]:
     }
 
 
+def _rich_console(stream: Stderr | Stdout) -> RichConsole:
+    return RichConsole(
+        file=cast(IO[str], stream), highlight=False, soft_wrap=True, _environ=_without_empty_size()
+    )
+
+
 class Screen:
     """The shared part of all views of a console: the terminal, the running steps, and a lock.
 
@@ -45,12 +55,8 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.err = RichConsole(
-            file=cast(IO[str], Stderr()),
-            highlight=False,
-            soft_wrap=True,
-            _environ=_without_empty_size(),
-        )
+        self.err = _rich_console(Stderr())
+        self.out = _rich_console(Stdout())
         self.lock = threading.RLock()
         self.thread = Innermost()
         self.spinner = Spinner("dots", style="cyan")
@@ -64,9 +70,15 @@ class Screen:
         with self.lock:
             self._running.append(step)
             if live and self._live is None:
-                self._live = Live(self, console=self.err, auto_refresh=False, transient=True)
-                self._live.start()
-                threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
+                self._start_live()
+
+    def _start_live(self) -> None:
+        # Results are written to stdout itself, which may not be the terminal.
+        self._live = Live(
+            self, console=self.err, auto_refresh=False, transient=True, redirect_stdout=False
+        )
+        self._live.start()
+        threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
 
     def end(self, step: Step) -> None:
         with self.lock:
@@ -74,6 +86,19 @@ class Screen:
             if not self._running and self._live is not None:
                 self._live.stop()
                 self._live = None
+
+    @contextmanager
+    def without_live_lines(self) -> Iterator[None]:
+        """A context in which no live lines are on the terminal, for a result on stdout."""
+        with self.lock:
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
+            try:
+                yield
+            finally:
+                if live is not None:
+                    self._start_live()
 
     def _refresh(self, live: Live) -> None:
         while True:
@@ -152,7 +177,10 @@ class Step:
             no_wrap=True,
             overflow="ellipsis",
         )
-        return text.append(f"  {plain(self.line)}", "dim") if self.line else text
+        if self.line:
+            text.append(f"  {plain(self.line)}", "dim")
+        text.truncate(self.work.screen.err.width - _ROOM_FOR_KEYS, overflow="ellipsis")
+        return text
 
 
 class Innermost(threading.local):

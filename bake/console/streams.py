@@ -41,6 +41,29 @@ def stdin_is_terminal() -> bool:
         return False
 
 
+class Stdout(io.TextIOBase):
+    """The process's stdout. A result that cannot be written is an error."""
+
+    def write(self, text: str) -> int:
+        write_stdout(text)
+        return len(text)
+
+    def isatty(self) -> bool:
+        try:
+            return sys.stdout is not None and sys.stdout.isatty()
+        except ValueError:
+            return False
+
+    def fileno(self) -> int:
+        if sys.stdout is None:
+            raise io.UnsupportedOperation("fileno")
+        return sys.stdout.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
 class Stderr(io.TextIOBase):
     """The process's stderr. What cannot be written is dropped: a message never ends the work."""
 

@@ -1,11 +1,9 @@
-"""Text that comes from anywhere, made safe for a terminal, and tables that fit into it."""
+"""Text that comes from anywhere, made safe for a terminal."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from textwrap import wrap
 
 # Control characters become visible symbols, except newline and tab. The last ones change the
 # direction of writing.
@@ -31,24 +29,3 @@ def plain(text: str) -> str:
     if os.environ.get("GITHUB_ACTIONS") == "true":  # a line that begins so is a command
         text = re.sub(r"(?m)^(\s*):(?=:)|#(?=#\[)", lambda found: f"{found[1] or ''}·", text)
     return text
-
-
-def folded(
-    columns: Sequence[str], rows: Sequence[list[str]], column: int, width: int
-) -> list[list[str]]:
-    """Wrap one column if there is not enough room, so that the others need not be wrapped.
-
-    Rich's tables break words that contain hyphens anywhere, and cut off columns in a narrow
-    terminal if the other columns must not be wrapped.
-    """
-    room = max(room_for(columns, rows, column, width), 8)
-    return [[*row[:column], "\n".join(wrap(row[column], room)), *row[column + 1 :]] for row in rows]
-
-
-def room_for(columns: Sequence[str], rows: Sequence[Sequence[str]], column: int, width: int) -> int:
-    """Return the width that the other columns leave to one, with two spaces between columns."""
-    taken = 0
-    for number, cells in enumerate(zip(columns, *rows, strict=True)):
-        if number != column:
-            taken += 2 + max(len(line) for cell in cells for line in cell.split("\n"))
-    return width - taken

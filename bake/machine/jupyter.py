@@ -153,19 +153,18 @@ def run_until_ended(
                 console.result(
                     {**(known or {}), **document},
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
-                    "Ctrl-C closes the tunnel; Jupyter and its kernels keep running.",
                 )
+                console.note("Ctrl-C closes the tunnel; Jupyter and its kernels keep running.")
                 _wait_until_ended(cloud, machine, connection, server, console, command_line)
         except KeyboardInterrupt:
-            console.print(*_hints_after_interrupt(name, command_line))
+            console.note(*_hints_after_interrupt(name, command_line))
         else:
-            console.print(*_hints_after_end(name, command_line))
+            console.note(*_hints_after_end(name, command_line))
 
 
 def _hints_after_interrupt(name: str, command_line: Callable[..., str]) -> tuple[str, ...]:
     return (
-        "",
-        f"The tunnel is closed. Jupyter still runs, and {name} still costs money.",
+        f"\nThe tunnel is closed. Jupyter still runs, and {name} still costs money.",
         f"Use it again   {command_line('jupyter')}",
         f"End Jupyter    {command_line('jupyter')} --stop",
         f"Terminate      {command_line('stop')}",
@@ -228,8 +227,10 @@ def _warn_of_end(
         return warned
     near = left is not None and left < _NEAR
     if near and left and not warned:
-        console.warn(f"The machine ends in {duration(left.total_seconds())}. To extend its time:")
-        console.print(command_line("extend", "2h"))
+        console.warn(
+            f"The machine ends in {duration(left.total_seconds())}. To extend its time:",
+            command_line("extend", "2h"),
+        )
     return near
 
 

@@ -25,7 +25,6 @@ def invoke(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert run.returncode == status, run.stderr + run.stdout
     assert "Traceback" not in run.stderr
-    assert all(len(line) <= 80 for line in run.stderr.splitlines()), run.stderr
     return run
 
 
@@ -56,17 +55,17 @@ def test_a_machine_is_shown_with_what_it_costs_all_its_life(machine: str) -> Non
     mine = only(json.loads(invoke("machines", "--local", "--json").stdout))
     assert (mine["instance_id"], mine["usd_per_hour"], mine["usd_since_launch"]) == (machine, 0, 0)
     assert mine["disks_gb"] > 0
-    said = invoke("stop", NAME, "--local").stderr
+    said = invoke("stop", NAME, "--local").stdout
     assert f"$0.00 a month for its disks ({mine['disks_gb']} GB)" in said
     stopped = only(json.loads(invoke("machines", "--local", "--json").stdout))
     assert (stopped["state"], stopped["usd_since_launch"]) == ("stopped", None)
     assert stopped["usd_per_month_of_disks"] == 0
-    listed = invoke("machines", "--local").stderr
-    assert "disks" in listed
-    assert "Stopped: their disks cost $0.00 a month." in listed
+    listed = invoke("machines", "--local")
+    assert "disks" in listed.stdout
+    assert "Stopped: their disks cost $0.00 a month." in listed.stderr
     started = json.loads(invoke("start", machine, "--local", "--json").stdout)
     assert only(started)["usd_per_hour"] == 0
-    assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stderr
+    assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stdout
 
 
 def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:
@@ -75,7 +74,7 @@ def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:
     assert families == {"g4dn", "p3dn"}
     assert found["not_known"] == []
     assert all(each["offered"] and each["usd_per_hour"] == 0 for each in found["machines"])
-    listed = invoke("gpus", "--local", "--all").stderr
+    listed = invoke("gpus", "--local", "--all").stdout
     assert "p6-b300.48xlarge" in listed
     assert "retired" in listed
     assert "Did you mean 10.2" in invoke("gpus", "--local", "--cuda", "10.3", status=2).stderr
@@ -92,7 +91,7 @@ def test_a_quota_is_seen_raised_and_seen_again(local_cloud: Path) -> None:
         assert "one p4d.24xlarge has 96" in invoke(*words, "8", status=2).stderr
         first, second = (json.loads(invoke(*words, "96", "--json").stdout) for _ in range(2))
         assert (first["made"], second["made"], first["id"]) == (True, False, second["id"])
-        assert "96: pending" in invoke("quota", "--local").stderr
+        assert "96: pending" in invoke("quota", "--local").stdout
     finally:
         endpoint.request("quotas", {"L-417A185B": before})
     [p4d] = json.loads(invoke("quota", "--local", "--type", "p4d", "--json").stdout)[:1]

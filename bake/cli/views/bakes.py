@@ -23,9 +23,9 @@ def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
     if image is None:
         console.result(outcome_document(outcome))
         return
+    console.gap()
     console.result(
         outcome_document(outcome),
-        "",
         f"Image    {image.image_id}  {image.name}",
         f"Proved   {proved(image)}",
         f"Launch   {launch} --ami {image.image_id}",
@@ -46,7 +46,8 @@ def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     """Show the failures in full, then a table with a row for each recipe."""
     show_failures(console, outcomes)
-    console.result([outcome_document(outcome) for outcome in outcomes], "")
+    console.gap()
+    console.result([outcome_document(outcome) for outcome in outcomes])
     console.table(
         ["recipe", "what", "image", "proved", "time"],
         [
@@ -60,19 +61,14 @@ def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             for outcome in outcomes
         ],
         empty="No recipes.",
+        fold=("recipe", "what", "proved"),
     )
 
 
 def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
     """Show the failures of a rebuild, and a table with a row for each recipe."""
-    if console.json:
-        return
-    for each in reports:
-        if each.error is not None:
-            console.named(each.recipe).failure(each.error)
-        for why in each.why if each.status == "not tried" else ():
-            console.named(each.recipe).warn(why)
-    console.print("")
+    show_problems(console, reports)
+    console.gap()
     console.table(
         ["recipe", "what", "image", "time", "cost"],
         [
@@ -86,7 +82,17 @@ def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
             for each in reports
         ],
         empty="No recipes.",
+        fold=("recipe", "what", "cost"),
     )
+
+
+def show_problems(console: Console, reports: Sequence[RecipeReport]) -> None:
+    """Show the failures of a rebuild, and why recipes were not tried; nothing with `--json`."""
+    for each in () if console.json else reports:
+        if each.error is not None:
+            console.named(each.recipe).failure(each.error)
+        for why in each.why if each.status == "not tried" else ():
+            console.named(each.recipe).warn(why)
 
 
 def report_document(report: RecipeReport) -> dict[str, Any]:

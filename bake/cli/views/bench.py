@@ -20,7 +20,6 @@ def show_bench(console: Console, bench: Bench, folder: Path) -> None:
     where = folder / bench.run
     console.result(
         bench.document() | {"page": str(where / bench_page.FILE)},
-        "",
         f"Page     {where / bench_page.FILE}",
         f"Figures  {where / 'bench.json'}",
     )
@@ -44,7 +43,8 @@ def _show_one(console: Console, measured: Measured) -> None:
         for count, part in measured.efficiency.items()
         if count > 1
     ]
-    console.table([measured.machine.device, "median", "quartiles", "size"], rows, empty="")
+    columns = [measured.machine.device, "median", "quartiles", "size"]
+    console.table(columns, rows, empty="", fold=columns)
 
 
 def _show_several(console: Console, measured: Sequence[Measured]) -> None:
@@ -71,6 +71,6 @@ def _show_several(console: Console, measured: Sequence[Measured]) -> None:
             ]
         )
     columns = ["machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M img/$"]
-    console.table(columns, rows, empty="")
+    console.table(columns, rows, empty="", fold=("on",))
     console.note("For one GPU: matrix products in TFLOP/s, and memory in GB/s.")
     console.note("For all GPUs: images trained per second, and millions of images per USD.")

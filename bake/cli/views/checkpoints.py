@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from textwrap import wrap
 from typing import Any
 
 from bake.aws.checkpoint import Checkpoint
@@ -22,14 +21,13 @@ def show_checkpoints(
     recipe: str | None = None,
 ) -> None:
     """Show checkpoints. `usd_per_gb_month` is the price of a snapshot; None if it is not known."""
-    # Wrapped here, also at hyphens, so that the ids are not broken in 80 columns.
     console.table(
         ["checkpoint", "recipe", "holds", "age", "expires", "USD/month"],
         [
             [
                 checkpoint.snapshot_id,
-                "\n".join(wrap(checkpoint.recipe, 12)),
-                "\n".join(line for part in _contents(checkpoint) for line in wrap(part, 14)),
+                checkpoint.recipe,
+                " ".join(filter(None, _contents(checkpoint))),
                 rounded_duration(now - checkpoint.started_at),
                 _expires(checkpoint, now),
                 money_if_known(usd_per_month_at_most(checkpoint.size_gb, usd_per_gb_month)),
@@ -38,6 +36,7 @@ def show_checkpoints(
         ],
         empty=f"You have no checkpoints {f'of {recipe} ' if recipe else ''}here. "
         "A bake makes them, and removes expired ones.",
+        fold=("recipe", "holds"),
     )
     if console.json:
         console.result([checkpoint_document(c, usd_per_gb_month) for c in checkpoints])

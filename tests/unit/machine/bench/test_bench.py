@@ -34,6 +34,7 @@ from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import BenchRun
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
+from tests.support.terminal import shown_in_terminal
 
 # ---- figures are judged ----
 
@@ -184,11 +185,9 @@ def test_the_document_is_read_as_it_was_written(tmp_path: Path) -> None:
         read(tmp_path / "bench.json")
 
 
-def test_several_machines_are_shown_side_by_side_in_80_columns(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    show_bench(Console(), a_bench(ONE, FOUR, GONE), Path("builds"))
-    lines = capsys.readouterr().err.splitlines()
+def test_several_machines_are_shown_side_by_side_in_80_columns() -> None:
+    measured = a_bench(ONE, FOUR, GONE)
+    lines = shown_in_terminal(lambda: show_bench(Console(), measured, Path("builds"))).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == [
         *("machine", "on", "fp32", "TF32", "fp16", "bf16", "GB/s", "img/s", "M", "img/$")
@@ -196,12 +195,11 @@ def test_several_machines_are_shown_side_by_side_in_80_columns(
     assert lines[1].split() == [
         *("g4dn.xlarge", "Tesla", "T4", "8.00", "–", "50.0", "–", "240", "3000", "21.6")
     ]
-    assert "report.html" in lines[-2]
+    assert "builds/20261121-000000-abcdef/report.html" in "\n".join(lines)
 
 
-def test_one_machine_is_shown_with_all_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    show_bench(Console(), a_bench(FOUR), Path("builds"))
-    text = capsys.readouterr().err
+def test_one_machine_is_shown_with_all_its_figures() -> None:
+    text = shown_in_terminal(lambda: show_bench(Console(), a_bench(FOUR), Path("builds")))
     assert max(map(len, text.splitlines())) <= 80
     assert "training on 4 GPUs  9600 images/s" in text
     assert "scaling to 4 GPUs   80%" in text
