@@ -13,7 +13,7 @@ from bake.aws.client.undo import clean_up
 from bake.aws.image import Image, delete_failed_image, find_image_by_name, images
 from bake.aws.image_creation import (
     OnProgress,
-    check_name,
+    find_name_in_use,
     require_imdsv2,
     undo_image,
     wait_until_available,
@@ -48,12 +48,12 @@ def copy_image(
 
     An existing copy with the same digest and proof is returned, even if it has another name. If it
     is pending, this waits for it. `name` is the name of a new copy, by default the image's name.
-    When this raises, nothing of the new copy is left. RequestError if the name is invalid or used.
+    When this raises, nothing of the new copy is left. RequestError if the name is in use.
     """
     if existing := _find_copy(cloud, image, on_progress):
         return Copy(existing, made=False)
     name = name or image.name
-    if findings := check_name(cloud, name):
+    if findings := find_name_in_use(cloud, name):
         raise RequestError(
             f"The image cannot have the name {name} in {cloud.region}", findings=findings
         )

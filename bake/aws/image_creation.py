@@ -25,7 +25,7 @@ from bake.aws.image import (
 from bake.aws.machine import Machine, stop
 from bake.aws.snapshot import BETWEEN_S, NOT_YET, snapshots_of_image
 from bake.aws.tags import RUN, Tags, specifications
-from bake.errors import CloudError, Finding, ImageError
+from bake.errors import CloudError, Finding, ImageError, RequestError
 
 OnProgress = Callable[[str], None]
 
@@ -37,8 +37,8 @@ _LOST_S = 10 * MINUTE
 _PENDING = {"pending", "transient"}
 # An hour: EBS copies a snapshot of a large disk for that long.
 _ATTEMPTS = 240
-# CreateImage, "Name".
-_IMAGE_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
+# CreateImage, "Name". EC2 also takes a name of blanks, by which no person can name the image.
+_IMAGE_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9()\[\] ./\-'@_]{3,128}")
 
 
 def image_name(recipe: str, started_at: datetime, digest: str) -> str:
@@ -46,12 +46,17 @@ def image_name(recipe: str, started_at: datetime, digest: str) -> str:
     return f"bake/{recipe}/{started_at.astimezone(UTC):%Y%m%d-%H%M%S}-{digest[:8]}"
 
 
-def check_name(cloud: Cloud, image_name: str) -> list[Finding]:
-    """Return what prevents a new image from having this name: it is invalid, or it is in use."""
+def check_name(image_name: str) -> None:
+    """Raise RequestError for a name that no image can have."""
     if not _IMAGE_NAME.fullmatch(image_name):
-        message = f"invalid image name {image_name!r}"
-        hint = "A name has 3 to 128 characters: letters, digits, spaces and ()[]./-'@_"
-        return [Finding("name", message, hint)]
+        raise RequestError(
+            f"Invalid image name: {image_name!r}",
+            hint="A name has 3 to 128 characters: letters, digits, spaces and ()[]./-'@_",
+        )
+
+
+def find_name_in_use(cloud: Cloud, image_name: str) -> list[Finding]:
+    """Return a finding if an image already has this name."""
     taken = cloud.pages(
         "DescribeImages",
         "Images",

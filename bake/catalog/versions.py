@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+_MOST = 16  # names in a hint
+# An instance type and its family.
+_TYPE = re.compile(r"([a-z0-9-]+)\.[a-z0-9-]*(?:large|metal[a-z0-9-]*)")
 # The length is limited, because Python refuses to convert very long numbers.
 VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,5}")
 
@@ -24,7 +27,10 @@ def distance(one: str, other: str) -> tuple[int, ...]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """Return a hint: the known words nearest to `word`, or all known words if none is near."""
+    """Return a hint: the known words nearest to `word`; if none is near, known words of its kind.
+
+    These are the instance types of the same family; else the families, or the first words.
+    """
     known = list(words)
     if known and all(VERSION.fullmatch(version) for version in (word, *known)):
         near = sorted(known, key=lambda version: distance(version, word))[:2]
@@ -32,7 +38,18 @@ def nearest(word: str, words: Iterable[str]) -> str:
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(near)}?"
-    return f"Known: {', '.join(known)}" if known else ""
+    return _known(word, known)
+
+
+def _known(word: str, known: Sequence[str]) -> str:
+    types = [found for name in known if (found := _TYPE.fullmatch(name))]
+    same = [each[0] for each in types if each[1] == word.partition(".")[0]]
+    if types and not same and len(known) > _MOST:
+        return f"Known families: {', '.join(dict.fromkeys(each[1] for each in types))}"
+    known = same or known
+    shown = ", ".join(known[:_MOST])
+    more = f" and {len(known) - _MOST} more" if len(known) > _MOST else ""
+    return f"Known: {shown}{more}" if known else ""
 
 
 def runs_on(code: Iterable[str], capability: str) -> bool:

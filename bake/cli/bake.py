@@ -71,6 +71,11 @@ def bake(
     ((context, only),) = requests
     console.note(f"{only.name}: {only.recipe.description}")
     outcome = pipeline.bake(context, only, options)
+    if name and outcome.image and outcome.image.name != name:
+        console.warn(
+            f"--name {name} was not used: the image exists already, as {outcome.image.name}. "
+            "To bake it again with this name, add --fresh"
+        )
     bakes.show_outcome(console, outcome, f"{invoke_program()} launch-from-ami {context.here}")
 
 

@@ -65,6 +65,7 @@ class Command(ParsedTask):
             complete=completion(common),
         )
         with running(console, interrupted=self.interrupted):
+            _check_verbosity(common)
             self.body(console, common, *groups, **given)
             console.check_answered()
         self.times_called += 1
@@ -105,6 +106,13 @@ def command(
         )
 
     return decorate
+
+
+def _check_verbosity(common: CommonOptions) -> None:
+    from bake.errors import RequestError
+
+    if common.quiet and common.verbose:
+        raise RequestError("--quiet and --verbose exclude each other", hint="Give one of them")
 
 
 def completion(common: CommonOptions) -> Callable[[str], str]:

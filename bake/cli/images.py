@@ -65,10 +65,13 @@ def copy(
     """Copy an image to other regions; existing copies are not made again."""
     from functools import partial
 
+    from bake.aws.image_creation import check_name
     from bake.cli.views.images import show_copies
     from bake.images import copies
     from bake.images.selection import accepted_proofs
 
+    if name is not None:
+        check_name(name)
     cloud = open_cloud(console, common)
     wanted = copies.read_regions(to, cloud.region)
     proved = accepted_proofs(cpu=True, unverified=unverified)

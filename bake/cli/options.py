@@ -55,7 +55,11 @@ class RecipeOptions:
     all: bool = option(False, "every recipe of manifests/")
     cuda: str | None = option(None, "CUDA version, like 10.1")
     framework: str | None = option(None, "mxnet or pytorch")
-    instance_type: str | None = option(None, "an EC2 instance type instead of the recipe's")
+    instance_type: str | None = option(
+        None,
+        "EC2 instance types in order of preference, instead of the recipe's: "
+        "g4dn.xlarge,g4dn.2xlarge",
+    )
     spot: bool = option(False, "a spot machine")
     no_spot: bool = option(False, "an on-demand machine, even if the recipe prefers spot")
     no_lock: bool = option(False, "install the newest versions, not those of the recipe's lock")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from bake.cli.options import CommonOptions, RecipeOptions
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
     from bake.console.console import Console
+    from bake.errors import Finding
     from bake.pipeline.bake import Outcome
     from bake.pipeline.job import Context
     from bake.plan.lock import Lock
@@ -95,6 +99,7 @@ def _check(options: RecipeOptions) -> None:
 
 
 def _ready(recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
+    from bake.machine.request import read_types
     from bake.plan.plan import make_plan
     from bake.recipe.payload import UPSTREAM
     from bake.recipe.recipe import override
@@ -103,13 +108,41 @@ def _ready(recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
     market = True if options.spot else False if options.no_spot else None
     # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
     change = {"cuda": options.cuda, "framework": options.framework} if options.recipe else {}
-    recipe = override(recipe, instance_type=options.instance_type, spot=market, **change)
-    # An image on AWS must work on a GPU; a local computer may have none.
-    policy = recipe.gpu or ("if-present" if local else "required")
-    resolved = resolve(recipe.model_copy(update={"gpu": policy}))
-    # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
-    make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=SCRIPTS)
+    types = read_types(options.instance_type)
+    with _options_as_places(options):
+        recipe = override(recipe, instance_types=types, spot=market, **change)
+        # An image on AWS must work on a GPU; a local computer may have none.
+        policy = recipe.gpu or ("if-present" if local else "required")
+        resolved = resolve(recipe.model_copy(update={"gpu": policy}))
+        # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
+        make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=SCRIPTS)
     return resolved
+
+
+@contextmanager
+def _options_as_places(options: RecipeOptions) -> Iterator[None]:
+    """A context whose errors name the options that the user has given, not the recipe's keys."""
+    from bake.errors import RequestError
+
+    given = {"builder.instance_types": options.instance_type and "--instance-type"}
+    if options.recipe:
+        given |= {
+            "cuda.version": options.cuda and "--cuda",
+            "framework": options.framework and "--framework",
+        }
+
+    def place(finding: Finding) -> str:
+        key = re.sub(r"\[[0-9]+\]$", "", finding.place)
+        parent = key.rpartition(".")[0]
+        return given.get(key) or given.get(parent) or finding.place
+
+    try:
+        yield
+    except RequestError as error:
+        error.findings = tuple(replace(each, place=place(each)) for each in error.findings)
+        if error.findings:
+            error.details = tuple(map(str, error.findings))
+        raise
 
 
 def requests_for(

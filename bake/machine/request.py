@@ -51,8 +51,11 @@ class LaunchRequest:
 
 
 def read_types(words: str | None) -> tuple[str, ...]:
-    """Read a list separated by commas, without duplicates."""
-    return tuple(dict.fromkeys((words or "").replace(",", " ").split()))
+    """Read a list separated by commas, without duplicates. RequestError for one without words."""
+    found = tuple(dict.fromkeys((words or "").replace(",", " ").split()))
+    if words is not None and not found:
+        raise RequestError(f"This list is empty: {words!r}", hint="Leave it out, or name something")
+    return found
 
 
 def read_markets(words: str | None, *, spot: bool) -> tuple[Market, ...]:

@@ -18,7 +18,7 @@ from bake import files
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
 from bake.aws.image import Image
-from bake.aws.image_creation import undo_image
+from bake.aws.image_creation import check_name, undo_image
 from bake.aws.lease import lease
 from bake.errors import BakeError, FileError, LostError, RequestError
 from bake.machine.watch import Watch
@@ -69,6 +69,8 @@ class Options:
             raise RequestError(message, hint="Give 1 or more, or leave it out")
         if recipes > 1 and self.name:
             raise RequestError("--name is for one image", hint="Leave it out, or name one recipe")
+        if self.name is not None:
+            check_name(self.name)
         if self.on_failure.shell and (recipes > 1 or not interactive):
             raise RequestError(
                 "--shell-on-failure is for one recipe, in a terminal", hint="Use --keep-on-failure"

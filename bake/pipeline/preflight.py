@@ -10,7 +10,7 @@ from typing import TypeVar
 from bake.aws.base_image import BaseImage, find_base_image
 from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
-from bake.aws.image_creation import check_name
+from bake.aws.image_creation import find_name_in_use
 from bake.aws.placement import Placement
 from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.console.format import rounded_duration
@@ -70,7 +70,7 @@ def preflight(
     if not found.placements:
         findings += found.findings
     if image_name:
-        findings += _try(findings, "name", lambda: check_name(cloud, image_name), [])
+        findings += _try(findings, "name", lambda: find_name_in_use(cloud, image_name), [])
     if base_image:
         findings += check_disk(recipe.builder.disk_gb, base_image)
     if findings or base_image is None:

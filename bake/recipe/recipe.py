@@ -7,7 +7,7 @@ file and a hint. This module passes no value to a shell.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -318,7 +318,7 @@ def override(
     cuda: str | None = None,
     framework: str | None = None,
     region: str | None = None,
-    instance_type: str | None = None,
+    instance_types: Sequence[str] = (),
     spot: bool | None = None,
     name: str | None = None,
 ) -> Recipe:
@@ -339,8 +339,8 @@ def override(
             document["checkpoints"]["after"] = [framework if s == own else s for s in after]
     if region is not None:
         document["region"] = region
-    if instance_type is not None:
-        document["builder"]["instance_types"] = [instance_type]
+    if instance_types:
+        document["builder"]["instance_types"] = list(instance_types)
     if spot is not None:
         document["builder"]["market"] = "spot" if spot else "on-demand"
     if name is not None:

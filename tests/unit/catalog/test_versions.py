@@ -34,3 +34,25 @@ def test_the_nearest_version_is_the_nearest_number() -> None:
     assert min(known, key=lambda version: distance(version, "9.2")) == "10.0"
     assert min(known, key=lambda version: distance(version, "13.0")) == "12.4"
     assert nearest("10.4", known) == "Did you mean 10.2 or 10.1?"
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("g4dn.nosuch", "Known: g4dn.xlarge, g4dn.metal"),
+        ("t3.micro", "Known families: g4dn, p3, g5, g6"),
+        ("nosuch", "Known families: g4dn, p3, g5, g6"),
+        ("g4dn.xlarg", "Did you mean g4dn.xlarge or g6.xlarge or g5.xlarge?"),
+    ],
+)
+def test_a_hint_never_lists_more_names_than_one_can_read(word: str, hint: str) -> None:
+    sizes = [
+        f"{family}.{size}xlarge" for family in ("g5", "g6") for size in ("", 2, 4, 8, 12, 16, 24)
+    ]
+    assert nearest(word, ["g4dn.xlarge", "g4dn.metal", "p3.16xlarge", *sizes]) == hint
+
+
+def test_a_hint_without_families_says_how_many_more_there_are() -> None:
+    hint = nearest("xyz", [f"stage{number}" for number in range(24)])
+    assert hint.startswith("Known: stage0, stage1, ")
+    assert hint.endswith(", stage15 and 8 more")

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from invoke.exceptions import Exit
@@ -23,6 +24,7 @@ from bake.cli.options import CommonOptions
 from bake.console.console import Console
 from bake.errors import CloudError, Finding, RecipeError
 from bake.local import control
+from bake.pipeline import bake as pipeline
 from bake.pipeline import rebuild as rebuilding
 from bake.plan import lock
 from bake.recipe import recipe as recipes
@@ -30,6 +32,7 @@ from bake.record.report import report
 from tests.support.benches import ONE, a_bench
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
+from tests.support.proved_images import PROVED
 
 
 @pytest.mark.parametrize(
@@ -273,6 +276,18 @@ def test_reports_are_shown_also_if_the_summary_cannot_be_written(
     assert f"Cannot write {tmp_path}: Is a directory" in shown.err
 
 
+def test_a_name_for_an_image_that_exists_is_not_dropped_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = pipeline.Outcome("mxnet-cu101", "there already", 1, image=PROVED)
+    request = (mock.Mock(here="--local"), mock.Mock())
+    monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([request], []))
+    monkeypatch.setattr(pipeline, "bake", lambda *args: there)
+    tasks.namespace["bake"](None, recipe=("mxnet-cu101",), name="mine")
+    shown = capsys.readouterr().err
+    assert f"--name mine was not used: the image exists already, as {PROVED.name}" in shown
+
+
 def test_only_the_console_prints() -> None:
     for path in (REPOSITORY / "bake" / "cli").rglob("*.py"):
         assert not re.search(r"(?<![.\w])print\(|sys\.stdout\.write", path.read_text()), path
@@ -291,6 +306,26 @@ def test_only_the_console_prints() -> None:
         (["rebuild", "--give-up-after", "0"], "no recipe would ever be tried"),
         (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),
         (["bake", "--all", "mxnet-cu101"], "--all means all recipes"),
+        (
+            ["bake", "mxnet-cu101", "--quiet", "--verbose"],
+            "--quiet and --verbose exclude each other",
+        ),
+        (["bake", "mxnet-cu101", "--name", "   "], "Invalid image name: '   '"),
+        (["bake", "mxnet-cu101", "--name", "a:b"], "Invalid image name: 'a:b'"),
+        (["bake", "mxnet-cu101", "--name", "ab"], "Invalid image name: 'ab'"),
+        (["copy", "--to", "us-west-2", "--name", "déjà"], "Invalid image name: 'déjà'"),
+        (["bake", "mxnet-cu101", "--instance-type", ","], "This list is empty: ','"),
+        (["launch-from-ami", "--instance-type", " "], "This list is empty: ' '"),
+        (
+            ["bake", "mxnet-cu101", "--instance-type", "g4dn.xlarge,g4dn.nosuch"],
+            "  --instance-type: unknown GPU machine: g4dn.nosuch. Known: g4dn.xlarge, ",
+        ),
+        (
+            ["plan", "mxnet-cu101", "--instance-type", "t3.micro"],
+            "  --instance-type: unknown GPU machine: t3.micro. Known families: g4dn, ",
+        ),
+        (["bake", "mxnet-cu101", "--cuda", "10.7"], "  --cuda: unknown CUDA release: 10.7"),
+        (["bake", "mxnet-cu101", "--framework", "jax"], "  --framework: "),
         (["bake", "mxnet-cu100", "mxnet-cu101", "--name", "x"], "--name is for one image"),
         (["bake", "mxnet-cu100", "mxnet-cu101", "--cuda", "11.2"], "are for one recipe"),
         (["bake", "--cuda", "10.1", "--shell-on-failure"], "is for one recipe, in a terminal"),

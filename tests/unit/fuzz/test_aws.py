@@ -173,7 +173,7 @@ WORK: dict[str, Callable[[Any], object]] = {
     "quota": lambda cloud: quota.read_quota(cloud, "L-DB2E81BA", "on-demand"),
     "choosing": chosen,
     "more": asked_for_more,
-    "name": lambda cloud: image_creation.check_name(cloud, "abc"),
+    "name": lambda cloud: image_creation.find_name_in_use(cloud, "abc"),
     "prices": lambda cloud: price.on_demand(cloud, TYPES),
     "failures": lambda cloud: recipe_failures.read_failures(cloud, "mxnet-cu101"),
     "note": lambda cloud: recipe_failures.record_failure(cloud, run(), "i", "reason"),

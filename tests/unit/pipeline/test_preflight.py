@@ -248,12 +248,6 @@ def test_a_name_that_is_taken(aws: Aws) -> None:
     assert request["IncludeDisabled"] is True, "a disabled image keeps its name"
 
 
-@pytest.mark.parametrize("name", ["ab", "x" * 129, "a:b", "déjà"])
-def test_a_name_that_ec2_does_not_take(aws: Aws, name: str) -> None:
-    [finding] = refused(aws, recipe(), image_name=name)
-    assert "invalid image name" in finding
-
-
 def test_no_default_vpc(aws: Aws) -> None:
     aws.alter("DescribeSubnets", lambda answer: answer.update(Subnets=[]))
     [finding] = refused(aws, recipe())

@@ -496,7 +496,7 @@ def test_overrides_change_the_fields_of_the_recipe(mxnet: Recipe) -> None:
         mxnet,
         cuda="11.2",
         region="eu-west-1",
-        instance_type="g5.xlarge",
+        instance_types=["g5.xlarge"],
         spot=True,
         name="other",
     )
@@ -524,7 +524,7 @@ def test_another_framework_sets_its_stage_and_the_version_that_fits_the_cuda() -
         ({"cuda": "10.7"}, "cuda.version"),
         ({"framework": "jax"}, "framework.name"),
         ({"region": "mars"}, "region"),
-        ({"instance_type": "g4dn.huge"}, "builder.instance_types[0]"),
+        ({"instance_types": ["g4dn.huge"]}, "builder.instance_types[0]"),
         ({"name": "a b"}, "name"),
     ],
 )
