@@ -24,7 +24,7 @@ def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> Non
             console.print(each.region)
         if each.remains:
             console.table(
-                ["what", "id", "recipe", "why", "age", "USD/month"],
+                ["id", "what", "recipe", "why", "age", "USD/month"],
                 _rows(each),
                 empty="Nothing.",
                 fold=("what", "recipe", "why"),
@@ -43,8 +43,8 @@ def _rows(reaped: Reaped) -> list[list[str]]:
         usd = reaped.usd[each]
         rows.append(
             [
-                each.kind,
                 each.id,
+                each.kind,
                 each.recipe,
                 each.why,
                 rounded_duration(reaped.at - each.made_at) if each.made_at else "?",

@@ -263,7 +263,7 @@ def test_what_a_machine_said_reaches_the_log_as_a_text(
     )
     console.note("\x1b]0;title\x07")
     console.table(["column"], [["\x1b[2J"]], empty="")
-    shown = capsys.readouterr().err
+    shown = "".join(capsys.readouterr())
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert not [line for line in shown.splitlines() if line.strip().startswith("::")]

@@ -22,6 +22,7 @@ from bake.errors import CloudError, RequestError
 from bake.pipeline import reaping
 from tests.support.aws_in_process import Aws
 from tests.support.runs import a_builder, a_run, an_account, ended, later, lease
+from tests.support.terminal import shown_in_terminal
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 
@@ -47,44 +48,46 @@ def some(kind: Any, **more: Any) -> Orphan:
     return Orphan("us-east-1", kind, **fields)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *reaped: reaping.Reaped) -> list[str]:
-    reap.show_reaped(Console(), reaped, "invoke reap --region us-east-1 --yes")
-    lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+def shown(*reaped: reaping.Reaped) -> list[str]:
+    command = "invoke reap --region us-east-1 --yes"
+    lines = shown_in_terminal(lambda: reap.show_reaped(Console(), reaped, command)).splitlines()
     assert all(len(line) <= 80 for line in lines), lines
     return lines
 
 
-def test_a_table_says_what_there_is_and_why_it_may_go(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_says_what_there_is_and_why_it_may_go() -> None:
     place = Placement("g4dn.xlarge", "us-east-1a", "", "", "on-demand")
     machine = some("machine", placement=place)
     group = some("security group", id="sg-0123456789abcdef0", made_at=None)
-    lasting = some("lease", id=f"/bake/lease/{'d' * 64}/12")
-    usd = {machine: 383.98, group: 0.0, lasting: None}
-    lines = shown(capsys, reaping.Reaped("us-east-1", NOW, [machine, group, lasting], usd))
-    assert lines[0].split() == ["what", "recipe", "why", "age", "USD/month"]
+    usd = {machine: 383.98, group: 0.0}
+    lines = shown(reaping.Reaped("us-east-1", NOW, [machine, group], usd))
+    assert lines[0].split() == ["id", "what", "recipe", "why", "age", "USD/month"]
     assert re.split("  +", lines[1]) == [
-        "machine", "mxnet-cu118-", "its run is dead: its", "11 h", "383.98",
+        "i-0123456789abcdef0", "machine", "mxnet-cu118-", "its run is", "11 h", "383.98",
     ]  # fmt: skip
-    assert re.split("  +", lines[2])[:2] == ["i-0123456789abcdef0", "debian12"]
-    assert [lines[1 + 3].split()[0], lines[1 + 3].split()[-2:]] == ["security", ["?", "-"]]
-    assert "".join(line.split()[0] for line in lines if "/bake" in line or line[:4] == "dddd") == (
-        f"/bake/lease/{'d' * 64}/12"
-    )
+    [security_group] = [line for line in lines if line.startswith("sg-0123456789abcdef0")]
+    assert security_group.split()[-2:] == ["?", "-"]
     assert lines[-1] == "Nothing was removed. To remove them: invoke reap --region us-east-1 --yes"
 
 
+def test_an_id_that_is_as_long_as_the_terminal_is_whole() -> None:
+    lasting = some("lease", id=f"/bake/lease/{'d' * 64}/12")
+    lines = shown(reaping.Reaped("us-east-1", NOW, [lasting], {lasting: None}))
+    assert lines[:2] == [f"/bake/lease/{'d' * 64}/12", "  what       lease"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_fits_on_eighty_columns(capsys: pytest.CaptureFixture[str], kind: Any) -> None:
+def test_each_kind_fits_on_eighty_columns(kind: Any) -> None:
     one = some(
         kind,
         id="bake-20261121-063000-abcdef-of-somebody",
         why="it failed: Client.InvalidSnapshot.NotFound: snap-0123456789abcdef0 is gone",
     )
-    shown(capsys, reaping.Reaped("us-east-1", NOW, [one], {one: 12345.67}))
+    shown(reaping.Reaped("us-east-1", NOW, [one], {one: 12345.67}))
 
 
-def test_where_nothing_is_left_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = shown(capsys, reaping.Reaped("us-east-1", NOW), reaping.Reaped("eu-west-1", NOW))
+def test_where_nothing_is_left_that_is_said() -> None:
+    lines = shown(reaping.Reaped("us-east-1", NOW), reaping.Reaped("eu-west-1", NOW))
     assert lines == ["No orphaned resources found."]
 
 
