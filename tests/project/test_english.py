@@ -6,7 +6,6 @@ English from bad; it only keeps out the habits that this project had.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.environment import REPOSITORY
-
-PYTHON = sorted(
-    path
-    for folder in ("bake", "benchmarks", "scripts")
-    for path in (REPOSITORY / folder).rglob("*.py")
-)
-SHELL = sorted(
-    path for folder in ("bake", "scripts") for path in (REPOSITORY / folder).rglob("*.sh")
-)
-FILES = [*PYTHON, REPOSITORY / "tasks.py", *SHELL]
+from tests.support.source_texts import FILES, texts
 
 
 class Pattern(NamedTuple):
@@ -81,41 +71,6 @@ ANYWHERE = (
     pattern(r"\b(?:is|are) there already\b", '"already exists"'),
     pattern(r"\bcosts on\b|\btells why\b", '"keeps costing money", "contains the reason"'),
 )
-
-
-class Text(NamedTuple):
-    line: int
-    text: str
-    is_docstring: bool
-
-
-def texts(path: Path) -> Iterator[Text]:
-    """The docstrings and the messages of a Python file; the first comment of a shell script."""
-    source = path.read_text()
-    if path.suffix == ".sh":
-        for number, line in enumerate(source.splitlines()[1:], start=2):
-            if not line.startswith("# "):
-                return
-            yield Text(number, line.removeprefix("# "), number == 2)
-        return
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            statement = node.body[0]
-            assert isinstance(statement, ast.Expr)
-            docstrings.add(id(statement.value))
-            yield Text(statement.lineno, str(ast.get_docstring(node)), True)
-        elif isinstance(node, ast.JoinedStr):
-            parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
-            yield Text(node.lineno, "".join(map(str, parts)), False)
-            docstrings |= {id(part) for part in node.values}
-        elif (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in docstrings
-        ):
-            yield Text(node.lineno, node.value, False)
 
 
 def faults(path: Path) -> Iterator[str]:

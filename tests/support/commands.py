@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from unittest import mock
 
+from invoke.exceptions import Exit
 from invoke.program import Program
 
 import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
@@ -52,3 +53,21 @@ def _module_kept(name: str) -> Iterator[None]:
     sys.modules.pop(name, None)
     if before is not None:
         sys.modules[name] = before
+
+
+def parse(*words: str) -> str:
+    """Parse `invoke WORDS` without running anything; return the message if that is refused."""
+    program = Program()
+    with (
+        contextlib.chdir(REPOSITORY),
+        _module_kept("tasks"),
+        mock.patch.object(sys, "path", [*sys.path]),
+    ):
+        try:
+            program.create_config()
+            program.parse_core(["invoke", *words])
+            program.parse_collection()
+            program.parse_tasks()
+        except Exit as refused:
+            return str(refused.message or "") if refused.code else ""
+    return ""
