@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from bake.plan import script
+from bake.plan.forecast import forecast
 from bake.plan.variables import variables
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import resolve
 from tests.support.commands import parse
 from tests.support.documented import PAGES, blocks, command_lines, invocations
 from tests.support.environment import REPOSITORY
-from tests.support.recipes import RECIPES
+from tests.support.recipes import RECIPES, plan_of
 from tests.support.source_texts import PYTHON, texts
 
 DOCS = REPOSITORY / "docs"
@@ -53,6 +54,20 @@ def test_each_command_of_bake_in_a_page_is_accepted_by_its_parser(page: Path) ->
     assert not refused
 
 
+def test_each_command_of_bake_in_a_message_is_accepted_by_its_parser() -> None:
+    refused = {}
+    # The end of a command in a sentence.
+    end = re.compile(r"[`;,()\n]|: |   | → | (?:starts|lists|shows|or|and|to|finds|then)\b")
+    for path in PYTHON:
+        for line, text, is_docstring in texts(path):
+            for command in () if is_docstring else re.findall(r"\binvoke ([a-z][^\n]*)", text):
+                words = end.split(command)[0].rstrip(".: ").split()
+                words = [word.strip("…") or "value" for word in words]
+                if message := parse(*words):
+                    refused[f"{path.name}:{line}: {command}"] = message
+    assert not refused
+
+
 def test_there_are_commands_in_the_pages() -> None:
     assert sum(len(list(invocations(page))) for page in PAGES) > 100
 
@@ -74,6 +89,15 @@ def test_each_target_of_make_in_a_page_exists() -> None:
         used = re.findall(r"^make ([a-z-]+)", "\n".join(command_lines(page)), re.MULTILINE)
         used += re.findall(r"`make ([a-z-]+)", page.read_text())
         assert set(used) <= targets, page.name
+
+
+def test_the_estimate_in_the_readme_is_the_one_of_the_catalog() -> None:
+    plan = plan_of(RECIPES["pytorch-cu126"])
+    everything = [stage.name for stage in plan.stages]
+    expected = forecast(
+        plan, everything, [], [0.8048], usd_per_gb_month=0.08, stopped_for_image=True
+    )
+    assert f"| {expected.time} | {expected.cost} |" in (REPOSITORY / "README.md").read_text()
 
 
 # Stages -------------------------------------------------------------------------------------------
