@@ -50,6 +50,10 @@ bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; 
 lint: .venv/test.stamp ## ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
 	@$(BIN)/pytest tests/project/test_lint.py tests/project/test_workflows.py
 
+.PHONY: json
+json: .venv/test.stamp ## docs/json.md and docs/json.schema.json, from the types of the JSON documents
+	@$(BIN)/python -m bake.cli.documents.page
+
 .PHONY: requirements
 requirements: .venv/test.stamp ## pin all dependencies anew, by version and hash, to the newest that setup.cfg admits
 	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt

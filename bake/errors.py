@@ -20,7 +20,8 @@ BakeError                     exit 1: the work failed
 │   └── StageError            a stage ended with a status other than 0
 ├── VerificationError         the machine is not as its recipe says: no image is made
 ├── FileError                 a file on this computer cannot be read or written
-└── LocalCloudError           the local cloud cannot be started or used here
+├── LocalCloudError           the local cloud cannot be started or used here
+└── InterruptError            exit 130: the user interrupted a command (only for --json)
 
 Only a command (`bake/cli/command.py`) turns one of these into an exit code.
 """
@@ -91,10 +92,10 @@ def error_document(error: BakeError | None) -> dict[str, Any] | None:
     return {
         "type": type(error).__name__,
         "message": error.message,
-        "code": error.code,
-        "reason": error.reason,
+        "code": error.code or None,
+        "reason": error.reason or None,
         "details": list(error.details),
-        "hint": error.hint,
+        "hint": error.hint or None,
     }
 
 
@@ -181,3 +182,7 @@ class FileError(BakeError):
 
 class LocalCloudError(BakeError):
     pass
+
+
+class InterruptError(BakeError):
+    exit_code = 130

@@ -25,7 +25,7 @@ from bake.aws.tags import RUN, specifications
 from bake.errors import CloudError
 from bake.threads import together
 
-PermissionOutcome = Literal["allowed", "missing", "not asked"]
+PermissionOutcome = Literal["allowed", "missing", "not checked"]
 Policy = Mapping[str, Any]
 Params = dict[str, Any]
 
@@ -123,17 +123,17 @@ def permissions(
         ):
             for result in results:
                 _record(found, result)
-    unknown = [a for a in sorted(wanted) if a not in found or found[a].outcome == "not asked"]
+    unknown = [a for a in sorted(wanted) if a not in found or found[a].outcome == "not checked"]
     for action, allowed in simulate_policy(cloud, policy, unknown).items():
         outcome: PermissionOutcome = "allowed" if allowed else "missing"
         _record(found, Permission(action, outcome, "by IAM's simulator"))
     nothing = "no resource to try it on"
-    return [found.get(a) or Permission(a, "not asked", nothing) for a in sorted(wanted)]
+    return [found.get(a) or Permission(a, "not checked", nothing) for a in sorted(wanted)]
 
 
 def _record(found: dict[str, Permission], result: Permission) -> None:
     """Keep the strongest outcome of each action: missing, then allowed, then not asked."""
-    order: list[PermissionOutcome] = ["not asked", "allowed", "missing"]
+    order: list[PermissionOutcome] = ["not checked", "allowed", "missing"]
     before = found.get(result.action)
     if before is None or order.index(result.outcome) > order.index(before.outcome):
         found[result.action] = result
@@ -149,16 +149,16 @@ def _try(action: str, call: Callable[[], Any], group: str) -> list[Permission]:
         if error.code in _NOT_FOUND:
             return [Permission(action, "allowed", "by a call")]
         if error.code not in DENIED:
-            return [Permission(action, "not asked", error.cloud_words or error.message)]
+            return [Permission(action, "not checked", error.cloud_words or error.message)]
         named = _DENIED_ACTION.search(error.reason)
         denied = named[1].rstrip(".,") if named else action
         resource = named[2] if named and named[2] else "security-group/"
         if action == denied == "ec2:RunInstances" and not group and "security-group/" in resource:
             # Without a group EC2 uses the default group of the VPC, which the policy leaves out.
-            return [Permission(action, "not asked", "no security group to launch a machine with")]
+            return [Permission(action, "not checked", "no security group to launch a machine with")]
         if denied == action:
             return [Permission(action, "missing", error.code)]
-        hidden = Permission(action, "not asked", f"{denied} is denied before it")
+        hidden = Permission(action, "not checked", f"{denied} is denied before it")
         return [hidden, Permission(denied, "missing", f"{error.code}, for {action}")]
     return [Permission(action, "allowed", "by a call")]
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         "invoke bake --cuda 10.1 --region us-west-2",
         "invoke bake mxnet-cu101 --local --stand-in",
     ],
+    document="bakes.BakeDocument",
 )
 def bake(
     console: Console,
@@ -49,6 +50,7 @@ def bake(
 ) -> None:
     """Bake recipes into verified machine images; an image that exists is not baked again."""
     chosen = chosen_recipes(console, selection, local=common.local)
+    from bake import files
     from bake.cli.views import bakes
     from bake.pipeline import bake as pipeline
     from bake.pipeline.builder import OnFailure
@@ -65,8 +67,8 @@ def bake(
     )
     if len(chosen) != 1 or failures:
         outcomes = pipeline.bake_all(requests, options, failures)
-        bakes.show_outcomes(console, outcomes)
-        raise_for(outcomes)
+        bakes.show_outcomes(console, outcomes, files.builds())
+        raise_for(console, {each.recipe: each.error for each in outcomes})
         return
     ((context, only),) = requests
     console.note(f"{only.name}: {only.recipe.description}")
@@ -76,7 +78,8 @@ def bake(
             f"--name {name} was not used: the image exists already, as {outcome.image.name}. "
             "To bake it again with this name, add --fresh"
         )
-    bakes.show_outcome(console, outcome, f"{invoke_program()} launch-from-ami {context.here}")
+    launch = f"{invoke_program()} launch-from-ami {context.here}"
+    bakes.show_outcome(console, outcome, files.builds(), launch)
 
 
 @command(
@@ -88,6 +91,7 @@ def bake(
     help={"fresh": "bake everything again; ignore existing images and checkpoints"},
     arguments="[RECIPE …]",
     examples=["invoke plan --cuda 10.1 --region us-west-2", "invoke plan --all --json"],
+    document="plans.PlanDocument",
 )
 def plan(
     console: Console, common: CommonOptions, selection: RecipeOptions, fresh: bool = False
@@ -110,7 +114,8 @@ def plan(
         previews, failures = found, failures + failed
     plans.show_plans(console, previews, failures)
     bakes.show_failures(console, failures)
-    raise_for(failures)
+    planned = {each.job.name: None for each in previews}
+    raise_for(console, planned | {each.recipe: each.error for each in failures})
 
 
 @command(
@@ -131,6 +136,7 @@ def plan(
     },
     arguments="[RECIPE …]",
     examples=["invoke rebuild --region us-west-2", "invoke rebuild mxnet-cu101 --retry"],
+    document="bakes.RebuildDocument",
 )
 def rebuild(
     console: Console,
@@ -163,17 +169,21 @@ def rebuild(
             github.write_summary(github.summary(given_up), os.environ)
             bakes.show_problems(console, given_up)
         groups = rebuilding.groups_to_bake(candidates, failures, limit)
-        console.output(github.matrix(groups))
+        matrix_text = github.matrix(groups)
+        if console.json:
+            console.result(bakes.rebuild_document(given_up, matrix_text))
+        else:
+            console.output(matrix_text)
         return
     reports = rebuilding.rebuild(candidates, failures, options, limit=limit)
-    console.result([bakes.report_document(each) for each in reports])
+    console.result(bakes.rebuild_document(reports))
     bakes.show_reports(console, reports)
     text = github.summary(reports)
     github.write_summary(text, os.environ)
     if summary:
         with files.writing(Path(summary)):
             Path(summary).write_text(f"{text}\n")
-    raise_for(reports)
+    raise_for(console, {each.recipe: each.error for each in reports})
 
 
 @command(
@@ -186,6 +196,7 @@ def rebuild(
     },
     arguments="RECIPE …",
     examples=["invoke lock mxnet-cu101", "invoke lock mxnet-cu101 --record record.json"],
+    document="recipes.LockDocument",
 )
 def lock(
     console: Console,
@@ -231,18 +242,20 @@ def lock(
     },
     arguments="[RUN]",
     examples=["invoke report --browser", "invoke report mxnet-cu101"],
+    document="recipes.ReportDocument",
 )
 def report(
     console: Console, common: CommonOptions, which: tuple[str, ...] = (), browser: bool = False
 ) -> None:
     """Write the page of a bake again (report.html, next to its record) and print its path."""
     from bake import files
+    from bake.cli.documents.recipes import ReportDocument
     from bake.machine.browser import open_page
     from bake.record import builds
     from bake.record.report import report as reports
 
     path = reports.make(builds.find(files.builds(), at_most_one(which, "bake") or ""))
-    console.result({"path": str(path)}, str(path))
+    console.result(ReportDocument(path=str(path)), str(path))
     if browser and not open_page(path):
         console.warn(f"No browser found. Open the page yourself: {path.absolute().as_uri()}")
 
@@ -250,6 +263,7 @@ def report(
 @command(
     "json",
     examples=["invoke recipes", "invoke recipes --json"],
+    document="recipes.RecipesDocument",
 )
 def recipes(console: Console, common: CommonOptions) -> None:
     """List the recipes."""

@@ -60,13 +60,14 @@ class BenchOptions:
         "invoke bench lab1 --quick",
         "invoke bench --ami mxnet-cu101 --instance-type g4dn.xlarge,g5.xlarge",
     ],
+    document="bench.BenchDocument",
 )
 def bench(console: Console, common: CommonOptions, options: BenchOptions) -> None:
     """Measure how fast a machine, or each type of machine, is with an image's framework."""
     from bake import files
     from bake.cli.views.bench import show_bench
     from bake.cli.views.bench_page import write_page
-    from bake.errors import RequestError
+    from bake.errors import BakeError, RequestError
 
     name = at_most_one(options.machine, "machine")
     if name and options.launches:
@@ -85,7 +86,10 @@ def bench(console: Console, common: CommonOptions, options: BenchOptions) -> Non
         write_page(measured, folder)
     finally:  # also on a full disk: measuring again would take an hour
         show_bench(console, measured, files.builds())
-    if any(each.failure or not each.figures for each in measured.machines):
+    failed = [each for each in measured.machines if each.failure or not each.figures]
+    if failed:
+        reasons = [f"{each.instance_type}: {each.failure or 'no figures'}" for each in failed]
+        console.fail(BakeError(f"{len(failed)} machines were not measured", details=reasons))
         raise Exit(code=1)
 
 

@@ -6,15 +6,18 @@ import atexit
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from invoke.exceptions import Exit
 
 from bake.cli.options import CommonOptions, explained
-from bake.cli.parser import ParsedTask
+from bake.cli.parser import WRONG_REQUEST, ParsedTask
 
 if TYPE_CHECKING:
+    from bake.cli.documents.document import Document
     from bake.console.console import Console
+    from bake.errors import BakeError
 
 INTERRUPTED = 130
 # The common options that each command takes, by the name that it has in messages.
@@ -25,11 +28,15 @@ _TAKEN: dict[str, Sequence[str]] = {}
 atexit.register(gc.freeze)
 
 
+INTERRUPTED = 130
+
+
 class Command(ParsedTask):
     """A command. It calls its function with a console and the common options, then its own options.
 
     A BakeError or an interrupt ends it with a message and an exit code. With `--json`, it prints
-    exactly one JSON document on stdout.
+    exactly one JSON document on stdout, of the type that `document` names: a module of
+    bake/cli/documents and a class in it.
     """
 
     def __init__(
@@ -39,9 +46,13 @@ class Command(ParsedTask):
         takes: Sequence[str],
         group: type[Any] | None,
         interrupted: str,
+        document: str | None,
         **options: Any,
     ) -> None:
+        if ("json" in takes) != (document is not None):
+            raise TypeError(f"{body.__name__} takes --json and has a document, or neither of both")
         self.takes = takes
+        self.document = document
         self.group = group
         self.interrupted = interrupted
         known = explained(CommonOptions)
@@ -67,8 +78,15 @@ class Command(ParsedTask):
         with running(console, interrupted=self.interrupted):
             _check_verbosity(common)
             self.body(console, common, *groups, **given)
-            console.check_answered()
+            if common.json:
+                console.check_answered(self.document_type())
         self.times_called += 1
+
+    def document_type(self) -> type[Document]:
+        """Return the type of the document that this command writes with `--json`."""
+        module, _, name = str(self.document).partition(".")
+        found: type[Document] = getattr(import_module(f"bake.cli.documents.{module}"), name)
+        return found
 
 
 def command(
@@ -80,6 +98,7 @@ def command(
     arguments: str = "",
     help: Mapping[str, str] | None = None,
     examples: Sequence[str] = (),
+    document: str | None = None,
     interrupted: str = "everything that was started has been removed",
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function `(console, common, its own options…)`.
@@ -87,8 +106,9 @@ def command(
     `takes` names the common options that the command accepts. `group` is a class of further options
     that arrive as one value, after the common ones. `help` explains the options in the signature.
     `arguments` is how the help shows the positional ones, such as `[RECIPE …]`. With
-    `keeps_dashes`, the positional ones contain a `--` that was given.
-    `interrupted` completes the warning after Ctrl-C: it says what remains.
+    `keeps_dashes`, the positional ones contain a `--` that was given. `document` names the type of
+    the document that `--json` writes: `machines.MachinesDocument`. `interrupted` completes the
+    warning after Ctrl-C: it says what remains.
     """
 
     def decorate(body: Callable[..., None]) -> Command:
@@ -103,6 +123,7 @@ def command(
             arguments=arguments,
             help=dict(help or {}),
             examples=examples,
+            document=document,
         )
 
     return decorate
@@ -145,19 +166,21 @@ def running(
 
     So does an OSError about a file, from whichever library. If nothing reads stdout any more, the
     command ends without a message. Any other exception is a programming error and keeps its
-    traceback.
+    traceback. However the command ends, `--json` writes its document.
     """
     from bake.aws.client.undo import noted_leftovers
     from bake.console.streams import NoReaderError
-    from bake.errors import BakeError
+    from bake.errors import BakeError, InterruptError
     from bake.files import any_file
     from bake.threads import one_interrupt
 
     try:
         with one_interrupt(console.warn), any_file():
             yield
+            console.write_document()
     except BakeError as error:
         console.failure(error)
+        _write_error(console)
         raise Exit(code=error.exit_code) from None
     except NoReaderError:
         raise Exit(code=1) from None
@@ -166,12 +189,45 @@ def running(
         for note in notes:
             console.warn(note)
         but = "apart from that, " if notes else ""
-        console.warn(f"Interrupted; {but}{interrupted}.")
+        message = f"Interrupted; {but}{interrupted}."
+        console.warn(message)
+        console.fail(InterruptError(message, details=notes))
+        _write_error(console)
         raise Exit(code=INTERRUPTED) from None
+    except Exit:
+        _write_error(console)
+        raise
+    except Exception as error:
+        console.fail(BakeError(f"Unexpected error: {type(error).__name__}: {error}"))
+        _write_error(console)
+        raise
 
 
-def raise_for(outcomes: Sequence[Any]) -> None:
-    """Exit with 1 if one of several outcomes failed, or with 2 if all were wrong requests."""
-    codes = [outcome.error.exit_code if outcome.error else 0 for outcome in outcomes]
-    if any(codes):
-        raise Exit(code=min(codes) or 1)
+def _write_error(console: Console) -> None:
+    """Write the document of a command that has failed. A failure to do so is only a warning."""
+    from bake.console.streams import NoReaderError
+    from bake.errors import FileError
+
+    try:
+        console.write_document()
+    except (FileError, NoReaderError) as problem:
+        console.warn(f"The error could not be written as JSON: {problem}")
+
+
+def raise_for(console: Console, errors: Mapping[str, BakeError | None]) -> None:
+    """Exit with 1 if one of several parts of the work failed, or with 2 if all were wrong requests.
+
+    `errors` maps the name of each part to its error, which has been shown; None without an error.
+    """
+    from bake.errors import BakeError
+
+    failed = {name: error for name, error in errors.items() if error}
+    if not failed:
+        return
+    details = [f"{name}: {error.full_message}" for name, error in failed.items()]
+    summary = BakeError(f"{len(failed)} of {len(errors)} failed", details=details)
+    console.fail(next(iter(failed.values())) if len(errors) == 1 else summary)
+    all_wrong = len(failed) == len(errors) and all(
+        e.exit_code == WRONG_REQUEST for e in failed.values()
+    )
+    raise Exit(code=WRONG_REQUEST if all_wrong else 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
@@ -20,6 +22,7 @@ from bake.cli.options import ALSO_MACHINE, MACHINE, NO_BROWSER, CommonOptions
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
     from bake.aws.machine import Machine
+    from bake.cli.documents.document import Document
     from bake.console.console import Console
     from bake.machine.ssh_config import Host
     from bake.machine.transfer import Transfer
@@ -175,6 +178,7 @@ def _call(console: Console, cloud: Cloud, machine: Machine, arguments: list[str]
     },
     arguments="[MACHINE …]",
     examples=["invoke ssh-config lab1", "invoke ssh-config --write"],
+    document="machines.SshConfigDocument",
 )
 def ssh_config(
     console: Console,
@@ -185,11 +189,12 @@ def ssh_config(
 ) -> None:
     """Print SSH settings with which `ssh bake-NAME` works, or with --write, store them."""
     from bake.aws.machine import machines as find_machines
+    from bake.cli.documents.machines import HostEntry, SshConfigDocument
     from bake.machine import ssh_config as settings
 
     cloud = open_cloud(console, common)
     hosts = _hosts(console, cloud, machine)
-    documents = [host.document() for host in hosts]
+    document = SshConfigDocument(hosts=tuple(HostEntry.of_host(host) for host in hosts))
     if write or include:
         for host in hosts:
             settings.write(host)
@@ -205,9 +210,9 @@ def ssh_config(
                 "`ssh bake-NAME` works with this line at the top of ~/.ssh/config (--include):",
                 settings.include_line(),
             ]
-        console.result(documents, *lines)
+        console.result(document, *lines)
     elif console.json:
-        console.result(documents)
+        console.result(document)
     else:
         console.output("\n".join(host.configuration() for host in hosts))
 
@@ -247,6 +252,7 @@ def _hosts(console: Console, cloud: Cloud, names: tuple[str, ...]) -> list[Host]
     interrupted=_LEFT_RUNNING,
     arguments="[MACHINE]",
     examples=["invoke jupyter", "invoke jupyter lab1 --no-browser"],
+    document="machines.JupyterDocument",
 )
 def jupyter(
     console: Console,
@@ -257,6 +263,7 @@ def jupyter(
     stop: bool = False,
 ) -> None:
     """Open Jupyter on a machine in the browser, through a tunnel until Ctrl-C."""
+    from bake.cli.documents.machines import JupyterDocument
     from bake.machine import cost, lifetime, ssh_config
     from bake.machine import jupyter as server
 
@@ -266,13 +273,15 @@ def jupyter(
         with ssh_config.connect(host) as connection:
             stopped = server.stop(connection)
         console.result(
-            {"stopped": stopped}, "Jupyter has ended." if stopped else "Jupyter was not running."
+            JupyterDocument.of(found, jupyter=None, was_stopped=stopped),
+            "Jupyter has ended." if stopped else "Jupyter was not running.",
         )
         return
     console.note(f"Costs    {cost.describe(cost.find_cost(cloud, found))}")
     console.note(f"Ends     {lifetime.describe(found, cloud.now())}")
     browser = not (no_browser or console.json)
-    use_jupyter(console, common, cloud, found, port=port, browser=browser)
+    document = partial(JupyterDocument.of, found, was_stopped=None)
+    use_jupyter(console, common, cloud, found, port=port, browser=browser, document=document)
 
 
 def use_jupyter(
@@ -283,15 +292,20 @@ def use_jupyter(
     *,
     port: int = 8889,
     browser: bool,
-    known: dict[str, Any] | None = None,
+    document: Callable[..., Document],
 ) -> None:
     """Start Jupyter on the machine if needed, and hold a tunnel to it until Ctrl-C.
 
-    `known` is what the JSON document contains in addition to Jupyter's address.
+    `document` makes the document of the command: its argument `jupyter` is Jupyter's address.
     """
     import shlex
 
+    from bake.cli.documents.machines import JupyterPart
     from bake.machine import jupyter, ssh_config
+
+    def show(address: jupyter.Address, *lines: str) -> None:
+        console.result(document(jupyter=JupyterPart.of(address)), *lines)
+        console.write_document()  # the command waits now, and must not keep its result
 
     def command_line(verb: str, *more: str) -> str:
         name = machine.name or machine.instance_id
@@ -308,5 +322,5 @@ def use_jupyter(
             port=port,
             command_line=command_line,
             open_browser=browser,
-            known=known,
+            show=show,
         )

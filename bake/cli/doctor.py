@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     help={"recipe": "the recipe that you want to bake (default: the one for CUDA 10.1)"},
     arguments="[RECIPE]",
     examples=["invoke doctor --region us-west-2", "invoke doctor mxnet-cu101 --local"],
+    document="doctor.DoctorDocument",
 )
 def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()) -> None:
     """Check this computer and the AWS account before a bake; nothing is changed."""
@@ -30,6 +31,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     from functools import partial
 
     from bake.cli.views.doctor import show_diagnosis
+    from bake.errors import BakeError
     from bake.pipeline import doctor as checks
 
     if common.local:
@@ -46,5 +48,6 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         connect = partial(open_cloud, console, common, common.region or chosen.recipe.region)
         diagnosis = checks.examine(checks.Wanted(chosen, policy, key_policy, connect))
     show_diagnosis(console, diagnosis)
-    if not diagnosis.well:
+    if missing := diagnosis.missing:
+        console.fail(BakeError(f"{len(missing)} prerequisites are missing", details=missing))
         raise Exit(code=1)

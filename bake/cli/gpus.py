@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         "raise_": "request an increase to this many vCPUs (without --type: of the quota of g4dn)",
     },
     examples=["invoke quota --type g4dn.xlarge", "invoke quota --type g4dn.xlarge --raise 4"],
+    document="gpus.QuotaDocument",
 )
 def quota(
     console: Console,
@@ -45,7 +46,8 @@ def quota(
         code = machines.quota_code_to_raise(machine, raise_, again, spot=spot)
         cloud = open_cloud(console, common)
         now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
-        views.show_increase(console, quotas.request_increase(cloud, now, raise_), now, machine)
+        increase = quotas.request_increase(cloud, now, raise_)
+        views.show_increase(console, known, increase, now, machine)
         return
     cloud = open_cloud(console, common)
     codes = machines.quota_codes(machine, spot=spot)
@@ -78,6 +80,7 @@ class GpuOptions:
     "json",
     group=GpuOptions,
     examples=["invoke gpus --cuda 10.1 --max-price 2", "invoke gpus --gpu t4,a10g --sort memory"],
+    document="gpus.GpusDocument",
 )
 def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     """List GPU machines: which CUDA works, how many you may start here, and what they cost."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     "json",
     help={"recipe": "only this recipe's"},
     examples=["invoke images", "invoke images --recipe mxnet-cu101"],
+    document="images.ImagesDocument",
 )
 def images(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List your images, and what was proved on each."""
@@ -53,6 +54,7 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
         "invoke copy --to us-west-2,eu-central-1",
         "invoke copy mxnet-cu101 --to us-west-2 --name lab",
     ],
+    document="images.CopyDocument",
 )
 def copy(
     console: Console,
@@ -80,7 +82,7 @@ def copy(
     connect = partial(open_cloud, console, common)
     outcomes = copies.copy_everywhere(chosen, cloud.region, wanted, connect, console, name=name)
     show_copies(console, outcomes)
-    raise_for(outcomes)
+    raise_for(console, {each.region: each.error for each in outcomes})
 
 
 @command(
@@ -96,6 +98,7 @@ def copy(
     },
     arguments="[RECIPE]",
     examples=["invoke prune --keep 3", "invoke prune mxnet-cu101 --older-than 30d --yes"],
+    document="images.PruneDocument",
 )
 def prune(
     console: Console,
@@ -125,4 +128,4 @@ def prune(
         with console.step("Removing") as step:
             removals = retention.remove(cloud, verdicts, on_image=step.update)
     show_verdicts(console, verdicts, removals, snapshot_price(cloud))
-    raise_for(removals or ())
+    raise_for(console, {each.image.image_id: each.error for each in removals or ()})

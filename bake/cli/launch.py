@@ -109,6 +109,7 @@ class LaunchOptions:
         "invoke launch-from-ami --jupyter",
         "invoke launch-from-ami --ami mxnet-cu101 --ttl 8h",
     ],
+    document="machines.LaunchDocument",
 )
 def launch_from_ami(
     console: Console,
@@ -119,7 +120,10 @@ def launch_from_ami(
     no_browser: bool = False,
 ) -> None:
     """Start a machine from the newest verified image, and show how to reach it."""
-    from bake.cli.views.machines import launch_lines, machine_document
+    from functools import partial
+
+    from bake.cli.documents.machines import LaunchDocument, MachineEntry
+    from bake.cli.views.machines import launch_lines
     from bake.errors import RequestError
     from bake.images.selection import accepted_proofs
     from bake.machine import cost
@@ -128,6 +132,11 @@ def launch_from_ami(
 
     if connect and jupyter:
         raise RequestError("--connect and --jupyter exclude each other", hint="Give one of them")
+    if connect and console.json:
+        raise RequestError(
+            "--connect and --json exclude each other: a shell writes to stdout, too",
+            hint="Leave one of them out, and use the document's `ssh` or invoke connect",
+        )
     request = options.request()
     cloud = open_cloud(console, common)
     # A local computer may have no GPU; then an image that was proved on the CPU is enough.
@@ -138,14 +147,19 @@ def launch_from_ami(
     usual = instance_types_of(image.recipe)
     launched = launch(cloud, image, request, usual=usual, console=console, ssh_port=ssh_port())
     machine, paid = launched.machine, cost.find_cost(cloud, launched.machine)
-    document = machine_document(machine, paid) | {"ssh": launched.ssh}
+    document = partial(
+        LaunchDocument,
+        machine=MachineEntry.of_machine(machine, paid, cloud.now()),
+        image_name=image.name,
+        ssh=tuple(launched.ssh),
+    )
     lines = launch_lines(launched, paid, cloud.now(), invoke_program(), common.flags)
     if jupyter:
         console.print(*lines)
         with running(console, interrupted=f"{machine.name} is left running"):
             browser = not (no_browser or console.json)
-            use_jupyter(console, common, cloud, machine, browser=browser, known=document)
+            use_jupyter(console, common, cloud, machine, browser=browser, document=document)
     else:
-        console.result(document, *lines)
+        console.result(document(jupyter=None), *lines)
     if connect:
         os.execvp(launched.ssh[0], launched.ssh)  # noqa: S606

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     "json",
     help={"like_ec2": "with EC2's delays (or those of the file BAKE_LOCAL_PROFILE)"},
     examples=["invoke local.up", "invoke local.up --like-ec2"],
+    document="local.LocalUpDocument",
 )
 def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     """Start the local cloud (every command with --local starts it automatically)."""
+    from bake.cli.documents.local import LocalUpDocument
     from bake.local import control
 
     with console.step("Local cloud"):
         endpoint = control.up(profile="ec2" if like_ec2 else None)
     console.result(
-        {"url": endpoint.url, "ssh_port": endpoint.ssh_port},
+        LocalUpDocument.of(endpoint, delays=endpoint.profile),
         f"EC2's API is at {endpoint.url}",
         endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
     )
@@ -32,9 +34,11 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
 @command(
     "json",
     examples=["invoke local.down", "invoke local.down --json"],
+    document="local.LocalDownDocument",
 )
 def down(console: Console, common: CommonOptions) -> None:
     """Stop the local cloud and its machines; images, snapshots and keys are kept."""
+    from bake.cli.documents.local import LocalDownDocument
     from bake.local import control, standin
 
     with console.step("Ending the local cloud"):
@@ -42,26 +46,30 @@ def down(console: Console, common: CommonOptions) -> None:
         standin.down()
     if not ended:
         console.note("The local cloud was not running.")
-    console.result({"ended": ended})
+    console.result(LocalDownDocument(was_running=ended))
 
 
 @command(
     "json",
     examples=["invoke local.status", "invoke local.status --json"],
+    document="local.LocalStatusDocument",
 )
 def status(console: Console, common: CommonOptions) -> None:
     """Show the state of the local cloud: address, container engine and machines."""
+    from bake.cli.documents.local import LocalStatusDocument, LocalStatusPart
     from bake.local import control
 
     endpoint = control.status()
     if endpoint is None:
         console.result(
-            {"running": False}, "The local cloud does not run. Start it: invoke local.up"
+            LocalStatusDocument(is_running=False, cloud=None),
+            "The local cloud does not run. Start it: invoke local.up",
         )
         return
     reported = endpoint.request("status")
+    cloud = LocalStatusPart.model_validate({"url": endpoint.url, **reported})
     console.result(
-        {"running": True, "url": endpoint.url, **reported},
+        LocalStatusDocument(is_running=True, cloud=cloud),
         f"EC2's API   {endpoint.url}",
         f"engine      {reported['engine']} ({reported['engine_note']})",
         f"machines    {reported['machines']}, SSH on port {endpoint.ssh_port}",
@@ -79,11 +87,13 @@ def status(console: Console, common: CommonOptions) -> None:
         "invoke local.interrupt i-0123456789abcdef0",
         "invoke local.interrupt i-0123456789abcdef0 --after 5",
     ],
+    document="local.LocalInterruptDocument",
 )
 def interrupt(
     console: Console, common: CommonOptions, machine: tuple[str, ...] = (), after: int = 120
 ) -> None:
     """Interrupt a spot machine of the local cloud as EC2 does: a notice first, then its end."""
+    from bake.cli.documents.local import InterruptedEntry, LocalInterruptDocument
     from bake.errors import RequestError
     from bake.local import control
 
@@ -97,18 +107,19 @@ def interrupt(
         raise RequestError(
             "No machine was named", hint="Name its id. To list the ids: invoke machines --local"
         )
-    documents, lines = [], []
+    entries, lines = [], []
     for instance_id in machine:
         reported = endpoint.request("interrupt", {"instance_id": instance_id, "after_s": after})
-        documents.append({"machine": instance_id, **reported})
+        entries.append(InterruptedEntry(instance_id=instance_id, ends_at=reported["time"]))
         lines.append(f"{instance_id} is terminated at {reported['time']}")
-    console.result(documents[0] if len(documents) == 1 else documents, *lines)
+    console.result(LocalInterruptDocument(machines=tuple(entries)), *lines)
 
 
 @command(
     "json",
     help={"packer": "print the keys of a Packer builder instead, as JSON"},
     examples=['eval "$(invoke local.env)"', "invoke local.env --packer"],
+    document="local.LocalEnvDocument",
 )
 def env(console: Console, common: CommonOptions, packer: bool = False) -> None:
     """Print variables with which any EC2 client uses it: eval "$(invoke local.env)"."""
@@ -116,18 +127,20 @@ def env(console: Console, common: CommonOptions, packer: bool = False) -> None:
     import os
     import shlex
 
+    from bake.cli.documents.local import LocalEnvDocument
     from bake.local import control
 
     cloud = control.up()
-    if packer:
-        console.output(json.dumps(control.packer_builder(cloud), indent=2))
+    builder = control.packer_builder(cloud) if packer else None
+    variables = control.environment(cloud)
+    foreign = [name for name in control.foreign_settings(os.environ) if name not in variables]
+    if console.json:
+        console.result(LocalEnvDocument(variables=variables, unset=tuple(foreign), packer=builder))
+        return
+    if builder:
+        console.output(json.dumps(builder, indent=2))
         return
     console.note("Packer does not read AWS_ENDPOINT_URL: see invoke local.env --packer")
-    variables = control.environment(cloud)
-    if console.json:
-        console.result(variables)
-        return
-    foreign = [name for name in control.foreign_settings(os.environ) if name not in variables]
     lines = [f"unset {name}" for name in foreign]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     console.output("\n".join(lines))

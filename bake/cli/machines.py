@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "local",
     "json",
     examples=["invoke machines", "invoke machines --local --json"],
+    document="machines.MachinesDocument",
 )
 def machines(console: Console, common: CommonOptions) -> None:
     """List your machines, with their time left and their cost."""
@@ -40,16 +41,17 @@ def machines(console: Console, common: CommonOptions) -> None:
     help=MACHINE,
     arguments="[MACHINE …]",
     examples=["invoke start", "invoke start lab1 --region us-west-2"],
+    document="machines.MachinesDocument",
 )
 def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Start a stopped machine again."""
     from bake.aws import machine as aws
-    from bake.cli.views.machines import machine_document
+    from bake.cli.views.machines import machines_document
     from bake.machine import cost, lifetime, ssh_config
     from bake.machine.access import restore_access
 
     cloud = open_cloud(console, common)
-    documents = []
+    changed = []
     for found in aws.find_own_machines(cloud, machine):
         started = _change(console, cloud, found, "Starting", aws.start)
         restore_access(cloud, started, port=ssh_port(), say=console.warn)
@@ -60,8 +62,8 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
         # Its address is new, and `ssh bake-NAME` must use that one.
         for host in ssh_config.find_hosts(cloud, [started], ssh_port=ssh_port())[0]:
             ssh_config.write(host)
-        documents.append(machine_document(started, paid))
-    console.result(documents)
+        changed.append((started, paid))
+    console.result(machines_document(changed, cloud.now()))
 
 
 @command(
@@ -72,15 +74,16 @@ def start(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()
     help=MACHINE,
     arguments="[MACHINE …]",
     examples=["invoke stop", "invoke stop lab1 --region us-west-2"],
+    document="machines.MachinesDocument",
 )
 def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ()) -> None:
     """Stop a machine; its disk is kept and still costs money."""
     from bake.aws import machine as aws
-    from bake.cli.views.machines import machine_document
+    from bake.cli.views.machines import machines_document
     from bake.machine import cost
 
     cloud = open_cloud(console, common)
-    documents = []
+    changed = []
     chosen = aws.find_own_machines(cloud, machine)
     for line in _consequences(cloud, chosen):
         console.warn(line)
@@ -88,8 +91,8 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
         stopped = _change(console, cloud, found, "Stopping", aws.stop)
         paid = cost.find_cost(cloud, stopped)
         console.print(f"Costs    {cost.describe(paid)}")
-        documents.append(machine_document(stopped, paid))
-    console.result(documents)
+        changed.append((stopped, paid))
+    console.result(machines_document(changed, cloud.now()))
 
 
 @command(
@@ -100,6 +103,7 @@ def stop(console: Console, common: CommonOptions, machine: tuple[str, ...] = ())
     help={**MACHINE, "yes": "confirm; required outside a terminal and with --json"},
     arguments="[MACHINE …]",
     examples=["invoke terminate lab1", "invoke terminate lab1 --yes --local"],
+    document="machines.MachinesDocument",
     interrupted="a machine whose termination AWS has accepted is still terminated",
 )
 def terminate(
@@ -107,13 +111,13 @@ def terminate(
 ) -> None:
     """Terminate a machine and delete its disk; asks first."""
     from bake.aws import machine as aws
-    from bake.cli.views.machines import machine_document
+    from bake.cli.views.machines import machines_document
     from bake.errors import FileError
     from bake.machine import cost, ssh_config
     from bake.machine.key_store import key_path, remove_key
 
     cloud = open_cloud(console, common)
-    documents = []
+    changed = []
     chosen = aws.find_own_machines(cloud, machine)
     consequences = _consequences(cloud, chosen)
     _confirm_end(console, chosen, consequences, yes=yes, flags=common.flags)
@@ -127,8 +131,8 @@ def terminate(
             except FileError as error:  # the other machines must end, too
                 console.warn(error.message)
         console.print(f"Cost     {cost.describe(paid)}")
-        documents.append(machine_document(ended, paid))
-    console.result(documents)
+        changed.append((ended, paid))
+    console.result(machines_document(changed, cloud.now()))
 
 
 def _confirm_end(
@@ -198,6 +202,7 @@ def _change(
     },
     arguments="[MACHINE] DURATION",
     examples=["invoke extend 2h", "invoke extend lab1 1d"],
+    document="machines.MachinesDocument",
 )
 def extend(
     console: Console,
@@ -207,7 +212,7 @@ def extend(
 ) -> None:
     """Extend the time until a machine ends."""
     from bake.aws.machine import find_own_machine
-    from bake.cli.views.machines import machine_document
+    from bake.cli.views.machines import machines_document
     from bake.errors import RequestError
     from bake.machine import cost, lifetime, ssh_config
     from bake.machine.access import reach
@@ -227,7 +232,7 @@ def extend(
         extended = lifetime.extend(cloud, found, connection, by)
     paid = cost.find_cost(cloud, extended)
     console.result(
-        machine_document(extended, paid, cloud.now()),
+        machines_document([(extended, paid)], cloud.now()),
         f"Ends     {lifetime.describe(extended, cloud.now())}",
         f"Costs    {cost.describe(paid)}",
     )

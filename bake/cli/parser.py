@@ -61,9 +61,8 @@ class IntegerArgument(Argument):  # type: ignore[misc]
         try:
             super().set_value(value, cast)
         except ValueError:
-            option = f"--{self.name.replace('_', '-')}"
-            message = f"Invalid value for {option}: {value}. It takes a whole number"
-            raise Exit(message, code=WRONG_REQUEST) from None
+            message = f"Invalid value for {to_flag(self.name)}: {value}."
+            raise WrongWord(message, "Give a whole number") from None
 
 
 def _complete_repeated(complete_context: Callable[[ParseMachine], None]) -> Callable[..., None]:
@@ -82,10 +81,19 @@ def _complete_repeated(complete_context: Callable[[ParseMachine], None]) -> Call
 ParseMachine.complete_context = _complete_repeated(ParseMachine.complete_context)
 
 
-def _wrong(message: str, context: ParserContext | None) -> ParseError:
+class WrongWord(ParseError):  # type: ignore[misc]
+    """A word that cannot be parsed; `hint` is a sentence with the command that lists the words."""
+
+    def __init__(self, message: str, hint: str, context: ParserContext | None = None) -> None:
+        super().__init__(f"{message} {hint}", context)
+        self.message = message
+        self.hint = hint
+
+
+def _wrong(message: str, context: ParserContext | None) -> WrongWord:
     command = context.name if context else None
-    hint = f"the options: invoke {command} --help" if command else "the commands: invoke --list"
-    return ParseError(f"{message} To list {hint}", context)
+    what = f"the options: invoke {command} --help" if command else "the commands: invoke --list"
+    return WrongWord(message, f"To list {what}", context)
 
 
 def _handle_known(handle: Callable[[ParseMachine, str], None]) -> Callable[..., None]:
@@ -284,6 +292,17 @@ def _print(text: str) -> None:
         raise Exit(str(error), code=1) from None
 
 
+def _print_error(error: ParseError) -> None:
+    """Print the JSON document of a request that could not be parsed."""
+    import json
+
+    from bake.errors import RequestError, error_document
+
+    wrong = error if isinstance(error, WrongWord) else WrongWord(str(error), "")
+    document = error_document(RequestError(wrong.message, hint=wrong.hint))
+    _print(json.dumps({"error": document}, indent=2) + "\n")
+
+
 def _width() -> int:
     return shutil.get_terminal_size().columns
 
@@ -337,6 +356,8 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
             parse_tasks(program)
             _add_words_behind_dashes(program, commands)
         except ParseError as error:
+            if "--json" in program.core.unparsed:
+                _print_error(error)
             raise Exit(str(error), code=WRONG_REQUEST) from None
 
     return parse

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "json",
     help={"recipe": "only this recipe's"},
     examples=["invoke checkpoints", "invoke checkpoints --recipe mxnet-cu101"],
+    document="images.CheckpointsDocument",
 )
 def checkpoints(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
     """List the checkpoints from which bakes can start, and what they cost."""
@@ -45,6 +46,7 @@ def checkpoints(console: Console, common: CommonOptions, recipe: str | None = No
     },
     interrupted="to find and remove what is left, run the same command again",
     examples=["invoke reap", "invoke reap --region us-west-2,eu-central-1 --yes"],
+    document="reap.ReapDocument",
 )
 def reap(
     console: Console,
@@ -76,4 +78,4 @@ def reap(
     which = ["--recipe", recipe] if recipe else []
     again = [invoke_program(), "reap", *where, *which, "--yes"]
     show_reaped(console, reaped, shlex.join(again) + common.local_flag)
-    raise_for(reaped)
+    raise_for(console, {each.region: each.error for each in reaped})

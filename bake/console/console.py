@@ -1,7 +1,8 @@
 """The console: steps with their duration, live lines, tables, results and failures.
 
 Nothing else prints. The result of a command goes to stdout: lines and tables, or with `--json` one
-document. Everything else goes to stderr: steps, notes, warnings, questions, failures.
+document, which is written when the command ends and contains its error. Everything else goes to
+stderr: steps, notes, warnings, questions, failures.
 
 In a terminal, lines are wrapped at words; ids, paths and commands are not broken. Elsewhere a line
 stays one line. Threads may share a console; several bakes share one through its `named` views.
@@ -13,21 +14,24 @@ import copy
 import json as json_library
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.text import Text
 
 from bake.console.format import duration
 from bake.console.screen import Screen, Step, Work
-from bake.console.streams import NoReaderError, stdin_is_terminal, write_stdout
+from bake.console.streams import stdin_is_terminal, write_stdout
 from bake.console.table import Table, lay_out
 from bake.console.text import plain
 from bake.console.wrapping import hanging, wrapped
-from bake.errors import BakeError, FileError, error_document
+from bake.errors import BakeError, error_document
 from bake.threads import Cancelled
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 class Console:
@@ -240,34 +244,51 @@ class Console:
         ]
         self._print_result(lines)
 
-    def result(self, document: Mapping[str, Any] | Sequence[Any], *lines: str) -> None:
+    def result(self, document: BaseModel, *lines: str) -> None:
         """Show the result of a command: `lines` for people, `document` for `--json`.
 
-        A command calls this, or `output`, once.
+        A command calls this, or `output`, once. The document is written when the command ends.
         """
         self._answer()
         if self.json:
-            self._write_document(document)
+            self._screen.document = document
         else:
             self.print(*lines)
 
     def output(self, text: str) -> None:
-        """Write the result of a command to stdout, with or without `--json`, for a program."""
+        """Write the result of a command to stdout, for a program; `result` does it for `--json`."""
         self._answer()
         self._write_result(text if text.endswith("\n") or not text else f"{text}\n")
 
-    def check_answered(self) -> None:
-        """Raise a RuntimeError if the command promised a JSON document and has shown no result."""
-        if self.json and not self._screen.answered:
-            raise RuntimeError("a command with --json must show its result")
+    def check_answered(self, promised: type[BaseModel]) -> None:
+        """Raise a RuntimeError if the result with `--json` is not a document of this type."""
+        if type(self._screen.document) is not promised:
+            raise RuntimeError(f"a command with --json must show its result, a {promised.__name__}")
 
     def _answer(self) -> None:
         if self._screen.answered:
             raise RuntimeError("a command must show its result only once")
         self._screen.answered = True
 
-    def _write_document(self, document: object) -> None:
-        self._write_result(json_library.dumps(document, indent=2, default=str) + "\n")
+    def fail(self, error: BakeError) -> None:
+        """Put an error into the document of `--json`; it has been shown to people in another way.
+
+        The first error of a command stays.
+        """
+        self._screen.error = self._screen.error or error
+
+    def write_document(self) -> None:
+        """Write the document of `--json`, once: the result, and the error if there is one.
+
+        A command that waits for the user's end, such as an open tunnel, calls this before it waits.
+        """
+        screen = self._screen
+        if screen.written or not self.json or not (screen.document or screen.error):
+            return
+        screen.written = True
+        document = screen.document.model_dump(mode="json") if screen.document else {}
+        document["error"] = error_document(screen.error)
+        self._write_result(json_library.dumps(document, indent=2) + "\n")
 
     def print(self, *lines: str) -> None:
         """Show lines of the result; nothing with `--json`."""
@@ -277,8 +298,8 @@ class Console:
     def failure(self, error: BakeError) -> None:
         """Show what failed, the details, and what to do next.
 
-        With `--json` it is also the document of the command, unless the command has shown its
-        result already or the failure is of one of several recipes.
+        With `--json` it is also in the document, unless it is the failure of one of several
+        recipes, which has it in its own part of the document.
         """
         error.hint = self.complete(error.hint)
         self._print(Text.assemble(("✘ ", "red"), (self.complete(error.message), "bold")))
@@ -289,12 +310,8 @@ class Console:
                 self._print(Text(f"  {line}"))
         if error.hint:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))
-        if self.json and not self._work.name and not self._screen.answered:
-            self._screen.answered = True
-            try:
-                self._write_document({"error": error_document(error)})
-            except (FileError, NoReaderError) as problem:
-                self.warn(f"The error could not be written as JSON: {problem}")
+        if not self._work.name:
+            self.fail(error)
 
     def _print(self, text: Text, *commands: str) -> None:
         """Write lines to stderr; the commands are not wrapped, so that they can be pasted."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -21,6 +21,10 @@ from rich.text import Text
 from bake.console.format import duration
 from bake.console.streams import Stderr, Stdout
 from bake.console.text import plain
+from bake.errors import BakeError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _REFRESHES_A_SECOND = 12.5  # as often as the spinner changes
 # A terminal shows `^C` behind the last live line. On a line of its own, it would be in the way when
@@ -62,7 +66,11 @@ class Screen:
         self.spinner = Spinner("dots", style="cyan")
         self.numbers = itertools.count()
         self.width = 0
+        # The result of the command, for --json: at most one document, and the first error.
         self.answered = False
+        self.document: BaseModel | None = None
+        self.error: BakeError | None = None
+        self.written = False
         self._running: list[Step] = []
         self._live: Live | None = None
 

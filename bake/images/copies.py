@@ -18,7 +18,7 @@ from bake.threads import TaskGroup
 
 @dataclass(frozen=True)
 class Copied:
-    """The result of one region; `status` is "copied", "there already" or "failed"."""
+    """The result of one region; `status` is "copied", "exists" or "failed"."""
 
     region: str
     status: str
@@ -90,7 +90,7 @@ def copy_everywhere(
                 mine.warn(str(leftover))
         except BakeError as error:
             return Copied(region, "failed", monotonic() - began, error=error)
-        status = "copied" if made.made else "there already"
+        status = "copied" if made.made else "exists"
         return Copied(region, status, monotonic() - began, made.image)
 
     try:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
@@ -148,24 +147,6 @@ def describe(cost: Cost) -> str:
         return "price unknown"
     spent = f"{about}${money(cost.since_launch)} since its launch"
     return f"{about}${rate(cost.per_hour)} an hour, {spent}"
-
-
-def to_document(cost: Cost | None) -> dict[str, Any]:
-    """Return the values for `--json`; null for an unknown value."""
-    if cost is None:
-        return {}
-    return {
-        "usd_per_hour": cost.per_hour,
-        "usd_since_launch": _round(cost.since_launch),
-        "usd_per_month_of_disks": _round(cost.disks_per_month),
-        "disks_gb": cost.disks_gb,
-        "about": cost.about,
-        "prepaid": cost.prepaid,
-    }
-
-
-def _round(usd: float | None) -> float | None:
-    return None if usd is None else round(usd, 4)
 
 
 def _disks(

@@ -71,6 +71,15 @@ class Server:
         return f"http://localhost:{local_port}{self.base_url}{self.page}?token={quote(self.token)}"
 
 
+@dataclass(frozen=True)
+class Address:
+    """The place of Jupyter on this computer: its URL with the token, and the tunnel's ports."""
+
+    url: str = field(repr=False)
+    port: int
+    remote_port: int
+
+
 def check_image(image: Image) -> None:
     """Raise RequestError if no stage of the image has installed Jupyter."""
     if STAGE not in read_stages(image.tags):
@@ -128,13 +137,13 @@ def run_until_ended(
     port: int,
     command_line: Callable[..., str],
     open_browser: bool,
-    known: dict[str, Any] | None = None,
+    show: Callable[..., None],
 ) -> None:
     """Start Jupyter, forward localhost:`port` to it, open the browser, and wait.
 
     Returns after an interrupt (INT, TERM, HUP), or when Jupyter has ended. Raises LostError when
     EC2 reports that the machine has stopped or ended. `command_line` returns how a command for this
-    machine is written; `known` are further values for the JSON.
+    machine is written; `show` shows the address and further lines when Jupyter can be reached.
     """
     name = machine.name or machine.instance_id
     with console.step("Jupyter") as step:
@@ -144,14 +153,13 @@ def run_until_ended(
         if local_port != port:
             console.warn(f"Port {port} is in use on this computer. {local_port} is used instead.")
         url = server.address(local_port)
-        document = {"url": url, "port": local_port, "remote_port": server.port}
         try:
             with browser.redirect_page(machine.instance_id, url) as page:
                 opened = open_browser and browser.open_page(page)
                 if open_browser and not opened:
                     console.warn("No browser could be opened on this computer.")
-                console.result(
-                    {**(known or {}), **document},
+                show(
+                    Address(url, local_port, server.port),
                     f"Jupyter  {f'http://localhost:{local_port}/' if opened else url}",
                 )
                 console.note("Ctrl-C closes the tunnel; Jupyter and its kernels keep running.")

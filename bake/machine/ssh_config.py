@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.machine import Machine
@@ -84,19 +83,6 @@ class Host:
             options["ProxyCommand"] = session_manager.shell_line(self.proxy)
         lines = [f"Host {self.alias}", *(f"  {name} {value}" for name, value in options.items())]
         return "\n".join(lines) + "\n"
-
-    def document(self) -> dict[str, Any]:
-        """Return the values as JSON values."""
-        return {
-            "host": self.alias,
-            "instance_id": self.instance_id,
-            "address": self.address,
-            "user": self.user,
-            "port": self.port,
-            "key": str(self.key),
-            "proxy": list(self.proxy),
-            "configuration": self.configuration(),
-        }
 
 
 def quote_path(path: Path) -> str:

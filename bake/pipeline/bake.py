@@ -82,7 +82,7 @@ class Outcome:
     """The result of one recipe. `record` is set if it was baked now, `error` if it failed."""
 
     recipe: str
-    status: Literal["baked", "there already", "failed"]
+    status: Literal["baked", "up to date", "failed"]
     seconds: float
     image: Image | None = None
     record: Record | None = None
@@ -247,7 +247,7 @@ def _outcome(job: Job, batch: Batch) -> Outcome:
     finally:
         batch.scheduler.leave(job.name)
     if isinstance(result, Image):
-        return Outcome(job.name, "there already", batch.seconds(), image=result)
+        return Outcome(job.name, "up to date", batch.seconds(), image=result)
     record, image = result
     write_report(job)
     return Outcome(job.name, "baked", batch.seconds(), image=image, record=record)

@@ -18,10 +18,10 @@ from bake.errors import BakeError, CloudError, PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
 from bake.recipe.resolved import Resolved
 
-Outcome = Literal["missing", "not asked", "mind", "fine"]
+Outcome = Literal["missing", "not checked", "warning", "ok"]
 
 # In the order in which they are shown.
-OUTCOMES: tuple[Outcome, ...] = ("missing", "not asked", "mind", "fine")
+OUTCOMES: tuple[Outcome, ...] = ("missing", "not checked", "warning", "ok")
 # AWS refuses requests whose time differs by five minutes (Signature Version 4). A clock that is
 # wrong by half a minute is not synchronized, and will be wrong by more.
 _MOST_OFF_S = 30
@@ -32,7 +32,7 @@ _NO_CHECKS: Mapping[str, Callable[[], str]] = {}
 class Prerequisite:
     """One thing that a bake needs. `advice` says what to do if it is missing.
 
-    "mind" is a warning: a bake is possible, but not everything will be as the recipe wants it.
+    "warning" is a warning: a bake is possible, but not everything will be as the recipe wants it.
     """
 
     subject: str
@@ -49,9 +49,14 @@ class DoctorResult:
     statements: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
+    def missing(self) -> list[str]:
+        """The results of the checks that failed. Of "not checked" prerequisites, more may be."""
+        return [f"{c.subject}: {c.detail}" for c in self.checks if c.outcome == "missing"]
+
+    @property
     def well(self) -> bool:
-        """True if nothing is known to be missing. What was "not asked" may still be missing."""
-        return not any(check.outcome == "missing" for check in self.checks)
+        """True if nothing is known to be missing."""
+        return not self.missing
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def examine(
     `also` maps the name of an extra check to the function that performs it: it returns a detail,
     or raises a BakeError.
     """
-    checks = [Prerequisite("Python", "fine", platform.python_version())]
+    checks = [Prerequisite("Python", "ok", platform.python_version())]
     checks += [_check(subject, perform) for subject, perform in also.items()]
     lacking: list[dict[str, Any]] = []
     if wanted:
@@ -88,7 +93,7 @@ def examine(
 def _check(subject: str, perform: Callable[[], str]) -> Prerequisite:
     try:
         with files.any_file():
-            return Prerequisite(subject, "fine", perform())
+            return Prerequisite(subject, "ok", perform())
     except BakeError as error:
         return Prerequisite(subject, "missing", error.full_message, error.hint)
 
@@ -106,7 +111,7 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[dict[str, Any
         return checks, []
     [cloud] = found
     checks += [
-        Prerequisite("region", "fine", cloud.region),
+        Prerequisite("region", "ok", cloud.region),
         check_clock((datetime.now(UTC) - cloud.now()).total_seconds()),
         _check("your address", caller_cidr),
         *_check_disk_key(cloud, wanted.key_policy),
@@ -123,7 +128,7 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[dict[str, Any
     )
     allowed = [answer for answer in answers if answer.outcome == "allowed"]
     summary = f"{len(allowed)} of {len(answers)} are known to be allowed"
-    checks.append(Prerequisite("permissions", "fine", summary))
+    checks.append(Prerequisite("permissions", "ok", summary))
     checks += [
         Prerequisite(answer.action, answer.outcome, answer.how)
         for answer in answers
@@ -137,7 +142,7 @@ def check_clock(ahead_s: float) -> Prerequisite:
     """Check this computer's clock, which is `ahead_s` seconds ahead of AWS's clock. Pure."""
     detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} AWS's"
     if abs(ahead_s) < _MOST_OFF_S:
-        return Prerequisite("clock", "fine", detail)
+        return Prerequisite("clock", "ok", detail)
     advice = "Set this computer's clock: timedatectl set-ntp true"
     return Prerequisite("clock", "missing", detail, advice)
 
@@ -151,7 +156,7 @@ def check_credentials_end(end: CredentialsEnd | None) -> list[Prerequisite]:
         "Make sure that the credentials last as long as a bake (builder.timeout_hours), and set "
         "AWS_CREDENTIAL_EXPIRATION to their end: then bake warns in time (docs/accounts.md)"
     )
-    return [Prerequisite("end of credentials", "mind", detail, advice)]
+    return [Prerequisite("end of credentials", "warning", detail, advice)]
 
 
 def _check_disk_key(cloud: Cloud, policy: Policy) -> list[Prerequisite]:
@@ -162,16 +167,16 @@ def _check_disk_key(cloud: Cloud, policy: Policy) -> list[Prerequisite]:
     except CloudError:
         return []  # the check of this permission reports it
     if key is None:
-        return [Prerequisite("disk key", "fine", "the one that AWS manages")]
+        return [Prerequisite("disk key", "ok", "the one that AWS manages")]
     if missing == []:
-        return [Prerequisite("disk key", "fine", key)]
+        return [Prerequisite("disk key", "ok", key)]
     unknown = "whether it may be used is unknown"
     detail = f"{key}: " + (f"not allowed by a policy: {', '.join(missing)}" if missing else unknown)
     advice = (
         "Disks are encrypted with a customer-managed KMS key. Either the policy of this user or "
         "role, or the policy of the key, has to allow its use (docs/accounts.md)"
     )
-    return [Prerequisite("disk key", "mind", detail, advice)]
+    return [Prerequisite("disk key", "warning", detail, advice)]
 
 
 def _check_resources(
@@ -186,8 +191,8 @@ def _check_resources(
     zones = sorted({placement.zone for placement in checked.placements})
     types = dict.fromkeys(placement.instance_type for placement in checked.placements)
     checks = [
-        Prerequisite("base image", "fine", f"{image.image_id} {image.name}"),
-        Prerequisite("machines", "fine", f"{', '.join(types)} in {', '.join(zones)}"),
+        Prerequisite("base image", "ok", f"{image.image_id} {image.name}"),
+        Prerequisite("machines", "ok", f"{', '.join(types)} in {', '.join(zones)}"),
     ]
-    checks += [Prerequisite(f.place, "mind", f.message, f.hint) for f in checked.warnings]
+    checks += [Prerequisite(f.place, "warning", f.message, f.hint) for f in checked.warnings]
     return checks, checked

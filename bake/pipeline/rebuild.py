@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Literal
 
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
-from bake.console.format import money_range
 from bake.errors import BakeError, CloudError, RequestError
 from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_each
 from bake.pipeline.job import Context
@@ -21,7 +20,7 @@ from bake.pipeline.preview import Preview, preview
 from bake.plan.plan import make_plan
 from bake.recipe.resolved import Resolved
 
-Status = Literal["baked", "there already", "failed", "not tried"]
+Status = Literal["baked", "up to date", "failed", "not tried"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class RecipeReport:
     why: tuple[str, ...] = ()
     image_id: str = ""
     proved: str = ""
-    cost: str = ""
+    usd: float | None = None
     error: BakeError | None = None
 
 
@@ -150,8 +149,8 @@ def rebuild(
     for candidate in tried:
         outcome = by_name[candidate.name]
         _count_failure(candidate, outcome)
-        cost = _cost(candidate.preview, outcome)
-        reports.append(report(outcome, why=candidate.preview.why, cost=cost))
+        usd = _usd(candidate.preview, outcome)
+        reports.append(report(outcome, why=candidate.preview.why, usd=usd))
     return sorted(reports, key=lambda each: each.recipe)
 
 
@@ -169,7 +168,7 @@ def given_up(recipe: str, failures: RecipeFailures) -> RecipeReport:
     return RecipeReport(recipe, "not tried", why=(f"{count}{since}", *last, retry))
 
 
-def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> RecipeReport:
+def report(outcome: Outcome, *, why: Sequence[str] = (), usd: float | None = None) -> RecipeReport:
     """Return the report of a recipe that was tried. Pure."""
     image = outcome.image
     return RecipeReport(
@@ -179,7 +178,7 @@ def report(outcome: Outcome, *, why: Sequence[str] = (), cost: str = "") -> Reci
         why=tuple(why),
         image_id=image.image_id if image else "",
         proved=image.verified if image else "",
-        cost=cost,
+        usd=usd,
         error=outcome.error,
     )
 
@@ -196,14 +195,14 @@ def _count_failure(candidate: Candidate, outcome: Outcome) -> None:
         job.console.warn(f"The failures could not be recorded: {error.message}")
 
 
-def _cost(preview: Preview, outcome: Outcome) -> str:
-    """Return what the machine cost, by its time and list price; "" if that is not known.
+def _usd(preview: Preview, outcome: Outcome) -> float | None:
+    """Return what the machine cost, by its time and list price; None if that is not known.
 
     The image's snapshots are not included: they cost as long as they are kept.
     """
     record = outcome.record
     if record is None:
-        return ""
+        return None
     usd = [
         price
         for place, price in preview.usd_per_hour.items()
@@ -211,4 +210,4 @@ def _cost(preview: Preview, outcome: Outcome) -> str:
         and (place.instance_type, place.zone) == (record.instance_type, record.zone)
     ]
     hours = (record.ended_at - record.started_at).total_seconds() / 3600
-    return money_range(usd[0] * hours, usd[0] * hours) if usd else ""
+    return usd[0] * hours if usd else None

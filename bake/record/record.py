@@ -80,10 +80,6 @@ class Record(_Table):
     started_at: AwareDatetime
     ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
-    def document(self) -> dict[str, Any]:
-        """Return the record as JSON values."""
-        return self.model_dump(mode="json")
-
     def write(self, folder: Path) -> Path:
         """Write record.json into the folder, completely or not at all, and return its path."""
         return _write(self, folder / FILE)

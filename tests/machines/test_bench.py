@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from bake.aws.client.session import connect
 from bake.aws.machine import machines
 from bake.aws.tags import new_run
 from bake.machine import launch
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen
 from tests.support.leftovers import held
@@ -112,7 +112,7 @@ def test_a_machine_that_is_lost_is_said_and_written_down(
     print(f"known after {time.monotonic() - began:.0f} s")
     assert running.returncode == 1, said
     assert "Traceback" not in said
-    failure = json.loads(out)["machines"][0]["failure"]
+    failure = checked("bench", out)["machines"][0]["failure"]
     assert f"{machine.instance_id} (g4dn.xlarge in us-east-1a, on-demand) is lost" in failure
     assert list((tmp_path / "benches").glob("*/report.html"))
     assert machines(cloud) == []

@@ -26,6 +26,7 @@ from bake.record import Record
 from bake.verify import check_clean
 from bake.verify.clean import forbidden
 from tests.support.browser import browser, screenshot
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 from tests.support.jupyter_evidence import evidence
 from tests.support.leftovers import held
@@ -67,7 +68,7 @@ def holding(*words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]
     assert process.stdout is not None
     try:
         lines = list(iter(process.stdout.readline, "}\n"))
-        yield process, json.loads("".join([*lines, "}"]))
+        yield process, checked(words[0], "".join([*lines, "}"]))
     finally:
         process.kill()
         print(*process.communicate(), sep="\n")
@@ -112,9 +113,9 @@ def baked(local_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             monkeypatch.setenv(name, value)
         before = held()  # left by other tests
         run = invoke("bake", "--cuda", "10.1", "--local", "--stand-in", "--json")
-        outcome = json.loads(run.stdout)
+        [outcome] = checked("bake", run.stdout)["bakes"]
         assert outcome["status"] == "baked"
-        record: dict[str, Any] = outcome["record"]
+        record: dict[str, Any] = json.loads(Path(outcome["baked"]["record_path"]).read_text())
         record["builds"] = os.environ["BAKE_BUILDS"]
         record["before"] = before
         yield record
@@ -205,11 +206,12 @@ def test_the_life_of_a_machine_on_the_command_line(machine: list[str], local_clo
     refused = invoke("connect", "mine", "--local", status=2)
     assert "invoke start mine" in refused.stderr
     invoke("start", "--local")
-    (found,) = json.loads(invoke("machines", "--local", "--json").stdout)
+    (found,) = checked("machines", invoke("machines", "--local", "--json").stdout)["machines"]
     assert found["state"] == "running"
     assert found["tags"]["bake:ttl"] == "12h"
-    extended = json.loads(invoke("extend", "mine", "2h", "--local", "--json").stdout)
-    assert 13.5 * 60 * 60 < extended["seconds_left"] <= 14 * 60 * 60
+    said = invoke("extend", "mine", "2h", "--local", "--json").stdout
+    (extended,) = checked("extend", said)["machines"]
+    assert 13.5 * 60 * 60 < extended["time_left_s"] <= 14 * 60 * 60
     assert "invoke extend NAME 2h" in invoke("extend", "--local", status=2).stderr
     again = invoke("launch-from-ami", "--local", "--name", "mine", status=2)
     assert "A machine named mine exists already" in again.stderr
@@ -220,7 +222,8 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
 ) -> None:
     launch = ["launch-from-ami", "--jupyter", "--no-browser", "--local", "--name", "notebook"]
     with browser() as driver:
-        with holding(*launch) as (client, told):
+        with holding(*launch) as (client, document):
+            told = {**document, **document["jupyter"]}
             driver.get(told["url"])
             page = NotebookPage(driver, evidence=lambda: evidence(driver, told))
             assert page.kernel == "d2l (mxnet)"
@@ -248,7 +251,8 @@ def test_one_command_leads_to_a_notebook_and_survives_a_broken_connection(
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with holding(*again[:-1], str(port)) as (client, elsewhere):
+        with holding(*again[:-1], str(port)) as (client, document):
+            elsewhere = document["jupyter"]
             assert elsewhere["port"] != port
             assert f":{elsewhere['port']}/" in elsewhere["url"]
             invoke("terminate", "notebook", "--yes", "--local")
@@ -273,9 +277,9 @@ def test_an_image_is_copied_to_another_region_once_then_launched_and_pruned(
 ) -> None:
     there = ["--local", "--region", "us-west-2"]
     copy = ["copy", baked["image_id"], "--to", "us-west-2", "--local", "--json"]
-    (first,) = json.loads(invoke(*copy).stdout)
-    (second,) = json.loads(invoke(*copy).stdout)
-    assert (first["status"], second["status"]) == ("copied", "there already")
+    (first,) = checked("copy", invoke(*copy).stdout)["copies"]
+    (second,) = checked("copy", invoke(*copy).stdout)["copies"]
+    assert (first["status"], second["status"]) == ("copied", "exists")
     assert first["image_id"] == second["image_id"] != baked["image_id"]
     said = invoke("launch-from-ami", *there, "--name", "there", "--json")
     ssh = json.loads(said.stdout)["ssh"]
@@ -286,8 +290,9 @@ def test_an_image_is_copied_to_another_region_once_then_launched_and_pruned(
     )  # fmt: skip
     assert run.stdout.strip() == "1.7.0", run.stderr
     invoke("terminate", "there", "--yes", *there)
-    (only,) = json.loads(invoke("prune", *there, "--keep", "1", "--yes", "--json").stdout)
-    assert (only["what"], only["why"]) == ("kept", "the newest")
+    said = invoke("prune", *there, "--keep", "1", "--yes", "--json")
+    (only,) = checked("prune", said.stdout)["images"]
+    assert (only["decision"], only["why"]) == ("kept", "the newest")
     session.connect("us-west-2").ec2(
         "DeregisterImage", ImageId=first["image_id"], DeleteAssociatedSnapshots=True
     )
@@ -302,7 +307,7 @@ def test_a_machine_is_launched_in_a_reservation_until_it_is_full(
     words = ["launch-from-ami", "--local", "--reservation", made, "--name", "reserved"]
     run = invoke(*words, "--disk-gb", "70", "--json")
     assert f"g4dn.2xlarge in us-east-1c ({made}), $0.00/h" in run.stderr
-    volume = json.loads(run.stdout)["root_volume_id"]
+    volume = checked("launch-from-ami", run.stdout)["machine"]["root_volume_id"]
     assert aws("describe-volumes", "--volume-ids", volume)["Volumes"][0]["Size"] == 70
     full = invoke(*words[:-1], "second", status=2)
     assert f"{made} is full: 1 of 1" in full.stderr
@@ -332,15 +337,15 @@ def test_a_machine_is_launched_for_a_benchmark_and_terminated(
     before = {kind: ids for kind, ids in held().items() if kind != "key pairs"}
     words = ["--ami", baked["image_id"], "--instance-type", "g4dn.xlarge", "--quick"]
     said = invoke("bench", "--local", *words, "--json")
-    bench = json.loads(said.stdout)
+    bench = checked("bench", said.stdout)
     (measured,) = bench["machines"]
-    assert measured["machine"]["framework"] == "mxnet"
+    assert measured["framework"] == "mxnet"
     assert [(each["what"], each["failure"]) for each in measured["figures"]] == [
         *(("multiply", None), ("copy", None), ("add", None), ("train", None))
     ]
     assert all(each["value"] > 0 and each["device"] == "cpu" for each in measured["figures"])
     assert "! No GPU: these are figures of the CPU" in said.stderr
-    assert Path(REPOSITORY, bench["page"]).read_text().startswith("<!doctype html>")
+    assert Path(REPOSITORY, bench["page_path"]).read_text().startswith("<!doctype html>")
     assert {kind: ids for kind, ids in held().items() if kind != "key pairs"} == before
 
 

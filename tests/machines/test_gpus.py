@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import boto3
 import pytest
 
 from bake.local import control
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 
 pytestmark = pytest.mark.timeout(600)
@@ -52,28 +52,31 @@ def machine(local_cloud: Path) -> Iterator[str]:
 
 
 def test_a_machine_is_shown_with_what_it_costs_all_its_life(machine: str) -> None:
-    mine = only(json.loads(invoke("machines", "--local", "--json").stdout))
+    mine = only(checked("machines", invoke("machines", "--local", "--json").stdout)["machines"])
     assert (mine["instance_id"], mine["usd_per_hour"], mine["usd_since_launch"]) == (machine, 0, 0)
     assert mine["disks_gb"] > 0
     said = invoke("stop", NAME, "--local").stdout
     assert f"$0.00 a month for its disks ({mine['disks_gb']} GB)" in said
-    stopped = only(json.loads(invoke("machines", "--local", "--json").stdout))
+    stopped = only(checked("machines", invoke("machines", "--local", "--json").stdout)["machines"])
     assert (stopped["state"], stopped["usd_since_launch"]) == ("stopped", None)
-    assert stopped["usd_per_month_of_disks"] == 0
+    assert stopped["disks_usd_per_month"] == 0
     listed = invoke("machines", "--local")
     assert "disks" in listed.stdout
     assert "Stopped: their disks cost $0.00 a month." in listed.stderr
-    started = json.loads(invoke("start", machine, "--local", "--json").stdout)
-    assert only(started)["usd_per_hour"] == 0
+    started = checked("start", invoke("start", machine, "--local", "--json").stdout)
+    assert only(started["machines"])["usd_per_hour"] == 0
     assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stdout
 
 
 def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:
-    found = json.loads(invoke("gpus", "--local", "--recipe", "mxnet-cu101", "--json").stdout)
-    families = {each["instance_type"].partition(".")[0] for each in found["machines"]}
+    said = invoke("gpus", "--local", "--recipe", "mxnet-cu101", "--json").stdout
+    found = checked("gpus", said)
+    families = {each["instance_type"].partition(".")[0] for each in found["offers"]}
     assert families == {"g4dn", "p3dn"}
-    assert found["not_known"] == []
-    assert all(each["offered"] and each["usd_per_hour"] == 0 for each in found["machines"])
+    assert found["unknown"] == []
+    assert all(
+        each["is_offered"] and each["on_demand_usd_per_hour"] == 0 for each in found["offers"]
+    )
     listed = invoke("gpus", "--local", "--all").stdout
     assert "p6-b300.48xlarge" in listed
     assert "retired" in listed
@@ -89,10 +92,13 @@ def test_a_quota_is_seen_raised_and_seen_again(local_cloud: Path) -> None:
         assert "--type p4d.24xlarge --raise 96" in invoke("gpus", "--local", "--gpu", "a100").stderr
         words = ["quota", "--local", "--type", "p4d", "--raise"]
         assert "one p4d.24xlarge has 96" in invoke(*words, "8", status=2).stderr
-        first, second = (json.loads(invoke(*words, "96", "--json").stdout) for _ in range(2))
-        assert (first["made"], second["made"], first["id"]) == (True, False, second["id"])
+        made = [checked("quota", invoke(*words, "96", "--json").stdout) for _ in range(2)]
+        assert [each["is_new_request"] for each in made] == [True, False]
+        first, second = (each["quotas"][0]["requests"] for each in made)
+        assert first == second
         assert "96: pending" in invoke("quota", "--local").stdout
     finally:
         endpoint.request("quotas", {"L-417A185B": before})
-    [p4d] = json.loads(invoke("quota", "--local", "--type", "p4d", "--json").stdout)[:1]
+    said = invoke("quota", "--local", "--type", "p4d", "--json").stdout
+    p4d, *_ = checked("quota", said)["quotas"]
     assert (p4d["vcpus"], p4d["requests"][0]["status"]) == (before, "APPROVED")

@@ -147,7 +147,7 @@ def bakes_after_it(kitchen: Kitchen, witness: Witness, ended: Ended) -> None:
     again = {w.removesuffix(" begins") for w in witness.said[before:] if w.startswith(recipe)}
     assert not kept & again, (ended, kept, again)
     if any(image["State"] == "available" for image in images):
-        assert f"{recipe} there already" in said, said
+        assert f"{recipe} up to date" in said, said
     else:
         assert f"{recipe} baked" in said, said
 

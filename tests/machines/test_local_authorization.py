@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.session import connect
 from bake.errors import CloudError, StageError
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen
 from tests.support.leftovers import held
@@ -122,13 +123,13 @@ def test_the_doctor_asks_a_cloud_and_changes_nothing(
     # `base` is missing, too: it is the distribution's own image, and here are only stand-ins.
     assert missing == {"base", taken} - {""}
     assert "iam:CreateServiceLinkedRole" in {
-        each["subject"] for each in said["checks"] if each["outcome"] == "not asked"
+        each["subject"] for each in said["checks"] if each["outcome"] == "not_checked"
     }
 
 
 def test_the_doctor_says_what_the_local_cloud_needs(local_cloud: Any) -> None:
     said = doctor("--local", status=0)
-    assert said["well"] is True
+    assert said["is_ready"] is True
     assert {each["subject"] for each in said["checks"]} == {"Python", "containers", "local cloud"}
 
 
@@ -136,7 +137,7 @@ def doctor(*words: str, status: int = 1) -> Any:
     command = [Path(sys.executable).parent / "invoke", "doctor", *words, "--json"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
     assert run.returncode == status, run.stderr
-    return json.loads(run.stdout)
+    return checked("doctor", run.stdout)
 
 
 def test_a_dry_run_is_answered_only_when_it_would_be_allowed(

@@ -27,6 +27,7 @@ from bake.plan.lock import Lock
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.record import Installed, Wheel
 from bake.verify.inventory import NOTES_COMMAND, parse_notes
+from tests.support.documents import checked
 from tests.support.environment import CACHE, REPOSITORY
 from tests.support.kitchen import Kitchen, Witness
 from tests.support.stage_machines import Machine, find, machines
@@ -337,7 +338,7 @@ def test_a_bake_is_locked_planned_the_same_and_baked_again(
     assert outcome.record
     again = lock.from_record(context.builds / outcome.record.run / "record.json", "one")
     assert again.stages == held_to.stages
-    assert bake.bake(locked, recipe).status == "there already"
+    assert bake.bake(locked, recipe).status == "up to date"
     assert witness.began() == ["a", "b", "a", "b"]
     # The base image is the lock's, or none at all.
     gone = held_to.model_copy(update={"base_image": lock.LockedImage(name="x", ids={})})
@@ -360,19 +361,27 @@ def test_the_default_recipe_is_baked_locked_and_baked_just_the_same(
         command = [Path(sys.executable).parent / "invoke", *words, "--stand-in", "--json"]
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert run.returncode == status, run.stderr
-        return json.loads(run.stdout) if run.stdout else run.stderr
+        return checked(words[0], run.stdout)
 
-    free = invoke("bake", "mxnet-cu101", "--local")["record"]
-    [counts] = invoke("lock", "mxnet-cu101")
-    print({kind: counts[kind] for kind in ("apt", "conda", "pip", "files")})
-    first, second = (invoke("plan", "mxnet-cu101", "--local") for _ in range(2))
+    def bake() -> Any:
+        [baked] = invoke("bake", "mxnet-cu101", "--local")["bakes"]
+        return json.loads(Path(baked["baked"]["record_path"]).read_text())
+
+    def plan(*options: str) -> Any:
+        [planned] = invoke("plan", "mxnet-cu101", "--local", *options)["plans"]
+        return planned
+
+    free = bake()
+    [counts] = invoke("lock", "mxnet-cu101")["locks"]
+    print({kind: counts[kind] for kind in ("apt_packages", "conda_packages", "wheels", "files")})
+    first, second = plan(), plan()
     assert first["digest"] == second["digest"] != free["digest"]
-    assert first["locked"] == free["run"]
-    assert invoke("plan", "mxnet-cu101", "--local", "--no-lock")["digest"] == free["digest"]
-    locked = invoke("bake", "mxnet-cu101", "--local")["record"]
+    assert first["locked_run_id"] == free["run"]
+    assert plan("--no-lock")["digest"] == free["digest"]
+    locked = bake()
     assert locked["digest"] == first["digest"]
     assert locked["base_image_id"] == free["base_image_id"]
     for kind in ("dpkg", "pip", "stages"):
         assert locked["inventory"][kind] == free["inventory"][kind]
     refused = invoke("lock", "mxnet-cu112", status=2)
-    assert "has none of mxnet-cu112" in refused["message"]
+    assert "has none of mxnet-cu112" in refused["error"]["message"]

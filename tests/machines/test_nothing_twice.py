@@ -33,7 +33,7 @@ def test_what_is_baked_is_not_baked_again(kitchen: Kitchen, witness: Witness) ->
     [first] = kitchen.bake("one")
     before = machines_ever()
     [second] = kitchen.bake("one")
-    assert (first.status, second.status) == ("baked", "there already")
+    assert (first.status, second.status) == ("baked", "up to date")
     assert first.image
     assert second.image
     assert second.image.image_id == first.image.image_id
@@ -144,7 +144,7 @@ def test_recipes_that_share_a_beginning_run_it_once_and_one_failure_stops_no_oth
     witness.refused.clear()
     before = len(machines_ever())
     outcomes = kitchen.bake("with-x", "with-y", "with-z")
-    assert [o.status for o in outcomes] == ["there already", "baked", "there already"]
+    assert [o.status for o in outcomes] == ["up to date", "baked", "up to date"]
     assert Counter(witness.began())["y"] == 2
     assert Counter(witness.began())["b"] == 1
     assert len(machines_ever()) == before + 1
@@ -175,7 +175,7 @@ def test_of_two_runs_at_once_one_bakes_and_the_other_takes_its_image(
             witness.let_go("a begins")
             said = [process.communicate(timeout=90)[0] for process in (first, second)]
     assert "one baked ami-" in said[0]
-    assert "one there already ami-" in said[1]
+    assert "one up to date ami-" in said[1]
     assert witness.began() == ["a"]
 
 

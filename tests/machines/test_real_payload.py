@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 
 pytestmark = pytest.mark.soak
@@ -31,12 +32,12 @@ def invoke(*words: str) -> str:
 def test_cuda_11_8_and_mxnet_of_debian_and_pypi_work_on_a_machine_from_the_image(
     local_cloud: Path,
 ) -> None:
-    record = json.loads(invoke("bake", "mxnet-cu118-debian12"))["record"]
-    assert record["payload"] == "upstream"
-    assert record["verified"] in ("cpu", "gpu")
-    for stage in record["stages"]:
-        print(f"{stage['name']:8} {stage['seconds']:6.1f} s")
-    machine = json.loads(invoke("launch-from-ami", "--ami", record["image_id"], "--name", "real"))
+    [bake] = checked("bake", invoke("bake", "mxnet-cu118-debian12"))["bakes"]
+    assert bake["baked"]["payload"] == "upstream"
+    assert bake["proved"] in ("cpu", "gpu")
+    for stage in bake["baked"]["stages"]:
+        print(f"{stage['name']:8} {stage['duration_s']:6.1f} s")
+    machine = json.loads(invoke("launch-from-ami", "--ami", bake["image_id"], "--name", "real"))
     try:
         said = subprocess.run(
             [*machine["ssh"], "nvcc --version; /opt/venvs/d2l/bin/python -c 'import mxnet'"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import boto3
 from bake.aws import parameter
 from bake.aws.client.session import connect
 from bake.aws.tags import rfc3339, specifications
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 from tests.support.kitchen import Kitchen, Witness
 from tests.support.leftovers import held
@@ -67,8 +67,9 @@ def test_what_a_killed_bake_has_left_is_shown_and_then_removed_once(
     assert "reap --region us-east-1 --recipe one --yes --local" in shown
     assert held() == orphans, "it was only to be shown"
     both = [invoke("reap", "--recipe", "one", "--yes", "--json") for _ in range(2)]
-    documents = [json.loads(said(process)[0]) for process in both]
-    states = [each["state"] for [region] in documents for each in region["remains"]]
+    documents = [checked("reap", said(process)[0]) for process in both]
+    regions = [region for document in documents for region in document["regions"]]
+    states = [each["state"] for region in regions for each in region["resources"]]
     assert {*states} == {"removed"}
     after = held()
     assert len(after.pop("snapshots")) - len(before.pop("snapshots", [])) == 1, "a checkpoint"

@@ -92,14 +92,14 @@ def test_the_second_rebuild_in_a_row_starts_no_machine_and_then_only_what_has_ch
 
     first = plant.rebuild()
     assert set(statuses(first).values()) == {"baked"}
-    assert {(each.proved, each.cost) for each in first.values()} == {("no", "nothing ($0)")}
+    assert {(each.proved, each.usd) for each in first.values()} == {("no", 0.0)}
     assert Counter(witness.began()) == dict.fromkeys(("base", "x", "y", "alone"), 1)
     assert len(machines_ever() - before) == 3
 
     before = machines_ever()
     assert plant.matrix() == []
     second = plant.rebuild()
-    assert set(statuses(second).values()) == {"there already"}
+    assert set(statuses(second).values()) == {"up to date"}
     assert {each.image_id for each in second.values()} == {each.image_id for each in first.values()}
     assert machines_ever() == before
     assert github.headline(list(second.values())) == "3 with nothing to do"
@@ -109,8 +109,8 @@ def test_the_second_rebuild_in_a_row_starts_no_machine_and_then_only_what_has_ch
     third = plant.rebuild()
     assert statuses(third) == {
         "with-x": "baked",
-        "with-y": "there already",
-        "alone": "there already",
+        "with-y": "up to date",
+        "alone": "up to date",
     }
     assert third["with-x"].why[0].startswith("scripts/stages/x.sh changed (")
     assert witness.began()[4:] == ["x"]

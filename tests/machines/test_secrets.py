@@ -19,6 +19,7 @@ import pytest
 from bake.aws.client.session import connect as connect_to_aws
 from bake.aws.image import Image
 from bake.aws.machine import terminate
+from bake.cli.documents.bakes import BakeEntry
 from bake.console.console import Console
 from bake.console.redaction import Redactor
 from bake.errors import RequestError, StageError
@@ -296,7 +297,7 @@ def test_what_a_stage_prints_of_its_secrets_is_nowhere(
         "shown": shown.out + shown.err,
         "arguments": seen[0],
         "aws": everything_that_aws_knows(),
-        "--json": json.dumps(outcome.record.document()),
+        "--json": BakeEntry.of_outcome(outcome, kitchen.folder / "builds").model_dump_json(),
     }
     for path in [*kitchen.folder.rglob("*"), *local_cloud.rglob("*")]:
         if path.is_file() and "scripts" not in path.parts:

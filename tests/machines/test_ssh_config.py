@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import signal
@@ -28,6 +27,7 @@ from bake.machine import ssh_config as include
 from bake.machine.key_store import KnownHostKey
 from bake.machine.ssh_config import Host
 from bake.ssh import keys
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY, scrub, use_local_cloud
 from tests.support.launched import launched
 from tests.support.sshd import sshd
@@ -315,8 +315,9 @@ def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> 
                     ["sftp", "-q", "-b", "/dev/null", "-F", config, "bake-reach-me"]):  # fmt: skip
         done = subprocess.run(program, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
-    (document,) = json.loads(run("ssh-config", "reach-me", "--json").stdout)
-    assert document["host"] == "bake-reach-me"
+    said = run("ssh-config", "reach-me", "--json").stdout
+    (document,) = checked("ssh-config", said)["hosts"]
+    assert document["alias"] == "bake-reach-me"
     assert document["configuration"] == host.configuration()
 
 

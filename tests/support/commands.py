@@ -13,6 +13,7 @@ from invoke.exceptions import Exit
 from invoke.program import Program
 
 import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 
 
@@ -26,7 +27,7 @@ class Ended:
 
 
 def invoke(*words: str) -> Ended:
-    """Run `invoke WORDS` in this process, without a terminal."""
+    """Run `invoke WORDS` in this process, without a terminal; with --json, check its document."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         contextlib.chdir(REPOSITORY),
@@ -43,6 +44,10 @@ def invoke(*words: str) -> Ended:
             Program().run(["invoke", *words])
         except SystemExit as ended:
             code = int(ended.code or 0)
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" in options and not {"-h", "--help"} & set(options):
+        document = checked(words[0], out.getvalue())
+        assert (document["error"] is None) == (code == 0), document["error"]
     return Ended(code, out.getvalue(), err.getvalue())
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from bake.cli.documents.bakes import (
+    BakeDocument,
+    BakeEntry,
+    MatrixPart,
+    RebuildDocument,
+    RebuildEntry,
+)
+from bake.cli.documents.recipes import LockDocument, LockEntry
 from bake.cli.views.images import proved
 from bake.console.console import Console
-from bake.console.format import duration
-from bake.errors import error_document
+from bake.console.format import duration, money_range
 from bake.pipeline.bake import Outcome
 from bake.pipeline.rebuild import RecipeReport
 from bake.plan.lock import Lock
@@ -17,15 +23,15 @@ from bake.plan.lock import Lock
 KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
 
 
-def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
+def show_outcome(console: Console, outcome: Outcome, builds: Path, launch: str) -> None:
     """Show the image of one bake; `launch` is the command that starts machines from images."""
-    image = outcome.image
+    image, document = outcome.image, _document([outcome], builds)
     if image is None:
-        console.result(outcome_document(outcome))
+        console.result(document)
         return
     console.gap()
     console.result(
-        outcome_document(outcome),
+        document,
         f"Image    {image.image_id}  {image.name}",
         f"Proved   {proved(image)}",
         f"Launch   {launch} --ami {image.image_id}",
@@ -34,20 +40,31 @@ def show_outcome(console: Console, outcome: Outcome, launch: str) -> None:
 
 def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
     """Show which locks were written, from which runs, and how much each one pins."""
-    documents, lines = [], []
+    entries, lines = [], []
     for path, lock in locks:
         counts = {kind: sum(len(getattr(s, kind)) for s in lock.stages.values()) for kind in KINDS}
-        documents.append({"path": str(path), "run": lock.run, "payload": lock.payload, **counts})
+        entries.append(
+            LockEntry(
+                recipe=lock.recipe,
+                path=str(path),
+                run_id=lock.run,
+                payload=lock.payload,
+                apt_packages=counts["apt"],
+                conda_packages=counts["conda"],
+                wheels=counts["pip"],
+                files=counts["files"],
+            )
+        )
         pinned = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)
         lines += [f"{path}: from run {lock.run} ({lock.payload})", f"  {pinned}"]
-    console.result(documents, *lines)
+    console.result(LockDocument(locks=tuple(entries)), *lines)
 
 
-def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+def show_outcomes(console: Console, outcomes: Sequence[Outcome], builds: Path) -> None:
     """Show the failures in full, then a table with a row for each recipe."""
     show_failures(console, outcomes)
     console.gap()
-    console.result([outcome_document(outcome) for outcome in outcomes])
+    console.result(_document(outcomes, builds))
     console.table(
         ["recipe", "what", "image", "proved", "time"],
         [
@@ -77,7 +94,7 @@ def show_reports(console: Console, reports: Sequence[RecipeReport]) -> None:
                 each.status,
                 each.image_id or "-",
                 duration(each.seconds) if each.seconds is not None else "-",
-                each.cost or "-",
+                "-" if each.usd is None else money_range(each.usd, each.usd),
             ]
             for each in reports
         ],
@@ -95,10 +112,12 @@ def show_problems(console: Console, reports: Sequence[RecipeReport]) -> None:
             console.named(each.recipe).warn(why)
 
 
-def report_document(report: RecipeReport) -> dict[str, Any]:
-    """Return a recipe's part of the JSON document of a rebuild."""
-    values = {key: value for key, value in vars(report).items() if key != "error"}
-    return values | {"error": error_document(report.error)}
+def rebuild_document(reports: Sequence[RecipeReport], matrix: str | None = None) -> RebuildDocument:
+    """Return the document of a rebuild. `matrix` is the one for GitHub Actions, as JSON."""
+    return RebuildDocument(
+        recipes=tuple(RebuildEntry.of_report(report) for report in reports),
+        matrix=None if matrix is None else MatrixPart.model_validate_json(matrix),
+    )
 
 
 def show_failures(console: Console, outcomes: Sequence[Outcome]) -> None:
@@ -108,17 +127,5 @@ def show_failures(console: Console, outcomes: Sequence[Outcome]) -> None:
             console.named(outcome.recipe).failure(outcome.error)
 
 
-def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """Return one bake's JSON document. Its `record` is null if nothing had to be baked."""
-    image = outcome.image
-    return {
-        "recipe": outcome.recipe,
-        "status": outcome.status,
-        "seconds": round(outcome.seconds, 1),
-        "image_id": image.image_id if image else None,
-        "image_name": image.name if image else None,
-        "verified": image.verified if image else None,
-        "digest": image.digest if image else None,
-        "record": outcome.record.document() if outcome.record else None,
-        "error": error_document(outcome.error),
-    }
+def _document(outcomes: Sequence[Outcome], builds: Path) -> BakeDocument:
+    return BakeDocument(bakes=tuple(BakeEntry.of_outcome(each, builds) for each in outcomes))

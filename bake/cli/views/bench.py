@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bake.cli.documents.bench import BenchDocument
 from bake.cli.views import bench_page
 from bake.console.console import Console
+from bake.machine.bench import figures
 from bake.machine.bench.figures import Bench, Measured, format_quartiles, format_value, three_digits
 
 
@@ -19,9 +21,9 @@ def show_bench(console: Console, bench: Bench, folder: Path) -> None:
         _show_several(console, measured)
     where = folder / bench.run
     console.result(
-        bench.document() | {"page": str(where / bench_page.FILE)},
+        BenchDocument.of_bench(bench, where / bench_page.FILE, where / figures.FILE),
         f"Page     {where / bench_page.FILE}",
-        f"Figures  {where / 'bench.json'}",
+        f"Figures  {where / figures.FILE}",
     )
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
 from bake.aws.checkpoint import Checkpoint
-from bake.cli.views.images import usd_per_month_at_most
+from bake.cli.documents.images import CheckpointEntry, CheckpointsDocument, usd_at_most
 from bake.console.console import Console
 from bake.console.format import money_if_known, rounded_duration
 
@@ -30,7 +28,7 @@ def show_checkpoints(
                 " ".join(filter(None, _contents(checkpoint))),
                 rounded_duration(now - checkpoint.started_at),
                 _expires(checkpoint, now),
-                money_if_known(usd_per_month_at_most(checkpoint.size_gb, usd_per_gb_month)),
+                money_if_known(usd_at_most(checkpoint.size_gb, usd_per_gb_month)),
             ]
             for checkpoint in checkpoints
         ],
@@ -38,21 +36,13 @@ def show_checkpoints(
         "A bake makes them, and removes expired ones.",
         fold=("recipe", "holds"),
     )
-    if console.json:
-        console.result([checkpoint_document(c, usd_per_gb_month) for c in checkpoints])
-    elif checkpoints:
+    entries = (CheckpointEntry.of_checkpoint(each, usd_per_gb_month) for each in checkpoints)
+    console.result(CheckpointsDocument(checkpoints=tuple(entries)))
+    if checkpoints and not console.json:
         console.note(
             "USD/month is the highest possible cost, for a full disk: EBS bills only the blocks "
             "that an older snapshot does not contain."
         )
-
-
-def checkpoint_document(
-    checkpoint: Checkpoint, usd_per_gb_month: float | None = None
-) -> dict[str, Any]:
-    """Return a checkpoint's JSON document, with its highest possible cost per month."""
-    usd = usd_per_month_at_most(checkpoint.size_gb, usd_per_gb_month)
-    return asdict(checkpoint) | {"usd_per_month_at_most": usd}
 
 
 def _contents(checkpoint: Checkpoint) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from bake.cli.documents.doctor import DoctorDocument
 from bake.console.console import Console
 from bake.pipeline.doctor import DoctorResult, Prerequisite
 
@@ -22,18 +23,13 @@ def show_diagnosis(console: Console, diagnosis: DoctorResult) -> None:
             "→ Add this to the policy (docs/iam-policy.json is the complete one):",
             *json.dumps(added, indent=2).splitlines(),
         )
-    if any(check.outcome == "not asked" for check in checks):
+    if any(check.outcome == "not checked" for check in checks):
         console.note(
             "Permissions that were not checked may be allowed or not: these calls can be tried "
             "only on existing resources, or with IAM's simulator (iam:SimulatePrincipalPolicy)."
         )
-    document = {
-        "well": diagnosis.well,
-        "checks": [vars(check) for check in checks],
-        "policy": added if diagnosis.statements else None,
-    }
-    if console.json:
-        console.result(document)
+    missing_policy = added if diagnosis.statements else None
+    console.result(DoctorDocument.of_result(diagnosis, missing_policy))
 
 
 def _rows(checks: Sequence[Prerequisite]) -> Iterator[list[str]]:
@@ -50,4 +46,4 @@ def _rows(checks: Sequence[Prerequisite]) -> Iterator[list[str]]:
 
 
 def _is_unknown(check: Prerequisite) -> bool:
-    return check.outcome == "not asked" and ":" in check.subject
+    return check.outcome == "not checked" and ":" in check.subject

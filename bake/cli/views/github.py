@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bake import files
-from bake.console.format import duration
+from bake.console.format import duration, money_range
 from bake.errors import BakeError
 from bake.pipeline.rebuild import RecipeReport, Status
 
@@ -24,7 +24,7 @@ _MOST_DETAILS, _LONGEST_DETAIL = 40, 300
 
 _STATUS_TEXT: Mapping[Status, str] = {
     "baked": "baked",
-    "there already": "nothing to do",
+    "up to date": "nothing to do",
     "failed": "**failed**",
     "not tried": "**not tried**",
 }
@@ -45,7 +45,7 @@ def summary(reports: Sequence[RecipeReport]) -> str:
 def headline(reports: Sequence[RecipeReport]) -> str:
     """Return how many recipes had each result: `2 baked, 1 failed, 3 with nothing to do`."""
     counts = Counter(each.status for each in reports)
-    words: Mapping[Status, str] = {**_STATUS_TEXT, "there already": "with nothing to do"}
+    words: Mapping[Status, str] = {**_STATUS_TEXT, "up to date": "with nothing to do"}
     shown = [f"{counts[s]} {words[s].strip('*')}" for s in words if counts[s]]
     return ", ".join(shown) or "no recipes"
 
@@ -97,7 +97,7 @@ def _report_row(each: RecipeReport) -> str:
             _cell(each.image_id),
             _cell(each.proved),
             duration(each.seconds) if each.seconds is not None else "",
-            _cell(each.cost),
+            _cell("" if each.usd is None else money_range(each.usd, each.usd)),
         )
     )
 

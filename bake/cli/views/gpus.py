@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 
-from bake.aws.placement import Market
 from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest, quota_code
 from bake.catalog import Catalog, InstanceType
+from bake.cli.documents.document import ErrorPart
+from bake.cli.documents.gpus import GpusDocument, OfferEntry, QuotaDocument, QuotaEntry
 from bake.cli.views.machines import show_unknown
 from bake.console.console import Console
 from bake.console.format import rate, rounded_duration
@@ -38,14 +37,9 @@ def show_gpus(console: Console, found: Survey, quota_command: str) -> None:
         fold=("GPU",),
         optional=len(more),
     )
-    if console.json:
-        console.result(
-            {
-                "machines": [offer_document(offer, found) for offer in offers],
-                "not_known": [_reason(error) for error in found.refusals],
-            }
-        )
-    elif offers:
+    entries = tuple(OfferEntry.of_offer(offer, found) for offer in offers)
+    console.result(GpusDocument(offers=entries, unknown=_unknown(found.refusals)))
+    if offers and not console.json:
         _explain(console, found, quota_command)
 
 
@@ -114,36 +108,10 @@ def _rate(usd: float | None, priced: bool) -> str:
     return rate(usd) if usd is not None else "-" if priced else "?"
 
 
-def offer_document(offer: Offer, found: Survey) -> dict[str, Any]:
-    """Return the JSON document of one GPU machine."""
-    machine = offer.machine
-    return {
-        "instance_type": machine.name,
-        "gpu": machine.gpu,
-        "gpus": machine.gpus,
-        "gpu_memory_mib": machine.gpu_memory_mib,
-        "gpu_memory_gb": memory_gb(machine),
-        "capability": machine.capability,
-        "cuda": list(offer.cuda),
-        "vcpus": machine.vcpus,
-        "memory_mib": machine.memory_mib,
-        "architecture": machine.architecture,
-        "retired": machine.retired or None,
-        "unserved": machine.unserved or None,
-        "offered": None if offer.zones is None else bool(offer.zones),
-        "zones": None if offer.zones is None else list(offer.zones),
-        "quota": {market: _quota_of(offer, market, found) for market in MARKETS},
-        "usd_per_hour": offer.on_demand,
-        "spot_usd_per_hour": offer.cheapest_spot,
-        "spot_usd_per_hour_by_zone": dict(offer.spot),
-    }
-
-
-def _quota_of(offer: Offer, market: Market, found: Survey) -> dict[str, Any]:
-    code = quota_code(offer.machine.name, market)
-    quota = found.quotas.get(code or "")
-    known = asdict(quota) if isinstance(quota, Quota) else {"code": code}
-    return known | {"machines_left": offer.left[market]}
+def _unknown(errors: Sequence[CloudError]) -> tuple[ErrorPart, ...]:
+    """Return each reason for an unknown value once."""
+    parts = (ErrorPart.of_error(error) for error in errors)
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 # Quotas ------------------------------------------------------------------------------------------
@@ -177,11 +145,13 @@ def show_quotas(
         fold=("quota", "request"),
         optional=2,
     )
-    documents = [
-        _quota_document(code, quotas[code], requests[code]) | {"families": _families(catalog, code)}
+    entries = tuple(
+        QuotaEntry.of_quota(code, quotas[code], requests[code], _families(catalog, code))
         for code in quotas
-    ]
-    console.result(documents)
+    )
+    known = (*quotas.values(), *requests.values())
+    errors = [each for each in known if isinstance(each, CloudError)]
+    console.result(QuotaDocument(quotas=entries, unknown=_unknown(errors), is_new_request=None))
     if console.json:
         return
     for quota in quotas.values():
@@ -192,8 +162,7 @@ def show_quotas(
         "To request an increase of a quota to N vCPUs in all:",
         f"  {command} --type {example} [--spot] --raise N",
     )
-    known = (*quotas.values(), *requests.values())
-    show_unknown(console, [each for each in known if isinstance(each, CloudError)])
+    show_unknown(console, errors)
 
 
 def _quota_row(
@@ -208,28 +177,19 @@ def _quota_row(
     return [quota.name, str(quota.vcpus), str(quota.used), request]
 
 
-def _quota_document(
-    code: str, quota: Quota | CloudError, requests: Sequence[QuotaRequest] | CloudError
-) -> dict[str, Any]:
-    """Return a quota's JSON document. Values that could not be read are null."""
-    known = {"code": code, "name": None, "vcpus": None, "used": None}
-    known |= asdict(quota) if isinstance(quota, Quota) else {}
-    return known | {
-        "requests": None
-        if isinstance(requests, CloudError)
-        else [asdict(each) for each in requests]
-    }
-
-
 def show_increase(
-    console: Console, increase: IncreaseRequest, quota: Quota, machine: InstanceType
+    console: Console,
+    catalog: Catalog,
+    increase: IncreaseRequest,
+    quota: Quota,
+    machine: InstanceType,
 ) -> None:
     request = increase.request
     what = "Requested an increase of" if increase.made else "An increase is already pending for"
     case = f", support case {request.case_id}" if request.case_id else ""
     status = request.status.lower().replace("_", " ")
     console.result(
-        asdict(request) | {"made": increase.made, "name": quota.name, "now": quota.vcpus},
+        QuotaDocument.of_increase(increase, quota, _families(catalog, quota.code)),
         f"{what} '{quota.name}'",
         f"({quota.code}) from {quota.vcpus} to {describe_vcpus(request.vcpus, machine)}.",
         f"The request is {status}{case}. AWS decides within minutes or days.",
@@ -253,8 +213,3 @@ def _newest(requests: Sequence[QuotaRequest], now: datetime) -> str:
     status = "case open" if newest.status == "CASE_OPENED" else newest.status.lower()
     age = rounded_duration(now - newest.created_at)
     return f"{newest.vcpus}: {status.replace('_', ' ')}, {age} ago"
-
-
-def _reason(error: CloudError) -> str:
-    """Return why a value is not known."""
-    return f"{error.message} ({error.code})"

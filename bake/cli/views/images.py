@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from bake.aws.image import Image
 from bake.catalog import Catalog
+from bake.cli.documents.images import (
+    CopyDocument,
+    CopyEntry,
+    ImageEntry,
+    ImagesDocument,
+    PruneDocument,
+    PruneEntry,
+    usd_at_most,
+)
 from bake.console.console import Console
 from bake.console.format import duration, money, money_if_known, rounded_duration
-from bake.errors import error_document
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict
 from bake.machine import fit
+
+_DECISIONS = {"failed": "not removed", "removable": "will be removed"}
 
 
 def show_images(
@@ -37,15 +45,9 @@ def show_images(
         fold=("recipe", "proved"),
         optional=1,
     )
-    if console.json:
-        console.result(
-            [
-                image_document(image)
-                | {"usd_per_month_at_most": usd_per_month_at_most(image.size_gb, usd_per_gb_month)}
-                for image in images
-            ]
-        )
-    elif images:
+    entries = (ImageEntry.of_image(image, usd_per_gb_month) for image in images)
+    console.result(ImagesDocument(images=tuple(entries)))
+    if images and not console.json:
         console.note("$/month is the highest possible cost: EBS bills only the blocks in use.")
 
 
@@ -57,7 +59,7 @@ def _row(known: Catalog, image: Image, now: datetime, usd_per_gb_month: float | 
         "\n".join(_inside(known, image)) or "-",
         state,
         str(image.size_gb),
-        money_if_known(usd_per_month_at_most(image.size_gb, usd_per_gb_month)),
+        money_if_known(usd_at_most(image.size_gb, usd_per_gb_month)),
         rounded_duration(now - image.created_at),
         image.name,
     ]
@@ -70,18 +72,13 @@ def _inside(known: Catalog, image: Image) -> list[str]:
     return cuda + ([f"{inside.build.name} {inside.build.version}"] if inside.build else [])
 
 
-def usd_per_month_at_most(size_gb: int, usd_per_gb_month: float | None) -> float | None:
-    """Return the highest possible cost of a snapshot, or None if the price is not known."""
-    return None if usd_per_gb_month is None else round(size_gb * usd_per_gb_month, 2)
-
-
 def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
     """Show the failures in full, then a table with a row for each region."""
     for each in outcomes:
         if each.error is not None and not console.json:
             (console.named(each.region) if len(outcomes) > 1 else console).failure(each.error)
     console.gap()
-    console.result([copy_document(each) for each in outcomes])
+    console.result(CopyDocument(copies=tuple(map(CopyEntry.of_copy, outcomes))))
     console.table(
         ["region", "what", "image", "time"],
         [
@@ -97,18 +94,6 @@ def show_copies(console: Console, outcomes: Sequence[Copied]) -> None:
     )
 
 
-def copy_document(copied: Copied) -> dict[str, Any]:
-    """Return one region's JSON document."""
-    return {
-        "region": copied.region,
-        "status": copied.status,
-        "seconds": round(copied.seconds, 1),
-        "image_id": copied.image.image_id if copied.image else None,
-        "image_name": copied.image.name if copied.image else None,
-        "error": error_document(copied.error),
-    }
-
-
 def show_verdicts(
     console: Console,
     verdicts: Sequence[Verdict],
@@ -119,33 +104,30 @@ def show_verdicts(
 
     `removals` is None if none was requested.
     """
-    errors = {removal.image.image_id: removal.error for removal in removals or ()}
+    by_id = {removal.image.image_id: removal for removal in removals or ()}
     if not console.json:
-        for failed in filter(None, errors.values()):
+        for failed in filter(None, (removal.error for removal in by_id.values())):
             console.failure(failed)
-    rows, documents = [], []
-    for verdict in verdicts:
-        image, error = verdict.image, errors.get(verdict.image.image_id)
-        what = "kept" if verdict.why else "removable" if removals is None else "removed"
-        what = "not removed" if error else what
-        why = verdict.why or (error.message if error else "")
-        usd = usd_per_month_at_most(image.size_gb, usd_per_gb_month)
-        shown = "will be removed" if what == "removable" else what
+    entries = [
+        PruneEntry.of_verdict(verdict, by_id.get(verdict.image.image_id), usd_per_gb_month)
+        for verdict in verdicts
+    ]
+    rows = []
+    for entry in entries:
+        why = entry.why or (entry.error.message if entry.error else "")
+        shown = _DECISIONS.get(entry.decision, entry.decision)
         rows.append(
             [
-                image.image_id,
-                image.recipe,
-                rounded_duration(datetime.now(UTC) - image.created_at),
-                money_if_known(usd),
+                entry.image_id,
+                entry.recipe or "",
+                rounded_duration(datetime.now(UTC) - entry.created_at),
+                money_if_known(entry.usd_per_month_at_most),
                 f"{shown} ({why})" if why else shown,
             ]
         )
-        documents.append(
-            image_document(image) | {"what": what, "why": why, "usd_per_month_at_most": usd}
-        )
     columns = ["image", "recipe", "age", "USD/month", "what"]
     console.table(columns, rows, empty="No finished images found.", fold=("recipe", "what"))
-    console.result(documents)
+    console.result(PruneDocument(images=tuple(entries)))
     _note_sizes(console, verdicts, usd_per_gb_month, done=removals is not None)
 
 
@@ -156,18 +138,12 @@ def _note_sizes(
     sizes = [verdict.image.size_gb for verdict in verdicts if not verdict.why]
     if not sizes:
         return
-    usd = usd_per_month_at_most(sum(sizes), usd_per_gb_month)
+    usd = usd_at_most(sum(sizes), usd_per_gb_month)
     cost = "" if usd is None else f" and ${money(usd)} a month"
     which = f"{len(sizes)} image{'s' if len(sizes) > 1 else ''}"
     console.note(f"{which}: at most {sum(sizes)} GB{cost}. EBS bills only blocks in use.")
     if not done:
         console.note("Nothing was removed. To remove them, add --yes.")
-
-
-def image_document(image: Image) -> dict[str, Any]:
-    """Return an image's JSON document."""
-    derived = {"recipe": image.recipe, "verified": image.verified, "payload": image.payload}
-    return asdict(image) | derived
 
 
 def proved(image: Image) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from bake.aws.machine import Machine
 from bake.aws.tags import VIA
+from bake.cli.documents.machines import MachineEntry, MachinesDocument
 from bake.console.console import Console
 from bake.console.format import money, rate, rounded_duration
 from bake.errors import CloudError
@@ -31,9 +30,8 @@ def show_machines(
         fold=("machine", "state", "type"),
         optional=2,
     )
-    if console.json:
-        console.result([machine_document(m, costs.of.get(m.instance_id), now) for m in machines])
-    elif machines:
+    console.result(machines_document([(m, costs.of.get(m.instance_id)) for m in machines], now))
+    if machines and not console.json:
         for line in totals(list(costs.of.values())):
             console.note(line)
         show_unknown(console, costs.refusals)
@@ -97,17 +95,12 @@ def show_unknown(console: Console, refusals: Sequence[CloudError]) -> None:
             console.warn(f"? means unknown: {text}")
 
 
-def machine_document(
-    machine: Machine, cost: Cost | None = None, now: datetime | None = None
-) -> dict[str, Any]:
-    """Return a machine's JSON document, with its cost, and with `now` the seconds it has left."""
-    left = lifetime.time_left(machine, now) if now else None
-    return (
-        asdict(machine)
-        | {"recipe": machine.recipe, "used_by": machine.used_by}
-        | in_usd.to_document(cost)
-        | ({"seconds_left": None if left is None else round(left.total_seconds())} if now else {})
-    )
+def machines_document(
+    machines: Iterable[tuple[Machine, Cost | None]], now: datetime
+) -> MachinesDocument:
+    """Return the document of machines and their costs. `now` is AWS's time."""
+    entries = (MachineEntry.of_machine(machine, cost, now) for machine, cost in machines)
+    return MachinesDocument(machines=tuple(entries))
 
 
 def label(machine: Machine) -> str:

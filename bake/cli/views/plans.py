@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
-from typing import Any
 
-from bake.cli.views.images import image_document
+from bake.cli.documents.document import FailedRecipe
+from bake.cli.documents.plans import PlanDocument, PlanEntry
 from bake.console.console import Console
 from bake.console.format import rate
-from bake.errors import error_document
 from bake.pipeline.bake import Outcome
 from bake.pipeline.preview import Preview
-from bake.plan.duration import Span
 from bake.plan.forecast import reboots_before_proof
 from bake.plan.plan import Plan
 
@@ -22,19 +19,10 @@ _TYPICAL = "         (typical times are estimates; your own bakes replace them)"
 def show_plans(
     console: Console, previews: Sequence[Preview], failures: Sequence[Outcome] = ()
 ) -> None:
-    """Show what bakes would do, why, and what they take.
-
-    The JSON document is an object for one bake, and a list for several. A recipe that has no plan
-    has only its name and its error there.
-    """
-    if console.json:
-        documents = [plan_document(preview) for preview in previews]
-        documents += [
-            {"recipe": {"name": each.recipe}, "error": error_document(each.error)}
-            for each in failures
-        ]
-        console.result(documents[0] if len(previews) == 1 and not failures else documents)
-        return
+    """Show what bakes would do, why, and what they take."""
+    plans = tuple(PlanEntry.of_preview(preview) for preview in previews)
+    failed = tuple(FailedRecipe.of_recipe(each.recipe, each.error) for each in failures)
+    console.result(PlanDocument(plans=plans, failed=failed))
     for preview in previews:
         _show_plan(console, preview)
 
@@ -97,48 +85,6 @@ def _reboots(plan: Plan, to_run: Collection[str]) -> list[str]:
         ),
         *(["before the proof"] if reboots_before_proof(plan, to_run) else []),
     ]
-
-
-def plan_document(preview: Preview) -> dict[str, Any]:
-    """Return one plan's JSON document."""
-    plan, preflight, forecast = preview.plan, preview.job.preflight, preview.forecast
-    image = preview.job.image
-    return {
-        "recipe": plan.recipe.model_dump(mode="json"),
-        "payload": plan.payload.name,
-        "digest": plan.digest,
-        "locked": plan.lock.run if plan.lock else None,
-        "base_image": asdict(preflight.base_image),
-        "image": image_document(image) if image else None,
-        "start": preview.start or preflight.base_image.image_id,
-        "changes": list(preview.changes),
-        "warnings": [str(warning) for warning in preflight.warnings],
-        "stages": [
-            {
-                "name": stage.name,
-                "needs": list(stage.needs),
-                "reboots": stage.script.reboots,
-                "digest": stage.digest,
-                **asdict(preview.reasons[stage.name]),
-                "seconds": _ends(forecast.stages.get(stage.name)),
-            }
-            for stage in plan.stages
-        ],
-        "placements": [
-            asdict(place) | {"usd_per_hour": preview.usd_per_hour.get(place)}
-            for place in preflight.placements
-        ],
-        "forecast": {
-            "seconds": _ends(forecast.span),
-            "seconds_likely": forecast.span.likely,
-            "usd": None if forecast.usd_low is None else [forecast.usd_low, forecast.usd_high],
-            "based_on": forecast.based_on,
-        },
-    }
-
-
-def _ends(span: Span | None) -> list[float] | None:
-    return [span.low, span.high] if span else None
 
 
 def _price(usd_per_hour: float | None) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
+from bake.cli.documents.reap import ReapDocument, ReapedRegionEntry
 from bake.console.console import Console
 from bake.console.format import money_if_known, rounded_duration
-from bake.errors import error_document
 from bake.pipeline.reaping import Reaped
 
 
 def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> None:
     """Show the orphaned resources of each region, and any failure; `command` removes them."""
-    console.result([document(each) for each in reaped])
+    entries = (ReapedRegionEntry.of_reaped(each) for each in reaped)
+    console.result(ReapDocument(regions=tuple(entries)))
     if console.json:
         return
     several = len(reaped) > 1
@@ -52,21 +51,3 @@ def _rows(reaped: Reaped) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def document(reaped: Reaped) -> dict[str, Any]:
-    """Return a region's JSON document. The `state` of a resource is found, removed or left."""
-    left = {r.orphan: r.leftover for r in reaped.removals or ()}
-    return {
-        "region": reaped.region,
-        "error": error_document(reaped.error),
-        "remains": [
-            asdict(each)
-            | {
-                "usd_per_month_at_most": reaped.usd[each],
-                "state": "found" if each not in left else "left" if left[each] else "removed",
-                "command": each.command,
-            }
-            for each in reaped.remains
-        ],
-    }

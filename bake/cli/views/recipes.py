@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bake.cli.documents.document import FailedRecipe
+from bake.cli.documents.recipes import RecipeEntry, RecipesDocument
 from bake.console.console import Console
-from bake.errors import error_document
 from bake.recipe.recipe import BrokenRecipe, Recipe
 
 
@@ -30,6 +31,9 @@ def show_recipes(
         empty=f"No recipes in {folder}.",
         fold=("recipe", "OS", "Python", "framework"),
     )
-    documents = [each.model_dump(mode="json") for each in recipes]
-    documents += [{"name": each.name, "error": error_document(each.error)} for each in broken]
-    console.result(documents)
+    console.result(
+        RecipesDocument(
+            recipes=tuple(RecipeEntry.of_recipe(each) for each in recipes),
+            broken=tuple(FailedRecipe.of_recipe(each.name, each.error) for each in broken),
+        )
+    )

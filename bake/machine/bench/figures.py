@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -242,10 +242,6 @@ class Bench(Value):
     machines: tuple[Measured, ...]
     started_at: AwareDatetime
     ended_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-
-    def document(self) -> dict[str, Any]:
-        """Return the document as JSON values."""
-        return self.model_dump(mode="json")
 
     def write(self, folder: Path) -> Path:
         path = folder / FILE

@@ -19,7 +19,10 @@ import tasks
 from bake.aws.client import session
 from bake.cli import bake as cli_bake
 from bake.cli import bench as cli_bench
-from bake.cli.command import command, running
+from bake.cli.command import command, raise_for, running
+from bake.cli.documents.document import Document
+from bake.cli.documents.local import LocalDownDocument
+from bake.cli.documents.recipes import ReportDocument
 from bake.cli.options import CommonOptions
 from bake.console.console import Console
 from bake.errors import CloudError, Finding, RecipeError
@@ -31,6 +34,7 @@ from bake.recipe import recipe as recipes
 from bake.record.report import report
 from tests.support.benches import ONE, a_bench
 from tests.support.commands import invoke
+from tests.support.documents import checked, documents
 from tests.support.environment import REPOSITORY
 from tests.support.proved_images import PROVED
 
@@ -102,16 +106,17 @@ def test_a_failure_shows_what_failed_why_and_what_to_do(
 
 def test_with_json_a_failure_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     findings = [Finding("cuda.version", "10.1 is a number", 'Write "10.1"')]
-    Console(json=True).failure(RecipeError("1 error in x.toml", findings=findings))
+    with pytest.raises(Exit), running(Console(json=True)):
+        raise RecipeError("1 error in x.toml", findings=findings)
     document = json.loads(capsys.readouterr().out)
     assert document == {
         "error": {
             "type": "RecipeError",
             "message": "1 error in x.toml",
-            "code": "",
-            "reason": "",
+            "code": None,
+            "reason": None,
             "details": ['cuda.version: 10.1 is a number. Write "10.1"'],
-            "hint": "",
+            "hint": None,
         }
     }
 
@@ -120,52 +125,106 @@ def test_with_json_a_failure_is_one_document_on_stdout(capsys: pytest.CaptureFix
 
 
 def run(body: Callable[..., None], **options: Any) -> None:
-    command("json")(body)(None, json=True, **options)
+    command("json", document="recipes.ReportDocument")(body)(None, json=True, **options)
 
 
 def test_a_second_result_is_a_programming_error(capsys: pytest.CaptureFixture[str]) -> None:
     def twice(console: Console, common: CommonOptions) -> None:
-        console.named("first").result({"number": 1})
-        console.result({"number": 2})
+        console.named("first").result(ReportDocument(path="1"))
+        console.result(ReportDocument(path="2"))
 
     with pytest.raises(RuntimeError, match="only once"):
         run(twice)
-    assert json.loads(capsys.readouterr().out) == {"number": 1}
+    assert json.loads(capsys.readouterr().out)["path"] == "1"
 
 
 def test_a_result_for_a_program_is_the_only_one(capsys: pytest.CaptureFixture[str]) -> None:
     def both(console: Console, common: CommonOptions) -> None:
-        console.output('{"include": []}')
-        console.result({})
+        console.output("1")
+        console.result(ReportDocument(path="2"))
 
     with pytest.raises(RuntimeError, match="only once"):
-        run(both)
-    assert capsys.readouterr().out == '{"include": []}\n'
+        command()(both)(None)
+    assert capsys.readouterr().out == "1\n"
 
 
-def test_no_result_is_a_programming_error() -> None:
-    with pytest.raises(RuntimeError, match="must show its result"):
-        run(lambda console, common: None)
+@pytest.mark.parametrize("document", [None, LocalDownDocument(was_running=True)])
+def test_no_result_or_one_of_another_type_is_a_programming_error(
+    document: Document | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(console: Console, common: CommonOptions) -> None:
+        if document:
+            console.result(document)
+
+    with pytest.raises(RuntimeError, match="must show its result, a ReportDocument"):
+        run(show)
+    assert "RuntimeError" in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
-def test_a_failure_after_the_result_is_no_second_document(
+def test_a_command_with_json_names_the_type_of_its_document() -> None:
+    with pytest.raises(TypeError, match="has a document, or neither"):
+        command("json")(lambda console, common: None)
+
+
+def test_a_failure_after_the_result_is_in_the_same_document(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(console: Console, common: CommonOptions) -> None:
-        console.result({"number": 1})
+        console.result(ReportDocument(path="1"))
         raise CloudError("The machine was lost")
 
     with pytest.raises(Exit) as ended:
         run(fail)
     assert ended.value.code == 1
     shown = capsys.readouterr()
-    assert json.loads(shown.out) == {"number": 1}
+    document = json.loads(shown.out)
+    assert document["path"] == "1"
+    assert document["error"]["message"] == "The machine was lost"
     assert "The machine was lost" in shown.err
 
 
+def test_a_document_that_was_written_already_stays_the_only_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(console: Console, common: CommonOptions) -> None:
+        console.result(ReportDocument(path="1"))
+        console.write_document()
+        raise CloudError("The machine was lost")
+
+    with pytest.raises(Exit):
+        run(fail)
+    assert json.loads(capsys.readouterr().out) == {"error": None, "path": "1"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [(KeyboardInterrupt(), "InterruptError"), (ZeroDivisionError("1 / 0"), "BakeError")],
+)
+def test_an_interrupt_and_an_unexpected_error_have_a_document_too(
+    raised: BaseException, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(console: Console, common: CommonOptions) -> None:
+        raise raised
+
+    with pytest.raises((Exit, ZeroDivisionError)):
+        run(fail)
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == kind
+
+
+def test_parts_that_failed_are_the_error_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(console: Console, common: CommonOptions) -> None:
+        console.result(ReportDocument(path="1"))
+        raise_for(console, {"one": CloudError("It broke", code="Broken"), "two": None})
+
+    with pytest.raises(Exit) as ended:
+        run(fail)
+    assert ended.value.code == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["message"], error["details"]) == ("1 of 2 failed", ["one: It broke: Broken"])
+
+
 def with_json() -> list[str]:
-    names = tasks.namespace.task_names
-    return [name for name in names if "json" in tasks.namespace[name].shared]
+    return list(documents())
 
 
 # Words without which a command reports a wrong request before it needs the cloud.
@@ -212,13 +271,8 @@ def test_a_command_that_fails_prints_its_error_as_the_one_document(
     monkeypatch.setenv("BAKE_BUILDS", str(tmp_path))
     with pytest.raises(Exit):
         tasks.namespace[name](None, json=True, **WORDS.get(name, {}))
-    document = json.loads(capsys.readouterr().out)
-    if name == "doctor":  # a failure is what it reports
-        assert document["well"] is False
-        return
-    if isinstance(document, list):  # an error for each recipe
-        document = document[0]
-    assert set(document["error"]) == {"type", "message", "code", "reason", "details", "hint"}
+    document = checked(name, capsys.readouterr().out)
+    assert document["error"]["message"]
 
 
 def test_several_interrupted_machines_are_one_document(
@@ -226,14 +280,15 @@ def test_several_interrupted_machines_are_one_document(
 ) -> None:
     class Endpoint:
         def request(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-            return {"time": f"{parameters['after_s']} s later"}
+            return {"time": f"2026-12-01T10:{parameters['after_s'] // 60:02}:00Z"}
 
     monkeypatch.setattr(control, "status", Endpoint)
     tasks.namespace["local.interrupt"](None, json=True, machine=("i-1", "i-2"))
-    documents = json.loads(capsys.readouterr().out)
-    assert [each["machine"] for each in documents] == ["i-1", "i-2"]
-    tasks.namespace["local.interrupt"](None, json=True, machine=("i-1",), after=3)
-    assert json.loads(capsys.readouterr().out) == {"machine": "i-1", "time": "3 s later"}
+    document = checked("local.interrupt", capsys.readouterr().out)
+    assert document["machines"] == [
+        {"instance_id": "i-1", "ends_at": "2026-12-01T10:02:00Z"},
+        {"instance_id": "i-2", "ends_at": "2026-12-01T10:02:00Z"},
+    ]
 
 
 def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
@@ -244,7 +299,9 @@ def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
     monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
     monkeypatch.setattr(rebuilding, "reports_given_up", lambda candidates, limit: given_up)
     tasks.namespace["rebuild"](None, json=True, matrix=True)
-    assert json.loads(capsys.readouterr().out) == {"include": []}
+    document = checked("rebuild", capsys.readouterr().out)
+    assert document["matrix"] == {"include": []}
+    assert [each["status"] for each in document["recipes"]] == ["not_tried"]
 
 
 def test_what_was_measured_is_shown_also_if_it_cannot_be_written(
@@ -257,14 +314,15 @@ def test_what_was_measured_is_shown_also_if_it_cannot_be_written(
         tasks.namespace["bench"](None, json=True)
     assert ended.value.code == 1
     shown = capsys.readouterr()
-    assert json.loads(shown.out)["machines"][0]["instance_type"] == ONE.instance_type
+    document = checked("bench", shown.out)
+    assert document["machines"][0]["instance_type"] == ONE.instance_type
     assert "bench.json: No such file or directory" in shown.err
 
 
 def test_reports_are_shown_also_if_the_summary_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reports = [rebuilding.RecipeReport("mxnet-cu101", "there already")]
+    reports = [rebuilding.RecipeReport("mxnet-cu101", "up to date")]
     monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
     monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
     monkeypatch.setattr(rebuilding, "rebuild", lambda *args, **options: reports)
@@ -272,14 +330,16 @@ def test_reports_are_shown_also_if_the_summary_cannot_be_written(
         tasks.namespace["rebuild"](None, json=True, summary=str(tmp_path))
     assert ended.value.code == 1
     shown = capsys.readouterr()
-    assert json.loads(shown.out)[0]["recipe"] == "mxnet-cu101"
+    document = checked("rebuild", shown.out)
+    assert [each["status"] for each in document["recipes"]] == ["up_to_date"]
+    assert "Is a directory" in document["error"]["message"]
     assert f"Cannot write {tmp_path}: Is a directory" in shown.err
 
 
 def test_a_name_for_an_image_that_exists_is_not_dropped_in_silence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = pipeline.Outcome("mxnet-cu101", "there already", 1, image=PROVED)
+    there = pipeline.Outcome("mxnet-cu101", "up to date", 1, image=PROVED)
     request = (mock.Mock(here="--local"), mock.Mock())
     monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([request], []))
     monkeypatch.setattr(pipeline, "bake", lambda *args: there)

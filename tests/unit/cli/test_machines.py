@@ -82,7 +82,7 @@ def test_a_machine_of_a_bake_or_a_bench_is_never_meant_by_default(
 def test_the_only_machine_beside_a_builder_is_meant_by_default(aws: Aws) -> None:
     builder, mine = a_builder(aws, a_run(aws)), a_machine(aws, "lab1")
     done = invoke("terminate", "--yes", "--json")
-    assert [each["name"] for each in json.loads(done.stdout)] == ["lab1"], done.stderr
+    assert [each["name"] for each in json.loads(done.stdout)["machines"]] == ["lab1"], done.stderr
     assert (state(aws, mine), state(aws, builder)) == ("terminated", "running")
 
 
@@ -229,9 +229,10 @@ def test_the_configuration_of_ssh_is_of_ones_own_machines_and_keeps_a_builder_s_
 
     monkeypatch.setattr(ssh_config, "find_host", host)
     named = invoke("ssh-config", builder.name, "--write", "--json")
-    assert [each["host"] for each in json.loads(named.stdout)] == [builder.name]  # bake-…
+    assert [each["alias"] for each in json.loads(named.stdout)["hosts"]] == [builder.name]  # bake-…
     done = invoke("ssh-config", "--write", "--json")
-    assert [each["instance_id"] for each in json.loads(done.stdout)] == [mine.instance_id]
+    written = json.loads(done.stdout)["hosts"]
+    assert [each["instance_id"] for each in written] == [mine.instance_id]
     kept = {path.stem for path in ssh_config.folder().iterdir()}
     assert kept == {builder.instance_id, mine.instance_id}
 

@@ -54,11 +54,13 @@ def test_recipes_lists_the_valid_ones_and_warns_of_the_broken_ones() -> None:
     assert "invalid.toml is left out: " in said
     run = invoke("recipes", "--json")
     assert run.returncode == 0
-    documents = {each["name"]: each for each in json.loads(run.stdout)}
-    assert documents.keys() == {"mxnet-cu101", "syntax", "invalid"}
-    assert documents["mxnet-cu101"]["cuda"] == {"version": "10.1"}
-    assert documents["syntax"]["error"].keys() == ERROR
-    assert "base: is missing" in " ".join(documents["invalid"]["error"]["details"])
+    document = json.loads(run.stdout)
+    [valid] = document["recipes"]
+    assert (valid["name"], valid["cuda_version"]) == ("mxnet-cu101", "10.1")
+    assert valid["settings"]["cuda"] == {"version": "10.1"}
+    broken = {each["recipe"]: each["error"] for each in document["broken"]}
+    assert broken.keys() == {"syntax", "invalid"}
+    assert "base: is missing" in " ".join(broken["invalid"]["details"])
 
 
 @pytest.mark.usefixtures("with_valid")
@@ -91,7 +93,7 @@ def test_all_recipes_are_baked_but_the_broken_ones_which_fail_at_the_end(
     monkeypatch.setattr(pipeline, "bake_all", bake_all)
     run = invoke("bake", "--all", "--json")
     assert run.returncode == 1
-    documents = {each["recipe"]: each for each in json.loads(run.stdout)}
+    documents = {each["recipe"]: each for each in json.loads(run.stdout)["bakes"]}
     assert documents["mxnet-cu101"]["status"] == "baked"
     for name in ("syntax", "invalid", "cannot-work"):
         assert documents[name]["status"] == "failed"
@@ -112,12 +114,19 @@ def test_what_no_stage_takes_is_refused_before_the_local_cloud_is_prepared(
         assert "packages.pip: no stage of the recipe uses it. Add d2l to stages" in said
 
 
+def parts(command: list[str], text: str) -> list[dict[str, Any]]:
+    """Return the part of each recipe in a document in which all have failed."""
+    key = {"bake": "bakes", "plan": "failed", "rebuild": "recipes"}[command[0]]
+    found: list[dict[str, Any]] = json.loads(text)[key]
+    return found
+
+
 @pytest.mark.parametrize("command", [["bake", "--all"], ["plan", "--all"], ["rebuild"]])
 @pytest.mark.usefixtures("folder")
 def test_each_broken_recipe_is_an_entry_of_the_document(command: list[str]) -> None:
     run = invoke(*command, "--json")
     assert run.returncode == 2  # all of them are wrong requests
-    entries = json.loads(run.stdout)
+    entries = parts(command, run.stdout)
     assert len(entries) == len(BROKEN)
     assert all(entry["error"].keys() == ERROR for entry in entries)
     assert "syntax" in str([entry["recipe"] for entry in entries])
@@ -132,7 +141,7 @@ def test_a_single_recipe_that_is_broken_is_a_list_of_one_with_all(folder: Path) 
     for command in (["bake", "--all"], ["plan", "--all"], ["rebuild"]):
         run = invoke(*command, "--json")
         assert run.returncode == 2, run.stderr
-        [entry] = json.loads(run.stdout)
+        [entry] = parts(command, run.stdout)
         assert entry["error"].keys() == ERROR
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bake.cli.documents.recipes import ReportDocument
 from bake.console.console import Console
 from bake.errors import BakeError
 from bake.threads import Cancelled
@@ -42,7 +43,7 @@ def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) ->
     with console.step("cuda"):
         console.note("a note")
         console.warn("a warning")
-    console.result({}, "ami-1")
+    console.result(ReportDocument(path=""), "ami-1")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("ami-1\n", "! a warning\n")
 
@@ -61,9 +62,11 @@ def test_a_failed_step_is_marked_and_its_error_is_raised(
 def test_json_puts_one_document_on_stdout_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(json=True)
     console.table(["a"], [["1"]], empty="none")
-    console.result([{"id": "ami-1"}], "for people")
+    console.result(ReportDocument(path="1"), "for people")
+    console.write_document()
+    console.write_document()
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == [{"id": "ami-1"}]
+    assert json.loads(captured.out) == {"error": None, "path": "1"}
     assert captured.err == ""
 
 
@@ -127,14 +130,15 @@ def test_a_named_console_is_the_same_console_otherwise(capsys: pytest.CaptureFix
     with view.step("cuda"):
         view.note("a note")
     view.failure(BakeError("no room", details=["in any zone"], hint="Try another region"))
-    console.result({"id": "ami-1"})
+    console.result(ReportDocument(path="1"))
+    console.write_document()
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         "mxnet-cu101 │ ✘ no room",
         "mxnet-cu101 │   in any zone",
         "mxnet-cu101 │ → Try another region",
     ]
-    assert json.loads(captured.out) == {"id": "ami-1"}
+    assert json.loads(captured.out) == {"error": None, "path": "1"}
 
 
 def test_steps_of_other_threads_do_not_nest_in_each_other(

@@ -44,7 +44,7 @@ def test_each_region_gets_one(aws: Aws, image: Image) -> None:
         (FRANKFURT, "copied"),
     ]
     again = copied(aws, image, WEST, FRANKFURT)
-    assert [each.status for each in again] == ["there already"] * 2
+    assert [each.status for each in again] == ["exists"] * 2
     assert [each.image and each.image.image_id for each in again] == [
         each.image and each.image.image_id for each in outcomes
     ]
@@ -62,7 +62,7 @@ def test_one_that_fails_does_not_keep_the_others_and_is_made_up_for_later(
     assert (failed.status, done.status) == ("failed", "copied")
     assert failed.error
     later = copied(aws, image, WEST, FRANKFURT)
-    assert [each.status for each in later] == ["copied", "there already"]
+    assert [each.status for each in later] == ["copied", "exists"]
     assert len(aws.params("CopyImage")) == 2
 
 

@@ -12,7 +12,7 @@ from bake.aws import price
 from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, machines, stop
 from bake.aws.price import _PriceCache
-from bake.machine.cost import Disk, describe, find_costs, to_document
+from bake.machine.cost import Disk, describe, find_costs
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.costs import DISKS, NOW, of
 
@@ -62,14 +62,6 @@ def test_without_a_price_the_cost_is_unknown() -> None:
     assert of(disks=None).disks_per_month is None
     assert of(disks=[*DISKS, Disk("io2", 4)]).disks_per_month is None
     assert describe(of(disks=None, state="stopped")) == "price unknown, for its disks"
-    assert to_document(of(None, None)) == {
-        "usd_per_hour": None,
-        "usd_since_launch": None,
-        "usd_per_month_of_disks": None,
-        "disks_gb": None,
-        "about": False,
-        "prepaid": False,
-    }
     assert describe(of(0.0)) == "$0.00 an hour, $0.00 since its launch"
 
 

@@ -37,6 +37,7 @@ from bake.pipeline.preflight import preflight
 from bake.recipe import recipe as recipes
 from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import public_key
+from tests.support.documents import checked, document_of
 from tests.support.environment import REPOSITORY
 from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
 from tests.support.terminal import shown_in_terminal
@@ -115,7 +116,7 @@ def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
     found = diagnosis(of_ours)
     assert found.well
     assert outcomes(found, "missing") == set()
-    assert outcomes(found, "not asked") == NEVER_ALONE
+    assert outcomes(found, "not checked") == NEVER_ALONE
     assert {
         "Python",
         "credentials",
@@ -124,7 +125,7 @@ def test_nothing_is_missing_under_the_policy(of_ours: Account) -> None:
         "base image",
         "machines",
         "disk key",
-    } <= outcomes(found, "fine")
+    } <= outcomes(found, "ok")
     assert found.statements == []
 
 
@@ -166,7 +167,7 @@ def test_without_anything_of_ours_less_can_be_asked_and_that_is_said(of_ours: Ac
     of_ours.begin(POLICY)
     found = diagnosis(of_ours)
     assert found.well
-    unknown = outcomes(found, "not asked")
+    unknown = outcomes(found, "not checked")
     assert unknown > NEVER_ALONE
     assert {"ec2:TerminateInstances", "ec2:RunInstances", "ec2:DeleteKeyPair"} <= unknown
     assert not {"ec2:ImportKeyPair", "ec2:CreateSecurityGroup", "ec2:CopyImage"} & unknown
@@ -175,10 +176,10 @@ def test_without_anything_of_ours_less_can_be_asked_and_that_is_said(of_ours: Ac
 @pytest.mark.parametrize(
     ("sids", "outcome"),
     [
-        ((), "not asked"),
+        ((), "not checked"),
         (("StartOnlyWhatCarriesOurTag",), "missing"),
         (("StartFromAnyImageInAnySubnet",), "missing"),
-        (("StartBehindOurGroupsAlone",), "not asked"),
+        (("StartBehindOurGroupsAlone",), "not checked"),
     ],
 )
 def test_a_start_is_tried_without_a_group_of_ours_too(
@@ -193,14 +194,14 @@ def test_a_start_that_may_be_behind_any_group_is_known_to_be_allowed(of_ours: Ac
     anything = {"Sid": "A", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "*"}
     of_ours.begin({**POLICY, "Statement": [*POLICY["Statement"], anything]})
     found = diagnosis(of_ours)
-    assert "ec2:RunInstances" not in outcomes(found, "not asked") | outcomes(found, "missing")
+    assert "ec2:RunInstances" not in outcomes(found, "not checked") | outcomes(found, "missing")
 
 
 def test_tags_that_may_not_be_given_are_what_is_missing(of_ours: Account) -> None:
     of_ours.allow(without(lambda _, action: action == "ec2:CreateTags"))
     found = diagnosis(of_ours)
     assert outcomes(found, "missing") == {"ec2:CreateTags"}
-    assert "ec2:ImportKeyPair" in outcomes(found, "not asked")
+    assert "ec2:ImportKeyPair" in outcomes(found, "not checked")
 
 
 # IAM's simulator ---------------------------------------------------------------------------------
@@ -226,17 +227,17 @@ def test_what_cannot_be_tried_is_asked_of_the_simulator(of_ours: Account, taken:
 
     with mock.patch.object(Cloud, "iam", simulate):
         found = permissions(of_ours.cloud(), POLICY)
-    assert {each.action for each in found if each.outcome == "not asked"} == set()
+    assert {each.action for each in found if each.outcome == "not checked"} == set()
     assert {each.action for each in found if each.outcome == "missing"} == taken
 
 
 @pytest.mark.parametrize(
     ("allowed", "outcome", "detail"),
     [
-        (KEY_POLICY["Statement"], "fine", KEY),
-        (EXACT["Statement"], "fine", KEY),
-        (KEY_POLICY["Statement"][:1], "mind", "not allowed by a policy: kms:CreateGrant"),
-        (None, "mind", "whether it may be used is unknown"),
+        (KEY_POLICY["Statement"], "ok", KEY),
+        (EXACT["Statement"], "ok", KEY),
+        (KEY_POLICY["Statement"][:1], "warning", "not allowed by a policy: kms:CreateGrant"),
+        (None, "warning", "whether it may be used is unknown"),
     ],
 )
 def test_a_customer_managed_key_needs_permissions(
@@ -271,7 +272,7 @@ def test_a_customer_managed_key_needs_permissions(
     [check] = [check for check in found.checks if check.subject == "disk key"]
     assert check.outcome == outcome
     assert detail in check.detail
-    assert bool(check.advice) == (outcome == "mind")
+    assert bool(check.advice) == (outcome == "warning")
     assert found.well
 
 
@@ -315,7 +316,7 @@ def test_without_credentials_nothing_else_is_asked() -> None:
     assert {check.subject for check in found.checks} == {"credentials", "Python"}
 
 
-@pytest.mark.parametrize(("behind_s", "outcome"), [(0, "fine"), (-45, "missing"), (400, "missing")])
+@pytest.mark.parametrize(("behind_s", "outcome"), [(0, "ok"), (-45, "missing"), (400, "missing")])
 def test_a_clock_that_is_wrong_is_found(of_ours: Account, behind_s: int, outcome: str) -> None:
     cloud = of_ours.cloud()
     said = cloud.now() + timedelta(seconds=behind_s)
@@ -329,7 +330,7 @@ def test_a_clock_that_is_wrong_is_found(of_ours: Account, behind_s: int, outcome
 
 def test_credentials_of_unknown_end_are_a_warning() -> None:
     [check] = doctor.check_credentials_end(CredentialsEnd(None))
-    assert check.outcome == "mind"
+    assert check.outcome == "warning"
     assert "AWS_CREDENTIAL_EXPIRATION" in check.advice
     assert doctor.check_credentials_end(None) == []
 
@@ -358,10 +359,9 @@ def test_what_is_worst_is_first_and_all_fits_into_80_columns(
     [statement] = policy["Statement"]
     assert statement["Action"] == ["ec2:TerminateInstances"]
     assert statement["Condition"] == {"StringLike": {"aws:ResourceTag/bake:run": "*"}}
-    show_diagnosis(Console(json=True), found)
-    document = json.loads(capsys.readouterr().out)
-    assert document["well"] is False
-    assert document["policy"] == policy
+    document = document_of(lambda console: show_diagnosis(console, found), capsys)
+    assert document["is_ready"] is False
+    assert document["missing_policy"] == policy
     of_ours.allow(POLICY)
 
 
@@ -390,7 +390,8 @@ def test_the_command_says_it_and_ends_with_1() -> None:
     command = [Path(sys.executable).parent / "invoke", "doctor", "--region", "us-east-1", "--json"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1, run.stderr
-    document = json.loads(run.stdout)
+    document = checked("doctor", run.stdout)
+    assert "credentials" in document["error"]["details"][0]
     assert document["checks"][0]["subject"] == "credentials"
     assert document["checks"][0]["outcome"] == "missing"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.pipeline import reaping
 from tests.support.aws_in_process import Aws
+from tests.support.documents import document_of
 from tests.support.runs import a_builder, a_run, an_account, ended, later, lease
 from tests.support.terminal import shown_in_terminal
 
@@ -100,13 +100,13 @@ def test_what_stays_is_named_with_its_command(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().err
     assert f"Remove it with: {one.command}" in said
     assert "Nothing was removed" not in said
-    reap.show_reaped(Console(json=True), [reaped], "")
-    [document] = json.loads(capsys.readouterr().out)
-    [each] = document["remains"]
-    assert (each["state"], each["command"]) == ("left", one.command)
+    found = document_of(lambda console: reap.show_reaped(console, [reaped], ""), capsys)
+    [document] = found["regions"]
+    [each] = document["resources"]
+    assert (each["state"], each["command"]) == ("failed", one.command)
     assert document["error"]["message"] == "Not all could be removed"
     with pytest.raises(Exit) as ended:
-        raise_for([reaping.Reaped("eu-west-1", NOW), reaped])
+        raise_for(Console(), {"eu-west-1": None, "us-east-1": error})
     assert ended.value.code == 1
 
 

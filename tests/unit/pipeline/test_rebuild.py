@@ -119,10 +119,8 @@ def test_the_summary_has_a_row_for_each_recipe() -> None:
     failures = RecipeFailures(3, "x", datetime(2026, 3, 1, tzinfo=UTC), "cuda ended with 100")
     text = github.summary(
         [
-            RecipeReport(
-                "a", "baked", 754.0, ("base image: ami-1 → ami-2",), "ami-9", "gpu", "$0.22"
-            ),
-            RecipeReport("b", "there already", 2.0, (), "ami-8", "gpu"),
+            RecipeReport("a", "baked", 754.0, ("base image: ami-1 → ami-2",), "ami-9", "gpu", 0.22),
+            RecipeReport("b", "up to date", 2.0, (), "ami-8", "gpu"),
             RecipeReport(
                 "c", "failed", 61.0, error=StageError("cuda ended with 100", hint="See c.log")
             ),
@@ -146,7 +144,7 @@ def test_nothing_in_an_error_is_a_table_a_tag_a_mention_or_a_link() -> None:
     error = BakeError(HOSTILE, hint=HOSTILE, reason=HOSTILE, code="X|Y", details=[HOSTILE])
     text = github.summary(
         [
-            RecipeReport("a|b", "failed", 1.0, why=(HOSTILE,), cost=HOSTILE, error=error),
+            RecipeReport("a|b", "failed", 1.0, why=(HOSTILE,), error=error),
             RecipeReport("c", "baked", 1.0),
         ]
     )
@@ -218,7 +216,7 @@ class Outcome:
 
 def test_a_report_says_what_the_bake_says() -> None:
     assert rebuild.report(
-        Outcome("a", "baked", 3.0, Image()), why=["new"], cost="$1"
-    ) == RecipeReport("a", "baked", 3.0, ("new",), "ami-1", "gpu", "$1")
+        Outcome("a", "baked", 3.0, Image()), why=["new"], usd=1.0
+    ) == RecipeReport("a", "baked", 3.0, ("new",), "ami-1", "gpu", 1.0)
     error = BakeError("no")
     assert rebuild.report(Outcome("a", "failed", 3.0, error=error)).error is error

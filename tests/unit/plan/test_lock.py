@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.verify.inventory import parse_notes
 from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
 from tests.support.commands import invoke
+from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 from tests.support.stage_machines import SCRIPTS, find
 
@@ -259,8 +259,8 @@ def test_the_command_writes_the_lock_of_the_newest_bake(
     command = [Path(sys.executable).parent / "invoke", "lock", RECIPE.name, "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    [said] = json.loads(done.stdout)
-    assert (said["run"], said["apt"], said["pip"]) == (RECORD.run, 6, 2)
+    [said] = checked("lock", done.stdout)["locks"]
+    assert (said["run_id"], said["apt_packages"], said["wheels"]) == (RECORD.run, 6, 2)
     assert lock.read(path, RECIPE.name).stages == STAGES
 
 

@@ -44,7 +44,7 @@ def test_a_written_record_can_be_read(tmp_path: Path) -> None:
 
 def test_a_record_is_json_with_times_in_utc(tmp_path: Path) -> None:
     document = json.loads(RECORD.write(tmp_path).read_text())
-    assert document == RECORD.document()
+    assert document == RECORD.model_dump(mode="json")
     assert document["started_at"] == "2026-11-21T04:00:00Z"
     assert document["checks"][0]["outcome"] == "passed"
     assert document["inventory"]["pip"] == {"numpy": "1.23.5"}

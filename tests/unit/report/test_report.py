@@ -218,7 +218,7 @@ def test_the_command_prints_the_path_of_the_page(
     assert "invoke bake RECIPE` writes one" in missing.stderr
     record().write(tmp_path / "r1")
     said = json.loads(invoke("report", "mxnet-cu101", "--json").stdout)
-    assert said == {"path": str(tmp_path / "r1" / "report.html")}
+    assert said == {"error": None, "path": str(tmp_path / "r1" / "report.html")}
     assert Path(said["path"]).stat().st_size > 1_000_000
 
 

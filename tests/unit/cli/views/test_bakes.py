@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +15,7 @@ from bake.console.console import Console
 from bake.errors import CloudError, ImageError
 from bake.images.copies import Copied
 from bake.images.retention import ImageRemoval, Verdict
+from tests.support.documents import document_of
 from tests.support.finished_images import IMAGE, NOW
 from tests.support.terminal import shown_in_terminal
 
@@ -81,15 +81,13 @@ def test_no_checkpoints_are_said() -> None:
 
 
 def test_the_document_has_all_of_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    show_checkpoints(Console(json=True), [ONE], 0.05, NOW)
-    out = capsys.readouterr()
-    [document] = json.loads(out.out)
-    assert out.err == ""
+    found = document_of(lambda console: show_checkpoints(console, [ONE], 0.05, NOW), capsys)
+    [document] = found["checkpoints"]
     assert document["snapshot_id"] == ONE.snapshot_id
     assert document["stages"] == {"cuda": "c", "base": "b", "drivers": "d"}
     assert document["usd_per_month_at_most"] == 3.2
-    show_checkpoints(Console(json=True), [ONE], None, NOW)
-    assert json.loads(capsys.readouterr().out)[0]["usd_per_month_at_most"] is None
+    found = document_of(lambda console: show_checkpoints(console, [ONE], None, NOW), capsys)
+    assert found["checkpoints"][0]["usd_per_month_at_most"] is None
 
 
 KEPT = Verdict(replace(IMAGE, image_id="ami-00000000000000001"), "one of the 3 newest")
@@ -117,16 +115,14 @@ def test_what_was_not_removed_says_why() -> None:
 
 
 def test_the_documents_of_what_may_go_and_of_copies(capsys: pytest.CaptureFixture[str]) -> None:
-    show_verdicts(Console(json=True), [KEPT, Verdict(IMAGE)], None, 0.05)
-    kept, goes = json.loads(capsys.readouterr().out)
-    assert (kept["what"], kept["why"]) == ("kept", "one of the 3 newest")
-    assert (goes["what"], goes["why"], goes["usd_per_month_at_most"]) == ("removable", "", 3.2)
+    verdicts = [KEPT, Verdict(IMAGE)]
+    found = document_of(lambda console: show_verdicts(console, verdicts, None, 0.05), capsys)
+    kept, old = found["images"]
+    assert (kept["decision"], kept["why"]) == ("kept", "one of the 3 newest")
+    assert (old["decision"], old["why"], old["usd_per_month_at_most"]) == ("removable", None, 3.2)
     failed = Copied("eu-central-1", "failed", 1.25, error=CloudError("No", hint="Ask again"))
     outcomes = [Copied("us-west-2", "copied", 61, IMAGE), failed]
-    show_copies(Console(json=True), outcomes)
-    out = capsys.readouterr()
-    copied, failure = json.loads(out.out)
-    assert out.err == ""
+    copied, failure = document_of(lambda console: show_copies(console, outcomes), capsys)["copies"]
     assert (copied["region"], copied["image_id"]) == ("us-west-2", IMAGE.image_id)
     assert (failure["status"], failure["error"]["hint"]) == ("failed", "Ask again")
     lines = lines_of(lambda: show_copies(Console(), outcomes))

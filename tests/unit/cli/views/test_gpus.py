@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from bake.cli.views.gpus import show_gpus, show_increase, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
 from bake.machine.gpus import Offer, Survey, find_type, quota_code_to_raise, quota_codes
+from tests.support.documents import document_of
 from tests.support.offers import CATALOG, TYPES, offer
 from tests.support.terminal import shown_in_terminal
 
@@ -113,20 +113,18 @@ def test_a_wide_terminal_has_more() -> None:
 
 
 def test_the_document_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    show_gpus(Console(json=True), Survey((offer("g4dn.xlarge", 0.526, 0.2, 2),), QUOTAS), COMMAND)
-    out = capsys.readouterr()
-    assert out.err == ""
-    document = json.loads(out.out)
-    [machine] = document["machines"]
-    assert document["not_known"] == []
+    found = Survey((offer("g4dn.xlarge", 0.526, 0.2, 2),), QUOTAS)
+    document = document_of(lambda console: show_gpus(console, found, COMMAND), capsys)
+    [machine] = document["offers"]
+    assert document["unknown"] == []
     assert (machine["gpu"], machine["gpus"], machine["gpu_memory_gb"]) == ("T4", 1, 16)
-    assert machine["cuda"][0] == "10.0"
-    assert (machine["usd_per_hour"], machine["spot_usd_per_hour"]) == (0.526, 0.2)
-    assert machine["quota"]["on-demand"] == {
+    assert machine["cuda_versions"][0] == "10.0"
+    assert (machine["on_demand_usd_per_hour"], machine["spot_usd_per_hour"]) == (0.526, 0.2)
+    assert machine["on_demand_quota"] == {
         "code": G,
         "name": "Running On-Demand G and VT instances",
         "vcpus": 64,
-        "used": 4,
+        "used_vcpus": 4,
         "machines_left": 2,
     }
 
@@ -177,12 +175,15 @@ def test_a_quota_that_is_hidden_says_why(capsys: pytest.CaptureFixture[str]) -> 
     )
     assert lines[1].split()[:4] == [G, "?", "?", "?"]
     assert [line for line in lines if "GetServiceQuota" in line] == [lines[-1]]
-    show_quotas(Console(json=True), CATALOG, {G: denied}, {G: denied}, NOW, None, COMMAND)
-    out = capsys.readouterr()
-    [document] = json.loads(out.out)
+    hidden = {G: denied}
+    found = document_of(
+        lambda console: show_quotas(console, CATALOG, hidden, hidden, NOW, None, COMMAND), capsys
+    )
+    [document] = found["quotas"]
+    [reason] = found["unknown"]
+    assert reason["code"] == "AccessDenied"
     assert (document["code"], document["vcpus"], document["requests"]) == (G, None, None)
     assert "g4dn" in document["families"]
-    assert out.err == ""
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -191,14 +192,17 @@ def test_what_was_asked_for_is_said_in_machines(
 ) -> None:
     quota = QUOTAS[P]
     assert isinstance(quota, Quota)
-    increase = IncreaseRequest(request(), made)
-    lines = lines_of(lambda: show_increase(Console(), increase, quota, TYPES["p4d.24xlarge"]))
+    increase, machine = IncreaseRequest(request(), made), TYPES["p4d.24xlarge"]
+    lines = lines_of(lambda: show_increase(Console(), CATALOG, increase, quota, machine))
     what = "Requested an increase of" if made else "An increase is already pending for"
     assert lines[0].startswith(what)
     assert "from 0 to 96 vCPUs (1 × p4d.24xlarge)" in lines[1]
     assert "pending" in lines[2]
-    show_increase(Console(json=True), increase, quota, TYPES["p4d.24xlarge"])
-    assert json.loads(capsys.readouterr().out)["made"] is made
+    document = document_of(
+        lambda console: show_increase(console, CATALOG, increase, quota, machine), capsys
+    )
+    assert document["is_new_request"] is made
+    assert document["quotas"][0]["requests"][0]["vcpus"] == 96
 
 
 def test_a_type_and_a_family_are_meant_by_their_names() -> None:

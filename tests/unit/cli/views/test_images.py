@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -12,6 +10,7 @@ from bake.aws.image import Image
 from bake.cli.views.images import show_images
 from bake.console.console import Console
 from bake.plan import description
+from tests.support.documents import document_of
 from tests.support.finished_images import IMAGE, NOW
 from tests.support.offers import CATALOG
 from tests.support.plans import RECIPES, real_plan
@@ -65,10 +64,7 @@ def test_a_wide_terminal_shows_the_name_too() -> None:
 
 
 def test_the_document_has_the_price(capsys: pytest.CaptureFixture[str]) -> None:
-    show_images(
-        Console(json=True), CATALOG, [image_of("mxnet-cu101")], NOW - timedelta(hours=1), 0.05
-    )
-    out = capsys.readouterr()
-    [document] = json.loads(out.out)
-    assert out.err == ""
+    images = [image_of("mxnet-cu101")]
+    found = document_of(lambda console: show_images(console, CATALOG, images, NOW, 0.05), capsys)
+    [document] = found["images"]
     assert (document["image_id"], document["usd_per_month_at_most"]) == (IMAGE.image_id, 3.2)

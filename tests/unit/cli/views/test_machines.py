@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +15,7 @@ from bake.console.console import Console
 from bake.errors import CloudError
 from bake.machine.cost import Cost, Costs
 from tests.support.costs import MACHINE, NOW, of
+from tests.support.documents import document_of
 from tests.support.terminal import shown_in_terminal
 
 MINE = replace(MACHINE, name="mxnet-cu101-a1b2c3", tags={TTL: "12h"}, address="203.0.113.205")
@@ -108,23 +108,23 @@ def test_machines_of_a_bake_and_of_a_bench_are_marked(capsys: pytest.CaptureFixt
     text = " ".join("\n".join(shown((builder, of()), (bench, of()), ALL[0])).split())
     assert (text.count("(builder)"), text.count("(bench)")) == (1, 1)
     these = [builder, bench, MINE]
-    show_machines(Console(json=True), these, NOW, Costs({m.instance_id: of() for m in these}))
-    documents = json.loads(capsys.readouterr().out)
-    assert [each["used_by"] for each in documents] == ["bake", "bench", None]
+    costs = Costs({m.instance_id: of() for m in these})
+    found = document_of(lambda console: show_machines(console, these, NOW, costs), capsys)
+    assert [each["used_by"] for each in found["machines"]] == ["bake", "bench", None]
 
 
 def test_the_document_has_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    costs = {machine.instance_id: cost for machine, cost in ALL}
-    show_machines(Console(json=True), [m for m, _ in ALL], NOW, Costs(costs))
-    out = capsys.readouterr()
-    mine, spot, old, gone = json.loads(out.out)
-    assert out.err == ""
-    assert (mine["usd_per_hour"], mine["usd_since_launch"], mine["about"]) == (0.526, 1.578, False)
-    assert mine["seconds_left"] == timedelta(hours=9).total_seconds()
-    assert spot["about"] is True
-    assert (old["usd_since_launch"], old["usd_per_month_of_disks"]) == (None, 5.76)
-    assert gone["usd_per_month_of_disks"] == 0
-    assert old["seconds_left"] is None
+    costs = Costs({machine.instance_id: cost for machine, cost in ALL})
+    these = [machine for machine, _ in ALL]
+    found = document_of(lambda console: show_machines(console, these, NOW, costs), capsys)
+    mine, spot, old, gone = found["machines"]
+    assert (mine["usd_per_hour"], mine["usd_since_launch"]) == (0.526, 1.578)
+    assert mine["price_is_approximate"] is False
+    assert mine["time_left_s"] == timedelta(hours=9).total_seconds()
+    assert spot["price_is_approximate"] is True
+    assert (old["usd_since_launch"], old["disks_usd_per_month"]) == (None, 5.76)
+    assert gone["disks_usd_per_month"] == 0
+    assert old["time_left_s"] is None
 
 
 def test_no_machines_are_said() -> None:

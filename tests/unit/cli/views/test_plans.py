@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from bake.pipeline.preview import Preview
 from bake.plan.changes import State, changes_of_the_image, reasons
 from bake.plan.forecast import Past, forecast
 from bake.plan.script import Reboots
+from tests.support.documents import document_of
 from tests.support.plans import BASE, changed, plan_of, tags_of
 from tests.support.terminal import shown_in_terminal
 
@@ -126,21 +126,20 @@ def test_a_plan_says_after_which_of_the_stages_that_run_the_machine_is_rebooted(
     show(Console(), reboots={"drivers": "yes", "cuda": "yes", "mxnet": "when-required"})
     said = "Reboots  after cuda, after mxnet if required, before the proof\n"
     assert said in capsys.readouterr().out
-    show(Console(json=True), reboots={"cuda": "yes"})
-    stages = json.loads(capsys.readouterr().out)["stages"]
+    found = document_of(lambda console: show(console, reboots={"cuda": "yes"}), capsys)
+    stages = found["plans"][0]["stages"]
     assert [stage["name"] for stage in stages if stage["reboots"] == "yes"] == ["cuda"]
 
 
 def test_a_plan_as_a_document(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Console(json=True))
-    document = json.loads(capsys.readouterr().out)
-    assert document["start"] == "snap-0a1b2c3d4e5f60718"
+    [document] = document_of(show, capsys)["plans"]
+    assert document["starts_from_checkpoint_id"] == "snap-0a1b2c3d4e5f60718"
     assert document["changes"] == ["disk 64 GB → 96 GB"]
     assert [place["usd_per_hour"] for place in document["placements"]] == [0.526, 0.526]
     stages = {stage["name"]: stage for stage in document["stages"]}
-    assert stages["base"]["state"] == "from checkpoint"
-    assert stages["base"]["seconds"] is None
-    assert stages["cuda"]["seconds"] == pytest.approx([210, 450])
+    assert stages["base"]["state"] == "from_checkpoint"
+    assert stages["base"]["duration"] is None
+    assert stages["cuda"]["duration"] == {"low_s": 210, "likely_s": 300, "high_s": 450}
     assert stages["seal"]["why"] == ["cuda, mxnet run again, and this needs them"]
-    low, high = document["forecast"]["usd"]
-    assert 0 < low < high
+    cost = document["forecast"]["cost"]
+    assert 0 < cost["low_usd"] < cost["high_usd"]

@@ -34,6 +34,7 @@ from bake.machine.bench.judge import Judge
 from bake.machine.bench.measure import BenchRun
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
+from tests.support.documents import document_of
 from tests.support.terminal import shown_in_terminal
 
 # ---- figures are judged ----
@@ -207,10 +208,11 @@ def test_one_machine_is_shown_with_all_its_figures() -> None:
 
 
 def test_with_json_the_document_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    show_bench(Console(json=True), a_bench(ONE), Path("builds"))
-    document = json.loads(capsys.readouterr().out)
+    document = document_of(
+        lambda console: show_bench(console, a_bench(ONE), Path("builds")), capsys
+    )
     assert document["machines"][0]["figures"][0]["value"] == 8e12
-    assert document["page"] == "builds/20261121-000000-abcdef/report.html"
+    assert document["page_path"] == "builds/20261121-000000-abcdef/report.html"
 
 
 def test_a_page_without_figures_contains_the_reason() -> None:

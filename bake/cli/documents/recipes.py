@@ -1,0 +1,79 @@
+"""The documents of recipes and their locks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bake.cli.documents.document import Document, FailedRecipe, Part, PathText, Payload
+from bake.recipe.recipe import Recipe
+
+
+class RecipeEntry(Part):
+    """A recipe."""
+
+    name: str = Field(description="its name")
+    description: str = Field(description="what it is for")
+    is_default: bool = Field(description="true if `--cuda` alone selects it")
+    base: str = Field(description="the operating system")
+    driver_branch: str = Field(description="the branch of the NVIDIA driver")
+    cuda_version: str = Field(description="the CUDA release")
+    python_version: str = Field(description="the version of Python")
+    python_manager: Literal["miniconda", "miniforge", "venv"] = Field(
+        description="what makes its Python environment"
+    )
+    framework: str = Field(description="the framework")
+    framework_version: str = Field(description="the framework's version")
+    instance_types: tuple[str, ...] = Field(description="the builders, in order of preference")
+    stages: tuple[str, ...] = Field(description="its stages, in their order")
+    settings: dict[str, Any] = Field(
+        description="the whole recipe, with the keys and values of docs/recipes.md"
+    )
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe) -> RecipeEntry:
+        return cls.of(
+            recipe,
+            is_default=recipe.default,
+            driver_branch=recipe.driver.branch,
+            cuda_version=recipe.cuda.version,
+            python_version=recipe.python.version,
+            python_manager=recipe.python.manager,
+            framework=recipe.framework.name,
+            framework_version=recipe.framework.version,
+            instance_types=recipe.builder.instance_types,
+            settings=recipe.model_dump(mode="json"),
+        )
+
+
+class RecipesDocument(Document):
+    """The recipes."""
+
+    recipes: tuple[RecipeEntry, ...] = Field(description="the recipes, by name")
+    broken: tuple[FailedRecipe, ...] = Field(description="files that are not valid recipes")
+
+
+class LockEntry(Part):
+    """A lock that was written."""
+
+    recipe: str = Field(description="the recipe")
+    path: PathText = Field(description="the lock's file")
+    run_id: str = Field(description="the run whose versions it has")
+    payload: Payload = Field(description="whether real software was installed, or stand-ins")
+    apt_packages: int = Field(description="how many apt packages it pins")
+    conda_packages: int = Field(description="how many conda packages it pins")
+    wheels: int = Field(description="how many pip packages it pins")
+    files: int = Field(description="how many other downloads it pins")
+
+
+class LockDocument(Document):
+    """The locks that were written."""
+
+    locks: tuple[LockEntry, ...] = Field(description="one for each recipe")
+
+
+class ReportDocument(Document):
+    """The page of a bake."""
+
+    path: PathText = Field(description="the page's file")
