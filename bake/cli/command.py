@@ -28,9 +28,6 @@ _TAKEN: dict[str, Sequence[str]] = {}
 atexit.register(gc.freeze)
 
 
-INTERRUPTED = 130
-
-
 class Command(ParsedTask):
     """A command. It calls its function with a console and the common options, then its own options.
 
