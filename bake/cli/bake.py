@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     },
     arguments="[RECIPE …]",
     examples=[
-        "invoke bake --cuda 10.1 --region us-west-2",
-        "invoke bake mxnet-cu101 --local --stand-in",
+        "invoke bake pytorch-cu126 --region us-west-2",
+        "invoke bake --cuda 10.1 --local --stand-in",
     ],
     document="bakes.BakeDocument",
 )
@@ -90,7 +90,7 @@ def bake(
     positional=["recipe"],
     help={"fresh": "bake everything again; ignore existing images and checkpoints"},
     arguments="[RECIPE …]",
-    examples=["invoke plan --cuda 10.1 --region us-west-2", "invoke plan --all --json"],
+    examples=["invoke plan pytorch-cu126 --region us-west-2", "invoke plan --all --json"],
     document="plans.PlanDocument",
 )
 def plan(
@@ -241,7 +241,7 @@ def lock(
         "browser": "open it in the browser, too",
     },
     arguments="[RUN]",
-    examples=["invoke report --browser", "invoke report mxnet-cu101"],
+    examples=["invoke report --browser", "invoke report pytorch-cu126"],
     document="recipes.ReportDocument",
 )
 def report(

@@ -58,7 +58,7 @@ class BenchOptions:
     arguments="[MACHINE]",
     examples=[
         "invoke bench lab1 --quick",
-        "invoke bench --ami mxnet-cu101 --instance-type g4dn.xlarge,g5.xlarge",
+        "invoke bench --ami pytorch-cu126 --instance-type g5.xlarge,g6.xlarge",
     ],
     document="bench.BenchDocument",
 )

@@ -62,7 +62,7 @@ class GpuOptions:
 
     gpu: str | None = option(None, "only these GPUs: t4,a10g")
     count: int = option(0, "only machines with this many GPUs")
-    cuda: str | None = option(None, "only machines on which this CUDA version works: 10.1")
+    cuda: str | None = option(None, "only machines on which this CUDA version works: 12.6")
     min_memory: str | None = option(None, "only GPUs with at least this many GB each: 24")
     max_price: str | None = option(
         None, "only machines that cost at most this many USD an hour, on demand or as spot"
@@ -79,7 +79,7 @@ class GpuOptions:
     "local",
     "json",
     group=GpuOptions,
-    examples=["invoke gpus --cuda 10.1 --max-price 2", "invoke gpus --gpu t4,a10g --sort memory"],
+    examples=["invoke gpus --cuda 12.6 --max-price 2", "invoke gpus --gpu t4,a10g --sort memory"],
     document="gpus.GpusDocument",
 )
 def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "local",
     "json",
     help={"recipe": "only this recipe's"},
-    examples=["invoke images", "invoke images --recipe mxnet-cu101"],
+    examples=["invoke images", "invoke images --recipe pytorch-cu126"],
     document="images.ImagesDocument",
 )
 def images(console: Console, common: CommonOptions, recipe: str | None = None) -> None:
@@ -52,7 +52,7 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
     arguments="[IMAGE]",
     examples=[
         "invoke copy --to us-west-2,eu-central-1",
-        "invoke copy mxnet-cu101 --to us-west-2 --name lab",
+        "invoke copy pytorch-cu126 --to us-west-2 --name lab",
     ],
     document="images.CopyDocument",
 )

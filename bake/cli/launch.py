@@ -107,7 +107,7 @@ class LaunchOptions:
     },
     examples=[
         "invoke launch-from-ami --jupyter",
-        "invoke launch-from-ami --ami mxnet-cu101 --ttl 8h",
+        "invoke launch-from-ami --ami pytorch-cu126 --ttl 8h",
     ],
     document="machines.LaunchDocument",
 )

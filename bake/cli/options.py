@@ -53,7 +53,7 @@ class RecipeOptions:
         (), "recipes of manifests/ (default: one, by --cuda and --framework; see invoke recipes)"
     )
     all: bool = option(False, "every recipe of manifests/")
-    cuda: str | None = option(None, "CUDA version, like 10.1")
+    cuda: str | None = option(None, "CUDA version, like 12.6 or 10.1")
     framework: str | None = option(None, "mxnet or pytorch")
     instance_type: str | None = option(
         None,

@@ -63,8 +63,9 @@ def test_the_changes_of_the_tutorial_are_planned_as_it_shows(checkout: Path) -> 
             if line.startswith("invoke plan"):
                 plans.append(done.stdout)
     own, changed, with_stage = plans
-    assert "lab" in own
+    assert "Recipe   lab" in own
     assert "motd" not in changed
+    assert re.search(r"^base +to run", changed, re.MULTILINE)
     assert re.search(r"^motd +to run", with_stage, re.MULTILINE)
 
 

@@ -154,7 +154,7 @@ def test_other_lists_are_invokes_own(words: list[str]) -> None:
         (["machines", "--jsn"], "Unknown option: --jsn. Did you mean --json?"),
         (["images", "--regoin=x"], "Did you mean --region? To list the options: invoke images"),
         (["machines", "lab1"], "invoke machines does not take the argument lab1."),
-        (["bake", "--cuda"], "The option --cuda needs a value (CUDA version, like 10.1)."),
+        (["bake", "--cuda"], "The option --cuda needs a value (CUDA version, like 12.6 or 10.1)."),
         (["bake", "--cuda", "--json"], "The option --cuda needs a value"),
         (["bake", "--name", "--json"], "The option --name needs a value"),
     ],
