@@ -89,13 +89,18 @@ def error_document(error: BakeError | None) -> dict[str, Any] | None:
     """Return an error as a part of a JSON document, always in this shape. None without an error."""
     if error is None:
         return None
+
+    def text(words: str) -> str:
+        """Replace the parts of a file's name that are not UTF-8, which JSON cannot have."""
+        return words.encode(errors="replace").decode()
+
     return {
         "type": type(error).__name__,
-        "message": error.message,
-        "code": error.code or None,
-        "reason": error.reason or None,
-        "details": list(error.details),
-        "hint": error.hint or None,
+        "message": text(error.message),
+        "code": text(error.code) or None,
+        "reason": text(error.reason) or None,
+        "details": [text(line) for line in error.details],
+        "hint": text(error.hint) or None,
     }
 
 

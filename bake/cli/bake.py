@@ -61,7 +61,7 @@ def bake(
         on_failure=OnFailure(keep=keep_on_failure, shell=shell_on_failure),
         machines=jobs,
     )
-    options.check(len(chosen), interactive=sys.stdin.isatty())
+    options.check(len(chosen), interactive=sys.stdin.isatty() and not console.json)
     requests, failures = requests_for(
         console, common, chosen, stand_in=selection.stand_in, no_lock=selection.no_lock
     )
@@ -255,7 +255,7 @@ def report(
     from bake.record.report import report as reports
 
     path = reports.make(builds.find(files.builds(), at_most_one(which, "bake") or ""))
-    console.result(ReportDocument(path=str(path)), str(path))
+    console.result(ReportDocument(path=path), str(path))
     if browser and not open_page(path):
         console.warn(f"No browser found. Open the page yourself: {path.absolute().as_uri()}")
 

@@ -67,6 +67,7 @@ def copy(
     """Copy an image to other regions; existing copies are not made again."""
     from functools import partial
 
+    from bake.aws.client.session import check_regions
     from bake.aws.image_creation import check_name
     from bake.cli.views.images import show_copies
     from bake.images import copies
@@ -76,6 +77,7 @@ def copy(
         check_name(name)
     cloud = open_cloud(console, common)
     wanted = copies.read_regions(to, cloud.region)
+    check_regions(cloud, wanted)
     proved = accepted_proofs(cpu=True, unverified=unverified)
     named = at_most_one(image, "image")
     chosen = chosen_image(console, cloud, named, proved=proved, option=())

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.text import Text
@@ -32,6 +32,9 @@ from bake.threads import Cancelled
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+# Fields of documents that may name a command.
+_WITH_COMMANDS = {"hint", "advice", "message"}
 
 
 class Console:
@@ -288,7 +291,20 @@ class Console:
         screen.written = True
         document = screen.document.model_dump(mode="json") if screen.document else {}
         document["error"] = error_document(screen.error)
-        self._write_result(json_library.dumps(document, indent=2) + "\n")
+        self._write_result(json_library.dumps(self._completed(document), indent=2) + "\n")
+
+    def _completed(self, value: Any) -> Any:
+        """Return a value of the document in which the commands of all hints are complete."""
+        if isinstance(value, list):
+            return [self._completed(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: self.complete(each)
+            if name in _WITH_COMMANDS and isinstance(each, str)
+            else self._completed(each)
+            for name, each in value.items()
+        }
 
     def print(self, *lines: str) -> None:
         """Show lines of the result; nothing with `--json`."""

@@ -73,7 +73,8 @@ class Options:
             check_name(self.name)
         if self.on_failure.shell and (recipes > 1 or not interactive):
             raise RequestError(
-                "--shell-on-failure is for one recipe, in a terminal", hint="Use --keep-on-failure"
+                "--shell-on-failure is for one recipe, in a terminal, without --json",
+                hint="Use --keep-on-failure",
             )
 
 

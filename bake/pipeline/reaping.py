@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from bake.aws.client.session import Cloud, enabled_regions
+from bake.aws.client.session import Cloud, check_regions, enabled_regions
 from bake.aws.orphans import Orphan
 from bake.aws.price import prices, snapshot_price, volume_price
 from bake.aws.reap import Removal, find_orphans, remove_orphans
@@ -70,15 +69,10 @@ def regions_of(
     wanted = sorted({*(asked or "").replace(",", " ").split()} or {cloud.region, *usual})
     if not everywhere and wanted == [cloud.region]:
         return wanted
-    known = enabled_regions(cloud)
-    for name in () if everywhere else wanted:
-        if name not in known:
-            near = " or ".join(difflib.get_close_matches(name, known))
-            raise RequestError(
-                f"Region {name} not found in this account",
-                hint=f"Did you mean {near}?" if near else "List them: aws ec2 describe-regions",
-            )
-    return known if everywhere else wanted
+    if everywhere:
+        return enabled_regions(cloud)
+    check_regions(cloud, wanted)
+    return wanted
 
 
 def reap(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from jsonschema import Draft202012Validator
 
 import tasks
 from bake.cli.documents import page
+from bake.cli.documents.images import ImageEntry
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
+from tests.support.finished_images import IMAGE
 
 COMMANDS = {name: tasks.namespace[name] for name in tasks.namespace.task_names}
 SCHEMA = page.schemas(COMMANDS)
@@ -138,3 +141,15 @@ def test_a_request_that_cannot_be_parsed_has_a_document(
     assert error["message"].startswith(message)
     assert hint in error["hint"]
     assert message in ended.stderr
+
+
+# What AWS may say --------------------------------------------------------------------------------
+
+
+def test_tags_that_were_changed_by_hand_are_no_error() -> None:
+    odd = {"bake:verified": "perhaps", "bake:payload": "?", "bake:used-by": "me"}
+    image = ImageEntry.of_image(replace(IMAGE, tags={**IMAGE.tags, **odd}), None)
+    assert (image.proved, image.payload) == ("no", None)
+    stand_in = ImageEntry.of_image(replace(IMAGE, tags={"bake:payload": "stand-in"}), None)
+    assert stand_in.payload == "stand_in"
+    assert (stand_in.recipe, stand_in.run_id) == (None, None)

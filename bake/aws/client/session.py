@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -32,9 +33,9 @@ from bake.aws.client.response import Response
 from bake.aws.client.retry import retry
 from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
-from bake.errors import AccessError, CloudError
+from bake.errors import AccessError, CloudError, RequestError
 
-__all__ = ["Cloud", "Response", "connect", "enabled_regions", "pages"]
+__all__ = ["Cloud", "Response", "check_regions", "connect", "enabled_regions", "pages"]
 
 # The bakes of one process share their clients, and each may be in a call at the same time.
 _BASE = Config(
@@ -240,8 +241,8 @@ def connect(
     except CloudError as error:
         # AWS has no endpoint in an unknown region; the local cloud refuses the signature for it.
         advice = {"EndpointConnectionError": f" {error.hint}", "SignatureDoesNotMatch": ""}
-        if session and error.code in advice and not _is_known_region(session):
-            error.hint = f"Is {session.region_name} the name of a region?{advice[error.code]}"
+        if session and error.code in advice and (question := _region_question(session)):
+            error.hint = question + advice[error.code]
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(cloud_error(error, "sts:GetCallerIdentity")) from None
@@ -249,11 +250,31 @@ def connect(
     return Cloud(session, identity["Account"], clock=clock, time=time, caller=arn)
 
 
-def _is_known_region(session: boto3.Session) -> bool:
-    """Return whether botocore lists the session's region. A new region is not in an old list."""
+def _region_question(session: boto3.Session) -> str:
+    """Return a question about the session's region if botocore does not list it; else "".
+
+    A new region is not in an old list.
+    """
     region: str = session.region_name
     partition = session.get_partition_for_region(region)
-    return region in session.get_available_regions("ec2", partition)
+    known = session.get_available_regions("ec2", partition)
+    return "" if region in known else f"Is {region} the name of a region?{_nearest(region, known)}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def check_regions(cloud: Cloud, names: Iterable[str]) -> None:
+    """Raise RequestError for the first of these regions that this account cannot use."""
+    known = enabled_regions(cloud)
+    for name in names:
+        if name not in known:
+            raise RequestError(
+                f"Region {name} not found in this account",
+                hint=_nearest(name, known).strip() or "List them: aws ec2 describe-regions",
+            )
 
 
 def pages(call: Callable[..., Response], operation: str, key: str, **params: Any) -> Iterator[Any]:

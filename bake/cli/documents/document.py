@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
 )
 
 from bake.errors import BakeError, error_document
@@ -43,16 +44,20 @@ def _snake_case(value: object) -> object:
     return value.replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
 
 
-def _text_of_path(value: object) -> object:
-    # A name of a file may have bytes that are not UTF-8, and JSON cannot have them.
-    return os.fsencode(value).decode(errors="replace") if isinstance(value, Path) else value
+def _known(*values: str, otherwise: str | None) -> BeforeValidator:
+    """Replace a value that is not known, such as that of a tag that was changed by hand."""
+    return BeforeValidator(lambda value: value if value in values else otherwise)
 
 
 # A value that bake defines, written with underscores.
 Snake = BeforeValidator(_snake_case)
 # Text that is null if it is empty.
 TextOrNull = Annotated[str | None, BeforeValidator(lambda value: value or None)]
-PathText = Annotated[str, BeforeValidator(_text_of_path)]
+# A file's name may have bytes that are not UTF-8, which JSON cannot have.
+PathText = Annotated[
+    Path,
+    PlainSerializer(lambda path: os.fsencode(path).decode(errors="replace"), return_type=str),
+]
 Time = Annotated[
     AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC).replace(microsecond=0))
 ]
@@ -60,7 +65,12 @@ Seconds = Annotated[float, AfterValidator(lambda value: round(value, 1))]
 Usd = Annotated[float, AfterValidator(lambda value: round(value, 4))]
 Market = Annotated[Literal["on_demand", "spot"], Snake]
 Payload = Annotated[Literal["upstream", "stand_in"], Snake]
-Proved = Literal["gpu", "cpu", "no"]
+Proved = Annotated[Literal["gpu", "cpu", "no"], _known("gpu", "cpu", otherwise="no")]
+PayloadOrNull = Annotated[
+    Literal["upstream", "stand_in"] | None,
+    _known("upstream", "stand_in", otherwise=None),
+    Snake,
+]
 
 
 class ErrorPart(Part):

@@ -12,7 +12,7 @@ from bake.cli.documents.document import (
     Document,
     ErrorPart,
     Part,
-    Payload,
+    PayloadOrNull,
     Proved,
     Seconds,
     TextOrNull,
@@ -35,7 +35,7 @@ class ImageEntry(Part):
     run_id: TextOrNull = Field(description="the run that has baked it")
     digest: TextOrNull = Field(description="the digest of its plan")
     proved: Proved = Field(description="the kind of machine on which it was proved")
-    payload: Payload | None = Field(description="whether real software is in it, or stand-ins")
+    payload: PayloadOrNull = Field(description="whether real software is in it, or stand-ins")
     created_at: Time = Field(description="when it was created")
     launched_at: Time | None = Field(
         description="the last start of a machine from it, which EC2 reports a day later"
@@ -66,7 +66,7 @@ def _fields(image: Image, usd_per_gb_month: float | None) -> dict[str, Any]:
         "state_reason": image.reason,
         "state_reason_code": image.reason_code,
         "proved": image.verified,
-        "payload": image.payload or None,
+        "payload": image.payload,
         "usd_per_month_at_most": usd_at_most(image.size_gb, usd_per_gb_month),
         "has_ena": image.ena,
         "requires_imdsv2": image.imdsv2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 from pydantic import Field
 
@@ -32,8 +31,8 @@ class MachineEntry(Part):
     state_reason_code: TextOrNull = Field(description="its code")
     recipe: TextOrNull = Field(description="the recipe of its image")
     run_id: TextOrNull = Field(description="the run that has started it")
-    used_by: Literal["bake", "bench"] | None = Field(
-        description="the command that started it for itself; null for a machine of yours"
+    used_by: TextOrNull = Field(
+        description="`bake` or `bench`, which started it for itself; null for a machine of yours"
     )
     instance_type: str = Field(description="EC2's instance type")
     market: Market = Field(description="how it is paid for")

@@ -46,7 +46,7 @@ def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
         entries.append(
             LockEntry(
                 recipe=lock.recipe,
-                path=str(path),
+                path=path,
                 run_id=lock.run,
                 payload=lock.payload,
                 apt_packages=counts["apt"],

@@ -130,8 +130,8 @@ def run(body: Callable[..., None], **options: Any) -> None:
 
 def test_a_second_result_is_a_programming_error(capsys: pytest.CaptureFixture[str]) -> None:
     def twice(console: Console, common: CommonOptions) -> None:
-        console.named("first").result(ReportDocument(path="1"))
-        console.result(ReportDocument(path="2"))
+        console.named("first").result(ReportDocument(path=Path("1")))
+        console.result(ReportDocument(path=Path("2")))
 
     with pytest.raises(RuntimeError, match="only once"):
         run(twice)
@@ -141,7 +141,7 @@ def test_a_second_result_is_a_programming_error(capsys: pytest.CaptureFixture[st
 def test_a_result_for_a_program_is_the_only_one(capsys: pytest.CaptureFixture[str]) -> None:
     def both(console: Console, common: CommonOptions) -> None:
         console.output("1")
-        console.result(ReportDocument(path="2"))
+        console.result(ReportDocument(path=Path("2")))
 
     with pytest.raises(RuntimeError, match="only once"):
         command()(both)(None)
@@ -170,7 +170,7 @@ def test_a_failure_after_the_result_is_in_the_same_document(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(console: Console, common: CommonOptions) -> None:
-        console.result(ReportDocument(path="1"))
+        console.result(ReportDocument(path=Path("1")))
         raise CloudError("The machine was lost")
 
     with pytest.raises(Exit) as ended:
@@ -187,7 +187,7 @@ def test_a_document_that_was_written_already_stays_the_only_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(console: Console, common: CommonOptions) -> None:
-        console.result(ReportDocument(path="1"))
+        console.result(ReportDocument(path=Path("1")))
         console.write_document()
         raise CloudError("The machine was lost")
 
@@ -213,7 +213,7 @@ def test_an_interrupt_and_an_unexpected_error_have_a_document_too(
 
 def test_parts_that_failed_are_the_error_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(console: Console, common: CommonOptions) -> None:
-        console.result(ReportDocument(path="1"))
+        console.result(ReportDocument(path=Path("1")))
         raise_for(console, {"one": CloudError("It broke", code="Broken"), "two": None})
 
     with pytest.raises(Exit) as ended:
@@ -221,6 +221,24 @@ def test_parts_that_failed_are_the_error_of_the_whole(capsys: pytest.CaptureFixt
     assert ended.value.code == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert (error["message"], error["details"]) == ("1 of 2 failed", ["one: It broke: Broken"])
+
+
+def test_names_of_files_that_are_not_utf_8_and_commands_that_lack_an_option_are_made_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = "a\udcff.json"
+
+    def fail(console: Console, common: CommonOptions) -> None:
+        console.result(ReportDocument(path=Path(odd)))
+        raise CloudError(f"Cannot read {odd}", hint="List them: invoke images")
+
+    failing = command("json", "local", document="recipes.ReportDocument")(fail)
+    with pytest.raises(Exit):
+        failing(None, json=True, local=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["path"] == "a\ufffd.json"
+    assert document["error"]["message"] == "Cannot read a?.json"
+    assert document["error"]["hint"].endswith(" images --local")
 
 
 def with_json() -> list[str]:

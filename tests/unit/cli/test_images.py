@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,3 +94,17 @@ def test_every_other_answer_chooses_nothing(aws: Aws, typed: str) -> None:
     assert isinstance(chosen, Exit)
     assert chosen.code == 2
     assert "Nothing was done." in shown
+
+
+@pytest.mark.parametrize(
+    ("to", "hint"), [("us-wset-2", "Did you mean us-west-2?"), ("mars-1", "describe-regions")]
+)
+def test_an_image_is_copied_nowhere_if_one_of_the_regions_does_not_exist(
+    aws: Aws, to: str, hint: str
+) -> None:
+    refused = invoke("copy", MXNET.image_id, "--to", f"eu-west-1,{to}", "--json")
+    assert refused.returncode == 2
+    error = json.loads(refused.stdout)["error"]
+    assert error["message"] == f"Region {to} not found in this account"
+    assert hint in error["hint"]
+    assert "CopyImage" not in aws.sent

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_quiet_keeps_warnings_and_results(capsys: pytest.CaptureFixture[str]) ->
     with console.step("cuda"):
         console.note("a note")
         console.warn("a warning")
-    console.result(ReportDocument(path=""), "ami-1")
+    console.result(ReportDocument(path=Path()), "ami-1")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("ami-1\n", "! a warning\n")
 
@@ -62,7 +63,7 @@ def test_a_failed_step_is_marked_and_its_error_is_raised(
 def test_json_puts_one_document_on_stdout_and_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(json=True)
     console.table(["a"], [["1"]], empty="none")
-    console.result(ReportDocument(path="1"), "for people")
+    console.result(ReportDocument(path=Path("1")), "for people")
     console.write_document()
     console.write_document()
     captured = capsys.readouterr()
@@ -130,7 +131,7 @@ def test_a_named_console_is_the_same_console_otherwise(capsys: pytest.CaptureFix
     with view.step("cuda"):
         view.note("a note")
     view.failure(BakeError("no room", details=["in any zone"], hint="Try another region"))
-    console.result(ReportDocument(path="1"))
+    console.result(ReportDocument(path=Path("1")))
     console.write_document()
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [

@@ -117,7 +117,8 @@ def test_a_region_with_a_typo_is_suspected(monkeypatch: pytest.MonkeyPatch) -> N
         session.events.register("before-send.sts", fail)
         with pytest.raises(AccessError) as caught:
             connect(session=session)
-        assert (f"Is {region} the name of a region?" in caught.value.hint) is suspected
+        question = f"Is {region} the name of a region? Did you mean us-west-2?"
+        assert (question in caught.value.hint) is suspected
 
 
 def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
