@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import tasks
 from bake.plan import script
 from bake.plan.forecast import forecast
 from bake.plan.variables import variables
+from bake.recipe.compatibility import check
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.commands import parse
 from tests.support.documented import PAGES, blocks, command_lines, invocations
 from tests.support.environment import REPOSITORY
-from tests.support.recipes import RECIPES, plan_of
+from tests.support.recipes import DOCUMENTS, RECIPES, plan_of
 from tests.support.source_texts import PYTHON, texts
 
 DOCS = REPOSITORY / "docs"
@@ -66,6 +71,29 @@ def test_each_command_of_bake_in_a_message_is_accepted_by_its_parser() -> None:
                 if message := parse(*words):
                     refused[f"{path.name}:{line}: {command}"] = message
     assert not refused
+
+
+def test_the_recipe_in_the_readme_is_the_built_in_one_with_more_packages() -> None:
+    [shown] = blocks(REPOSITORY / "README.md", "toml")
+    document = tomllib.loads(shown)
+    assert not list(check(resolve(Recipe.model_validate(document))))
+    del document["packages"]
+    assert document == DOCUMENTS["pytorch-cu126"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_toml_and_json_in_a_page_can_be_read(page: Path) -> None:
+    for text in blocks(page, "toml"):
+        tomllib.loads(text)
+    for text in blocks(page, "json"):
+        json.loads(text)
+
+
+def test_every_command_is_in_the_table_of_the_readme() -> None:
+    section = (REPOSITORY / "README.md").read_text().partition("\n## Commands")[2]
+    cells = "\n".join(re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE))
+    shown = {each.removeprefix("invoke ").split()[0] for each in re.findall(r"`([^`]+)`", cells)}
+    assert set(tasks.namespace.task_names) - shown == set()
 
 
 def test_there_are_commands_in_the_pages() -> None:
