@@ -37,6 +37,8 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     if common.local:
         from bake.local.control import needs
 
+        if recipe:
+            chosen_recipes(console, RecipeOptions(recipe=recipe), local=True)
         diagnosis = checks.examine(None, needs())
     else:
         selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")

@@ -8,6 +8,7 @@ from bake.cli.command import command, raise_for
 from bake.cli.environment import at_most_one, open_cloud
 from bake.cli.image_choice import chosen_image
 from bake.cli.options import CommonOptions
+from bake.cli.recipes import check_recipe, current_images
 
 if TYPE_CHECKING:
     from bake.console.console import Console
@@ -30,9 +31,12 @@ def images(console: Console, common: CommonOptions, recipe: str | None = None) -
     from bake.cli.views.machines import show_unknown
 
     cloud = open_cloud(console, common)
-    found = find_images(cloud, recipe)
+    everything = find_images(cloud)
+    found = [image for image in everything if recipe in (None, image.recipe)]
+    if not found:
+        check_recipe(recipe, (image.recipe for image in everything))
     price = snapshot_price(cloud) if found else None
-    show_images(console, catalog.load(), found, cloud.now(), price)
+    show_images(console, catalog.load(), found, cloud.now(), price, recipe)
     show_unknown(console, price_errors(cloud))
 
 
@@ -117,14 +121,18 @@ def prune(
 
     age = retention.read_age(older_than)
     retention.check_keep(keep)
+    name = at_most_one(recipe, "recipe")
     cloud = open_cloud(console, common)
     verdicts = retention.judge(
         cloud,
-        at_most_one(recipe, "recipe"),
+        name,
         keep=keep,
         older_than=age,
+        is_current=current_images(),
         on_warning=console.warn,
     )
+    if not verdicts:
+        check_recipe(name)
     removals = None
     if yes:
         with console.step("Removing") as step:

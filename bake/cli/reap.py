@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bake.cli.command import command, raise_for
 from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
 from bake.cli.options import CommonOptions
-from bake.cli.recipes import warn_about
+from bake.cli.recipes import check_recipe, warn_about
 
 if TYPE_CHECKING:
     from bake.console.console import Console
@@ -29,7 +29,10 @@ def checkpoints(console: Console, common: CommonOptions, recipe: str | None = No
     from bake.cli.views.checkpoints import show_checkpoints
 
     cloud = open_cloud(console, common)
-    found = find_checkpoints(cloud, recipe)
+    everything = find_checkpoints(cloud)
+    found = [each for each in everything if recipe in (None, each.recipe)]
+    if not found:
+        check_recipe(recipe, (each.recipe for each in everything))
     show_checkpoints(console, found, snapshot_price(cloud), cloud.now(), recipe)
 
 
@@ -74,6 +77,8 @@ def reap(
         usual = []
     regions = reaping.regions_of(cloud, common.region, all_regions, usual)
     reaped = reaping.reap(cloud, regions, console, recipe=recipe, act=yes)
+    if not any(each.remains or each.error for each in reaped):
+        check_recipe(recipe)
     where = ["--all-regions"] if all_regions else ["--region", ",".join(regions)]
     which = ["--recipe", recipe] if recipe else []
     again = [invoke_program(), "reap", *where, *which, "--yes"]

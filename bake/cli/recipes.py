@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from bake.cli.options import CommonOptions, RecipeOptions
 
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
+    from bake.aws.image import Image
     from bake.console.console import Console
     from bake.errors import Finding
     from bake.pipeline.bake import Outcome
@@ -249,3 +250,47 @@ def instance_types_of(recipe: str) -> tuple[str, ...]:
         return recipes.find(recipe, MANIFESTS).builder.instance_types
     except RecipeError:
         return ()
+
+
+def check_recipe(name: str | None, used: Iterable[str] = ()) -> None:
+    """Raise RequestError for the name of no recipe. `used` are names that resources have."""
+    from bake.catalog import nearest
+    from bake.errors import RecipeError, RequestError
+    from bake.recipe.recipe import read_all
+
+    known = set(used)
+    with suppress(RecipeError):
+        found, broken = read_all(MANIFESTS)
+        known |= {recipe.name for recipe in found} | {each.name for each in broken}
+    if name is not None and name not in known:
+        raise RequestError(f"Unknown recipe: {name}", hint=nearest(name, sorted(known)))
+
+
+def current_images() -> Callable[[Image], bool]:
+    """Return the function that tells whether an image is what its recipe makes now."""
+    from bake.errors import RequestError
+    from bake.plan import lock as locks
+    from bake.plan.current import is_current
+    from bake.recipe.recipe import read_all
+    from bake.recipe.resolved import resolve
+
+    recipes = {}
+    with suppress(RequestError):
+        recipes = {each.name: each for each in read_all(MANIFESTS)[0]}
+
+    def check(image: Image) -> bool:
+        if image.recipe not in recipes:
+            return False
+        try:
+            return is_current(
+                image.tags,
+                image.digest,
+                resolve(recipes[image.recipe]),
+                stand_in=image.payload == "stand-in",
+                scripts=SCRIPTS,
+                lock=locks.read_if_exists(MANIFESTS, image.recipe),
+            )
+        except RequestError:  # the recipe cannot be baked as it is now
+            return False
+
+    return check

@@ -49,9 +49,12 @@ def judge(
     keep: int = KEEP,
     older_than: timedelta | None = None,
     now: datetime | None = None,
+    is_current: Callable[[Image], bool] = lambda image: False,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> list[Verdict]:
     """Decide for each available image of the recipe, or of all, whether it is kept; newest first.
+
+    `is_current` tells whether an image is what its recipe makes now.
 
     Nothing is changed. CloudError if AWS does not tell what uses an image: then none is removed.
     `on_warning` gets what this region cannot tell.
@@ -61,6 +64,7 @@ def judge(
     why = kept_as_foreign(cloud, available)
     # An image that bake did not make does not replace one that it did.
     baked = [image for image in available if image.image_id not in why]
+    why |= kept_as_current(baked, is_current)
     why |= kept_by_itself(baked, lately=older_than or UNUSED, now=now)
     why |= kept_by_age(baked, keep=keep, older_than=older_than, now=now)
     candidates = [image for image in baked if image.image_id not in why]
@@ -133,10 +137,7 @@ def kept_by_age(
     replace a real one, nor one that was proved on a CPU one that was proved on a GPU. If a recipe
     has no verified image, its newest is kept. So is each image younger than `older_than`.
     """
-    alike: dict[tuple[str, str, str], list[Image]] = defaultdict(list)
-    for image in sorted(available, key=lambda image: image.created_at, reverse=True):
-        proved = image.verified if image.verified in _PROVED else "no"
-        alike[image.recipe, image.payload, proved].append(image)
+    alike = _alike(available)
     why: dict[str, str] = {}
     for (recipe, payload, proved), group in alike.items():
         if older_than is not None:
@@ -148,6 +149,27 @@ def kept_by_age(
         elif not any((recipe, payload, better) in alike for better in _PROVED):
             why[group[0].image_id] = "the recipe has no verified one"
     return why
+
+
+def kept_as_current(
+    available: Sequence[Image], is_current: Callable[[Image], bool]
+) -> dict[str, str]:
+    """Return why images are kept because a bake would reuse them, by id. Pure.
+
+    It is the newest such image of each recipe, payload and proof. It is not always one of the
+    newest images: the recipe or a script may have been changed, baked, and changed back.
+    """
+    current = (next(filter(is_current, group), None) for group in _alike(available).values())
+    return {image.image_id: "what the recipe makes now" for image in current if image}
+
+
+def _alike(available: Sequence[Image]) -> dict[tuple[str, str, str], list[Image]]:
+    """Return the images by recipe, payload and proof, each group with the newest first."""
+    alike: dict[tuple[str, str, str], list[Image]] = defaultdict(list)
+    for image in sorted(available, key=lambda image: image.created_at, reverse=True):
+        proved = image.verified if image.verified in _PROVED else "no"
+        alike[image.recipe, image.payload, proved].append(image)
+    return alike
 
 
 def kept_by_itself(

@@ -11,6 +11,16 @@ from bake.recipe.resolved import Resolved
 
 CHANNEL = "conda-forge"
 
+# The inputs whose values a payload decides: where downloads come from, and how they are checked.
+OF_PAYLOAD = frozenset(
+    {
+        *("OS_MIRROR", "OS_SECURITY_MIRROR", "NVIDIA_MIRROR", "NVIDIA_KEY_FINGERPRINT"),
+        *("CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR", "CONDA_CHANNEL"),
+        *("PYPI_MIRROR", "PYTORCH_MIRROR"),
+        *("NOTEBOOKS_URL", "NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"),
+    }
+)
+
 # The fields with which a recipe requests more than its compulsory ones, each with the inputs that
 # carry its value. A recipe cannot leave out the compulsory fields (`cuda.version`, for example), so
 # those may have no stage.

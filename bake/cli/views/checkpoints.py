@@ -20,7 +20,7 @@ def show_checkpoints(
 ) -> None:
     """Show checkpoints. `usd_per_gb_month` is the price of a snapshot; None if it is not known."""
     console.table(
-        ["checkpoint", "recipe", "holds", "age", "expires", "USD/month"],
+        ["checkpoint", "recipe", "holds", "age", "expires", "$/month"],
         [
             [
                 checkpoint.snapshot_id,
@@ -40,7 +40,7 @@ def show_checkpoints(
     console.result(CheckpointsDocument(checkpoints=tuple(entries)))
     if checkpoints and not console.json:
         console.note(
-            "USD/month is the highest possible cost, for a full disk: EBS bills only the blocks "
+            "$/month is the highest possible cost, for a full disk: EBS bills only the blocks "
             "that an older snapshot does not contain."
         )
 

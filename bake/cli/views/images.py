@@ -31,6 +31,7 @@ def show_images(
     images: Sequence[Image],
     now: datetime | None = None,
     usd_per_gb_month: float | None = None,
+    recipe: str | None = None,
 ) -> None:
     """Show images. `now` is AWS's time, for their ages.
 
@@ -40,7 +41,8 @@ def show_images(
     console.table(
         ["image", "recipe", "in it", "proved", "GB", "$/month", "age", "name"],
         [_row(known, image, now, usd_per_gb_month) for image in images],
-        empty="You have no images here. Make one: invoke bake --cuda 10.1",
+        empty=f"You have no images {f'of {recipe} ' if recipe else ''}here. Make one: "
+        f"invoke bake {recipe or '--cuda 10.1'}",
         right=("GB", "$/month"),
         fold=("recipe", "proved"),
         optional=1,
@@ -125,7 +127,7 @@ def show_verdicts(
                 f"{shown} ({why})" if why else shown,
             ]
         )
-    columns = ["image", "recipe", "age", "USD/month", "what"]
+    columns = ["image", "recipe", "age", "$/month", "what"]
     console.table(columns, rows, empty="No finished images found.", fold=("recipe", "what"))
     console.result(PruneDocument(images=tuple(entries)))
     _note_sizes(console, verdicts, usd_per_gb_month, done=removals is not None)

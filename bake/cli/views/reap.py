@@ -23,7 +23,7 @@ def show_reaped(console: Console, reaped: Sequence[Reaped], command: str) -> Non
             console.print(each.region)
         if each.remains:
             console.table(
-                ["id", "what", "recipe", "why", "age", "USD/month"],
+                ["id", "what", "recipe", "why", "age", "$/month"],
                 _rows(each),
                 empty="Nothing.",
                 fold=("what", "recipe", "why"),

@@ -15,11 +15,14 @@ from invoke.exceptions import Exit
 
 import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
 from bake.aws.client import session
+from bake.aws.tags import DIGEST, PAYLOAD, RECIPE
 from bake.cli.image_choice import chosen_image
+from bake.cli.recipes import current_images
 from bake.console.console import Console
 from bake.images import selection
 from tests.support.aws_in_process import Aws
 from tests.support.commands import invoke
+from tests.support.plans import real_plan, tags_of
 from tests.support.proved_images import an_image
 from tests.support.runs import an_account
 
@@ -108,3 +111,47 @@ def test_an_image_is_copied_nowhere_if_one_of_the_regions_does_not_exist(
     assert error["message"] == f"Region {to} not found in this account"
     assert hint in error["hint"]
     assert "CopyImage" not in aws.sent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["images", "--recipe", "mxnet-cu102"],
+        ["checkpoints", "--recipe", "mxnet-cu102"],
+        ["prune", "mxnet-cu102"],
+        ["reap", "--recipe", "mxnet-cu102", "--region", "us-east-1"],
+        ["doctor", "mxnet-cu102", "--local"],
+        ["gpus", "--recipe", "mxnet-cu102"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_recipe_has_is_refused(aws: Aws, words: list[str]) -> None:
+    refused = invoke(*words)
+    assert refused.returncode == 2, refused.stderr
+    assert "mxnet-cu102" in refused.stderr
+    assert "Did you mean mxnet-cu" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["images", "--recipe", "mxnet-cu100"], "You have no images of mxnet-cu100 here."),
+        (["checkpoints", "--recipe", "mxnet-cu100"], "You have no checkpoints of mxnet-cu100 here"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_recipe_without_resources_is_not_an_error(aws: Aws, words: list[str], says: str) -> None:
+    done = invoke(*words)
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout + done.stderr
+    if words[0] == "images":
+        assert "invoke bake mxnet-cu100" in done.stdout + done.stderr
+
+
+def test_prune_knows_which_image_a_bake_would_reuse() -> None:
+    plan, check = real_plan(), current_images()
+    tags = {**MXNET.tags, **tags_of(plan), DIGEST: plan.digest, PAYLOAD: "upstream"}
+    assert check(replace(MXNET, tags=tags))
+    assert not check(replace(MXNET, tags=tags | {DIGEST: "of another script"}))
+    assert not check(replace(MXNET, tags=tags | {RECIPE: "a-recipe-that-was-removed"}))
+    assert not check(MXNET)

@@ -19,7 +19,14 @@ from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run, specifications
 from bake.errors import CloudError, RequestError
 from bake.images import retention
-from bake.images.retention import Verdict, judge, kept_by_age, kept_by_itself, remove
+from bake.images.retention import (
+    Verdict,
+    judge,
+    kept_as_current,
+    kept_by_age,
+    kept_by_itself,
+    remove,
+)
 from tests.support.aws_in_process import REGION, Aws, aws_in_process
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -89,6 +96,20 @@ def test_the_newest_is_kept_where_a_recipe_has_nothing_verified() -> None:
 def test_one_of_stand_ins_or_of_a_cpu_takes_no_real_ones_place() -> None:
     found = [described(1, payload="stand-in"), described(2, verified="cpu"), described(9)]
     assert kept([*found, described(10)], keep=1) == [1, 2, 9]
+
+
+def test_what_a_bake_would_reuse_is_kept_beside_the_newest() -> None:
+    """A script was changed, baked, and changed back: the older image matches the recipe again."""
+    reverted, matching, older = (described(days) for days in (1, 5, 9))
+    found = [reverted, matching, older]
+    current = {matching.image_id, older.image_id}
+    why = kept_as_current(found, lambda image: image.image_id in current)
+    assert why == {matching.image_id: "what the recipe makes now"}
+    assert kept(found, keep=1) == [1]
+    unverified = described(0, verified="no")
+    assert kept_as_current([unverified, *found], lambda image: image is unverified) == {
+        unverified.image_id: "what the recipe makes now"
+    }
 
 
 def test_what_is_not_that_old_is_kept() -> None:

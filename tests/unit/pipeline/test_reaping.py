@@ -61,7 +61,7 @@ def test_a_table_says_what_there_is_and_why_it_may_go() -> None:
     group = some("security group", id="sg-0123456789abcdef0", made_at=None)
     usd = {machine: 383.98, group: 0.0}
     lines = shown(reaping.Reaped("us-east-1", NOW, [machine, group], usd))
-    assert lines[0].split() == ["id", "what", "recipe", "why", "age", "USD/month"]
+    assert lines[0].split() == ["id", "what", "recipe", "why", "age", "$/month"]
     assert re.split("  +", lines[1]) == [
         "i-0123456789abcdef0", "machine", "mxnet-cu118-", "its run is", "11 h", "383.98",
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_table_says_what_there_is_and_why_it_may_go() -> None:
 def test_an_id_that_is_as_long_as_the_terminal_is_whole() -> None:
     lasting = some("lease", id=f"/bake/lease/{'d' * 64}/12")
     lines = shown(reaping.Reaped("us-east-1", NOW, [lasting], {lasting: None}))
-    assert lines[:2] == [f"/bake/lease/{'d' * 64}/12", "  what       lease"]
+    assert lines[:2] == [f"/bake/lease/{'d' * 64}/12", "  what     lease"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

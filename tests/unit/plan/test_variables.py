@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from bake.plan.variables import variables
+from bake.plan.variables import OF_PAYLOAD, variables
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.resolved import resolve
 from tests.support.recipes import RECIPES, changed_recipe
@@ -29,6 +29,23 @@ def test_every_recipe_has_the_same_inputs() -> None:
     for recipe in RECIPES:
         assert set(values(recipe)) == names
         assert all(isinstance(value, str) for value in values(recipe).values())
+
+
+def test_the_inputs_that_differ_between_payloads_are_known() -> None:
+    """A stand-in differs from the real hosts in every one of them."""
+    differ = set()
+    for name, recipe in RECIPES.items():
+        archives = {f"{resolve(recipe).d2l.archive}": "0" * 64}
+        installers = dict.fromkeys(UPSTREAM.sha256, "1" * 64)
+        stand_in = Payload(
+            name="stand-in",
+            mirrors={key: f"https://127.0.0.1:1/{key}" for key in UPSTREAM.mirrors},
+            nvidia_key_fingerprint="2" * 40,
+            sha256=archives | installers,
+        )
+        one, other = values(name), values(name, stand_in)
+        differ |= {key for key in one if one[key] != other[key]}
+    assert differ == OF_PAYLOAD
 
 
 def test_cuda_10_1_is_pinned_to_its_own_cublas() -> None:

@@ -46,7 +46,7 @@ def shown(*found: Checkpoint, price: float | None) -> list[str]:
 
 def test_a_checkpoint_is_shown_with_what_it_holds_and_costs_at_most() -> None:
     lines = shown(ONE, price=0.05)
-    assert lines[0].split() == ["checkpoint", "recipe", "holds", "age", "expires", "USD/month"]
+    assert lines[0].split() == ["checkpoint", "recipe", "holds", "age", "expires", "$/month"]
     assert lines[1].split() == [
         *("snap-0123456789abcdef0", "mxnet-cu101"),
         *("base", "drivers", "cuda"),  # in the order in which they ran

@@ -1,0 +1,63 @@
+"""Comparison of an image with what its recipe makes now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from bake.plan.description import Description, description, is_same, read
+from bake.plan.lock import Lock
+from bake.plan.plan import Plan, make_plan
+from bake.plan.variables import OF_PAYLOAD
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.resolved import Resolved
+
+
+def is_current(
+    tags: Mapping[str, str],
+    digest: str,
+    resolved: Resolved,
+    *,
+    stand_in: bool,
+    scripts: Path,
+    lock: Lock | None = None,
+) -> bool:
+    """Tell whether the recipe would make an image with these tags, on the same base image.
+
+    The stand-ins' addresses change each time they are started, so an image of them (`stand_in`) is
+    compared without the inputs that a payload decides. False if the tags do not describe a plan.
+    RequestError if the recipe cannot be planned.
+    """
+    then = read(tags)
+    if then is None:
+        return False
+    payload = replace(UPSTREAM, name="stand-in") if stand_in else UPSTREAM
+    plan = make_plan(
+        resolved,
+        payload=payload,
+        base_image_id=then.base_image_id,
+        scripts=scripts,
+        lock=lock if lock and lock.payload == payload.name else None,
+    )
+    return _is_alike(then, plan) if stand_in else plan.digest == digest
+
+
+def _is_alike(then: Description, plan: Plan) -> bool:
+    """Tell whether a description is the plan's, except for the inputs of its payload."""
+    now = description(plan)
+    values = {stage.name: stage.inputs for stage in plan.stages}
+    return (
+        (then.lib, then.disk_gb, then.stages.keys()) == (now.lib, now.disk_gb, now.stages.keys())
+        and all(
+            (before.script, before.needs) == (now.stages[name].script, now.stages[name].needs)
+            and before.inputs.keys() == values[name].keys()
+            for name, before in then.stages.items()
+        )
+        and all(
+            is_same(value, values[name][key]) or value == now.stages[name].inputs[key]
+            for name, before in then.stages.items()
+            for key, value in before.inputs.items()
+            if key not in OF_PAYLOAD
+        )
+    )
