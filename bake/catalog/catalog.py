@@ -190,9 +190,13 @@ class D2l(Fact):
     version: str
     python: tuple[str, ...]
     requirements: tuple[str, ...]
-    archive: str
     notebooks: Mapping[str, tuple[str, str]]
     pins: tuple[str, ...] = ()
+
+    def archive(self, framework: str) -> str:
+        """Return the name for a copy of the notebooks of one framework in a file."""
+        repository, commit = self.notebooks[framework]
+        return f"{repository}-{commit[:7]}.zip"
 
     @property
     def numpy(self) -> str:

@@ -134,8 +134,9 @@ def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
     url = sha256 = commit = ""
     if recipe.d2l.notebooks:
         mirror = payload.mirrors["notebooks"]
-        if sha256 := payload.sha256.get(d2l.archive, ""):
-            url = f"{mirror}/{d2l.archive}"
+        archive = d2l.archive(recipe.framework.name)
+        if sha256 := payload.sha256.get(archive, ""):
+            url = f"{mirror}/{archive}"
         else:
             repository, commit = d2l.notebooks[recipe.framework.name]
             url = f"{mirror}/{repository}.git"

@@ -80,9 +80,8 @@ def _proved_without_gpu(recipe: Recipe) -> bool:
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
     """Return what the recipe's stages promise on this instance type.
 
-    With stand-ins, Python is the machine's own, the toolkit has no libraries and conda cannot list
-    its packages, so none of these is checked. A recipe that installs the driver and does not set
-    `gpu` requires a GPU.
+    With stand-ins, Python is the machine's own and the toolkit has no libraries, so neither is
+    checked. A recipe that installs the driver and does not set `gpu` requires a GPU.
     """
     recipe, machine = resolved.recipe, resolved.catalog.instance_type(instance_type)
     manager = MANAGER_STAGES[recipe.python.manager]
@@ -108,7 +107,7 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         notebooks=recipe.d2l.notebooks and with_d2l,
         kernel_held="drivers" in recipe.stages and recipe.driver.hold_kernel,
         apt=recipe.packages.apt,
-        conda_packages=() if stand_in else recipe.packages.conda,
+        conda_packages=recipe.packages.conda,
         pip=recipe.packages.pip,
         stand_in=stand_in,
     )

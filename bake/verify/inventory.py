@@ -132,10 +132,7 @@ def parse_dpkg(listing: str) -> dict[str, str]:
 
 
 def parse_packages(listing: str) -> dict[str, str]:
-    """Return package → version of pip's or conda's JSON.
-
-    Empty if this is not JSON: the conda of a stand-in does not know the option `--json`.
-    """
+    """Return package → version of pip's or conda's JSON; empty if this is not JSON."""
     try:
         entries = files.parse_json(listing)
         return {str(entry["name"]): str(entry["version"]) for entry in entries}

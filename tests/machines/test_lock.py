@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bake.catalog import load
 from bake.errors import PreflightError
 from bake.local import standin
 from bake.local.machines.engine import find_engine
@@ -54,12 +55,13 @@ class Upstreams:
         """Ubuntu's archive has these besides what the stage `base` brings: versions with commas
         between them, each with what it needs, as in `1 this+that,2`."""
         with self.trusted.signer() as sign:
-            packages = []
+            main = {key: list(upstreams.main_packages(key, ())) for key in load().os_images}
             for name, text in versions.items():
                 for version in text.split(","):
                     number, _, needs = version.partition(" ")
-                    packages.append(Package(name, number, needs.replace("+", ", ")))
-            upstreams._write_operating_systems(self.root, sign, packages)
+                    package = Package(name, number, needs.replace("+", ", "))
+                    main["ubuntu-18.04"].append(package)
+            upstreams._write_operating_systems(self.root, sign, main)
 
     def wheels(self, **versions: str) -> None:
         """All wheels that the index has: `version` or `version requirement`."""
@@ -72,7 +74,7 @@ class Upstreams:
             (files / wheel.file_name).write_bytes(wheel.build())
         for page in (self.root / "pypi/simple").glob("*/index.html"):
             page.unlink()
-        wheels._write_index(self.root / "pypi/simple", files)
+        wheels._write_index(self.root / "pypi")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BAKE_CACHE", str(CACHE))
         trusted = trust.establish(CACHE / "stand-in" / "trust")
-        upstreams.write(root, trusted, EXTRA)
+        upstreams.write(root, trusted, {"ubuntu-18.04": EXTRA})
         engine = find_engine()
         host, listen = engine.computer_address, standin.listen_address(engine)
         certificate = trusted.server_certificate((host, listen))

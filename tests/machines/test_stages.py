@@ -6,6 +6,7 @@ import io
 import shlex
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,10 +16,13 @@ from bake.local.standin import upstreams
 from bake.recipe.payload import Payload
 from bake.recipe.resolved import resolve
 from bake.threads import together
+from bake.verify import expect, prove
 from tests.support.environment import CACHE
-from tests.support.stage_machines import LIB, SCRIPTS, Machine, find, machines
+from tests.support.recipes import changed_recipe
+from tests.support.stage_machines import LIB, SCRIPTS, LoginShell, Machine, find, machines
 
 UBUNTU, DEBIAN = "mxnet-cu101", "mxnet-cu118-debian12"
+PYTORCH = changed_recipe("pytorch-cu126", packages={"apt": ["htop"], "conda": ["ffmpeg>=6"]})
 PREFIX = "/opt/conda/envs/d2l"
 # What a login by `ssh host command` starts from: pam_env reads the file, and no profile is.
 AS_SSH_COMMAND = "set -a; . /etc/environment; cd; "
@@ -32,7 +36,7 @@ find /etc /home /root /opt -path '*/lib/python*' -prune -o -type f -exec sha256s
 
 
 def notebook_archive() -> Iterator[bytes]:
-    with zipfile.ZipFile(io.BytesIO(upstreams.notebooks())) as archive:
+    with zipfile.ZipFile(io.BytesIO(upstreams.notebooks("mxnet"))) as archive:
         yield from (archive.read(name) for name in archive.namelist())
 
 
@@ -71,6 +75,16 @@ def debian(start: Callable[[str], Machine]) -> Machine:
     machine = start(DEBIAN)
     machine.bake("base", "drivers", "cuda", "venv")
     return machine
+
+
+@pytest.fixture(scope="module")
+def torch(payloads: dict[str, Payload]) -> Iterator[Machine]:
+    """A machine with PyTorch and with packages of each kind, of which conda's have no content."""
+    payload = standin.up(resolve(PYTORCH))
+    with machines() as start:
+        machine = start(PYTORCH, payload)
+        machine.bake("base", "conda", "pytorch", "d2l")
+        yield machine
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +284,25 @@ def test_notebooks_that_a_person_changed_are_left_alone(baked: Machine) -> None:
     baked.read("echo mine > d2l-en/mine.txt", user="ubuntu")
     baked.bake("d2l")
     assert baked.read("cat /home/ubuntu/d2l-en/mine.txt") == "mine"
+
+
+def test_the_stand_in_for_pytorch_passes_the_proof(torch: Machine) -> None:
+    expectation = expect(resolve(PYTORCH), "g6.xlarge", stand_in=True)
+    without_gpu = replace(expectation, gpu=None, cuda_release=None)
+    proof = prove(LoginShell(torch), without_gpu)
+    outcomes = {check.name: (check.outcome, check.detail) for check in proof.checks}
+    assert proof.verified == "cpu"
+    assert outcomes["framework"] == ("passed", "torch 2.9.1")
+    assert outcomes["d2l"] == ("passed", "d2l 1.0.3")
+    assert outcomes["packages"] == ("passed", "2 packages, by name only: stand-ins")
+    assert "right on the CPU" in outcomes["tensors"][1]
+    assert "2.9.1+stand.in" in outcomes["tensors"][1]
+
+
+def test_the_notebooks_are_those_of_the_framework(torch: Machine) -> None:
+    notebook = "chapter_preliminaries/ndarray.ipynb"
+    torch.read(f"cd d2l-en && {PREFIX}/bin/jupyter execute --inplace {notebook}", user="ubuntu")
+    assert '"execution_count": 3' in torch.read(f"cat /home/ubuntu/d2l-en/{notebook}")
 
 
 def test_debians_own_toolkit_and_driver(debian: Machine) -> None:

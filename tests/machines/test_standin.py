@@ -28,7 +28,7 @@ from bake import catalog
 from bake.errors import LocalCloudError
 from bake.local import standin
 from bake.local.machines.engine import Engine
-from bake.local.standin import mirror, trust, upstreams, wheels
+from bake.local.standin import mirror, names, trust, upstreams, wheels
 from bake.local.standin.archive import Package
 from bake.local.standin.trust import Trust
 from bake.plan.variables import variables
@@ -48,7 +48,7 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> Trust:
 @pytest.fixture(scope="module")
 def tree(trusted: Trust, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tree")
-    upstreams.write(root, trusted, ["htop"])
+    upstreams.write(root, trusted, {"ubuntu-18.04": ["sl", "jq=1.6"], "conda": ["ffmpeg>=6,<7"]})
     return root
 
 
@@ -201,16 +201,25 @@ def test_the_packages_of_the_base_stage_are_there(tree: Path) -> None:
     script = (REPOSITORY / "scripts/stages/base.sh").read_text()
     named = script.split("packages=(")[1].split(")")[0]
     index = (tree / "ubuntu/dists/bionic/main/binary-amd64/Packages").read_text()
-    for name in [*named.split(), "libquadmath0", "htop"]:
+    for name in [*named.split(), "libquadmath0"]:
         assert f"Package: {name}\n" in index
 
 
+def test_an_archive_has_what_recipes_request_of_it_and_what_is_known(tree: Path) -> None:
+    ubuntu = (tree / "ubuntu/dists/bionic/main/binary-amd64/Packages").read_text()
+    debian = (tree / "debian/dists/bookworm/main/binary-amd64/Packages").read_text()
+    for package in ("sl\nVersion: 0", "jq\nVersion: 1.6", "jq\nVersion: 0", "tmux\nVersion: 0"):
+        assert f"Package: {package}\n" in ubuntu
+    assert "Package: tmux\n" in debian
+    assert "Package: sl\n" not in debian
+
+
 def test_what_one_recipe_asked_for_stays_for_the_next(trusted: Trust, tmp_path: Path) -> None:
-    upstreams.write(tmp_path, trusted, ["htop"])
-    upstreams.write(tmp_path, trusted, ["tmux"])
+    upstreams.write(tmp_path, trusted, {"debian-12": ["sl"]})
+    upstreams.write(tmp_path, trusted, {"debian-12": ["cowsay"]})
     index = (tmp_path / "debian/dists/bookworm/main/binary-amd64/Packages").read_text()
-    assert "Package: htop\n" in index
-    assert "Package: tmux\n" in index
+    assert "Package: sl\n" in index
+    assert "Package: cowsay\n" in index
 
 
 def test_nvidia_smi_fails_as_where_no_driver_is_loaded(tree: Path) -> None:
@@ -244,11 +253,36 @@ def test_conda_says_what_it_is(conda: Path) -> None:
     assert "stand-in" in said
 
 
-def test_conda_has_no_packages_and_says_so(conda: Path) -> None:
-    command = [str(conda), "create", "--yes", "--name", "x", "scipy"]
+@pytest.mark.parametrize("spec", ["sl", "scipy=9"])
+def test_conda_refuses_what_its_channel_does_not_have(conda: Path, tree: Path, spec: str) -> None:
+    channel = f"file://{tree}/conda/conda-forge" if spec == "sl" else "file:///nowhere"
+    command = [str(conda), "create", "--yes", "--name", "x", "--channel", channel, spec]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "only has Python" in done.stderr
+    assert ("PackagesNotFoundError: sl" if spec == "sl" else "CondaHTTPError") in done.stderr
+
+
+def test_conda_records_what_is_requested_and_installs_nothing(conda: Path, tree: Path) -> None:
+    command = [str(conda), "create", "--yes", "--name", "x", "ffmpeg>=6,<7", "scipy", "pip>=20"]
+    command += ["--channel", f"file://{tree}/conda/conda-forge", "python=3.7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "ffmpeg 6 is recorded, but nothing is installed" in done.stdout
+    command = [str(conda), "list", "--json", "--name", "x"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert {record["name"]: record["version"] for record in json.loads(listed)} == {
+        "ffmpeg": "6",
+        "python": "3.7",
+        "scipy": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "version"),
+    [("x", "0"), ("x=1.10", "1.10"), ("x>1.2", "1.2.1"), ("x<2", "0"), ("x=*=openblas", "0")],
+)
+def test_the_channel_has_a_version_that_the_recipe_allows(spec: str, version: str) -> None:
+    index = json.loads(upstreams.conda_channel([spec])["repodata.json"])
+    assert index["specs"] == {spec: f"x-{version}-stand_in.conda"}
 
 
 def test_conda_knows_no_other_command(conda: Path) -> None:
@@ -382,6 +416,18 @@ def test_builds_of_pytorch_are_in_its_own_index(
     assert not (tmp_path / "simple/torch").exists()
 
 
+@pytest.mark.parametrize("wanted", RECIPES, ids=lambda found: found.name)
+def test_every_built_in_recipe_can_be_rehearsed(wanted: recipe.Recipe, tmp_path: Path) -> None:
+    inputs = variables(resolve(wanted), UPSTREAM)
+    names.refuse_unknown(inputs, tmp_path)
+    lines = [line for name in standin._PIP_INPUTS for line in inputs.get(name, "").splitlines()]
+    real, stand_ins, unsure = wheels._separate(filter(None, lines))
+    assert stand_ins
+    assert unsure == []
+    assert not [line for line in real if re.search(r"[+-]cu\d", line)], "PyPI has no CPU build"
+    assert inputs["FRAMEWORK"] in json.loads(upstreams._file("notebooks.json"))
+
+
 def test_markers_are_those_of_the_machines_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +442,27 @@ def test_markers_are_those_of_the_machines_python(
     lines = ['numpy==1.21.6; python_version < "3.8"', 'numpy==1.23.5; python_version >= "3.8"']
     wheels.provide(tmp_path, lines)
     assert asked == ['numpy==1.23.5; python_version >= "3.8"', "pip"]
+
+
+def test_stand_ins_that_no_fact_names_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], tuple[str, ...]]] = []
+
+    def resolve(lines: list[str], *options: str) -> str:
+        asked.append((lines, options))
+        if options:
+            raise LocalCloudError("not found")
+        return ""
+
+    monkeypatch.setattr(wheels, "_resolve", resolve)
+    monkeypatch.setattr(wheels, "_fetch", lambda resolved, folder: None)
+    wheels.provide(tmp_path, ["mxnet-cu101==1.7.0", "nvidia-cudnn-cu11==8.6.0.163"])
+    assert asked == [(["mxnet==1.7.0.post2", "pip"], ())]
+    asked.clear()
+    with pytest.raises(LocalCloudError):
+        wheels.provide(tmp_path, ["mxnet-cu101==1.7.0", "nvidia-unheard-cu11==1"])
+    assert asked == [(["nvidia-unheard-cu11==1"], ("--no-deps",))]
 
 
 def test_what_was_fetched_once_needs_no_network(
@@ -441,6 +508,13 @@ def test_packages_that_do_not_fit_together_are_not_blamed_on_the_index() -> None
         "requirements are unsatisfiable."
     )
     assert "change packages.pip" in wheels._hint(said)
+    for missing in ("unheard was not found in the package registry and you require unheard",):
+        said = f"error: No solution found when resolving dependencies\n  cause: Because {missing}"
+        assert "does not have unheard: correct packages.pip" in wheels._hint(said)
+    said = (
+        "No solution found\n  cause: Because there is no version of six==99 and you require six==99"
+    )
+    assert "does not have six==99: correct packages.pip" in wheels._hint(said)
     assert "needs PyPI" in wheels._hint("error: Failed to fetch: `https://127.0.0.1:9/simple/six/`")
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from bake.local import standin
@@ -72,6 +73,28 @@ class Machine:
             assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
             last.append(done.stdout.splitlines()[-1])
         return "\n".join(last)
+
+
+@dataclass(frozen=True)
+class LoginShell:
+    """The login user's shell on a machine, as `ssh host command` starts it, for the proof."""
+
+    machine: Machine
+
+    def run(
+        self,
+        command: str,
+        *,
+        check: bool = True,
+        stdin: bytes | str | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        assert not isinstance(stdin, str)
+        user = self.machine.inputs["LOGIN_USER"]
+        environment = "set -a; . /etc/environment; set +a"  # pam_env reads the file
+        done: Any = self.machine.run(f"{environment}; {command}", user=user, stdin=stdin or b"")
+        done.exit_status = done.returncode
+        return done
 
 
 def find(name: str) -> Recipe:

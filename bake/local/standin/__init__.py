@@ -18,7 +18,7 @@ from filelock import FileLock
 from bake import files
 from bake.local.machines.engine import Engine, find_engine
 from bake.local.machines.os_images import STAND_IN_OWNER
-from bake.local.standin import mirror, trust, upstreams, wheels
+from bake.local.standin import mirror, names, trust, upstreams, wheels
 from bake.recipe.payload import UPSTREAM, Payload
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ _PIP_INPUTS = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
 def up(resolved: Resolved) -> Payload:
     """Start the mirror with what the recipe needs. Return the URLs at which a machine reaches it.
 
-    Raises LocalCloudError if the recipe needs something that has no stand-in or, the first time,
-    if the Python package index cannot be reached.
+    Raises RecipeError if the recipe requests a package that its archive does not have, and
+    LocalCloudError if it needs something that has no stand-in or, the first time, if the Python
+    package index cannot be reached.
     """
     from bake.plan.variables import variables  # late: the process of the mirror does not need it
 
@@ -60,7 +61,8 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
     root = _folder() / "mirror"
     with _locked():
         trusted = trust.establish(_folder() / "trust")
-        upstreams.write(root, trusted, inputs.get("APT_PACKAGES", "").split())
+        names.refuse_unknown(inputs, _folder() / "indices")
+        upstreams.write(root, trusted, upstreams.requested(inputs))
         lines = [line for name in _PIP_INPUTS for line in inputs.get(name, "").splitlines()]
         wheels.provide(root / "pypi", [line for line in lines if line.strip()])
         certificate = trusted.server_certificate((host, listen))
@@ -97,14 +99,9 @@ def machine_files() -> Mapping[str, bytes]:
 
 
 def _sha256() -> Mapping[str, str]:
-    digests = {
-        "notebooks": hashlib.sha256(upstreams.notebooks()).hexdigest(),
-        "installer": hashlib.sha256(upstreams.installer()).hexdigest(),
-    }
     return {
-        name.rpartition("/")[2]: digests.get(mirror_name, digests["installer"])
-        for mirror_name, names in upstreams.file_names().items()
-        for name in names
+        path.rpartition("/")[2]: hashlib.sha256(data).hexdigest()
+        for path, data in upstreams.single_files().items()
     }
 
 

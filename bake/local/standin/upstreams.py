@@ -1,7 +1,7 @@
 """The files that the mirror serves instead of NVIDIA, Ubuntu, Debian, conda and d2l.
 
-They are made from the facts, so they are the same for each recipe, byte for byte. Only a recipe's
-additional apt packages and Python wheels are added.
+They are made from the facts, so they are the same for each recipe, byte for byte. Only the packages
+and wheels that a recipe requests are added.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
@@ -18,8 +19,14 @@ from typing import Any
 from bake import catalog
 from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
 from bake.files import on_machine
+from bake.local.standin import names
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
+from bake.recipe.conda_spec import read_conda_spec
+
+CHANNEL = "conda-forge"
+# The packages that recipes request: those of each operating system, and the specs of conda.
+Requested = Mapping[str, Iterable[str]]
 
 # The packages of the stages `base`, `venv` and `mxnet`. Version 0, so that none replaces a real
 # package of the machine.
@@ -44,14 +51,14 @@ def installer() -> bytes:
     return _file("installer.sh") + b"# ---- conda ----\n" + _file("conda.py")
 
 
-def notebooks() -> bytes:
-    """Return the stand-in for the archive of the book's notebooks: a few that run.
+def notebooks(framework: str) -> bytes:
+    """Return the stand-in for an archive of the book's notebooks: a few that run.
 
     As upstream, one has no bytes (null). One more is text that is not a notebook.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, cells in json.loads(_file("notebooks.json")).items():
+        for name, cells in json.loads(_file("notebooks.json"))[framework].items():
             entry = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
             if isinstance(cells, list):
                 archive.writestr(entry, json.dumps(_notebook(cells), indent=1) + "\n")
@@ -60,52 +67,99 @@ def notebooks() -> bytes:
     return buffer.getvalue()
 
 
-def conda_packages() -> Mapping[str, bytes]:
-    """Return the packages of the conda channel: versions of Python without content."""
-    versions = [f"3.{minor}" for minor in range(6, 16)]
-    return {
-        f"python-{version}-stand_in.conda": json.dumps(
-            {"name": "python", "version": version}
-        ).encode()
-        for version in versions
+def conda_channel(specs: Iterable[str]) -> Mapping[str, bytes]:
+    """Return the files of the conda channel: packages without content, and an index of them.
+
+    The packages are versions of Python, those that are facts, and one for each of the `specs`. The
+    index maps each spec to the file that satisfies it.
+    """
+    records = [("python", f"3.{minor}") for minor in range(6, 16)]
+    records += [(name, "0") for name in names.known_names("conda", CHANNEL) if name != "python"]
+    wanted = {spec: _satisfying(spec) for spec in specs}
+    records += wanted.values()
+    files = {
+        _conda_file(*record): json.dumps({"name": record[0], "version": record[1]}).encode()
+        for record in records
     }
+    index = {
+        "packages.conda": {file: json.loads(data) for file, data in files.items()},
+        "specs": {spec: _conda_file(*record) for spec, record in wanted.items()},
+    }
+    return {**files, "repodata.json": json.dumps(index).encode()}
 
 
-def file_names() -> Mapping[str, tuple[str, ...]]:
-    """Return the paths of files outside of package archives, by mirror."""
+def _satisfying(spec: str) -> tuple[str, str]:
+    """Return the name of the package and a version that the spec allows, "0" if possible."""
+    read = read_conda_spec(spec)
+    named = [v for part in read.alternatives for v in re.findall(r"\d[\w.]*", ",".join(part))]
+    candidates = ["0", *named, *(f"{version}.1" for version in named)]
+    return read.name.lower(), next(filter(read.allows, candidates), "0")
+
+
+def _conda_file(name: str, version: str) -> str:
+    return f"{name}-{version}-stand_in.conda"
+
+
+def single_files() -> Mapping[str, bytes]:
+    """Return the files that are in no repository of packages: path (its mirror first) → content."""
     found = catalog.load()
-    names = {"notebooks": tuple(d2l.archive for d2l in found.d2l.values())}
-    for installer in found.installers:
+    files = {
+        f"notebooks/{d2l.archive(framework)}": notebooks(framework)
+        for d2l in found.d2l.values()
+        for framework in d2l.notebooks
+    }
+    for each in found.installers:
         # Each release of Miniforge has a folder of its own.
-        folder = f"{installer.version}/" if installer.manager == "miniforge" else ""
-        names[installer.manager] = (*names.get(installer.manager, ()), folder + installer.file)
-    return names
+        folder = f"{each.version}/" if each.manager == "miniforge" else ""
+        files[f"{each.manager}/{folder}{each.file}"] = installer()
+    return files
 
 
-def write(root: Path, trust: Trust, extra_packages: Iterable[str]) -> None:
-    """Write all files of the mirror, unless they are up to date."""
-    extra = sorted({*_extra(root), *extra_packages})
+def requested(inputs: Mapping[str, str]) -> Requested:
+    """Return the packages that these inputs of stages request."""
+    apt = inputs.get("APT_PACKAGES", "").split()
+    conda = inputs.get("CONDA_PACKAGES", "").split()
+    return {"conda": conda} | ({inputs["OS_ID"]: apt} if apt else {})
+
+
+def write(root: Path, trust: Trust, wanted: Requested) -> None:
+    """Write all files of the mirror, unless they are up to date.
+
+    What earlier recipes requested is kept.
+    """
+    kept = root / "requested.json"
+    earlier: Requested = json.loads(kept.read_text()) if kept.exists() else {}
+    wanted = {
+        archive: sorted({*earlier.get(archive, ()), *wanted.get(archive, ())})
+        for archive in sorted({*earlier, *wanted})
+    }
     stamp = root / "stamp"
-    digest = _digest(trust, extra)
+    digest = _digest(trust, wanted)
     if stamp.exists() and stamp.read_text() == digest:
         return
-    for mirror, names in file_names().items():
-        data = notebooks() if mirror == "notebooks" else installer()
-        for name in names:
-            _write(root / mirror / name, data)
-    for name, data in conda_packages().items():
-        _write(root / "conda/conda-forge/linux-64" / name, data)
+    for path, data in single_files().items():
+        _write(root / path, data)
+    for path, data in conda_channel(wanted.get("conda", ())).items():
+        _write(root / "conda" / CHANNEL / "linux-64" / path, data)
     with trust.signer() as sign:
-        _write_operating_systems(root, sign, [Package(name, "0") for name in extra])
+        _write_operating_systems(
+            root,
+            sign,
+            {
+                key: list(main_packages(key, wanted.get(key, ())))
+                for key in catalog.load().os_images
+            },
+        )
         _write_nvidia(root, sign, trust)
-    _write(root / "extra.json", json.dumps(extra).encode())
+    _write(kept, json.dumps(wanted).encode())
     stamp.write_text(digest)
 
 
-def _write_operating_systems(root: Path, sign: Sign, extra: list[Package]) -> None:
-    main = [Package(name, "0") for name in BASE_PACKAGES] + extra
+def _write_operating_systems(root: Path, sign: Sign, packages: Mapping[str, list[Package]]) -> None:
+    """Write the archives. `packages` are those of the component `main`, by operating system."""
     for image in catalog.load().os_images.values():
         name, codename = image.key.split("-")[0], image.codename
+        main = packages[image.key]
         nvidia = list(_packages(image, "os"))
         if name == "ubuntu":
             components = {"main": main, "restricted": nvidia, "universe": [], "multiverse": []}
@@ -118,6 +172,15 @@ def _write_operating_systems(root: Path, sign: Sign, extra: list[Package]) -> No
         write_archive(root / name, sign, suites, components, label="Debian")
         suites = [f"{codename}-security"]
         write_archive(root / f"{name}-security", sign, suites, nothing, label="Debian-Security")
+
+
+def main_packages(os: str, wanted: Iterable[str]) -> Iterator[Package]:
+    """Yield the packages of the stages, those that are facts, and what recipes request."""
+    found = {(name, "0") for name in (*BASE_PACKAGES, *names.known_names("apt", os))}
+    for package in wanted:
+        name, _, version = package.partition("=")
+        found.add((name.partition(":")[0], version or "0"))
+    yield from (Package(name, version) for name, version in sorted(found))
 
 
 def _write_nvidia(root: Path, sign: Sign, trust: Trust) -> None:
@@ -189,15 +252,9 @@ def _notebook(cells: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _extra(root: Path) -> list[str]:
-    """Return the additional packages of earlier recipes, which are kept."""
-    path = root / "extra.json"
-    return list(json.loads(path.read_text())) if path.exists() else []
-
-
-def _digest(trust: Trust, extra: list[str]) -> str:
+def _digest(trust: Trust, wanted: Requested) -> str:
     """Return the digest of everything from which the files are made, this program included."""
-    digest = hashlib.sha256(json.dumps([trust.fingerprint, extra]).encode())
+    digest = hashlib.sha256(json.dumps([trust.fingerprint, wanted]).encode())
     for folder in (resources.files(__package__), resources.files(facts.__name__)):
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.is_file():

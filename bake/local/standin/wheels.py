@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from bake import catalog
 from bake.errors import LocalCloudError
 from bake.files import on_machine
 
@@ -99,7 +100,7 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
     The network is used only for requirements that are new. Raises LocalCloudError if a package has
     no wheel for the machine's Python.
     """
-    real, stand_ins = _separate(requirements)
+    real, stand_ins, unsure = _separate(requirements)
     files = root / "files"
     files.mkdir(parents=True, exist_ok=True)
     for wheel in stand_ins:
@@ -107,8 +108,11 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
         if not path.exists() or path.read_bytes() != data:
             path.with_suffix(".sha256").unlink(missing_ok=True)
             path.write_bytes(data)
-    lock = root / "locks" / f"{hashlib.sha256(json.dumps(real).encode()).hexdigest()[:16]}.txt"
+    key = json.dumps([real, unsure] if unsure else real)
+    lock = root / "locks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     if not lock.exists():
+        if unsure:
+            _resolve(unsure, "--no-deps")
         resolved = _resolve(real)
         _fetch(resolved, files)
         lock.parent.mkdir(exist_ok=True)
@@ -116,10 +120,15 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
     _write_index(root)
 
 
-def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
-    """Return the requirements to download from PyPI, and the stand-ins for the others."""
+def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel], list[str]]:
+    """Return the requirements to download from PyPI, and the stand-ins for the others.
+
+    The third part are the requirements of stand-ins that no fact names: PyPI must have them.
+    """
     real: dict[str, None] = {"pip": None}
     stand_ins: list[StandInWheel] = []
+    facts = {line for build in catalog.load().builds for line in build.requirements}
+    unsure: list[str] = []
     environment = {key: str(value) for key, value in {**default_environment(), **_MACHINE}.items()}
     for line in lines:
         requirement = Requirement(line)
@@ -131,10 +140,11 @@ def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel]]:
         else:
             stand_ins.append(wheel)
             real.update(dict.fromkeys(wheel.requires))
-    return sorted(real), stand_ins
+            unsure += [line] if line not in facts else []
+    return sorted(real), stand_ins, unsure
 
 
-def _resolve(lines: Iterable[str]) -> str:
+def _resolve(lines: Iterable[str], *options: str) -> str:
     settings = _pip_settings()
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header"]
     command += ["--no-annotate", "--no-cache", "--only-binary", ":all:", "--no-config"]
@@ -144,6 +154,7 @@ def _resolve(lines: Iterable[str]) -> str:
         command += ["--default-index", index]
     for index in settings.get("extra-index-url", "").split():
         command += ["--index", index]
+    command += options
     environment = {"SSL_CERT_FILE": settings["cert"]} if "cert" in settings else {}
     return _run(command, "\n".join(lines), "resolved for the stand-in machines", environment)
 
@@ -190,6 +201,9 @@ def _run(command: list[str], stdin: str, purpose: str, environment: Mapping[str,
 
 def _hint(said: str) -> str:
     """Return what to do. uv and pip name an index that answers, but has no such packages."""
+    if match := re.search(r"Because (\S+) was not found|no version of (\S+) and", said):
+        package = (match[1] or match[2]).removesuffix(",")
+        return f"The package index does not have {package}: correct packages.pip in the recipe"
     if "No solution found" in said or "No matching distribution" in said:
         return (
             "No versions fit together that have wheels for the stand-in machines "

@@ -130,8 +130,9 @@ def test_notebooks_without_a_published_hash_come_by_commit() -> None:
 
 def test_notebooks_whose_archive_the_payload_knows_come_by_hash() -> None:
     mirrors = {**UPSTREAM.mirrors, "notebooks": "https://here"}
-    given_ = values("mxnet-cu101", replace(UPSTREAM, mirrors=mirrors, sha256={"d2l-en.zip": "ab"}))
-    assert given_["NOTEBOOKS_URL"] == "https://here/d2l-en.zip"
+    archive = "d2l-en-colab-c10026a.zip"
+    given_ = values("mxnet-cu101", replace(UPSTREAM, mirrors=mirrors, sha256={archive: "ab"}))
+    assert given_["NOTEBOOKS_URL"] == f"https://here/{archive}"
     assert (given_["NOTEBOOKS_SHA256"], given_["NOTEBOOKS_COMMIT"]) == ("ab", "")
 
 

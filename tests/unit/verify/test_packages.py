@@ -114,8 +114,9 @@ def test_an_inventory_that_cannot_be_read_is_a_failure(machine: Machine) -> None
 
 
 def test_stand_ins_are_checked_by_name_only_and_the_result_says_so(machine: Machine) -> None:
-    requested = {"apt": ("htop=9",), "pip": ("foo-bar==9",), "stand_in": True}
-    assert packages_of(machine, **requested) == ("passed", "2 packages, by name only: stand-ins")
+    requested = {"apt": ("htop=9",), "conda_packages": ("ffmpeg=9",), "pip": ("foo-bar==9",)}
+    said = "3 packages, by name only: stand-ins"
+    assert packages_of(machine, **requested, stand_in=True) == ("passed", said)
     assert packages_of(machine, pip=("cowsay",), stand_in=True)[0] == "failed"
 
 
@@ -135,5 +136,5 @@ def test_the_packages_of_a_recipe_are_expected() -> None:
     assert (real.apt, real.conda_packages, real.pip) == (("htop",), ("ffmpeg",), ("cowsay",))
     assert not real.stand_in
     rehearsal = expect(recipe, "g4dn.xlarge", stand_in=True)
-    assert rehearsal.packages == ("htop", "cowsay")  # the conda of a stand-in has no list
+    assert rehearsal.packages == ("htop", "ffmpeg", "cowsay")
     assert rehearsal.stand_in

@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
 """A stand-in for conda, whose environments are virtual environments of this machine's Python.
 
-It has the commands that the stages and a user of the machine need. Its channel contains only
-Python: `python=3.7` is recorded as the requested version, but the machine's own Python runs.
+It has the commands that the stages and a user of the machine need. The packages of its channel are
+empty: `python=3.7` is recorded as the requested version, but the machine's own Python runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 VERSION = "conda 0.0 (stand-in)"
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +68,8 @@ def create(options: argparse.Namespace) -> None:
     records = explicit(Path(options.file)) if options.file else resolved(options)
     for record in records:
         wanted = f"{record['name']} {record['version']}"
-        print(f"stand-in: {wanted} is recorded, but {MACHINE_PYTHON} runs")
+        actual = f"{MACHINE_PYTHON} runs" if record["name"] == "python" else "nothing is installed"
+        print(f"stand-in: {wanted} is recorded, but {actual}")
     subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
     (prefix / "conda-meta").mkdir(exist_ok=True)
     (prefix / "conda-meta" / "history").touch()
@@ -81,16 +83,27 @@ def resolved(options: argparse.Namespace) -> list[dict[str, str]]:
     """Return the records of the requested packages, from the channel if one is given."""
     records = []
     for spec in options.words:
-        name, _, version = spec.partition("=")
+        name = re.split(r"[ =<>!~]", spec, maxsplit=1)[0].lower()
+        channels = options.channel or []
         if name == "python":
-            version = version.strip("=") or "{}.{}".format(*sys.version_info[:2])
-            record = {"name": name, "version": version}
-            for channel in options.channel or []:
-                record = fetch(f"{channel}/linux-64/{name}-{version}-stand_in.conda")
-            records.append(record)
+            version = spec.partition("=")[2].strip("=")
+            record = {"name": name, "version": version or "{}.{}".format(*sys.version_info[:2])}
+            file = "{name}-{version}-stand_in.conda".format(**record)
+            records += [fetch(f"{channel}/linux-64/{file}") for channel in channels] or [record]
         elif name != "pip":
-            sys.exit(f"PackagesNotFoundError: {spec}: this stand-in for conda only has Python")
+            found = [record for channel in channels for record in search(channel, name, spec)]
+            if not found:
+                sys.exit(f"PackagesNotFoundError: {spec}: not in the channel of this stand-in")
+            records.append(found[0])
     return records
+
+
+def search(channel: str, name: str, spec: str) -> list[dict[str, str]]:
+    """Return the records of a channel's packages that the spec allows."""
+    index = fetch(f"{channel}/linux-64/repodata.json")
+    named = [file for file, package in index["packages.conda"].items() if package["name"] == name]
+    files = [index["specs"][spec]] if spec in index["specs"] else named
+    return [fetch(f"{channel}/linux-64/{file}") for file in files]
 
 
 def explicit(file: Path) -> list[dict[str, str]]:
@@ -107,7 +120,7 @@ def explicit(file: Path) -> list[dict[str, str]]:
     return records
 
 
-def fetch(url: str) -> dict[str, str]:
+def fetch(url: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 (the URL is the mirror's)
             data = answer.read()
@@ -129,11 +142,15 @@ def run(options: argparse.Namespace) -> None:
 def list_packages(options: argparse.Namespace) -> None:
     prefix = existing_prefix(options)
     pattern = options.words[0] if options.words else "."
+    files = sorted((prefix / "conda-meta").glob("*.json"))
+    records = [json.loads(file.read_text()) for file in files]
+    found = [record for record in records if re.search(pattern, record["name"])]
+    if options.json:
+        print(json.dumps(found))
+        return
     print(f"# packages in environment at {prefix}:\n#\n# Name  Version  Build  Channel")
-    for file in sorted((prefix / "conda-meta").glob("*.json")):
-        record = json.loads(file.read_text())
-        if re.search(pattern, record["name"]):
-            print(*(record[key] for key in ("name", "version", "build_string", "channel")))
+    for record in found:
+        print(*(record[key] for key in ("name", "version", "build_string", "channel")))
 
 
 def list_environments(options: argparse.Namespace) -> None:
