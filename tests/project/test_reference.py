@@ -25,7 +25,7 @@ from tests.support.commands import parse
 from tests.support.documented import PAGES, blocks, command_lines, invocations
 from tests.support.environment import REPOSITORY
 from tests.support.recipes import DOCUMENTS, RECIPES, plan_of
-from tests.support.source_texts import PYTHON, texts
+from tests.support.source_texts import FILES, PYTHON, texts
 
 DOCS = REPOSITORY / "docs"
 STAGES, ENVIRONMENT = DOCS / "stages.md", DOCS / "environment.md"
@@ -212,11 +212,8 @@ def test_the_variables_of_local_env_are_in_the_page_about_the_environment() -> N
 
 def messages() -> list[str]:
     """Return the texts of the code, each variable part as `…`."""
-    found = [text for path in PYTHON for _, text, is_docstring in texts(path) if not is_docstring]
-    for path in SHELL:
-        strings = re.findall(r'(?:fail|say) "((?:[^"\\]|\\.)*)"', path.read_text())
-        found += [re.sub(r"\$\{[^}]*\}|\$\(.*?\)|\$\w+|\$\(", "…", each) for each in strings]
-    return [" ".join(text.split()) for text in found]
+    found = (each for path in FILES for each in texts(path) if not each.is_docstring)
+    return [" ".join(each.text.split()) for each in found]
 
 
 def test_each_heading_of_the_page_about_failures_is_a_message_of_the_code() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ PYTHON = sorted(
 SHELL = sorted(
     path for folder in ("bake", "scripts") for path in (REPOSITORY / folder).rglob("*.sh")
 )
-FILES = [*PYTHON, REPOSITORY / "tasks.py", *SHELL]
+TEMPLATES = sorted((REPOSITORY / "bake").rglob("*.j2"))
+FILES = [*PYTHON, REPOSITORY / "tasks.py", *SHELL, *TEMPLATES]
 
 
 class Text(NamedTuple):
@@ -27,13 +29,17 @@ class Text(NamedTuple):
 
 
 def texts(path: Path) -> Iterator[Text]:
-    """The docstrings and the messages of a Python file; the first comment of a shell script."""
+    """Yield the docstrings and the messages of a file, each variable part of a message as `…`.
+
+    The docstring of a shell script is its first comment. A template's messages are its lines.
+    """
     source = path.read_text()
     if path.suffix == ".sh":
-        for number, line in enumerate(source.splitlines()[1:], start=2):
-            if not line.startswith("# "):
-                return
-            yield Text(number, line.removeprefix("# "), number == 2)
+        yield from _shell_texts(source.splitlines())
+        return
+    if path.suffix == ".j2":
+        for number, line in enumerate(source.splitlines(), start=1):
+            yield Text(number, re.sub(r"\{[{%#].*?[}%#]\}|<[^>]*>", "…", line), False)
         return
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings: set[int] = set()
@@ -53,3 +59,13 @@ def texts(path: Path) -> Iterator[Text]:
             and id(node) not in docstrings
         ):
             yield Text(node.lineno, node.value, False)
+
+
+def _shell_texts(lines: Sequence[str]) -> Iterator[Text]:
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.startswith("# "):
+            break
+        yield Text(number, line.removeprefix("# "), number == 2)
+    for number, line in enumerate(lines, start=1):
+        for message in re.findall(r'\b(?:fail|say) "((?:[^"\\]|\\.)*)"', line):
+            yield Text(number, re.sub(r"\$\{[^}]*\}|\$\(.*?\)|\$\w+|\$\(", "…", message), False)
