@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command, raise_for
-from bake.cli.environment import MANIFESTS, at_most_one, invoke_program
+from bake.cli.environment import MANIFESTS, at_most_one, invoke_program, this_command
 from bake.cli.options import CommonOptions, RecipeOptions, explained
 from bake.cli.recipes import chosen_recipes, requests_for, selected_recipes, warn_about
 
@@ -58,7 +58,11 @@ def bake(
     options = pipeline.Options(
         name=name,
         fresh=fresh,
-        on_failure=OnFailure(keep=keep_on_failure, shell=shell_on_failure),
+        on_failure=OnFailure(
+            keep=keep_on_failure,
+            shell=shell_on_failure,
+            again=this_command("--keep-on-failure") if len(chosen) == 1 else "",
+        ),
         machines=jobs,
     )
     options.check(len(chosen), interactive=sys.stdin.isatty() and not console.json)

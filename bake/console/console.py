@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-from bake.console.format import duration
+from bake.console.format import duration, duration_about
 from bake.console.screen import Screen, Step, Work
 from bake.console.streams import stdin_is_terminal, write_stdout
 from bake.console.table import Table, lay_out
@@ -85,8 +85,10 @@ class Console:
     # Steps ---------------------------------------------------------------------------------
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, title: str, *, count: str = "", usual_s: float | None = None) -> Iterator[Step]:
         """A context that shows a step and its duration.
+
+        `count` is its number among others, such as `3 of 7`; `usual_s` its usual duration.
 
         An exception marks it as failed; an interrupt or a cancellation marks it as stopped.
         """
@@ -94,7 +96,7 @@ class Console:
         before = thread.step
         above = before or self._above
         place = (*(above.place if above else ()), next(self._screen.numbers))
-        step = Step(title, time.monotonic(), place, self._work, self._verbose_line)
+        step = Step(title, time.monotonic(), place, self._work, self._verbose_line, count, usual_s)
         self._begin(step)
         thread.step = step
         try:
@@ -117,7 +119,8 @@ class Console:
         on_terminal = self._on_terminal
         self._screen.begin(step, live=on_terminal and not self.quiet)
         if not on_terminal and not self.quiet:
-            self._print(Text(f"{step.indent}· {step.title} …"))
+            usual = f", usually {duration_about(step.usual_s)}" if step.usual_s else ""
+            self._print(Text(f"{step.indent}· {step.counted}{usual} …"))
 
     def _end(self, step: Step, mark: str, style: str) -> None:
         with self._screen.lock:
@@ -125,7 +128,7 @@ class Console:
             if self.quiet:
                 return
             elapsed = duration(time.monotonic() - step.started)
-            words = f" {step.title}  "
+            words = f" {step.counted}  "
             line = Text.assemble(step.indent, (mark, style), words, (elapsed, "dim"))
             if step.summary:
                 line.append(f"  {step.summary}")
@@ -136,6 +139,23 @@ class Console:
     def _verbose_line(self, step: Step, line: str) -> None:
         if self.verbose and not self.quiet:
             self._print(Text.assemble((f"  {step.title} │ ", "dim"), line.rstrip()))
+
+    @contextmanager
+    def status(self, describe: Callable[[], str]) -> Iterator[None]:
+        """A context in which the last of the live lines is what `describe` returns, "" for none.
+
+        It disappears when the work fails and is cleaned up.
+        """
+        self._work.status = describe
+        try:
+            yield
+        finally:
+            self._work.status = None
+
+    def note_without_terminal(self, text: str) -> None:
+        """Show a message unless it is empty, or live lines show it: for logs."""
+        if text and not self._on_terminal:
+            self.note(text)
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[str], None]]:

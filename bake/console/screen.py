@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from bake.console.format import duration
+from bake.console.format import duration, duration_about
 from bake.console.streams import Stderr, Stdout
 from bake.console.text import plain
 from bake.errors import BakeError
@@ -123,21 +123,29 @@ class Screen:
         return frame
 
     def __rich__(self) -> RenderableType:
-        running = sorted(self._running, key=lambda step: (step.work.number, step.place))
+        steps = sorted(self._running, key=lambda step: (step.work.number, step.place))
+        lines: list[RenderableType] = []
+        for _, of_one in itertools.groupby(steps, key=lambda step: step.work.number):
+            lines += (own := list(of_one))
+            lines += own[0].work.status_lines()
         room = max(self.err.height - 1, 2)
-        if len(running) > room:
-            running, rest = running[: room - 1], len(running) - room + 1
-            return Group(*running, Text(f"… and {rest} more", "dim"))
-        return Group(*running)
+        if len(lines) > room:
+            lines, rest = lines[: room - 1], len(lines) - room + 1
+            return Group(*lines, Text(f"… and {rest} more", "dim"))
+        return Group(*lines)
 
 
 @dataclass
 class Work:
-    """The shared part of one recipe's steps. `unwinding`: it failed and is cleaning up."""
+    """The shared part of one recipe's steps. `unwinding`: it failed and is cleaning up.
+
+    `status` returns the text of a live line below those of the steps.
+    """
 
     screen: Screen
     name: str = ""
     unwinding: bool = False
+    status: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         self.number = next(self.screen.numbers)
@@ -147,12 +155,20 @@ class Work:
     def prefix(self) -> str:
         return f"{self.name:<{self.screen.width}} │ " if self.name else ""
 
+    def status_lines(self) -> list[Text]:
+        """Return the live line with the status, if there is one."""
+        text = self.status() if self.status and not self.unwinding else ""
+        line = Text(f"{self.prefix}{plain(text)}", "dim", no_wrap=True, overflow="ellipsis")
+        line.truncate(self.screen.err.width - _ROOM_FOR_KEYS, overflow="ellipsis")
+        return [line] if text else []
+
 
 @dataclass
 class Step:
     """A running step. `update` changes its live line; `done` sets the text of its last line.
 
-    `place` is its number, after the numbers of the steps that it is a part of.
+    `place` is its number, after the numbers of the steps that it is a part of. `count` is
+    its number among other steps, such as `3 of 7`, and `usual_s` its usual duration in seconds.
     """
 
     title: str
@@ -160,8 +176,14 @@ class Step:
     place: tuple[int, ...]
     work: Work
     verbose: Callable[[Step, str], None]
+    count: str = ""
+    usual_s: float | None = None
     line: str = ""
     summary: str = ""
+
+    @property
+    def counted(self) -> str:
+        return f"{self.title} ({self.count})" if self.count else self.title
 
     @property
     def indent(self) -> str:
@@ -180,8 +202,9 @@ class Step:
             (self.work.prefix, "dim"),
             self.indent,
             self.work.screen.frame(now),
-            f" {plain(self.title)}  ",
+            f" {plain(self.counted)}  ",
             (duration(now - self.started), "dim"),
+            (f" of about {duration_about(self.usual_s)}" if self.usual_s else "", "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -17,10 +18,10 @@ from typing import Literal, TypeVar
 from bake import files
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
-from bake.aws.image import Image
+from bake.aws.image import Image, images
 from bake.aws.image_creation import check_name, undo_image
 from bake.aws.lease import lease
-from bake.errors import BakeError, FileError, LostError, RequestError
+from bake.errors import BakeError, CloudError, FileError, LostError, RequestError
 from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, running_builder
 from bake.pipeline.checkpoints import StartPoints, remove_old_checkpoints
@@ -34,10 +35,11 @@ from bake.pipeline.finish import (
     write_report,
 )
 from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
+from bake.pipeline.progress import earlier_bakes
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import StageRun, run_one, run_stages
-from bake.plan.forecast import BUILDER, PROOF, REBOOT
+from bake.plan.forecast import BUILDER, PROOF, REBOOT, Earlier, course
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
@@ -95,13 +97,15 @@ class Batch:
     """Everything that the bakes of one command share.
 
     `began` is on the monotonic clock. `points` has the start points of each region. `new_images`
-    maps the name of a job whose bake has not ended to the image that it has created.
+    maps the name of a job whose bake has not ended to the image that it has created. `earlier` has
+    the earlier bakes of each region, for the expected time.
     """
 
     options: Options
     began: float
     scheduler: Scheduler
     points: Mapping[str, StartPoints]
+    earlier: Mapping[str, Sequence[Earlier]]
     new_images: dict[str, tuple[Job, Image]] = field(default_factory=dict)
 
     def points_of(self, job: Job) -> StartPoints:
@@ -204,6 +208,10 @@ def bake_jobs(jobs: Sequence[Job], options: Options, began: float) -> list[Outco
         if isinstance(error, KeyboardInterrupt):
             for job, image in batch.new_images.values():
                 _remove_new_image(job, image)
+            ended = {outcome.recipe for outcome in outcomes}
+            for job in jobs:
+                for text in _resume_point(job, batch) if job.name not in ended else ():
+                    job.console.note(text)
         for outcome in outcomes:
             if outcome.status == "baked" and outcome.image:
                 error.add_note(f"The image {outcome.image.image_id} was already finished: it stays")
@@ -216,14 +224,26 @@ def bake_jobs(jobs: Sequence[Job], options: Options, began: float) -> list[Outco
 def _batch(jobs: Sequence[Job], options: Options, began: float) -> Batch:
     """Return what the jobs share; every job that needs a machine is added to the scheduler."""
     points = {job.cloud.region: StartPoints(job.cloud.now) for job in jobs}
+    earlier: dict[str, Sequence[Earlier]] = {}
     working = [job for job in jobs if not job.nothing_to_do]
-    if not options.fresh:
-        for region, cloud in {job.cloud.region: job.cloud for job in working}.items():
-            points[region] = StartPoints(cloud.now, checkpoints(cloud))
+    for region, cloud in {job.cloud.region: job.cloud for job in working}.items():
+        found = [] if options.fresh else checkpoints(cloud)
+        points[region] = StartPoints(cloud.now, found)
+        with suppress(CloudError):  # a bake starts without an expected time, too
+            earlier[region] = earlier_bakes(cloud, images(cloud), found)
     scheduler = Scheduler(options.machines)
     for job in working:
         scheduler.add(job.name, job.plan, partial(points[job.cloud.region].digests, job.plan))
-    return Batch(options, began, scheduler, points)
+    return Batch(options, began, scheduler, points, earlier)
+
+
+def _resume_point(job: Job, batch: Batch) -> tuple[str, ...]:
+    """Return from which checkpoint the next bake resumes; nothing if no machine was started."""
+    if start := batch.points_of(job).best(job.plan):
+        return (f"The next bake resumes from {start.snapshot_id}: {', '.join(start.stages)}",)
+    if job.timeline.machines:
+        return ("The next bake starts from the base image: this one has saved no checkpoint",)
+    return ()
 
 
 def _remove_new_image(job: Job, image: Image) -> None:
@@ -239,10 +259,8 @@ def _outcome(job: Job, batch: Batch) -> Outcome:
         with files.any_file():
             result = _find_or_bake(job, batch)
     except BakeError as error:
-        start = batch.points_of(job).best(job.plan)
-        if start and job.name not in batch.new_images:
-            held = ", ".join(start.stages)
-            error.details += (f"The next bake resumes from {start.snapshot_id}: {held}",)
+        if job.name not in batch.new_images:
+            error.details += _resume_point(job, batch)
         write_report(job, error)
         return Outcome(job.name, "failed", batch.seconds(), error=error)
     finally:
@@ -284,8 +302,16 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
         def bake_on(number: int) -> tuple[Record, Image]:
             """Bake on the run's machine of this number."""
             points, on_failure = batch.points_of(job), options.on_failure
-            with running_builder(job, points, on_failure, number=number) as builder:
-                return _bake_on(builder, job, batch, held.check)
+            expected = course(job.plan, batch.earlier.get(cloud.region, ()))
+            start = points.best(job.plan)
+            console.note(job.progress.expect(expected, start.stages if start else ()))
+            with (
+                console.status(job.progress.describe),
+                running_builder(job, points, on_failure, number=number) as builder,
+            ):
+                done = _stages_of_start_point(builder, job)
+                job.progress.expect(expected, {BUILDER, *(record.name for record in done)})
+                return _bake_on(builder, done, job, batch, held.check)
 
         return _retry_if_lost(job, bake_on)
 
@@ -320,15 +346,19 @@ def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
 
 
 def _bake_on(
-    builder: Builder, job: Job, batch: Batch, still_ours: Callable[[], None]
+    builder: Builder,
+    done: list[StageRecord],
+    job: Job,
+    batch: Batch,
+    still_ours: Callable[[], None],
 ) -> tuple[Record, Image]:
     """Run the stages on a machine that was started, prove and seal it, and create its image.
 
-    LostError as soon as the machine is lost. `still_ours` raises if another run took the lease.
+    `done` are the stages that the machine's start point holds. LostError as soon as the machine is
+    lost. `still_ours` raises if another run took the lease.
     """
     machine, connection = builder.machine, builder.connection
     watch = Watch(job.cloud, machine, connection, job.console)
-    done = _stages_of_start_point(builder, job)
     batch.scheduler.started(job.name, frozenset(record.digest for record in done))
 
     def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, dict[str, float]]:

@@ -38,6 +38,7 @@ from bake.machine.boot import wait_until_reached
 from bake.machine.key_store import KnownHostKey, key_path, remove_key, save_host_keys, save_key
 from bake.pipeline.checkpoints import StartPoints, start_image
 from bake.pipeline.job import Job
+from bake.plan.forecast import BUILDER
 from bake.ssh import keys
 from bake.ssh.connection import Connection
 from bake.threads import held_back
@@ -63,11 +64,17 @@ class Builder:
 class OnFailure:
     """The options for a machine on which a stage or the proof fails.
 
-    `keep` leaves it running until its own timer ends it. `shell` opens a shell on it first.
+    `keep` leaves it running until its own timer ends it. `shell` opens a shell on it first. `again`
+    is the command that bakes again with `keep`, if the caller knows it.
     """
 
     keep: bool = False
     shell: bool = False
+    again: str = ""
+
+    @property
+    def gives_access(self) -> bool:
+        return self.keep or self.shell
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def running_builder(
     `number` counts the run's machines, of which earlier ones were lost. If a stage or the proof
     fails and `on_failure.keep` is set, the machine stays, and the error says how to reach it.
     """
-    if on_failure.keep or on_failure.shell:
+    if on_failure.gives_access:
         files.make_folder(files.home(), mode=0o700)  # for the key: before a machine is started
     both = _Keys(keys.generate(), keys.generate())
     # `kept` holds what stays if the machine is kept: its removal, and that of its group.
@@ -96,7 +103,7 @@ def running_builder(
     machine: Machine | None = None
     began, stays = monotonic(), False
     try:
-        with job.timeline.step("start", "Builder") as set_detail:
+        with job.progress.step(BUILDER), job.timeline.step("start", "Builder") as set_detail:
             with start_image(job, points) as (image_id, start):
                 pair = key_pair(job.cloud, job.run, both.login.public_openssh)
                 key_name = stack.enter_context(pair)
@@ -107,7 +114,9 @@ def running_builder(
         shut = partial(_shut, job, machine, group_id, kept)
         yield Builder(machine, connection, start, monotonic() - began, shut)
     except (StageError, VerificationError) as error:
-        if machine and (on_failure.keep or on_failure.shell):
+        if not on_failure.gives_access:
+            error.details += (f"To look at the machine, keep it: {_again(job, on_failure)}",)
+        elif machine:
             try:
                 _give_access(job, machine, both, on_failure, error)
             except (FileError, RequestError) as problem:
@@ -123,6 +132,13 @@ def running_builder(
             stack.close()
             if not stays:
                 job.timeline.machine_ended()
+
+
+def _again(job: Job, on_failure: OnFailure) -> str:
+    """Return the command that bakes again, and keeps the machine if that fails."""
+    stand_in = " --stand-in" if job.context.payload.name == "stand-in" else ""
+    command = f"invoke bake {job.name}{stand_in} --keep-on-failure {job.context.here}".rstrip()
+    return on_failure.again or job.console.complete(command)
 
 
 def _launch(

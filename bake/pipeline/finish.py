@@ -19,6 +19,7 @@ from bake.machine.boot import login_user, wait_until_booted
 from bake.pipeline.job import Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
+from bake.plan.forecast import IMAGE, PROOF
 from bake.plan.lock import package_settings
 from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
 from bake.record.record import FILE as RECORD_FILE
@@ -33,7 +34,11 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
         machine.instance_type,
         stand_in=job.context.payload.name == "stand-in",
     )
-    with job.console.step("Proof") as step, job.timeline.step("proof", "Proof") as set_detail:
+    with (
+        job.progress.step(PROOF),
+        job.console.step("Proof", usual_s=job.progress.usual_s(PROOF)) as step,
+        job.timeline.step("proof", "Proof") as set_detail,
+    ):
         # A new login, as a user will have it: the current session began before the stages.
         connection.close()
         connection.reconnect()
@@ -74,7 +79,11 @@ def take_image(
     the image.
     """
     tags = _image_tags(job, machine, stages, proof, seconds)
-    with job.console.step("Image") as step, job.timeline.step("image", "Image") as set_detail:
+    with (
+        job.progress.step(IMAGE),
+        job.console.step("Image", usual_s=job.progress.usual_s(IMAGE)) as step,
+        job.timeline.step("image", "Image") as set_detail,
+    ):
         image = create_image(
             job.cloud,
             machine,

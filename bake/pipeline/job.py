@@ -18,6 +18,7 @@ from bake.console.screen import Step
 from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
 from bake.pipeline.preflight import PreflightResult, preflight
+from bake.pipeline.progress import Progress
 from bake.pipeline.secrets import Secrets, read_secrets
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
@@ -61,7 +62,7 @@ class Job:
 
     `image` is an image of the same plan that already exists. If it is finished, nothing has to be
     done: then `preflight` has no placements, and the secrets were not read. `folder` is for the
-    logs. `timeline` records the steps while they happen.
+    logs. `timeline` records the steps while they happen, and `progress` tells when they will end.
     """
 
     context: Context
@@ -73,6 +74,7 @@ class Job:
     image: Image | None = None
     secrets: Secrets = field(default_factory=dict)
     timeline: Timeline = field(default_factory=Timeline, compare=False)
+    progress: Progress = field(default_factory=Progress, compare=False)
 
     @property
     def recipe(self) -> Recipe:

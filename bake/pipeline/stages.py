@@ -20,6 +20,7 @@ from bake.pipeline.checkpoints import StartPoints, take_checkpoint
 from bake.pipeline.job import Job
 from bake.pipeline.scheduler import Action, Scheduler
 from bake.pipeline.secrets import revealed
+from bake.plan.forecast import REBOOT
 from bake.plan.inputs import inputs_file
 from bake.plan.plan import Stage
 from bake.record import StageRecord
@@ -178,8 +179,12 @@ def run_stages(
             if not group.running:
                 break
             progress.add(*group.next())
+            job.console.note_without_terminal(job.progress.describe())
     watch.reserve_s = math.inf
-    reboot_s = _reboot(job, run.machine, run.connection) if progress.since_boot else 0.0
+    reboot_s = 0.0
+    if progress.since_boot:
+        with job.progress.step(REBOOT):
+            reboot_s = _reboot(job, run.machine, run.connection)
     return [progress.records[stage.name] for stage in job.plan.stages[:-1]], reboot_s
 
 
@@ -187,7 +192,15 @@ def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:
     """Run one stage. StageError if it fails, or leaves one of its secrets on the disk."""
     secrets = revealed(job.secrets, stage.script.secrets)
     began = int(connection.run("date +%s").stdout) - 1 if secrets else 0
-    with job.console.step(stage.name) as step, job.timeline.step("stage", stage.name):
+    with (
+        job.progress.step(stage.name),
+        job.console.step(
+            stage.name,
+            count=job.progress.count(stage.name),
+            usual_s=job.progress.usual_s(stage.name),
+        ) as step,
+        job.timeline.step("stage", stage.name),
+    ):
         seconds = run_stage(
             connection,
             stage.name,

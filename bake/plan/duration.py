@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bake.console.format import duration_range
+from bake.console.format import duration_about, duration_range
 from bake.plan.plan import Stage
 
 
@@ -21,59 +21,53 @@ class Span:
     def __str__(self) -> str:
         return duration_range(self.low, self.high)
 
-    def after(self, seconds: float) -> Span:
-        """Return what is left after this number of seconds."""
-        return Span(*(max(each - seconds, 0.0) for each in (self.low, self.likely, self.high)))
+
+def expected_time(span: Span) -> str:
+    """Return the likely time and the range: `about 17 min (13 to 27 min)`."""
+    return f"about {duration_about(span.likely)} ({span})"
 
 
-def total(
-    stages: Collection[Stage],
-    left: Mapping[str, Span],
-    *,
-    running: Collection[str] = (),
-    saved_after: Collection[str] | None,
-) -> Span:
-    """Return how long a bake takes until everything in `left` has ended.
+@dataclass(frozen=True)
+class Work:
+    """Stages that run at the same time if they can, and other steps, one after the other.
 
-    `left` maps each of the `stages`, and each other step, to the time that it still takes. The
-    other steps come one after the other. One step may take longer while another one is quick, so
-    the range is narrower than the sum of all extremes: the deviations are added like those of
-    independent measurements.
+    `others` are the names of the other steps. A checkpoint is due after a stage in `saved_after`
+    (None: after any). It is taken when all running stages have ended; none starts before it.
     """
 
-    def seconds(taken: Mapping[str, float]) -> float:
-        steps = sum(taken.values()) - sum(taken[stage.name] for stage in stages)
-        return steps + until_ended(stages, taken, running=running, saved_after=saved_after)
+    stages: tuple[Stage, ...]
+    others: tuple[str, ...]
+    running: frozenset[str] = frozenset()
+    saved_after: tuple[str, ...] | None = None
 
-    def end_of_range(end: str) -> tuple[float, float]:
-        """Return the sum of the extremes, and the probable deviation from the likely time."""
-        extremes = {name: float(getattr(span, end)) for name, span in left.items()}
-        deviations = (seconds(likely | {name: extremes[name]}) - middle for name in left)
-        return seconds(extremes), math.hypot(*deviations)
+    def seconds(self, each: Mapping[str, float]) -> float:
+        """Return the seconds until everything has ended. `each` maps each step to its seconds."""
+        return sum(each[name] for name in self.others) + _until_stages_ended(self, each)
 
-    likely = {name: span.likely for name, span in left.items()}
-    middle = seconds(likely)
-    (shortest, less), (longest, more) = end_of_range("low"), end_of_range("high")
-    return Span(max(shortest, middle - less), middle, min(longest, middle + more))
+    def span(self, each: Mapping[str, Span]) -> Span:
+        """Return the time until everything has ended. `each` maps each step to its time.
+
+        One step may take longer while another one is quick, so the range is narrower than the sum
+        of all extremes: the deviations are added like those of independent measurements.
+        """
+        likely = {name: span.likely for name, span in each.items()}
+        middle = self.seconds(likely)
+
+        def end_of_range(extremes: Mapping[str, float]) -> tuple[float, float]:
+            deviations = (self.seconds({**likely, name: extremes[name]}) - middle for name in each)
+            return self.seconds(extremes), math.hypot(*deviations)
+
+        shortest, less = end_of_range({name: span.low for name, span in each.items()})
+        longest, more = end_of_range({name: span.high for name, span in each.items()})
+        return Span(max(shortest, middle - less), middle, min(longest, middle + more))
 
 
-def until_ended(
-    stages: Iterable[Stage],
-    seconds: Mapping[str, float],
-    *,
-    running: Collection[str] = (),
-    saved_after: Collection[str] | None,
-) -> float:
-    """Return the seconds until the last stage ends.
-
-    Independent stages run at the same time; a stage that may reboot runs alone. After a stage in
-    `saved_after` (None: after any) a checkpoint is taken: nothing starts before all others ended.
-    """
-    waiting = list(stages)
-    names = {stage.name for stage in waiting}
-    alone = {stage.name for stage in waiting if stage.may_reboot}
-    ends = {name: seconds[name] for name in names.intersection(running)}
-    waiting = [stage for stage in waiting if stage.name not in ends]
+def _until_stages_ended(work: Work, seconds: Mapping[str, float]) -> float:
+    """Return the seconds until the last stage ends; a stage that may reboot runs alone."""
+    names = {stage.name for stage in work.stages}
+    alone = {stage.name for stage in work.stages if stage.may_reboot}
+    ends = {name: seconds[name] for name in names & work.running}
+    waiting = [stage for stage in work.stages if stage.name not in ends]
     done, now, due = set[str](), 0.0, False
     while waiting or ends:
         if not due and not alone.intersection(ends):
@@ -86,5 +80,6 @@ def until_ended(
         ended = {name for name, end in ends.items() if end <= now}
         done |= ended
         ends = {name: end for name, end in ends.items() if name not in ended}
-        due = bool(ends) and (due or saved_after is None or not ended.isdisjoint(saved_after))
+        saves = work.saved_after is None or not ended.isdisjoint(work.saved_after)
+        due = bool(ends) and (due or saves)
     return now

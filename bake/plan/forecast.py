@@ -13,8 +13,8 @@ from statistics import median
 from typing import Literal, Protocol
 
 from bake import catalog
-from bake.console.format import duration_about, money_range
-from bake.plan.duration import Span, total
+from bake.console.format import money_range
+from bake.plan.duration import Span, Work, expected_time
 from bake.plan.plan import Plan, Stage
 
 # The steps of a bake besides its stages. No stage's name has a capital.
@@ -72,21 +72,31 @@ class Course:
     spans: Mapping[str, Span]
     sources: Mapping[str, Source]
 
-    def left(self, done: Collection[str], running: Mapping[str, float] | None = None) -> Span:
-        """Return the time until the bake ends.
+    def left(self, done: Collection[str]) -> Span:
+        """Return the time of the stages and steps that are not done."""
+        left = {name: span for name, span in self.spans.items() if name not in done}
+        return self._work(left).span(left)
 
-        `done` are the stages and steps that have ended or are not needed; `running` maps those
-        that run now to the seconds since they began.
+    def left_s(self, done: Collection[str], running: Mapping[str, float]) -> float:
+        """Return the likely seconds until the bake ends.
+
+        `running` maps the stages and steps that run now to the seconds since they began.
         """
-        since = running or {}
         left = {
-            name: span.after(since.get(name, 0.0))
+            name: max(span.likely - running.get(name, 0.0), 0.0)
             for name, span in self.spans.items()
             if name not in done
         }
-        stages = [stage for stage in self.plan.stages if stage.name in left]
-        after = self.plan.recipe.checkpoints.after
-        return total(stages, left, running=since, saved_after=after)
+        return self._work(left, running).seconds(left)
+
+    def _work(self, left: Collection[str], running: Collection[str] = ()) -> Work:
+        names = {stage.name for stage in self.plan.stages}
+        return Work(
+            tuple(stage for stage in self.plan.stages if stage.name in left),
+            tuple(name for name in left if name not in names),
+            frozenset(running),
+            self.plan.recipe.checkpoints.after,
+        )
 
     def based_on(self, done: Collection[str]) -> str:
         """Return the sources of the times of all steps that are not done."""
@@ -122,7 +132,7 @@ class Forecast:
     def time(self) -> str:
         if self.span.high == 0:
             return "no time"
-        return f"about {duration_about(self.span.likely)} ({self.span})"
+        return expected_time(self.span)
 
     @property
     def cost(self) -> str:

@@ -67,7 +67,7 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
         names = ", ".join(check.name for check in failed)
         raise VerificationError(
             f"The machine is not what the recipe promises: {names}",
-            hint="No image was made. To look at the machine, bake again with --keep-on-failure.",
+            hint="No image was made",
             details=[str(check) for check in failed],
         )
     return Proof(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke.exceptions import Exit
@@ -102,7 +103,11 @@ def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
     with pytest.raises(StageError) as failure:
         bake.bake(context, recipe)
     assert "base ended with status 100" in failure.value.message
-    assert failure.value.details[-1] == "E: Unable to locate package nvidia"
+    *_, last, again, resumes = failure.value.details
+    assert last == "E: Unable to locate package nvidia"
+    command = f"invoke bake {recipe.name} --stand-in --keep-on-failure"
+    assert again == f"To look at the machine, keep it: {command}"
+    assert resumes.startswith("The next bake starts from the base image: ")
     (log,) = context.builds.glob("*/base.log")
     assert log.read_text() == "E: Unable to locate package nvidia\n"
 
@@ -191,8 +196,8 @@ class InterruptedIn(Console):
             os.kill(os.getpid(), signal.SIGINT)
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
-        with super().step(title) as step:
+    def step(self, title: str, **more: Any) -> Iterator[Step]:
+        with super().step(title, **more) as step:
             if title == self.phase and not self.word:
                 self.interrupt()
             elif title == self.phase:

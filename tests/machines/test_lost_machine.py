@@ -109,8 +109,8 @@ class AtStep(Console):
         self.title, self.act, self.times = title, act, times
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
-        with super().step(title) as step:
+    def step(self, title: str, **more: Any) -> Iterator[Step]:
+        with super().step(title, **more) as step:
             if title == self.title and self.times:
                 self.times -= 1
                 self.act(machine_of("one"))

@@ -32,6 +32,21 @@ def test_without_a_terminal_steps_are_plain_lines_on_stderr(
     assert "Unpacking" not in captured.err
 
 
+def test_a_step_is_shown_with_its_number_and_its_usual_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console()
+    with console.status(lambda: "2 of 7 stages done"):
+        with console.step("cuda", count="3 of 7", usual_s=240.0):
+            pass
+        console.note_without_terminal("3 of 7 stages done")
+        console.note_without_terminal("")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "· cuda (3 of 7), usually 4 min …"
+    assert said[1].startswith("✔ cuda (3 of 7)  0.0 s")
+    assert said[2:] == ["3 of 7 stages done"]  # the status is a live line
+
+
 def test_verbose_prints_the_lines_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(verbose=True)
     with console.step("cuda") as step:

@@ -106,6 +106,30 @@ def test_the_live_display_shows_as_many_steps_as_there_is_room_for(
         assert not re.search(r"… and 1[0-9]+ more", "\n".join(terminal.frames()[-1]))
 
 
+def test_the_last_live_line_is_the_status_until_the_work_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with a_terminal(monkeypatch) as terminal:
+        console = Console()
+        with console.status(lambda: "2 of 7 stages done"):
+            with (
+                pytest.raises(KeyError),
+                console.step("cuda", count="3 of 7", usual_s=240.0) as step,
+            ):
+                step.update("Unpacking")
+                terminal.wait_for(lambda: "stages done" in terminal.text)
+                console.note_without_terminal("not in a log")
+                raise KeyError
+            with console.step("Removing the builder"):
+                time.sleep(0.3)
+        terminal.wait_for(lambda: terminal.text.count("✔") == 1)
+        [first, last] = next(frame for frame in terminal.frames() if "stages done" in frame[-1:][0])
+        assert re.match(r"[⠀-⣿] cuda \(3 of 7\)  0.[0-9] s of about 4 min  Unpacking", first)
+        assert last == "2 of 7 stages done"
+        assert "stages done" not in terminal.text.partition("✘")[2]
+        assert "not in a log" not in terminal.text
+
+
 def test_a_failure_dims_only_later_lines_of_its_own_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from bake.console.console import Console
 from bake.pipeline import stages
+from bake.pipeline.progress import Progress
 from bake.pipeline.scheduler import Action, Scheduler
 from bake.pipeline.stages import StageRun, State, _Ran, next_action, run_stages
 
@@ -163,7 +165,9 @@ def run(
         )
     )
     recipe = SimpleNamespace(checkpoints=SimpleNamespace(after=None))
-    job: Any = SimpleNamespace(name="one", plan=plan, recipe=recipe)
+    job: Any = SimpleNamespace(
+        name="one", plan=plan, recipe=recipe, progress=Progress(), console=Console(quiet=True)
+    )
     scheduler = Scheduler(1)
     scheduler.add("one", plan, frozenset)
     scheduler.wait_for_turn("one")

@@ -208,9 +208,9 @@ def test_what_is_done_is_not_left_and_what_runs_is_left_in_part() -> None:
     whole = course(PLAN, [Past(PLAN.recipe.name, DIGESTS, TIMES | STEPS)])
     done = {BUILDER, "base", "drivers"}
     after = {PROOF: 30, REBOOT: 40, IMAGE: 300, "seal": 10}
-    assert whole.left(done, {"cuda": 100.0, "conda": 0.0}).likely == sum(after.values()) + 200 + 200
+    assert whole.left_s(done, {"cuda": 100.0, "conda": 0.0}) == sum(after.values()) + 200 + 200
     # A step that takes longer than it ever did may end at any moment.
-    assert whole.left(done, {"cuda": 999.0, "conda": 0.0}).likely == sum(after.values()) + 250
+    assert whole.left_s(done, {"cuda": 999.0, "conda": 0.0}) == sum(after.values()) + 250
 
 
 times = st.dictionaries(st.sampled_from(ALL), st.floats(0, 1e5), max_size=6)
