@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 WIDEST = 100  # longer lines are hard to read
+UNLIMITED = 1_000_000  # columns, for a program that reads the text
 NARROW = 60  # below this width, an explanation is under its name instead of beside it
 NAME_WIDTH = 24
 
@@ -30,9 +31,9 @@ class Page:
     examples: Sequence[str]
 
 
-def command_page(page: Page, width: int) -> str:
-    """Return the help of a command."""
-    width = min(width, WIDEST)
+def command_page(page: Page, columns: int | None) -> str:
+    """Return the help of a command, for a terminal of that width or, without one, not wrapped."""
+    width = min(columns, WIDEST) if columns else UNLIMITED
     usage = _wrapped(f"Usage: {page.usage}", width, later=" " * len("Usage: "))
     blocks = [usage, _wrapped(page.about, width), *_sections(page.sections, width)]
     if page.examples:
@@ -41,9 +42,9 @@ def command_page(page: Page, width: int) -> str:
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
-def command_list(sections: Mapping[str, Sequence[Entry]], width: int) -> str:
-    """Return the list of all commands, in groups."""
-    width = min(width, WIDEST)
+def command_list(sections: Mapping[str, Sequence[Entry]], columns: int | None) -> str:
+    """Return the list of all commands, in groups; without a width, nothing is wrapped."""
+    width = min(columns, WIDEST) if columns else UNLIMITED
     hint = _wrapped("To explain a command: invoke COMMAND --help", width)
     blocks = [*_sections(sections, width), hint]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"

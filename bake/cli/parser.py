@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from invoke.exceptions import Exit, ParseError
 from invoke.parser import Argument
@@ -303,8 +304,9 @@ def _print_error(error: ParseError) -> None:
     _print(json.dumps({"error": document}, indent=2) + "\n")
 
 
-def _width() -> int:
-    return shutil.get_terminal_size().columns
+def _width(stream: TextIO | None) -> int | None:
+    """Return the columns of a terminal; None if it is not a terminal, where nothing is wrapped."""
+    return shutil.get_terminal_size().columns if stream and stream.isatty() else None
 
 
 def _commands(program: Program) -> dict[str, ParsedTask]:
@@ -323,7 +325,7 @@ def _topic(program: Program) -> str | None:
 def _explain(topic: str, commands: Mapping[str, ParsedTask]) -> NoReturn:
     if topic not in commands:
         raise _unknown_command(topic, commands)
-    _print(command_page(commands[topic].page(topic), _width()))
+    _print(command_page(commands[topic].page(topic), _width(sys.stdout)))
     raise Exit
 
 
@@ -358,9 +360,17 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
         except ParseError as error:
             if "--json" in program.core.unparsed:
                 _print_error(error)
-            raise Exit(str(error), code=WRONG_REQUEST) from None
+            raise Exit(_fitted(str(error)), code=WRONG_REQUEST) from None
 
     return parse
+
+
+def _fitted(message: str) -> str:
+    """Return a message for stderr, in lines of whole words if that is a terminal."""
+    from bake.console.wrapping import wrapped_text
+
+    width = _width(sys.stderr)
+    return wrapped_text(message, width) if width else message
 
 
 def _check_group(program: Program, commands: Mapping[str, ParsedTask]) -> None:
@@ -425,7 +435,7 @@ def _list_in_sections(list_tasks: Callable[[Program], None]) -> Callable[[Progra
                 continue
             about = (inspect.getdoc(each) or "").partition("\n")[0]
             sections.setdefault(each.section, []).append(Entry(name, about))
-        _print(command_list(sections, _width()))
+        _print(command_list(sections, _width(sys.stdout)))
 
     return show
 

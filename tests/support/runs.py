@@ -68,6 +68,16 @@ def a_builder(aws: Aws, run: Run) -> Machine:
     return run_machine(aws.cloud, run, order, [where])
 
 
+def a_machine(aws: Aws, name: str, **more: str) -> Machine:
+    """Launch a machine as a person does, of an image that was not baked here."""
+    run = new_run("mxnet-cu101")
+    tags = run.lasting(name) | more
+    where = aws.placement()
+    group = create_security_group(aws.cloud, run, tags, vpc_id=where.vpc_id, cidr="192.0.2.1/32")
+    order = aws.order("mine", group, tags=tags, stays=True)
+    return run_machine(aws.cloud, run, order, [where])
+
+
 def later(aws: Aws, **more: float) -> None:
     aws.put_off(timedelta(**more))  # type: ignore[attr-defined]
     aws.cloud.ec2("DescribeVpcs")

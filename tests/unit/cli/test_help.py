@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import shlex
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -17,39 +13,15 @@ from invoke.parser import Parser
 from invoke.parser.context import to_flag
 
 import tasks
-from bake.cli.help import suggestion
+from bake.cli.help import command_page, suggestion
 from bake.cli.parser import ParsedTask
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
+from tests.support.terminal import in_terminal
 
 COMMANDS: dict[str, ParsedTask] = {
     name: tasks.namespace[name] for name in tasks.namespace.task_names
 }
-
-
-def in_terminal(columns: int, *words: str) -> tuple[int, str]:
-    """Return the exit code of `invoke WORDS` and what a terminal of that width has shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    program = Path(sys.executable).with_name("invoke")
-    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
-    with subprocess.Popen(
-        [program, *words],
-        cwd=REPOSITORY,
-        env=environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while part := os.read(ours, 65536):
-                shown += part
-        except OSError:  # Linux's EIO: the other end is closed
-            pass
-        os.close(ours)
-    return process.returncode, shown.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("columns", [80, 40])
@@ -57,22 +29,40 @@ def in_terminal(columns: int, *words: str) -> tuple[int, str]:
     "words", [["--list"], ["launch-from-ami", "--help"], ["bake", "-h"]], ids=" ".join
 )
 def test_help_and_list_fit_into_a_terminal(words: list[str], columns: int) -> None:
-    code, shown = in_terminal(columns, *words)
-    assert code == 0
-    assert max(map(len, shown.splitlines())) <= columns, shown
+    code, terminal = in_terminal(*words, columns=columns)
+    assert (code, terminal.broken()) == (0, [])
+    assert len(terminal.lines) > 20
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize(
+    "words", [["bakke"], ["bake", "--cuda"], ["bake", "--jobs", "two"], ["quota", "--nosuch"]]
+)
+def test_what_is_wrong_with_a_command_line_is_in_lines_of_whole_words(
+    words: list[str], columns: int
+) -> None:
+    code, terminal = in_terminal(*words, columns=columns)
+    assert (code, terminal.broken()) == (2, []), terminal.text
+    assert " ".join(terminal.lines) == invoke(*words).stderr.strip()
+
+
+def test_help_and_list_are_not_wrapped_without_a_terminal() -> None:
+    lines = invoke("--list").stdout.splitlines()
+    assert sum("connect" in line.split()[:1] for line in lines) == 1
+    explained = invoke("launch-from-ami", "--help").stdout.splitlines()
+    [ami] = [line for line in explained if line.startswith("  --ami TEXT")]
+    assert "the beginning of its name" in ami
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("columns", [80, 40])
-def test_the_help_of_each_command_is_complete_and_fits(
-    name: str, columns: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_the_help_of_each_command_is_complete_and_fits(name: str, columns: int) -> None:
     run = invoke(name, "--help")
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.startswith(f"Usage: invoke {name} ")
-    assert max(map(len, run.stdout.splitlines())) <= columns, run.stdout
     each = COMMANDS[name]
+    fitted = command_page(each.page(name), columns)
+    assert max(map(len, fitted.splitlines())) <= columns, fitted
     for argument in each.get_arguments():
         if argument.positional:
             assert each.arguments

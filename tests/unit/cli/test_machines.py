@@ -13,10 +13,8 @@ from invoke.exceptions import Exit
 
 from bake.aws import lease_holder
 from bake.aws.client import session
-from bake.aws.launch import run_machine
 from bake.aws.machine import Machine, find_machine
-from bake.aws.security_group import create_security_group
-from bake.aws.tags import USED_BY, new_run
+from bake.aws.tags import USED_BY
 from bake.cli.confirm import confirm
 from bake.console.console import Console
 from bake.errors import RequestError
@@ -24,7 +22,7 @@ from bake.machine import access, ssh_config
 from bake.machine.key_store import key_path
 from tests.support.aws_in_process import Aws
 from tests.support.commands import invoke
-from tests.support.runs import a_builder, a_run, an_account, ended, lease
+from tests.support.runs import a_builder, a_machine, a_run, an_account, ended, lease
 
 QUESTION = "Terminate lab1 (i-1, g4dn.xlarge)?"
 COMMAND = "invoke terminate lab1 --yes"
@@ -35,15 +33,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     with an_account() as aws:
         monkeypatch.setattr(session, "connect", lambda region: aws.cloud)
         yield aws
-
-
-def a_machine(aws: Aws, name: str, **more: str) -> Machine:
-    run = new_run("mxnet-cu101")
-    tags = run.lasting(name) | more
-    where = aws.placement()
-    group = create_security_group(aws.cloud, run, tags, vpc_id=where.vpc_id, cidr="192.0.2.1/32")
-    order = aws.order("mine", group, tags=tags, stays=True)
-    return run_machine(aws.cloud, run, order, [where])
 
 
 def state(aws: Aws, machine: Machine) -> str:

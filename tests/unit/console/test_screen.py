@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ import pytest
 
 from bake.console.console import Console
 from bake.threads import together
+from tests.support.terminal import CTRL_C, Terminal
 
 DIM = "\x1b[2m"
 
 
-class Terminal:
+class OpenTerminal:
     """A real terminal that remembers its output."""
 
     def __init__(self) -> None:
@@ -56,12 +58,12 @@ class Terminal:
 
 
 @contextmanager
-def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenTerminal]:
     """A terminal that receives stderr (not a fixture: pytest replaces stderr between phases)."""
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("LINES", "10")
     monkeypatch.setenv("TERM", "xterm")
-    screen = Terminal()
+    screen = OpenTerminal()
     with Path(os.ttyname(screen.theirs)).open("w") as stderr, monkeypatch.context() as context:
         context.setattr("sys.stderr", stderr)
         yield screen
@@ -158,6 +160,39 @@ def test_a_failure_dims_only_later_lines_of_its_own_recipe(
             "✔ conda": "\x1b[32m",
             "✔ once more": "\x1b[32m",
         }
+
+
+_AT_WORK = """
+import time
+from bake.console.console import Console
+console = Console()
+with console.step("Stages"), console.step("mxnet") as step:
+    console.print("Image    ami-0123456789abcdef0")
+    for number in range(1000):
+        step.update(f"Unpacking {number} " + "x" * 200)
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_after_ctrl_c_no_live_line_is_left_and_the_result_is_whole(columns: int) -> None:
+    with Terminal(["-c", _AT_WORK], program=sys.executable, columns=columns) as terminal:
+        terminal.wait_for("Unpacking")
+        terminal.type(CTRL_C)
+        terminal.wait_until_ended()
+        assert terminal.screen[0] == "Image    ami-0123456789abcdef0"
+        assert not [line for line in terminal.screen if re.match(" *[⠀-⣿]|.*Unpacking", line)]
+        assert "■ Stages" in terminal.text
+
+
+def test_without_a_terminal_there_are_no_live_lines_though_colours_are_forced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Console().step("Stages"):
+        pass
+    assert not re.search(r"\x1b\[[0-9?]*[A-Zhl]", capsys.readouterr().err)
 
 
 def test_many_threads_on_one_terminal_neither_hang_nor_tear_lines(
