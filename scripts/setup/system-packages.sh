@@ -17,7 +17,7 @@ if ! command -v docker >/dev/null || ! docker info >/dev/null 2>&1; then
 fi
 if [[ ${1:-} == test ]]; then
     needed+=(/usr/sbin/sshd:openssh-server packer:packer node:nodejs npm:npm
-        chromium:chromium chromedriver:chromium-driver)
+        chromium:chromium chromedriver:chromium-driver zsh:zsh fish:fish)
 fi
 
 missing=()

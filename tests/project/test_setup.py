@@ -47,7 +47,7 @@ def test_what_is_missing_is_installed_where_it_may_be(tmp_path: Path) -> None:
     update, install = calls.read_text().splitlines()
     assert update.startswith("update")
     packages = install.split()
-    needed = {"runc", "slirp4netns", "mmdebstrap", "packer", "rsync", "nodejs", "npm"}
+    needed = {"runc", "slirp4netns", "mmdebstrap", "packer", "rsync", "nodejs", "npm", "zsh"}
     assert needed <= set(packages)
     assert not {"podman", "openssh-client", "gnupg"} & set(packages)
 

@@ -7,6 +7,7 @@ function __bake_invoke
     while string match --quiet --regex '^\w+=' -- $program[1]
         set --erase program[1]
     end
+    type --query -- $program[1]; or return
     set -l line (commandline --current-process --cut-at-cursor | string collect)
     set -l names (BAKE_COMPLETION=1 $program[1] --complete -- "$line" 2>/dev/null </dev/null)
     if test $status -eq 0 -a (count $names) -eq 0

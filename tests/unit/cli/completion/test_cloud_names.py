@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from bake.aws import tags
 from bake.cli.completion import cloud_names
 from bake.cli.completion.candidate import Candidate
+from tests.support.ec2_server import ec2_server, make_image, make_machine
 from tests.support.environment import REPOSITORY
 
 NAMES = [Candidate("lab1", "g4dn.xlarge, running"), Candidate("lab2", "")]
@@ -32,14 +31,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """EC2 (moto) as a server of its own, for the processes that a shell starts."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    yield f"http://{host}:{port}"
-    server.stop()
+def aws() -> Iterator[None]:
+    with ec2_server():
+        yield
 
 
 def complete(line: str) -> tuple[list[str], float]:
@@ -66,47 +60,21 @@ def complete_until_known(line: str) -> list[str]:
     return found
 
 
-def a_machine(name: str, **more: str) -> str:
-    ec2 = boto3.client("ec2")
-    given = {"Name": name, tags.RUN: f"run-{name}", **more}
-    instance = ec2.run_instances(
-        ImageId=ec2.describe_images()["Images"][0]["ImageId"],
-        InstanceType="g4dn.xlarge",
-        MinCount=1,
-        MaxCount=1,
-        TagSpecifications=[
-            {
-                "ResourceType": "instance",
-                "Tags": [{"Key": key, "Value": value} for key, value in given.items()],
-            }
-        ],
-    )
-    return str(instance["Instances"][0]["InstanceId"])
-
-
-def test_machines_are_offered_by_their_names_and_builders_by_their_ids(aws: str) -> None:
-    lab = a_machine("lab1")
-    twins = {a_machine("twin"), a_machine("twin")}
-    builder = a_machine("bake-1", **{tags.USED_BY: "bake"})
+@pytest.mark.usefixtures("aws")
+def test_machines_are_offered_by_their_names_and_builders_by_their_ids() -> None:
+    lab = make_machine("lab1")
+    twins = {make_machine("twin"), make_machine("twin")}
+    builder = make_machine("bake-1", **{tags.USED_BY: "bake"})
     assert complete_until_known("invoke stop ") == ["lab1\tg4dn.xlarge, running"]
     by_id = complete("invoke stop i-")[0]
     assert {line.partition("\t")[0] for line in by_id} == {lab, *twins, builder}
     assert f"{builder}\tbake-1: g4dn.xlarge, running (bake)" in by_id
 
 
-def test_images_are_offered_by_their_names_and_ids(aws: str) -> None:
-    ec2 = boto3.client("ec2")
-    image = ec2.create_image(
-        InstanceId=a_machine("builder"),
-        Name="bake/mxnet-cu101/20261130-deadbeef",
-        TagSpecifications=[
-            {
-                "ResourceType": "image",
-                "Tags": [{"Key": key, "Value": "1"} for key in (tags.RUN, tags.DIGEST)],
-            }
-        ],
-    )["ImageId"]
+@pytest.mark.usefixtures("aws")
+def test_images_are_offered_by_their_names_and_ids() -> None:
     name = "bake/mxnet-cu101/20261130-deadbeef"
+    image = make_image(make_machine("builder"), name)
     assert complete_until_known("invoke copy ami-") == [f"{image}\t{name}"]
     assert complete("invoke launch-from-ami --ami bake")[0] == [f"{name}\t{image}"]
 
