@@ -25,6 +25,7 @@ from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
 from bake.record.record import FILE as RECORD_FILE
 from bake.ssh.connection import Connection
 from bake.verify import Check, Proof, check_clean, expect, prove
+from bake.verify.check import Outcome
 
 
 def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
@@ -44,10 +45,9 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
         connection.reconnect()
         wait_until_booted(connection)
         proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
-        counts = Counter(check.outcome for check in proof.checks)
-        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        step.done(f"{proof.verified}: {summary}")
-        set_detail(f"{proof.verified}: {summary}")
+        summary = f"{proof.verified}: {summary_of(proof.checks)}"
+        step.done(summary)
+        set_detail(summary)
     skipped = defaultdict(list)
     for check in proof.checks:
         if check.outcome == "skipped":
@@ -60,8 +60,17 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
 def check_it_is_clean(job: Job, connection: Connection) -> tuple[Check, ...]:
     """Search the sealed disk for what must not be in an image; else VerificationError."""
     name = "Leftover check"
-    with job.console.step(name), job.timeline.step("clean", name):
-        return check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
+    with job.console.step(name) as step, job.timeline.step("clean", name):
+        checks = check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
+        step.done(summary_of(checks))
+    return checks
+
+
+def summary_of(checks: Sequence[Check]) -> str:
+    """Return how many checks had each outcome: `7 passed, 11 skipped`."""
+    counts = Counter(check.outcome for check in checks)
+    outcomes: tuple[Outcome, ...] = ("passed", "failed", "skipped")
+    return ", ".join(f"{counts[each]} {each}" for each in outcomes if counts[each])
 
 
 def take_image(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from bake.aws.image import Image
 from bake.cli.documents.bakes import (
     BakeDocument,
     BakeEntry,
@@ -19,6 +21,8 @@ from bake.console.format import duration, money_range
 from bake.pipeline.bake import Outcome
 from bake.pipeline.rebuild import RecipeReport
 from bake.plan.lock import Lock
+from bake.record import Record
+from bake.record.cost import total_usd
 
 KINDS = {"apt": "apt packages", "conda": "conda packages", "pip": "wheels", "files": "files"}
 
@@ -33,9 +37,32 @@ def show_outcome(console: Console, outcome: Outcome, builds: Path, launch: str) 
     console.result(
         document,
         f"Image    {image.image_id}  {image.name}",
-        f"Proved   {proved(image)}",
+        f"Proved   {_proof(outcome, image)}",
+        *([f"Took     {_took(outcome, outcome.record)}"] if outcome.record else []),
         f"Launch   {launch} --ami {image.image_id}",
     )
+
+
+def _proof(outcome: Outcome, image: Image) -> str:
+    """Return in words what was proved, with the number of checks if it was proved now."""
+    checks = outcome.record.checks if outcome.record else ()
+    counts = Counter(check.outcome for check in checks)
+    words = {"gpu": "on a GPU", "cpu": "on a CPU only", "no": "nothing, or not enough"}
+    text = words.get(image.verified, "unknown")
+    if image.payload == "stand-in":
+        text += ", with stand-ins"
+    if counts:
+        skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+        text += f": {counts['passed']} checks passed{skipped}"
+    if image.verified == "cpu":
+        text += ". Nothing that needs a GPU was tested"
+    return text
+
+
+def _took(outcome: Outcome, record: Record) -> str:
+    usd = total_usd(record)
+    cost = "" if usd is None else f", {money_range(usd, usd)}"
+    return f"{duration(outcome.seconds)}{cost}"
 
 
 def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
