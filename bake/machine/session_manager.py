@@ -37,12 +37,16 @@ def check_via(via: str | None = SSM) -> None:
             f"Invalid --via {via}",
             hint="--via ssm uses Session Manager; without --via, the machine's own address is used",
         )
-    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
-    if missing:
+    if missing := missing_programs():
         raise RequestError(
             f"Session Manager needs {' and '.join(missing)} on this computer",
             hint="Install " + ", and ".join(_PROGRAMS[name] for name in missing),
         )
+
+
+def missing_programs() -> list[str]:
+    """Return the names of the programs that Session Manager needs here and that are missing."""
+    return [name for name in _PROGRAMS if shutil.which(name) is None]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.aws.disk_key import customer_key, missing_key_actions
 from bake.aws.permission import Policy, in_partition, permissions, statements
-from bake.errors import BakeError, CloudError, PreflightError
+from bake.errors import BakeError, CloudError, NoAnswerError, PreflightError
+from bake.machine import session_manager
 from bake.pipeline.preflight import PreflightResult, preflight
 from bake.recipe.resolved import Resolved
 
@@ -25,6 +27,11 @@ OUTCOMES: tuple[Outcome, ...] = ("missing", "not checked", "warning", "ok")
 # AWS refuses requests whose time differs by five minutes (Signature Version 4). A clock that is
 # wrong by half a minute is not synchronized, and will be wrong by more.
 _MOST_OFF_S = 30
+# The programs that commands start on this computer, what for, and Debian's packages.
+_PROGRAMS = (
+    ("ssh", "connect, run, put and get need it", "openssh-client"),
+    ("rsync", "put and get need it", "rsync"),
+)
 _NO_CHECKS: Mapping[str, Callable[[], str]] = {}
 
 
@@ -80,7 +87,7 @@ def examine(
     `also` maps the name of an extra check to the function that performs it: it returns a detail,
     or raises a BakeError.
     """
-    checks = [Prerequisite("Python", "ok", platform.python_version())]
+    checks = [Prerequisite("Python", "ok", platform.python_version()), *check_programs()]
     checks += [_check(subject, perform) for subject, perform in also.items()]
     lacking: list[dict[str, Any]] = []
     if wanted:
@@ -100,17 +107,13 @@ def _check(subject: str, perform: Callable[[], str]) -> Prerequisite:
 
 def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[dict[str, Any]]]:
     """Check everything at AWS; return also the statements that the caller's policy lacks."""
-    found: list[Cloud] = []
-
-    def credentials() -> str:
-        found.append(wanted.connect())
-        return found[0].caller or f"account {found[0].account_id}"
-
-    checks = [_check("credentials", credentials)]
-    if not found:
-        return checks, []
-    [cloud] = found
-    checks += [
+    try:
+        with files.any_file():
+            cloud = wanted.connect()
+    except BakeError as error:
+        return _check_access(error), []
+    checks = [
+        Prerequisite("credentials", "ok", cloud.caller or f"account {cloud.account_id}"),
         Prerequisite("region", "ok", cloud.region),
         check_clock((datetime.now(UTC) - cloud.now()).total_seconds()),
         _check("your address", caller_cidr),
@@ -136,6 +139,39 @@ def _check_cloud(wanted: Wanted) -> tuple[list[Prerequisite], list[dict[str, Any
     ]
     missing = [answer.action for answer in answers if answer.outcome == "missing"]
     return checks, statements(policy, missing)
+
+
+def _check_access(error: BakeError) -> list[Prerequisite]:
+    """Return what is missing if no connection to AWS could be made. Pure."""
+    detail, advice = error.full_message, error.hint
+    if isinstance(error, NoAnswerError):
+        return [
+            Prerequisite("network", "missing", detail, advice),
+            Prerequisite("credentials", "not checked", "AWS cannot be reached"),
+        ]
+    if error.code in ("NoRegionError", "UnknownRegionError"):
+        return [
+            Prerequisite("region", "missing", detail, advice),
+            Prerequisite("credentials", "not checked", "they belong to a region's request"),
+        ]
+    return [Prerequisite("credentials", "missing", detail, advice)]
+
+
+def check_programs() -> list[Prerequisite]:
+    """Check the programs of this computer that commands for launched machines start.
+
+    A bake needs none of them.
+    """
+    checks = []
+    for name, use, package in _PROGRAMS:
+        if path := shutil.which(name):
+            checks.append(Prerequisite(name, "ok", path))
+        else:
+            advice = f"Install {name}: sudo apt-get install {package} (or brew install {name})"
+            checks.append(Prerequisite(name, "warning", f"not installed: {use}", advice))
+    missing = " and ".join(session_manager.missing_programs())
+    detail = f"{missing} not installed: only --via ssm needs that" if missing else "installed"
+    return [*checks, Prerequisite("Session Manager", "ok", detail)]
 
 
 def check_clock(ahead_s: float) -> Prerequisite:

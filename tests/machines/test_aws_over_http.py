@@ -17,7 +17,7 @@ from bake.aws.client.session import Cloud, connect
 from bake.aws.client.wait import Clock
 from bake.aws.launch import run_machine
 from bake.aws.price import price_errors, volume_price
-from bake.errors import AccessError, CapacityError
+from bake.errors import CapacityError, NoAnswerError
 from bake.threads import together
 from tests.support.aws_in_process import REGION, aws_in_process
 
@@ -27,7 +27,7 @@ def test_an_endpoint_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with pytest.raises(AccessError) as caught:
+    with pytest.raises(NoAnswerError) as caught:
         connect("us-east-1")
     assert caught.value.code == "EndpointConnectionError"
     assert "AWS_ENDPOINT_URL" in caught.value.hint

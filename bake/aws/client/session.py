@@ -33,7 +33,7 @@ from bake.aws.client.response import Response
 from bake.aws.client.retry import retry
 from bake.aws.client.undo import Leftover
 from bake.aws.client.wait import Clock
-from bake.errors import AccessError, CloudError, RequestError
+from bake.errors import AccessError, CloudError, NoAnswerError, RequestError
 
 __all__ = ["Cloud", "Response", "check_regions", "connect", "enabled_regions", "pages"]
 
@@ -225,7 +225,7 @@ def connect(
 
     If `region` is None, AWS_REGION (as in other SDKs), AWS_DEFAULT_REGION or the profile names the
     region. AccessError when credentials or region are missing or unknown, or when AWS does not
-    accept the credentials.
+    accept the credentials. NoAnswerError when AWS cannot be reached.
     """
     try:
         region = region or os.environ.get("AWS_REGION") or None
@@ -243,6 +243,11 @@ def connect(
         advice = {"EndpointConnectionError": f" {error.hint}", "SignatureDoesNotMatch": ""}
         if session and error.code in advice and (question := _region_question(session)):
             error.hint = question + advice[error.code]
+        elif isinstance(error, NoAnswerError):
+            message = "AWS cannot be reached from this computer"
+            raise NoAnswerError(
+                message, hint=error.hint, code=error.code, reason=error.reason
+            ) from None
         raise _no_access(error) from None
     except (ClientError, BotoCoreError) as error:
         raise _no_access(cloud_error(error, "sts:GetCallerIdentity")) from None

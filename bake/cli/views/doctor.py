@@ -23,7 +23,7 @@ def show_diagnosis(console: Console, diagnosis: DoctorResult) -> None:
             "→ Add this to the policy (docs/iam-policy.json is the complete one):",
             *json.dumps(added, indent=2).splitlines(),
         )
-    if any(check.outcome == "not checked" for check in checks):
+    if any(map(_is_unknown, checks)):
         console.note(
             "Permissions that were not checked may be allowed or not: these calls can be tried "
             "only on existing resources, or with IAM's simulator (iam:SimulatePrincipalPolicy)."

@@ -29,7 +29,14 @@ from bake.aws.security_group import create_security_group
 from bake.aws.tags import new_run, specifications
 from bake.cli.views.doctor import show_diagnosis
 from bake.console.console import Console
-from bake.errors import AccessError, CloudError, LocalCloudError, PreflightError
+from bake.errors import (
+    AccessError,
+    BakeError,
+    CloudError,
+    LocalCloudError,
+    NoAnswerError,
+    PreflightError,
+)
 from bake.local.api.iam_policy import Need, allows
 from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
@@ -313,7 +320,45 @@ def test_without_credentials_nothing_else_is_asked() -> None:
     first = found.checks[0]
     assert (first.subject, first.outcome) == ("credentials", "missing")
     assert first.advice == "Give credentials"
-    assert {check.subject for check in found.checks} == {"credentials", "Python"}
+    here = {"Python", "ssh", "rsync", "Session Manager"}
+    assert {check.subject for check in found.checks} == {"credentials", *here}
+
+
+@pytest.mark.parametrize(
+    ("error", "missing"),
+    [
+        (NoAnswerError("AWS cannot be reached", hint="Check the network"), "network"),
+        (AccessError("No access to AWS", hint="Give --region", code="NoRegionError"), "region"),
+        (AccessError("No access to AWS", hint="Sign in", code="ExpiredToken"), "credentials"),
+    ],
+)
+def test_what_keeps_from_aws_is_named_and_credentials_are_not_blamed_for_it(
+    error: BakeError, missing: str
+) -> None:
+    def connect() -> Cloud:
+        raise error
+
+    found = examine(Wanted(RECIPE, POLICY, KEY_POLICY, connect))
+    assert outcomes(found, "missing") == {missing}
+    assert ("credentials" in outcomes(found, "not checked")) == (missing != "credentials")
+
+
+def test_programs_that_commands_start_here_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = examine(None)
+    assert found.well  # a bake needs none of them
+    assert outcomes(found, "warning") == {"ssh", "rsync"}
+    advice = {check.subject: check.advice for check in found.checks}
+    assert "apt-get install openssh-client" in advice["ssh"]
+    [ssm] = [check for check in found.checks if check.subject == "Session Manager"]
+    assert ssm.detail == "aws and session-manager-plugin not installed: only --via ssm needs that"
+    for name in ("ssh", "rsync", "aws", "session-manager-plugin"):
+        (tmp_path / name).touch(mode=0o755)
+    found = examine(None)
+    assert outcomes(found, "warning") == set()
+    assert {"ssh", "rsync", "Session Manager"} <= outcomes(found, "ok")
 
 
 @pytest.mark.parametrize(("behind_s", "outcome"), [(0, "ok"), (-45, "missing"), (400, "missing")])
@@ -370,11 +415,9 @@ def test_what_the_computer_lacks_is_found() -> None:
         raise LocalCloudError("No container engine works here", hint="Install Podman")
 
     found = examine(None, {"containers": engine, "local cloud": lambda: "does not run"})
-    assert [check.subject for check in found.checks] == [
-        "containers",
-        "Python",
-        "local cloud",
-    ]
+    assert outcomes(found, "missing") == {"containers"}
+    assert found.checks[0].subject == "containers"
+    assert "local cloud" in outcomes(found, "ok")
     assert not found.well
 
 

@@ -112,13 +112,29 @@ def test_a_region_with_a_typo_is_suspected(monkeypatch: pytest.MonkeyPatch) -> N
         raise boto.EndpointConnectionError(endpoint_url=request.url)
 
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    for region, suspected in (("us-west-22", True), ("us-west-2", False)):
+    for region, kind in (("us-west-22", AccessError), ("us-west-2", NoAnswerError)):
         session = boto3.Session("AKIA", "secret", region_name=region)
         session.events.register("before-send.sts", fail)
-        with pytest.raises(AccessError) as caught:
+        with pytest.raises(kind) as caught:
             connect(session=session)
         question = f"Is {region} the name of a region? Did you mean us-west-2?"
-        assert (question in caught.value.hint) is suspected
+        assert (question in caught.value.hint) is (kind is AccessError)
+
+
+def test_a_network_that_cannot_be_reached_is_not_a_matter_of_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(request: Any, **_: Any) -> None:
+        raise boto.ConnectTimeoutError(endpoint_url=request.url)
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    session = boto3.Session("AKIA", "secret", region_name="us-west-2")
+    session.events.register("before-send.sts", fail)
+    with pytest.raises(NoAnswerError, match="AWS cannot be reached") as caught:
+        connect(session=session)
+    assert caught.value.exit_code == 1
+    assert caught.value.code == "ConnectTimeoutError"
+    assert "network" in caught.value.hint
 
 
 def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
