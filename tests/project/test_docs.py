@@ -50,6 +50,11 @@ def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {name for name, _ in LINK.findall((REPOSITORY / "README.md").read_text())}
+    assert {str(page.relative_to(REPOSITORY)) for page in PAGES} - {"README.md"} <= linked
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_prose_is_wrapped(page: Path) -> None:
     assert [line for line in prose(page) if len(line) > LONGEST and " " in line.strip()] == []
