@@ -125,7 +125,13 @@ def test_the_estimate_in_the_readme_is_the_one_of_the_catalog() -> None:
     expected = forecast(
         plan, everything, [], [0.8048], usd_per_gb_month=0.08, stopped_for_image=True
     )
-    assert f"| {expected.time} | {expected.cost} |" in (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "README.md").read_text()
+    assert f"| {expected.time} | {expected.cost} |" in text
+    parts = resolve(RECIPES["pytorch-cu126"])
+    assert parts.toolkit
+    assert parts.build
+    size_gb = parts.os_image.size_gb + parts.toolkit.disk_gb + parts.build.size_gb
+    assert f"about ${size_gb * 0.05:.2f} a month ({size_gb:.0f} GB)" in text
 
 
 # Stages -------------------------------------------------------------------------------------------
