@@ -508,14 +508,23 @@ def test_packages_that_do_not_fit_together_are_not_blamed_on_the_index() -> None
         "requirements are unsatisfiable."
     )
     assert "change packages.pip" in wheels._hint(said)
-    for missing in ("unheard was not found in the package registry and you require unheard",):
-        said = f"error: No solution found when resolving dependencies\n  cause: Because {missing}"
-        assert "does not have unheard: correct packages.pip" in wheels._hint(said)
-    said = (
-        "No solution found\n  cause: Because there is no version of six==99 and you require six==99"
-    )
-    assert "does not have six==99: correct packages.pip" in wheels._hint(said)
     assert "needs PyPI" in wheels._hint("error: Failed to fetch: `https://127.0.0.1:9/simple/six/`")
+
+
+@pytest.mark.parametrize(
+    ("cause", "missing"),
+    [
+        ("Because un-heard was not found in the package registry and you", "package un-heard"),
+        ("Because there is no version of six==99 and you require six==99", "six==99"),
+        ("Because their-need was not found in the package registry and six depends on it", ""),
+        ("Because you require numpy>=2 and numpy==1.23.5, we can conclude", ""),
+    ],
+)
+def test_a_requirement_that_the_index_does_not_have_is_the_recipes_fault(
+    cause: str, missing: str
+) -> None:
+    said = f"error: No solution found when resolving dependencies\n  cause: {cause}"  # by uv 0.9
+    assert wheels._missing(said, ["numpy==1.23.5", "un_heard", "six==99"]) == missing
 
 
 # ---- the mirror ----

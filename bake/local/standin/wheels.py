@@ -26,7 +26,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from bake import catalog
-from bake.errors import LocalCloudError
+from bake.errors import Finding, LocalCloudError, RecipeError
 from bake.files import on_machine
 
 # A stand-in machine is Debian 12, whatever base its recipe names.
@@ -97,8 +97,8 @@ def stand_in_for(requirement: Requirement) -> StandInWheel | None:
 def provide(root: Path, requirements: Iterable[str]) -> None:
     """Write an index at `root` that satisfies these requirements of pip.
 
-    The network is used only for requirements that are new. Raises LocalCloudError if a package has
-    no wheel for the machine's Python.
+    The network is used only for requirements that are new. Raises RecipeError for one that the
+    index does not have, and LocalCloudError if a package has no wheel for the machine's Python.
     """
     real, stand_ins, unsure = _separate(requirements)
     files = root / "files"
@@ -156,7 +156,24 @@ def _resolve(lines: Iterable[str], *options: str) -> str:
         command += ["--index", index]
     command += options
     environment = {"SSL_CERT_FILE": settings["cert"]} if "cert" in settings else {}
-    return _run(command, "\n".join(lines), "resolved for the stand-in machines", environment)
+    lines = list(lines)
+    try:
+        return _run(command, "\n".join(lines), "resolved for the stand-in machines", environment)
+    except LocalCloudError as error:
+        if missing := _missing("\n".join(error.details), lines):
+            finding = Finding("packages.pip", f"the package index has no {missing}")
+            raise RecipeError("These packages cannot be rehearsed", findings=[finding]) from None
+        raise
+
+
+def _missing(said: str, lines: Iterable[str]) -> str:
+    """Return which of the requirements uv did not find, or "" if it names none of them."""
+    named = re.search(r"Because ([\w.-]+) was not found|no version of ([\w.-]+)\S* and", said)
+    if named is None:
+        return ""
+    wanted = canonicalize_name(named[1] or named[2])
+    found = [line for line in lines if canonicalize_name(Requirement(line).name) == wanted]
+    return "" if not found else f"package {wanted}" if named[1] else found[0]
 
 
 def _fetch(resolved: str, folder: Path) -> None:
@@ -201,9 +218,6 @@ def _run(command: list[str], stdin: str, purpose: str, environment: Mapping[str,
 
 def _hint(said: str) -> str:
     """Return what to do. uv and pip name an index that answers, but has no such packages."""
-    if match := re.search(r"Because (\S+) was not found|no version of (\S+) and", said):
-        package = (match[1] or match[2]).removesuffix(",")
-        return f"The package index does not have {package}: correct packages.pip in the recipe"
     if "No solution found" in said or "No matching distribution" in said:
         return (
             "No versions fit together that have wheels for the stand-in machines "
