@@ -293,6 +293,11 @@ def _print(text: str) -> None:
         raise Exit(str(error), code=1) from None
 
 
+def _wants_json(program: Program) -> bool:
+    words: list[str] = program.argv[1:]
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
+
+
 def _print_error(error: ParseError) -> None:
     """Print the JSON document of a request that could not be parsed."""
     import json
@@ -357,8 +362,10 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
             _check_switches(program.core.unparsed, commands)
             parse_tasks(program)
             _add_words_behind_dashes(program, commands)
+            if _wants_json(program) and len(program.tasks) > 1:
+                raise WrongWord("--json works with one command at a time.", "Call invoke for each")
         except ParseError as error:
-            if "--json" in program.core.unparsed:
+            if _wants_json(program):
                 _print_error(error)
             raise Exit(_fitted(str(error)), code=WRONG_REQUEST) from None
 

@@ -380,6 +380,7 @@ def test_only_the_console_prints() -> None:
         (["bake", "--jobs", "many"], "Invalid value for --jobs: many"),
         (["rebuild", "--give-up-after", "x"], "Invalid value for --give-up-after: x"),
         (["bake", "--cudda"], "Unknown option: --cudda"),
+        (["connect", "a", "b"], "This command takes one machine, not several: a b"),
         (["bake", "mxnet-cu101", "--jobs", "0"], "--jobs 0: at least one machine is needed"),
         (["rebuild", "--give-up-after", "0"], "no recipe would ever be tried"),
         (["rebuild", "--summary", "nowhere/to/be"], "cannot be written to nowhere/to/be"),
