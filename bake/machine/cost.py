@@ -136,7 +136,7 @@ def describe(cost: Cost) -> str:
     about = "about " if cost.about else ""
     if not cost.runs:
         if cost.disks_gb == 0:
-            return "no longer anything"
+            return "nothing: it is terminated"
         size = f" ({cost.disks_gb} GB)" if cost.disks_gb is not None else ""
         monthly = cost.disks_per_month
         rent = "price unknown," if monthly is None else f"${money(monthly)} a month"

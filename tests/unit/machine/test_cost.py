@@ -54,7 +54,7 @@ def test_a_stopped_machine_costs_what_its_disks_cost(state: str) -> None:
 def test_the_disks_of_a_terminated_machine_cost_nothing(state: str) -> None:
     mine = of(state=state)
     assert (mine.disks_gb, mine.disks_per_month, mine.since_launch) == (0, 0, None)
-    assert describe(mine) == "no longer anything"
+    assert describe(mine) == "nothing: it is terminated"
 
 
 def test_without_a_price_the_cost_is_unknown() -> None:
