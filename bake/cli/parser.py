@@ -363,7 +363,7 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
             parse_tasks(program)
             _add_words_behind_dashes(program, commands)
             if _wants_json(program) and len(program.tasks) > 1:
-                raise WrongWord("--json works with one command at a time.", "Repeat it for each command")
+                raise WrongWord("--json works with one command at a time.", "Repeat it for each")
         except ParseError as error:
             if _wants_json(program):
                 _print_error(error)
