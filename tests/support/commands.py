@@ -12,7 +12,7 @@ from unittest import mock
 from invoke.exceptions import Exit
 from invoke.program import Program
 
-import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
+import tasks  # bake.cli finds the checkout by this module, too
 from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 
@@ -62,17 +62,12 @@ def _module_kept(name: str) -> Iterator[None]:
 
 def parse(*words: str) -> str:
     """Parse `invoke WORDS` without running anything; return the message if that is refused."""
-    program = Program()
-    with (
-        contextlib.chdir(REPOSITORY),
-        _module_kept("tasks"),
-        mock.patch.object(sys, "path", [*sys.path]),
-    ):
-        try:
-            program.create_config()
-            program.parse_core(["invoke", *words])
-            program.parse_collection()
-            program.parse_tasks()
-        except Exit as refused:
-            return str(refused.message or "") if refused.code else ""
+    program = Program(namespace=tasks.namespace)
+    try:
+        program.create_config()
+        program.parse_core(["invoke", *words])
+        program.parse_collection()
+        program.parse_tasks()
+    except Exit as refused:
+        return str(refused.message or "") if refused.code else ""
     return ""
