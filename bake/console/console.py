@@ -373,7 +373,7 @@ class Console:
     def _wrapped(self, stream: RichConsole, text: Text, prefix: str = "") -> list[Text]:
         """Return lines that each begin with the prefix; in a terminal they are wrapped to fit."""
         text.plain = plain(text.plain)
-        width = max(stream.width - len(prefix), 20)
+        width = max(stream.width - len(prefix), 16)
         lines: list[Text] = []
         for line in text.split("\n", allow_blank=True):
             if stream.file.isatty():

@@ -15,6 +15,7 @@ from bake.cli.documents.recipes import ReportDocument
 from bake.console.console import Console
 from bake.errors import BakeError
 from bake.threads import Cancelled
+from tests.support.terminal import shown_in_terminal
 
 
 def test_without_a_terminal_steps_are_plain_lines_on_stderr(
@@ -202,3 +203,62 @@ def test_a_wait_is_shown_if_reported_and_each_reason_once(
     lines = capsys.readouterr().err.splitlines()
     assert lines[:3] == ["· Waiting …", "  waiting for run a", "  waiting for a machine"]
     assert lines[3].startswith("✔ Waiting")
+
+
+# In a terminal -----------------------------------------------------------------------------------
+
+
+def test_a_failure_of_one_of_several_recipes_is_wrapped_behind_its_name() -> None:
+    error = BakeError(
+        "No machine could be launched in us-west-2",
+        details=["us-west-2a: InsufficientInstanceCapacity"],
+        hint="Terminate machines that you no longer need: `invoke machines` lists them",
+    )
+    lines = shown_in_terminal(
+        lambda: Console().named("mxnet-cu101").failure(error), 40
+    ).splitlines()
+    assert lines == [
+        "mxnet-cu101 │ ✘ No machine could be",
+        "mxnet-cu101 │   launched in us-west-2",
+        "mxnet-cu101 │   us-west-2a:",
+        "mxnet-cu101 │   InsufficientInstanceCapacity",
+        "mxnet-cu101 │ → Terminate machines that",
+        "mxnet-cu101 │   you no longer need:",
+        "mxnet-cu101 │   `invoke machines` lists",
+        "mxnet-cu101 │   them",
+    ]
+
+
+def test_in_a_terminal_a_result_is_wrapped_at_words_and_its_commands_are_whole() -> None:
+    launch = "invoke launch-from-ami --local --ami ami-0123456789abcdef0"
+    lines = [
+        "Image    ami-0123456789abcdef0  bake/mxnet-cu101/20261121-a1b2c3",
+        "Proved   cpu, stand-in",
+        f"Launch   {launch}",
+    ]
+    shown = shown_in_terminal(lambda: Console().print(*lines), 40).splitlines()
+    assert shown == [
+        "Image    ami-0123456789abcdef0",
+        "         bake/mxnet-cu101/20261121-a1b2c3",
+        "Proved   cpu, stand-in",
+        "Launch",
+        f"         {launch}",
+    ]
+
+
+def test_commands_below_a_message_are_never_wrapped() -> None:
+    command = "invoke quota --type g4dn.xlarge --raise 4 --region us-west-2"
+    shown = shown_in_terminal(lambda: Console().note("To request more vCPUs in all:", command), 40)
+    assert shown.splitlines() == ["To request more vCPUs in all:", command]
+
+
+def test_a_long_table_is_readable_in_a_narrow_terminal() -> None:
+    row = ["ami-0123456789abcdef0", "mxnet-cu118-debian12", "64"]
+    columns = ["image", "recipe", "GB"]
+    assert shown_in_terminal(
+        lambda: Console().table(columns, [row], empty="", fold=["recipe"]), 40
+    ).splitlines() == [
+        "image                  recipe        GB",
+        "ami-0123456789abcdef0  mxnet-cu118-  64",
+        "                       debian12",
+    ]
