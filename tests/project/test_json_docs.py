@@ -126,7 +126,7 @@ def test_what_a_command_writes_is_valid_by_the_published_schema() -> None:
         (["nosuch"], "Unknown command: nosuch.", "invoke --list"),
         (["connect", "lab1"], "Unknown option: --json.", "invoke connect --help"),
         (["machines", "lab1"], "invoke machines does not take the argument lab1.", "--help"),
-        (["recipes", "doctor"], "--json works with one command at a time.", "Call invoke"),
+        (["recipes", "doctor"], "--json works with one command at a time.", "Repeat it"),
         (["report", "a", "b"], "This command takes one bake, not several: a b", "Name one bake"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
