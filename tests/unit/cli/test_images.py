@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,19 +15,25 @@ from unittest import mock
 
 import pytest
 from invoke.exceptions import Exit
+from moto.ec2 import ec2_backends
 
 import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
 from bake.aws.client import session
+from bake.aws.image import Image
 from bake.aws.tags import DIGEST, PAYLOAD, RECIPE
 from bake.cli.image_choice import chosen_image
 from bake.cli.recipes import current_images
 from bake.console.console import Console
 from bake.images import selection
-from tests.support.aws_in_process import Aws
+from tests.support.account_server import account_server
+from tests.support.aws_in_process import ACCOUNT, REGION, Aws
 from tests.support.commands import invoke
+from tests.support.copied_images import an_image as made_image
+from tests.support.environment import REPOSITORY
 from tests.support.plans import real_plan, tags_of
 from tests.support.proved_images import an_image
 from tests.support.runs import an_account
+from tests.support.terminal import INVOKE, Terminal
 
 MXNET = an_image("ami-0000000000000001", day=20, verified="gpu")
 OLDER = an_image("ami-0000000000000002", day=10, verified="gpu")
@@ -63,7 +72,7 @@ def test_without_a_terminal_an_image_of_several_recipes_has_to_be_named(
     assert "CopyImage" not in aws.sent
 
 
-class Terminal(io.StringIO):
+class Typed(io.StringIO):
     def isatty(self) -> bool:
         return True
 
@@ -71,8 +80,8 @@ class Terminal(io.StringIO):
 def choose(aws: Aws, typed: str, **more: Any) -> tuple[str, Any]:
     """Choose where stdin and stderr are terminals; return what is shown, and the image or error."""
     with (
-        mock.patch.object(sys, "stdin", Terminal(typed)),
-        mock.patch.object(sys, "stderr", Terminal()) as shown,
+        mock.patch.object(sys, "stdin", Typed(typed)),
+        mock.patch.object(sys, "stderr", Typed()) as shown,
     ):
         console = Console()
         try:
@@ -155,3 +164,51 @@ def test_prune_knows_which_image_a_bake_would_reuse() -> None:
     assert not check(replace(MXNET, tags=tags | {DIGEST: "of another script"}))
     assert not check(replace(MXNET, tags=tags | {RECIPE: "a-recipe-that-was-removed"}))
     assert not check(MXNET)
+
+
+# In a real terminal ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[tuple[list[Image], dict[str, str]]]:
+    """An account with an image of each of two recipes, and the environment of its clients."""
+    with account_server() as (aws, environment):
+        made = [made_image(aws, name=f"bake/{name}/1") for name in ("mxnet-cu101", "pytorch-cu126")]
+        for image in made:  # moto ignores this attribute of a request
+            ec2_backends[ACCOUNT][REGION].amis[image.image_id].imds_support = "v2.0"
+        second = [{"Key": RECIPE, "Value": "pytorch-cu126"}]
+        aws.cloud.ec2("CreateTags", Resources=[made[1].image_id], Tags=second)
+        yield made, environment
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_terminal_asks_which_recipe_s_image_is_meant(
+    account: tuple[list[Image], dict[str, str]], columns: int
+) -> None:
+    made, environment = account
+    words = ["copy", "--to", "us-west-2"]
+    with Terminal(words, columns=columns, environment=environment) as terminal:
+        terminal.wait_for("Which image? [1-2]")
+        for image in made:
+            assert any(image.image_id in line for line in terminal.screen), terminal.text
+        terminal.type("3\n")
+        assert terminal.wait_until_ended() == 2
+        assert "! Nothing was done." in terminal.screen
+        assert not terminal.broken(), terminal.text
+
+
+def test_where_no_question_is_possible_the_images_and_a_command_are_shown(
+    account: tuple[list[Image], dict[str, str]],
+) -> None:
+    made, environment = account
+    refused = subprocess.run(
+        [INVOKE, "launch-from-ami", "--ttl", "2h"],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert all(image.image_id in refused.stderr for image in made)
+    assert re.search(r"invoke launch-from-ami --ttl 2h --ami (mxnet|pytorch)-cu", refused.stderr)
