@@ -81,10 +81,10 @@ def status(console: Console, common: CommonOptions) -> None:
 @command(
     "json",
     positional=["machine"],
-    help={"machine": "its instance id", "after": "seconds from notice to end (on EC2: 120)"},
+    help={"machine": "its id or name", "after": "seconds from notice to end (on EC2: 120)"},
     arguments="MACHINE …",
     examples=[
-        "invoke local.interrupt i-0123456789abcdef0",
+        "invoke local.interrupt lab1",
         "invoke local.interrupt i-0123456789abcdef0 --after 5",
     ],
     document="local.LocalInterruptDocument",
@@ -105,14 +105,32 @@ def interrupt(
         )
     if not machine:
         raise RequestError(
-            "No machine was named", hint="Name its id. To list the ids: invoke machines --local"
+            "No machine was named",
+            hint="Give its id or name. To list the machines: invoke machines --local",
         )
     entries, lines = [], []
-    for instance_id in machine:
+    for instance_id in _instance_ids(console, machine):
         reported = endpoint.request("interrupt", {"instance_id": instance_id, "after_s": after})
         entries.append(InterruptedEntry(instance_id=instance_id, ends_at=reported["time"]))
         lines.append(f"{instance_id} is terminated at {reported['time']}")
     console.result(LocalInterruptDocument(machines=tuple(entries)), *lines)
+
+
+def _instance_ids(console: Console, words: tuple[str, ...]) -> list[str]:
+    """Return the ids of the machines with these names. An id may be of any EC2 client's machine."""
+    import re
+
+    from bake.aws.machine import find_own_machine
+    from bake.cli.environment import open_cloud
+
+    ids = [word for word in words if re.fullmatch("i-[0-9a-f]+", word)]
+    if len(ids) == len(words):
+        return ids
+    cloud = open_cloud(console, CommonOptions(local=True))
+    return [
+        word if word in ids else find_own_machine(cloud, word).instance_id
+        for word in dict.fromkeys(words)
+    ]
 
 
 @command(

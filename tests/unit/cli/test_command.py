@@ -16,9 +16,11 @@ import pytest
 from invoke.exceptions import Exit
 
 import tasks
+from bake.aws import machine as aws_machine
 from bake.aws.client import session
 from bake.cli import bake as cli_bake
 from bake.cli import bench as cli_bench
+from bake.cli import environment
 from bake.cli.command import command, raise_for, running
 from bake.cli.documents.document import Document
 from bake.cli.documents.local import LocalDownDocument
@@ -307,6 +309,25 @@ def test_several_interrupted_machines_are_one_document(
         {"instance_id": "i-1", "ends_at": "2026-12-01T10:02:00Z"},
         {"instance_id": "i-2", "ends_at": "2026-12-01T10:02:00Z"},
     ]
+
+
+def test_a_machine_is_interrupted_by_its_name_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class Endpoint:
+        def request(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+            asked.append(parameters["instance_id"])
+            return {"time": "2026-12-01T10:00:00Z"}
+
+    monkeypatch.setattr(control, "status", Endpoint)
+    monkeypatch.setattr(environment, "open_cloud", lambda *_: None)
+    monkeypatch.setattr(
+        aws_machine, "find_own_machine", lambda _, name: mock.Mock(instance_id=f"i-of-{name}")
+    )
+    tasks.namespace["local.interrupt"](None, machine=("i-1", "lab1"))
+    assert asked == ["i-1", "i-of-lab1"]
 
 
 def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
