@@ -242,23 +242,36 @@ def lock(
     positional=["which"],
     help={
         "which": "a run, a recipe (its newest bake here) or a record.json (default: the newest)",
+        "all": "write the pages of all builds on this computer, and an index of them",
         "browser": "open it in the browser, too",
     },
     arguments="[RUN]",
-    examples=["invoke report --browser", "invoke report pytorch-cu126"],
+    examples=["invoke report pytorch-cu126", "invoke report --all --browser"],
     document="recipes.ReportDocument",
 )
 def report(
-    console: Console, common: CommonOptions, which: tuple[str, ...] = (), browser: bool = False
+    console: Console,
+    common: CommonOptions,
+    which: tuple[str, ...] = (),
+    all: bool = False,
+    browser: bool = False,
 ) -> None:
     """Write the page of a bake again (report.html, next to its record) and print its path."""
     from bake import files
     from bake.cli.documents.recipes import ReportDocument
+    from bake.cli.views.index_page import write_index
+    from bake.errors import RequestError
     from bake.machine.browser import open_page
     from bake.record import builds
     from bake.record.report import report as reports
 
-    path = reports.make(builds.find(files.builds(), at_most_one(which, "bake") or ""))
+    name = at_most_one(which, "bake") or ""
+    if name and all:
+        raise RequestError(
+            f"--all means all builds, but {name} was named", hint="Leave out the name, or --all"
+        )
+    folder = files.builds()
+    path = write_index(folder) if all else reports.make(builds.find(folder, name))
     console.result(ReportDocument(path=path), str(path))
     if browser and not open_page(path):
         console.warn(f"No browser found. Open the page yourself: {path.absolute().as_uri()}")

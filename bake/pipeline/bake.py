@@ -396,9 +396,8 @@ def _bake_on(
         watch.raise_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise
     batch.new_images[job.name] = job, image
-    checks = (*proof.checks, *clean)
     try:
-        record = write_record(job, machine, image, proof.verified, stages, checks, installed)
+        record = write_record(job, machine, image, stages, proof, clean, installed)
     except FileError as error:
         error.details += (f"The image {image.image_id} is finished, and it stays",)
         raise

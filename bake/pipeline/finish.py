@@ -60,9 +60,11 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
 def check_it_is_clean(job: Job, connection: Connection) -> tuple[Check, ...]:
     """Search the sealed disk for what must not be in an image; else VerificationError."""
     name = "Leftover check"
-    with job.console.step(name) as step, job.timeline.step("clean", name):
+    with job.console.step(name) as step, job.timeline.step("clean", name) as set_detail:
         checks = check_clean(connection, allow_session=True, secrets=revealed(job.secrets))
-        step.done(summary_of(checks))
+        summary = f"clean: {summary_of(checks)}"
+        step.done(summary)
+        set_detail(summary)
     return checks
 
 
@@ -139,6 +141,7 @@ def _common_fields(job: Job) -> dict[str, Any]:
         "digest": job.plan.digest,
         "payload": job.context.payload.name,
         "region": job.cloud.region,
+        "here": job.context.here,
         "base_image_id": job.preflight.base_image.image_id,
         "base_image_name": job.preflight.base_image.name,
         "steps": job.timeline.steps,
@@ -152,17 +155,23 @@ def write_record(
     job: Job,
     machine: Machine,
     image: Image,
-    verified: Literal["gpu", "cpu", "no"],
     stages: Sequence[StageRecord],
-    checks: Sequence[Check],
+    proof: Proof,
+    leftovers: Sequence[Check],
     installed: Inventory,
 ) -> Record:
-    """Write what is known about the image beside the run's logs, without secrets."""
+    """Write what is known about the image beside the run's logs, without secrets.
+
+    `leftovers` are the checks of the search for leftover files.
+    """
     redact = Redactor(revealed(job.secrets).values()).redact
+
+    def check_record(part: Literal["proof", "leftovers"], check: Check) -> CheckRecord:
+        return CheckRecord(**asdict(check) | {"part": part, "detail": redact(check.detail)})
+
     record = Record(
         **_common_fields(job),
-        verified=verified,
-        here=job.context.here,
+        verified=proof.verified,
         image_id=image.image_id,
         image_name=image.name,
         snapshot_ids=image.snapshot_ids,
@@ -170,8 +179,9 @@ def write_record(
         zone=machine.zone,
         market=machine.market,
         stages=tuple(stages),
-        checks=tuple(
-            CheckRecord(**asdict(check) | {"detail": redact(check.detail)}) for check in checks
+        checks=(
+            *(check_record("proof", check) for check in proof.checks),
+            *(check_record("leftovers", check) for check in leftovers),
         ),
         inventory=installed,
     )

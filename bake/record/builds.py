@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from bake.errors import RequestError
@@ -40,7 +40,7 @@ def find(builds: Path, wanted: str = "") -> Path:
         return path if path.is_dir() else path.parent
     if wanted and "/" not in wanted and (builds / wanted).is_dir():
         return builds / wanted
-    runs = list(_runs(builds))
+    runs = read_all(builds)
     named = [folder for folder, run in runs if wanted in ("", run.recipe)]
     if named:
         return named[0]
@@ -52,9 +52,12 @@ def find(builds: Path, wanted: str = "") -> Path:
     )
 
 
-def previous_record(record: Record, builds: Path) -> Record | None:
-    """Return the record of the previous image of this recipe and payload, or None."""
-    for _, run in _runs(builds):
+def previous_record(record: Record, runs: Sequence[tuple[Path, Record | Failure]]) -> Record | None:
+    """Return the record of the previous image of this recipe and payload, or None.
+
+    `runs` are sorted, the newest first.
+    """
+    for _, run in runs:
         if (
             isinstance(run, Record)
             and (run.recipe, run.payload) == (record.recipe, record.payload)
@@ -64,10 +67,10 @@ def previous_record(record: Record, builds: Path) -> Record | None:
     return None
 
 
-def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
-    """Yield each run and its folder, the newest first.
+def read_all(builds: Path) -> list[tuple[Path, Record | Failure]]:
+    """Return each run and its folder, the newest first.
 
-    Unreadable records are skipped: another version of bake may have written them.
+    Unreadable records are left out: another version of bake may have written them.
     """
     found = []
     for folder in {path.parent for path in builds.glob("*/*.json")}:
@@ -75,4 +78,4 @@ def _runs(builds: Path) -> Iterator[tuple[Path, Record | Failure]]:
             found.append((folder, read_run(folder)))
         except RequestError:
             continue
-    yield from sorted(found, key=lambda each: each[1].started_at, reverse=True)
+    return sorted(found, key=lambda each: each[1].started_at, reverse=True)

@@ -38,8 +38,12 @@ class StageRecord(_Table):
 
 
 class CheckRecord(_Table):
-    """The result of a check, made from any object with these attributes."""
+    """The result of a check.
 
+    `part` tells the proof from the search for leftover files; it is None in older records.
+    """
+
+    part: Literal["proof", "leftovers"] | None = None
     name: str
     outcome: Literal["passed", "failed", "skipped"]
     detail: str
@@ -89,7 +93,7 @@ class Failure(_Table):
     """A bake that made no image: its steps, and the error that ended it.
 
     It contains no secret. `error` is the name of the error's class in `bake/errors.py`; `stages`
-    are the plan's stages.
+    are the plan's stages, and `here` is as in a Record.
     """
 
     run: str
@@ -98,6 +102,7 @@ class Failure(_Table):
     digest: str
     payload: Literal["upstream", "stand-in"]
     region: str = ""
+    here: str = ""
     base_image_id: str
     base_image_name: str = ""
     stages: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ import pytest
 from selenium.webdriver import Chrome
 
 from bake.record.record import Record
-from tests.support.bakes import failure, record, with_texts
+from bake.record.report import index
+from tests.support.bakes import at, failure, record, with_texts
 from tests.support.browser import PHONE, browser, screenshot
 from tests.support.pages import ATTACKS, made
 
@@ -76,10 +77,12 @@ for (const element of document.querySelectorAll("body *")) {
 }
 return poor;
 """
-# What is wider than the page, where it does not scroll in a box of its own.
+# What is wider than the page, and which tables are cut off at the right.
 WIDTH = """
 const page = document.scrollingElement;
-return [page.scrollWidth, page.clientWidth,
+for (const details of document.querySelectorAll("details")) details.open = true;
+const cut = [...document.querySelectorAll(".scroll")].filter((e) => e.scrollWidth > e.clientWidth);
+return [page.scrollWidth, page.clientWidth, cut.map((each) => each.ariaLabel),
         [...document.querySelectorAll(".chart svg .bars .point path")].length];
 """
 
@@ -95,11 +98,12 @@ def test_it_reads_well_on_every_screen_in_light_and_dark(
     kind = "image" if isinstance(run, Record) else "failure"
     resize(seen, *DESKTOP)
     show(seen, path)
-    for width, height in (DESKTOP, (430, 932), PHONE, (320, 700)):
+    for width, height in (DESKTOP, (430, 932), PHONE, (360, 740)):
         resize(seen, width, height)
         wait_for(seen, "return document.querySelector('.chart svg').clientWidth < innerWidth")
-        wide, room, bars = seen.execute_script(WIDTH)
+        wide, room, cut, bars = seen.execute_script(WIDTH)
         assert wide <= room <= width, (width, wide)
+        assert cut == []
         assert bars == len(run.steps) + isinstance(run, Record)  # with the stage that was held
         if (width, height) in (PHONE, DESKTOP):
             screenshot(seen, f"page/bake-{kind}-{width}x{height}-{scheme}.png")
@@ -159,6 +163,58 @@ def test_what_is_typed_is_looked_for_in_all_that_is_installed(
     assert chrome.execute_script(search, "") == [[], ""]  # all of it, folded
 
 
+def test_a_button_copies_a_command_with_one_click(chrome: Chrome, tmp_path: Path) -> None:
+    show(chrome, made(tmp_path, record(here="--region us-west-2")))
+    resize(chrome, *PHONE)
+    chrome.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]},
+    )
+    button = "return document.querySelector('pre[data-copied] + button')"
+    chrome.execute_script(button).click()
+    wait_for(chrome, f"{button}.textContent === 'Copied'")
+    copied = chrome.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == "invoke launch-from-ami --ami ami-0123456789abcdef0 --region us-west-2"
+    # The same without the clipboard, which some browsers refuse to a file.
+    image = "document.querySelector('code[data-copied] + button')"
+    chrome.execute_script(
+        f"navigator.clipboard.writeText = () => Promise.reject(); {image}.click()"
+    )
+    wait_for(chrome, f"return {image}.textContent === 'Copied'")
+    copied = chrome.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    assert copied == "ami-0123456789abcdef0"
+    resize(chrome, *DESKTOP)
+
+
+def test_the_index_leads_to_the_pages_and_their_logs(seen: Chrome, tmp_path: Path) -> None:
+    for number, run in enumerate((record(), failure(started_at=at(60)))):
+        folder = tmp_path / f"r{number}"
+        run.write(folder)
+        (folder / "drivers.log").write_text("E: a line of the log")
+    path, _ = index.make(tmp_path)
+    resize(seen, 360, 740)
+    show(seen, path)
+    wide, room, cut, _ = seen.execute_script(WIDTH)
+    assert (wide <= room, cut) == (True, [])
+    assert seen.execute_script(CONTRAST) == []
+    resize(seen, *DESKTOP)
+    search = """
+    const input = document.getElementById("search");
+    input.value = "status 100";
+    input.dispatchEvent(new Event("input"));
+    return [...document.querySelectorAll("#builds tbody tr")].map((row) => row.checkVisibility());
+    """
+    assert seen.execute_script(search) == [True, False]
+    seen.find_element("css selector", "#builds tbody tr a").click()
+    wait_for(seen, "return document.title === 'mxnet-cu101: the bake failed'")
+    seen.find_element("link text", "drivers.log").click()
+    wait_for(seen, "return document.body.textContent.includes('a line of the log')")
+    seen.back()
+    seen.find_element("link text", "All builds").click()
+    wait_for(seen, "return document.title === 'Builds'")
+    assert seen.get_log("browser") == []
+
+
 def test_without_scripts_the_figures_are_there(chrome: Chrome, tmp_path: Path) -> None:
     path = made(tmp_path, record())
     chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
@@ -209,7 +265,8 @@ def test_what_machines_say_is_text_and_nothing_else(
     assert chrome.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert chrome.get_log("browser") == []
     assert chrome.execute_script(
-        "return document.querySelectorAll('img, iframe, link, a, .chart b, [onmouseover]').length"
+        "return document.querySelectorAll('img, iframe, link, .chart b, [onmouseover],"
+        " a:not([href^=\"./\"])').length"
     ) == 0  # fmt: skip
     text = chrome.find_element("tag name", "body").text
     for attack in ATTACKS:

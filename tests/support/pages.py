@@ -14,7 +14,11 @@ def text_of(folder: Path, run: Any = None) -> str:
     """Return the text of the page, with single spaces."""
     if run is not None:
         run.write(folder)
-    page = report.make(folder).read_text()
+    return bare_text(report.make(folder).read_text())
+
+
+def bare_text(page: str) -> str:
+    """Return the text of an HTML page, with single spaces."""
     bare = re.sub(r"<style.*?</style>|<script.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL)
     return " ".join(html.unescape(bare).split())
 

@@ -74,6 +74,6 @@ class LockDocument(Document):
 
 
 class ReportDocument(Document):
-    """The page of a bake."""
+    """The page of a bake, or with `--all` the index of all builds."""
 
     path: PathText = Field(description="the page's file")

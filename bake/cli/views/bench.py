@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bake.cli.documents.bench import BenchDocument
-from bake.cli.views import bench_page
 from bake.console.console import Console
 from bake.machine.bench import figures
 from bake.machine.bench.figures import Bench, Measured, format_quartiles, format_value, three_digits
+from bake.record.report.report import FILE as PAGE
 
 
 def show_bench(console: Console, bench: Bench, folder: Path) -> None:
@@ -21,8 +21,8 @@ def show_bench(console: Console, bench: Bench, folder: Path) -> None:
         _show_several(console, measured)
     where = folder / bench.run
     console.result(
-        BenchDocument.of_bench(bench, where / bench_page.FILE, where / figures.FILE),
-        f"Page     {where / bench_page.FILE}",
+        BenchDocument.of_bench(bench, where / PAGE, where / figures.FILE),
+        f"Page     {where / PAGE}",
         f"Figures  {where / figures.FILE}",
     )
 

@@ -15,16 +15,18 @@ from bake.machine.bench.figures import (
     Precision,
     What,
     format_quartiles,
+    format_spread,
     format_value,
     scale,
     three_digits,
 )
 from bake.record.report.charts import Chart, chart
 from bake.record.report.page import render, write
+from bake.record.report.report import FILE, INDEX, files_beside
 
 TEMPLATE = "speed.html.j2"
-FILE = "report.html"
 
+_A_BAR, _BESIDES = 28, 76  # the heights of a bar, and of the rest of a chart, in CSS pixels
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")
 _MOVED: Mapping[What, str] = {
     "copy": "memory, copied",
@@ -35,13 +37,15 @@ _MOVED: Mapping[What, str] = {
 
 
 def page(bench: Bench) -> str:
-    """Return the page as HTML."""
+    """Return the page as HTML, without links to files."""
     return render(TEMPLATE, **_data(bench))
 
 
 def write_page(bench: Bench, folder: Path) -> Path:
-    """Write the page into `folder`. Raises FileError if it cannot be written."""
-    return write(folder / FILE, TEMPLATE, **_data(bench))
+    """Write the page into `folder`, with links to the files there. FileError if that fails."""
+    links = files_beside(folder)
+    index = (folder.parent / INDEX).is_file()
+    return write(folder / FILE, TEMPLATE, **_data(bench) | {"files": links, "index": index})
 
 
 def _data(bench: Bench) -> dict[str, Any]:
@@ -50,6 +54,8 @@ def _data(bench: Bench) -> dict[str, Any]:
         "title": f"How fast {bench.recipe or bench.image_id} is",
         "charts": charts(bench.machines),
         "bench": bench,
+        "files": {},
+        "index": False,
         "on_gpu": any(each.on_gpu for each in bench.machines),
         "machines": bench.machines,
         "summary": [_summary(each) for each in shown],
@@ -107,41 +113,97 @@ def _one(machines: Sequence[Measured]) -> str:
 
 
 def _bars(bars: Mapping[str, Mapping[str, Figure | None]], title: str) -> Chart | None:
-    """Return a chart: a group of bars for each figure, one bar with quartiles for each machine."""
+    """Return a chart: a group of bars for each figure, one bar with quartiles for each machine.
+
+    A single bar compares nothing, so it gets no chart: its figure is in the table.
+    """
     measured = {
         machine: {name: each for name, each in found.items() if each is not None}
         for machine, found in bars.items()
         if any(found.values())
     }
     figures = [each for found in measured.values() for each in found.values()]
-    if not figures:
+    if len(figures) < 2:
         return None
     factor, prefix = scale(max(each.value or 0 for each in figures), figures[0].unit)
     unit = prefix + figures[0].unit
-    chart_, words = go.Figure(), []
+    places, marks = _places(measured)
+    chart_, texts = go.Figure(), []
+    ends: dict[float, float] = {}
     for machine, found in measured.items():
         low, values, high = (
             [(getattr(each, name) or 0) / factor for each in found.values()]
             for name in ("low", "value", "high")
         )
+        heights = [places[machine, name] for name in found]
         chart_.add_bar(
             name=machine,
-            x=list(found),
-            y=values,
-            error_y={
+            orientation="h",
+            x=values,
+            y=heights,
+            width=0.75,
+            error_x={
                 "type": "data",
                 "symmetric": False,
                 "array": [h - v for h, v in zip(high, values, strict=True)],
                 "arrayminus": [v - each for v, each in zip(values, low, strict=True)],
-                "color": "var(--muted)",
+                "color": "var(--text)",
                 "thickness": 1,
             },
-            text=[three_digits(value) for value in values],
-            hovertemplate=f"%{{x}}: %{{y:.3~g}} {unit}",
+            customdata=list(found),
+            hovertemplate=f"%{{customdata}}: %{{x:.3~g}} {unit}",
         )
-        words.append(f"{machine}: {_listed(found)}")
-    chart_.update_layout(barmode="group", yaxis={"title": {"text": unit}, "rangemode": "tozero"})
-    return chart(chart_, title=title, alt="; ".join(words))
+        ends |= dict(zip(heights, high, strict=True))
+        texts += [three_digits(value) for value in values]
+    _write_beside(chart_, ends, texts)
+    chart_.update_layout(
+        barmode="overlay",  # each bar has its own place
+        xaxis={"title": {"text": unit}},
+        yaxis={
+            "tickvals": list(marks.values()),
+            "ticktext": list(marks),
+            "range": [-0.6, max(ends) + 0.6],
+            "ticklabelstandoff": 6,
+            "showgrid": False,
+        },
+    )
+    alt = "; ".join(f"{machine}: {_listed(found)}" for machine, found in measured.items())
+    return chart(chart_, title=title, alt=alt, height=round(_BESIDES + _A_BAR * (max(ends) + 1)))
+
+
+def _places(
+    measured: Mapping[str, Mapping[str, Figure]],
+) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
+    """Return the height of each bar, by machine and figure, and the middle of each figure's group.
+
+    The distance of two bars of a group is 1; the first group is at the top.
+    """
+    names = list(dict.fromkeys(name for found in measured.values() for name in found))
+    places, marks, height = {}, {}, 0.0
+    for name in reversed(names):
+        machines = [machine for machine, found in measured.items() if name in found]
+        for number, machine in enumerate(reversed(machines)):
+            places[machine, name] = height + number
+        marks[name] = height + (len(machines) - 1) / 2
+        height += len(machines) + 0.5
+    return places, marks
+
+
+def _write_beside(figure: go.Figure, ends: Mapping[float, float], texts: Sequence[str]) -> None:
+    """Write each text to the right of the end of its bar (and of its error bar), by its height."""
+    figure.add_scatter(
+        mode="text",
+        x=list(ends.values()),
+        y=list(ends),
+        text=[f"\u00a0{text}" for text in texts],
+        textposition="middle right",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.update_layout(
+        margin={"r": 16 + 8 * max(map(len, texts))}, xaxis={"range": [0, max(ends.values())]}
+    )
 
 
 def _listed(figures: Mapping[str, Figure]) -> str:
@@ -151,26 +213,38 @@ def _listed(figures: Mapping[str, Figure]) -> str:
 def _per_dollar(machines: Sequence[Measured]) -> Chart | None:
     """Return the chart of machines that have a GPU and a price, the best one first."""
     found = {m.instance_type: m.images_per_usd for m in machines if m.images_per_usd}
-    if not found:
+    if len(found) < 2:
         return None
     names = sorted(found, key=lambda name: found[name] or 0)
     values = [(found[name] or 0) / 1e6 for name in names]
+    heights = range(len(names))
     figure = go.Figure(
         go.Bar(
             x=values,
-            y=names,
+            y=list(heights),
+            width=0.75,
             orientation="h",
-            text=[three_digits(value) for value in values],
-            hovertemplate="%{y}: %{x:.3~g} million images for 1 USD",
+            customdata=names,
+            hovertemplate="%{customdata}: %{x:.3~g} million images for 1 USD",
         )
     )
-    figure.update_layout(xaxis={"title": {"text": "million images for 1 USD"}})
+    _write_beside(figure, dict(zip(heights, values, strict=True)), list(map(three_digits, values)))
+    figure.update_layout(
+        xaxis={"title": {"text": "million images for 1 USD"}},
+        yaxis={
+            "tickvals": list(heights),
+            "ticktext": names,
+            "range": [-0.6, len(names) - 0.4],
+            "ticklabelstandoff": 6,
+            "showgrid": False,
+        },
+    )
     words = [f"{name} {three_digits(value)}" for name, value in zip(names, values, strict=True)]
     return chart(
         figure,
         title="Training per dollar, with all GPUs of the machine",
         alt=f"Million images for 1 USD: {', '.join(reversed(words))}",
-        height=120 + 44 * len(names),
+        height=_BESIDES + _A_BAR * len(names),
     )
 
 
@@ -224,13 +298,12 @@ def _summary(each: Measured) -> list[str]:
 def _row(figure: Figure) -> list[str]:
     if figure.failure:
         return [figure.name, "failed", "", "", "", figure.failure]
-    spread = figure.spread
     notes = ", ".join(figure.watched.slowed) if figure.watched else ""
     return [
         figure.name,
         format_value(figure.value, figure.unit),
         format_quartiles(figure),
-        "–" if spread is None else f"{spread:.1%}",
+        format_spread(figure),
         str(len(figure.runs)),
         "; ".join(filter(None, (figure.size, f"slowed: {notes}" if notes else ""))),
     ]

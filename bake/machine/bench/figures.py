@@ -93,10 +93,10 @@ class Figure(Value):
 
     @property
     def spread(self) -> float | None:
-        """The distance between the quartiles, relative to the median."""
+        """Half the distance between the quartiles, relative to the median."""
         if not self.value or self.low is None or self.high is None:
             return None
-        return (self.high - self.low) / self.value
+        return (self.high - self.low) / 2 / self.value
 
 
 class MeasuredGpu(Value):
@@ -268,6 +268,11 @@ def format_quartiles(figure: Figure) -> str:
         return ""
     factor, _ = scale(figure.value, figure.unit)
     return f"{three_digits(figure.low / factor)} – {three_digits(figure.high / factor)}"
+
+
+def format_spread(figure: Figure) -> str:
+    """Format the spread, like `± 1.5%`; a dash if it is not known."""
+    return "–" if figure.spread is None else f"± {figure.spread:.1%}"
 
 
 def scale(value: float, unit: str) -> tuple[float, str]:

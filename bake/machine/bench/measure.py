@@ -22,7 +22,13 @@ from bake.console.screen import Step
 from bake.errors import BakeError, LostError, RemoteError, StageError
 from bake.files import on_machine
 from bake.machine import ssh_config
-from bake.machine.bench.figures import Figure, Measured, failures, format_value
+from bake.machine.bench.figures import (
+    Figure,
+    Measured,
+    failures,
+    format_spread,
+    format_value,
+)
 from bake.machine.bench.judge import Judge
 from bake.machine.boot import login_user
 from bake.machine.cost import find_costs
@@ -125,7 +131,7 @@ def _run(
 
 def _line(figure: Figure) -> str:
     words = f"{figure.name:<20} {format_value(figure.value, figure.unit):>16}"
-    return f"{words}  ± {figure.spread / 2:.1%}" if figure.spread is not None else words
+    return f"{words}  {format_spread(figure)}" if figure.spread is not None else words
 
 
 @cache

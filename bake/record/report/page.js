@@ -2,22 +2,41 @@
 (() => {
   const drawn = document.documentElement.dataset;
 
-  // Lists: show the rows that contain the typed text, and open the lists that have such rows.
+  // Searches: show the rows that contain the typed text, and open the lists that have such rows.
   for (const input of document.querySelectorAll("input[data-filters]")) {
-    const lists = [...document.getElementById(input.dataset.filters).querySelectorAll("details")];
+    const place = document.getElementById(input.dataset.filters);
+    const rows = [...place.querySelectorAll("tbody tr")];
     const output = document.querySelector(`output[for="${input.id}"]`);
     input.addEventListener("input", () => {
       const wanted = input.value.trim().toLowerCase();
-      let found = 0;
-      for (const list of lists) {
-        const rows = [...list.querySelectorAll("tbody tr")];
-        for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
-        const shown = rows.filter((row) => !row.hidden).length;
-        list.open = wanted !== "" && shown > 0;
-        found += shown;
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      for (const list of place.querySelectorAll("details")) {
+        list.open = wanted !== "" && list.querySelector("tbody tr:not([hidden])") !== null;
       }
-      output.textContent = wanted ? `${found} found` : "";
+      output.textContent = wanted ? `${rows.filter((row) => !row.hidden).length} found` : "";
     });
+  }
+
+  // Texts to copy: a button beside each. A browser that refuses the clipboard to a file from the
+  // disk still copies a selection.
+  for (const text of document.querySelectorAll("[data-copied]")) {
+    const button = document.createElement("button");
+    const name = "Copy";
+    button.type = "button";
+    button.textContent = name;
+    button.setAttribute("aria-live", "polite");
+    button.addEventListener("click", async () => {
+      let copied = true;
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+      } catch {
+        getSelection().selectAllChildren(text);
+        copied = document.execCommand("copy");
+      }
+      button.textContent = copied ? "Copied" : "Press Ctrl-C";
+      setTimeout(() => { button.textContent = name; }, 2000);
+    });
+    text.after(button);
   }
 
   // Charts: a colour var(--…) is replaced by the page's current colour.

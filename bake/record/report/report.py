@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from bake.record import Failure, Inventory, Record, builds, difference
+from bake.record import Failure, Record, builds, difference
 from bake.record.cost import machine_costs, total_usd
 from bake.record.report import page, timeline
+from bake.record.report.checks import check_groups
+from bake.record.report.requested import requested_parts
 
 FILE = "report.html"
+INDEX = "index.html"  # of all builds, in the folder above
 
 _LAST_LINES = 60
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_PROVED = {
+_PLAIN_NAME = re.compile(r"[\w+-][\w.+-]*")
+PROVED = {
     "gpu": ("good", "verified on a GPU"),
     "cpu": ("mind", "verified on the CPU alone"),
     "no": ("bad", "not verified"),
 }
-_OUTCOMES = {"failed": 0, "passed": 1, "skipped": 2}
 
 
 def make(folder: Path) -> Path:
@@ -30,16 +33,27 @@ def make(folder: Path) -> Path:
 
     RequestError if the folder has no record that can be read; FileError if writing fails.
     """
-    run = builds.read_run(folder)
+    return write(folder, builds.read_run(folder), builds.read_all(folder.resolve().parent))
+
+
+def write(
+    folder: Path, run: Record | Failure, runs: Sequence[tuple[Path, Record | Failure]]
+) -> Path:
+    """Write the page of a run into its folder, and return its path; FileError if that fails.
+
+    `runs` are all runs, the newest first: an image is compared with the one before it.
+    """
     common = {
         "run": run,
         "steps_known": bool(run.steps),
-        "asked": _requested_parts(run),
+        "asked": requested_parts(run),
         "charts": timeline.charts(run),
         "steps": timeline.rows(run),
         "machines": machine_costs(run),
         "usd": total_usd(run),
         "took": (run.ended_at - run.started_at).total_seconds(),
+        "files": files_beside(folder),
+        "index": (folder.resolve().parent / INDEX).is_file(),
     }
     if isinstance(run, Failure):
         return page.write(
@@ -47,16 +61,16 @@ def make(folder: Path) -> Path:
             "failure.html.j2",
             title=f"{run.recipe}: the bake failed",
             ends=list(_log_ends(run, folder)),
+            resumes_from=_newest_checkpoint(run),
             **common,
         )
-    earlier = builds.previous_record(run, folder.resolve().parent)
+    earlier = builds.previous_record(run, runs)
     return page.write(
         folder / FILE,
         "report.html.j2",
         title=f"{run.recipe}: {run.image_id}",
-        proved=_PROVED[run.verified],
-        run_checks=sorted(run.checks, key=lambda check: _OUTCOMES[check.outcome]),
-        counts={o: sum(check.outcome == o for check in run.checks) for o in _OUTCOMES},
+        proved=PROVED[run.verified],
+        checks=check_groups(run.checks),
         installed=list(_installed(run)),
         earlier=earlier,
         changes=difference(earlier.inventory, run.inventory) if earlier else (),
@@ -64,57 +78,14 @@ def make(folder: Path) -> Path:
     )
 
 
-class Part(NamedTuple):
-    """One setting of the recipe, and its counterpart in the image ("" if it is not known)."""
-
-    name: str
-    asked: str
-    found: str
-
-
-def _requested_parts(run: Record | Failure) -> list[Part]:
-    """Return the parts that the recipe requests; empty for an old record without them."""
-    asked, inventory = run.asked, run.inventory if isinstance(run, Record) else Inventory()
-    if not asked:
-        return []
-    pip = {str(canonicalize_name(name)): version for name, version in inventory.pip.items()}
-    framework = _requested_values(asked, "framework.name", "framework.version")
-    package = re.escape({"pytorch": "torch"}.get(name := framework.partition(" ")[0], name))
-    found = [f"{n} {v}" for n, v in pip.items() if re.fullmatch(rf"{package}(-cu\d+)?", n)]
-    parts = [
-        Part("operating system", _requested_values(asked, "base"), inventory.os),
-        Part(
-            "driver",
-            _requested_values(asked, "driver.branch", "driver.modules"),
-            inventory.driver or "not loaded: the machine had no GPU",
-        ),
-        Part("CUDA", _requested_values(asked, "cuda.version"), inventory.cuda),
-        Part(
-            "Python", _requested_values(asked, "python.version", "python.manager"), inventory.python
-        ),
-        Part("framework", framework, ", ".join(found)),
-        Part("d2l", _requested_values(asked, "d2l.version"), pip.get("d2l", "")),
-        *(
-            Part(f"more by {kind}", ", ".join(wanted), _versions(wanted, packages))
-            for kind, packages in (
-                ("apt", inventory.dpkg),
-                ("conda", inventory.conda),
-                ("pip", pip),
-            )
-            if (wanted := [str(each) for each in asked.get(f"packages.{kind}") or ()])
-        ),
-    ]
-    return [part._replace(found=part.found or "–") for part in parts if part.asked]
-
-
-def _versions(wanted: Sequence[str], packages: Mapping[str, str]) -> str:
-    """Return the versions of the requested packages, such as `wandb` for `wandb>=0.16`."""
-    names = [re.split(r"[^\w.+-]", each)[0] for each in wanted]
-    return ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
-
-
-def _requested_values(asked: Any, *names: str) -> str:
-    return " ".join(str(asked[name]) for name in names if asked.get(name))
+def files_beside(folder: Path) -> dict[str, int]:
+    """Map the name of each log and record in the folder of a run to its size in bytes."""
+    return {
+        path.name: path.stat().st_size
+        for pattern in ("*.log", "*.json")
+        for path in sorted(folder.glob(pattern))
+        if _PLAIN_NAME.fullmatch(path.name) and path.is_file()
+    }
 
 
 class Listing(NamedTuple):
@@ -158,6 +129,12 @@ def _conda_name(path: str) -> str:
     Version and build contain no hyphen.
     """
     return path.rpartition("/")[2].rsplit("-", 2)[0]
+
+
+def _newest_checkpoint(run: Failure) -> str:
+    """Return the id of the last checkpoint that the bake made; empty if it made none."""
+    made = [each for each in run.steps if each.kind == "checkpoint" and each.outcome == "done"]
+    return made[-1].detail if made else ""
 
 
 class LogEnd(NamedTuple):

@@ -28,7 +28,10 @@ _MOST_MARKS = 4
 
 
 class Row(NamedTuple):
-    """A row of the table. `began` is the time since the bake began; `kind` colours the outcome."""
+    """A row of the table. `began` is the time since the bake began; `kind` colours the outcome.
+
+    `stage` is the name of the stage that ran; empty for other rows.
+    """
 
     name: str
     wave: str
@@ -37,6 +40,7 @@ class Row(NamedTuple):
     kind: str
     outcome: str
     detail: str
+    stage: str = ""
 
 
 def rows(run: Record | Failure) -> list[Row]:
@@ -58,7 +62,8 @@ def rows(run: Record | Failure) -> list[Row]:
         kind = {"done": "good", "failed": "bad", "stopped": "mind"}[step.outcome]
         wave = str(step.wave or "")
         took = duration(step.seconds)
-        found.append(Row(label, wave, began, took, kind, step.outcome, step.detail))
+        ran = step.name if step.kind == "stage" else ""
+        found.append(Row(label, wave, began, took, kind, step.outcome, step.detail, ran))
     begun = timed | {row.name for row in found}
     for name in run.stages if isinstance(run, Failure) else ():
         if name not in begun:

@@ -24,7 +24,7 @@ from bake.record import builds as kept
 from bake.record.report import report, timeline
 from tests.support.bakes import BEGAN, INVENTORY, MACHINE, at, failure, record, step
 from tests.support.commands import invoke
-from tests.support.pages import text_after, text_of
+from tests.support.pages import made, text_after, text_of
 
 
 def test_a_page_that_cannot_be_made_does_not_fail_the_bake(
@@ -41,9 +41,11 @@ def test_the_page_shows_the_request_and_the_result(tmp_path: Path) -> None:
     text = text_of(tmp_path, record(here="--region us-west-2"))
     assert "verified on a GPU" in text
     assert "stand-in" not in text
-    assert "driver 470 proprietary 470.256.02" in text
-    assert "Python 3.7 miniconda 3.7.16" in text
-    assert "framework mxnet 1.7.0 mxnet-cu101 1.7.0" in text
+    assert "driver 470 proprietary 470.256.02 same" in text
+    assert "Python 3.7 miniconda 3.7.16 same" in text
+    assert "framework mxnet 1.7.0 mxnet-cu101 1.7.0 same" in text
+    assert "pip: wandb wandb – missing" in text
+    assert "Proof: 2 passed. Leftover check: clean, 1 passed, 1 skipped" in text
     assert "invoke launch-from-ami --ami ami-0123456789abcdef0 --region us-west-2" in text
     assert "ubuntu-bionic-18.04-amd64-server-20230607" in text
     assert "d" * 64 in text
@@ -126,6 +128,35 @@ def test_only_logs_beside_the_record_are_shown(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = failure(steps=(hostile,), machines=(machine(),))
     assert "of somebody else" not in text_of(folder, run)
+
+
+@pytest.mark.parametrize("run", [record(), failure()], ids=["image", "failure"])
+def test_the_page_has_links_to_the_logs_and_the_record(tmp_path: Path, run: Any) -> None:
+    for name in ("drivers.log", "conda.log", "a b.log", "javascript:x.log"):
+        (tmp_path / name).write_text("x" * 2000)
+    (tmp_path / "folder.log").mkdir()
+    (tmp_path / "away.log").symlink_to(tmp_path / "missing")
+    page = made(tmp_path, run).read_text()
+    record_name = run.write(tmp_path).name
+    listed = page.partition("Logs and record")[2]
+    assert re.findall(r'href="([^"]*)"', listed) == [
+        "./conda.log",
+        "./drivers.log",
+        f"./{record_name}",
+    ]
+    assert "2.0 kB" in listed
+    assert '<a href="./drivers.log">log</a>' in page.partition("The steps as a table")[2]
+
+
+def test_the_page_of_a_failure_shows_how_to_go_on(tmp_path: Path) -> None:
+    text = text_of(tmp_path, failure(here="--region us-west-2"))
+    command, _, rest = text_after("Bake the recipe again", text).partition("It resumes from")
+    assert command.split() == ["invoke", "bake", "mxnet-cu101", "--region", "us-west-2"]
+    assert rest.startswith(" snap-1 ")
+    rehearsed = text_of(tmp_path, failure(here="--local", payload="stand-in", steps=()))
+    assert "mxnet-cu101 --local --stand-in" in rehearsed
+    assert "resumes" not in rehearsed
+    assert "Bake the recipe again" not in text_of(tmp_path, failure())  # of an older version
 
 
 @pytest.mark.parametrize("run", [record(), failure()], ids=["image", "failure"])

@@ -16,7 +16,7 @@ from bake.aws.machine import Machine as Instance
 from bake.aws.machine import machines
 from bake.aws.tags import ENDS, TTL, USED_BY
 from bake.cli.views.bench import show_bench
-from bake.cli.views.bench_page import page
+from bake.cli.views.bench_page import charts, page
 from bake.console.console import Console
 from bake.errors import CapacityError, RequestError
 from bake.machine import launch
@@ -27,11 +27,12 @@ from bake.machine.bench.figures import (
     Measured,
     MeasuredGpu,
     format_quartiles,
+    format_spread,
     format_value,
     read,
 )
 from bake.machine.bench.judge import Judge
-from bake.machine.bench.measure import BenchRun
+from bake.machine.bench.measure import BenchRun, _line
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.benches import FOUR, GONE, ONE, a_bench, a_figure, measured
 from tests.support.documents import document_of
@@ -70,7 +71,8 @@ def test_a_figure_is_the_median_of_its_runs_and_the_quartiles() -> None:
     assert found.runs == (2e13, 1e13, 2e13, 2e13, 4e13)
     spread = judged(seconds=[0.1, 0.2, 0.4])
     assert (spread.low, spread.value, spread.high) == (7.5e12, 1e13, 1.5e13)
-    assert spread.spread == 0.75
+    assert spread.spread == 0.375
+    assert format_spread(spread) == "± 37.5%"
 
 
 NO_SPEED: dict[str, tuple[dict[str, Any], str]] = {
@@ -213,6 +215,47 @@ def test_with_json_the_document_is_printed(capsys: pytest.CaptureFixture[str]) -
     )
     assert document["machines"][0]["figures"][0]["value"] == 8e12
     assert document["page_path"] == "builds/20261121-000000-abcdef/report.html"
+
+
+def test_the_spread_is_the_same_in_the_terminal_and_on_the_page() -> None:
+    line = _line(a_figure("copy", 240e9))
+    assert line.endswith("± 1.5%")
+    assert page(a_bench(ONE)).count("± 1.5%") == 5
+
+
+def test_the_number_of_a_bar_is_beside_its_error_bar() -> None:
+    bars, numbers = charts([ONE])["products"].spec["data"]
+    assert bars["orientation"] == "h"
+    ends = [x + more for x, more in zip(bars["x"], bars["error_x"]["array"], strict=True)]
+    assert numbers["x"] == pytest.approx(ends)
+    assert numbers["y"] == bars["y"]
+    assert numbers["textposition"] == "middle right"
+    assert [text.strip() for text in numbers["text"]] == ["8.00", "50.0"]
+
+
+def test_each_bar_has_its_own_place_and_the_first_figure_is_at_the_top() -> None:
+    made = charts([ONE, FOUR])["training"].spec
+    places = {
+        (trace["name"], figure): place
+        for trace in made["data"]
+        for figure, place in zip(trace.get("customdata", ()), trace["y"], strict=False)
+    }
+    assert sorted(places, key=lambda bar: -places[bar]) == [
+        ("g4dn.xlarge", "one GPU"),
+        ("g4dn.12xlarge", "one GPU"),
+        ("g4dn.12xlarge", "2 GPUs"),
+        ("g4dn.12xlarge", "4 GPUs"),
+    ]
+    axis = made["layout"]["yaxis"]
+    marks = dict(zip(axis["ticktext"], axis["tickvals"], strict=True))
+    assert marks["one GPU"] == sum(places[name, "one GPU"] for name, _ in list(places)[:2]) / 2
+
+
+def test_a_single_bar_is_not_drawn() -> None:
+    assert set(charts([ONE])) == {"products", "moved"}
+    alone = measured("g5.xlarge", 1, 1.0, a_figure("multiply", 1e12, "fp32"), a_figure("train", 9))
+    assert charts([alone]) == {}
+    assert "1.00 TFLOP/s" in page(a_bench(alone))
 
 
 def test_a_page_without_figures_contains_the_reason() -> None:
