@@ -67,13 +67,14 @@ def status(console: Console, common: CommonOptions) -> None:
         )
         return
     reported = endpoint.request("status")
-    cloud = LocalStatusPart.model_validate({"url": endpoint.url, **reported})
+    counts = {"image_count": reported.pop("images"), "machine_count": reported.pop("machines")}
+    cloud = LocalStatusPart.model_validate({"url": endpoint.url, **reported, **counts})
     console.result(
         LocalStatusDocument(is_running=True, cloud=cloud),
         f"EC2's API   {endpoint.url}",
         f"engine      {reported['engine']} ({reported['engine_note']})",
-        f"machines    {reported['machines']}, SSH on port {endpoint.ssh_port}",
-        f"images      {reported['images']}",
+        f"machines    {cloud.machine_count}, SSH on port {endpoint.ssh_port}",
+        f"images      {cloud.image_count}",
         f"memory      {reported['memory_mib']} MiB",
     )
 

@@ -230,17 +230,17 @@ def test_pip_installs_what_is_locked_or_names_all_that_differs(
 
     def install(asked: str, **more: str) -> Any:
         machine.run(f"{pip} uninstall --yes alpha beta gamma", user="ubuntu")
-        return machine.script(PIP % asked, "wheels", **given, **more)
+        return machine.script(PIP % asked, "wheel_count", **given, **more)
 
     changing.wheels(alpha="1 beta", beta="1", gamma="1")
     assert install("alpha gamma").returncode == 0
     found = notes(machine)
-    assert {name: w.version for name, w in found["wheels"].pip.items()} == {
+    assert {name: w.version for name, w in found["wheel_count"].pip.items()} == {
         "alpha": "1",
         "beta": "1",
         "gamma": "1",
     }
-    held = {"LOCKED_PIP": told("wheels", found)["LOCKED_PIP"]}
+    held = {"LOCKED_PIP": told("wheel_count", found)["LOCKED_PIP"]}
 
     # A constraint of the environment, which has no hash, stands beside the lock.
     machine.read("printf 'beta==1\\n' >/tmp/constraints.txt")
@@ -251,7 +251,7 @@ def test_pip_installs_what_is_locked_or_names_all_that_differs(
 
     # What is asked for and not in the lock is not installed on the quiet.
     changing.wheels(alpha="1 beta", beta="1", gamma="1", delta="1")
-    done = machine.script(PIP % "alpha delta", "wheels", **given, **held)
+    done = machine.script(PIP % "alpha delta", "wheel_count", **given, **held)
     assert done.returncode == 1
     assert "does not contain what the recipe requests" in done.stderr
 
@@ -259,7 +259,7 @@ def test_pip_installs_what_is_locked_or_names_all_that_differs(
     changing.wheels(alpha="1 beta", beta="1 alpha", gamma="2")
     done = install("alpha gamma", **held)
     assert done.returncode == 1
-    was, now = found["wheels"].pip["beta"].sha256, hashlib.sha256()
+    was, now = found["wheel_count"].pip["beta"].sha256, hashlib.sha256()
     now.update((changing.root / "pypi/files/beta-1-py3-none-any.whl").read_bytes())
     assert f"beta==1: sha256 {was} is locked, and the index has {now.hexdigest()}" in done.stderr
     assert "gamma==1 is locked, and the index has 2" in done.stderr
@@ -375,7 +375,7 @@ def test_the_default_recipe_is_baked_locked_and_baked_just_the_same(
 
     free = bake()
     [counts] = invoke("lock", "mxnet-cu101")["locks"]
-    print({kind: counts[kind] for kind in ("apt_packages", "conda_packages", "wheels", "files")})
+    print({kind: counts[kind] for kind in ("apt_package_count", "wheel_count")})
     first, second = plan(), plan()
     assert first["digest"] == second["digest"] != free["digest"]
     assert first["locked_run_id"] == free["run"]

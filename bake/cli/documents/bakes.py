@@ -56,7 +56,9 @@ class BakedPart(Part):
     instance_type: str = Field(description="the type of its last machine")
     zone: str = Field(description="the machine's availability zone")
     market: Market = Field(description="how the machine was paid for")
-    usd: Usd | None = Field(description="the cost of its machines; null if a price is not known")
+    cost_usd: Usd | None = Field(
+        description="the cost of its machines; null if a price is not known"
+    )
     snapshot_ids: tuple[str, ...] = Field(description="the image's snapshots")
     stages: tuple[BakedStageEntry, ...] = Field(description="the image's stages")
     checks: tuple[CheckEntry, ...] = Field(description="the checks of the proof")
@@ -67,7 +69,7 @@ class BakedPart(Part):
             record,
             run_id=record.run,
             record_path=builds / record.run / records.FILE,
-            usd=total_usd(record),
+            cost_usd=total_usd(record),
             stages=[
                 BakedStageEntry.of(s, duration_s=s.seconds, checkpoint_id=s.checkpoint)
                 for s in record.stages
@@ -124,7 +126,7 @@ class RebuildEntry(Part):
     duration_s: Seconds | None = Field(description="how long it took; null if it was not tried")
     image_id: TextOrNull = Field(description="the image")
     proved: Proved | None = Field(description="the kind of machine on which it was proved")
-    usd: Usd | None = Field(description="the cost of its machines; null if it is not known")
+    cost_usd: Usd | None = Field(description="the cost of its machines; null if it is not known")
     error: ErrorPart | None = Field(description="why it failed")
 
     @classmethod
@@ -132,6 +134,7 @@ class RebuildEntry(Part):
         return cls.of(
             report,
             duration_s=report.seconds,
+            cost_usd=report.usd,
             proved=report.proved or None,
             error=ErrorPart.of_error(report.error),
         )

@@ -32,7 +32,7 @@ class FigureEntry(Part):
         description="the numbers' format"
     )
     device: Literal["gpu", "cpu"] = Field(description="where it was computed")
-    devices: int = Field(description="how many GPUs computed at the same time")
+    device_count: int = Field(description="how many GPUs computed at the same time")
     unit: str = Field(description="the unit of the values: `FLOP/s`, `B/s` or `images/s`")
     value: float | None = Field(description="the median; null if the measurement failed")
     low: float | None = Field(description="the lower quartile")
@@ -45,7 +45,12 @@ class FigureEntry(Part):
 
     @classmethod
     def of_figure(cls, figure: Figure) -> FigureEntry:
-        return cls.of(figure, relative_error=figure.error, duration_s=figure.took_s)
+        return cls.of(
+            figure,
+            device_count=figure.devices,
+            relative_error=figure.error,
+            duration_s=figure.took_s,
+        )
 
 
 class MeasuredGpuEntry(Part):
@@ -85,7 +90,7 @@ class MeasuredEntry(Part):
     image_id: TextOrNull = Field(description="its image")
     device: str = Field(description="what computes, such as `4 × Tesla T4` or `CPU`")
     cpu: TextOrNull = Field(description="its CPU")
-    cpus: int = Field(description="how many CPUs it has")
+    cpu_count: int = Field(description="how many CPUs it has")
     framework: str | None = Field(description="the framework")
     framework_version: str | None = Field(description="the framework's version")
     python_version: str | None = Field(description="the version of Python")
@@ -107,7 +112,7 @@ class MeasuredEntry(Part):
             market=measured.market or None,
             device=machine.device,
             cpu=machine.cpu,
-            cpus=machine.cpus,
+            cpu_count=machine.cpus,
             framework=machine.framework,
             framework_version=machine.version,
             python_version=machine.python,

@@ -41,7 +41,7 @@ class OfferEntry(Part):
 
     instance_type: str = Field(description="EC2's instance type")
     gpu: str = Field(description="the GPU")
-    gpus: int = Field(description="how many GPUs; 0 for a part of one")
+    gpu_count: int = Field(description="how many GPUs; 0 for a part of one")
     gpu_memory_mib: int = Field(description="the memory of each GPU, as EC2 reports it")
     gpu_memory_gb: int = Field(description="the memory of each GPU, as NVIDIA states it")
     compute_capability: str = Field(description="the GPU's compute capability")
@@ -65,6 +65,7 @@ class OfferEntry(Part):
         return cls.of(
             machine,
             instance_type=machine.name,
+            gpu_count=machine.gpus,
             gpu_memory_gb=memory_gb(machine),
             compute_capability=machine.capability,
             cuda_versions=offer.cuda,

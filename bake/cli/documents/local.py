@@ -31,8 +31,8 @@ class LocalStatusPart(Part):
     engine_note: TextOrNull = Field(description="how that program runs")
     computer_address: TextOrNull = Field(description="this computer's address for its machines")
     ssh_port: int = Field(description="the port of SSH on its machines")
-    images: int = Field(description="how many images it has, with those of distributions")
-    machines: int = Field(description="how many machines it has")
+    image_count: int = Field(description="how many images it has, with those of distributions")
+    machine_count: int = Field(description="how many machines it has")
     memory_mib: int = Field(description="the most memory that its server has used")
     delays: TextOrNull = Field(description="the profile of its delays; null: nothing is delayed")
 

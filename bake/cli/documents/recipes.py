@@ -61,10 +61,10 @@ class LockEntry(Part):
     path: PathText = Field(description="the lock's file")
     run_id: str = Field(description="the run whose versions it has")
     payload: Payload = Field(description="whether real software was installed, or stand-ins")
-    apt_packages: int = Field(description="how many apt packages it pins")
-    conda_packages: int = Field(description="how many conda packages it pins")
-    wheels: int = Field(description="how many pip packages it pins")
-    files: int = Field(description="how many other downloads it pins")
+    apt_package_count: int = Field(description="how many apt packages it pins")
+    conda_package_count: int = Field(description="how many conda packages it pins")
+    wheel_count: int = Field(description="how many pip packages it pins")
+    file_count: int = Field(description="how many other downloads it pins")
 
 
 class LockDocument(Document):

@@ -76,10 +76,10 @@ def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:
                 path=path,
                 run_id=lock.run,
                 payload=lock.payload,
-                apt_packages=counts["apt"],
-                conda_packages=counts["conda"],
-                wheels=counts["pip"],
-                files=counts["files"],
+                apt_package_count=counts["apt"],
+                conda_package_count=counts["conda"],
+                wheel_count=counts["pip"],
+                file_count=counts["files"],
             )
         )
         pinned = ", ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items() if count)

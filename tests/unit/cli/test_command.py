@@ -39,6 +39,7 @@ from tests.support.commands import invoke
 from tests.support.documents import checked, documents
 from tests.support.environment import REPOSITORY
 from tests.support.proved_images import PROVED
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize(
@@ -241,6 +242,14 @@ def test_names_of_files_that_are_not_utf_8_and_commands_that_lack_an_option_are_
     assert document["path"] == "a\ufffd.json"
     assert document["error"]["message"] == "Cannot read a?.json"
     assert document["error"]["hint"].endswith(" images --local")
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_document_is_neither_wrapped_nor_coloured_in_a_terminal(columns: int) -> None:
+    with Terminal(["recipes", "--json"], columns=columns) as terminal:
+        assert terminal.wait_until_ended() == 0
+        document = checked("recipes", terminal.written.replace("\r\n", "\n"))
+    assert max(map(len, json.dumps(document, indent=1).splitlines())) > 80
 
 
 def with_json() -> list[str]:

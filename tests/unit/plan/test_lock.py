@@ -260,7 +260,7 @@ def test_the_command_writes_the_lock_of_the_newest_bake(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [said] = checked("lock", done.stdout)["locks"]
-    assert (said["run_id"], said["apt_packages"], said["wheels"]) == (RECORD.run, 6, 2)
+    assert (said["run_id"], said["apt_package_count"], said["wheel_count"]) == (RECORD.run, 6, 2)
     assert lock.read(path, RECIPE.name).stages == STAGES
 
 

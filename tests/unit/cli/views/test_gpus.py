@@ -117,7 +117,7 @@ def test_the_document_has_everything(capsys: pytest.CaptureFixture[str]) -> None
     document = document_of(lambda console: show_gpus(console, found, COMMAND), capsys)
     [machine] = document["offers"]
     assert document["unknown"] == []
-    assert (machine["gpu"], machine["gpus"], machine["gpu_memory_gb"]) == ("T4", 1, 16)
+    assert (machine["gpu"], machine["gpu_count"], machine["gpu_memory_gb"]) == ("T4", 1, 16)
     assert machine["cuda_versions"][0] == "10.0"
     assert (machine["on_demand_usd_per_hour"], machine["spot_usd_per_hour"]) == (0.526, 0.2)
     assert machine["on_demand_quota"] == {
