@@ -216,15 +216,15 @@ def raise_for(console: Console, errors: Mapping[str, BakeError | None]) -> None:
 
     `errors` maps the name of each part to its error, which has been shown; None without an error.
     """
-    from bake.errors import BakeError
+    from bake.errors import BakeError, RequestError
 
     failed = {name: error for name, error in errors.items() if error}
     if not failed:
         return
+    wrong = [error for error in failed.values() if error.exit_code == WRONG_REQUEST]
+    kind = RequestError if len(wrong) == len(errors) else BakeError
     details = [f"{name}: {error.full_message}" for name, error in failed.items()]
-    summary = BakeError(f"{len(failed)} of {len(errors)} failed", details=details)
-    console.fail(next(iter(failed.values())) if len(errors) == 1 else summary)
-    all_wrong = len(failed) == len(errors) and all(
-        e.exit_code == WRONG_REQUEST for e in failed.values()
-    )
-    raise Exit(code=WRONG_REQUEST if all_wrong else 1)
+    summary = kind(f"{len(failed)} of {len(errors)} failed", details=details)
+    error = summary if len(errors) > 1 else next(iter(failed.values()))
+    console.fail(error)
+    raise Exit(code=error.exit_code)

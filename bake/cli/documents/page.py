@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from bake.cli.command import Command
 from bake.cli.documents.document import Document, Failure
+from bake.errors import BakeError
 
 PAGE, SCHEMA = Path("docs/json.md"), Path("docs/json.schema.json")
 # A part with more fields than this is described only once.
@@ -36,13 +37,27 @@ def page(commands: Mapping[str, Command]) -> str:
     for name, definition in _documents(commands).items():
         documents.setdefault(definition, []).append(name)
     introduction = Path(__file__).with_name("introduction.md").read_text(encoding="utf-8")
-    blocks = [introduction, "## The error", _table(_rows(schema, "Failure", {}))]
+    blocks = [introduction, "## The error", _table(_rows(schema, "Failure", {})), _types()]
     described: dict[str, str] = {}
     for definition, names in documents.items():
         heading = ", ".join(f"invoke {name}" if name == names[0] else name for name in names)
         about = schema["$defs"][definition]["description"]
         blocks += [f"## {heading}", about, _table(_rows(schema, definition, described, names[0]))]
     return "\n\n".join(block.strip() for block in blocks) + "\n"
+
+
+def _types() -> str:
+    """Return a table of the types of errors, by the exit status of a command that ends with one."""
+    by_status: dict[int, list[str]] = {}
+    waiting: list[type[BakeError]] = [BakeError]
+    while waiting:
+        kind = waiting.pop()
+        by_status.setdefault(kind.exit_code, []).append(f"`{kind.__name__}`")
+        waiting += [each for each in kind.__subclasses__() if each.__module__ == kind.__module__]
+    lines = [
+        f"| {status} | {', '.join(sorted(by_status[status]))} |" for status in sorted(by_status)
+    ]
+    return "\n".join(["| exit status | `.error.type` |", "|---|---|", *lines])
 
 
 def schemas(commands: Mapping[str, Command]) -> dict[str, Any]:

@@ -226,6 +226,24 @@ def test_parts_that_failed_are_the_error_of_the_whole(capsys: pytest.CaptureFixt
     assert (error["message"], error["details"]) == ("1 of 2 failed", ["one: It broke: Broken"])
 
 
+@pytest.mark.parametrize(
+    ("errors", "code", "kind"),
+    [
+        ([RecipeError("a"), RecipeError("b")], 2, "RequestError"),
+        ([RecipeError("a"), CloudError("b")], 1, "BakeError"),
+        ([RecipeError("a"), None], 1, "BakeError"),
+        ([RecipeError("a")], 2, "RecipeError"),
+    ],
+)
+def test_the_exit_status_is_that_of_the_error(
+    errors: list[Any], code: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Exit) as ended, running(console := Console(json=True)):
+        raise_for(console, dict(enumerate(errors)))  # type: ignore[arg-type]
+    assert ended.value.code == code
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == kind
+
+
 def test_names_of_files_that_are_not_utf_8_and_commands_that_lack_an_option_are_made_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
