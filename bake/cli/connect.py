@@ -43,7 +43,8 @@ def connect(console: Console, common: CommonOptions, machine: tuple[str, ...] = 
     """Open a shell on a machine."""
     from bake.machine import cost, ssh_config
 
-    cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
+    cloud, found = _found(console, common, at_most_one(machine, "machine"))
+    host = _reached(console, cloud, found)
     console.note(f"{found.name}: {cost.describe(cost.find_cost(cloud, found))}")
     _call(console, cloud, found, ssh_config.ssh_arguments(host))
 
@@ -73,9 +74,10 @@ def run(
     from bake.machine import run as shell
 
     named, line = shell.read_request(words)
-    cloud, found, host = _reached(console, common, machine_named(named, machine))
+    cloud, found = _found(console, common, machine_named(named, machine))
     if line in (found.name, found.instance_id):
         raise shell.no_command(line)
+    host = _reached(console, cloud, found)
     arguments = shell.command(host, line, terminal=shell.is_terminal())
     _call(console, cloud, found, arguments)
 
@@ -130,8 +132,9 @@ def _transfer(
     from bake.machine import run as shell
     from bake.machine import transfer
 
-    cloud, found, host = _reached(console, common, machine_named(request.machine, machine))
+    cloud, found = _found(console, common, machine_named(request.machine, machine))
     transfer.check_remote(request, found)
+    host = _reached(console, cloud, found)
     arguments = transfer.command(host, request, progress=sys.stderr.isatty())
     status = shell.call(arguments)
     if status == INTERRUPTED:
@@ -141,16 +144,19 @@ def _transfer(
         raise lost or transfer.failure(host, found, status)
 
 
-def _reached(
-    console: Console, common: CommonOptions, name: str | None
-) -> tuple[Cloud, Machine, Host]:
-    """Return the cloud, the machine of that id or name, and how to reach the machine by SSH."""
+def _found(console: Console, common: CommonOptions, name: str | None) -> tuple[Cloud, Machine]:
+    """Return the cloud, and the machine of that id or name."""
     from bake.aws.machine import find_own_machine
-    from bake.machine.access import reach
 
     cloud = open_cloud(console, common)
-    machine = find_own_machine(cloud, name)
-    return cloud, machine, reach(cloud, machine, ssh_port=ssh_port(), say=console.warn)
+    return cloud, find_own_machine(cloud, name)
+
+
+def _reached(console: Console, cloud: Cloud, machine: Machine) -> Host:
+    """Return how to reach a machine by SSH."""
+    from bake.machine.access import reach
+
+    return reach(cloud, machine, ssh_port=ssh_port(), say=console.warn)
 
 
 def _call(console: Console, cloud: Cloud, machine: Machine, arguments: list[str]) -> None:
@@ -268,7 +274,8 @@ def jupyter(
     from bake.machine import jupyter as server
 
     server.check_port(port)
-    cloud, found, host = _reached(console, common, at_most_one(machine, "machine"))
+    cloud, found = _found(console, common, at_most_one(machine, "machine"))
+    host = _reached(console, cloud, found)
     if stop:
         with ssh_config.connect(host) as connection:
             stopped = server.stop(connection)

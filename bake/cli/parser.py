@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -229,9 +230,12 @@ class ParsedTask(Task):  # type: ignore[misc]
         common = [option for option in options if option.name in self.common]
         own = [option for option in options if option not in common]
         positional = [argument for argument in arguments if argument.positional]
-        shown = self.arguments.strip("[]")
+        optional = re.fullmatch(r"\[([^\[\]]*)\]", self.arguments)
+        shown = optional[1] if optional else self.arguments
+        # Behind `--` there are no options.
+        words = [self.arguments, "[options]"][:: -1 if self.keeps_dashes else 1]
         return Page(
-            usage=" ".join(filter(None, ["invoke", name, self.arguments, "[options]"])),
+            usage=" ".join(filter(None, ["invoke", name, *words])),
             about=inspect.getdoc(self) or "",
             sections={
                 "Arguments": [Entry(shown, argument.help or "") for argument in positional],

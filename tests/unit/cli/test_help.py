@@ -179,3 +179,19 @@ def test_invokes_completion_lists_the_options_of_a_command(command: str, option:
 def test_nothing_is_suggested_that_is_not_similar() -> None:
     assert suggestion("zzz", ["bake", "plan"]) == ""
     assert suggestion("pln", ["bake", "plan"]) == " Did you mean plan?"
+
+
+@pytest.mark.parametrize(
+    ("command", "usage", "argument"),
+    [
+        ("run", "invoke run [options] [MACHINE] -- COMMAND …", "[MACHINE] -- COMMAND …"),
+        ("extend", "invoke extend [MACHINE] DURATION [options]", "[MACHINE] DURATION"),
+        ("connect", "invoke connect [MACHINE] [options]", "MACHINE"),
+    ],
+)
+def test_the_usage_shows_where_arguments_and_options_belong(
+    command: str, usage: str, argument: str
+) -> None:
+    shown = invoke(command, "--help").stdout
+    assert f"Usage: {usage}\n" in shown
+    assert f"\n  {argument}  " in shown

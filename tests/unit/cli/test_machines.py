@@ -18,7 +18,7 @@ from bake.aws.tags import USED_BY
 from bake.cli.confirm import confirm
 from bake.console.console import Console
 from bake.errors import RequestError
-from bake.machine import access, ssh_config
+from bake.machine import ssh_config
 from bake.machine.key_store import key_path
 from tests.support.aws_in_process import Aws
 from tests.support.commands import invoke
@@ -197,9 +197,8 @@ def test_two_names_of_machines_are_a_contradiction(aws: Aws, words: list[str]) -
     ],
 )
 def test_a_machine_is_not_taken_for_a_command_or_a_file(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+    aws: Aws, words: list[str], says: str
 ) -> None:
-    monkeypatch.setattr(access, "reach", lambda cloud, machine, **_: None)
     a_machine(aws, "lab1")
     refused = invoke(*words)
     assert refused.returncode == 2
