@@ -42,7 +42,7 @@ ANYWHERE = (
         r"\b(?:is|are|was) no (?!longer\b|more\b|such\b)",
         '"is not a …", "invalid …" or "X not found"',
     ),
-    pattern(r"\bof (?:ours|theirs|somebody else's)\b", 'name it: "that bake made"'),
+    pattern(r"\bof (?:ours|yours|theirs|somebody else's)\b", 'name it: "that bake made"'),
     pattern(r"\b(?:nobody|somebody|whoever|whomever)\b", "the actor: the user, the caller, AWS"),
     pattern(r"\basked (?:for|again|about)\b", '"requested", "retried", "looked up"'),
     pattern(r"\b(?:to be|can be|could be|is|are) had\b", '"available" or "found"'),

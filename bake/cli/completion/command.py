@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
     examples=["invoke completion bash", "invoke completion fish"],
 )
 def completion(console: Console, common: CommonOptions, shell: tuple[str, ...] = ()) -> None:
-    """Print the script with which a shell completes commands, options and names of yours."""
+    """Print the script with which a shell completes commands, options and your names."""
     from importlib import resources
 
     from bake.errors import RequestError

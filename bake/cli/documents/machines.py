@@ -32,7 +32,7 @@ class MachineEntry(Part):
     recipe: TextOrNull = Field(description="the recipe of its image")
     run_id: TextOrNull = Field(description="the run that has started it")
     used_by: TextOrNull = Field(
-        description="`bake` or `bench`, which started it for itself; null for a machine of yours"
+        description="`bake` or `bench`, which started it for itself; null for your own machine"
     )
     instance_type: str = Field(description="EC2's instance type")
     market: Market = Field(description="how it is paid for")
