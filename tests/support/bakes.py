@@ -82,6 +82,7 @@ CHECKS = tuple(
     for part, name, outcome, detail in (
         ("proof", "GPU present", "passed", "1 × Tesla T4"),
         ("proof", "nvcc", "passed", "release 10.1"),
+        ("proof", "persistence mode", "skipped", "the daemon runs on the host of this container"),
         ("leftovers", "credentials", "passed", "none found"),
         ("leftovers", "traces of the builder", "skipped", "no traces are known"),
     )

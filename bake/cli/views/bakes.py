@@ -46,7 +46,7 @@ def show_outcome(console: Console, outcome: Outcome, builds: Path, launch: str) 
 def _proof(outcome: Outcome, image: Image) -> str:
     """Return in words what was proved, with the number of checks if it was proved now."""
     checks = outcome.record.checks if outcome.record else ()
-    counts = Counter(check.outcome for check in checks)
+    counts = Counter(check.outcome for check in checks if check.part == "proof")
     words = {"gpu": "on a GPU", "cpu": "on a CPU only", "no": "nothing, or not enough"}
     text = words.get(image.verified, "unknown")
     if image.payload == "stand-in":
