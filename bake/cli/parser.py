@@ -117,11 +117,20 @@ def _check_word(machine: ParseMachine, word: str) -> None:
     if word.startswith("-"):
         options = [*context.flags, *context.inverse_flags] if context else []
         if word not in options:
-            raise _wrong(f"Unknown option: {word}.{suggestion(word, options)}", context)
+            raise _unknown_option(machine, word, options)
+        if _has_its_value(context.flags.get(word)):
+            raise _wrong(f"The option {word} is given twice.", context)
     elif word not in machine.contexts and not (context and context.missing_positional_args):
         if context and context.name:
             raise _wrong(f"invoke {context.name} does not take the argument {word}.", context)
         raise _unknown_command(word, machine.contexts)
+
+
+def _has_its_value(option: Argument | None) -> bool:
+    """Return True for an option that takes one value and has got it."""
+    if option is None or not option.takes_value or isinstance(option, RepeatedArgument):
+        return False
+    return option.raw_value is not None
 
 
 def _empty(machine: ParseMachine) -> ParseError:
@@ -131,6 +140,15 @@ def _empty(machine: ParseMachine) -> ParseError:
     else:
         message = "An argument is empty."
     return _wrong(message, machine.context)
+
+
+def _unknown_option(machine: ParseMachine, word: str, options: Iterable[str]) -> ParseError:
+    context = machine.context
+    commands = machine.contexts.values()
+    if not (context and context.name) and any(word in each.flags for each in commands):
+        message = f"The option {word} belongs behind the command: invoke COMMAND {word}."
+        return _wrong(message, context)
+    return _wrong(f"Unknown option: {word}.{suggestion(word, options)}", context)
 
 
 def _unknown_command(word: str, known: Iterable[str]) -> ParseError:
