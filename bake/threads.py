@@ -68,10 +68,11 @@ class Scope:
 
 
 class _Thread(threading.local):
-    """The scope of one thread, and in how many `held_back` contexts the thread is."""
+    """The scope of one thread, and in how many `held_back` and `in_one_piece` contexts it is."""
 
     scope: Scope | None = None
     holding: int = 0
+    pieces: int = 0
 
 
 _thread = _Thread()
@@ -208,11 +209,14 @@ def together(*work: Callable[[], Any]) -> list[Any]:
 class _Interrupts:
     """The interrupts of the main thread, which receives signals.
 
-    `waiting` is the name of a signal that arrived inside `held_back`.
+    `waiting` is the name of a signal that arrived inside `held_back`, `arrived` the number of one
+    that arrived inside `in_one_piece`, and `handle` is what handles a signal.
     """
 
     interrupted: bool = False
     waiting: str = ""
+    arrived: int = 0
+    handle: Callable[[int], None] = lambda number: None
 
 
 _interrupts = _Interrupts()
@@ -228,7 +232,10 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
     global _interrupts
     _interrupts = _Interrupts()
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None = None) -> None:
+        if _thread.pieces:
+            _interrupts.arrived = number
+            return
         if _interrupts.interrupted or _thread.holding:
             on_late("Still cleaning up; nothing is left running when this ends.")
         name = signal.Signals(number).name
@@ -238,6 +245,7 @@ def one_interrupt(on_late: Callable[[str], None] = lambda text: None) -> Iterato
             _interrupts.interrupted = True
             raise KeyboardInterrupt(name)
 
+    _interrupts.handle = interrupt
     # A signal that is ignored stays ignored: `nohup` relies on that.
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in handled}
@@ -264,3 +272,20 @@ def held_back() -> Iterator[None]:
         if main and waiting and not _thread.holding:
             _interrupts.interrupted = True
             raise KeyboardInterrupt(_interrupts.waiting)
+
+
+@contextmanager
+def in_one_piece() -> Iterator[None]:
+    """A context for a moment, in which no interrupt arrives: what is written would be torn.
+
+    An interrupt that came meanwhile is handled at its end.
+    """
+    _thread.pieces += 1
+    try:
+        yield
+    finally:
+        _thread.pieces -= 1
+        main = threading.current_thread() is threading.main_thread()
+        if main and _interrupts.arrived and not _thread.pieces:
+            number, _interrupts.arrived = _interrupts.arrived, 0
+            _interrupts.handle(number)

@@ -208,15 +208,14 @@ def ssh_config(
             settings.remove_other_files(cloud, find_machines(cloud))
         if include:
             settings.include()
-        lines = [f"{host.alias}  {host.instance_id}" for host in hosts]
+        console.result(document, *(f"{host.alias}  {host.instance_id}" for host in hosts))
         if settings.is_included():
-            lines += ["To connect: ssh bake-NAME"]
+            console.note("To connect: ssh bake-NAME")
         else:
-            lines += [
+            console.note(
                 "`ssh bake-NAME` works with this line at the top of ~/.ssh/config (--include):",
                 settings.include_line(),
-            ]
-        console.result(document, *lines)
+            )
     elif console.json:
         console.result(document)
     else:

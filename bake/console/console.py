@@ -97,9 +97,9 @@ class Console:
         above = before or self._above
         place = (*(above.place if above else ()), next(self._screen.numbers))
         step = Step(title, time.monotonic(), place, self._work, self._verbose_line, count, usual_s)
-        self._begin(step)
-        thread.step = step
         try:
+            self._begin(step)
+            thread.step = step
             yield step
         except BaseException as error:
             if isinstance(error, Cancelled | KeyboardInterrupt):
@@ -208,10 +208,10 @@ class Console:
 
     def _answer_to(self, prompt: str) -> str:
         lines = self._wrapped(self._screen.err, Text(prompt))
-        with self._screen.lock:
-            self._screen.err.print(Text("\n").join(lines), end=" ")
         answer = ""
         try:
+            with self._screen.whole():
+                self._screen.err.print(Text("\n").join(lines), end=" ")
             answer = sys.stdin.readline()
         finally:
             if not answer.endswith("\n"):  # Ctrl-D or Ctrl-C
@@ -354,14 +354,13 @@ class Console:
         prefix = self._work.prefix
         lines = self._wrapped(self._screen.err, text, prefix)
         lines += [Text.assemble((prefix, "dim"), plain(command)) for command in commands]
-        with self._screen.lock:
+        with self._screen.whole():
             self._screen.err.print(Text("\n").join(lines))
 
     def _print_result(self, lines: Sequence[Text]) -> None:
-        with self._screen.lock:
-            with self._screen.out.capture() as captured:
-                self._screen.out.print(Text("\n").join(lines))
-            self._write_result(captured.get())
+        with self._screen.whole(), self._screen.out.capture() as captured:
+            self._screen.out.print(Text("\n").join(lines))
+        self._write_result(captured.get())
 
     def _write_result(self, text: str) -> None:
         if self._screen.out.file.isatty():

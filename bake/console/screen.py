@@ -22,6 +22,7 @@ from bake.console.format import duration, duration_about
 from bake.console.streams import Stderr, Stdout
 from bake.console.text import plain
 from bake.errors import BakeError
+from bake.threads import in_one_piece
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -74,8 +75,14 @@ class Screen:
         self._running: list[Step] = []
         self._live: Live | None = None
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """A context for what must reach the terminal whole: from one thread, not interrupted."""
+        with self.lock, in_one_piece():
+            yield
+
     def begin(self, step: Step, *, live: bool) -> None:
-        with self.lock:
+        with self.whole():
             self._running.append(step)
             if live and self._live is None:
                 self._start_live()
@@ -89,8 +96,9 @@ class Screen:
         threading.Thread(target=self._refresh, args=(self._live,), daemon=True).start()
 
     def end(self, step: Step) -> None:
-        with self.lock:
-            self._running.remove(step)
+        with self.whole():
+            if step in self._running:  # not if it was interrupted before it had begun
+                self._running.remove(step)
             if not self._running and self._live is not None:
                 self._live.stop()
                 self._live = None
@@ -98,7 +106,7 @@ class Screen:
     @contextmanager
     def without_live_lines(self) -> Iterator[None]:
         """A context in which no live lines are on the terminal, for a result on stdout."""
-        with self.lock:
+        with self.whole():
             live, self._live = self._live, None
             if live is not None:
                 live.stop()

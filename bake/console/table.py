@@ -7,7 +7,7 @@ commands stay in one piece in a terminal of any width.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -17,6 +17,8 @@ from bake.console.wrapping import wrapped_text
 _GAP = "  "
 # A part of a name that is longer than any word may be broken after so many characters.
 _LONGEST_PART, _PIECE = 24, 12
+# Sentences in a column that is narrower are hard to read.
+_READABLE = 16
 # An AWS id, an instance type, an option, an address or a path has hyphens that must not break it.
 _WHOLE = re.compile(r"[a-z]+-[0-9a-f]{8,}|[\w-]+\.\w+|--?\w.*|\S*[/:@]\S*")
 
@@ -46,14 +48,16 @@ def lay_out(table: Table, width: int | None) -> Iterator[tuple[str, bool]]:
         yield from _grid(table, table.columns, whole)
         return
     columns, rows = _with_room(table, width)
-    if widths := _fitted(table, columns, rows, width):
-        folded = [
-            ["\n".join(_folded(cell, room)) for cell, room in zip(row, widths, strict=True)]
-            for row in rows
-        ]
-        yield from _grid(table, columns, folded)
-    else:
-        yield from _records(columns, rows, width)
+    # Names are broken only if sentences would become narrow otherwise.
+    for split, narrowest in ((str.split, _READABLE), (_parts, 1)):
+        if widths := _fitted(table, columns, rows, width, split, narrowest):
+            folded = [
+                ["\n".join(_folded(cell, room)) for cell, room in zip(row, widths, strict=True)]
+                for row in rows
+            ]
+            yield from _grid(table, columns, folded)
+            return
+    yield from _records(columns, rows, width)
 
 
 def _one_line(cell: str) -> str:
@@ -81,18 +85,25 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitted(
-    table: Table, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+    table: Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    split: Callable[[str], list[str]],
+    narrowest: int,
 ) -> list[int] | None:
     """Return the width of each column, or None if they do not fit, even folded.
 
-    The widest column that can be folded becomes narrower first.
+    The widest column that can be folded becomes narrower first, but not narrower than `narrowest`
+    and the longest of the parts into which `split` divides its cells.
     """
     widths = _widths(columns, rows)
     least = list(widths)
     for number, column in enumerate(columns):
         if column in table.fold:
             cells = [column, *(row[number] for row in rows)]
-            least[number] = max(cell_len(part) for cell in cells for part in _parts(cell))
+            longest = max(cell_len(part) for cell in cells for part in split(cell) or [""])
+            least[number] = min(widths[number], max(longest, narrowest))
     while _total(widths) > width:
         spare = [number for number in range(len(widths)) if widths[number] > least[number]]
         if not spare:
@@ -108,7 +119,7 @@ def _parts(cell: str) -> list[str]:
         for part in [word] if _WHOLE.fullmatch(word) else re.findall(r"[^-]*-+|[^-]+", word):
             size = _PIECE if len(part) > _LONGEST_PART else len(part)
             parts += [part[begin : begin + size] for begin in range(0, len(part), size)]
-    return parts or [""]
+    return parts
 
 
 def _folded(cell: str, room: int) -> list[str]:
@@ -118,7 +129,7 @@ def _folded(cell: str, room: int) -> list[str]:
         current = ""
         for word in line.split(" "):
             space = " " if current else ""
-            for part in _parts(word):
+            for part in [word] if cell_len(word) <= room else _parts(word):
                 if current and cell_len(current + space + part) > room:
                     lines.append(current)
                     current, space = "", ""

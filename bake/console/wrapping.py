@@ -20,7 +20,8 @@ _COMMAND = (
     rf"(?:[\w.~/-]*/)?(?:{'|'.join(_PROGRAMS)}) .+?"
     r"(?=\)?\.?$|  |; |\. [A-Z]|\)[ ,]|, (?:or|and|then) )"
 )
-_PIECE = re.compile(rf"(?:{_COMMAND}|\S)+")
+_FIGURE = r"(?<![\w.])\d[\d.,]* (?:s|min|h|d|GB)(?!\w)"
+_PIECE = re.compile(rf"(?:{_COMMAND}|{_FIGURE}|\S)+")
 _LABEL = re.compile(r"\s*(?:[·✔✘■!→] |\S+(?: \S+)?  +)?")
 
 

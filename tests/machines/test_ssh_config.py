@@ -308,7 +308,7 @@ def test_any_program_finds_a_machine_by_its_name(host: Host, tmp_path: Path) -> 
     ssh_config.remove_file(host.instance_id)
     written = run("ssh-config", "--write")
     assert shown.returncode == written.returncode == 0
-    assert include.include_line() in written.stdout.decode()
+    assert include.include_line() in written.stderr.decode()
     config = tmp_path / "config"
     config.write_text(f"{include.include_line()}\n")
     for program in (["ssh", "-F", config, "bake-reach-me", "id -un"],

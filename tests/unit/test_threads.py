@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bake import threads
-from bake.threads import Cancelled, Scope, TaskGroup, held_back, one_interrupt, pause, together
+from bake.threads import (
+    Cancelled,
+    Scope,
+    TaskGroup,
+    held_back,
+    in_one_piece,
+    one_interrupt,
+    pause,
+    together,
+)
 
 
 class Piece:
@@ -315,3 +324,26 @@ def test_a_thread_that_waits_for_its_pieces_is_cancelled_although_they_succeed()
         threading.Timer(0.5, goes_on.set).start()
         raise ZeroDivisionError
     assert results == []
+
+
+def test_what_is_written_in_one_piece_is_interrupted_after_it() -> None:
+    done, late = [], []
+    with pytest.raises(KeyboardInterrupt), one_interrupt(late.append):
+        with in_one_piece():
+            with in_one_piece():
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("inner")
+            done.append("outer")
+        done.append("never")
+    assert (done, late) == (["inner", "outer"], [])
+
+
+def test_a_late_interrupt_is_answered_after_the_piece() -> None:
+    late: list[str] = []
+    with one_interrupt(late.append):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with in_one_piece():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert late == []
+        assert len(late) == 1

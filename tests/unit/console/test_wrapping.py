@@ -89,3 +89,11 @@ def test_nothing_is_lost_and_no_line_is_too_long_if_its_words_are_not(
     assert shown.split() == text.split()
     if all(cell_len(word) < width // 2 for word in text.split()) and ": " not in text:
         assert all(cell_len(line.strip()) <= width for line in shown.split("\n"))
+
+
+def test_a_figure_stays_with_its_unit() -> None:
+    assert lines("✔ Stand-in upstreams  12 min 05 s  64 GB", 28) == [
+        "✔ Stand-in upstreams  12 min",
+        "  05 s  64 GB",
+    ]
+    assert lines("✔ Stand-in upstreams  4.2 s", 25) == ["✔ Stand-in upstreams", "  4.2 s"]
