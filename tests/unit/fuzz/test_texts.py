@@ -274,7 +274,7 @@ def test_what_a_machine_said_reaches_the_log_as_a_text(
 @given(text=texts, other=texts)
 def test_a_summary_is_one_table_of_whole_rows(text: str, other: str) -> None:
     failed = rebuild.RecipeReport(
-        "r", "failed", 1.0, why=(text, other), image_id=other, proved=text, cost=other,
+        "r", "failed", 1.0, why=(text, other), image_id=other, proved=text,
         error=BakeError(text, hint=other, code=text[:50], reason=other, details=[text, other]),
     )  # fmt: skip
     since = datetime(2026, 11, 21, tzinfo=UTC)
