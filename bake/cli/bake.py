@@ -283,7 +283,7 @@ def report(
     document="recipes.RecipesDocument",
 )
 def recipes(console: Console, common: CommonOptions) -> None:
-    """List the recipes."""
+    """List the recipes: their GPUs and contents. --cuda selects a default one."""
     from bake.cli.views.recipes import show_recipes
     from bake.recipe.recipe import read_all
 

@@ -5,6 +5,7 @@ The last image's tags hold a description of its plan (`bake.plan.description`). 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from bake.plan.description import (
     read,
     short_hash,
 )
+from bake.plan.lock import UNLOCKED
+from bake.plan.lock_changes import listed, lock_changes
 from bake.plan.plan import Plan
 
 State = Literal["done", "from checkpoint", "to run"]
@@ -56,7 +59,7 @@ def reasons(
     the user does not want checkpoints to be used.
     """
     tags = last or {}
-    then, now = read(tags), description(plan, base_image_name)
+    then, now = read(tags), description(plan, base_image_name, kept=sys.maxsize)
     has_digests = any(key.startswith(STAGE_KEY) for key in tags)
     changed: set[str] = set()
     found: dict[str, Reason] = {}
@@ -106,7 +109,8 @@ def _changes_of_stage(then: Description, now: Description, name: str) -> list[st
     added, removed = _difference(after.needs, before.needs), _difference(before.needs, after.needs)
     found += [f"now needs {', '.join(added)}"] if added else []
     found += [f"no longer needs {', '.join(removed)}"] if removed else []
-    for key in sorted(before.inputs.keys() | after.inputs.keys()):
+    found += lock_changes(before.inputs, after.inputs)
+    for key in sorted((before.inputs.keys() | after.inputs.keys()) - UNLOCKED.keys()):
         if key not in after.inputs:
             found.append(f"{key} is no longer read")
         elif key not in before.inputs:
@@ -163,7 +167,7 @@ def _value_change(name: str, before: str | Hash, after: str | Hash) -> list[str]
         return [f"{name}\n{before or '(nothing)'}\n→ {after or '(nothing)'}"]
     lines = [f"- {item}" for item in _difference(old_items, new_items)]
     lines += [f"+ {item}" for item in _difference(new_items, old_items)]
-    return ["\n".join([name, *lines])] if lines else [f"{name}: the same in another order"]
+    return [listed(name, lines)] if lines else [f"{name}: the same in another order"]
 
 
 def _difference(these: Iterable[str], those: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bake import catalog
 from bake.cli.documents.document import FailedRecipe
 from bake.cli.documents.recipes import RecipeEntry, RecipesDocument
 from bake.console.console import Console
@@ -16,20 +17,10 @@ def show_recipes(
 ) -> None:
     """List the recipes. In the JSON document, a broken one has only its name and its error."""
     console.table(
-        ["recipe", "OS", "driver", "CUDA", "Python", "framework"],
-        [
-            [
-                each.name,
-                each.base,
-                each.driver.branch,
-                each.cuda.version,
-                f"{each.python.version} {each.python.manager}",
-                f"{each.framework.name} {each.framework.version}",
-            ]
-            for each in recipes
-        ],
+        ["recipe", "GPU", "description"],
+        [[each.name, ", ".join(_gpus(each)), "\n".join(_about(each))] for each in recipes],
         empty=f"No recipes in {folder}.",
-        fold=("recipe", "OS", "Python", "framework"),
+        fold=("description",),
     )
     console.result(
         RecipesDocument(
@@ -37,3 +28,21 @@ def show_recipes(
             broken=tuple(FailedRecipe.of_recipe(each.name, each.error) for each in broken),
         )
     )
+
+
+def _gpus(recipe: Recipe) -> list[str]:
+    """Return the GPU models of the recipe's instance types."""
+    known = catalog.load().instance_types
+    types = [known[name] for name in recipe.builder.instance_types if name in known]
+    return list(dict.fromkeys(each.gpu for each in types))
+
+
+def _about(recipe: Recipe) -> list[str]:
+    """Return what the recipe is for, and the parts that descriptions leave out."""
+    framework, python = recipe.framework, recipe.python
+    contents = f"{framework.name} {framework.version} for CUDA {recipe.cuda.version}"
+    return [
+        recipe.description or f"{contents} on {recipe.base}",
+        f"driver {recipe.driver.branch}, Python {python.version} ({python.manager})"
+        + (", default" if recipe.default else ""),
+    ]
