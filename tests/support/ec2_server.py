@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -38,8 +39,9 @@ def make_machine(name: str, **more: str) -> str:
     """Start a machine with the tags of one that bake made, and `more`; return its id."""
     ec2 = boto3.client("ec2")
     given = {"Name": name, tags.RUN: f"run-{name}", **more}
+    image = ec2.register_image(Name=f"base of {name} {secrets.token_hex(4)}")
     made = ec2.run_instances(
-        ImageId=ec2.describe_images()["Images"][0]["ImageId"],
+        ImageId=image["ImageId"],
         InstanceType="g4dn.xlarge",
         MinCount=1,
         MaxCount=1,

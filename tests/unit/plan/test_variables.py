@@ -35,7 +35,7 @@ def test_the_inputs_that_differ_between_payloads_are_known() -> None:
     """A stand-in differs from the real hosts in every one of them."""
     differ = set()
     for name, recipe in RECIPES.items():
-        archives = {f"{resolve(recipe).d2l.archive}": "0" * 64}
+        archives = {resolve(recipe).d2l.archive(recipe.framework.name): "0" * 64}
         installers = dict.fromkeys(UPSTREAM.sha256, "1" * 64)
         stand_in = Payload(
             name="stand-in",
