@@ -8,7 +8,7 @@ Several bakes run at the same time, each in a thread, and do only once what they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from bake.aws.client.undo import clean_up, note_leftovers
 from bake.aws.image import Image, images
 from bake.aws.image_creation import check_name, undo_image
 from bake.aws.lease import lease
+from bake.aws.tags import read_stages
 from bake.errors import BakeError, CloudError, FileError, LostError, RequestError
 from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, running_builder
@@ -35,11 +36,13 @@ from bake.pipeline.finish import (
     write_report,
 )
 from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
+from bake.pipeline.preview import newest_image
 from bake.pipeline.progress import earlier_bakes
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import StageRun, run_one, run_stages
-from bake.plan.forecast import BUILDER, PROOF, REBOOT, Earlier, course
+from bake.plan.changes import unchanged_stages
+from bake.plan.forecast import BUILDER, PROOF, REBOOT, Course, Earlier, course
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
@@ -98,7 +101,8 @@ class Batch:
 
     `began` is on the monotonic clock. `points` has the start points of each region. `new_images`
     maps the name of a job whose bake has not ended to the image that it has created. `earlier` has
-    the earlier bakes of each region, for the expected time.
+    the earlier bakes of each region, and `last` the stages of each job's last image, with their
+    digests.
     """
 
     options: Options
@@ -106,10 +110,16 @@ class Batch:
     scheduler: Scheduler
     points: Mapping[str, StartPoints]
     earlier: Mapping[str, Sequence[Earlier]]
+    last: Mapping[str, Mapping[str, str]]
     new_images: dict[str, tuple[Job, Image]] = field(default_factory=dict)
 
     def points_of(self, job: Job) -> StartPoints:
         return self.points[job.cloud.region]
+
+    def course_of(self, job: Job, held: Collection[str]) -> Course:
+        """Return the expected course of a bake from a start point that holds these stages."""
+        first = unchanged_stages(job.plan, self.last.get(job.name, {}), held)
+        return course(job.plan, self.earlier.get(job.cloud.region, ()), first)
 
     def seconds(self) -> float:
         return monotonic() - self.began
@@ -225,16 +235,25 @@ def _batch(jobs: Sequence[Job], options: Options, began: float) -> Batch:
     """Return what the jobs share; every job that needs a machine is added to the scheduler."""
     points = {job.cloud.region: StartPoints(job.cloud.now) for job in jobs}
     earlier: dict[str, Sequence[Earlier]] = {}
+    last: dict[str, Mapping[str, str]] = {}
     working = [job for job in jobs if not job.nothing_to_do]
     for region, cloud in {job.cloud.region: job.cloud for job in working}.items():
         found = [] if options.fresh else checkpoints(cloud)
         points[region] = StartPoints(cloud.now, found)
-        with suppress(CloudError):  # a bake starts without an expected time, too
-            earlier[region] = earlier_bakes(cloud, images(cloud), found)
+        with suppress(CloudError):  # a bake does not need to know about earlier ones
+            known = images(cloud)
+            earlier[region] = earlier_bakes(cloud, known, found)
+            last |= _last_stages([job for job in working if job.cloud.region == region], known)
     scheduler = Scheduler(options.machines)
     for job in working:
         scheduler.add(job.name, job.plan, partial(points[job.cloud.region].digests, job.plan))
-    return Batch(options, began, scheduler, points, earlier)
+    return Batch(options, began, scheduler, points, earlier, {} if options.fresh else last)
+
+
+def _last_stages(jobs: Sequence[Job], known: Sequence[Image]) -> dict[str, Mapping[str, str]]:
+    """Return the stages, with their digests, of the last image of each job's recipe."""
+    newest = {job.name: newest_image(known, job.name, job.context.payload.name) for job in jobs}
+    return {name: read_stages(image.tags) for name, image in newest.items() if image}
 
 
 def _resume_point(job: Job, batch: Batch) -> tuple[str, ...]:
@@ -302,16 +321,14 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
         def bake_on(number: int) -> tuple[Record, Image]:
             """Bake on the run's machine of this number."""
             points, on_failure = batch.points_of(job), options.on_failure
-            expected = course(job.plan, batch.earlier.get(cloud.region, ()))
             start = points.best(job.plan)
-            console.note(job.progress.expect(expected, start.stages if start else ()))
+            saved = start.stages if start else ()
+            console.note(job.progress.expect(batch.course_of(job, saved), saved))
             with (
                 console.status(job.progress.describe),
                 running_builder(job, points, on_failure, number=number) as builder,
             ):
-                done = _stages_of_start_point(builder, job)
-                job.progress.expect(expected, {BUILDER, *(record.name for record in done)})
-                return _bake_on(builder, done, job, batch, held.check)
+                return _bake_on(builder, job, batch, held.check)
 
         return _retry_if_lost(job, bake_on)
 
@@ -346,25 +363,30 @@ def _retry_if_lost(job: Job, bake_on: Callable[[int], T]) -> T:
 
 
 def _bake_on(
-    builder: Builder,
-    done: list[StageRecord],
-    job: Job,
-    batch: Batch,
-    still_ours: Callable[[], None],
+    builder: Builder, job: Job, batch: Batch, still_ours: Callable[[], None]
 ) -> tuple[Record, Image]:
     """Run the stages on a machine that was started, prove and seal it, and create its image.
 
-    `done` are the stages that the machine's start point holds. LostError as soon as the machine is
-    lost. `still_ours` raises if another run took the lease.
+    LostError as soon as the machine is lost. `still_ours` raises if another run took the lease.
     """
     machine, connection = builder.machine, builder.connection
     watch = Watch(job.cloud, machine, connection, job.console)
+    done = _stages_of_start_point(builder, job)
     batch.scheduler.started(job.name, frozenset(record.digest for record in done))
+    held = {record.name for record in done}
+    expected = batch.course_of(job, held)
+    job.progress.expect(expected, {BUILDER, *held})
 
     def install_and_prove() -> tuple[list[StageRecord], Proof, Inventory, dict[str, float]]:
         with job.console.step("Stages") as step:
             run = StageRun(
-                job.within(step), machine, connection, batch.scheduler, batch.points_of(job), watch
+                job.within(step),
+                machine,
+                connection,
+                batch.scheduler,
+                batch.points_of(job),
+                watch,
+                expected.first,
             )
             stages, reboot_s = run_stages(run, done, still_ours)
         began = monotonic()

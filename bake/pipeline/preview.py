@@ -9,10 +9,11 @@ from bake.aws.checkpoint import Checkpoint, checkpoints
 from bake.aws.image import Image, images
 from bake.aws.placement import Placement
 from bake.aws.price import price_errors, prices, volume_price
+from bake.aws.tags import read_stages
 from bake.pipeline.checkpoints import StartPoints
 from bake.pipeline.job import Context, Job, prepare
 from bake.pipeline.progress import earlier_bakes
-from bake.plan.changes import Reason, State, changes_of_the_image, reasons
+from bake.plan.changes import Reason, State, changes_of_the_image, reasons, unchanged_stages
 from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan
 from bake.recipe.resolved import Resolved
@@ -86,6 +87,11 @@ def preview(
             usd_per_hour.values(),
             usd_per_gb_month=volume_price(cloud),
             stopped_for_image=job.recipe.builder.market == "on-demand",
+            first=unchanged_stages(
+                plan,
+                read_stages(last.tags) if last and not fresh else {},
+                start.stages if start else (),
+            ),
         ),
     )
 

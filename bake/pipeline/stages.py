@@ -35,7 +35,10 @@ STAGE_TIMEOUT_S = 3 * 3600
 
 @dataclass(frozen=True)
 class StageRun:
-    """Everything that the stages of one bake run with."""
+    """Everything that the stages of one bake run with.
+
+    The other stages wait for those in `first`.
+    """
 
     job: Job
     machine: Machine
@@ -43,6 +46,7 @@ class StageRun:
     scheduler: Scheduler
     points: StartPoints
     watch: Watch
+    first: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class State:
     `stages` are to be installed, in the plan's order. `done`, `running` and `unsaved` (ended since
     the last checkpoint) are names of stages. The recipe wants a checkpoint after the stages in
     `after`; None means after each. `can_save`: EC2 allows a checkpoint now, without a pause.
-    `is_lost`: the machine will end soon.
+    `is_lost`: the machine will end soon. The other stages wait for those in `first`.
     """
 
     stages: tuple[Stage, ...]
@@ -62,6 +66,7 @@ class State:
     after: tuple[str, ...] | None = ()
     can_save: bool = True
     is_lost: bool = False
+    first: frozenset[str] = frozenset()
 
     @property
     def checkpoint_is_due(self) -> bool:
@@ -75,7 +80,9 @@ class State:
         if any(stage.may_reboot for stage in self.stages if stage.name in self.running):
             return ()
         begun = self.done | self.running
-        return tuple(s for s in self.stages if s.name not in begun and self.done >= {*s.needs})
+        ready = (s for s in self.stages if s.name not in begun and self.done >= {*s.needs})
+        before = self.first - self.done
+        return tuple(stage for stage in ready if not before or stage.name in before)
 
 
 def next_action(state: State) -> Action:
@@ -117,15 +124,16 @@ class _Progress:
     unsaved: set[str] = field(default_factory=set)
     not_before: float = 0.0
 
-    def state(self, job: Job, running: frozenset[str], *, is_lost: bool) -> State:
+    def state(self, run: StageRun, running: frozenset[str], *, is_lost: bool) -> State:
         return State(
-            stages=job.plan.stages[:-1],
+            stages=run.job.plan.stages[:-1],
             done=frozenset(self.records),
             running=running,
             unsaved=frozenset(self.unsaved),
-            after=job.recipe.checkpoints.after,
+            after=run.job.recipe.checkpoints.after,
             can_save=monotonic() >= self.not_before,
             is_lost=is_lost,
+            first=run.first,
         )
 
     def add(self, name: str, ran: _Ran) -> None:
@@ -164,7 +172,7 @@ def run_stages(
         while True:
             still_ours()
             lost = watch.noticed
-            action = next_action(progress.state(job, group.running, is_lost=lost is not None))
+            action = next_action(progress.state(run, group.running, is_lost=lost is not None))
             if action.kind == "start":
                 action = run.scheduler.choose(job.name, action.stages, busy=bool(group.running))
             if action.kind == "stop" and lost:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,6 +84,19 @@ def reasons(
             why = why or [_invisible_change(now.stages[name])]
         found[name] = Reason("to run", tuple(why))
     return found
+
+
+def unchanged_stages(plan: Plan, last: Mapping[str, str], held: Collection[str]) -> frozenset[str]:
+    """Return the stages that have to run again although they are the same as in the last image.
+
+    `last` maps the stages of that image to their digests, `held` are the stages of the start point.
+    A bake runs these before the changed ones. So a checkpoint holds them when a changed stage
+    fails, or changes again. Without checkpoints after each wave of stages there are none.
+    """
+    if plan.recipe.checkpoints.after is not None:
+        return frozenset()
+    same = {stage.name for stage in plan.stages[:-1] if last.get(stage.name) == stage.digest}
+    return frozenset(same.difference(held))
 
 
 def changes_of_the_image(plan: Plan, last: Mapping[str, str] | None) -> tuple[str, ...]:

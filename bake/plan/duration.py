@@ -32,13 +32,15 @@ class Work:
     """Stages that run at the same time if they can, and other steps, one after the other.
 
     `others` are the names of the other steps. A checkpoint is due after a stage in `saved_after`
-    (None: after any). It is taken when all running stages have ended; none starts before it.
+    (None: after any). It is taken when all running stages have ended; none starts before it. The
+    others wait for the stages in `first`.
     """
 
     stages: tuple[Stage, ...]
     others: tuple[str, ...]
     running: frozenset[str] = frozenset()
     saved_after: tuple[str, ...] | None = None
+    first: frozenset[str] = frozenset()
 
     def seconds(self, each: Mapping[str, float]) -> float:
         """Return the seconds until everything has ended. `each` maps each step to its seconds."""
@@ -72,8 +74,10 @@ def _until_stages_ended(work: Work, seconds: Mapping[str, float]) -> float:
     while waiting or ends:
         if not due and not alone.intersection(ends):
             ready = [stage for stage in waiting if done >= names.intersection(stage.needs)]
-            first = [stage for stage in ready if stage.may_reboot and not ends][:1]
-            for stage in first or [stage for stage in ready if not stage.may_reboot]:
+            if before := (work.first & names) - done:
+                ready = [stage for stage in ready if stage.name in before]
+            reboots = [stage for stage in ready if stage.may_reboot and not ends][:1]
+            for stage in reboots or [stage for stage in ready if not stage.may_reboot]:
                 ends[stage.name] = now + seconds[stage.name]
                 waiting.remove(stage)
         now = min(ends.values())

@@ -66,11 +66,15 @@ class Past:
 
 @dataclass(frozen=True)
 class Course:
-    """The expected duration of each stage and each other step of a bake, and its source."""
+    """The expected duration of each stage and each other step of a bake, and its source.
+
+    `first` are stages that run before all others.
+    """
 
     plan: Plan
     spans: Mapping[str, Span]
     sources: Mapping[str, Source]
+    first: frozenset[str] = frozenset()
 
     def left(self, done: Collection[str]) -> Span:
         """Return the time of the stages and steps that are not done."""
@@ -96,6 +100,7 @@ class Course:
             tuple(name for name in left if name not in names),
             frozenset(running),
             self.plan.recipe.checkpoints.after,
+            self.first,
         )
 
     def based_on(self, done: Collection[str]) -> str:
@@ -144,7 +149,7 @@ class Forecast:
         return f"{self.time}, {self.cost}"
 
 
-def course(plan: Plan, earlier: Sequence[Earlier]) -> Course:
+def course(plan: Plan, earlier: Sequence[Earlier], first: frozenset[str] = frozenset()) -> Course:
     """Return the expected durations of all steps. `earlier` begins with the newest."""
     spans: dict[str, Span] = {}
     sources: dict[str, Source] = {}
@@ -159,7 +164,7 @@ def course(plan: Plan, earlier: Sequence[Earlier]) -> Course:
             sources[name] = "typical times"
         else:
             spans[name], sources[name] = _GUESS, "a guess"
-    return Course(plan, spans, sources)
+    return Course(plan, spans, sources, first)
 
 
 def forecast(
@@ -170,6 +175,7 @@ def forecast(
     *,
     usd_per_gb_month: float | None,
     stopped_for_image: bool = False,
+    first: frozenset[str] = frozenset(),
 ) -> Forecast:
     """Forecast a bake that runs these stages on one machine. Without stages, time and cost are 0.
 
@@ -177,11 +183,12 @@ def forecast(
     used, None if unknown; the range is from the cheapest to the dearest. A machine that is
     `stopped_for_image` (on-demand) costs nothing while the image is made, but its volume does. An
     unknown volume price, `usd_per_gb_month`, is left out: it is a few hundredths of a dollar.
+    `first` are stages that run before all others.
     """
     wanted = set(to_run)
     if not wanted:
         return Forecast(Span(0, 0, 0), 0, 0, "what exists already", {})
-    expected = course(plan, earlier)
+    expected = course(plan, earlier, first)
     done = steps_not_needed(plan, wanted)
     whole = expected.left(done)
     machine = expected.left({*done, IMAGE}) if stopped_for_image else whole

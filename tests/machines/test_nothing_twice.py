@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import subprocess
@@ -103,6 +104,27 @@ def test_stages_that_do_not_need_each_other_run_at_the_same_time(
     assert outcome.status == "baked"
     both = next(c for c in checkpoints(connect()) if len(c.stages) == 3)
     assert both.stages.keys() == {"base", "left", "right"}
+
+
+def test_what_has_not_changed_runs_first_and_is_not_repeated_when_a_changed_stage_fails(
+    kitchen: Kitchen, witness: Witness
+) -> None:
+    """No checkpoint of the first bake holds `left` without `right`: both ran at the same time."""
+    kitchen.stage("base")
+    kitchen.stage("left", "base")
+    kitchen.stage("right", "base")
+    kitchen.recipe("one", "base", "left", "right")
+    kitchen.bake("one")
+    kitchen.stage("right", "base", body="echo changed")
+    witness.refused.add("right ends")
+    with pytest.raises(StageError, match="stage right ") as caught:
+        kitchen.bake("one")
+    assert witness.began()[3:] == ["left", "right"]
+    assert re.search("resumes from snap-[0-9a-f]+: base, left$", caught.value.details[-1])
+    kitchen.stage("right", "base", body="echo changed again")
+    witness.refused.clear()
+    kitchen.bake("one")
+    assert witness.began()[5:] == ["right"]
 
 
 def test_one_that_fails_stops_the_other_and_both_logs_are_kept(

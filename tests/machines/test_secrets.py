@@ -325,7 +325,7 @@ def test_a_stage_that_leaves_its_secret_on_the_disk_fails_before_it_is_in_a_chec
     kitchen.recipe("one", "leaves", secrets={"TOKEN": {"env": "MY_TOKEN"}})
     with pytest.raises(StageError, match="stage leaves has left a secret on the disk") as caught:
         kitchen.bake("one")
-    assert caught.value.details == ("/opt/tool/state (TOKEN)",)
+    assert caught.value.details[0] == "/opt/tool/state (TOKEN)"
     assert not shows(f"{caught.value.message} {caught.value.hint} {caught.value.details}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -52,6 +53,13 @@ def plan_of(parts: Parts, *, base: str = "ami-1", lib: bytes = b"lib", disk_gb: 
     builder = RECIPE.builder.model_copy(update={"disk_gb": disk_gb})
     recipe = RECIPE.model_copy(update={"builder": builder})
     return Plan(resolve(recipe), UPSTREAM, base, tuple(stages.values()), lib, "digest")
+
+
+def checkpoints_after(plan: Plan, *stages: str) -> Plan:
+    """Return the plan with checkpoints only after these stages."""
+    settings = plan.recipe.checkpoints.model_copy(update={"after": stages})
+    recipe = plan.recipe.model_copy(update={"checkpoints": settings})
+    return replace(plan, resolved=replace(plan.resolved, recipe=recipe))
 
 
 def tags_of(plan: Plan, name: str = "") -> dict[str, str]:

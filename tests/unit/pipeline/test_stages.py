@@ -66,6 +66,14 @@ WAIT, STOP = Action("wait"), Action("stop")
         # After other stages than those that the recipe names, none is due.
         (state(done="base", unsaved="base", after="cuda"), Action("start", (DRIVERS, CUDA))),
         (state(done="base cuda", unsaved="base cuda", after="cuda"), SAVE),
+        # What has not changed runs first, and is saved before the others begin.
+        (state(done="base", first=frozenset({"cuda"})), Action("start", (CUDA,))),
+        (state(done="base", running="cuda", first=frozenset({"cuda"})), START_NOTHING),
+        (state(done="base cuda", unsaved="cuda", after=None, first=frozenset({"cuda"})), SAVE),
+        (
+            state(done="base cuda", after=None, first=frozenset({"cuda"})),
+            Action("start", (DRIVERS,)),
+        ),
         # If EC2 requires a pause, the stages go on.
         (
             state(done="base", unsaved="base", after=None, can_save=False),

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from bake.aws import tags as aws_tags
 from bake.plan import changes, description
+from bake.plan.changes import unchanged_stages
 from bake.plan.plan import Plan
 from tests.support.plans import (
     BASE,
     Parts,
     changed,
+    checkpoints_after,
     plan_of,
     plans,
     tags_of,
@@ -267,3 +269,18 @@ def test_one_change_is_the_reason_of_exactly_the_stages_that_it_changes(
     for name in found.keys() - same - roots:
         said = "\n".join(found[name])
         assert thing in said or "this needs" in said, said
+
+
+def test_what_has_not_changed_and_is_not_saved_runs_before_a_changed_stage() -> None:
+    before = {stage.name: stage.digest for stage in plan_of(BASE).stages}
+    plan = plan_of(changed(BASE, "conda", body=b"another"))
+    assert unchanged_stages(plan, before, ["base"]) == {"drivers", "cuda"}
+    assert unchanged_stages(plan, before, ["base", "drivers"]) == {"cuda"}
+    assert unchanged_stages(plan, {}, ["base"]) == frozenset(), "the first bake has no order"
+
+
+def test_without_a_checkpoint_after_each_wave_there_is_no_order() -> None:
+    before = {stage.name: stage.digest for stage in plan_of(BASE).stages}
+    for after in ((), ("conda",)):
+        plan = checkpoints_after(plan_of(changed(BASE, "conda", body=b"another")), *after)
+        assert unchanged_stages(plan, before, ["base"]) == frozenset()

@@ -15,7 +15,7 @@ from bake.plan.duration import Span
 from bake.plan.forecast import BUILDER, IMAGE, PROOF, REBOOT, Forecast, Past, course, forecast
 from bake.plan.plan import Plan
 from bake.recipe.recipe import Recipe
-from tests.support.plans import BASE, RECIPES, Parts, plan_of, real_plan
+from tests.support.plans import BASE, RECIPES, Parts, checkpoints_after, plan_of, real_plan
 
 PLAN = plan_of(BASE)
 DIGESTS = {stage.name: stage.digest for stage in PLAN.stages}
@@ -35,12 +35,6 @@ def expected(
     **more: Any,
 ) -> Forecast:
     return forecast(plan, to_run, list(earlier), prices, usd_per_gb_month=usd_per_gb_month, **more)
-
-
-def checkpoints_after(*stages: str) -> Plan:
-    settings = PLAN.recipe.checkpoints.model_copy(update={"after": stages})
-    recipe = PLAN.recipe.model_copy(update={"checkpoints": settings})
-    return replace(PLAN, resolved=replace(PLAN.resolved, recipe=recipe))
 
 
 def test_nothing_to_run_takes_and_costs_nothing() -> None:
@@ -74,9 +68,9 @@ def test_no_stage_starts_before_a_checkpoint_that_is_due() -> None:
     past = [Past(PLAN.recipe.name, DIGESTS, times | STEPS)]
     waves = 60 + 100 + 350 + 10
     assert expected(earlier=past).span.likely == pytest.approx(430 + waves)
-    unsaved = expected(earlier=past, plan=checkpoints_after())
+    unsaved = expected(earlier=past, plan=checkpoints_after(PLAN))
     assert unsaved.span.likely == pytest.approx(430 + 60 + 100 + 300 + 10)
-    after_base = expected(earlier=past, plan=checkpoints_after("base"))
+    after_base = expected(earlier=past, plan=checkpoints_after(PLAN, "base"))
     assert after_base.span.likely == unsaved.span.likely
 
 
@@ -99,8 +93,14 @@ def test_a_stage_that_may_reboot_runs_alone(reboots: str, longest: float) -> Non
         )
         for stage in PLAN.stages
     ]
-    found = expected(plan=replace(checkpoints_after(), stages=tuple(stages)))
+    found = expected(plan=replace(checkpoints_after(PLAN), stages=tuple(stages)))
     assert found.span.likely == pytest.approx(430 + longest)
+
+
+def test_stages_that_run_first_take_their_time_alone() -> None:
+    first = frozenset({"drivers", "cuda"})
+    found = expected([name for name in ALL if name != "base"], first=first)
+    assert found.span.likely == pytest.approx(430 + 100 + 300 + 50 + 200 + 10)
 
 
 def test_a_stage_that_does_not_run_takes_no_time() -> None:
