@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json as json_library
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # Fields of documents that may name a command.
 _WITH_COMMANDS = {"hint", "advice", "message"}
+
+STATUS_EVERY_S = 60  # in a log
 
 
 class Console:
@@ -144,13 +147,22 @@ class Console:
     def status(self, describe: Callable[[], str]) -> Iterator[None]:
         """A context in which the last of the live lines is what `describe` returns, "" for none.
 
-        It disappears when the work fails and is cleaned up.
+        It disappears when the work fails and is cleaned up. Without a terminal, it is a message
+        every minute, so that a log shows that the work continues.
         """
         self._work.status = describe
+        ended = threading.Event()
+        if not self._on_terminal:
+            threading.Thread(target=self._repeat_status, args=(ended,), daemon=True).start()
         try:
             yield
         finally:
+            ended.set()
             self._work.status = None
+
+    def _repeat_status(self, ended: threading.Event) -> None:
+        while not ended.wait(STATUS_EVERY_S):
+            self.note_without_terminal(self._work.status_text())
 
     def note_without_terminal(self, text: str) -> None:
         """Show a message unless it is empty, or live lines show it: for logs."""

@@ -163,9 +163,12 @@ class Work:
     def prefix(self) -> str:
         return f"{self.name:<{self.screen.width}} │ " if self.name else ""
 
+    def status_text(self) -> str:
+        return self.status() if self.status and not self.unwinding else ""
+
     def status_lines(self) -> list[Text]:
         """Return the live line with the status, if there is one."""
-        text = self.status() if self.status and not self.unwinding else ""
+        text = self.status_text()
         line = Text(f"{self.prefix}{plain(text)}", "dim", no_wrap=True, overflow="ellipsis")
         line.truncate(self.screen.err.width - _ROOM_FOR_KEYS, overflow="ellipsis")
         return [line] if text else []

@@ -78,7 +78,7 @@ class Progress:
     def describe(self) -> str:
         """Return the number of stages, the time since the start, and the expected end.
 
-        For example `2 of 7 stages done, about 12 min left, until 14:52, 5 min 10 s so far`. "" as
+        For example `About 12 min left, until 14:52; 2 of 7 stages done, 5 min 10 s so far`. "" as
         long as nothing is known, and after the last step.
         """
         with self._lock:
@@ -88,11 +88,12 @@ class Progress:
             return ""
         names = self._stages()
         left_s = course.left_s(done, running)
-        left = f"about {duration_about(left_s)} left, until {time_of_day(left_s)}"
+        # The most important part first: a narrow terminal cuts off the end.
+        left = f"About {duration_about(left_s)} left, until {time_of_day(left_s)}"
         if left_s < 1:
-            left = "longer than expected"
+            left = "Longer than expected"
         stages = f"{len(done.intersection(names))} of {len(names)} stages done"
-        return f"{stages}, {left}, {duration(now - self._began)} so far"
+        return f"{left}; {stages}, {duration(now - self._began)} so far"
 
     def _stages(self) -> list[str]:
         return [stage.name for stage in self._course.plan.stages] if self._course else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,26 @@ def test_a_step_is_shown_with_its_number_and_its_usual_time(
     assert said[0] == "· cuda (3 of 7), usually 4 min …"
     assert said[1].startswith("✔ cuda (3 of 7)  0.0 s")
     assert said[2:] == ["3 of 7 stages done"]  # the status is a live line
+
+
+def test_a_log_gets_the_status_again_and_again_until_the_work_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bake.console.console.STATUS_EVERY_S", 0.01)
+    told = threading.Semaphore(0)
+
+    def describe() -> str:
+        told.release()
+        return "2 of 7 stages done"
+
+    console = Console().named("one")
+    with pytest.raises(KeyError), console.status(describe), console.step("cuda"):
+        assert all(told.acquire(timeout=10) for _ in range(3))
+        raise KeyError
+    said = capsys.readouterr().err
+    assert said.count("one │ 2 of 7 stages done\n") >= 2
+    time.sleep(0.1)
+    assert capsys.readouterr().err == ""
 
 
 def test_verbose_prints_the_lines_of_a_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,12 +12,39 @@ import pytest
 from bake.pipeline.progress import Progress
 from bake.plan.forecast import BUILDER, IMAGE, PROOF, REBOOT, Course, Past, course
 from tests.support.plans import BASE, plan_of
+from tests.support.terminal import CTRL_C, Terminal
 
 PLAN = plan_of(BASE)
 TIMES = {"base": 60.0, "drivers": 120.0, "cuda": 300.0, "conda": 60.0, "mxnet": 200.0, "seal": 10.0}
 STEPS = {BUILDER: 60.0, REBOOT: 40.0, PROOF: 30.0, IMAGE: 300.0}
 DIGESTS = {stage.name: stage.digest for stage in PLAN.stages}
 AFTER_STAGES = 40 + 30 + 10 + 300
+
+
+# Shows a bake whose second stage runs until Ctrl-C.
+IN_TERMINAL = """
+import time
+from bake.console.console import Console
+from bake.pipeline.progress import Progress
+from bake.plan.forecast import course
+from tests.support.plans import BASE, plan_of
+
+progress, console = Progress(), Console()
+console.note(progress.expect(course(plan_of(BASE), []), {"Builder", "base"}))
+try:
+    with (
+        console.status(progress.describe),
+        console.step("Stages"),
+        progress.step("drivers"),
+        console.step(
+            "drivers", count=progress.count("drivers"), usual_s=progress.usual_s("drivers")
+        ) as step,
+    ):
+        step.update("Unpacking nvidia-headless-no-dkms-470-server (470.256.02)")
+        time.sleep(60)
+except KeyboardInterrupt:
+    console.warn("Interrupted")
+"""
 
 
 class Bake:
@@ -30,7 +59,7 @@ class Bake:
     def left_s(self) -> float:
         """Return the seconds that the progress tells, within half a minute."""
         text = self.progress.describe()
-        minutes = text.partition("about ")[2].partition(" min left")[0]
+        minutes = text.partition("About ")[2].partition(" min left")[0]
         return 60 * float(minutes)
 
     @contextmanager
@@ -64,7 +93,8 @@ def test_the_time_that_is_left_shrinks_with_every_second_and_every_stage() -> No
     bake = Bake()
     assert bake.progress.describe() == ""
     bake.progress.expect(bake.course)
-    assert bake.progress.describe().startswith("0 of 6 stages done, about 15 min left, until ")
+    assert bake.progress.describe().startswith("About 15 min left, until ")
+    assert bake.progress.describe().endswith("; 0 of 6 stages done, 0.0 s so far")
     bake.done(BUILDER)
     with bake.running("base"):
         bake.now += 30
@@ -80,7 +110,7 @@ def test_stages_of_the_start_point_are_done() -> None:
     bake.progress.expect(bake.course, {BUILDER, "base", "drivers", "conda", "cuda", "mxnet"})
     # No stage ran since the machine was started, so it is not rebooted.
     assert bake.left_s() == pytest.approx(AFTER_STAGES - 40, abs=30)
-    assert bake.progress.describe().startswith("5 of 6 stages done")
+    assert bake.progress.describe().partition("; ")[2].startswith("5 of 6 stages done")
 
 
 def test_a_stage_that_takes_longer_than_expected_is_said() -> None:
@@ -91,7 +121,7 @@ def test_a_stage_that_takes_longer_than_expected_is_said() -> None:
         assert "left" in bake.progress.describe()
         bake.now += 2
         assert bake.progress.describe() == (
-            "6 of 6 stages done, longer than expected, 5 min 01 s so far"
+            "Longer than expected; 6 of 6 stages done, 5 min 01 s so far"
         )
     assert bake.progress.describe() == ""
 
@@ -102,9 +132,9 @@ def test_a_step_that_fails_is_not_done_and_another_machine_begins_again() -> Non
     bake.done(BUILDER, "base")
     with pytest.raises(ConnectionError), bake.running("drivers"):
         raise ConnectionError
-    assert bake.progress.describe().startswith("1 of 6 stages done")
+    assert bake.progress.describe().partition("; ")[2].startswith("1 of 6 stages done")
     bake.progress.expect(bake.course)
-    assert bake.progress.describe().startswith("0 of 6 stages done")
+    assert bake.progress.describe().partition("; ")[2].startswith("0 of 6 stages done")
 
 
 def test_a_guess_is_not_shown_as_the_usual_time_of_a_stage() -> None:
@@ -113,3 +143,22 @@ def test_a_guess_is_not_shown_as_the_usual_time_of_a_stage() -> None:
     bake.progress.expect(course(plan_of(BASE | {"own": (b"", (), {})}), []))
     assert bake.progress.usual_s("own") is None
     assert bake.progress.usual_s("cuda")
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_in_a_terminal_the_live_lines_fit_and_disappear_after_ctrl_c(columns: int) -> None:
+    with Terminal(["-c", IN_TERMINAL], program=sys.executable, columns=columns) as terminal:
+        terminal.wait_for(" min left, until ")
+        *_, stages, drivers, status = terminal.screen
+        assert re.match("[⠀-⣿] Stages", stages)
+        assert re.match(r"  [⠀-⣿] drivers \(2 of 6\)  [0-9.]+ s of abou", drivers)
+        assert re.match("About [0-9]+ min left, until [0-9:]{5}", status)
+        terminal.type(CTRL_C)
+        assert terminal.wait_until_ended() == 0
+        assert terminal.broken() == []
+        *_, drivers, stages, interrupted = terminal.screen
+        assert (drivers[:13], stages[:8], interrupted) == (
+            "  ■ drivers (",
+            "■ Stages",
+            "! Interrupted",
+        )
