@@ -18,10 +18,9 @@ from typing import Literal, TypeVar
 from bake import files
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client.undo import clean_up, note_leftovers
-from bake.aws.image import Image, images
+from bake.aws.image import Image
 from bake.aws.image_creation import check_name, undo_image
 from bake.aws.lease import lease
-from bake.aws.tags import read_stages
 from bake.errors import BakeError, CloudError, FileError, LostError, RequestError
 from bake.machine.watch import Watch
 from bake.pipeline.builder import Builder, OnFailure, running_builder
@@ -35,14 +34,12 @@ from bake.pipeline.finish import (
     write_record,
     write_report,
 )
+from bake.pipeline.history import History, read_history
 from bake.pipeline.job import Context, Job, finished_image, prepare, take_up
-from bake.pipeline.preview import newest_image
-from bake.pipeline.progress import earlier_bakes
 from bake.pipeline.reaping import reap_own
 from bake.pipeline.scheduler import Scheduler
 from bake.pipeline.stages import StageRun, run_one, run_stages
-from bake.plan.changes import unchanged_stages
-from bake.plan.forecast import BUILDER, PROOF, REBOOT, Course, Earlier, course
+from bake.plan.forecast import BUILDER, PROOF, REBOOT, Course
 from bake.recipe.recipe import environment_prefix
 from bake.recipe.resolved import Resolved
 from bake.record import Inventory, Record, StageRecord
@@ -100,17 +97,15 @@ class Batch:
     """Everything that the bakes of one command share.
 
     `began` is on the monotonic clock. `points` has the start points of each region. `new_images`
-    maps the name of a job whose bake has not ended to the image that it has created. `earlier` has
-    the earlier bakes of each region, and `last` the stages of each job's last image, with their
-    digests.
+    maps the name of a job whose bake has not ended to the image that it has created. `history` has
+    the earlier bakes of each region.
     """
 
     options: Options
     began: float
     scheduler: Scheduler
     points: Mapping[str, StartPoints]
-    earlier: Mapping[str, Sequence[Earlier]]
-    last: Mapping[str, Mapping[str, str]]
+    history: Mapping[str, History]
     new_images: dict[str, tuple[Job, Image]] = field(default_factory=dict)
 
     def points_of(self, job: Job) -> StartPoints:
@@ -118,8 +113,8 @@ class Batch:
 
     def course_of(self, job: Job, held: Collection[str]) -> Course:
         """Return the expected course of a bake from a start point that holds these stages."""
-        first = unchanged_stages(job.plan, self.last.get(job.name, {}), held)
-        return course(job.plan, self.earlier.get(job.cloud.region, ()), first)
+        history = self.history.get(job.cloud.region, History())
+        return history.course(job.plan, held, fresh=self.options.fresh)
 
     def seconds(self) -> float:
         return monotonic() - self.began
@@ -234,26 +229,17 @@ def bake_jobs(jobs: Sequence[Job], options: Options, began: float) -> list[Outco
 def _batch(jobs: Sequence[Job], options: Options, began: float) -> Batch:
     """Return what the jobs share; every job that needs a machine is added to the scheduler."""
     points = {job.cloud.region: StartPoints(job.cloud.now) for job in jobs}
-    earlier: dict[str, Sequence[Earlier]] = {}
-    last: dict[str, Mapping[str, str]] = {}
+    history: dict[str, History] = {}
     working = [job for job in jobs if not job.nothing_to_do]
     for region, cloud in {job.cloud.region: job.cloud for job in working}.items():
         found = [] if options.fresh else checkpoints(cloud)
         points[region] = StartPoints(cloud.now, found)
         with suppress(CloudError):  # a bake does not need to know about earlier ones
-            known = images(cloud)
-            earlier[region] = earlier_bakes(cloud, known, found)
-            last |= _last_stages([job for job in working if job.cloud.region == region], known)
+            history[region] = read_history(cloud, found)
     scheduler = Scheduler(options.machines)
     for job in working:
         scheduler.add(job.name, job.plan, partial(points[job.cloud.region].digests, job.plan))
-    return Batch(options, began, scheduler, points, earlier, {} if options.fresh else last)
-
-
-def _last_stages(jobs: Sequence[Job], known: Sequence[Image]) -> dict[str, Mapping[str, str]]:
-    """Return the stages, with their digests, of the last image of each job's recipe."""
-    newest = {job.name: newest_image(known, job.name, job.context.payload.name) for job in jobs}
-    return {name: read_stages(image.tags) for name, image in newest.items() if image}
+    return Batch(options, began, scheduler, points, history)
 
 
 def _resume_point(job: Job, batch: Batch) -> tuple[str, ...]:

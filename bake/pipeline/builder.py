@@ -253,8 +253,8 @@ def _give_access(
         ends = rfc3339(job.run.expires_at) if job.run.expires_at else "never"
         error.details += (
             f"The machine keeps running, and costing money, until {ends}. Connect or terminate:",
-            f"invoke connect {machine.instance_id} {here}".rstrip(),
-            f"invoke terminate {machine.instance_id} {here}".rstrip(),
+            console.complete(f"invoke connect {machine.instance_id} {here}".rstrip()),
+            console.complete(f"invoke terminate {machine.instance_id} {here}".rstrip()),
             shlex.join(command),
         )
     else:

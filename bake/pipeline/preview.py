@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bake.aws.checkpoint import Checkpoint, checkpoints
-from bake.aws.image import Image, images
+from bake.aws.image import Image
 from bake.aws.placement import Placement
 from bake.aws.price import price_errors, prices, volume_price
-from bake.aws.tags import read_stages
 from bake.pipeline.checkpoints import StartPoints
+from bake.pipeline.history import read_history
 from bake.pipeline.job import Context, Job, prepare
-from bake.pipeline.progress import earlier_bakes
-from bake.plan.changes import Reason, State, changes_of_the_image, reasons, unchanged_stages
+from bake.plan.changes import Reason, State, changes_of_the_image, reasons
 from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan
 from bake.recipe.resolved import Resolved
@@ -60,10 +59,10 @@ def preview(
     cloud = context.cloud
     job = prepare(context, resolved, name=name, fresh=fresh)
     plan = job.plan
-    earlier = images(cloud)
     kept = checkpoints(cloud)
+    history = read_history(cloud, kept)
     start = None if job.image or fresh else StartPoints(cloud.now, kept).best(plan)
-    last = newest_image(earlier, resolved.name, context.payload.name)
+    last = history.last_image(plan)
     states = states_of_stages(plan, job.image, start)
     usd_per_hour = prices(cloud, job.preflight.placements)
     for error in price_errors(cloud):
@@ -83,15 +82,11 @@ def preview(
         forecast=forecast(
             plan,
             [name for name, state in states.items() if state == "to run"],
-            earlier_bakes(cloud, earlier, kept),
+            history.earlier,
             usd_per_hour.values(),
             usd_per_gb_month=volume_price(cloud),
             stopped_for_image=job.recipe.builder.market == "on-demand",
-            first=unchanged_stages(
-                plan,
-                read_stages(last.tags) if last and not fresh else {},
-                start.stages if start else (),
-            ),
+            first=history.first_stages(plan, start.stages if start else (), fresh=fresh),
         ),
     )
 
@@ -104,17 +99,3 @@ def states_of_stages(plan: Plan, image: Image | None, start: Checkpoint | None) 
     return {
         stage.name: "from checkpoint" if stage.name in held else "to run" for stage in plan.stages
     }
-
-
-def newest_image(earlier: Sequence[Image], recipe_name: str, payload: str) -> Image | None:
-    """Return the recipe's newest available image with this payload; `earlier` is sorted. Pure."""
-    return next(
-        (
-            image
-            for image in earlier
-            if image.recipe == recipe_name
-            and image.state == "available"
-            and image.payload == payload
-        ),
-        None,
-    )

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from time import monotonic
 
-from bake.aws.checkpoint import Checkpoint
-from bake.aws.client.session import Cloud
-from bake.aws.image import Image
-from bake.aws.snapshot import copying_seconds
-from bake.aws.tags import SECONDS, read_seconds, read_stages
 from bake.console.format import duration, duration_about
 from bake.plan.duration import expected_time
-from bake.plan.forecast import IMAGE, Course, Earlier, Past, steps_not_needed
-
-_LATEST = 20  # images, of which the duration of the snapshot is asked
+from bake.plan.forecast import Course, steps_not_needed
 
 
 class Progress:
@@ -102,22 +95,3 @@ class Progress:
 def time_of_day(seconds: float) -> str:
     """Return the time of day, on this computer, after this number of seconds: `14:52`."""
     return f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M}"
-
-
-def earlier_bakes(
-    cloud: Cloud, images: Sequence[Image], checkpoints: Sequence[Checkpoint]
-) -> list[Earlier]:
-    """Return how long the stages of earlier bakes took, the newest first.
-
-    An image does not tell how long EC2 took to create it; its snapshot does.
-    """
-    latest = [snapshot for image in images[:_LATEST] for snapshot in image.snapshot_ids]
-    copying = copying_seconds(cloud, latest)
-
-    def past(image: Image) -> Past:
-        seconds = read_seconds(image.tags.get(SECONDS, ""))
-        if copied := [copying[s] for s in image.snapshot_ids if s in copying]:
-            seconds[IMAGE] = max(copied)
-        return Past(image.recipe, read_stages(image.tags), seconds, image.payload)
-
-    return [*map(past, images), *checkpoints]
