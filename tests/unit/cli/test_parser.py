@@ -24,6 +24,7 @@ from bake.cli.command import command
 from bake.machine import run as shell
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
+from tests.support.terminal import in_terminal
 
 
 @command("json", positional=["recipe"], help={"recipe": "which"}, document="cooking.Meal")
@@ -196,3 +197,24 @@ def test_nothing_else_changes_invoke() -> None:
         text = path.read_text()
         internal = "invoke.parser" in text or "invoke.program" in text
         assert not internal or path.name == "parser.py", path
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["run", "lab1", "hostname"], "invoke run lab1 -- hostname`"),
+        (["put", "nosuch", "lab1:"], "invoke put LOCAL lab1:`"),
+        (["bake", "mxnet-cu101", "--instance-type", "t3.micro"], "--instance-type:"),
+        (["terminate", "--local=yes"], "--local"),
+        (["--list", "nosuch"], "invoke --list"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_refused_request_is_readable_in_a_terminal(
+    words: list[str], whole: str, columns: int
+) -> None:
+    code, terminal = in_terminal(*words, columns=columns)
+    assert code == 2
+    assert any(whole in line for line in terminal.lines), terminal.text
+    assert all("`" in line for line in terminal.broken()), terminal.text  # a command is whole
