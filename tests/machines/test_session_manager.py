@@ -126,7 +126,7 @@ def test_it_has_no_address_and_nobody_gets_in(
     assert machine.address is None
     assert machine.tags["bake:via"] == "ssm"
     listed = subprocess.run([BIN / "invoke", "machines", "--local"], cwd=REPOSITORY,
-                            capture_output=True, text=True).stderr  # fmt: skip
+                            capture_output=True, text=True).stdout  # fmt: skip
     (line,) = [line for line in listed.splitlines() if line.startswith("hidden ")]
     assert " ssm " in line
     (reservation,) = cloud.ec2("DescribeInstances", InstanceIds=[machine.instance_id])[
