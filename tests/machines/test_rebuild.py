@@ -17,6 +17,7 @@ from bake import catalog
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures
 from bake.cli.command import raise_for
 from bake.cli.views import github
+from bake.console.console import Console
 from bake.errors import VerificationError
 from bake.local import control, standin
 from bake.local.machines import os_images
@@ -162,7 +163,7 @@ def test_of_three_one_fails_and_the_others_are_baked(plant: Plant, witness: Witn
     reports = plant.rebuild()
     assert statuses(reports) == {"good": "baked", "bad": "failed", "fine": "baked"}
     with pytest.raises(Exit) as ended:
-        raise_for(list(reports.values()))
+        raise_for(Console(), {name: each.error for name, each in reports.items()})
     assert ended.value.code == 1
     summary = github.summary(list(reports.values()))
     assert summary.startswith("## Rebuild: 2 baked, 1 failed\n")
@@ -196,7 +197,7 @@ def test_what_keeps_failing_is_given_up_until_it_is_asked_for_or_changes(
     assert said[0].startswith("2 failures in a row since ")
     assert "stage a ended with status 1" in said[1]
     assert "--retry" in said[2]
-    raise_for(list(given_up.values()))
+    raise_for(Console(), {name: each.error for name, each in given_up.items()})
     assert plant.matrix() == []
     assert machines_ever() == before
 
