@@ -98,7 +98,7 @@ def test_it_reads_well_on_every_screen_in_light_and_dark(
     kind = "image" if isinstance(run, Record) else "failure"
     resize(seen, *DESKTOP)
     show(seen, path)
-    for width, height in (DESKTOP, (430, 932), PHONE, (360, 740)):
+    for width, height in (DESKTOP, (700, 900), PHONE, (360, 740)):
         resize(seen, width, height)
         wait_for(seen, "return document.querySelector('.chart svg').clientWidth < innerWidth")
         wide, room, cut, bars = seen.execute_script(WIDTH)
