@@ -16,11 +16,16 @@ help: ## this list
 	@grep --extended-regexp '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed --regexp-extended 's/:.*## /\t/' | expand --tabs=14
 
 .PHONY: rehearsal
-rehearsal: setup ## bake and check an image on this computer, from nothing
+rehearsal: ready ## bake and check an image on this computer, from nothing
 	@$(BIN)/invoke bake --cuda 10.1 --local --stand-in
+	@scripts/setup/next.sh rehearsal
 
 .PHONY: setup
-setup: .venv/local.stamp ## the virtual environment and what the local cloud needs
+setup: ready ## the virtual environment and what the local cloud needs
+	@scripts/setup/next.sh setup
+
+.PHONY: ready
+ready: .venv/local.stamp
 	@scripts/setup/system-packages.sh rehearsal
 
 .PHONY: unit

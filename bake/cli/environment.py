@@ -36,6 +36,7 @@ def open_cloud(console: Console, common: CommonOptions, region: str | None = Non
             with console.step("Local cloud") as step:
                 endpoint = control.up()
                 step.done(endpoint.url)
+            console.note("The local cloud keeps running until: invoke local.down")
             if endpoint.note:
                 console.warn(endpoint.note)
         control.use(endpoint)

@@ -28,6 +28,7 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
         LocalUpDocument.of(endpoint, delays=endpoint.profile),
         f"EC2's API is at {endpoint.url}",
         endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
+        "It keeps running until: invoke local.down",
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from invoke.parser import Parser
 
+import tasks
 from tests.support.environment import REPOSITORY
 
+NEXT = REPOSITORY / "scripts" / "setup" / "next.sh"
 SCRIPT = REPOSITORY / "scripts" / "setup" / "system-packages.sh"
 
 
@@ -65,3 +69,34 @@ def test_with_everything_there_nothing_is_said_or_done(tmp_path: Path) -> None:
         program(tmp_path, name)
     said = run(tmp_path)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("moment", ["setup", "rehearsal"])
+@pytest.mark.parametrize("shell", ["/bin/bash", "/usr/bin/zsh", "/usr/bin/fish", ""])
+def test_make_ends_with_commands_that_work_in_the_shell_of_the_user(
+    moment: str, shell: str
+) -> None:
+    run = subprocess.run(
+        [NEXT, moment], env={"PATH": os.environ["PATH"], "SHELL": shell}, capture_output=True
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    lines = [line.strip() for line in run.stdout.decode().splitlines() if line.startswith("  ")]
+    assert len(lines) >= 3
+    used = Path(shell).name or "bash"
+    for line in lines:
+        if match := re.search(r"invoke ([^#|)]+)", line):
+            Parser(contexts=tasks.namespace.to_contexts()).parse_argv(match[1].split())
+        if " completion " in line:
+            assert f"invoke completion {used}" in line
+    suffix = ".fish" if used == "fish" else ""
+    assert lines[0] == f"source .venv/bin/activate{suffix}"
+    assert all(len(line) <= 80 for line in run.stdout.decode().splitlines())
+
+
+def test_each_goal_for_people_tells_what_to_do_next() -> None:
+    for goal in ("setup", "rehearsal"):
+        steps = subprocess.run(
+            ["make", "--dry-run", goal], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert steps.stdout.splitlines()[-1] == f"scripts/setup/next.sh {goal}"
+    assert "invoke local.down" in NEXT.read_text()
