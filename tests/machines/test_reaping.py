@@ -61,9 +61,9 @@ def test_what_a_killed_bake_has_left_is_shown_and_then_removed_once(
     before, leases_before = held(), leases()
     killed(kitchen, witness)
     orphans = held()
-    _, shown = said(invoke("reap", "--recipe", "one"))
+    listed, shown = said(invoke("reap", "--recipe", "one"))
     for word in ("machine", "security group", "key pair", "lease", "process on this"):
-        assert word in shown
+        assert word in listed
     assert "reap --region us-east-1 --recipe one --yes --local" in shown
     assert held() == orphans, "it was only to be shown"
     both = [invoke("reap", "--recipe", "one", "--yes", "--json") for _ in range(2)]

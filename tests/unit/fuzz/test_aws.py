@@ -144,7 +144,9 @@ def chosen(cloud: Any) -> None:
 def asked_for_more(cloud: Any) -> object:
     now = quota.Quota("L-DB2E81BA", "G", 0, 0)
     asked = quota.request_increase(cloud, now, 8)
-    choosing.show_increase(Console(), asked, now, catalog.load().instance_types["g4dn.xlarge"])
+    known = catalog.load()
+    for console in (Console(), Console(json=True)):
+        choosing.show_increase(console, known, asked, now, known.instance_types["g4dn.xlarge"])
     return asked
 
 
