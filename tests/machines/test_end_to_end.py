@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import tasks
 from bake.aws.checkpoint import checkpoints
 from bake.aws.client import session
 from bake.aws.machine import find_own_machine
@@ -360,6 +361,91 @@ def test_tables_fit_into_a_terminal_and_ids_are_whole(
         code, terminal = in_terminal(verb, "--local", columns=columns)
         assert (code, terminal.broken()) == (0, []), terminal.text
         assert re.search("(ami|snap)-[0-9a-f]{17}", terminal.text)
+
+
+# Every command, with words with which it succeeds, in an order in which they follow each other.
+READING = [
+    "local.status",
+    "local.env",
+    "recipes",
+    "doctor --local",
+    "plan mxnet-cu101 --local --stand-in",
+    "bake mxnet-cu101 --local --stand-in",
+    "rebuild mxnet-cu101 --local --stand-in",
+    "report",
+    "report --all",
+    "gpus --gpu t4 --local",
+    "quota --local",
+    "images --local",
+    "checkpoints --local",
+    "prune --local",
+    "reap --local",
+    "completion bash",
+]
+USING = [
+    "local.up",
+    "copy IMAGE --to us-west-2 --local",
+    "launch-from-ami --name every --local",
+    "machines --local",
+    "extend every 2h --local",
+    "ssh-config every --local",
+    "run every --local -- hostname",
+    "connect every --local",
+    "put README.md every:copied.md --local",
+    "get every:copied.md FOLDER --local",
+    "jupyter every --stop --local",
+    "stop every --local",
+    "start every --local",
+    "terminate every --yes --local",
+]
+# They end the tests' local cloud, change this repository or take long: other tests run them.
+ELSEWHERE = {"local.down", "local.interrupt", "lock", "bench"}
+# They have nothing to show here.
+NO_RESULT = {"put", "get", "reap"}
+
+
+def test_every_command_is_in_the_list() -> None:
+    listed = {words.split()[0] for words in [*READING, *USING]}
+    assert listed | ELSEWHERE == {*tasks.namespace.task_names}
+
+
+def test_every_command_writes_its_result_to_stdout_and_wraps_nothing_outside_a_terminal(
+    baked: dict[str, Any], local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", baked["builds"])
+    here = {"IMAGE": baked["image_id"], "FOLDER": str(tmp_path)}
+    for text in [*READING, *USING]:
+        words = [here.get(word, word) for word in text.split()]
+        runs = []
+        for columns in ["40", "200"] if text in READING else ["40"]:
+            monkeypatch.setenv("COLUMNS", columns)
+            runs.append(invoke(*words))
+        outputs = [re.sub("[0-9.]+ (s|min)\\b", "TIME", run.stdout) for run in runs]
+        assert outputs[0] == outputs[-1], text
+        assert bool(outputs[0]) == (words[0] not in NO_RESULT), text
+        assert "\x1b" not in runs[0].stdout + runs[0].stderr, text
+
+
+def test_every_command_with_json_writes_one_document_and_nothing_else_to_stdout(
+    baked: dict[str, Any], local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BAKE_BUILDS", baked["builds"])
+    here = {"IMAGE": baked["image_id"], "FOLDER": str(tmp_path)}
+    for text in [*READING, *USING]:
+        words = [here.get(word, word) for word in text.split()]
+        if "json" in tasks.namespace[words[0]].takes:
+            json.loads(invoke(*words, "--json").stdout)
+        elif words[0] in {"stop", "start", "terminate"}:
+            invoke(*words)
+
+
+@pytest.mark.parametrize("words", ["images --local", "gpus --local", "recipes", "--list"])
+def test_a_reader_that_ends_early_is_no_failure_to_speak_of(
+    words: str, baked: dict[str, Any], local_cloud: Path
+) -> None:
+    piped = f"{shlex.quote(str(BIN / 'invoke'))} {words} | true"
+    run = subprocess.run(piped, shell=True, cwd=REPOSITORY, capture_output=True, timeout=60)
+    assert (run.stdout, run.stderr) == (b"", b"")
 
 
 def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_on_aws(
