@@ -27,6 +27,11 @@ from bake.cli.help import Entry, Page, command_list, command_page, suggestion
 
 WRONG_REQUEST = 2
 HELP = ("-h", "--help")
+# Invoke's options for shell commands that a task runs with Invoke's own functions.
+_WITHOUT_EFFECT = (
+    *("command-timeout", "dry", "echo", "hide", "prompt-for-sudo-password", "pty", "warn-only"),
+)
+_LIST_FORMATS = ("flat", "nested", "json")
 
 
 class RepeatedArgument(Argument):  # type: ignore[misc]
@@ -312,7 +317,22 @@ def _print(text: str) -> None:
     except NoReaderError:
         raise Exit(code=1) from None
     except FileError as error:
-        raise Exit(str(error), code=1) from None
+        _fail(str(error), code=1)
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    """Exit with a message on stderr, in lines of whole words if that is a terminal.
+
+    Invoke itself writes it to stdout if stderr is closed, and fails if stderr is full.
+    """
+    from bake.console.streams import Stderr
+    from bake.console.text import visible
+    from bake.console.wrapping import wrapped_text
+
+    width = _width(sys.stderr)
+    text = visible(message)
+    Stderr().write((wrapped_text(text, width) if width else text) + "\n")
+    raise Exit(code=code)
 
 
 def _wants_json(program: Program) -> bool:
@@ -380,6 +400,7 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
                 _complete(program, commands)
             if topic := _topic(program):
                 _explain(topic, commands)
+            _check_core(program)
             _check_group(program, commands)
             _check_switches(program.core.unparsed, commands)
             parse_tasks(program)
@@ -389,17 +410,25 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
         except ParseError as error:
             if _wants_json(program):
                 _print_error(error)
-            raise Exit(_fitted(str(error)), code=WRONG_REQUEST) from None
+            _fail(str(error), code=WRONG_REQUEST)
 
     return parse
 
 
-def _fitted(message: str) -> str:
-    """Return a message for stderr, in lines of whole words if that is a terminal."""
-    from bake.console.wrapping import wrapped_text
+def _check_core(program: Program) -> None:
+    """Raise ParseError for options of Invoke without an effect here, which it would accept.
 
-    width = _width(sys.stderr)
-    return wrapped_text(message, width) if width else message
+    A user of `--dry` relies on it.
+    """
+    for name in _WITHOUT_EFFECT:
+        if program.args[name].got_value:
+            raise ParseError(
+                f"The option {to_flag(name)} of Invoke has no effect on these commands. "
+                "To list the options of a command: invoke COMMAND --help"
+            )
+    if (chosen := program.args["list-format"].value) not in (None, *_LIST_FORMATS):
+        message = f"Unknown format of the list: {chosen}"
+        raise ParseError(f"{message}. Give one of {', '.join(_LIST_FORMATS)}")
 
 
 def _check_group(program: Program, commands: Mapping[str, ParsedTask]) -> None:
@@ -433,9 +462,14 @@ def _add_words_behind_dashes(program: Program, commands: Mapping[str, ParsedTask
     Invoke joins them into one text, which loses where each one ends.
     """
     words = program.argv[1:]
-    if "--" not in words or not program.tasks:
+    if "--" not in words:
         return
-    rest, context = words[words.index("--") + 1 :], program.tasks[-1]
+    rest = words[words.index("--") + 1 :]
+    if not program.tasks:
+        if rest:
+            raise _wrong(f"No command is named in front of -- {rest[0]}.", None)
+        return
+    context = program.tasks[-1]
     taken = [each for each in context.positional_args if isinstance(each, RepeatedArgument)]
     if commands[context.name].keeps_dashes:
         taken[0].words += ["--", *rest]

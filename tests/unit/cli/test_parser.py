@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import hashlib
 import inspect
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -24,7 +25,7 @@ from bake.cli.command import command
 from bake.machine import run as shell
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
-from tests.support.terminal import in_terminal
+from tests.support.terminal import INVOKE, in_terminal
 
 
 @command("json", positional=["recipe"], help={"recipe": "which"}, document="cooking.Meal")
@@ -110,6 +111,12 @@ def test_an_invalid_number_is_reported() -> None:
         (["lock", "--", "--no-such-recipe"], "--no-such-recipe"),
         (["--list", "nosuch"], "Unknown group of commands: nosuch"),
         (["--list", "lcal"], "Unknown group of commands: lcal. Did you mean local?"),
+        (["--", "terminate", "lab1"], "No command is named in front of -- terminate"),
+        (["--dry", "recipes"], "The option --dry of Invoke has no effect"),
+        (["recipes", "-w"], "Unknown option: -w"),
+        (["-T", "5", "recipes"], "The option --command-timeout of Invoke has no effect"),
+        (["-F", "nosuch"], "Unknown format of the list: nosuch"),
+        (["recipes\x1b[31m"], "Unknown command: recipes␛[31m"),
         (["--list", "bake"], "bake is a command, not a group. To explain it: invoke bake --help"),
     ],
     ids=" ".join,
@@ -118,6 +125,20 @@ def test_no_word_is_dropped_or_misread(words: list[str], says: str) -> None:
     done = invoke(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_wrong_request_stays_one_where_its_message_cannot_be_written(redirection: str) -> None:
+    for words, documents in (("plan --nosuch", 0), ("plan --nosuch --json", 1)):
+        done = subprocess.run(
+            ["sh", "-c", f"{INVOKE} {words} {redirection}"],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stdout.count("--nosuch") == documents
 
 
 def test_words_behind_dashes_are_arguments_and_never_options(
