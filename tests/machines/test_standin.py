@@ -416,6 +416,19 @@ def test_builds_of_pytorch_are_in_its_own_index(
     assert not (tmp_path / "simple/torch").exists()
 
 
+def test_what_another_bake_downloads_is_not_cut_when_the_index_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "_resolve", lambda lines, *options: "")
+    wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
+    (page,) = tmp_path.glob("pytorch/*/torch/index.html")
+    with page.open() as download:
+        before = page.read_text()
+        wheels.provide(tmp_path, ["torch==2.9.0+cu126"])
+        assert download.read() == before
+    assert page.read_text() != before
+
+
 @pytest.mark.parametrize("wanted", RECIPES, ids=lambda found: found.name)
 def test_every_built_in_recipe_can_be_rehearsed(wanted: recipe.Recipe, tmp_path: Path) -> None:
     inputs = variables(resolve(wanted), UPSTREAM)

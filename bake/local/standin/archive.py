@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bake.files import write_file
+
 MAINTAINER = "bake stand-in <stand-in@localhost>"
 Sign = Callable[[bytes], bytes]
 _DATE = "Thu, 01 Jan 2026 00:00:00 UTC"
@@ -96,7 +98,7 @@ def _write_pool(root: Path, folder: str, packages: Iterable[Package]) -> bytes:
     stanzas = []
     for package in sorted(packages, key=lambda package: (package.name, package.version)):
         deb = package.deb()
-        (root / folder / package.file_name).write_bytes(deb)
+        write_file(root / folder / package.file_name, deb)
         place = package.file_name if folder == "." else f"{folder}/{package.file_name}"
         stanzas.append(
             f"{package.control}Filename: {place}\nSize: {len(deb)}\n"
@@ -113,10 +115,10 @@ def _write_release(
     lines.append("SHA256:")
     for name, data in indices.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        write_file(folder / name, data)
         lines.append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}")
     release = ("\n".join(lines) + "\n").encode()
-    (folder / "InRelease").write_bytes(sign(release))
+    write_file(folder / "InRelease", sign(release))
 
 
 def _tar(contents: Mapping[str, bytes]) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from bake import catalog
 from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
-from bake.files import on_machine
+from bake.files import on_machine, write_file
 from bake.local.standin import names
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
@@ -152,7 +152,7 @@ def write(root: Path, trust: Trust, wanted: Requested) -> None:
         )
         _write_nvidia(root, sign, trust)
     _write(kept, json.dumps(wanted).encode())
-    stamp.write_text(digest)
+    _write(stamp, digest.encode())
 
 
 def _write_operating_systems(root: Path, sign: Sign, packages: Mapping[str, list[Package]]) -> None:
@@ -270,4 +270,4 @@ def _file(name: str) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_file(path, data)

@@ -27,7 +27,7 @@ from packaging.version import Version
 
 from bake import catalog
 from bake.errors import Finding, LocalCloudError, RecipeError
-from bake.files import on_machine
+from bake.files import on_machine, write_file
 
 # A stand-in machine is Debian 12, whatever base its recipe names.
 PYTHON = "3.11"
@@ -107,7 +107,7 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
         path, data = files / wheel.file_name, wheel.build()
         if not path.exists() or path.read_bytes() != data:
             path.with_suffix(".sha256").unlink(missing_ok=True)
-            path.write_bytes(data)
+            write_file(path, data)
     key = json.dumps([real, unsure] if unsure else real)
     lock = root / "locks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     if not lock.exists():
@@ -116,7 +116,7 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
         resolved = _resolve(real)
         _fetch(resolved, files)
         lock.parent.mkdir(exist_ok=True)
-        lock.write_text(resolved)
+        write_file(lock, resolved)
     _write_index(root)
 
 
@@ -240,7 +240,7 @@ def _write_index(root: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files = "/".join(".." for _ in folder.relative_to(root).parts) + "/files"
         page = "\n".join(["<!DOCTYPE html>", *_links(wheels, files)])
-        (folder / "index.html").write_text(f"{page}\n")
+        write_file(folder / "index.html", f"{page}\n")
 
 
 def _links(wheels: Iterable[Path], files: str) -> Iterator[str]:
@@ -248,7 +248,7 @@ def _links(wheels: Iterable[Path], files: str) -> Iterator[str]:
         kept = wheel.with_suffix(".sha256")
         if not kept.exists():
             with wheel.open("rb") as stream:
-                kept.write_text(hashlib.file_digest(stream, "sha256").hexdigest())
+                write_file(kept, hashlib.file_digest(stream, "sha256").hexdigest())
         link = f"{files}/{quote(wheel.name)}#sha256={kept.read_text()}"
         yield f'<a href="{link}">{wheel.name}</a>'
 
