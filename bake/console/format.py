@@ -53,7 +53,7 @@ def duration_range(low: float, high: float) -> str:
 def duration_about(seconds: float) -> str:
     """Return a duration that is not known exactly: `40 s`, `4 min`, `1.5 h`."""
     if seconds < 100:
-        return f"{max(round(seconds, -1), 1):.0f} s" if seconds >= 10 else f"{seconds:.0f} s"
+        return f"{max(seconds, 1) if seconds < 10 else round(seconds, -1):.0f} s"
     if seconds < 2 * _HOUR_S:
         return f"{seconds / _MINUTE_S:.0f} min"
     return f"{seconds / _HOUR_S:.1f} h"

@@ -27,7 +27,6 @@ from bake.pipeline.builder import Builder, OnFailure, running_builder
 from bake.pipeline.checkpoints import StartPoints, remove_old_checkpoints
 from bake.pipeline.finish import (
     check_it_is_clean,
-    load_report,
     prove_it,
     remove_record,
     take_image,
@@ -393,13 +392,8 @@ def _bake_on(
     connection.close()
     still_ours()
     seconds[BUILDER] = builder.seconds
-
-    def while_ec2_copies() -> None:
-        builder.shut()
-        load_report()
-
     try:
-        image = take_image(job, machine, stages, proof, seconds, meanwhile=while_ec2_copies)
+        image = take_image(job, machine, stages, proof, seconds, meanwhile=builder.shut)
     except BakeError as error:
         watch.raise_if_lost(error, {"shutting-down", "terminated"})  # we stop it for the image
         raise

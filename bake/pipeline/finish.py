@@ -90,6 +90,12 @@ def take_image(
     the image.
     """
     tags = _image_tags(job, machine, stages, proof, seconds)
+
+    def while_ec2_copies() -> None:
+        meanwhile()
+        with suppress(Exception):  # `write_report` has the same failure, and reports it
+            _report().page.plotly_script()  # loading both takes half a second
+
     with (
         job.progress.step(IMAGE),
         job.console.step("Image", usual_s=job.progress.usual_s(IMAGE)) as step,
@@ -102,7 +108,7 @@ def take_image(
             description=job.recipe.description,
             tags=tags,
             on_progress=step.update,
-            meanwhile=meanwhile,
+            meanwhile=while_ec2_copies,
         )
         step.done(image.image_id)
         set_detail(image.image_id)
@@ -211,15 +217,6 @@ def write_failure(job: Job, error: BakeError) -> Failure:
     )
     failure.write(job.folder)
     return failure
-
-
-def load_report() -> None:
-    """Load what the page of a bake needs, which takes half a second, before it is needed.
-
-    A failure is not reported here: `write_report` has it, too.
-    """
-    with suppress(Exception):
-        _report().page.plotly_script()
 
 
 def _report() -> ModuleType:
