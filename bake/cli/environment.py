@@ -6,6 +6,7 @@ Only this module starts the local cloud. For everything else it is a cloud like 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +62,16 @@ def this_command(*more: str) -> str:
 
 
 def ssh_port() -> int:
-    """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22."""
-    return int(os.environ.get("BAKE_SSH_PORT") or 22)
+    """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22. RequestError if it is no port."""
+    from bake.errors import RequestError
+
+    text = os.environ.get("BAKE_SSH_PORT") or "22"
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise RequestError(
+            f"Invalid value of the environment variable BAKE_SSH_PORT: {text}",
+            hint="Set it to a port, such as 22, or unset it",
+        )
+    return int(text)
 
 
 def at_most_one(words: tuple[str, ...], what: str) -> str | None:

@@ -40,7 +40,8 @@ def read_request(words: Sequence[str]) -> tuple[str | None, str]:
             machine, *rest = words
             raise RequestError(
                 "There must be -- in front of the command",
-                hint=f"If {machine} is the machine: `invoke run {machine} -- {shlex.join(rest)}`. "
+                hint=f"If {machine} is the machine: "
+                f"`invoke run {shlex.quote(machine)} -- {shlex.join(rest)}`. "
                 f"If it is the command: `invoke run -- {shlex.join(words)}`",
             )
         names: Sequence[str] = ()
@@ -62,7 +63,7 @@ def read_request(words: Sequence[str]) -> tuple[str | None, str]:
 def no_command(machine: str | None) -> RequestError:
     return RequestError(
         "No command given" + (f" for the machine {machine}" if machine else ""),
-        hint=f"invoke run {f'{machine} ' if machine else ''}-- nvidia-smi",
+        hint=f"invoke run {f'{shlex.quote(machine)} ' if machine else ''}-- nvidia-smi",
     )
 
 

@@ -221,19 +221,26 @@ def load(path: Path) -> Recipe:
 
 
 def find(name: str, folder: Path) -> Recipe:
-    """Find the recipe with this name. Errors in the files of other recipes are ignored."""
+    """Find the recipe with this name, else the one in the file of this name, without `.toml`.
+
+    Errors in the files of other recipes are ignored.
+    """
     paths: dict[str, list[Path]] = {}
     for path in _files(folder):
         try:
-            paths.setdefault(str(_document(path).get("name")), []).append(path)
+            own = _document(path).get("name")
         except RecipeError:
             if path.stem == name:
                 raise
-    if name not in paths:
+        else:
+            paths.setdefault(own if isinstance(own, str) else path.stem, []).append(path)
+    stems = {path.stem: own for own, files in paths.items() for path in files}
+    own = name if name in paths else stems.get(name)
+    if own is None:
         raise RecipeError(f"recipe {name} not found in {folder}", hint=nearest(name, paths))
-    if len(paths[name]) > 1:
-        raise _duplicate_name(name, paths[name])
-    return load(paths[name][0])
+    if len(paths[own]) > 1:
+        raise _duplicate_name(own, paths[own])
+    return load(paths[own][0])
 
 
 @dataclass(frozen=True)

@@ -447,6 +447,8 @@ def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:
     write(folder, changed('"mine"', '"mxnet-cu101"'))
     with pytest.raises(RecipeError, match=r"two recipes have the name mxnet-cu101: mine\.toml"):
         recipes.find("mxnet-cu101", folder)
+    with pytest.raises(RecipeError, match="two recipes have the name mxnet-cu101"):
+        recipes.find("mine", folder)
     with pytest.raises(RecipeError) as caught:
         recipes.all_recipes(folder)
     assert "two recipes have the name mxnet-cu101" in str(caught.value.findings[0])
@@ -458,6 +460,24 @@ def test_a_recipe_can_be_used_although_another_file_is_invalid(folder: Path) -> 
     with pytest.raises(RecipeError) as caught:
         recipes.all_recipes(folder)
     assert "broken.toml" in caught.value.findings[0].place
+
+
+@pytest.mark.parametrize(
+    "text", ["", 'name = "mine"', 'name = ["mine"]', GOOD], ids=["empty", "short", "list", "whole"]
+)
+def test_a_recipe_is_found_by_its_file_if_it_has_another_name_or_none(
+    text: str, folder: Path
+) -> None:
+    write(folder, text, "copy.toml")
+    if text == GOOD:
+        assert recipes.find("copy", folder).name == "mine"
+    else:
+        with pytest.raises(RecipeError, match=r"copy\.toml is not valid"):
+            recipes.find("copy", folder)
+    with pytest.raises(RecipeError) as caught:
+        recipes.find("nosuch", folder)
+    assert not set("[]") & set(caught.value.hint)
+    assert "None" not in caught.value.hint
 
 
 def test_broken_recipes_are_left_out_and_reported_and_the_others_are_read(folder: Path) -> None:
