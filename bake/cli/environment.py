@@ -62,7 +62,7 @@ def this_command(*more: str) -> str:
 
 
 def ssh_port() -> int:
-    """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22. RequestError if it is no port."""
+    """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22. RequestError if it is invalid."""
     from bake.errors import RequestError
 
     text = os.environ.get("BAKE_SSH_PORT") or "22"
