@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command, raise_for
-from bake.cli.environment import MANIFESTS, at_most_one, invoke_program, this_command
+from bake.cli.environment import at_most_one, project, this_command, this_program
 from bake.cli.options import CommonOptions, RecipeOptions, explained
 from bake.cli.recipes import chosen_recipes, requests_for, selected_recipes, warn_about
 
@@ -82,7 +82,7 @@ def bake(
             f"--name {name} was not used: the image exists already, as {outcome.image.name}. "
             "To bake it again with this name, add --fresh"
         )
-    launch = f"{invoke_program()} launch-from-ami {context.here}"
+    launch = f"{this_program()} launch-from-ami {context.here}"
     bakes.show_outcome(console, outcome, files.builds(), launch)
 
 
@@ -225,12 +225,18 @@ def lock(
             f"--record belongs to one recipe, but {len(recipe)} were named",
             hint="Name one recipe, or leave out --record",
         )
+    manifests = project().manifests
+    if project().is_installed:
+        raise RequestError(
+            f"The recipes of the installed bake cannot be locked: {manifests} belongs to it",
+            hint="Lock them in a clone of the repository, with the `invoke` of its .venv",
+        )
     payload = "stand-in" if stand_in else "upstream"
     written = []
     for name in recipe:
-        recipes.find(name, MANIFESTS)
+        recipes.find(name, manifests)
         found = Path(record) if record else locks.newest_record(files.builds(), name, payload)
-        path = MANIFESTS / f"{name}.lock"
+        path = manifests / f"{name}.lock"
         made = locks.from_record(found, name, locks.read_if_valid(path))
         locks.write(made, path)
         written.append((path, made))
@@ -287,6 +293,7 @@ def recipes(console: Console, common: CommonOptions) -> None:
     from bake.cli.views.recipes import show_recipes
     from bake.recipe.recipe import read_all
 
-    found, broken = read_all(MANIFESTS)
+    manifests = project().manifests
+    found, broken = read_all(manifests)
     warn_about(console, broken)
-    show_recipes(console, found, broken, MANIFESTS)
+    show_recipes(console, found, broken, manifests)

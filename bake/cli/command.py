@@ -138,17 +138,20 @@ def completion(common: CommonOptions) -> Callable[[str], str]:
 
     A command that does not take one of these options is left without it.
     """
-    from functools import partial
-
-    from bake.cli.environment import invoke_program
-    from bake.cli.hints import complete_commands
+    from bake.cli.environment import this_program
+    from bake.cli.hints import complete_commands, complete_pages
+    from bake.recipe.project import built_in, docs
 
     options = {"local": common.local_flag.strip(), "region": common.region_flag.strip()}
 
     def flags_of(command: str) -> list[str]:
         return [options[name] for name in options if options[name] and name in _taken(command)]
 
-    return partial(complete_commands, program=invoke_program(), flags_of=flags_of)
+    def complete(text: str) -> str:
+        text = complete_commands(text, this_program(), flags_of)
+        return complete_pages(text, docs()) if built_in().is_installed else text
+
+    return complete
 
 
 def _taken(command: str) -> Sequence[str]:

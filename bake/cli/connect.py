@@ -12,10 +12,10 @@ from invoke.exceptions import Exit
 from bake.cli.command import INTERRUPTED, command
 from bake.cli.environment import (
     at_most_one,
-    invoke_program,
     machine_named,
     open_cloud,
     ssh_port,
+    this_program,
 )
 from bake.cli.options import ALSO_MACHINE, MACHINE, NO_BROWSER, CommonOptions
 
@@ -315,7 +315,7 @@ def use_jupyter(
 
     def command_line(verb: str, *more: str) -> str:
         name = machine.name or machine.instance_id
-        return shlex.join([invoke_program(), verb, name, *more]) + common.flags
+        return shlex.join([this_program(), verb, name, *more]) + common.flags
 
     with ssh_config.connect(
         ssh_config.find_host(cloud, machine, ssh_port=ssh_port())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 
 from bake.cli.command import command
-from bake.cli.environment import ROOT, open_cloud
+from bake.cli.environment import open_cloud
 from bake.cli.options import CommonOptions, RecipeOptions
 from bake.cli.recipes import chosen_recipes
 
@@ -33,6 +33,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     from bake.cli.views.doctor import show_diagnosis
     from bake.errors import BakeError
     from bake.pipeline import doctor as checks
+    from bake.recipe.project import docs
 
     if common.local:
         from bake.local.control import needs
@@ -44,7 +45,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
         [chosen] = chosen_recipes(console, selection, local=False).recipes
         policy, key_policy = (
-            json.loads((ROOT / "docs" / name).read_text())
+            json.loads((docs() / name).read_text())
             for name in ("iam-policy.json", "iam-policy-disk-key.json")
         )
         connect = partial(open_cloud, console, common, common.region or chosen.recipe.region)

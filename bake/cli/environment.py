@@ -11,15 +11,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bake.console.program import program_name
+from bake.recipe.project import Project, built_in
+
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
     from bake.cli.options import CommonOptions
     from bake.console.console import Console
 
-# Recipes and scripts are beside the tasks.py that Invoke has loaded.
-ROOT = Path(str(sys.modules["tasks"].__file__)).parent
-MANIFESTS = ROOT / "manifests"
-SCRIPTS = ROOT / "scripts"
+
+def project() -> Project:
+    """Return where recipes and scripts are: beside the tasks.py that Invoke has loaded.
+
+    The program `bake` loads none, and uses the built-in ones.
+    """
+    tasks = sys.modules.get("tasks")
+    folder = Path(str(tasks.__file__)).parent if tasks else None
+    return Project(folder) if folder and (folder / "manifests").is_dir() else built_in()
 
 
 def open_cloud(console: Console, common: CommonOptions, region: str | None = None) -> Cloud:
@@ -44,21 +52,22 @@ def open_cloud(console: Console, common: CommonOptions, region: str | None = Non
     return connect(region or common.region)
 
 
-def invoke_program() -> str:
-    """Return how to call `invoke` here: by its path if the virtual environment is not activated."""
+def this_program() -> str:
+    """Return how to call this program here: by its path if its name alone does not find it."""
     import shutil
 
-    found, running = shutil.which("invoke"), Path(sys.argv[0])
+    name, running = program_name(), Path(sys.argv[0])
+    found = shutil.which(name)
     if found and running.exists() and Path(found).samefile(running):
-        return "invoke"
-    return os.path.relpath(running)
+        return name
+    return min(os.path.relpath(running), str(running.absolute()), key=len)
 
 
 def this_command(*more: str) -> str:
     """Return this command line with more words, so that it can be pasted."""
     import shlex
 
-    return shlex.join([invoke_program(), *sys.argv[1:], *more])
+    return shlex.join([this_program(), *sys.argv[1:], *more])
 
 
 def ssh_port() -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command
-from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
+from bake.cli.environment import open_cloud, project, this_program
 from bake.cli.options import CommonOptions, option
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def quota(
     from bake.cli.views import gpus as views
     from bake.machine import gpus as machines
 
-    known, again = catalog.load(), f"{invoke_program()} quota{common.flags}"
+    known, again = catalog.load(), f"{this_program()} quota{common.flags}"
     machine = machines.find_type(known, type) if type else None
     if raise_:
         machine = machine or machines.find_type(known, views.USUAL)
@@ -93,7 +93,9 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     known = catalog.load()
     works = None
     if options.recipe:
-        works = machines.types_for_recipe(resolve(recipes.find(options.recipe, MANIFESTS)))
+        works = machines.types_for_recipe(
+            resolve(recipes.find(options.recipe, project().manifests))
+        )
     wanted = machines.read_filter(
         known,
         gpu=options.gpu,
@@ -113,4 +115,4 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
         image = selection.choose_image(cloud, options.ami, proved=("gpu", "cpu", "no"))
         wanted = machines.narrow_filter(wanted, machines.types_for_image(known, image))
     found = machines.survey(cloud, known, wanted)
-    views.show_gpus(console, found, f"{invoke_program()} quota{common.flags}")
+    views.show_gpus(console, found, f"{this_program()} quota{common.flags}")

@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bake.console.program import BAKE, program_name, typed
+
 WIDEST = 100  # longer lines are hard to read
 UNLIMITED = 1_000_000  # columns, for a program that reads the text
 NARROW = 60  # below this width, an explanation is under its name instead of beside it
@@ -45,8 +47,10 @@ def command_page(page: Page, columns: int | None) -> str:
 def command_list(sections: Mapping[str, Sequence[Entry]], columns: int | None) -> str:
     """Return the list of all commands, in groups; without a width, nothing is wrapped."""
     width = min(columns, WIDEST) if columns else UNLIMITED
-    hint = _wrapped("To explain a command: invoke COMMAND --help", width)
-    blocks = [*_sections(sections, width), hint]
+    hints = _wrapped("To explain a command: invoke COMMAND --help", width)
+    if program_name() == BAKE:
+        hints += _wrapped("To show the version: bake --version", width)
+    blocks = [*_sections(sections, width), hints]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
@@ -86,7 +90,7 @@ def _shell_lines(command: str, width: int) -> list[str]:
 def _wrapped(text: str, width: int, *, first: str = "", later: str = "") -> list[str]:
     """Return lines of whole words: ids, options and names are never broken."""
     return textwrap.wrap(
-        text,
+        typed(text),
         width,
         initial_indent=first,
         subsequent_indent=later,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bake.cli.command import command, running
 from bake.cli.connect import use_jupyter
-from bake.cli.environment import invoke_program, open_cloud, ssh_port
+from bake.cli.environment import open_cloud, ssh_port, this_program
 from bake.cli.image_choice import chosen_image
 from bake.cli.options import NO_BROWSER, CommonOptions, option
 from bake.cli.recipes import instance_types_of
@@ -153,7 +153,7 @@ def launch_from_ami(
         image_name=image.name,
         ssh=tuple(launched.ssh),
     )
-    lines = launch_lines(launched, paid, cloud.now(), invoke_program(), common.flags)
+    lines = launch_lines(launched, paid, cloud.now(), this_program(), common.flags)
     if jupyter:
         console.print(*lines)
         with running(console, interrupted=f"{machine.name} is left running"):

@@ -27,8 +27,8 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
     console.result(
         LocalUpDocument.of(endpoint, delays=endpoint.profile),
         f"EC2's API is at {endpoint.url}",
-        endpoint.note or 'For any EC2 client: eval "$(invoke local.env)"',
-        "It keeps running until: invoke local.down",
+        endpoint.note or console.complete('For any EC2 client: eval "$(invoke local.env)"'),
+        console.complete("It keeps running until: invoke local.down"),
     )
 
 
@@ -40,7 +40,10 @@ def up(console: Console, common: CommonOptions, like_ec2: bool = False) -> None:
 def down(console: Console, common: CommonOptions) -> None:
     """Stop the local cloud and its machines; images, snapshots and keys are kept."""
     from bake.cli.documents.local import LocalDownDocument
-    from bake.local import control, standin
+    from bake.local import control
+
+    control.check_computer()
+    from bake.local import standin
 
     with console.step("Ending the local cloud"):
         ended = control.down()
@@ -64,7 +67,7 @@ def status(console: Console, common: CommonOptions) -> None:
     if endpoint is None:
         console.result(
             LocalStatusDocument(is_running=False, cloud=None),
-            "The local cloud does not run. Start it: invoke local.up",
+            console.complete("The local cloud does not run. Start it: invoke local.up"),
         )
         return
     reported = endpoint.request("status")

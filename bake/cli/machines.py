@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command
-from bake.cli.environment import invoke_program, machine_named, open_cloud, ssh_port
+from bake.cli.environment import machine_named, open_cloud, ssh_port, this_program
 from bake.cli.options import ALSO_MACHINE, MACHINE, CommonOptions
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _confirm_end(
         console,
         f"Terminate {f'these {len(chosen)} machines' if several else label(chosen[0])}?",
         yes=yes,
-        command=shlex.join([invoke_program(), "terminate", *names, "--yes"]) + flags,
+        command=shlex.join([this_program(), "terminate", *names, "--yes"]) + flags,
         details=[*several, *consequences],
     )
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TextIO
 
+from invoke.config import Config
 from invoke.exceptions import Exit, ParseError
 from invoke.parser import Argument
 from invoke.parser.context import ParserContext, to_flag
@@ -24,6 +25,7 @@ from invoke.tasks import Task
 
 from bake.cli.completion.line import Option, Syntax, complete
 from bake.cli.help import Entry, Page, command_list, command_page, suggestion
+from bake.console.program import typed
 
 WRONG_REQUEST = 2
 HELP = ("-h", "--help")
@@ -92,9 +94,8 @@ class WrongWord(ParseError):  # type: ignore[misc]
     """A word that cannot be parsed; `hint` is a sentence with the command that lists the words."""
 
     def __init__(self, message: str, hint: str, context: ParserContext | None = None) -> None:
-        super().__init__(f"{message} {hint}", context)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = typed(message), typed(hint)
+        super().__init__(f"{self.message} {self.hint}", context)
 
 
 def _wrong(message: str, context: ParserContext | None) -> WrongWord:
@@ -382,7 +383,8 @@ def _complete(program: Program, commands: Mapping[str, ParsedTask]) -> NoReturn:
     With BAKE_COMPLETION, each explains itself behind a tab. The exit code is 1 if there are none;
     0 without candidates means that names of files fit.
     """
-    core = Syntax("", [_option(each) for each in program.initial_context.args.values()])
+    options = [each for each in program.initial_context.args.values() if each.name != "complete"]
+    core = Syntax("", list(map(_option, options)))
     known = {name: each.syntax() for name, each in commands.items()}
     answer = complete(program.core.remainder, known, core)
     explain = bool(os.environ.get("BAKE_COMPLETION"))
@@ -410,7 +412,7 @@ def _parse_or_explain(parse_tasks: Callable[[Program], None]) -> Callable[[Progr
         except ParseError as error:
             if _wants_json(program):
                 _print_error(error)
-            _fail(str(error), code=WRONG_REQUEST)
+            _fail(typed(str(error)), code=WRONG_REQUEST)
 
     return parse
 
@@ -420,6 +422,8 @@ def _check_core(program: Program) -> None:
 
     A user of `--dry` relies on it.
     """
+    if isinstance(program, BakeProgram):
+        return
     for name in _WITHOUT_EFFECT:
         if program.args[name].got_value:
             raise ParseError(
@@ -433,7 +437,7 @@ def _check_core(program: Program) -> None:
 
 def _check_group(program: Program, commands: Mapping[str, ParsedTask]) -> None:
     """Raise ParseError for `--list NAME` with a name that is not one of a group of commands."""
-    name = program.args.list.value
+    name = program.args.list.value if "list" in program.args else None
     groups = program.collection.collections
     if not isinstance(name, str) or name in groups:
         return
@@ -511,3 +515,30 @@ def _list_without_command(program: Program) -> None:
 Program.parse_tasks = _parse_or_explain(Program.parse_tasks)
 Program.list_tasks = _list_in_sections(Program.list_tasks)
 Program.no_tasks_given = _list_without_command
+
+
+class BakeProgram(Program):  # type: ignore[misc]
+    """The program `bake`: the commands without Invoke's own options and configuration files."""
+
+    def core_args(self) -> list[Argument]:
+        known: list[Argument] = super().core_args()
+        return [each for each in known if each.name in ("complete", "help", "version")]
+
+    def create_config(self) -> None:
+        self.config = Config(lazy=True)
+        self.config.merge()
+
+    def update_config(self, merge: bool = True) -> None:
+        """Change nothing: each of Invoke's settings belongs to an option that is left out."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        self.normalize_argv(argv)
+        self.parse_core_args()
+        if self.args.version.value:
+            self.print_version()
+            raise Exit
+
+    def parse_cleanup(self) -> None:
+        if self.args.help.value or not self.tasks:
+            self.list_tasks()
+            raise Exit

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command, raise_for
-from bake.cli.environment import MANIFESTS, invoke_program, open_cloud
+from bake.cli.environment import open_cloud, project, this_program
 from bake.cli.options import CommonOptions
 from bake.cli.recipes import check_recipe, warn_about
 
@@ -69,7 +69,7 @@ def reap(
     first = common.region.replace(",", " ").split()[:1] if common.region else []
     cloud = open_cloud(console, replace(common, region=first[0] if first else None))
     try:
-        found, broken = read_all(MANIFESTS)
+        found, broken = read_all(project().manifests)
         warn_about(console, broken)
         usual = [each.region for each in found if each.region]
     except RecipeError as error:
@@ -81,6 +81,6 @@ def reap(
         check_recipe(recipe)
     where = ["--all-regions"] if all_regions else ["--region", ",".join(regions)]
     which = ["--recipe", recipe] if recipe else []
-    again = [invoke_program(), "reap", *where, *which, "--yes"]
+    again = [this_program(), "reap", *where, *which, "--yes"]
     show_reaped(console, reaped, shlex.join(again) + common.local_flag)
     raise_for(console, {each.region: each.error for each in reaped})

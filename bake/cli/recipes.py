@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake.cli.command import completion
-from bake.cli.environment import MANIFESTS, SCRIPTS, open_cloud, ssh_port
+from bake.cli.environment import open_cloud, project, ssh_port
 from bake.cli.options import CommonOptions, RecipeOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bake.pipeline.job import Context
     from bake.plan.lock import Lock
     from bake.recipe.payload import Payload
+    from bake.recipe.project import Project
     from bake.recipe.recipe import BrokenRecipe, Recipe
     from bake.recipe.resolved import Resolved
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 class Chosen:
     """The recipes of a command, and the failures of those that are broken and left out."""
 
+    project: Project
     recipes: list[Resolved]
     failures: list[Outcome]
 
@@ -45,16 +48,17 @@ def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> 
     from bake.recipe import recipe as recipes
 
     _check(options)
+    found = project()
     names, cuda, framework = options.recipe, options.cuda, options.framework
     if options.all:
-        return _all_recipes(options, local=local)
+        return _all_recipes(found, options, local=local)
     if not names:
-        warn_about(console, recipes.read_all(MANIFESTS)[1])
+        warn_about(console, recipes.read_all(found.manifests)[1])
     chosen = [
-        recipes.choose(MANIFESTS, name=name, cuda=cuda, framework=framework)
+        recipes.choose(found.manifests, name=name, cuda=cuda, framework=framework)
         for name in dict.fromkeys(names or (None,))
     ]
-    return Chosen([_ready(recipe, options, local=local) for recipe in chosen], [])
+    return Chosen(found, [_ready(found, recipe, options, local=local) for recipe in chosen], [])
 
 
 def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -> Chosen:
@@ -62,20 +66,20 @@ def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -
     return chosen_recipes(console, RecipeOptions(recipe=names, all=not names), local=local)
 
 
-def _all_recipes(options: RecipeOptions, *, local: bool) -> Chosen:
+def _all_recipes(project: Project, options: RecipeOptions, *, local: bool) -> Chosen:
     from bake.errors import RequestError
     from bake.pipeline.bake import Outcome
     from bake.recipe import recipe as recipes
 
-    valid, broken = recipes.read_all(MANIFESTS)
+    valid, broken = recipes.read_all(project.manifests)
     failures = [Outcome(each.name, "failed", 0, error=each.error) for each in broken]
     ready = []
     for recipe in valid:
         try:
-            ready.append(_ready(recipe, options, local=local))
+            ready.append(_ready(project, recipe, options, local=local))
         except RequestError as error:
             failures.append(Outcome(recipe.name, "failed", 0, error=error))
-    return Chosen(ready, failures)
+    return Chosen(project, ready, failures)
 
 
 def warn_about(console: Console, broken: list[BrokenRecipe]) -> None:
@@ -99,7 +103,7 @@ def _check(options: RecipeOptions) -> None:
         raise RequestError("--cuda and --framework are for one recipe", hint="Leave them out")
 
 
-def _ready(recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
+def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
     from bake.machine.request import read_types
     from bake.plan.plan import make_plan
     from bake.recipe.payload import UPSTREAM
@@ -116,7 +120,7 @@ def _ready(recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
         policy = recipe.gpu or ("if-present" if local else "required")
         resolved = resolve(recipe.model_copy(update={"gpu": policy}))
         # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
-        make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=SCRIPTS)
+        make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=project.scripts)
     return resolved
 
 
@@ -168,7 +172,7 @@ def requests_for(
             hint="Add --local, or leave out --stand-in",
         )
     requests, failed = [], list(chosen.failures)
-    recipes = chosen.recipes
+    recipes, manifests = chosen.recipes, chosen.project.manifests
     clouds: dict[str | None, Cloud] = {}
     # All consoles first: the prefix of their lines is as wide as the longest name.
     several = len(chosen) > 1
@@ -177,10 +181,13 @@ def requests_for(
         region = common.region or resolved.recipe.region
         own.complete = completion(replace(common, region=region))
         try:
-            lock = None if no_lock else locks.read_if_exists(MANIFESTS, resolved.name)
+            lock = None if no_lock else locks.read_if_exists(manifests, resolved.name)
             if region not in clouds:
                 clouds[region] = open_cloud(own, common, region)
-            context = _context(own, resolved, clouds[region], common, lock, stand_in=stand_in)
+            scripts = chosen.project.scripts
+            context = _context(
+                own, resolved, clouds[region], common, scripts, lock, stand_in=stand_in
+            )
             requests.append((context, resolved))
         except BakeError as error:
             if not several:
@@ -194,6 +201,7 @@ def _context(
     resolved: Resolved,
     cloud: Cloud,
     common: CommonOptions,
+    scripts: Path,
     lock: Lock | None,
     *,
     stand_in: bool,
@@ -208,7 +216,7 @@ def _context(
     return Context(
         cloud=cloud,
         payload=downloads,
-        scripts=SCRIPTS,
+        scripts=scripts,
         builds=files.builds(),
         console=console,
         lock=lock,
@@ -247,7 +255,7 @@ def instance_types_of(recipe: str) -> tuple[str, ...]:
     from bake.recipe import recipe as recipes
 
     try:
-        return recipes.find(recipe, MANIFESTS).builder.instance_types
+        return recipes.find(recipe, project().manifests).builder.instance_types
     except RecipeError:
         return ()
 
@@ -260,7 +268,7 @@ def check_recipe(name: str | None, used: Iterable[str] = ()) -> None:
 
     known = set(used)
     with suppress(RecipeError):
-        found, broken = read_all(MANIFESTS)
+        found, broken = read_all(project().manifests)
         known |= {recipe.name for recipe in found} | {each.name for each in broken}
     if name is not None and name not in known:
         raise RequestError(f"Unknown recipe: {name}", hint=nearest(name, sorted(known)))
@@ -274,9 +282,9 @@ def current_images() -> Callable[[Image], bool]:
     from bake.recipe.recipe import read_all
     from bake.recipe.resolved import resolve
 
-    recipes = {}
+    recipes, own = {}, project()
     with suppress(RequestError):
-        recipes = {each.name: each for each in read_all(MANIFESTS)[0]}
+        recipes = {each.name: each for each in read_all(own.manifests)[0]}
 
     def check(image: Image) -> bool:
         if image.recipe not in recipes:
@@ -287,8 +295,8 @@ def current_images() -> Callable[[Image], bool]:
                 image.digest,
                 resolve(recipes[image.recipe]),
                 stand_in=image.payload == "stand-in",
-                scripts=SCRIPTS,
-                lock=locks.read_if_exists(MANIFESTS, image.recipe),
+                scripts=own.scripts,
+                lock=locks.read_if_exists(own.manifests, image.recipe),
             )
         except RequestError:  # the recipe cannot be baked as it is now
             return False

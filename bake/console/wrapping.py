@@ -10,7 +10,7 @@ from rich.cells import cell_len
 # The first words of what people paste: commands, and a line of OpenSSH's configuration.
 _PROGRAMS = (
     *("Include", "invoke", "aws", "ssh", "scp", "ssh-keygen", "chmod", "make", "apt-get", "sudo"),
-    *("podman", "docker", "curl", "pip", "export", "unset", "eval", "timedatectl"),
+    *("bake", "podman", "docker", "curl", "pip", "export", "unset", "eval", "timedatectl"),
 )
 # A command is one piece with its arguments, so that it can be pasted. In a sentence it is in
 # backticks, or it begins after a colon, an arrow or a label. It ends with the line or the sentence.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,8 @@ DEFAULT_PORT = 4747
 # Generous: the engine runs one command at a time, and may be committing another user's image.
 START_TIMEOUT_S = 300
 END_TIMEOUT_S = 300
+# Those of the extra `local` in setup.cfg, by the names of their modules.
+_LIBRARIES = ("jmespath", "moto", "trustme", "uv", "werkzeug")
 _LEAST_FREE_BYTES = 64 * 1024  # for a server that has only started
 
 
@@ -81,6 +85,21 @@ def log_path() -> Path:
     return _home() / "server.log"
 
 
+def check_computer() -> None:
+    """Raise LocalCloudError if this computer, or what is installed on it, cannot run the cloud."""
+    if sys.platform != "linux":
+        raise LocalCloudError(
+            f"The local cloud needs Linux, and this computer runs {platform.system()}",
+            hint="Use AWS: leave out --local",
+        )
+    missing = [name for name in _LIBRARIES if not importlib.util.find_spec(name)]
+    if missing:
+        raise LocalCloudError(
+            f"The local cloud needs Python packages that are missing: {', '.join(missing)}",
+            hint="Install bake with its extra `local`: pip install 'bake[local]'",
+        )
+
+
 def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
     """Return the running local cloud; start it first if it does not run.
 
@@ -101,6 +120,7 @@ def up(port: int = DEFAULT_PORT, *, profile: str | None = None) -> LocalCloud:
         )
     if running:
         return running
+    check_computer()
     failure, log = home / "failure.json", log_path()
     process = _start_server(home, port, wanted, failure, log)
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -291,5 +311,6 @@ def _check_engine() -> str:
 
 
 def _check_cloud() -> str:
+    check_computer()
     cloud = status()
     return f"runs at {cloud.url}" if cloud else "does not run; it is started when needed"

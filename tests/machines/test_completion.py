@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,3 +157,16 @@ def test_a_saved_script_works_in_a_new_shell_and_by_path(name: str) -> None:
     with shell(name, command.format(path)) as typed:
         assert typed.completed("invoke bake py") == "invoke bake pytorch-cu126 "
         assert typed.completed(f"{INVOKE} bake py") == f"{INVOKE} bake pytorch-cu126 "
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_installed_program_is_completed_in_any_folder(name: str, tmp_path: Path) -> None:
+    program = tmp_path / "bake"
+    program.write_text(f"#!{sys.executable}\nfrom bake.cli.program import main\nmain()\n")
+    program.chmod(0o755)
+    path = f"set PATH {tmp_path} $PATH" if name == "fish" else f"PATH={tmp_path}:$PATH"
+    own = PRESENT[name].replace("invoke", "bake")
+    with shell(name, f"cd {tmp_path}", path, PRESENT[name], own) as typed:
+        assert typed.completed("bake bui") == "bake build "
+        assert typed.completed("bake build py") == "bake build pytorch-cu126 "
+        assert typed.completed("bake --vers") == "bake --version "

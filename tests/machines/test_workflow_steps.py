@@ -18,30 +18,11 @@ import yaml
 
 from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
+from tests.support.tiny_recipes import add_recipe
 
 BIN = Path(sys.executable).parent
 WORKFLOW = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "rebuild.yml").read_text())
 
-TINY = """
-name = "{name}"
-description = "for a test of the workflow"
-base = "ubuntu-18.04"
-stages = ["{stage}", "seal"]
-builder.instance_types = ["g4dn.xlarge"]
-driver.branch = "470"
-cuda.version = "10.1"
-python = {{ manager = "miniconda", version = "3.7", installer = "py310_24.9.2-0" }}
-framework = {{ name = "mxnet", version = "1.7.0" }}
-d2l.version = "0.17.0"
-"""
-STAGE = """#!/usr/bin/env bash
-# {name}.
-# Needs:
-# Inputs:
-set -o errexit -o nounset -o pipefail
-source "${{BAKE_LIB:?}}"
-{body}
-"""
 # The local cloud in place of AWS, and what GitHub's own command line was asked to do.
 INVOKE = """#!/bin/bash
 [[ ${{1:-}} != rebuild ]] || set -- "$@" --local --stand-in
@@ -145,11 +126,7 @@ class Runner:
         return results
 
     def add(self, recipe: str, body: str) -> None:
-        (self.checkout / "manifests" / f"{recipe}.toml").write_text(
-            TINY.format(name=recipe, stage=recipe)
-        )
-        script = self.checkout / "scripts" / "stages" / f"{recipe}.sh"
-        script.write_text(STAGE.format(name=recipe, body=body))
+        add_recipe(self.checkout, recipe, body)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from unittest import mock
 from invoke.exceptions import Exit
 from invoke.program import Program
 
-import tasks  # bake.cli finds the checkout by this module, too
+import tasks
 from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
 

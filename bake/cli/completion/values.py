@@ -26,9 +26,9 @@ def _is_remote(place: Place) -> bool:
 
 
 def _recipes(_: Place) -> Iterable[Candidate]:
-    from bake.cli.environment import MANIFESTS
+    from bake.cli.environment import project
 
-    for path in sorted(MANIFESTS.glob("*.toml")):
+    for path in sorted(project().manifests.glob("*.toml")):
         try:
             recipe = tomllib.loads(path.read_text())
         except (OSError, ValueError):

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from bake.console.format import duration
+from bake.console.program import typed
 from bake.console.text import visible
 from bake.files import write_file
 from bake.record.report.charts import Chart
@@ -71,7 +72,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["duration"] = duration
+    environment.filters |= {"duration": duration, "typed": typed}
     return environment
 
 

@@ -13,7 +13,7 @@ from invoke.parser import Parser
 
 import tasks
 from bake.cli.command import completion
-from bake.cli.hints import COMMAND, complete_commands
+from bake.cli.hints import COMMAND, complete_commands, complete_pages
 from bake.cli.options import CommonOptions
 from bake.console.console import Console
 from bake.errors import RequestError
@@ -124,3 +124,10 @@ def test_commands_in_messages_are_valid_and_no_prose_is_taken_for_a_part(
         Parser(contexts=contexts).parse_argv([name, *arguments])
         prose = [word for word in arguments if re.fullmatch("[a-z]+", word)]
         assert not prose, (path, text)
+
+
+def test_pages_are_named_by_their_path() -> None:
+    text = "See docs/accounts.md, (docs/iam-policy.json) and a/docs/own.md"
+    assert complete_pages(text, Path("/x/docs")) == (
+        "See /x/docs/accounts.md, (/x/docs/iam-policy.json) and a/docs/own.md"
+    )

@@ -172,6 +172,13 @@ CALLED: list[tuple[type[Any], str, str]] = [
     (Collection, "task_names", "5b94b8357c9c"),
     (Program, "run", "dc937b3b137c"),
     (Program, "parse_cleanup", "42d2fc1e11dd"),
+    (Program, "core_args", "3ef2a9aa9f96"),
+    (Program, "create_config", "13e4cbe5d64e"),
+    (Program, "update_config", "de1808ee820e"),
+    (Program, "parse_core", "edb34b05ae1c"),
+    (Program, "parse_core_args", "acb15ada5376"),
+    (Program, "execute", "4deb01dfed69"),
+    (Program, "initial_context", "3b775c957949"),
 ]
 REPLACED: list[tuple[type[Any], str, str]] = [
     (ParseMachine, "handle", "9b12c763da45"),

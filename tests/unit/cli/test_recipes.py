@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import tasks  # noqa: F401  (bake.cli finds the checkout by this module)
 from bake.cli import bake as cli_bake
 from bake.cli import reap as cli_reap
 from bake.cli import recipes as cli_recipes
@@ -18,6 +17,7 @@ from bake.cli.recipes import chosen_recipes
 from bake.console.console import Console
 from bake.pipeline import bake as pipeline
 from bake.pipeline.bake import Outcome
+from bake.recipe.project import Project
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 
@@ -28,11 +28,14 @@ ERROR = {"type", "message", "code", "reason", "details", "hint"}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of recipes, two of them broken; the commands use it."""
+    project = Project(tmp_path)
     for module in (cli_bake, cli_reap, cli_recipes):
-        monkeypatch.setattr(module, "MANIFESTS", tmp_path)
+        monkeypatch.setattr(module, "project", lambda: project)
+    project.manifests.mkdir()
+    project.scripts.symlink_to(REPOSITORY / "scripts")
     for name, text in BROKEN.items():
-        (tmp_path / name).write_text(text)
-    return tmp_path
+        (project.manifests / name).write_text(text)
+    return project.manifests
 
 
 @pytest.fixture

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import os
+import platform
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +17,9 @@ import pytest
 from filelock import FileLock
 
 from bake.aws.client.session import connect
+from bake.errors import LocalCloudError
 from bake.local import control
+from tests.support.environment import REPOSITORY
 
 
 @pytest.fixture
@@ -123,3 +129,28 @@ def test_programs_that_are_reached_without_a_proxy_stay_so(cloud: control.LocalC
 def test_settings_that_change_only_the_output_are_kept() -> None:
     names = ["AWS_PAGER", "AWS_CLI_AUTO_PROMPT", "AWS_PROFILE", "AWS_DEFAULT_OUTPUT", "HOME"]
     assert control.foreign_settings(names) == ["AWS_PROFILE"]
+
+
+def test_a_computer_without_linux_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    with pytest.raises(LocalCloudError, match="needs Linux, and this computer runs Darwin"):
+        control.up()
+    assert not home.exists()
+
+
+def test_missing_packages_of_the_extra_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_LIBRARIES", ("filelock", "nosuch_library"))
+    with pytest.raises(LocalCloudError, match="missing: nosuch_library") as caught:
+        control.up()
+    assert "pip install 'bake[local]'" in caught.value.hint
+    assert not home.exists()
+
+
+def test_the_checked_packages_are_those_of_the_extra() -> None:
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    lines = config["options.extras_require"]["local"].split()
+    assert sorted(control._LIBRARIES) == sorted(re.match(r"\w+", line)[0] for line in lines)

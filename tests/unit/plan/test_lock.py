@@ -22,6 +22,7 @@ from bake.plan import description, lock
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
+from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
@@ -268,7 +269,7 @@ def test_the_command_refuses_what_cannot_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BAKE_BUILDS", str(tmp_path / "builds"))
-    monkeypatch.setattr("bake.cli.bake.MANIFESTS", tmp_path / "manifests")
+    monkeypatch.setattr("bake.cli.bake.project", lambda: Project(tmp_path))
     shutil.copytree(REPOSITORY / "manifests", tmp_path / "manifests")
     refused = invoke("lock", RECIPE.name)
     assert refused.returncode == 2

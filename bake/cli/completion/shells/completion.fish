@@ -17,5 +17,4 @@ function __bake_invoke
     end
 end
 
-complete --command invoke --no-files --arguments '(__bake_invoke)'
-complete --command inv --no-files --arguments '(__bake_invoke)'
+complete --command invoke --command inv --no-files --arguments '(__bake_invoke)'

@@ -17,6 +17,7 @@ from bake.cli.completion import values
 from bake.cli.completion.candidate import Candidate, Place
 from bake.cli.completion.line import complete
 from bake.cli.parser import ParsedTask
+from bake.recipe.project import Project
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
 
@@ -183,10 +184,12 @@ def test_no_line_is_an_error() -> None:
 def test_a_broken_recipe_is_a_candidate_by_the_name_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "syntax.toml").write_text("name = = 1")
-    (tmp_path / "latin.toml").write_bytes(b"\xff")
-    (tmp_path / "file.toml").write_text('name = "other"')
-    monkeypatch.setattr("bake.cli.environment.MANIFESTS", tmp_path)
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "syntax.toml").write_text("name = = 1")
+    (folder / "latin.toml").write_bytes(b"\xff")
+    (folder / "file.toml").write_text('name = "other"')
+    monkeypatch.setattr("bake.cli.environment.project", lambda: Project(tmp_path))
     assert candidates("invoke bake ") == ["other", "latin", "syntax"]
 
 
