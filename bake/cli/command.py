@@ -64,13 +64,14 @@ class Command(ParsedTask):
         def taken(names: Iterable[str]) -> dict[str, Any]:
             return {name: given.pop(name) for name in names if name in given}
 
+        chooses_payload = "stand_in" in given
         common = CommonOptions(**taken(self.takes))
         groups = [self.group(**taken(explained(self.group)))] if self.group else []
         console = Console(
             json=common.json,
             quiet=common.quiet,
             verbose=common.verbose,
-            complete=completion(common),
+            complete=completion(common, chooses_payload=chooses_payload),
         )
         with running(console, interrupted=self.interrupted):
             _check_verbosity(common)
@@ -133,10 +134,12 @@ def _check_verbosity(common: CommonOptions) -> None:
         raise RequestError("--quiet and --verbose exclude each other", hint="Give one of them")
 
 
-def completion(common: CommonOptions) -> Callable[[str], str]:
+def completion(common: CommonOptions, *, chooses_payload: bool = False) -> Callable[[str], str]:
     """Return the function that completes the commands in messages, for the same cloud and region.
 
-    A command that does not take one of these options is left without it.
+    A command that does not take one of these options is left without it. In the local cloud, a
+    suggested bake is a rehearsal with stand-ins, which works for every recipe, unless the messages
+    come from a command that chooses the payload itself.
     """
     from bake.cli.environment import this_program
     from bake.cli.hints import complete_commands, complete_pages
@@ -145,7 +148,9 @@ def completion(common: CommonOptions) -> Callable[[str], str]:
     options = {"local": common.local_flag.strip(), "region": common.region_flag.strip()}
 
     def flags_of(command: str) -> list[str]:
-        return [options[name] for name in options if options[name] and name in _taken(command)]
+        flags = [options[name] for name in options if options[name] and name in _taken(command)]
+        rehearsal = common.local and command == "bake" and not chooses_payload
+        return [*flags, "--stand-in"] if rehearsal else flags
 
     def complete(text: str) -> str:
         text = complete_commands(text, this_program(), flags_of)

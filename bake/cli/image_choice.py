@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
-from bake.cli.environment import this_command
+from bake.cli.environment import MANIFESTS, this_command
 from bake.cli.parser import WRONG_REQUEST
 
 if TYPE_CHECKING:
@@ -41,10 +41,15 @@ def chosen_image(
         return newest[number]
 
     image = selection.choose_image(
-        cloud, asked, proved=proved, ask=ask, naming=lambda name: this_command(*option, name)
+        cloud,
+        asked,
+        proved=proved,
+        ask=ask,
+        naming=lambda name: this_command(*option, name),
+        recipes=[path.stem for path in MANIFESTS.glob("*.toml")],
     )
     if asked != image.image_id:
-        console.note(f"Image    {image.image_id}  {image.name}")
+        console.note(f"Using the image {image.image_id}  {image.name}")
     return image
 
 

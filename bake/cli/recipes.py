@@ -179,7 +179,7 @@ def requests_for(
     consoles = [console.named(recipe.name) if several else console for recipe in recipes]
     for resolved, own in zip(recipes, consoles, strict=True):
         region = common.region or resolved.recipe.region
-        own.complete = completion(replace(common, region=region))
+        own.complete = completion(replace(common, region=region), chooses_payload=True)
         try:
             lock = None if no_lock else locks.read_if_exists(manifests, resolved.name)
             if region not in clouds:
@@ -234,7 +234,7 @@ def _prepare_local(
 
     downloads = None
     if stand_in:
-        with console.step("Stand-in upstreams") as step:
+        with console.step("Stand-in servers") as step:
             downloads = standin.up(resolved)
             step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
     with console.step("Base image") as step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from bake.aws.client.session import Cloud, enabled_regions
@@ -26,13 +26,15 @@ def choose_image(
     proved: Sequence[str],
     ask: Callable[[Sequence[Image]], Image | None] = lambda images: None,
     naming: Callable[[str], str] = "--ami {}".format,
+    recipes: Collection[str] = (),
 ) -> Image:
     """Return the image that `asked` names: an id, a recipe, a name or the beginning of a name.
 
     For a recipe it is the newest finished image; a name must be unique. None is the newest image of
     the only recipe that has one. If several have, `ask` gets the newest of each and returns the
     one that the user chooses, or None if no question is possible. `naming` returns how to name a
-    recipe. `proved` are the values of `bake:verified` that are accepted, also for an id.
+    recipe. `proved` are the values of `bake:verified` that are accepted, also for an id. `recipes`
+    are the names that a bake knows, for a hint.
 
     RequestError if no image or several images match. It lists them, and names other regions that
     have the image.
@@ -43,7 +45,7 @@ def choose_image(
     else:
         wanted = matching(known, asked)
     if not wanted:
-        raise _not_found(cloud, asked, known)
+        raise _not_found(cloud, asked, known, recipes)
     name = f" {asked}" if asked else ""
     newest_counts = asked in (None, wanted[0].recipe)
     ready = [i for i in wanted if (i.finished if newest_counts else i.state == "available")]
@@ -99,7 +101,9 @@ def matching(known: Sequence[Image], asked: str | None) -> list[Image]:
     return next((some for some in found if some), [])
 
 
-def _not_found(cloud: Cloud, asked: str | None, known: Sequence[Image]) -> RequestError:
+def _not_found(
+    cloud: Cloud, asked: str | None, known: Sequence[Image], recipes: Collection[str]
+) -> RequestError:
     name = f" {asked}" if asked else ""
     if others := _elsewhere(cloud, asked):
         region, image = others[0]
@@ -112,7 +116,8 @@ def _not_found(cloud: Cloud, asked: str | None, known: Sequence[Image]) -> Reque
     return RequestError(
         f"No available image{name} in {cloud.region}",
         details=[_line(image) for image in known],
-        hint="Bake one: invoke bake" + (", or name one of these" if known else ""),
+        hint=("Name one of these, or bake one: " if known else "Bake one: ")
+        + f"invoke bake {asked if asked in recipes else 'pytorch-cu126'}",
     )
 
 

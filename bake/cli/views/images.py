@@ -42,7 +42,7 @@ def show_images(
         ["image", "recipe", "in it", "proved", "GB", "$/month", "age", "name"],
         [_row(known, image, now, usd_per_gb_month) for image in images],
         empty=f"You have no images {f'of {recipe} ' if recipe else ''}here. Make one: "
-        f"invoke bake {recipe or '--cuda 10.1'}",
+        f"invoke bake {recipe or 'pytorch-cu126'}",
         right=("GB", "$/month"),
         fold=("recipe", "proved"),
         optional=1,

@@ -52,7 +52,7 @@ def start(state: Path, folder: Path, certificate: Path, *, address: str = "127.0
     done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S)
     if done.returncode:
         raise LocalCloudError(
-            "The mirror of the stand-in upstreams cannot be started",
+            "The mirror of the stand-ins cannot be started",
             details=done.stderr.strip().splitlines()[-5:],
         )
     mirror = Mirror(**json.loads(done.stdout))

@@ -73,6 +73,15 @@ def test_each_command_gets_the_options_that_it_takes() -> None:
 
 
 @pytest.mark.usefixtures("activated")
+def test_a_suggested_bake_in_the_local_cloud_is_a_rehearsal() -> None:
+    local = CommonOptions(local=True)
+    bake = "invoke bake mxnet-cu101"
+    assert completion(local)(bake).endswith(f"{bake} --local --stand-in")
+    assert completion(local, chooses_payload=True)(bake).endswith(f"{bake} --local")
+    assert completion(CommonOptions())(bake).endswith(bake)
+
+
+@pytest.mark.usefixtures("activated")
 def test_messages_of_all_kinds_are_completed(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(complete=completion(CommonOptions(local=True)))
     console.note("Note: invoke machines")

@@ -97,7 +97,7 @@ def test_in_a_terminal_the_newest_image_of_each_recipe_can_be_chosen(aws: Aws) -
     assert f"  1  {MXNET.image_id}  bake/mxnet-cu101/20\n" in shown
     assert f"  2  {TORCH.image_id}  lab (pytorch-cu126)\n" in shown
     assert "Which image? [1-2] " in shown
-    assert shown.endswith(f"Image    {TORCH.image_id}  lab\n")
+    assert shown.endswith(f"Using the image {TORCH.image_id}  lab\n")
 
 
 @pytest.mark.parametrize("typed", ["\n", "3\n", "0\n", "y\n", ""])

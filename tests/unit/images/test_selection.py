@@ -146,7 +146,14 @@ def test_without_an_image_it_says_which_there_are_and_how_one_is_made(
     with pytest.raises(RequestError, match="No available image") as refused:
         choose_image(aws.cloud, asked, proved=GPU)
     assert len(refused.value.details) == listed
-    assert "invoke bake" in refused.value.hint
+    assert refused.value.hint.endswith("invoke bake pytorch-cu126")
+
+
+def test_an_image_of_a_recipe_is_made_by_its_bake(aws: Aws, there: list[Image]) -> None:
+    there[:] = []
+    with pytest.raises(RequestError, match="No available image") as refused:
+        choose_image(aws.cloud, "tensorflow", proved=GPU, recipes=["tensorflow"])
+    assert refused.value.hint == "Bake one: invoke bake tensorflow"
 
 
 @pytest.mark.parametrize("by", ["id", "name"])
