@@ -352,7 +352,7 @@ class Console:
         error.hint = self.complete(error.hint)
         self._print(Text.assemble(("✘ ", "red"), (self.complete(error.message), "bold")))
         if error.cloud_words:
-            self._print(Text(f"  AWS says: {error.cloud_words}"))
+            self._print(Text(f"  Reason: {error.cloud_words}"))
         for detail in error.details:
             for line in detail.splitlines() or [""]:
                 self._print(Text(f"  {line}"))

@@ -152,7 +152,7 @@ def _check_access(error: BakeError) -> list[Prerequisite]:
     if error.code in ("NoRegionError", "UnknownRegionError"):
         return [
             Prerequisite("region", "missing", detail, advice),
-            Prerequisite("credentials", "not checked", "they belong to a region's request"),
+            Prerequisite("credentials", "not checked", "their check is a request to a region"),
         ]
     return [Prerequisite("credentials", "missing", detail, advice)]
 

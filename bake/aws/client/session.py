@@ -328,7 +328,8 @@ def _make_client(session: boto3.Session, service: str, region: str, config: Conf
 
 
 def _no_access(error: CloudError) -> AccessError:
-    return AccessError("No access to AWS", hint=error.hint, code=error.code, reason=error.reason)
+    message = "No AWS region is set" if error.code == "NoRegionError" else "No access to AWS"
+    return AccessError(message, hint=error.hint, code=error.code, reason=error.reason)
 
 
 def _call(client: Any, operation: str, params: dict[str, Any]) -> Response:

@@ -111,7 +111,7 @@ def _failure(error: BakeError) -> list[str]:
     details = [line for detail in error.details for line in detail.splitlines()]
     lines = [
         error.message,
-        *([f"AWS says: {error.cloud_words}"] if error.cloud_words else []),
+        *([f"Reason: {error.cloud_words}"] if error.cloud_words else []),
         *details[-_MOST_DETAILS:],
         *([f"→ {error.hint}"] if error.hint else []),
     ]

@@ -100,7 +100,7 @@ def test_a_failure_shows_what_failed_why_and_what_to_do(
     shown = capsys.readouterr().err.splitlines()
     assert shown == [
         "✘ No machine could be started",
-        "  AWS says: InsufficientInstanceCapacity: We do not have enough capacity.",
+        "  Reason: InsufficientInstanceCapacity: We do not have enough capacity.",
         "  us-east-1a: none",
         "  us-east-1b: none",
         "→ Try another region",

@@ -113,7 +113,7 @@ def test_the_page_of_a_failure_shows_the_error_of_aws_and_the_end_of_the_log(
         + "\n10%\r55%\r100% loaded\n\x1b[31mE: red\x1b[0m\n"
     )
     text = text_of(tmp_path, failure(code="InsufficientInstanceCapacity", reason="No room"))
-    assert "AWS says: InsufficientInstanceCapacity: No room" in text
+    assert "Reason: InsufficientInstanceCapacity: No room" in text
     shown = text_after("The last lines of drivers", text)
     assert "line 99 100% loaded E: red" in shown
     assert "55%" not in shown

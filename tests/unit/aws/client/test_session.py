@@ -70,6 +70,7 @@ def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AccessError) as caught:
         connect()
     assert caught.value.code == "NoRegionError"
+    assert caught.value.message == "No AWS region is set"
     assert "--region" in caught.value.hint
 
 
