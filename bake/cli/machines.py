@@ -123,14 +123,14 @@ def terminate(
     _confirm_end(console, chosen, consequences, yes=yes, flags=common.flags)
     for found in chosen:
         paid = cost.find_cost(cloud, found)  # a terminated machine no longer has its volumes
-        ended = _change(console, cloud, found, "Ending", aws.terminate)
+        ended = _change(console, cloud, found, "Terminating", aws.terminate)
         ssh_config.forget_machine(found.instance_id)
         if found.key_name == f"bake-{found.run_id}":  # a builder that was kept has its own key
             try:
                 remove_key(key_path(cloud.account_id, cloud.region, found.key_name))
             except FileError as error:  # the other machines must end, too
                 console.warn(error.message)
-        console.print(f"Cost     {cost.describe(paid)}")
+        console.print(f"Costs    {cost.describe(paid)}")
         changed.append((ended, paid))
     console.result(machines_document(changed, cloud.now()))
 

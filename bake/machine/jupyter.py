@@ -175,7 +175,7 @@ def _hints_after_interrupt(name: str, command_line: Callable[..., str]) -> tuple
         f"\nThe tunnel is closed. Jupyter still runs, and {name} still costs money.",
         f"Use it again   {command_line('jupyter')}",
         f"End Jupyter    {command_line('jupyter')} --stop",
-        f"Terminate      {command_line('stop')}",
+        f"Stop it        {command_line('stop')}",
     )
 
 
@@ -183,7 +183,7 @@ def _hints_after_end(name: str, command_line: Callable[..., str]) -> tuple[str, 
     return (
         f"Jupyter has ended on {name}, which still costs money.",
         f"Start it again   {command_line('jupyter')}",
-        f"Terminate        {command_line('stop')}",
+        f"Stop it          {command_line('stop')}",
     )
 
 

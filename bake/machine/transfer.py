@@ -18,6 +18,8 @@ NO_CONNECTION = (255, 12, 10, 30)
 # The exit status when rsync is missing on the machine: 12 (rsync(1), "EXIT VALUES"), or 127 of the
 # shell.
 _NO_REMOTE_RSYNC = (12, 127)
+# The exit statuses when some files could not be copied, or could not be found.
+_FILES_NOT_COPIED = (3, 23, 24)
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,17 @@ def failure(host: Host, machine: Machine, status: int) -> MachineError:
             hint=f"invoke run {name} -- sudo apt-get install --yes rsync",
         )
     return MachineError(
-        f"The transfer failed: rsync ended with status {status}",
-        hint="Repeat the command: rsync copies only what is missing",
+        f"The transfer failed: rsync ended with status {status}", hint=_advice(status)
     )
+
+
+def _advice(status: int) -> str:
+    if status in _FILES_NOT_COPIED:
+        return (
+            "rsync's messages name the files: check their names and permissions. On the machine, a "
+            "path without / at its beginning is in the home folder"
+        )
+    return "Repeat the command: rsync copies only what is missing"
 
 
 def _has_rsync(host: Host) -> bool:

@@ -121,8 +121,9 @@ def newest_record(builds: Path, recipe: str, payload: str) -> Path:
         if (record.recipe, record.payload) == (recipe, payload):
             found.append((record.started_at, path))
     if not found:
+        servers = "with stand-ins" if payload == "stand-in" else "from the original servers"
         raise RequestError(
-            f"No record of a bake of {recipe} ({payload}) found in {builds}",
+            f"No record of a bake of {recipe} {servers} found in {builds}",
             hint=f"Bake it first: {_bake_command(recipe, payload)}",
         )
     return max(found)[1]

@@ -65,7 +65,7 @@ def test_a_machine_is_shown_with_what_it_costs_all_its_life(machine: str) -> Non
     assert "Stopped: their disks cost $0.00 a month." in listed.stderr
     started = checked("start", invoke("start", machine, "--local", "--json").stdout)
     assert only(started["machines"])["usd_per_hour"] == 0
-    assert "Cost     $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stdout
+    assert "Costs    $0.00 an hour" in invoke("terminate", machine, "--yes", "--local").stdout
 
 
 def test_what_there_is_to_choose_from_is_shown(local_cloud: Path) -> None:

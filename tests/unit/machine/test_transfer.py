@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from bake.errors import RequestError
-from bake.machine.transfer import Transfer, read_get, read_put, split_machine
+from bake.machine.ssh_config import Host
+from bake.machine.transfer import Transfer, failure, read_get, read_put, split_machine
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,13 @@ def test_a_transfer_that_could_be_misunderstood_is_refused(
         read(paths)
     assert message in refused.value.message
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(23, "check their names and permissions"), (30, "Repeat the command")]
+)
+def test_the_advice_after_a_failed_transfer_fits_the_status(status: int, advice: str) -> None:
+    machine = Mock(instance_id="i-0123456789abcdef0")
+    machine.name = "lab1"
+    host = Host("bake-lab1", machine.instance_id, "192.0.2.7", 22, "ubuntu", Path("key"))
+    assert advice in failure(host, machine, status).hint
