@@ -23,8 +23,9 @@ class Span:
 
 
 def expected_time(span: Span) -> str:
-    """Return the likely time and the range: `about 17 min (13 to 27 min)`."""
-    return f"about {duration_about(span.likely)} ({span})"
+    """Return the likely time and, if it says more, the range: `about 17 min (13 to 27 min)`."""
+    likely = duration_about(span.likely)
+    return f"about {likely}" + ("" if str(span) == likely else f" ({span})")
 
 
 @dataclass(frozen=True)

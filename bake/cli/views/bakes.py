@@ -38,7 +38,7 @@ def show_outcome(console: Console, outcome: Outcome, builds: Path, launch: str) 
         document,
         f"Image    {image.image_id}  {image.name}",
         f"Proved   {_proof(outcome, image)}",
-        *([f"Took     {_took(outcome, outcome.record)}"] if outcome.record else []),
+        *(_effort(outcome, outcome.record) if outcome.record else []),
         f"Launch   {launch} --ami {image.image_id}",
     )
 
@@ -59,10 +59,11 @@ def _proof(outcome: Outcome, image: Image) -> str:
     return text
 
 
-def _took(outcome: Outcome, record: Record) -> str:
+def _effort(outcome: Outcome, record: Record) -> list[str]:
+    """Return how long the bake took and, if the prices are known, what it cost."""
     usd = total_usd(record)
-    cost = "" if usd is None else f", {money_range(usd, usd)}"
-    return f"{duration(outcome.seconds)}{cost}"
+    cost = [] if usd is None else [f"Cost     {money_range(usd, usd)}"]
+    return [f"Took     {duration(outcome.seconds)}", *cost]
 
 
 def show_locks(console: Console, locks: Sequence[tuple[Path, Lock]]) -> None:

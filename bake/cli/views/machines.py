@@ -145,7 +145,7 @@ def launch_lines(
     return [
         f"Image    {image.image_id}  {image.name}",
         f"Machine  {machine.name}  {machine.instance_id}",
-        f"Shell    {invoke} connect {machine.name}{flags}   which is",
+        f"Shell    {invoke} connect {machine.name}{flags}   or, without bake:",
         shlex.join(launched.ssh),
         f"Costs    {in_usd.describe(cost)}",
         f"Ends     {lifetime.describe(machine, now)}",

@@ -44,5 +44,5 @@ def _about(recipe: Recipe) -> list[str]:
     return [
         recipe.description or f"{contents} on {recipe.base}",
         f"driver {recipe.driver.branch}, Python {python.version} ({python.manager})"
-        + (", default" if recipe.default else ""),
+        + (f", default for CUDA {recipe.cuda.version}" if recipe.default else ""),
     ]

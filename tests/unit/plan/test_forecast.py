@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bake import catalog
 from bake.plan import forecast as forecasts
-from bake.plan.duration import Span
+from bake.plan.duration import Span, expected_time
 from bake.plan.forecast import BUILDER, IMAGE, PROOF, REBOOT, Forecast, Past, course, forecast
 from bake.plan.plan import Plan
 from bake.recipe.recipe import Recipe
@@ -198,6 +198,11 @@ def test_without_a_price_no_cost_is_shown(prices: list[None]) -> None:
 
 def test_a_price_of_zero_is_shown_as_nothing() -> None:
     assert expected(prices=[0.0]).cost == "nothing ($0)"
+
+
+def test_a_range_that_says_no_more_than_the_likely_time_is_left_out() -> None:
+    assert expected_time(Span(95, 120, 140)) == "about 2 min"
+    assert expected_time(Span(95, 120, 200)) == "about 2 min (2 to 3 min)"
 
 
 def test_a_forecast_is_written_in_one_line() -> None:
