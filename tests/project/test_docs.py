@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.support.environment import REPOSITORY
 
+# It has the same headings for each version.
+CHANGELOG = REPOSITORY / "CHANGELOG.md"
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
-    REPOSITORY / "CHANGELOG.md",
+    CHANGELOG,
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 LONGEST = 100
@@ -48,6 +51,13 @@ def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), name
         assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - {CHANGELOG}), ids=lambda page: page.name)
+def test_each_heading_of_a_page_is_there_once(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = Counter(re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    assert [heading for heading, times in headings.items() if times > 1] == []
 
 
 def test_the_readme_leads_to_every_page() -> None:
