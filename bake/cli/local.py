@@ -45,11 +45,10 @@ def down(console: Console, common: CommonOptions) -> None:
     control.check_computer()
     from bake.local import standin
 
-    with console.step("Ending the local cloud"):
+    with console.step("Ending the local cloud") as step:
         ended = control.down()
         standin.down()
-    if not ended:
-        console.note("The local cloud was not running.")
+        step.done("" if ended else "it was not running")
     console.result(LocalDownDocument(was_running=ended))
 
 

@@ -25,7 +25,7 @@ The local cloud keeps running. Next:
   $activate
   invoke launch-from-ami --local --ami mxnet-cu101   # start a machine
   invoke local.down   # end the local cloud and its machines
-docs/tutorial.md continues from here.
+To continue: docs/tutorial.md
 END
 else
     cat <<END

@@ -46,8 +46,8 @@ def show_gpus(console: Console, found: Survey, quota_command: str) -> None:
 def _explain(console: Console, found: Survey, quota_command: str) -> None:
     """Explain the columns, and note the quotas that are too low and the values not known."""
     console.note(
-        "n, GB: GPUs, and the memory of each. left: how many of these machines your quotas still "
-        "allow, on-demand/spot."
+        "n, GB: GPUs, and the memory of each. cap: compute capability. left: how many of these "
+        "machines your quotas still allow, on-demand/spot. $/h GPU: the lower price, for each GPU."
     )
     short = exhausted_quotas(found)
     if short:

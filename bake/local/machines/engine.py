@@ -325,12 +325,13 @@ def _ways_to_call(program: str) -> list[Engine]:
     if name == "docker":
         return [Engine(program, note="docker")]
     rootless = os.geteuid() != 0
-    ways = [Engine(program, rootless=rootless, note="podman, its default runtime")]
+    note = "podman with its default runtime"
+    ways = [Engine(program, rootless=rootless, note=note)]
     limits = _limits()
-    ways.append(Engine(program, (), limits, rootless, "podman, its default runtime, own limits"))
+    ways.append(Engine(program, (), limits, rootless, f"{note} and explicit limits"))
     for runtime in ("crun", "runc"):
         if shutil.which(runtime, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
-            note = f"podman, {runtime}, own limits"
+            note = f"podman with {runtime} and explicit limits"
             ways.append(Engine(program, ("--runtime", runtime), limits, rootless, note))
     return ways
 

@@ -165,7 +165,7 @@ def test_limits_of_our_own_are_used_where_the_default_ones_are_refused(
     monkeypatch.setenv("BAKE_ENGINE", "podman")
     engine = find_engine()
     assert engine.limits[0] == "--ulimit"
-    assert engine.note == "podman, its default runtime, own limits"
+    assert engine.note == "podman with its default runtime and explicit limits"
 
 
 def test_other_runtime_is_used_where_the_default_one_does_not_work(
