@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 
-from bake.cli.environment import MANIFESTS, this_command
+from bake.cli.environment import project, this_command
 from bake.cli.parser import WRONG_REQUEST
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def chosen_image(
         proved=proved,
         ask=ask,
         naming=lambda name: this_command(*option, name),
-        recipes=[path.stem for path in MANIFESTS.glob("*.toml")],
+        recipes=[path.stem for path in project().manifests.glob("*.toml")],
     )
     if asked != image.image_id:
         console.note(f"Using the image {image.image_id}  {image.name}")
