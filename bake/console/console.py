@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _WITH_COMMANDS = {"hint", "advice", "message"}
 
 STATUS_EVERY_S = 60  # in a log
+_NARROWEST = 16  # columns of text behind the name of a recipe, in a terminal that has as many
 
 
 class Console:
@@ -384,7 +385,7 @@ class Console:
     def _wrapped(self, stream: RichConsole, text: Text, prefix: str = "") -> list[Text]:
         """Return lines that each begin with the prefix; in a terminal they are wrapped to fit."""
         text.plain = plain(text.plain)
-        width = max(stream.width - len(prefix), 16)
+        width = max(stream.width - len(prefix), min(stream.width, _NARROWEST))
         lines: list[Text] = []
         for line in text.split("\n", allow_blank=True):
             if stream.file.isatty():

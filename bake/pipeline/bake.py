@@ -287,8 +287,6 @@ def _find_or_bake(job: Job, batch: Batch) -> Image | tuple[Record, Image]:
     if job.image and job.nothing_to_do:
         image = job.image
         console.note(f"Up to date: {image.image_id} already matches this recipe")
-        if options.name and options.name != image.name:
-            console.warn(f"The image keeps its name, {image.name}; --fresh makes another image")
         return image
     with clean_up(cloud.leftovers) as stack:
         with console.waiting() as wait:

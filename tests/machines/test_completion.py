@@ -98,6 +98,14 @@ def test_commands_options_and_values_are_completed(name: str, columns: int) -> N
 
 
 @pytest.mark.parametrize("name", SHELLS)
+def test_a_value_in_quotes_that_are_still_open_is_completed(name: str) -> None:
+    with shell(name, PRESENT[name]) as typed:
+        for quote in "\"'":
+            line = typed.completed(f"invoke plan {quote}pyt")
+            assert line.startswith(f"invoke plan {quote}pytorch-cu126"), line
+
+
+@pytest.mark.parametrize("name", SHELLS)
 def test_machines_and_images_of_the_account_are_completed(name: str) -> None:
     with ec2_server(), shell(name, PRESENT[name]) as typed:
         make_image(make_machine("lab1"), "bake/mxnet-cu101/20261130-deadbeef")

@@ -8,6 +8,7 @@ may set.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import io
@@ -40,6 +41,7 @@ CAPABILITIES = ("SYS_BOOT", "AUDIT_WRITE", "NET_RAW")
 _INSTALL = (
     "Install Podman (Debian and Ubuntu: sudo apt-get install podman slirp4netns runc) or Docker"
 )
+_FREE_SPACE = "Free space on the full disk, or set TMPDIR to a folder on another one"
 
 
 @dataclass(frozen=True)
@@ -302,8 +304,11 @@ def find_engine() -> Engine:
             if not problem:
                 return replace(engine, layers_are_folders=_layers_are_folders(engine))
             reasons.append(f"{engine.note}: {problem}")
+    is_full = any(os.strerror(errno.ENOSPC).lower() in reason.lower() for reason in reasons)
     raise LocalCloudError(
-        "No container engine works on this computer", hint=_INSTALL, details=reasons
+        "No container engine works on this computer",
+        hint=_FREE_SPACE if is_full else _INSTALL,
+        details=reasons,
     )
 
 

@@ -283,3 +283,8 @@ def test_a_long_table_is_readable_in_a_narrow_terminal() -> None:
         "ami-0123456789abcdef0  mxnet-cu118-  64",
         "                       debian12",
     ]
+
+
+def test_words_are_whole_in_a_terminal_of_ten_columns() -> None:
+    shown = shown_in_terminal(lambda: Console().note("It takes about one hour or two"), 10)
+    assert shown.splitlines() == ["It takes", "about one", "hour or", "two"]

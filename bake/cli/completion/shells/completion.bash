@@ -6,8 +6,9 @@
 _bake_invoke() {
     local line=${COMP_LINE:0:COMP_POINT} typed before name names status
     typed=${line##*[[:space:]]}
+    typed=${typed#[\"\']} # a quote that is still open is not a part of the candidates
     # bash takes `=` and `:` as the beginning of a word, which is $2; a candidate is the whole word.
-    before=${typed%"$2"}
+    before=${typed%"${2#[\"\']}"}
     names=$("${COMP_WORDS[0]/#\~/$HOME}" --complete -- "$line" 2>/dev/null </dev/null)
     status=$?
     COMPREPLY=()

@@ -198,3 +198,21 @@ def test_program_that_is_tried_is_one_that_the_kernel_runs(tmp_path: Path) -> No
     (tmp_path / "root.tar").write_bytes(engine_module._tiny_root())
     subprocess.run(["tar", "-xf", "root.tar"], cwd=tmp_path, check=True)
     assert subprocess.run([str(tmp_path / "true")]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "hint"),
+    [
+        ("import failed: write /tmp/podman1: no space left on device", "Free space"),
+        ("exec format error", "Install Podman"),
+    ],
+)
+def test_a_full_disk_is_no_reason_to_install_an_engine(
+    problem: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_try_out", lambda _: problem)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
+
+    with pytest.raises(LocalCloudError) as caught:
+        find_engine()
+    assert caught.value.hint.startswith(hint)
