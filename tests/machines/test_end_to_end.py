@@ -420,7 +420,7 @@ def test_every_command_writes_its_result_to_stdout_and_wraps_nothing_outside_a_t
         for columns in ["40", "200"] if text in READING else ["40"]:
             monkeypatch.setenv("COLUMNS", columns)
             runs.append(invoke(*words))
-        outputs = [re.sub("[0-9.]+ (s|min)\\b", "TIME", run.stdout) for run in runs]
+        outputs = [re.sub(r" *[0-9.]+ (s|min)\b", " TIME", run.stdout) for run in runs]
         assert outputs[0] == outputs[-1], text
         assert bool(outputs[0]) == (words[0] not in NO_RESULT), text
         assert "\x1b" not in runs[0].stdout + runs[0].stderr, text

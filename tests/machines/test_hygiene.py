@@ -74,7 +74,10 @@ def test_planted_files_of_each_kind_are_found_and_no_image_is_made(
         kitchen.bake("leaky")
 
     said = "\n".join([caught.value.message, *caught.value.details])
-    by_kind = dict(line.split(": ", 1) for line in caught.value.details)
+    *findings, to_look, start = caught.value.details
+    assert to_look.startswith("To look at the machine, keep it: ")
+    assert start.startswith("The next bake starts from the base image")
+    by_kind = dict(line.split(": ", 1) for line in findings)
     planted = [
         *(("credentials", f"/{path}") for path in LEFT["credentials"]),
         (GIVEN, "/usr/lib/tool/state (TOKEN)"),

@@ -40,24 +40,28 @@ MUTATING = (
 
 @dataclass(frozen=True)
 class Ended:
-    """A bake that was killed after its Nth response."""
+    """A bake that was killed after its Nth response, or after the first one to an operation."""
 
-    number: int
+    moment: str
     status: int
     after: str
     said: str
 
     @property
     def recipe(self) -> str:
-        return f"end{self.number}"
+        return recipe_of(self.moment)
 
 
-def write_recipe(kitchen: Kitchen, number: int) -> str:
+def recipe_of(moment: str) -> str:
+    return f"end-{moment.lower()}"
+
+
+def write_recipe(kitchen: Kitchen, moment: str) -> str:
     """Write a recipe that starts from another's checkpoint and has two stages of its own.
 
     Its machines terminate soon.
     """
-    name = f"end{number}"
+    name = recipe_of(moment)
     kitchen.stage(f"{name}a", "ground")
     kitchen.stage(f"{name}b", f"{name}a")
     builder = {"timeout_hours": LIFETIME_S / 3600}
@@ -65,12 +69,12 @@ def write_recipe(kitchen: Kitchen, number: int) -> str:
     return name
 
 
-def end_after(kitchen: Kitchen, which: signal.Signals, number: int) -> Ended:
-    recipe = write_recipe(kitchen, number)
+def end_after(kitchen: Kitchen, which: signal.Signals, moment: int | str) -> Ended:
+    recipe = write_recipe(kitchen, str(moment))
     process = subprocess.run(
         [
             *(sys.executable, "-m", "tests.support.kill"),
-            *(which.name, str(number), str(kitchen.folder), recipe),
+            *(which.name, str(moment), str(kitchen.folder), recipe),
         ],
         capture_output=True,
         text=True,
@@ -79,7 +83,7 @@ def end_after(kitchen: Kitchen, which: signal.Signals, number: int) -> Ended:
     )
     first, _, _ = process.stdout.partition("\n")
     after = first.rpartition(" after ")[2] if " after " in first else ""
-    return Ended(number, process.returncode, after, process.stdout + process.stderr)
+    return Ended(str(moment), process.returncode, after, process.stdout + process.stderr)
 
 
 def all_requests(kitchen: Kitchen) -> list[str]:
@@ -156,12 +160,11 @@ def test_killed_after_a_request_that_changes_something_it_is_reaped_and_taken_up
     kitchen: Kitchen, witness: Witness
 ) -> None:
     before = held()
-    asked = all_requests(kitchen)
-    points = [asked.index(operation) + 1 for operation in MUTATING]
+    assert {*MUTATING} <= {*all_requests(kitchen)}
     with ThreadPoolExecutor(2) as pool:
-        ended = list(pool.map(lambda n: end_after(kitchen, signal.SIGKILL, n), points))
+        ended = list(pool.map(lambda n: end_after(kitchen, signal.SIGKILL, n), MUTATING))
         assert {one.status for one in ended} == {-signal.SIGKILL}, ended
-        print(*(f"killed after {one.number}: {one.after}" for one in ended), sep="\n")
+        print(*(f"killed after {one.moment}: {one.after}" for one in ended), sep="\n")
         assert "machines" in unsound(before), "SIGKILL left no machine"
         reap()
         assert unsound(before) == {}
@@ -179,7 +182,7 @@ def test_killed_after_any_request_its_machines_end_it_is_reaped_and_taken_up(
     with ThreadPoolExecutor(2) as pool:
         points = range(1, count + 1)
         ended = list(pool.map(lambda n: end_after(kitchen, signal.SIGKILL, n), points))
-        print(*(f"killed after {one.number}: {one.after}" for one in ended), sep="\n")
+        print(*(f"killed after {one.moment}: {one.after}" for one in ended), sep="\n")
         killed = [one for one in ended if one.status == -signal.SIGKILL]
         # Two bakes do not wait equally often, so one of the last may have come to its end.
         assert len(killed) >= count - 5, [one for one in ended if one.status]

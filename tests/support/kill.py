@@ -1,9 +1,9 @@
-"""A bake that ends itself: `python kill.py SIGNAL N FOLDER RECIPE`.
+"""A bake that ends itself: `python kill.py SIGNAL MOMENT FOLDER RECIPE`.
 
-The signal is sent to this process when AWS's Nth response has arrived, before the bake sees it;
-with N = 0 it is never sent. A response that repeats an earlier one, as while the bake waits for a
-state, is not counted. The first line of the output names the request, the last one lists all of
-them.
+The signal is sent to this process when AWS's response has arrived, before the bake sees it: the
+Nth response if the moment is a number (0: never), the first one to an operation if it is a name. A
+response that repeats an earlier one, as while the bake waits for a state, is not counted. The first
+line of the output names the request, the last one lists all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.kitchen import bake
 _send = URLLib3Session.send
 
 
-def end_at(number: int, which: signal.Signals) -> list[str]:
+def end_at(moment: str, which: signal.Signals) -> list[str]:
     """Start to count; return the list of requests, which grows."""
     asked: list[str] = []
     heard: set[tuple[bytes, bytes]] = set()
@@ -39,7 +39,7 @@ def end_at(number: int, which: signal.Signals) -> list[str]:
                 return answer
             heard.add(said)
             asked.append(_operation(request, body))
-            if len(asked) == number:
+            if moment in (str(len(asked)), asked[-1]):
                 print(f"{which.name} after {asked[-1]}", flush=True)
                 os.kill(os.getpid(), which)
         return answer
@@ -57,8 +57,8 @@ def _operation(request: Any, body: bytes) -> str:
 
 
 if __name__ == "__main__":
-    which, number, folder, recipe = sys.argv[1:]
-    asked = end_at(int(number), signal.Signals[which])
+    which, moment, folder, recipe = sys.argv[1:]
+    asked = end_at(moment, signal.Signals[which])
     try:
         with one_interrupt():
             for outcome in bake(Path(folder), [recipe]):
