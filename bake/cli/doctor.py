@@ -52,5 +52,6 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
         diagnosis = checks.examine(checks.Wanted(chosen, policy, key_policy, connect))
     show_diagnosis(console, diagnosis)
     if missing := diagnosis.missing:
-        console.fail(BakeError(f"{len(missing)} prerequisites are missing", details=missing))
+        what = "prerequisite is" if len(missing) == 1 else "prerequisites are"
+        console.fail(BakeError(f"{len(missing)} {what} missing", details=missing))
         raise Exit(code=1)

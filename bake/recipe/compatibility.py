@@ -53,7 +53,7 @@ def check(resolved: Resolved) -> list[Finding]:
 def refuse_incompatible(resolved: Resolved) -> None:
     """Raise IncompatibleError with every finding, if there is one."""
     if findings := check(resolved):
-        message = f"the parts of the recipe {resolved.recipe.name} cannot work together"
+        message = f"The parts of the recipe {resolved.recipe.name} cannot work together"
         raise IncompatibleError(message, findings=findings)
 
 

@@ -217,7 +217,7 @@ class Recipe(_Table):
 
 def load(path: Path) -> Recipe:
     """Read a recipe; RecipeError with every finding of the file."""
-    return _validated(_document(path), f"the recipe {path} is not valid")
+    return _validated(_document(path), f"The recipe {path} is not valid")
 
 
 def find(name: str, folder: Path) -> Recipe:
@@ -237,7 +237,7 @@ def find(name: str, folder: Path) -> Recipe:
     stems = {path.stem: own for own, files in paths.items() for path in files}
     own = name if name in paths else stems.get(name)
     if own is None:
-        raise RecipeError(f"recipe {name} not found in {folder}", hint=nearest(name, paths))
+        raise RecipeError(f"Recipe {name} not found in {folder}", hint=nearest(name, paths))
     if len(paths[own]) > 1:
         raise _duplicate_name(own, paths[own])
     return load(paths[own][0])
@@ -281,7 +281,7 @@ def all_recipes(folder: Path) -> list[Recipe]:
         for finding in each.error.findings or (Finding("", each.error.message, each.error.hint),)
     ]
     if problems:
-        raise RecipeError(f"recipes in {folder} are not valid", findings=problems)
+        raise RecipeError(f"Recipes in {folder} are not valid", findings=problems)
     return recipes
 
 
@@ -298,7 +298,7 @@ def choose(
     recipes, _ = read_all(folder)
     names = ", ".join(recipe.name for recipe in recipes) or "none"
     if cuda is None and framework is None:
-        raise RecipeError("no recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
+        raise RecipeError("No recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
     frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
     fitting = [
         recipe
@@ -309,13 +309,13 @@ def choose(
         requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
         available = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
         raise RecipeError(
-            f"no recipe for {requested}", hint=f"There are recipes for CUDA {available}"
+            f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
         )
     fitting = [recipe for recipe in fitting if recipe.default] or fitting
     fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
     if len(fitting) > 1:
         several = ", ".join(recipe.name for recipe in fitting)
-        raise RecipeError(f"several recipes match: {several}", hint="Name one of them")
+        raise RecipeError(f"Several recipes match: {several}", hint="Name one of them")
     return fitting[0]
 
 
@@ -352,7 +352,7 @@ def override(
         document["builder"]["market"] = "spot" if spot else "on-demand"
     if name is not None:
         document["name"] = name
-    return _validated(document, f"these overrides are not valid for {recipe.name}")
+    return _validated(document, f"These overrides are not valid for {recipe.name}")
 
 
 def _newest_version(framework: str, cuda: str) -> str:
@@ -363,7 +363,7 @@ def _newest_version(framework: str, cuda: str) -> str:
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise RecipeError(f"folder of recipes not found: {folder}")
+        raise RecipeError(f"Folder of recipes not found: {folder}")
     return sorted(folder.glob("*.toml"))
 
 
@@ -371,12 +371,12 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe {path} cannot be read: {error}") from error
+        raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
     except (
         ValueError,
         RecursionError,
     ) as error:  # RecursionError: numbers or lists that are nested too deep
-        raise RecipeError(f"the recipe {path} is not valid TOML: {error}") from error
+        raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
 
 
 def _validated(document: Mapping[str, Any], message: str) -> Recipe:

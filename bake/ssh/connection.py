@@ -316,7 +316,7 @@ class Connection:
         def timeout_error(error: BaseException) -> ConnectError:
             waited_s = time.monotonic() - began
             return ConnectError(
-                f"no SSH connection to {self} after {waited_s:.0f} s: {reason(error)}",
+                f"No SSH connection to {self} after {waited_s:.0f} s: {reason(error)}",
                 hint="The machine's console output shows how far it has booted. If it does not "
                 "answer at all, a firewall or a security group may block the connection.",
             )

@@ -107,7 +107,7 @@ def test_a_port_on_which_nobody_listens_is_waited_for_by_the_clock(
 ) -> None:
     reasons: list[str] = []
     began = time.monotonic()
-    with pytest.raises(ConnectError, match=r"no SSH connection to .* Connection refused") as caught:
+    with pytest.raises(ConnectError, match=r"No SSH connection to .* Connection refused") as caught:
         machine.connect(port=free_port(), timeout_s=1, on_wait=reasons.append)
     assert 1 <= time.monotonic() - began < 15
     assert set(reasons) == {"Connection refused"}

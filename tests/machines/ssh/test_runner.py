@@ -617,7 +617,7 @@ def test_a_machine_that_stays_out_of_reach_is_given_up(
         run.stage(ssh, SLOW, on_line=vanish)
     assert time.monotonic() - began < 30
     assert caught.value.details[-1] == "line 10"
-    assert "no SSH connection" in caught.value.message
+    assert "No SSH connection" in caught.value.message
 
 
 def test_a_machine_on_which_nothing_can_be_written_says_so(ssh: Connection, run: Run) -> None:

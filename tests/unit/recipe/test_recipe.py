@@ -409,7 +409,7 @@ def test_a_framework_narrows_the_choice() -> None:
 def test_the_error_about_an_unknown_cuda_lists_the_known_versions() -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.choose(MANIFESTS, cuda="10.5")
-    assert "no recipe for CUDA 10.5" in caught.value.message
+    assert "No recipe for CUDA 10.5" in caught.value.message
     assert "10.1 (mxnet: mxnet-cu101)" in caught.value.hint
 
 
@@ -432,7 +432,7 @@ def test_the_default_recipe_is_preferred_to_another_one_with_the_same_cuda(folde
 
 def test_two_default_recipes_that_fit_are_refused(folder: Path) -> None:
     write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
-    with pytest.raises(RecipeError, match="several recipes match: mine, mxnet-cu101"):
+    with pytest.raises(RecipeError, match="Several recipes match: mine, mxnet-cu101"):
         recipes.choose(folder, cuda="10.1")
 
 
@@ -495,7 +495,7 @@ def test_broken_recipes_are_left_out_and_reported_and_the_others_are_read(folder
 
 
 def test_a_missing_folder_of_recipes_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="folder of recipes not found"):
+    with pytest.raises(RecipeError, match="Folder of recipes not found"):
         recipes.choose(tmp_path / "none", cuda="10.1")
 
 
