@@ -7,8 +7,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, cast
 
@@ -47,9 +47,32 @@ def _without_empty_size() -> dict[str, str]:
 
 
 def _rich_console(stream: Stderr | Stdout) -> RichConsole:
+    environment = _without_empty_size()
+    columns, lines = _dumb_size(stream, environment)
     return RichConsole(
-        file=cast(IO[str], stream), highlight=False, soft_wrap=True, _environ=_without_empty_size()
+        file=cast(IO[str], stream),
+        highlight=False,
+        soft_wrap=True,
+        width=columns,
+        height=lines,
+        _environ=environment,
     )
+
+
+def _dumb_size(
+    stream: Stderr | Stdout, environment: Mapping[str, str]
+) -> tuple[int, int] | tuple[None, None]:
+    """Return the size of a terminal without movements of the cursor, such as an editor's.
+
+    Rich takes 80 columns for each of them. It finds the size of others.
+    """
+    if environment.get("TERM", "").lower() in ("dumb", "unknown") and stream.isatty():
+        with suppress(OSError, ValueError):
+            size = os.get_terminal_size(stream.fileno())
+            columns = int(environment.get("COLUMNS", size.columns))
+            if columns and size.lines:
+                return columns, size.lines
+    return None, None
 
 
 class Screen:

@@ -18,7 +18,7 @@ import pytest
 
 from bake.console.console import Console
 from bake.threads import together
-from tests.support.terminal import CTRL_C, Terminal
+from tests.support.terminal import CTRL_C, Terminal, in_terminal
 
 DIM = "\x1b[2m"
 
@@ -215,3 +215,10 @@ def test_many_threads_on_one_terminal_neither_hang_nor_tear_lines(
         assert sorted(line.strip() for line in notes) == sorted(
             f"recipe-{n} │ note {number}" for n in range(8) for number in range(20)
         )
+
+
+def test_sentences_fit_into_a_terminal_of_the_type_dumb() -> None:
+    code, terminal = in_terminal("plan", "nosuch", columns=60, environment={"TERM": "dumb"})
+    assert code == 2
+    assert len(terminal.lines) > 2
+    assert not [line for line in terminal.broken() if " " in line], terminal.text
