@@ -29,14 +29,14 @@ ready: .venv/local.stamp
 	@scripts/setup/system-packages.sh rehearsal
 
 .PHONY: unit
-unit: .venv/test.stamp ## run only the unit tests, in less than a minute: no machine, no network
+unit: .venv/test.stamp ## run only the unit tests: no machine, no network, under a minute
 	@$(BIN)/pytest -n 3 tests/unit
 
 # Three files at a time, since most tests wait for a machine; the slow ones, in tests/machines, first.
 # Nothing is run a second time: a test that
 # fails now and then is a fault, of the product or of the test.
 .PHONY: test
-test: .venv/test.stamp ## run all tests, with the local cloud's real machines, in about 15 minutes
+test: .venv/test.stamp ## run all tests, with real machines of the local cloud: 15 minutes
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
@@ -47,20 +47,20 @@ soak: .venv/test.stamp ## run the long tests: real downloads of gigabytes, new h
 	@$(BIN)/pytest -m soak --timeout 7200 -rA
 
 .PHONY: bench
-bench: .venv/test.stamp ## compare bake with Packer, in about half an hour; BENCH="line --rounds 1" for less
+bench: .venv/test.stamp ## compare bake with Packer: half an hour, less with BENCH="line"
 	@scripts/setup/system-packages.sh test
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 .PHONY: lint
-lint: .venv/test.stamp ## run ruff, mypy, shellcheck, shfmt, actionlint and zizmor (they are tests, too)
+lint: .venv/test.stamp ## run ruff, mypy, shellcheck, shfmt, actionlint and zizmor
 	@$(BIN)/pytest tests/project/test_lint.py tests/project/test_workflows.py
 
 .PHONY: json
-json: .venv/test.stamp ## write docs/json.md and docs/json.schema.json, from the types of the JSON documents
+json: .venv/test.stamp ## write docs/json.md and docs/json.schema.json from the types
 	@$(BIN)/python -m bake.cli.documents.page
 
 .PHONY: requirements
-requirements: .venv/test.stamp ## pin all dependencies again, by version and hash, to the newest that setup.cfg allows
+requirements: .venv/test.stamp ## pin the newest dependencies that setup.cfg allows, with hashes
 	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt
 	@$(COMPILE) --constraint requirements/test.txt --extra local --output-file requirements/local.txt
 	@$(COMPILE) --constraint requirements/test.txt --output-file requirements/run.txt

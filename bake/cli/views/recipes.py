@@ -43,6 +43,6 @@ def _about(recipe: Recipe) -> list[str]:
     contents = f"{framework.name} {framework.version} for CUDA {recipe.cuda.version}"
     return [
         recipe.description or f"{contents} on {recipe.base}",
-        f"driver {recipe.driver.branch}, Python {python.version} ({python.manager})"
-        + (f", default for CUDA {recipe.cuda.version}" if recipe.default else ""),
+        f"driver {recipe.driver.branch}, Python {python.version} ({python.manager})",
+        *([f"default for CUDA {recipe.cuda.version}"] if recipe.default else []),
     ]

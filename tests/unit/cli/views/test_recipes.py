@@ -28,7 +28,7 @@ def test_a_recipe_is_shown_with_its_gpus_description_and_parts(
     assert heading.split() == ["recipe", "GPU", "description"]
     assert line == (
         "mxnet-cu118-debian12  A10G, T4, L4  MXNet 1.9 for CUDA 11.8 on Debian 12, with the d2l "
-        "package; driver 535, Python 3.11 (venv), default for CUDA 11.8"
+        "package; driver 535, Python 3.11 (venv); default for CUDA 11.8"
     )
 
 
