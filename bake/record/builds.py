@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bake.errors import RequestError
@@ -36,10 +37,11 @@ def find(builds: Path, wanted: str = "") -> Path:
     `wanted` is the run's id, its recipe (the newest run of it), its folder or a file in it; if
     empty, the newest run is returned. RequestError if no such run is found.
     """
-    if wanted and (path := Path(wanted)).exists():
-        return path if path.is_dir() else path.parent
-    if wanted and "/" not in wanted and (builds / wanted).is_dir():
-        return builds / wanted
+    with suppress(OSError):  # a name that no file can have, such as a very long one
+        if wanted and (path := Path(wanted)).exists():
+            return path if path.is_dir() else path.parent
+        if wanted and "/" not in wanted and (builds / wanted).is_dir():
+            return builds / wanted
     runs = read_all(builds)
     named = [folder for folder, run in runs if wanted in ("", run.recipe)]
     if named:

@@ -225,6 +225,8 @@ def test_a_bake_is_found_by_its_run_its_recipe_or_its_record(tmp_path: Path) -> 
     assert kept.find(builds, "r1").name == "r1"
     assert kept.find(builds, str(builds / "r1" / "record.json")).name == "r1"
     assert kept.find(builds, str(builds / "r2")).name == "r2"
+    with pytest.raises(RequestError, match="No record of a bake of xxxx"):
+        kept.find(builds, "x" * 5000)
     with pytest.raises(RequestError, match="No record of a bake of nothing") as refused:
         kept.find(builds, "nothing")
     assert refused.value.hint == "Recipes with records: mxnet-cu101, pytorch-cu126"
