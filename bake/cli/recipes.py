@@ -261,16 +261,18 @@ def instance_types_of(recipe: str) -> tuple[str, ...]:
 
 
 def check_recipe(name: str | None, used: Iterable[str] = ()) -> None:
-    """Raise RequestError for the name of no recipe. `used` are names that resources have."""
+    """Raise RequestError for a name of no recipe; None is right. `used` are names of resources."""
     from bake.catalog import nearest
     from bake.errors import RecipeError, RequestError
     from bake.recipe.recipe import read_all
 
+    if name is None:
+        return
     known = set(used)
     with suppress(RecipeError):
         found, broken = read_all(project().manifests)
         known |= {recipe.name for recipe in found} | {each.name for each in broken}
-    if name is not None and name not in known:
+    if name not in known:
         raise RequestError(f"Unknown recipe: {name}", hint=nearest(name, sorted(known)))
 
 

@@ -409,13 +409,20 @@ def test_every_command_is_in_the_list() -> None:
     assert listed | ELSEWHERE == {*tasks.namespace.task_names}
 
 
-def test_every_command_writes_its_result_to_stdout_and_wraps_nothing_outside_a_terminal(
+@pytest.fixture
+def commands(
     baked: dict[str, Any], local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> dict[str, list[str]]:
+    """The words of each command in the list, with the baked image and a folder."""
     monkeypatch.setenv("BAKE_BUILDS", baked["builds"])
     here = {"IMAGE": baked["image_id"], "FOLDER": str(tmp_path)}
-    for text in [*READING, *USING]:
-        words = [here.get(word, word) for word in text.split()]
+    return {text: [here.get(word, word) for word in text.split()] for text in [*READING, *USING]}
+
+
+def test_every_command_writes_its_result_to_stdout_and_wraps_nothing_outside_a_terminal(
+    commands: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text, words in commands.items():
         runs = []
         for columns in ["40", "200"] if text in READING else ["40"]:
             monkeypatch.setenv("COLUMNS", columns)
@@ -427,12 +434,9 @@ def test_every_command_writes_its_result_to_stdout_and_wraps_nothing_outside_a_t
 
 
 def test_every_command_with_json_writes_one_document_and_nothing_else_to_stdout(
-    baked: dict[str, Any], local_cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands: dict[str, list[str]],
 ) -> None:
-    monkeypatch.setenv("BAKE_BUILDS", baked["builds"])
-    here = {"IMAGE": baked["image_id"], "FOLDER": str(tmp_path)}
-    for text in [*READING, *USING]:
-        words = [here.get(word, word) for word in text.split()]
+    for words in commands.values():
         if "json" in tasks.namespace[words[0]].takes:
             json.loads(invoke(*words, "--json").stdout)
         elif words[0] in {"stop", "start", "terminate"}:
