@@ -1,23 +1,30 @@
-"""A stage script and its header.
+"""A stage script or a check script, and its header.
 
-The header declares what the stage needs and is given:
+The header declares what the script needs and is given:
 
     #!/usr/bin/env bash
     # What the stage does, in a sentence or more.
     # Needs:  conda|venv
     # Inputs: LOGIN_USER ENVIRONMENT_PREFIX
-    #         PYPI_MIRROR
+    #         PYPI_MIRROR GREETING=hello
+    # Files:  greeter/config.toml greeter/themes
     # Secrets: WANDB_API_KEY
     # Reboots: no
+    # Replaces: built-in
 
 `Needs` are names of other stages. `a|b` means every stage of this list that the recipe has; it must
 have at least one. `*` means every other stage. `Inputs` are the environment variables that the
-stage gets, and `Secrets` are the variables with secret values. Two blanks at the beginning of a
-line continue the field of the line before. After the script of a stage with `Reboots: yes` has
-succeeded, the machine is rebooted, and the stage is done when the machine answers again. With
-`Reboots: when-required`, the machine is rebooted only if the file /run/reboot-required exists; the
-distribution's packages create it, and so may the stage. Both kinds of stage run alone. Every stage
-gets `BAKE_LIB`, the path of lib.sh, without declaring it.
+stage gets; `NAME=default` gives one a value for recipes that do not set it. `Files` are files and
+folders below the project's folder `files/`; the stage finds them in the folder $BAKE_FILES, with
+the same relative paths. `Secrets` are the variables with secret values. Two blanks at the beginning
+of a line continue the field of the line before.
+
+After the script of a stage with `Reboots: yes` has succeeded, the machine is rebooted, and the
+stage is done when the machine answers again. With `Reboots: when-required`, the machine is rebooted
+only if the file /run/reboot-required exists; the distribution's packages create it, and so may the
+stage. Both kinds of stage run alone. A project's script that has the name of a built-in one must
+declare `Replaces: built-in`. Every stage gets `BAKE_LIB`, the path of lib.sh, and every check gets
+`BAKE_GPUS`, without declaring them. A check has no other fields than `Inputs` and `Replaces`.
 """
 
 from __future__ import annotations
@@ -25,16 +32,28 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Literal, cast, get_args
 
 from bake.errors import Finding, RecipeError
 from bake.recipe.variable import is_free
 
-FIELDS = ("Needs", "Inputs", "Secrets", "Reboots")
+FIELDS = ("Needs", "Inputs", "Files", "Secrets", "Reboots", "Replaces")
+CHECK_FIELDS = ("Inputs", "Replaces")
 EVERY_OTHER = "*"
 ALWAYS_GIVEN = "BAKE_LIB"
+FILES_FOLDER = "BAKE_FILES"
+GPU_COUNT = "BAKE_GPUS"
+GIVEN_TO = {
+    ALWAYS_GIVEN: "every stage",
+    FILES_FOLDER: "every stage that declares Files",
+    GPU_COUNT: "every check",
+}
+BUILT_IN = "built-in"
+Kind = Literal["stage", "check"]
 Reboots = Literal["no", "when-required", "yes"]
 
 _FIELD = re.compile(r"# ([A-Z][a-z]+):(.*)")
@@ -46,6 +65,13 @@ _USE = re.compile(r"\$\{?#?([A-Z][A-Z0-9_]*)")
 
 @dataclass(frozen=True)
 class Script:
+    """A script with what its header declares.
+
+    `inputs` are the names of all inputs, and `defaults` has the values of those that a recipe need
+    not set. `files` are paths below the folder `files/`. `replaces_built_in`: the script takes the
+    place of a built-in one of the same name.
+    """
+
     name: str
     description: str
     needs: tuple[str, ...]
@@ -53,6 +79,9 @@ class Script:
     body: bytes
     reboots: Reboots = "no"
     secrets: tuple[str, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    replaces_built_in: bool = False
 
     def used(self) -> frozenset[str]:
         """Return the upper-case variables that the body reads, outside comments."""
@@ -61,56 +90,98 @@ class Script:
         return frozenset(name for line in code for name in _USE.findall(line))
 
 
-def read_script(path: Path) -> Script:
+def read_script(path: Path, kind: Kind = "stage") -> Script:
     """Read a script; RecipeError with every error of its header."""
+    what = "stage script" if kind == "stage" else "check"
     try:
         body = path.read_bytes()
         lines = body.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the stage script {path} cannot be read: {error}") from error
-    description, values, findings = _header(path.name, lines)
+        raise RecipeError(f"the {what} {path} cannot be read: {error}") from error
     if body.startswith(codecs.BOM_UTF8) or b"\r\n" in body:
         message = "has a byte-order mark or Windows line endings, which bash takes as commands"
         hint = "Save it as UTF-8 without a byte-order mark, with Unix line endings"
-        raise RecipeError(f"the stage script {path} {message}", hint=hint)
-    needs, inputs, secrets = (tuple(values.get(field, "").split()) for field in FIELDS[:3])
-    reboots = values.get("Reboots", "no").strip()
-    place = f"{path.name}: header"
-    if not _NAME.fullmatch(path.stem):
-        findings.append(Finding(path.name, "a stage's name has small letters, digits and hyphens"))
-    if not description:
-        findings.append(Finding(place, "no description", "Describe the stage in its first lines"))
-    findings += [
-        Finding(place, f"Needs: {need} is not a stage", "Write stage, one|other, or *")
-        for need in needs
-        if not _NEED.fullmatch(need)
-    ]
-    findings += [
-        Finding(place, f"Inputs: {name} is not a variable", "Write names like CUDA_VERSION")
-        for name in inputs
-        if not _INPUT.fullmatch(name)
-    ]
-    findings += [
-        Finding(place, f"Secrets: {name} is not allowed", "Write names like WANDB_API_KEY")
-        for name in secrets
-        if not is_free(name)
-    ]
-    findings += [
-        Finding(place, f"{name} is both an input and a secret", "Declare it once")
-        for name in sorted({*inputs} & {*secrets})
-    ]
-    if ALWAYS_GIVEN in inputs:
-        findings.append(Finding(place, f"{ALWAYS_GIVEN} is given to every stage", "Leave it out"))
-    if reboots not in get_args(Reboots):
-        message = f"invalid Reboots: {reboots or 'nothing'}"
-        hint = f"Write one of {', '.join(get_args(Reboots))}"
-        findings.append(Finding(place, message, hint))
+        raise RecipeError(f"the {what} {path} {message}", hint=hint)
+    description, values, findings = _header(path.name, lines, kind)
+    script = _declared(path.stem, description, values, body)
+    findings += _check_header(path.name, script, values, kind)
     if findings:
-        raise RecipeError(f"the stage script {path} has a bad header", findings=findings)
-    return Script(path.stem, description, needs, inputs, body, cast("Reboots", reboots), secrets)
+        raise RecipeError(f"the {what} {path} has a bad header", findings=findings)
+    return script
 
 
-def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Finding]]:
+def _declared(name: str, description: str, values: Mapping[str, str], body: bytes) -> Script:
+    """Return what the fields declare, valid or not."""
+    needs, inputs, files, secrets, reboots, replaces = (
+        tuple(values.get(each, "").split()) for each in FIELDS
+    )
+    return Script(
+        name,
+        description,
+        needs,
+        tuple(word.partition("=")[0] for word in inputs),
+        body,
+        cast("Reboots", " ".join(reboots)) if "Reboots" in values else "no",
+        secrets,
+        {key: value for key, found, value in (w.partition("=") for w in inputs) if found},
+        files,
+        replaces == (BUILT_IN,),
+    )
+
+
+def _check_header(
+    file: str, script: Script, values: Mapping[str, str], kind: Kind
+) -> Iterator[Finding]:
+    """Check what a header declares."""
+    place = f"{file}: header"
+    if not _NAME.fullmatch(script.name):
+        yield Finding(file, f"a {kind}'s name has small letters, digits and hyphens")
+    if not script.description:
+        yield Finding(place, "no description", f"Describe the {kind} in its first lines")
+    for need in script.needs:
+        if not _NEED.fullmatch(need):
+            yield Finding(place, f"Needs: {need} is not a stage", "Write stage, one|other, or *")
+    yield from _check_inputs(place, script)
+    for path in script.files:
+        if not _is_relative(path):
+            hint = "Write the path of a file or a folder below files/, such as greeter/config.toml"
+            yield Finding(place, f"Files: {path} is not a path below files/", hint)
+    for name in script.secrets:
+        if not is_free(name):
+            hint = "Write names like WANDB_API_KEY"
+            yield Finding(place, f"Secrets: {name} is not allowed", hint)
+    if script.reboots not in get_args(Reboots):
+        message = f"invalid Reboots: {script.reboots or 'nothing'}"
+        yield Finding(place, message, f"Write one of {', '.join(get_args(Reboots))}")
+    if "Replaces" in values and not script.replaces_built_in:
+        message = f"invalid Replaces: {values['Replaces'].strip() or 'nothing'}"
+        yield Finding(place, message, f"Write Replaces: {BUILT_IN}, or leave it out")
+
+
+def _check_inputs(place: str, script: Script) -> Iterator[Finding]:
+    for name in script.inputs:
+        if name in GIVEN_TO:
+            yield Finding(place, f"{name} is given to {GIVEN_TO[name]}", "Leave it out")
+        elif not _INPUT.fullmatch(name):
+            yield Finding(
+                place, f"Inputs: {name} is not a variable", "Write names like CUDA_VERSION"
+            )
+        elif not is_free(name):
+            yield Finding(place, f"Inputs: the shell uses {name}", "Use another name")
+    for name in (each for each, times in Counter(script.inputs).items() if times > 1):
+        yield Finding(place, f"Inputs: {name} is declared twice", "Declare it once")
+    for name in sorted({*script.inputs} & {*script.secrets}):
+        yield Finding(place, f"{name} is both an input and a secret", "Declare it once")
+
+
+def _is_relative(path: str) -> bool:
+    """Tell whether a path names something below a folder, whatever links the folder has."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in path
+
+
+def _header(name: str, lines: list[str], kind: Kind) -> tuple[str, dict[str, str], list[Finding]]:
+    fields = FIELDS if kind == "stage" else CHECK_FIELDS
     description: list[str] = []
     values: dict[str, str] = {}
     findings: list[Finding] = []
@@ -125,10 +196,13 @@ def _header(name: str, lines: list[str]) -> tuple[str, dict[str, str], list[Find
             word, value = match.groups()
             if word in values:
                 findings.append(Finding(place, f"{word} is declared twice"))
-            elif word in FIELDS:
+            elif word in fields:
                 current, values[word] = word, value
                 continue
-            elif near := difflib.get_close_matches(word, FIELDS, n=1, cutoff=0.6):
+            elif word in FIELDS:
+                findings.append(Finding(place, f"a check has no {word}", "Leave it out"))
+                continue
+            elif near := difflib.get_close_matches(word, fields, n=1, cutoff=0.6):
                 findings.append(Finding(place, f"unknown field {word}", f"Did you mean {near[0]}?"))
                 continue
         if current and line.startswith("#  "):

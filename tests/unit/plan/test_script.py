@@ -106,6 +106,22 @@ def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
         ("drivers", "a||b", "Needs: a||b is not a stage"),
         ("LOGIN_USER CUDA", "login CUDA", "Inputs: login is not a variable"),
         ("LOGIN_USER CUDA", "BAKE_LIB CUDA", "BAKE_LIB is given to every stage"),
+        ("LOGIN_USER CUDA", "BAKE_FILES CUDA", "given to every stage that declares Files"),
+        ("LOGIN_USER CUDA", "BAKE_GPUS=1 CUDA", "BAKE_GPUS is given to every check"),
+        ("LOGIN_USER CUDA", "PATH=/bin CUDA", "Inputs: the shell uses PATH"),
+        ("LOGIN_USER CUDA", "=x CUDA", "Inputs:  is not a variable"),
+        ("LOGIN_USER CUDA", "CUDA_VERSION=1 CUDA", "CUDA_VERSION is declared twice"),
+        ("# shellcheck", "# Files: /etc/passwd\n", "Files: /etc/passwd is not a path below files/"),
+        ("# shellcheck", "# Files: a ../b\n", "Files: ../b is not a path below files/"),
+        ("# shellcheck", "# Files: a/../../b\n", "a/../../b is not a path below files/"),
+        ("# shellcheck", "# Files: .\n", "Files: . is not a path below files/"),
+        ("# shellcheck", "# File: a\n", "Did you mean Files?"),
+        (
+            "# shellcheck",
+            "# Replaces: conda\n",
+            "invalid Replaces: conda. Write Replaces: built-in",
+        ),
+        ("# shellcheck", "# Replaces:\n", "invalid Replaces: nothing"),
         ("# What it does,\n# in two lines.\n", "", "no description"),
     ],
 )
@@ -165,3 +181,47 @@ def test_an_invalid_declaration_of_a_secret_is_refused(
     assert says in refused(
         tmp_path, GOOD.replace("# shellcheck", f"# Secrets: {secrets}\n# shellcheck")
     )
+
+
+def test_inputs_have_defaults_and_files_have_paths(tmp_path: Path) -> None:
+    header = "# Inputs: LOGIN_USER GREETING=a=b\n#         EMPTY=\n# Files: a.txt b/c\n"
+    script = read(tmp_path, f"#!/bin/sh\n# It.\n{header}# Replaces: built-in\ntrue\n")
+    assert script.inputs == ("LOGIN_USER", "GREETING", "EMPTY")
+    assert script.defaults == {"GREETING": "a=b", "EMPTY": ""}
+    assert script.files == ("a.txt", "b/c")
+    assert script.replaces_built_in
+    assert not read(tmp_path, GOOD).replaces_built_in
+    assert (read(tmp_path, GOOD).defaults, read(tmp_path, GOOD).files) == ({}, ())
+
+
+CHECK = """\
+#!/usr/bin/env bash
+# What it checks.
+# Inputs: GREETING=hello
+echo "$GREETING"
+"""
+
+
+def test_a_check_has_a_description_and_inputs(tmp_path: Path) -> None:
+    (tmp_path / "greeting.sh").write_text(CHECK)
+    check = stage.read_script(tmp_path / "greeting.sh", "check")
+    assert (check.name, check.description) == ("greeting", "What it checks.")
+    assert (check.inputs, check.defaults) == (("GREETING",), {"GREETING": "hello"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("# Inputs:", "# Needs: base\n# Inputs:", "greeting.sh:3: a check has no Needs"),
+        ("# Inputs:", "# Input:", "Did you mean Inputs?"),
+        ("GREETING=hello", "BAKE_GPUS", "BAKE_GPUS is given to every check"),
+        ("# What it checks.\n", "", "no description. Describe the check in its first lines"),
+    ],
+)
+def test_an_invalid_header_of_a_check_is_refused(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    (tmp_path / "greeting.sh").write_text(CHECK.replace(old, new))
+    with pytest.raises(RecipeError, match="greeting.sh has a bad header") as caught:
+        stage.read_script(tmp_path / "greeting.sh", "check")
+    assert says in "\n".join(caught.value.details)
