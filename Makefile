@@ -59,6 +59,11 @@ lint: .venv/test.stamp ## run ruff, mypy, shellcheck, shfmt, actionlint and zizm
 json: .venv/test.stamp ## write docs/json.md and docs/json.schema.json from the types
 	@$(BIN)/python -m bake.cli.documents.page
 
+.PHONY: schema
+schema: .venv/test.stamp ## write docs/recipe.schema.json from the models and the catalog
+	@$(BIN)/invoke schema >docs/recipe.schema.json.new
+	@mv docs/recipe.schema.json.new docs/recipe.schema.json
+
 .PHONY: requirements
 requirements: .venv/test.stamp ## pin the newest dependencies that setup.cfg allows, with hashes
 	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt

@@ -14,6 +14,7 @@ from bake.cli.connect import connect, get, jupyter, put, run, ssh_config
 from bake.cli.doctor import doctor
 from bake.cli.gpus import gpus, quota
 from bake.cli.images import copy, images, prune
+from bake.cli.init import init, schema
 from bake.cli.launch import launch_from_ami
 from bake.cli.local import down, env, interrupt, status, up
 from bake.cli.machines import extend, machines, start, stop, terminate
@@ -29,7 +30,7 @@ def commands() -> Collection:
         *section("Use images", launch_from_ami, jupyter, connect, run, put, get, ssh_config, bench),
         *section("Look after machines", machines, extend, start, stop, terminate),
         *section("Look after images", images, copy, prune, checkpoints, reap),
-        *section("Set up", doctor, completion),
+        *section("Set up", init, doctor, schema, completion),
     ]
     found = Collection()
     for task in tasks:

@@ -11,12 +11,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from bake.catalog import VERSION, nearest
 from bake.recipe.payload import SIGNED, UPSTREAM
@@ -37,6 +38,18 @@ def invalid_value(message: str, hint: str = "", *, below: str = "") -> PydanticC
     return PydanticCustomError("bake", "{message}", context)
 
 
+@dataclass(frozen=True)
+class Described(AfterValidator):
+    """A validator whose `keywords` describe the valid values in JSON Schema."""
+
+    keywords: Callable[[], dict[str, Any]]
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(core), **self.keywords()}
+
+
 def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
     """Accept only these names; `names` is called when a value is checked."""
 
@@ -46,7 +59,7 @@ def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
             raise invalid_value(f"unknown {what}: {value}", nearest(value, known_names))
         return value
 
-    return AfterValidator(check)
+    return Described(check, lambda: {"enum": list(names())})
 
 
 def _installs(value: str) -> str:
@@ -68,7 +81,7 @@ def matching(pattern: str, what: str, example: str) -> AfterValidator:
             )
         return value
 
-    return AfterValidator(check)
+    return Described(check, lambda: {"pattern": f"^(?:{pattern})$"})
 
 
 def _without_duplicates(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -192,11 +205,11 @@ def _secret_location(pattern: str, what: str, example: str) -> AfterValidator:
             raise invalid_value(f"is not a valid {what}", hint)
         return value
 
-    return AfterValidator(check)
+    return Described(check, lambda: {"pattern": f"^(?:{pattern})$"})
 
 
-Distinct = AfterValidator(_without_duplicates)
-NotEmpty = AfterValidator(_not_empty)
+Distinct = Described(_without_duplicates, lambda: {"uniqueItems": True})
+NotEmpty = Described(_not_empty, lambda: {"minItems": 1})
 Printable = AfterValidator(_printable)
 Ascii = AfterValidator(_ascii)
 

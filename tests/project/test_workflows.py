@@ -17,8 +17,10 @@ from bake.recipe import recipe as recipes
 from tests.support.environment import REPOSITORY
 
 BIN = Path(sys.executable).parent
-WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 REBUILD = REPOSITORY / ".github" / "workflows" / "rebuild.yml"
+# The one that `bake init` writes into a project.
+OF_PROJECT = REPOSITORY / "bake" / "cli" / "template" / "dot_github" / "workflows" / "rebuild.yml"
+WORKFLOWS = [*sorted(REBUILD.parent.glob("*.yml")), OF_PROJECT]
 ACTIONLINT = REPOSITORY / "tests" / "actionlint"
 
 Workflow = dict[str, Any]
@@ -72,7 +74,7 @@ def test_shellcheck_finds_nothing_in_the_steps(tmp_path: Path) -> None:
     for path in WORKFLOWS:
         for number, (job, step) in enumerate(steps(read(path))):
             if "run" in step:
-                scripts.append(tmp_path / f"{path.stem}-{job}-{number}.sh")
+                scripts.append(tmp_path / f"{WORKFLOWS.index(path)}-{job}-{number}.sh")
                 scripts[-1].write_text(step["run"])
     assert len(scripts) >= 5
     run = subprocess.run(
@@ -84,13 +86,13 @@ def test_shellcheck_finds_nothing_in_the_steps(tmp_path: Path) -> None:
 # What it may do ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_no_value_becomes_a_part_of_a_script(path: Path) -> None:
     for name, step in steps(read(path)):
         assert "${{" not in step.get("run", ""), (name, step)
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_action_is_pinned_to_a_commit_and_says_its_release(path: Path) -> None:
     uses = re.findall(r"uses: *(.*)", path.read_text())
     assert uses
@@ -98,14 +100,15 @@ def test_every_action_is_pinned_to_a_commit_and_says_its_release(path: Path) -> 
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
 
 
-def test_each_job_has_the_least_permissions() -> None:
-    workflow = read(REBUILD)
+@pytest.mark.parametrize("path", [REBUILD, OF_PROJECT])
+def test_each_job_has_the_least_permissions(path: Path) -> None:
+    workflow = read(path)
     assert workflow["permissions"] == {}
     cloud = {"contents": "read", "id-token": "write"}
     permissions = {name: job["permissions"] for name, job in workflow["jobs"].items()}
     of_a_report = {"issues": "write"}
     assert permissions == {"plan": cloud, "bake": cloud, "reap": cloud, "report": of_a_report}
-    assert "secrets." not in REBUILD.read_text()
+    assert "secrets." not in path.read_text()
 
 
 def test_what_is_left_is_reaped_whatever_becomes_of_the_bakes_and_told_when_it_is_not() -> None:
@@ -123,3 +126,22 @@ def test_a_bake_is_not_cut_off_by_the_next_one_nor_by_the_clock() -> None:
     assert bake["timeout-minutes"] > longest * 60
     (login,) = (s["with"] for s in bake["steps"] if "role-to-assume" in s.get("with", {}))
     assert login["role-duration-seconds"] >= bake["timeout-minutes"] * 60
+
+
+# The workflow of a project ------------------------------------------------------------------------
+
+
+def test_a_project_s_workflow_is_the_same_but_for_where_bake_comes_from() -> None:
+    own, of_project = read(REBUILD), read(OF_PROJECT)
+    source = of_project.pop("env")
+    assert set(source) == {"BAKE_REPOSITORY", "BAKE_COMMIT"}
+    for job in of_project["jobs"].values():
+        for step in [step for step in job["steps"] if step.get("name") == "Get bake"]:
+            assert step["with"]["path"] == ".bake"
+            assert step["with"]["repository"] == "${{ env.BAKE_REPOSITORY }}"
+            assert step["with"]["ref"] == "${{ env.BAKE_COMMIT }}"
+            job["steps"].remove(step)
+        for step in [step for step in job["steps"] if "run" in step]:
+            text = re.sub(r"(\(|exec )bake\b", r"\1invoke", step["run"])
+            step["run"] = text.replace("./.bake", ".").replace(".bake/", "")
+    assert of_project == own

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_the_help_of_each_command_is_complete_and_fits(name: str, columns: int) 
 def test_the_examples_of_each_command_are_valid(name: str) -> None:
     for example in COMMANDS[name].examples:
         line = example.removeprefix('eval "$(').removesuffix(')"')
-        program, *words = shlex.split(line)
+        program, *words = takewhile(lambda word: word not in (">", "|"), shlex.split(line))
         assert program == "invoke"
         (context,) = Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
         assert context.name == name
