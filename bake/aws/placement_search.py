@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, filters_for
+from bake.aws.instance_type import MOST_VALUES, TypeDescription, describe_types
 from bake.aws.placement import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quotas
 from bake.aws.reservation import Reservation
@@ -54,12 +55,12 @@ def find_placements(
     cannot be used becomes a finding. If `image` is None, the types are not compared with an image.
     With a reservation, only its type and zone count, and the quota is ignored.
     """
-    types: dict[str, dict[str, Any]]
+    types: dict[str, TypeDescription]
     zones: defaultdict[str, set[str]]
     quotas: dict[str, Quota | CloudError]
     (subnets, problem), types, zones, quotas = together(
         partial(_subnets, cloud, subnet_id),
-        partial(_types, cloud, instance_types),
+        partial(describe_types, cloud, instance_types),
         partial(offered_zones, cloud, instance_types),
         partial(_quotas, cloud, () if reservation else instance_types, market),
     )
@@ -80,13 +81,6 @@ def find_placements(
         if problem:
             findings.append(problem)
     return PlacementSearch(tuple(found), tuple(findings))
-
-
-def _types(cloud: Cloud, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    # With a filter, because EC2 refuses a whole request that names one unknown type.
-    wanted = [{"Name": "instance-type", "Values": list(names)}]
-    found = cloud.pages("DescribeInstanceTypes", "InstanceTypes", Filters=wanted)
-    return {info["InstanceType"]: info for info in found}
 
 
 def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Finding | None]:
@@ -115,7 +109,7 @@ def _subnets(cloud: Cloud, subnet_id: str | None) -> tuple[list[Response], Findi
 def _unfit(
     cloud: Cloud,
     name: str,
-    info: dict[str, Any] | None,
+    described: TypeDescription | None,
     zones: set[str],
     image: Bootable | None,
     usage: str,
@@ -124,25 +118,25 @@ def _unfit(
 
     `usage` is EC2's usage class: spot, on-demand or capacity-block.
     """
-    if info is None or not zones:
+    if described is None or not zones:
         hint = (
             f"Choose another region, or another type: `invoke gpus --region {cloud.region}` lists "
             "the GPU machines of this region"
         )
         return Finding(_PLACE, f"{name} is not offered in {cloud.region}", hint)
-    if usage not in info.get("SupportedUsageClasses", [usage]):
+    if usage not in (described.usage_classes or (usage,)):
         return Finding(_PLACE, f"{name} is not offered as {usage}", "Use the other market")
     if image is None:
         return None
-    architectures = info["ProcessorInfo"]["SupportedArchitectures"]
-    if image.architecture not in architectures:
-        message = f"{name} is {'/'.join(architectures)}, but the image is {image.architecture}"
+    if image.architecture not in described.architectures:
+        own = "/".join(described.architectures)
+        message = f"{name} is {own}, but the image is {image.architecture}"
         return Finding(_PLACE, message, "Choose a type with the architecture of the image")
-    modes = info.get("SupportedBootModes", [])
+    modes = described.boot_modes
     if image.boot_mode in {"uefi", "legacy-bios"} and modes and image.boot_mode not in modes:
         message = f"{name} boots only by {'/'.join(modes)}, but the image by {image.boot_mode}"
         return Finding(_PLACE, message, "Choose another type or another base image")
-    if image.ena is False and info["NetworkInfo"]["EnaSupport"] == "required":
+    if image.ena is False and described.ena == "required":
         message = f"{name} needs an image with ENA (enhanced networking), but this image has none"
         return Finding(_PLACE, message, "Choose another type or another base image")
     return None
@@ -156,11 +150,11 @@ def _quotas(cloud: Cloud, names: Sequence[str], market: Market) -> dict[str, Quo
 
 def _within_quota(
     cloud: Cloud,
-    info: dict[str, Any],
+    described: TypeDescription,
     market: Market,
     quotas: Mapping[str, Quota | CloudError],
 ) -> tuple[bool, Finding | None]:
-    name, vcpus = info["InstanceType"], info["VCpuInfo"]["DefaultVCpus"]
+    name, vcpus = described.name, described.vcpus
     code = quota_code(name, market)
     if code is None or code not in quotas:
         return True, None
@@ -209,15 +203,11 @@ def _placement(
     )
 
 
-# The maximum number of values in one filter of EC2.
-_MOST_VALUES = 200
-
-
 def offered_zones(cloud: Cloud, names: Sequence[str]) -> defaultdict[str, set[str]]:
     """Return the zones that offer each type; an empty set for an unknown type."""
     zones: defaultdict[str, set[str]] = defaultdict(set)
-    for start in range(0, len(names), _MOST_VALUES):
-        some = list(names[start : start + _MOST_VALUES])
+    for start in range(0, len(names), MOST_VALUES):
+        some = list(names[start : start + MOST_VALUES])
         for offering in cloud.pages(
             "DescribeInstanceTypeOfferings",
             "InstanceTypeOfferings",

@@ -6,24 +6,18 @@ https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from bake import catalog
-from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, filters_for, pages
 from bake.aws.placement import Market
 from bake.errors import CloudError, RequestError
 from bake.threads import together
 
-# AWS documentation, "Amazon EC2 On-Demand Instance quotas" and "Spot Instance quotas":
-# Standard (A, C, D, H, I, M, R, T, Z). Others (inf, dl, hpc …) have their own quotas.
-_STANDARD = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)\d")
-_STANDARD_CODES: dict[Market, str] = {"on-demand": "L-1216C47A", "spot": "L-34B43A08"}
 # RequestedServiceQuotaChange, "Status": AWS has not decided yet.
 _OPEN = frozenset({"PENDING", "CASE_OPENED"})
 _USE_CONSOLE = (
@@ -91,10 +85,11 @@ class IncreaseRequest:
 
 def quota_code(instance_type: str, market: Market) -> str | None:
     """Return the code of the quota that counts this type; None if it is not known."""
-    known = catalog.load().instance_types.get(instance_type)
-    if known:
+    facts = catalog.load()
+    if known := facts.instance_types.get(instance_type):
         return (known.spot_quota_code if market == "spot" else known.quota_code) or None
-    return _STANDARD_CODES[market] if _STANDARD.match(instance_type) else None
+    quota = facts.vcpu_quota(instance_type)
+    return (quota.spot if market == "spot" else quota.on_demand) or None if quota else None
 
 
 def gpu_quotas() -> dict[str, Market]:
@@ -183,19 +178,9 @@ def request_increase(cloud: Cloud, quota: Quota, vcpus: int) -> IncreaseRequest:
 
 def how_to_raise(cloud: Cloud, instance_type: str, market: Market, vcpus: int) -> str:
     """Return a hint with the command that requests this many vCPUs for the type."""
-    if instance_type in catalog.load().instance_types:
-        spot = " --spot" if market == "spot" else ""
-        command = f"invoke quota --region {cloud.region} --type {instance_type}{spot}"
-        return f"To request more, which may take a day: {command} --raise {vcpus}"
-    command = aws_command(
-        "service-quotas",
-        "request-service-quota-increase",
-        region=cloud.region,
-        service_code="ec2",
-        quota_code=quota_code(instance_type, market) or "",
-        desired_value=str(vcpus),
-    )
-    return f"To request more, which may take a day: {command}"
+    spot = " --spot" if market == "spot" else ""
+    command = f"invoke quota --region {cloud.region} --type {instance_type}{spot}"
+    return f"To request more, which may take a day: {command} --raise {vcpus}"
 
 
 def _open_request(cloud: Cloud, quota: Quota, vcpus: int) -> QuotaRequest | None:

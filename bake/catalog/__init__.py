@@ -16,6 +16,7 @@ from bake.catalog.catalog import (
     Modules,
     OsImage,
     Toolkit,
+    VcpuQuota,
     load,
 )
 from bake.catalog.versions import VERSION, distance, nearest, numbers, runs_on
@@ -37,6 +38,7 @@ __all__ = [
     "Modules",
     "OsImage",
     "Toolkit",
+    "VcpuQuota",
     "distance",
     "load",
     "nearest",

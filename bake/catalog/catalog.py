@@ -6,6 +6,7 @@ gives them types and answers single questions. `bake.recipe.compatibility` check
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
@@ -65,12 +66,14 @@ class OsImage(Fact):
 class Gpu(Fact):
     """A GPU model: its compute capability, and the drivers that support it.
 
+    `ec2_name` is the name in DescribeInstanceTypes if it differs, apart from capitals.
     `first_driver` is a version and `last_branch` a branch, None without a limit. `open_from` is the
     first version whose open kernel modules support it, None if none do.
     """
 
     name: str
     capability: str
+    ec2_name: str = ""
     first_driver: str | None = None
     last_branch: str | None = None
     open_from: str | None = None
@@ -79,8 +82,11 @@ class Gpu(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceType(Fact):
-    """An instance type with GPUs. `gpus` is 0 for a slice of one GPU (`fractional`).
+    """An instance type. `gpus` is 0 for a slice of one GPU (`fractional`).
 
+    `gpu` is empty for a type without NVIDIA's GPUs; such types are not in the catalog's facts, and
+    neither are GPU types that are newer than the catalog. EC2 describes them
+    (`bake.aws.instance_type`), and then `gpu` may be a model that the catalog does not know.
     `gpu_memory_mib` is EC2's figure for one GPU; nvidia-smi prints a little less.
     `unserved` is the reason why no image of bake works on it, empty if some do.
     `quota_code` and `spot_quota_code` name the vCPU quotas of Service Quotas; the latter is empty
@@ -95,7 +101,7 @@ class InstanceType(Fact):
     capability: str
     vcpus: int
     memory_mib: int
-    quota_code: str
+    quota_code: str = ""
     spot_quota_code: str = ""
     architecture: str = "x86_64"
     fabric_manager: bool = False
@@ -107,6 +113,18 @@ class InstanceType(Fact):
     @property
     def status(self) -> Literal["offered", "retired"]:
         return "retired" if self.retired else "offered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VcpuQuota(Fact):
+    """The vCPU quotas of the families whose names begin with one of these groups of letters.
+
+    A code is empty if there is no such quota, or if it is not known.
+    """
+
+    letters: tuple[str, ...]
+    on_demand: str
+    spot: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +242,7 @@ class Catalog:
     os_images: Mapping[str, OsImage]
     gpus: Mapping[str, Gpu]
     instance_types: Mapping[str, InstanceType]
+    quotas: tuple[VcpuQuota, ...]
     cuda: Mapping[str, Cuda]
     minor_version_compatibility: Mapping[int, str]
     drivers: tuple[Driver, ...]
@@ -240,6 +259,11 @@ class Catalog:
     def instance_type(self, name: str) -> InstanceType:
         """Return a GPU instance type; RecipeError with the nearest names if it is unknown."""
         return _find("GPU machine", name, self.instance_types)
+
+    def vcpu_quota(self, instance_type: str) -> VcpuQuota | None:
+        """Return the quotas of an instance type by the letters of its family's name."""
+        letters = re.match("[a-z]*", instance_type)
+        return next((q for q in self.quotas if letters and letters.group() in q.letters), None)
 
     def branches(self) -> tuple[str, ...]:
         return tuple(sorted({d.branch for d in self.drivers} | set(self.left_out)))
@@ -283,6 +307,7 @@ def load() -> Catalog:
         },
         gpus=gpus,
         instance_types={t.name: t for t in _instance_types(gpus)},
+        quotas=tuple(_fact(VcpuQuota, table) for table in facts.read("quotas").values()),
         cuda={version: _cuda(version, table) for version, table in cuda["release"].items()},
         minor_version_compatibility={int(k): minor[k] for k in minor if k.isdigit()},
         drivers=tuple(_fact(Driver, table) for table in drivers["package"]),

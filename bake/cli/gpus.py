@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "local",
     "json",
     help={
-        "type": "only the quota that counts this instance type or family: g4dn.xlarge, p4d",
+        "type": "only the quota that counts this instance type or family: g4dn.xlarge, p4d, m7i",
         "spot": "only quotas of spot machines",
         "raise_": "request an increase to this many vCPUs (without --type: of the quota of g4dn)",
     },
@@ -32,24 +32,27 @@ def quota(
     spot: bool = False,
     raise_: int = 0,
 ) -> None:
-    """List your quotas of GPU machines, or request an increase."""
+    """List your quotas of GPU machines, or those of an instance type; request an increase."""
     from bake import catalog
     from bake.aws import quota as quotas
     from bake.cli.views import gpus as views
     from bake.machine import gpus as machines
 
     known, again = catalog.load(), f"{this_program()} quota{common.flags}"
-    machine = machines.find_type(known, type) if type else None
-    if raise_:
-        machine = machine or machines.find_type(known, views.USUAL)
+    name = type or (views.USUAL if raise_ else "")
+    machine = machines.find_type(known, name)
+    cloud = open_cloud(console, common) if name and not machine else None
+    if cloud:
+        machine = machines.find_type_of_region(cloud, known, name)
+    if raise_ and machine:
         again += f" --type {machine.name}{' --spot' * spot}"
         code = machines.quota_code_to_raise(machine, raise_, again, spot=spot)
-        cloud = open_cloud(console, common)
+        cloud = cloud or open_cloud(console, common)
         now = quotas.read_quota(cloud, code, "spot" if spot else "on-demand")
         increase = quotas.request_increase(cloud, now, raise_)
         views.show_increase(console, known, increase, now, machine)
         return
-    cloud = open_cloud(console, common)
+    cloud = cloud or open_cloud(console, common)
     codes = machines.quota_codes(machine, spot=spot)
     found = quotas.read_quotas(cloud, codes)
     requests = quotas.read_requests(cloud, codes)

@@ -66,6 +66,9 @@ class LaunchOptions:
     via: str | None = option(
         None, "ssm: without a public address, reached by AWS's Session Manager"
     )
+    unchecked: bool = option(
+        False, "also a type whose GPU bake does not know, with a warning instead of an error"
+    )
     instance_profile: str | None = option(
         None,
         "permissions of the machine at AWS: the name of an IAM instance profile "
@@ -91,6 +94,7 @@ class LaunchOptions:
             lifetime=lifetime.read_lifetime(ttl=self.ttl, idle=self.idle, at_end=self.at_end),
             via=self.via,
             instance_profile=self.instance_profile,
+            unchecked=self.unchecked,
         )
 
 

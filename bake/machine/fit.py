@@ -1,7 +1,8 @@
-"""Find the GPU machines on which an image works, by its tags and the catalog.
+"""Find the machines on which an image works, by its tags and the catalog.
 
-All functions are pure. An image also works on machines that it was not baked for, if its driver
-supports the GPU and its CUDA and framework contain code for it.
+All functions are pure: `bake.aws.instance_type` adds types to the catalog that only EC2 describes.
+An image also works on machines that it was not baked for, if its driver supports the GPU and its
+CUDA and framework contain code for it. On a machine without a GPU, it works without one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class Contents:
     @property
     def known(self) -> bool:
         return bool(self.driver or self.cuda or self.build)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """False for an image for the CPU, and if this is not known."""
+        return bool(self.driver or self.cuda)
 
     def __str__(self) -> str:
         parts = [
@@ -86,20 +92,30 @@ def _driver_inputs(driver: Driver) -> dict[str, str]:
 
 
 def find_problem(catalog: Catalog, contents: Contents, machine: InstanceType) -> str:
-    """Return why the image does not work on this machine; "" if it does."""
+    """Return why the image does not work on this machine; "" if it does.
+
+    `check_types` is about a GPU that the catalog does not know; here it does not count.
+    """
     return next(_problems(catalog, contents, machine), "")
 
 
 def _problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> Iterator[str]:
-    gpu, driver = catalog.gpus[machine.gpu], contents.driver
     if machine.retired:
         yield f"no longer offered: {machine.retired}"
     if machine.architecture != contents.architecture:
         yield f"its CPU is {machine.architecture}, but the image is {contents.architecture}"
+    if machine.gpu and (contents.uses_gpu or not contents.known):
+        yield from _gpu_problems(catalog, contents, machine)
+
+
+def _gpu_problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> Iterator[str]:
     if machine.fractional:
         yield "it has a slice of a GPU, which needs AWS's GRID driver"
     if machine.unserved:
         yield machine.unserved
+    gpu, driver = catalog.gpus.get(machine.gpu), contents.driver
+    if gpu is None:
+        return
     if contents.cuda and not runs_on(contents.cuda.capabilities, gpu.capability):
         yield f"CUDA {contents.cuda.version} does not support it"
     if driver:
@@ -115,31 +131,44 @@ def _problems(catalog: Catalog, contents: Contents, machine: InstanceType) -> It
 def fitting_types(
     catalog: Catalog, contents: Contents, gpus: int | None = None
 ) -> list[InstanceType]:
-    """Return the machines on which the image works, with `gpus` GPUs, in the catalog's order."""
+    """Return the machines of the catalog on which the image works, in its order.
+
+    They have `gpus` GPUs or, for None, any number of them.
+    """
     return [
         machine
         for machine in catalog.instance_types.values()
-        if gpus in (None, machine.gpus) and not find_problem(catalog, contents, machine)
+        if machine.gpu in catalog.gpus
+        and gpus in (None, machine.gpus)
+        and not find_problem(catalog, contents, machine)
     ]
 
 
-def check_types(catalog: Catalog, contents: Contents, requested: Sequence[str]) -> None:
-    """Raise RequestError if the image does not work on a requested instance type.
+def check_types(
+    catalog: Catalog, contents: Contents, requested: Sequence[str], *, unchecked: bool = False
+) -> list[Finding]:
+    """Return what a user should know about the requested instance types, if the image is known.
 
-    Each finding names the most similar type that works. An image whose contents are unknown is
-    accepted.
+    RequestError if it does not work on one of them; each finding then names the most similar type
+    that works. `unchecked` accepts a GPU that the catalog does not know.
     """
     if not contents.known:
-        return
-    findings = []
+        return []
+    findings, warnings = [], []
     for name in requested:
         machine = catalog.instance_types.get(name)
         if machine is None:
             hint = nearest(name, (each.name for each in fitting_types(catalog, contents)))
-            findings.append(Finding(name, "unknown GPU machine", hint))
+            findings.append(Finding(name, "EC2 does not offer this instance type here", hint))
         elif why := find_problem(catalog, contents, machine):
-            place = f"{name} ({machine.gpu})"
+            place = f"{name} ({machine.gpu})" if machine.gpu else name
             findings.append(Finding(place, why, _nearest(catalog, contents, machine)))
+        elif contents.uses_gpu and not machine.gpu:
+            warnings.append(Finding(name, "it has no NVIDIA GPU, so the image works without one"))
+        elif contents.uses_gpu and machine.gpu not in catalog.gpus:
+            message = f"bake does not know its GPU, the {machine.gpu}"
+            hint = "To try it nevertheless, add --unchecked"
+            (warnings if unchecked else findings).append(Finding(name, message, hint))
     if findings:
         raise RequestError(
             f"The image does not work on {_listed(requested)}"
@@ -148,6 +177,7 @@ def check_types(catalog: Catalog, contents: Contents, requested: Sequence[str]) 
             findings=findings,
             hint=f"Name other types, or leave out --instance-type. The image contains: {contents}",
         )
+    return warnings
 
 
 def default_types(
@@ -155,8 +185,8 @@ def default_types(
 ) -> tuple[str, ...]:
     """Return the instance types for a launch that names none.
 
-    The image works on all of them. They are types of the recipe or, if it has no such type, all
-    types of the catalog with `gpus` GPUs (default: one).
+    The image works on all of them. They are types of the recipe or, if it has no such type and the
+    image uses a GPU, all types of the catalog with `gpus` GPUs (default: one).
     """
     known = catalog.instance_types
     of_recipe = [
@@ -166,7 +196,7 @@ def default_types(
         and gpus in (None, known[name].gpus)
         and not find_problem(catalog, contents, known[name])
     ]
-    if of_recipe or not contents.known:
+    if of_recipe or not contents.uses_gpu:
         return tuple(of_recipe)
     return tuple(machine.name for machine in fitting_types(catalog, contents, gpus or 1))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
+from bake.aws.instance_type import add_types, describe_types
 from bake.aws.placement import Market
 from bake.aws.placement_search import offered_zones
 from bake.aws.price import on_demand, price_errors, spot_by_zone, unanswered_services
@@ -301,19 +302,25 @@ def _machines_left(
     return max(0, quota.free) // machine.vcpus if isinstance(quota, Quota) else None
 
 
-def find_type(catalog: Catalog, word: str) -> InstanceType:
-    """Return the type of that name, or the smallest of that family.
-
-    Raises RequestError for an unknown name.
-    """
+def find_type(catalog: Catalog, word: str) -> InstanceType | None:
+    """Return the type of that name, or the smallest of that family; None for an unknown name."""
     family = [each for each in catalog.instance_types.values() if each.family == word]
     if family:
         return min(family, key=lambda each: each.vcpus)
-    if word in catalog.instance_types:
-        return catalog.instance_types[word]
+    return catalog.instance_types.get(word)
+
+
+def find_type_of_region(cloud: Cloud, catalog: Catalog, word: str) -> InstanceType:
+    """Return the same for a name that is not in the catalog, as EC2 describes it.
+
+    Raises RequestError if the region does not offer it.
+    """
+    described = describe_types(cloud, [word if "." in word else f"{word}.*"])
+    if found := find_type(add_types(catalog, described.values()), word):
+        return found
     families = dict.fromkeys(each.family for each in catalog.instance_types.values())
     hint = nearest(word, catalog.instance_types if "." in word else families)
-    raise RequestError(f"{word} is neither a GPU machine nor a family of them", hint=hint)
+    raise RequestError(f"{cloud.region} offers no instance type or family {word}", hint=hint)
 
 
 def quota_codes(machine: InstanceType | None, *, spot: bool) -> dict[str, Market]:

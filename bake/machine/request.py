@@ -10,6 +10,7 @@ from typing import get_args
 from bake import catalog
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image
+from bake.aws.instance_type import with_types
 from bake.aws.placement import Market, Placement, cheapest_first
 from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.aws.price import price_errors, prices
@@ -31,8 +32,8 @@ class LaunchRequest:
     market, then all of them in the next one. `cheapest` sorts them by price per GPU and hour
     instead. `gpus` is the number of GPUs when no type is named. `via` is "ssm" for a machine
     without a public address that is reached by Session Manager, whose agent on the machine needs
-    the permissions of an `instance_profile`. `used_by` is the command that launches the machine for
-    itself; it is empty for a user's machine.
+    the permissions of an `instance_profile`. `unchecked` accepts what the catalog does not know.
+    `used_by` is the command that launches the machine for itself; it is empty for a user's machine.
     """
 
     instance_types: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class LaunchRequest:
     lifetime: Lifetime = field(default_factory=Lifetime)
     via: str | None = None
     instance_profile: str | None = None
+    unchecked: bool = False
     used_by: str = ""
 
 
@@ -82,8 +84,7 @@ def choose_placements(
     is offered.
     """
     _check_combination(request)
-    known = catalog.load()
-    contents = fit.read_contents(known, image.tags, image.architecture)
+    contents = fit.read_contents(catalog.load(), image.tags, image.architecture)
     reserved = find_reservation(cloud, request.reservation_id) if request.reservation_id else None
     named = _named_types(request, reserved)
     if reserved and reserved.block and reserved.ends_at:
@@ -91,15 +92,18 @@ def choose_placements(
             f"  {reserved.reservation_id} ends at {rfc3339(reserved.ends_at)}: half an hour before "
             "it EC2 terminates the machine, with its disk"
         )
-    fit.check_types(known, contents, named)
-    if request.cheapest and contents.known:
+    known = with_types(cloud, catalog.load(), (*named, *usual))
+    for warning in fit.check_types(known, contents, named, unchecked=request.unchecked):
+        console.warn(str(warning))
+    if request.cheapest and contents.uses_gpu:
         usual = ()  # all types on which the image works
     types = named or fit.default_types(known, contents, usual, request.gpus)
     if not types:
         gpus = f" with {request.gpus} GPUs" if request.gpus and contents.known else ""
         raise RequestError(
             f"No instance type given, and no type{gpus} is known on which {image.image_id} works",
-            hint="Name instance types: --instance-type g4dn.xlarge,g4dn.2xlarge",
+            hint="Name instance types: --instance-type g4dn.xlarge,g4dn.2xlarge, or m7i.large for "
+            "an image that needs no GPU",
         )
     placements, problems = _search(cloud, image, request, types, reserved)
     if not placements:
@@ -165,7 +169,7 @@ def _by_price(
     cloud: Cloud, known: Catalog, places: Sequence[Placement], console: Console
 ) -> list[Placement]:
     usd = prices(cloud, places)
-    gpus = {name: machine.gpus for name, machine in known.instance_types.items()}
+    gpus = {name: max(1, machine.gpus) for name, machine in known.instance_types.items()}
     offers = {(place.instance_type, place.market) for place in places}
     priced = {(place.instance_type, place.market) for place in places if usd[place] is not None}
     if unknown := sorted(offers - priced):

@@ -197,12 +197,14 @@ def show_increase(
 
 
 def _families(catalog: Catalog, code: str) -> list[str]:
-    found = (
+    """Return the GPU families that a quota counts or, without any, the letters of its families."""
+    found = [
         each.family
         for each in catalog.instance_types.values()
         if code in (each.quota_code, each.spot_quota_code) and not each.retired
-    )
-    return list(dict.fromkeys(found))
+    ]
+    letters = [x for q in catalog.quotas if code in (q.on_demand, q.spot) for x in q.letters]
+    return list(dict.fromkeys(found or letters))
 
 
 def _newest(requests: Sequence[QuotaRequest], now: datetime) -> str:

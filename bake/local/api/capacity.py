@@ -19,16 +19,28 @@ VCPU_QUOTAS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "L-1216C47A": (
         "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
         "on-demand",
-        ("a", "c", "d", "h", "i", "m", "r", "t", "z"),
+        ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"),
     ),
+    "L-74FC7D96": ("Running On-Demand F instances", "on-demand", ("f",)),
+    "L-7295265B": ("Running On-Demand X instances", "on-demand", ("x",)),
+    "L-1945791B": ("Running On-Demand Inf instances", "on-demand", ("inf",)),
+    "L-2C3B7624": ("Running On-Demand Trn instances", "on-demand", ("trn",)),
+    "L-6E869C2A": ("Running On-Demand DL instances", "on-demand", ("dl",)),
+    "L-F7808C92": ("Running On-Demand HPC instances", "on-demand", ("hpc",)),
+    "L-43DA4232": ("Running On-Demand High Memory instances", "on-demand", ("u",)),
     "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", ("g", "gr", "vt")),
     "L-C4BD4855": ("All P5 Spot Instance Requests", "spot", ("p5", "p5e", "p5en")),
     "L-7212CCBC": ("All P4, P3 and P2 Spot Instance Requests", "spot", ("p",)),
     "L-34B43A08": (
         "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
         "spot",
-        ("a", "c", "d", "h", "i", "m", "r", "t", "z"),
+        ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"),
     ),
+    "L-88CF9481": ("All F Spot Instance Requests", "spot", ("f",)),
+    "L-E3A00192": ("All X Spot Instance Requests", "spot", ("x",)),
+    "L-B5D1601B": ("All Inf Spot Instance Requests", "spot", ("inf",)),
+    "L-6B0D517C": ("All Trn Spot Instance Requests", "spot", ("trn",)),
+    "L-85EED4F7": ("All DL Spot Instance Requests", "spot", ("dl",)),
 }
 
 quota_values: dict[str, float] = dict.fromkeys(VCPU_QUOTAS, GENEROUS)

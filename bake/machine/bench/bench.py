@@ -13,6 +13,7 @@ from bake.aws.client.commands import removal_command
 from bake.aws.client.session import Cloud
 from bake.aws.client.undo import clean_up, note_leftovers, undo
 from bake.aws.image import Image
+from bake.aws.instance_type import with_types
 from bake.aws.machine import Machine
 from bake.aws.placement import Market
 from bake.aws.tags import new_run
@@ -62,7 +63,7 @@ def bench_image(
     recorded in the result; when only one type is requested, a failed launch is raised. Raises
     RequestError, before anything is started, for types on which the image does not work.
     """
-    _check_request(image, instance_types, jobs)
+    _check_request(cloud, image, instance_types, jobs)
     files.make_folder(bench_run.folder)
     ensure_key_pair(cloud, bench_run.run, None)  # before several threads need it
     several = len(instance_types) > 1
@@ -94,7 +95,7 @@ def bench_image(
     return _result(cloud, bench_run, in_order, image.image_id, image.name)
 
 
-def _check_request(image: Image, instance_types: Sequence[str], jobs: int) -> None:
+def _check_request(cloud: Cloud, image: Image, instance_types: Sequence[str], jobs: int) -> None:
     """Raise RequestError for an invalid number of machines, and for types that do not fit."""
     if jobs < 1:
         raise RequestError(
@@ -106,7 +107,7 @@ def _check_request(image: Image, instance_types: Sequence[str], jobs: int) -> No
             f"No instance type given, and the recipe of {image.image_id}, {recipe}, was not found",
             hint="Name instance types: --instance-type g4dn.xlarge,g5.xlarge",
         )
-    known = catalog.load()
+    known = with_types(cloud, catalog.load(), instance_types)
     fit.check_types(known, fit.read_contents(known, image.tags, image.architecture), instance_types)
 
 

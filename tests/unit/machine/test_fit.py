@@ -95,7 +95,7 @@ def test_an_image_without_a_description_is_refused_on_no_machine(tags: dict[str,
         ("mxnet-cu101", "g5g.xlarge", ("its CPU is arm64, but the image is x86_64", "g4dn.xlarge")),
         ("mxnet-cu101", "g6f.large", ("a slice of a GPU", "g4dn.xlarge")),
         ("pytorch-cu126", "p6-b200.48xlarge", ("nvlsm", "works is p5.48xlarge")),
-        ("mxnet-cu101", "t3.micro", ("unknown GPU machine",)),
+        ("mxnet-cu101", "t3.none", ("does not offer this instance type here",)),
         ("mxnet-cu101", "g4dn.xlarg", ("Did you mean g4dn.xlarge",)),
         ("mxnet-cu118-debian12", "p4d.24xlarge", ("is not in the image", "works is g5.48xlarge")),
     ],
@@ -139,3 +139,43 @@ def test_the_default_types_are_the_suitable_ones_of_the_recipe_or_of_the_catalog
     assert all(not fit.find_problem(CATALOG, found, TYPES[name]) for name in from_the_catalog)
     assert "g4dn.12xlarge" in fit.default_types(CATALOG, found, recipes_own, 4)
     assert fit.default_types(CATALOG, found, recipes_own, 3) == ()
+
+
+# Types that only EC2 describes.
+CPU = replace(
+    TYPES["g4dn.xlarge"], name="m7i.large", family="m7i", gpu="", gpus=0, capability="", vcpus=2
+)
+NEW = replace(TYPES["g5.xlarge"], name="g9.xlarge", family="g9", gpu="L900", capability="")
+WITH_EC2 = replace(CATALOG, instance_types={**TYPES, CPU.name: CPU, NEW.name: NEW})
+
+
+def test_an_image_for_gpus_works_on_a_machine_without_one_and_the_user_is_told() -> None:
+    [warning] = fit.check_types(WITH_EC2, inside("mxnet-cu101"), ["m7i.large", "g4dn.xlarge"])
+    assert str(warning) == "m7i.large: it has no NVIDIA GPU, so the image works without one"
+
+
+def test_a_gpu_that_the_catalog_does_not_know_is_refused_unless_unchecked() -> None:
+    found = inside("pytorch-cu126")
+    with pytest.raises(RequestError, match=r"does not work on g9\.xlarge") as refused:
+        fit.check_types(WITH_EC2, found, ["g9.xlarge"])
+    assert "bake does not know its GPU, the L900" in refused.value.details[0]
+    assert "--unchecked" in refused.value.details[0]
+    [warning] = fit.check_types(WITH_EC2, found, ["g9.xlarge"], unchecked=True)
+    assert "L900" in warning.message
+    with pytest.raises(RequestError, match="does not work on"):
+        fit.check_types(WITH_EC2, inside("mxnet-cu101"), ["g6.xlarge"], unchecked=True)
+
+
+def test_an_image_for_the_cpu_is_launched_on_the_types_of_its_recipe() -> None:
+    build = inside("pytorch-cu126").build
+    for found in (Contents("x86_64", build=build), Contents("x86_64")):
+        assert not found.uses_gpu
+        assert fit.default_types(WITH_EC2, found, ("m7i.large",), None) == ("m7i.large",)
+        assert fit.default_types(WITH_EC2, found, (), None) == ()
+        assert fit.check_types(WITH_EC2, found, ["m7i.large", "g9.xlarge"]) == []
+
+
+def test_only_gpu_machines_are_suggested_for_an_image_with_a_driver() -> None:
+    names = [each.name for each in fit.fitting_types(WITH_EC2, inside("pytorch-cu126"))]
+    assert "g5.xlarge" in names
+    assert not {"m7i.large", "g9.xlarge"} & set(names)

@@ -351,7 +351,7 @@ def test_the_end_of_a_capacity_block_is_shown(
         ({"disk_gb": 63}, "63 GB are too small: the image's disk has 64 GB"),
         ({"disk_gb": -1}, "too small"),
         ({"instance_types": ("g6.xlarge",)}, "does not work on g6.xlarge"),
-        ({"instance_types": ("t3.micro",)}, "does not work on t3.micro"),
+        ({"instance_types": ("t3.none",)}, "does not work on t3.none"),
         ({"instance_types": (), "gpus": 3}, "no type with 3 GPUs is known"),
         ({"instance_types": (), "gpus": -1}, "--gpus"),
         ({"gpus": 1}, "--gpus"),

@@ -214,7 +214,7 @@ def test_a_quota_that_may_not_be_read_is_a_warning(aws: Aws) -> None:
 def test_a_cpu_machine_counts_against_the_standard_quota(aws: Aws) -> None:
     aws.quotas["L-1216C47A"] = 1
     [finding] = refused(aws, recipe("t3.large"))
-    assert "--quota-code L-1216C47A --desired-value 2" in finding
+    assert finding.endswith("invoke quota --region us-east-1 --type t3.large --raise 2")
 
 
 def test_an_image_of_another_architecture(aws: Aws) -> None:

@@ -13,13 +13,22 @@ from bake.aws.quota import IncreaseRequest, Quota, QuotaRequest
 from bake.cli.views.gpus import show_gpus, show_increase, show_quotas
 from bake.console.console import Console
 from bake.errors import CloudError, RequestError
-from bake.machine.gpus import Offer, Survey, find_type, quota_code_to_raise, quota_codes
+from bake.machine.gpus import (
+    Offer,
+    Survey,
+    find_type,
+    find_type_of_region,
+    quota_code_to_raise,
+    quota_codes,
+)
+from tests.support.aws_in_process import aws_in_process
 from tests.support.documents import document_of
 from tests.support.offers import CATALOG, TYPES, offer
 from tests.support.terminal import shown_in_terminal
 
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 G, P, G_SPOT = "L-DB2E81BA", "L-417A185B", "L-3819A6DF"
+STANDARD, STANDARD_SPOT = "L-1216C47A", "L-34B43A08"
 QUOTAS: dict[str, Quota | CloudError] = {
     G: Quota(G, "Running On-Demand G and VT instances", 64, 4),
     P: Quota(P, "Running On-Demand P instances", 0, 0),
@@ -206,11 +215,34 @@ def test_what_was_asked_for_is_said_in_machines(
 
 
 def test_a_type_and_a_family_are_meant_by_their_names() -> None:
-    assert find_type(CATALOG, "g4dn.metal").name == "g4dn.metal"
-    assert find_type(CATALOG, "g7e").name == "g7e.2xlarge"
-    with pytest.raises(RequestError) as caught:
-        find_type(CATALOG, "g4dn.xlarg")
-    assert "g4dn.xlarge" in caught.value.hint
+    assert find_type(CATALOG, "g4dn.metal") == TYPES["g4dn.metal"]
+    assert find_type(CATALOG, "g7e") == TYPES["g7e.2xlarge"]
+    assert find_type(CATALOG, "m7i.large") is None
+
+
+def test_a_type_that_only_ec2_knows_is_found_by_its_name_or_its_family() -> None:
+    with aws_in_process() as aws:
+        machine = find_type_of_region(aws.cloud, CATALOG, "m7i.2xlarge")
+        assert (machine.name, machine.vcpus) == ("m7i.2xlarge", 8)
+        assert find_type_of_region(aws.cloud, CATALOG, "m7i").name == "m7i.large"
+        assert quota_codes(machine, spot=False) == {STANDARD: "on-demand", STANDARD_SPOT: "spot"}
+        for word, near in (("g4dn.xlarg", "g4dn.xlarge"), ("g4d", "g4dn")):
+            with pytest.raises(RequestError, match="us-east-1 offers no") as caught:
+                find_type_of_region(aws.cloud, CATALOG, word)
+            assert near in caught.value.hint
+
+
+def test_the_families_of_a_quota_without_gpus_are_named_by_their_letters() -> None:
+    quotas = {STANDARD: Quota(STANDARD, "Running On-Demand Standard instances", 5, 0)}
+    machine = replace(TYPES["g5.xlarge"], name="m7i.large", vcpus=2)
+    lines = lines_of(
+        lambda: show_quotas(
+            Console(), CATALOG, quotas, {STANDARD: []}, NOW, machine, "invoke quota"
+        ),
+        columns=120,
+    )
+    assert any("a c d h i im is m r t z" in line for line in lines)
+    assert "Running On-Demand Standard instances: 5 vCPUs (2 × m7i.large)" in lines
 
 
 def test_a_type_has_the_quotas_of_its_markets() -> None:
