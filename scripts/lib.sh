@@ -360,18 +360,18 @@ enable_debian_non_free() {
 }
 
 # add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. Only the key with NVIDIA_KEY_FINGERPRINT is
-# trusted, even if the key file contains other keys. The file is named after the key's last eight digits
-# (3bf863cc.pub; the key from before 2022 was revoked).
+# trusted, even if the key file contains other keys. The file is named after the key's last eight digits,
+# in their case (3bf863cc.pub, 8793F200.pub).
 add_nvidia_repository() {
     local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
     local -r id=${NVIDIA_KEY_FINGERPRINT: -8}
     local work
     work=$(mktemp --directory)
-    fetch "$url/${id,,}.pub" "$work/key"
-    gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$url/${id,,}.pub is not a key"
+    fetch "$url/$id.pub" "$work/key"
+    gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$url/$id.pub is not a key"
     gpg --homedir "$work" --batch --quiet --export "$NVIDIA_KEY_FINGERPRINT" >"$work/ring" 2>/dev/null
     [[ -s $work/ring ]] ||
-        fail "$url/${id,,}.pub contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
+        fail "$url/$id.pub contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
             awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $NVIDIA_KEY_FINGERPRINT"
     install --mode 0644 "$work/ring" "$ring"
     rm --recursive --force "$work"
@@ -563,18 +563,20 @@ print(*filter(None, concurrent.futures.ThreadPoolExecutor(8).map(difference, lin
 
 # install_framework PIP_ARGUMENT…: install FRAMEWORK_REQUIREMENTS, and what the arguments request.
 install_framework() {
+    local wanted
+    mapfile -t wanted <<<"$FRAMEWORK_REQUIREMENTS"
     upgrade_pip
     configure_pip
-    pip_install --requirement "$ENVIRONMENT_PREFIX/constraints.txt" "$@"
+    pip_install "${wanted[@]}" "$@"
 }
 
 # configure_pip: keep FRAMEWORK_REQUIREMENTS in force for later installations into the environment, by a stage or
 # by a user. Otherwise the first `pip install pandas` would bring a numpy with which MXNet 1.x cannot be imported
 # (1.24 removed np.bool). `torch==X+cu126`, with its local version, exists only in PyTorch's own index: without
-# it, pip could not install torch again, as the constraint requires.
+# it, pip could not install torch again, as the constraint requires. A constraint of pip has no extras.
 configure_pip() {
     local -r constraints=$ENVIRONMENT_PREFIX/constraints.txt settings=$ENVIRONMENT_PREFIX/pip.conf
-    write_file "$constraints" <<<"$FRAMEWORK_REQUIREMENTS"
+    printf '%s\n' "$FRAMEWORK_REQUIREMENTS" | sed 's/\[[^]]*\]//' | write_file "$constraints"
     write_file "$settings" <<<"${PYTORCH_MIRROR:+[global]
 extra-index-url = $PYTORCH_MIRROR
 }[install]
@@ -582,13 +584,13 @@ constraint = $constraints"
     chown "$LOGIN_USER:" "$constraints" "$settings"
 }
 
-# check_framework NAME: fail unless this wheel (for any CUDA) has FRAMEWORK_VERSION, its Python dependencies
+# check_framework NAME: fail unless this wheel (for any CUDA, or the CPU) has FRAMEWORK_VERSION, its Python dependencies
 # are installed, and numpy can be imported. Importing the framework needs CUDA and a driver: the proof does it.
 check_framework() {
     local -r python=$ENVIRONMENT_PREFIX/bin/python
     local found numpy
     found=$(as_login_user "$python" -m pip list --disable-pip-version-check --format freeze |
-        grep --extended-regexp "^$1([-_]cu[0-9]+)?==$FRAMEWORK_VERSION([+].*)?$") ||
+        grep --extended-regexp "^$1([-_]cu[0-9]+|[-_]cpu)?==$FRAMEWORK_VERSION([+].*)?$") ||
         fail "$1 $FRAMEWORK_VERSION is not installed in $ENVIRONMENT_PREFIX"
     as_login_user "$python" -m pip check || fail "the environment's packages are not compatible with each other"
     numpy=$(as_login_user "$python" -c 'import numpy; print(numpy.__version__)')

@@ -37,6 +37,8 @@ F = TypeVar("F", bound=Fact)
 class OsImage(Fact):
     """An operating system's image: its owner's AWS account, its name pattern and its contents.
 
+    `like` is the key of the operating system whose packages it has; empty if it has its own.
+    `nvidia_key` is the fingerprint of the key that signs NVIDIA's repository for it.
     `security_until` is the last day with security updates for everyone, `pro_until` the last one
     with Ubuntu Pro.
     """
@@ -52,9 +54,16 @@ class OsImage(Fact):
     size_gb: int
     security_until: date
     pro_until: date | None = None
+    like: str = ""
+    nvidia_key: str = ""
     architecture: str = "x86_64"
     owner_us_gov: str = ""
     owner_cn: str = ""
+
+    @property
+    def os_id(self) -> str:
+        """The key of the operating system itself: ubuntu-18.04 also for its Pro image."""
+        return self.like or self.key
 
     def owner_in(self, partition: str) -> str:
         """Return the owner's account in one of AWS's partitions, such as aws-cn; "" if unknown."""
@@ -182,8 +191,9 @@ class Installer(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Build(Fact):
-    """A framework's wheel for some CUDA releases. `requirements` and `numpy` are pip requirements.
+    """A framework's wheel for some CUDA releases, or for the CPU if it has none of them.
 
+    `requirements` and `numpy` are pip requirements.
     `index` is the folder of PyTorch's own index; empty for PyPI.
     """
 
@@ -272,10 +282,10 @@ class Catalog:
         wanted = (os, branch, modules)
         return next((d for d in self.drivers if (d.os, d.branch, d.modules) == wanted), None)
 
-    def build(self, framework: str, version: str, cuda: str) -> Build | None:
-        wanted = (framework, version)
-        found = (b for b in self.builds if (b.name, b.version) == wanted and cuda in b.cuda)
-        return next(found, None)
+    def build(self, framework: str, version: str, cuda: str | None) -> Build | None:
+        """Return a framework's build for a CUDA release, or for the CPU if `cuda` is None."""
+        found = (b for b in self.builds if (b.name, b.version) == (framework, version))
+        return next((b for b in found if (cuda in b.cuda if cuda else not b.cuda)), None)
 
     def installer(self, manager: str, version: str) -> Installer | None:
         wanted = (manager, version)
@@ -301,16 +311,22 @@ def load() -> Catalog:
     cuda, drivers, frameworks = facts.read("cuda"), facts.read("drivers"), facts.read("frameworks")
     gpus = {name: _fact(Gpu, table, name=name) for name, table in drivers["gpu"].items()}
     minor = cuda["minor_version_compatibility"]
+    os_images = _os_images(facts.read("os_images"))
     return Catalog(
-        os_images={
-            key: _fact(OsImage, table, key=key) for key, table in facts.read("os_images").items()
-        },
+        os_images=os_images,
         gpus=gpus,
         instance_types={t.name: t for t in _instance_types(gpus)},
         quotas=tuple(_fact(VcpuQuota, table) for table in facts.read("quotas").values()),
-        cuda={version: _cuda(version, table) for version, table in cuda["release"].items()},
+        cuda={
+            version: _cuda(version, table, os_images) for version, table in cuda["release"].items()
+        },
         minor_version_compatibility={int(k): minor[k] for k in minor if k.isdigit()},
-        drivers=tuple(_fact(Driver, table) for table in drivers["package"]),
+        drivers=tuple(
+            _fact(Driver, table, os=key)
+            for table in drivers["package"]
+            for key, image in os_images.items()
+            if image.os_id == table["os"]
+        ),
         left_out={k: _fact(LeftOut, table) for k, table in drivers["not_offered"].items()},
         builds=tuple(_fact(Build, table) for table in frameworks["build"]),
         d2l={version: _d2l(version, table) for version, table in frameworks["d2l"].items()},
@@ -341,6 +357,16 @@ def _fact(kind: type[F], table: Mapping[str, Any], **more: Any) -> F:
     return kind(**own | more)
 
 
+def _os_images(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, OsImage]:
+    """Make the images. A table with `like` says only what differs from the named one."""
+    whole = {}
+    for key, table in tables.items():
+        other = table.get("like")
+        inherited = {**tables[other], "pro_until": None} if other else {}
+        whole[key] = _fact(OsImage, {**inherited, **table}, key=key)
+    return whole
+
+
 def _instance_types(gpus: Mapping[str, Gpu]) -> Iterable[InstanceType]:
     for family, table in facts.read("instances")["family"].items():
         for size, figures in table["sizes"].items():
@@ -356,10 +382,11 @@ def _instance_types(gpus: Mapping[str, Gpu]) -> Iterable[InstanceType]:
             )
 
 
-def _cuda(version: str, table: Mapping[str, Any]) -> Cuda:
+def _cuda(version: str, table: Mapping[str, Any], os_images: Mapping[str, OsImage]) -> Cuda:
     on = {os: _fact(Toolkit, table, archive="nvidia") for os in table["operating_systems"]}
-    own = {os: _fact(Toolkit, t, archive="os") for os, t in table.get("archive", {}).items()}
-    return _fact(Cuda, table, version=version, on=on | own)
+    on |= {os: _fact(Toolkit, t, archive="os") for os, t in table.get("archive", {}).items()}
+    found = {key: on[image.os_id] for key, image in os_images.items() if image.os_id in on}
+    return _fact(Cuda, table, version=version, on=found)
 
 
 def _d2l(version: str, table: Mapping[str, Any]) -> D2l:

@@ -66,7 +66,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
     distribution = recipe.base.partition("-")[0]
     return {
         "LOGIN_USER": resolved.os_image.ssh_user,
-        "OS_ID": recipe.base,
+        "OS_ID": resolved.os_image.os_id,
         "OS_MIRROR": mirrors[distribution],
         "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
         "APT_PACKAGES": " ".join(recipe.packages.apt),
@@ -78,7 +78,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
         "ENVIRONMENT": recipe.python.environment,
         "ENVIRONMENT_PREFIX": environment_prefix(recipe),
         "PYPI_MIRROR": mirrors["pypi"],
-        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}".rstrip("/"),
+        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}" if build.index else "",
         "FRAMEWORK": build.name,
         "FRAMEWORK_VERSION": build.version,
         "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
@@ -104,7 +104,7 @@ def _driver_and_toolkit(
         "FABRIC_MANAGER_PACKAGES": " ".join(fabric_manager),
         "NVIDIA_MIRROR": payload.mirrors["nvidia"],
         "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
-        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint,
+        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint or resolved.os_image.nvidia_key,
         "CUDA_VERSION": resolved.recipe.cuda.version,
         "CUDA_SOURCE": toolkit.archive,
         "CUDA_PACKAGES": " ".join(toolkit.packages),

@@ -18,7 +18,7 @@ from bake.recipe.resolved import Resolved
 
 # The names under which conda packages a framework.
 _CONDA_NAMES = {"pytorch": "torch", "pytorch-gpu": "torch", "pytorch-cpu": "torch"}
-_FRAMEWORKS = re.compile(r"torch|mxnet(-cu\d+)?")
+_FRAMEWORKS = re.compile(r"torch|mxnet(-cu\d+)?|tensorflow(-cpu|-gpu)?|jax")
 
 # NVIDIA's packages that install a driver, and Ubuntu's and Debian's packages of one driver branch.
 _BUNDLED_DRIVER = re.compile(r"cuda(-\d+-\d+)?|cuda-(runtime|drivers)(-.+)?|nvidia-open(-\d+)?")

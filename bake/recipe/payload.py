@@ -18,8 +18,9 @@ from bake.catalog import facts
 class Payload:
     """Base URLs (without a trailing slash), and the keys and hashes to check downloads with.
 
-    `sha256` maps file names to hashes. `image_owner` replaces the owner of every base image:
-    stand-in base images have an owner of their own.
+    `sha256` maps file names to hashes. `nvidia_key_fingerprint` is the key of NVIDIA's repository;
+    if it is empty, the key is a fact of the operating system. `image_owner` replaces the owner of
+    every base image: stand-in base images have an owner of their own.
     """
 
     name: Literal["upstream", "stand-in"]
@@ -31,8 +32,6 @@ class Payload:
 
 # The Ubuntu archive has no TLS on its own host; apt checks every package by the archive's signature
 # anyway. Its -security pocket is on the same host.
-# NVIDIA's key is the one of 2022-04-27, 3bf863cc.pub in each repository's folder; the one before
-# it, 7fa2af80, is revoked (NVIDIA/cuda-repo-management 2944b7a, SIGNATURES.md).
 UPSTREAM = Payload(
     name="upstream",
     mirrors={
@@ -47,7 +46,7 @@ UPSTREAM = Payload(
         "pytorch": "https://download.pytorch.org/whl",
         "notebooks": "https://github.com/d2l-ai",
     },
-    nvidia_key_fingerprint="EB693B3035CD5710E231E123A4B469963BF863CC",
+    nvidia_key_fingerprint="",
     sha256={
         installer["file"]: installer["sha256"]
         for versions in facts.read("installers").values()

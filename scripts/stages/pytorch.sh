@@ -9,6 +9,6 @@ source "${BAKE_LIB:?}"
 
 # PyTorch works with numpy 1 and 2. The version that d2l needs is installed at once, but is no constraint: JAX
 # and others need numpy 2.
-over_tls "$PYTORCH_MIRROR"
+[[ -z $PYTORCH_MIRROR ]] || over_tls "$PYTORCH_MIRROR" # empty: this build is on PyPI
 install_framework --only-binary :all: ${D2L_NUMPY:+"numpy==$D2L_NUMPY"}
 check_framework torch

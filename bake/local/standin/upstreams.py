@@ -147,7 +147,8 @@ def write(root: Path, trust: Trust, wanted: Requested) -> None:
             sign,
             {
                 key: list(main_packages(key, wanted.get(key, ())))
-                for key in catalog.load().os_images
+                for key, image in catalog.load().os_images.items()
+                if not image.like
             },
         )
         _write_nvidia(root, sign, trust)
@@ -157,7 +158,7 @@ def write(root: Path, trust: Trust, wanted: Requested) -> None:
 
 def _write_operating_systems(root: Path, sign: Sign, packages: Mapping[str, list[Package]]) -> None:
     """Write the archives. `packages` are those of the component `main`, by operating system."""
-    for image in catalog.load().os_images.values():
+    for image in map(catalog.load().os_image, packages):
         name, codename = image.key.split("-")[0], image.codename
         main = packages[image.key]
         nvidia = list(_packages(image, "os"))
@@ -188,7 +189,7 @@ def _write_nvidia(root: Path, sign: Sign, trust: Trust) -> None:
         if image.nvidia_repository:
             folder = root / "compute/cuda/repos" / image.nvidia_repository
             write_flat_repository(folder, sign, _packages(image, "nvidia"), label=NVIDIA_LABEL)
-            _write(folder / f"{trust.fingerprint[-8:].lower()}.pub", trust.public_key)
+            _write(folder / f"{trust.fingerprint[-8:]}.pub", trust.public_key)
 
 
 def _packages(image: OsImage, archive: str) -> Iterable[Package]:

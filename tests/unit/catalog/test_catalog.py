@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,35 @@ def test_each_name_that_a_fact_refers_to_is_in_the_catalog(catalog: Catalog) -> 
         toolkits = [c.on[os_image.key] for c in catalog.cuda.values() if os_image.key in c.on]
         needed = any(toolkit.archive == "nvidia" for toolkit in toolkits)
         assert needed == bool(os_image.nvidia_repository)
+        assert needed == bool(re.fullmatch(r"[0-9A-Fa-f]{40}", os_image.nvidia_key))
+
+
+def test_an_image_like_another_has_its_packages(catalog: Catalog) -> None:
+    pro, plain = catalog.os_image("ubuntu-18.04-pro"), catalog.os_image("ubuntu-18.04")
+    assert (pro.os_id, pro.codename, pro.python) == (plain.key, "bionic", "3.6")
+    assert pro.name_pattern != plain.name_pattern
+    assert pro.security_until == plain.pro_until
+    assert (pro.pro_until, pro.owner_in("aws-cn")) == (None, "")
+    assert catalog.cuda["10.1"].on[pro.key] == catalog.cuda["10.1"].on[plain.key]
+    driver = catalog.driver(pro.key, "470", "proprietary")
+    assert driver is not None
+    assert replace(driver, os=plain.key) == catalog.driver(plain.key, "470", "proprietary")
+
+
+def test_no_repository_of_nvidia_is_trusted_with_the_revoked_key(catalog: Catalog) -> None:
+    keys = {image.key: image.nvidia_key for image in catalog.os_images.values()}
+    assert "7FA2AF80" not in {key[-8:].upper() for key in keys.values()}
+    # The key's file has this name, in this case; Debian 13 does not accept the older key.
+    assert keys["debian-13"].endswith("8793F200")
+    assert keys["ubuntu-24.04"].endswith("3bf863cc")
+
+
+def test_a_build_for_no_cuda_is_the_one_for_the_cpu(catalog: Catalog) -> None:
+    for name, version in (("pytorch", "2.15.0"), ("tensorflow", "2.21.0"), ("jax", "0.10.2")):
+        build = catalog.build(name, version, None)
+        assert build is not None
+        assert (build.cuda, build.capabilities) == ((), ())
+    assert catalog.build("mxnet", "1.9.1", None) is None
 
 
 def test_the_action_of_each_xid_is_explained() -> None:
@@ -97,7 +127,7 @@ def test_the_action_of_each_xid_is_explained() -> None:
 
 
 def test_builds_and_drivers_are_unique(catalog: Catalog) -> None:
-    builds = [(b.name, b.version, cuda) for b in catalog.builds for cuda in b.cuda]
+    builds = [(b.name, b.version, cuda) for b in catalog.builds for cuda in b.cuda or (None,)]
     drivers = [(d.os, d.branch, d.modules) for d in catalog.drivers]
     assert len(set(builds)) == len(builds)
     assert len(set(drivers)) == len(drivers)

@@ -114,6 +114,23 @@ def test_pytorch_comes_from_its_own_index_for_its_cuda() -> None:
     assert "torch==2.9.1+cu126" in given_["FRAMEWORK_REQUIREMENTS"].splitlines()
 
 
+def test_a_build_that_is_on_pypi_needs_no_other_index() -> None:
+    given_ = values("mxnet-cu101")
+    assert given_["PYTORCH_MIRROR"] == ""
+
+
+def test_nvidias_repository_is_trusted_with_the_key_of_the_operating_system() -> None:
+    assert values("mxnet-cu101")["NVIDIA_KEY_FINGERPRINT"].endswith("3bf863cc")
+    ours = replace(UPSTREAM, nvidia_key_fingerprint="2" * 40)
+    assert values("mxnet-cu101", ours)["NVIDIA_KEY_FINGERPRINT"] == "2" * 40
+
+
+def test_a_pro_image_is_the_same_operating_system() -> None:
+    pro, plain = values("mxnet-cu101", base="ubuntu-18.04-pro"), values("mxnet-cu101")
+    assert pro == plain
+    assert pro["OS_ID"] == "ubuntu-18.04"
+
+
 def test_numpy_is_a_constraint_only_for_a_framework_that_needs_one() -> None:
     torch, mxnet = values("pytorch-cu126"), values("mxnet-cu112")
     assert "numpy" not in torch["FRAMEWORK_REQUIREMENTS"]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 from bake import catalog
 from bake.recipe.payload import SIGNED, UPSTREAM, with_mirrors
 
@@ -10,12 +8,6 @@ def test_each_upstream_server_uses_tls_or_signs_its_packages() -> None:
     for name, url in UPSTREAM.mirrors.items():
         assert url.startswith("https://") or name in SIGNED
         assert not url.endswith("/")
-
-
-def test_upstream_trusts_the_current_key_of_nvidia_and_not_the_revoked_one() -> None:
-    """NVIDIA has signed with key 3bf863cc since 2022-04-27; 7fa2af80 is revoked."""
-    assert UPSTREAM.nvidia_key_fingerprint.endswith("3BF863CC")
-    assert re.fullmatch(r"[0-9A-F]{40}", UPSTREAM.nvidia_key_fingerprint)
 
 
 def test_upstream_has_the_hash_of_every_installer_of_the_catalog() -> None:
@@ -32,5 +24,4 @@ def test_mirrors_replace_the_hosts_and_keep_the_keys_and_hashes() -> None:
     assert ours.mirrors["pypi"] == "https://mirror.example.org/simple"
     assert ours.mirrors["nvidia"] == UPSTREAM.mirrors["nvidia"]
     assert ours.sha256 == UPSTREAM.sha256
-    assert ours.nvidia_key_fingerprint == UPSTREAM.nvidia_key_fingerprint
     assert UPSTREAM.mirrors["pypi"] == "https://pypi.org/simple"

@@ -44,3 +44,9 @@ def test_the_index_in_which_torch_is_found_again_stays_configured(tmp_path: Path
 
 def test_other_frameworks_get_no_second_index(tmp_path: Path) -> None:
     assert not [line for line in settings(tmp_path, "x==1") if "PYTORCH" in line or "torch" in line]
+
+
+def test_a_constraint_has_no_extras_because_pip_refuses_them(tmp_path: Path) -> None:
+    settings(tmp_path, 'jax[cuda13]==0.10.2\nnumpy==1.23.5; python_version >= "3.8"')
+    constraints = tmp_path / "constraints.txt"
+    assert constraints.read_text() == 'jax==0.10.2\nnumpy==1.23.5; python_version >= "3.8"\n'
