@@ -64,6 +64,10 @@ schema: .venv/test.stamp ## write docs/recipe.schema.json from the models and th
 	@$(BIN)/invoke schema >docs/recipe.schema.json.new
 	@mv docs/recipe.schema.json.new docs/recipe.schema.json
 
+.PHONY: gallery
+gallery: .venv/test.stamp ## write docs/recipes/; RECORDS="builds/*/record.json" adds proofs
+	@$(BIN)/python -m bake.cli.views.gallery $(RECORDS)
+
 .PHONY: requirements
 requirements: .venv/test.stamp ## pin the newest dependencies that setup.cfg allows, with hashes
 	@$(COMPILE) --upgrade --extra test --output-file requirements/test.txt

@@ -9,7 +9,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # bake/recipe/project.py finds them in `bake/builtin/`. MANIFEST.in names them for the sdist.
-BUILT_IN = ("manifests/*", "scripts/lib.sh", "scripts/stages/*", "docs/*")
+BUILT_IN = ("manifests/*", "scripts/lib.sh", "scripts/stages/*", "docs/*", "docs/recipes/*")
 
 
 class BuildWithBuiltIn(build_py):
@@ -22,7 +22,7 @@ class BuildWithBuiltIn(build_py):
         folder = Path(self.build_lib, "bake", "builtin")
         rmtree(folder, ignore_errors=True)  # of an earlier build
         for pattern in BUILT_IN:
-            for source in sorted(Path().glob(pattern)):
+            for source in filter(Path.is_file, sorted(Path().glob(pattern))):
                 target = folder / source
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy(source, target)

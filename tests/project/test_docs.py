@@ -18,6 +18,7 @@ PAGES = [
     CHANGELOG,
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
+GALLERY = sorted((REPOSITORY / "docs" / "recipes").glob("*.md"))
 LONGEST = 100
 NAMED = re.compile(r"`((?:bake|tests|scripts|docs|manifests|benchmarks|requirements)/[\w./-]*)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
@@ -45,7 +46,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in sorted(named - examples) if not (REPOSITORY / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *GALLERY], ids=lambda page: page.name)
 def test_links_lead_to_a_file_and_a_heading(page: Path) -> None:
     for name, anchor in LINK.findall(page.read_text()):
         target = (page.parent / name).resolve() if name else page
@@ -63,9 +64,10 @@ def test_each_heading_of_a_page_is_there_once(page: Path) -> None:
 def test_the_readme_leads_to_every_page() -> None:
     linked = {name for name, _ in LINK.findall((REPOSITORY / "README.md").read_text())}
     assert {str(page.relative_to(REPOSITORY)) for page in PAGES} - {"README.md"} <= linked
+    assert "docs/recipes/README.md" in linked
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *GALLERY], ids=lambda page: page.name)
 def test_prose_is_wrapped(page: Path) -> None:
     assert [line for line in prose(page) if len(line) > LONGEST and " " in line.strip()] == []
 

@@ -14,6 +14,7 @@ PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
     *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "docs" / "recipes" / "README.md",
 ]
 
 

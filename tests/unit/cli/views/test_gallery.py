@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from bake.cli.views import gallery
+from bake.cli.views.gallery import Proof, add_proofs, entries, pages, read_proofs
+from bake.recipe.project import built_in
+from tests.support.environment import REPOSITORY
+
+FOLDER = REPOSITORY / "docs" / "recipes"
+PROOF = Proof(
+    recipe="pytorch-cu126",
+    date="2026-11-30",
+    where="the local cloud",
+    payload="stand-in",
+    verified="cpu",
+    passed=8,
+    skipped=10,
+    took_s=77,
+)
+
+
+def test_the_pages_in_the_repository_are_current() -> None:
+    made = pages(entries(built_in(), read_proofs(FOLDER)))
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.md")} == made, (
+        "run: make gallery"
+    )
+
+
+def page_with(*proofs: Proof) -> str:
+    return pages(entries(built_in(), proofs))["pytorch-cu126.md"]
+
+
+def test_a_page_shows_what_the_recipe_has_its_size_its_time_and_its_cost() -> None:
+    page = page_with()
+    for row in (
+        "| NVIDIA driver | 580, open modules, held with the kernel |",
+        "| CUDA | 12.6 |",
+        "| size of the contents | 25 GB |",
+        "| time of a bake | about 18 min (14 to 30 min) |",
+        "| cost of a bake | $0.13 to $0.26 on a `g6.xlarge` at $0.8048 an hour |",
+    ):
+        assert row in page
+    assert "Not yet: no bake of this recipe is on record here." in page
+
+
+def test_a_page_says_what_was_proved_and_that_no_gpu_was_there() -> None:
+    page = page_with(PROOF, PROOF.model_copy(update={"recipe": "mxnet-cu101", "passed": 99}))
+    row = "stand-ins | on a CPU only, with stand-ins | 8 passed, 10 skipped | 1 min 17 s |"
+    assert f"| 2026-11-30 | the local cloud | {row}" in page
+    assert "99" not in page
+    assert "No bake on a machine with a GPU is on record here." in page
+    on_gpu = PROOF.model_copy(update={"verified": "gpu", "payload": "upstream"})
+    assert "No bake on a machine with a GPU" not in page_with(PROOF, on_gpu)
+
+
+def test_the_newest_proof_of_each_kind_is_kept() -> None:
+    newer = PROOF.model_copy(update={"date": "2026-12-01"})
+    real = PROOF.model_copy(update={"payload": "upstream"})
+    assert add_proofs([PROOF, real], [newer]) == (newer, real)
+    assert add_proofs([newer], [PROOF]) == (newer,)
+
+
+def test_writing_removes_the_page_of_a_recipe_that_is_no_longer_there(tmp_path: Path) -> None:
+    (tmp_path / "gone.md").write_text("")
+    (tmp_path / gallery.PROOFS).write_text("[]")
+    gallery.write(tmp_path, [])
+    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert written == {path.name for path in FOLDER.iterdir()}
