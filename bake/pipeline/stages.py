@@ -23,6 +23,7 @@ from bake.pipeline.secrets import revealed
 from bake.plan.forecast import REBOOT
 from bake.plan.inputs import inputs_file
 from bake.plan.plan import Stage
+from bake.plan.stage_files import archive
 from bake.record import StageRecord
 from bake.ssh.connection import Connection
 from bake.ssh.reboot import reboot_is_required
@@ -214,6 +215,7 @@ def run_one(job: Job, connection: Connection, stage: Stage) -> StageRecord:
             stage.name,
             script=stage.script.body,
             lib=job.plan.lib,
+            archive=archive(stage.files),
             inputs=inputs_file(stage.name, {**stage.inputs, **secrets}),
             log=job.folder / f"{stage.name}.log",
             on_line=step.update,

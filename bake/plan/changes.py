@@ -119,6 +119,7 @@ def _changes_of_stage(then: Description, now: Description, name: str) -> list[st
         found.append(f"scripts/stages/{name}.sh changed ({before.script} → {after.script})")
     if then.lib != now.lib:
         found.append(_lib_change(then, now))
+    found += _file_changes(before.files, after.files)
     added, removed = _difference(after.needs, before.needs), _difference(before.needs, after.needs)
     found += [f"now needs {', '.join(added)}"] if added else []
     found += [f"no longer needs {', '.join(removed)}"] if removed else []
@@ -130,6 +131,19 @@ def _changes_of_stage(then: Description, now: Description, name: str) -> list[st
             found.append(f"{key} is now read: {_shortened(after.inputs[key])}")
         else:
             found += _value_change(key, before.inputs[key], after.inputs[key])
+    return found
+
+
+def _file_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    found = []
+    for path in sorted({*before, *after}):
+        old, new = before.get(path), after.get(path)
+        if old is None:
+            found.append(f"files/{path} is now given")
+        elif new is None:
+            found.append(f"files/{path} is no longer given")
+        elif old != new:
+            found.append(f"files/{path} changed ({old} → {new})")
     return found
 
 

@@ -50,7 +50,8 @@ def _is_alike(then: Description, plan: Plan) -> bool:
     return (
         (then.lib, then.disk_gb, then.stages.keys()) == (now.lib, now.disk_gb, now.stages.keys())
         and all(
-            (before.script, before.needs) == (now.stages[name].script, now.stages[name].needs)
+            (before.script, before.needs, before.files)
+            == (now.stages[name].script, now.stages[name].needs, now.stages[name].files)
             and before.inputs.keys() == values[name].keys()
             for name, before in then.stages.items()
         )

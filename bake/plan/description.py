@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from bake.plan.plan import Plan
+from bake.plan.stage_files import below, files_digest
 
 # EC2 User Guide, "Tag your Amazon EC2 resources": a value has up to 256 characters, of which
 # those of base64 are always allowed. A resource has up to 50 tags, most of them for other purposes.
@@ -44,6 +45,7 @@ class StageDescription(_Value):
     script: str  # hash of its bytes
     needs: tuple[str, ...]
     inputs: dict[str, str | Hash]
+    files: dict[str, str] = {}  # each path in its header, and a hash of what is there
 
 
 class Description(_Value):
@@ -104,6 +106,9 @@ def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) 
                     name: masked if len(masked) <= kept else Hash(hash=short_hash(masked.encode()))
                     for name, masked in ((n, _masked(v)) for n, v in stage.inputs.items())
                 },
+                files={
+                    path: files_digest(below(stage.files, path))[:8] for path in stage.script.files
+                },
             )
             for stage in plan.stages
         },
@@ -121,4 +126,5 @@ def short_hash(data: bytes) -> str:
 
 
 def _pack(described: Description) -> str:
-    return base64.b64encode(zlib.compress(described.model_dump_json().encode(), 9)).decode()
+    text = described.model_dump_json(exclude_defaults=True)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()

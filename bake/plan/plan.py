@@ -2,14 +2,14 @@
 
 Pure: it uses no network, and the same recipe, facts, scripts and base image give the same plan
 everywhere. A stage's digest is computed from the digests of the stages that it needs (or the base
-image's id), its name, the bytes of its script and of lib.sh, and its inputs. If one of these
-changes, only the digests of this stage and of the stages that need it change.
+image's id), its name, the bytes of its script and of lib.sh, its inputs and its files. If one of
+these changes, only the digests of this stage and of the stages that need it change.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.files import json_digest
 from bake.plan.lock import Lock, refuse_mismatch
-from bake.plan.script import EVERY_OTHER, Script, read_script
+from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, read_script
+from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
 from bake.plan.variables import OPTIONAL_FIELDS, requested_fields, variables
 from bake.recipe.compatibility import refuse_incompatible
 from bake.recipe.payload import Payload
@@ -32,6 +33,7 @@ class Stage:
     inputs: Mapping[str, str]
     needs: tuple[str, ...]
     digest: str
+    files: tuple[StageFile, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,6 +86,8 @@ def make_plan(
     chosen = _read_scripts(recipe, scripts)
     needs = _resolve_needs(recipe, chosen)
     findings = [finding for script in chosen for finding in _check_inputs(script, given)]
+    files, missing = _read_files(chosen)
+    findings += missing
     findings += _check_secrets(recipe, chosen, given)
     findings += _check_fields(recipe, chosen, scripts)
     if findings:
@@ -97,7 +101,7 @@ def make_plan(
             hint="Remove Reboots from its header: after it, the machine has no SSH keys any more",
         )
     lib = (scripts / "lib.sh").read_bytes()
-    stages = _with_digests(ordered, needs, given, lock, lib, base_image_id)
+    stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id)
     whole = json_digest(
         {
             # No stage depends on the recipe's name and disk, but the image does.
@@ -113,6 +117,7 @@ def _with_digests(
     ordered: list[Script],
     needs: Mapping[str, tuple[str, ...]],
     given: Mapping[str, str],
+    files: Mapping[str, tuple[StageFile, ...]],
     lock: Lock | None,
     lib: bytes,
     base: str,
@@ -126,13 +131,20 @@ def _with_digests(
             values |= lock.inputs(script.name, not_after, given)
         inputs = {name: values[name] for name in script.inputs}
         below = [stages[need].digest for need in needs[script.name]]
-        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base)
-        stages[script.name] = Stage(script, inputs, needs[script.name], digest)
+        own = files[script.name]
+        digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base, files=own)
+        stages[script.name] = Stage(script, inputs, needs[script.name], digest, own)
     return tuple(stages.values())
 
 
 def stage_digest(
-    script: Script, *, lib: bytes, inputs: Mapping[str, str], needs: Iterable[str], base: str
+    script: Script,
+    *,
+    lib: bytes,
+    inputs: Mapping[str, str],
+    needs: Iterable[str],
+    base: str,
+    files: Sequence[StageFile] = (),
 ) -> str:
     """Return the sha256 of a stage. `base`, the base image's id, stands in if it has no `needs`."""
     below = sorted(needs)
@@ -143,8 +155,23 @@ def stage_digest(
             "script": hashlib.sha256(script.body).hexdigest(),
             "lib": hashlib.sha256(lib).hexdigest(),
             "inputs": dict(inputs),
+            **({"files": files_digest(files)} if files else {}),
         }
     )
+
+
+def _read_files(scripts: list[Script]) -> tuple[dict[str, tuple[StageFile, ...]], list[Finding]]:
+    """Return each stage's files, and what is wrong with them."""
+    files: dict[str, tuple[StageFile, ...]] = {}
+    findings: list[Finding] = []
+    for script in scripts:
+        files[script.name], wrong = read_files(folder_of(script.path), script.files)
+        findings += wrong
+        if FILES_FOLDER in script.used() and not script.files:
+            hint = "Name its files in the header: Files: greeter/config.toml"
+            message = f"reads {FILES_FOLDER} and declares no files"
+            findings.append(Finding(f"{script.name}.sh", message, hint))
+    return files, findings
 
 
 def _read_scripts(recipe: Recipe, scripts: Path) -> list[Script]:

@@ -69,7 +69,7 @@ class Script:
 
     `inputs` are the names of all inputs, and `defaults` has the values of those that a recipe need
     not set. `files` are paths below the folder `files/`. `replaces_built_in`: the script takes the
-    place of a built-in one of the same name.
+    place of a built-in one of the same name. `path` is where it was read.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Script:
     defaults: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     replaces_built_in: bool = False
+    path: Path = field(default=Path(), compare=False)
 
     def used(self) -> frozenset[str]:
         """Return the upper-case variables that the body reads, outside comments."""
@@ -103,20 +104,20 @@ def read_script(path: Path, kind: Kind = "stage") -> Script:
         hint = "Save it as UTF-8 without a byte-order mark, with Unix line endings"
         raise RecipeError(f"the {what} {path} {message}", hint=hint)
     description, values, findings = _header(path.name, lines, kind)
-    script = _declared(path.stem, description, values, body)
+    script = _declared(path, description, values, body)
     findings += _check_header(path.name, script, values, kind)
     if findings:
         raise RecipeError(f"the {what} {path} has a bad header", findings=findings)
     return script
 
 
-def _declared(name: str, description: str, values: Mapping[str, str], body: bytes) -> Script:
+def _declared(path: Path, description: str, values: Mapping[str, str], body: bytes) -> Script:
     """Return what the fields declare, valid or not."""
     needs, inputs, files, secrets, reboots, replaces = (
         tuple(values.get(each, "").split()) for each in FIELDS
     )
     return Script(
-        name,
+        path.stem,
         description,
         needs,
         tuple(word.partition("=")[0] for word in inputs),
@@ -124,8 +125,9 @@ def _declared(name: str, description: str, values: Mapping[str, str], body: byte
         cast("Reboots", " ".join(reboots)) if "Reboots" in values else "no",
         secrets,
         {key: value for key, found, value in (w.partition("=") for w in inputs) if found},
-        files,
+        tuple(str(PurePosixPath(path)) for path in files),
         replaces == (BUILT_IN,),
+        path,
     )
 
 

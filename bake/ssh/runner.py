@@ -40,13 +40,13 @@ _END = re.compile(r"(timeout|lost|[0-9]{1,3}) [0-9]{1,18}")
 class _Stage:
     name: str
     folder: str
-    files: tuple[bytes, bytes, bytes]  # script, lib.sh, inputs
+    parts: tuple[bytes, bytes, bytes, bytes]  # script, lib.sh, inputs, archive of files
     limit_s: int
 
     @property
     def identity(self) -> bytes:
-        """A line that differs when the script, lib.sh or the inputs differ."""
-        digests = b"".join(hashlib.sha256(file).digest() for file in self.files)
+        """A line that differs when the script, lib.sh, the inputs or the files differ."""
+        digests = b"".join(hashlib.sha256(part).digest() for part in self.parts)
         return hashlib.sha256(digests).hexdigest().encode() + b"\n"
 
 
@@ -63,6 +63,7 @@ def run_stage(
     script: bytes,
     lib: bytes,
     inputs: bytes,
+    archive: bytes = b"",
     log: Path,
     on_line: Callable[[str], None] | None = None,
     timeout_s: float,
@@ -76,7 +77,8 @@ def run_stage(
     beginning and nothing is started. `on_line` gets each line without escape sequences; `log` gets
     the exact bytes. In both, *** replaces each of `secrets`, in any form that programs print.
 
-    `inputs` is the file that sets the stage's variables, as `bake.plan.inputs` writes it.
+    `inputs` is the file that sets the stage's variables, as `bake.plan.inputs` writes it. `archive`
+    is a tar archive of the files that the stage finds in the folder $BAKE_FILES, or empty.
 
     Raises StageError when the exit status is not 0, `timeout_s` is over or the machine was
     rebooted; ConnectError when the machine was unreachable for OUT_OF_REACH_S. Any other exception
@@ -84,7 +86,7 @@ def run_stage(
     the connection is not broken.
     """
     began = time.monotonic()
-    stage = _identify(run_id, name, (script, lib, inputs), timeout_s)
+    stage = _identify(run_id, name, (script, lib, inputs, archive), timeout_s)
     files.make_folder(log.parent)
     with files.writing(log), log.open("wb") as file:
         output = Output(file, on_line, Redactor(secrets))
@@ -98,13 +100,13 @@ def run_stage(
 
 
 def _identify(
-    run_id: str, name: str, content: tuple[bytes, bytes, bytes], timeout_s: float
+    run_id: str, name: str, parts: tuple[bytes, bytes, bytes, bytes], timeout_s: float
 ) -> _Stage:
     """Return a stage of a run. Raises StageError for a name that is unsafe in a path."""
     for part in (run_id, name):
         if not _SAFE_NAME.fullmatch(part):
             raise StageError(f"{part!r} cannot be part of a stage's name on the machine")
-    return _Stage(name, f"{_FOLDER}/{run_id}/{name}", content, limit_s=max(1, math.ceil(timeout_s)))
+    return _Stage(name, f"{_FOLDER}/{run_id}/{name}", parts, limit_s=max(1, math.ceil(timeout_s)))
 
 
 def _run_to_the_end(connection: Connection, stage: _Stage, output: Output) -> _End:
@@ -191,8 +193,8 @@ class _Follower:
             command = _command_line(connection, "attach", stage.folder, self._boot_id, output.size)
         else:
             # Sent again when no confirmation came: the machine starts the stage only once.
-            stdin = b"".join((stage.identity, *stage.files, stage.identity))
-            sizes = map(len, stage.files)
+            stdin = b"".join((stage.identity, *stage.parts, stage.identity))
+            sizes = map(len, stage.parts)
             command = _command_line(
                 connection, "start", stage.folder, self._boot_id, output.size, stage.limit_s, *sizes
             )

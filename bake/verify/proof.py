@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from bake.errors import VerificationError
@@ -15,11 +16,12 @@ from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
 from bake.verify.known import Diagnosis
 from bake.verify.nvidia_smi import GpuState, SmiReport
+from bake.verify.scripted import CheckScript, run_script
 from bake.verify.system import NO_DRIVER
 from bake.verify.tensors import Tensors
 
 OnCheck = Callable[[Check], None]
-
+Verified = Literal["gpu", "cpu", "no"]
 
 # Without the persistence daemon, each call loads the driver again, for each of the GPUs.
 _NVIDIA_SMI_TIMEOUT_S = 180
@@ -39,30 +41,43 @@ class Proof:
     was proved on a machine without a GPU, and "no" if less than that was proved, or nothing.
     """
 
-    verified: Literal["gpu", "cpu", "no"]
+    verified: Verified
     checks: tuple[Check, ...]
     gpus: tuple[GpuState, ...] = ()
     tensors: Tensors | None = None
 
 
-def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = None) -> Proof:
+def prove(
+    shell: Shell,
+    expectation: Expectation,
+    scripts: Sequence[CheckScript] = (),
+    *,
+    on_check: OnCheck | None = None,
+) -> Proof:
     """Run every check of a machine. VerificationError names each failed check, with a hint.
 
-    `on_check` gets each check when it has ended. A broken connection raises ConnectError. If the
-    recipe promises nothing that can be proved, the result is one skipped check with this reason,
-    and no command is run.
+    `scripts` are run after the checks of bake. `on_check` gets each check when it has ended. A
+    broken connection raises ConnectError. If there is nothing to prove, the result is one skipped
+    check with this reason, and no command is run.
     """
-    if not expectation.proves_anything:
+    if not (expectation.proves_anything or scripts):
         nothing = Check("proof", "skipped", "the recipe's stages install nothing to prove", 0.0)
         if on_check:
             on_check(nothing)
         return Proof("no", (nothing,))
     examination = _Examination(shell, expectation)
-    checks = []
-    for name, perform in examination.checks():
-        checks.append(_run(name, perform))
-        if on_check:
-            on_check(checks[-1])
+
+    def run_all(these: Sequence[tuple[str, Callable[[], str]]]) -> list[Check]:
+        done = []
+        for name, perform in these:
+            done.append(_run(name, perform))
+            if on_check:
+                on_check(done[-1])
+        return done
+
+    own = run_all(examination.checks())
+    scripted = run_all(examination.scripted_checks(scripts))
+    checks = (*own, *scripted)
     if failed := [check for check in checks if check.outcome == "failed"]:
         names = ", ".join(check.name for check in failed)
         raise VerificationError(
@@ -71,8 +86,8 @@ def prove(shell: Shell, expectation: Expectation, *, on_check: OnCheck | None = 
             details=[str(check) for check in failed],
         )
     return Proof(
-        examination.verified(checks),
-        tuple(checks),
+        examination.verified(own, scripted),
+        checks,
         gpus=examination.report.gpus if examination.report else (),
         tensors=examination.tensors,
     )
@@ -134,9 +149,19 @@ class _Examination:
             (TENSORS, self.compute),
         ]
 
-    def verified(self, checks: list[Check]) -> Literal["gpu", "cpu", "no"]:
-        """Return the value of `bake:verified` that the checks prove, if none of them has failed."""
+    def scripted_checks(
+        self, scripts: Sequence[CheckScript]
+    ) -> list[tuple[str, Callable[[], str]]]:
+        """Return the name and the function of each check that is a script."""
+        return [(script.name, partial(self.run_script, script)) for script in scripts]
+
+    def verified(self, checks: list[Check], scripted: list[Check]) -> Verified:
+        """Return the value of `bake:verified` that the checks prove, if none of them has failed.
+
+        Scripts prove their part of the machine, but nothing about a GPU.
+        """
         passed = {check.name for check in checks if check.outcome == "passed"} - SYSTEM_CHECKS
+        passed |= {check.outcome for check in scripted} & {"passed"}
         if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
         if passed >= GPU_CHECKS:
@@ -230,6 +255,12 @@ class _Examination:
             raise Skipped("the machine has no GPU to compute on")
         self.tensors = tensors.compute(self.shell, self.expectation)
         return tensors.judge(self.tensors, gpus=gpus)
+
+    def run_script(self, script: CheckScript) -> str:
+        """Run a check that is a script; it gets the number of GPUs."""
+        if self.hardware is None:
+            self.hardware = hardware.inspect(self.shell)
+        return run_script(self.shell, script, gpus=len(self.hardware.gpus))
 
     def _need_a_gpu(self) -> Hardware:
         if self.expectation.gpu is None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a stage on the machine: starts it once, sends its output, and ends it at its time limit.
 #
-#   start  DIR BOOT_ID OFFSET LIMIT_S SCRIPT_SIZE LIB_SIZE INPUTS_SIZE   stdin: see receive, then "read"
-#   attach DIR BOOT_ID OFFSET                                            stdin: "read"
+#   start  DIR BOOT_ID OFFSET LIMIT_S SIZE…   stdin: see receive, then "read"
+#   attach DIR BOOT_ID OFFSET                 stdin: "read"
 #   stop   DIR
 #
 # stdout carries only the stage's output, from OFFSET on. stderr carries lines `bake: …`:
@@ -14,10 +14,11 @@
 # "read" confirms that all output has arrived; then the stage's folder is removed. The program is an
 # argument of `bash -c`, not a file.
 #
-# DIR contains: script, lib.sh, inputs (until the stage has ended); identity (a line that differs when
-# these files differ); output; lock (held until the stage has ended, or its supervisor was killed). It
-# also contains two symbolic links, because a link is created atomically and needs no space on a full
-# file system: pid (of the stage's process group) and status (with the size of the output).
+# DIR contains: script, lib.sh, inputs, and the folder files if the stage has files (until the stage has
+# ended); identity (a line that differs when these differ); output; lock (held until the stage has ended,
+# or its supervisor was killed). It also contains two symbolic links, because a link is created atomically
+# and needs no space on a full file system: pid (of the stage's process group) and status (with the size
+# of the output).
 set -o errexit -o nounset -o pipefail
 umask 077
 
@@ -75,23 +76,30 @@ start() {
     exec 9>&-
 }
 
+# receive DIR SCRIPT_SIZE LIB_SIZE INPUTS_SIZE FILES_SIZE: the files are a tar archive, or nothing.
 receive() {
     local identity end
     read -r identity && printf '%s\n' "$identity" >"$1/identity" || return 1
     # head reads exactly the given number of bytes. A broken connection looks like an end of file, so a
     # last line confirms that everything has arrived.
     head --bytes="$2" >"$1/script" && head --bytes="$3" >"$1/lib.sh" && head --bytes="$4" >"$1/inputs" &&
-        read -r end && [[ $end == "$identity" ]]
+        head --bytes="$5" >"$1/archive" && read -r end && [[ $end == "$identity" ]] || return 1
+    [[ ! -s $1/archive ]] || {
+        mkdir --mode 755 "$1/files"
+        tar --extract --file "$1/archive" --directory "$1/files" --preserve-permissions || return 1
+    }
+    rm "$1/archive"
 }
 
 supervise() {
-    local dir=$1 limit_s=$2 pid status=0
+    local dir=$1 limit_s=$2 given=() pid status=0
+    [[ ! -d $dir/files ]] || given=(BAKE_FILES="$dir/files")
     cd /
     umask 022
     # shellcheck disable=SC2016  # expanded by the inner bash: "$0" is the inputs, "$1" the script
     setsid env --ignore-environment \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-        BAKE_LIB="$dir/lib.sh" \
+        BAKE_LIB="$dir/lib.sh" "${given[@]}" \
         timeout --kill-after=10 "$limit_s" bash -c '. "$0" && exec bash "$1"' "$dir/inputs" "$dir/script" \
         </dev/null >>"$dir/output" 2>&1 9>&- &
     pid=$!
@@ -104,7 +112,7 @@ supervise() {
     # A daemon that has left the group may continue to write. The present size is the end of the output.
     ln --symbolic "$status $(stat --format=%s output)" status
     exec 9>&-
-    rm --force script lib.sh inputs
+    rm --recursive --force script lib.sh inputs files
 }
 
 follow() {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from bake import threads as interrupts
 from bake.errors import ConnectError, StageError
 from bake.plan.inputs import inputs_file
+from bake.plan.stage_files import StageFile, archive
 from bake.ssh import keys, runner
 from bake.ssh.command import RemoteCommand
 from bake.ssh.connection import Connection
@@ -67,6 +69,7 @@ class Run:
         name: str = "cuda",
         timeout_s: float = 100,
         on_line: Callable[[str], None] | None = None,
+        archive: bytes = b"",
     ) -> bytes:
         body = script.encode() if isinstance(script, str) else script
         self.seconds = runner.run_stage(
@@ -75,6 +78,7 @@ class Run:
             script=body.replace(b"@counter", str(self.counter).encode()),
             lib=LIB,
             inputs=inputs_file(name, inputs or {}),
+            archive=archive,
             log=self.log,
             on_line=on_line or self.lines.append,
             timeout_s=timeout_s,
@@ -121,6 +125,42 @@ def test_a_stage_gives_its_output_and_leaves_nothing(ssh: Connection, run: Run) 
     assert said == b"hello from the library\nto stderr\nend\n"
     assert run.lines == ["hello from the library", "to stderr", "end"]
     assert 0 < run.seconds < 30
+    assert run.left_on_the_machine() == []
+
+
+def test_a_stage_finds_its_files_with_their_paths_modes_and_bytes(
+    ssh: Connection, run: Run, tmp_path: Path
+) -> None:
+    everything = bytes(range(256)) * 1000
+    wanted = [
+        StageFile("greeter/bin/greet", 0o755, b"#!/bin/sh\necho hello\n"),
+        StageFile("greeter/data", 0o644, everything),
+        StageFile("greeter/it's \u00e4 \u0027file", 0o644, b""),
+        StageFile("greeter/" + "long/" * 60 + "name", 0o644, b"deep"),
+    ]
+    script = f"""
+        cd "${{BAKE_FILES:?}}"
+        greeter/bin/greet
+        cat greeter/{"long/" * 60}name; echo
+        sha256sum <greeter/data | cut -c 1-64
+        find . -printf '%m %U:%G %y\\n' | sort | uniq -c
+        stat --format %s "greeter/it's \u00e4 'file"
+    """
+    said = run.stage(ssh, script, archive=archive(wanted)).decode().split("\n")
+    assert said[:3] == ["hello", "deep", hashlib.sha256(everything).hexdigest()]
+    assert [" ".join(line.split()) for line in said[3:]] == [
+        *("3 644 0:0 f", "63 755 0:0 d", "1 755 0:0 f", "0", "")
+    ]
+    assert run.left_on_the_machine() == []
+    assert run.stage(ssh, 'echo "${BAKE_FILES-none}"', name="other") == b"none\n"
+
+
+def test_files_that_cannot_be_unpacked_end_the_stage_before_it_starts(
+    ssh: Connection, run: Run
+) -> None:
+    with pytest.raises(StageError, match="could not be started") as caught:
+        run.stage(ssh, "echo never", archive=b"this is no archive")
+    assert "tar" in "\n".join(caught.value.details)
     assert run.left_on_the_machine() == []
 
 

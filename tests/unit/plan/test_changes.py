@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from bake.aws import tags as aws_tags
 from bake.plan import changes, description
 from bake.plan.changes import unchanged_stages
 from bake.plan.plan import Plan
+from bake.plan.stage_files import StageFile, files_digest
 from tests.support.plans import (
     BASE,
     Parts,
@@ -284,3 +286,29 @@ def test_without_a_checkpoint_after_each_wave_there_is_no_order() -> None:
     for after in ((), ("conda",)):
         plan = checkpoints_after(plan_of(changed(BASE, "conda", body=b"another")), *after)
         assert unchanged_stages(plan, before, ["base"]) == frozenset()
+
+
+def test_the_reason_names_the_files_that_changed() -> None:
+    def with_files(**files: bytes) -> Plan:
+        plan = plan_of(BASE)
+        given_files = tuple(StageFile(path, 0o644, files[path]) for path in sorted(files))
+        stages = [
+            replace(
+                stage,
+                script=replace(stage.script, files=tuple(sorted(files))),
+                files=given_files,
+                digest=files_digest(given_files) if files else stage.digest,
+            )
+            if stage.name == "conda"
+            else stage
+            for stage in plan.stages
+        ]
+        return replace(plan, stages=tuple(stages))
+
+    before = with_files(kept=b"1", changed=b"1", removed=b"1")
+    after = with_files(kept=b"1", changed=b"2", added=b"1")
+    found = why(after, tags_of(before))["conda"]
+    assert found[0] == "files/added is now given"
+    assert re.fullmatch(r"files/changed changed \(\w{8} → \w{8}\)", found[1])
+    assert found[2:] == ("files/removed is no longer given",)
+    assert why(before, tags_of(with_files()))["conda"][0] == "files/changed is now given"

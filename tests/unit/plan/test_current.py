@@ -73,3 +73,17 @@ def test_a_package_more_makes_another_image(scripts: Path, payload: Payload) -> 
 def test_an_image_whose_tags_describe_no_plan_is_not_current(scripts: Path) -> None:
     digest = baked(scripts, UPSTREAM).digest
     assert not is_current({}, digest, resolve(RECIPE), stand_in=False, scripts=scripts)
+
+
+@pytest.mark.parametrize("payload", [UPSTREAM, STAND_IN], ids=["upstream", "stand-in"])
+def test_an_image_is_not_current_after_a_file_of_a_stage_has_changed(
+    scripts: Path, payload: Payload
+) -> None:
+    script, files = scripts / "stages" / "cuda.sh", scripts.parent / "files"
+    script.write_text(script.read_text().replace("# Needs:", "# Files: a\n# Needs:", 1))
+    files.mkdir()
+    (files / "a").write_text("1")
+    image = baked(scripts, payload)
+    assert current(image, scripts)
+    (files / "a").write_text("2")
+    assert not current(image, scripts)

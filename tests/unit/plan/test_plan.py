@@ -45,7 +45,8 @@ def catalog() -> Catalog:
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """Write stages with the needs of the real ones, and bodies of one line."""
-    (tmp_path / "stages").mkdir()
+    tmp_path = tmp_path / "scripts"
+    (tmp_path / "stages").mkdir(parents=True)
     (tmp_path / "lib.sh").write_text("# lib\n")
     needs = {
         "base": "",
@@ -405,3 +406,51 @@ def test_the_inputs_of_an_optional_field_are_the_ones_that_its_value_changes(pla
     assert different >= set(OPTIONAL_FIELDS[place])
     # NOTEBOOKS_SHA256 and NOTEBOOKS_COMMIT are of no use without the URL.
     assert different - set(OPTIONAL_FIELDS[place]) <= {"NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"}
+
+
+# ---- files
+
+
+@pytest.fixture
+def project(scripts: Path) -> Path:
+    """Give the stage d2l a folder of files. Its project is the folder that contains `scripts`."""
+    script = scripts / "stages" / "d2l.sh"
+    script.write_text(script.read_text().replace("# Inputs", "# Files: greeter\n# Inputs"))
+    files = scripts.parent / "files" / "greeter"
+    files.mkdir(parents=True)
+    (files / "config.toml").write_text("colour = 1")
+    return files
+
+
+@pytest.mark.parametrize("change", ["bytes", "mode", "path"])
+def test_the_digest_of_a_stage_covers_its_files(scripts: Path, project: Path, change: str) -> None:
+    before, file = plan(scripts), project / "config.toml"
+    if change == "bytes":
+        file.write_text("colour = 2")
+    elif change == "mode":
+        file.chmod(0o755)
+    else:
+        file.rename(project / "other.toml")
+    after = plan(scripts)
+    assert different(before, after) == ABOVE["d2l"]
+    assert before.digest != after.digest
+
+
+def test_a_stage_without_files_has_the_digest_that_it_had_before_there_were_files() -> None:
+    script = Script("x", "x", (), (), b"body")
+    digest = stage_digest(script, lib=b"lib", inputs={"A": "1"}, needs=(), base="ami-1")
+    assert digest == "f46f3941e1d107dbb07bd7bb9cf45a9016c13a7f2b8c0567688fd7d72155634d"
+
+
+def test_files_that_are_missing_are_findings(scripts: Path, project: Path) -> None:
+    (project / "config.toml").unlink()
+    with pytest.raises(RecipeError) as caught:
+        plan(scripts)
+    assert "files/greeter: is a folder without files" in "\n".join(caught.value.details)
+
+
+def test_a_stage_that_reads_files_without_declaring_them_is_refused(scripts: Path) -> None:
+    write(scripts, "base", body="cp $BAKE_FILES/x /etc")
+    with pytest.raises(RecipeError) as caught:
+        plan(scripts)
+    assert "base.sh: reads BAKE_FILES and declares no files" in "\n".join(caught.value.details)

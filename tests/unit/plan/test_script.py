@@ -184,7 +184,7 @@ def test_an_invalid_declaration_of_a_secret_is_refused(
 
 
 def test_inputs_have_defaults_and_files_have_paths(tmp_path: Path) -> None:
-    header = "# Inputs: LOGIN_USER GREETING=a=b\n#         EMPTY=\n# Files: a.txt b/c\n"
+    header = "# Inputs: LOGIN_USER GREETING=a=b\n#         EMPTY=\n# Files: a.txt ./b//c/\n"
     script = read(tmp_path, f"#!/bin/sh\n# It.\n{header}# Replaces: built-in\ntrue\n")
     assert script.inputs == ("LOGIN_USER", "GREETING", "EMPTY")
     assert script.defaults == {"GREETING": "a=b", "EMPTY": ""}
@@ -222,6 +222,6 @@ def test_an_invalid_header_of_a_check_is_refused(
     tmp_path: Path, old: str, new: str, says: str
 ) -> None:
     (tmp_path / "greeting.sh").write_text(CHECK.replace(old, new))
-    with pytest.raises(RecipeError, match="greeting.sh has a bad header") as caught:
+    with pytest.raises(RecipeError, match="has a bad header") as caught:
         stage.read_script(tmp_path / "greeting.sh", "check")
     assert says in "\n".join(caught.value.details)
