@@ -15,7 +15,8 @@ case $OS_ID in
     ubuntu-22.04) codename=jammy ;;
     ubuntu-24.04) codename=noble ;;
     debian-12) codename=bookworm ;;
-    *) fail "unknown operating system $OS_ID: this stage supports Ubuntu 18.04 to 24.04 and Debian 12" ;;
+    debian-13) codename=trixie ;;
+    *) fail "unknown operating system $OS_ID: this stage supports Ubuntu 18.04 to 24.04, Debian 12 and 13" ;;
 esac
 
 # When the first command arrives, cloud-init may still be writing apt's sources.

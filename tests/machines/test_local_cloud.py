@@ -811,6 +811,26 @@ def test_stand_in_says_that_it_is_one_and_holds_the_files_it_is_given(cloud: Clo
     cloud.terminate(instance_id)
 
 
+def test_a_machine_of_debian_13_boots_powers_itself_off_and_boots_again(cloud: Cloud) -> None:
+    debian = catalog.load().os_image("debian-13")
+    instance_id = cloud.run(os_images.provide(cloud.endpoint, debian, stand_in=False))
+    cloud.wait_for_ssh(instance_id)
+    assert cloud.ssh(instance_id, "cloud-init status --wait").endswith("status: done")
+    asked = ". /etc/os-release; echo $VERSION_CODENAME; python3 --version"
+    codename, _, python = cloud.ssh(instance_id, asked).split()
+    assert codename == "trixie"
+    assert python.startswith(f"{debian.python}.")
+    cloud.ssh(
+        instance_id, "echo kept | sudo tee /opt/kept; sudo shutdown -P +5; sudo shutdown -P now"
+    )
+    cloud.wait_for(instance_id, "stopped")
+    cloud.ec2.start_instances(InstanceIds=[instance_id])
+    cloud.wait_for(instance_id, "running")
+    cloud.wait_for_ssh(instance_id)
+    assert cloud.ssh(instance_id, "cat /opt/kept") == "kept"
+    cloud.terminate(instance_id)
+
+
 # Any client ---------------------------------------------------------------------------------------
 
 

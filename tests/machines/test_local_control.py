@@ -187,7 +187,7 @@ def test_root_file_system_that_cannot_be_made_is_said_with_how_it_could(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LocalCloudError, match="mmdebstrap is needed") as caught:
-        os_images._bootstrap(tmp_path / "root.tar")
+        os_images._bootstrap(tmp_path / "root.tar", "bookworm")
     assert "apt-get install mmdebstrap" in caught.value.hint
 
 

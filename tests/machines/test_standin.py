@@ -605,7 +605,7 @@ def test_stop_ends_no_process_that_has_the_number_now(state: Path) -> None:
 
 def test_the_payload_names_what_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(wheels, "provide", lambda root, lines: None)
+    monkeypatch.setattr(wheels, "provide", lambda root, lines, target: None)
     wanted = variables(resolve(RECIPES[0]), UPSTREAM)
     try:
         payload = standin.serve(wanted, host="10.0.2.2")

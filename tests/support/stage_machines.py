@@ -118,7 +118,7 @@ def machines() -> Iterator[Callable[[Recipe, Payload], Machine]]:
             with os_images._one_at_a_time():
                 root = os_images._variant(
                     engine,
-                    os_images._debian(engine),
+                    os_images._debian(engine, os_images.underneath(resolved.os_image).codename),
                     resolved.os_image,
                     True,
                     standin.machine_files(),

@@ -1,7 +1,8 @@
 """Base images of the local cloud: an operating system's root file system, made on this computer.
 
-Debian's root is made from Debian's archive with `mmdebstrap`. Ubuntu's is not made: a stand-in
-replaces it, which is Debian with the names and the login user of Ubuntu, and says so.
+Debian's root is made from Debian's archive with `mmdebstrap`. The root of another system is not
+made: a stand-in replaces it, which is Debian with the names and the login user of that system, and
+says so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from bake import catalog
 from bake import files as folders
 from bake.catalog import OsImage
 from bake.errors import LocalCloudError, PreflightError
@@ -68,7 +70,7 @@ def provide(
     certificates that it trusts. Raises PreflightError if this computer cannot make a root file
     system of this operating system, and LocalCloudError if making it fails.
     """
-    if os_image.key != "debian-12" and not stand_in:
+    if not os_image.key.startswith("debian-") and not stand_in:
         raise PreflightError(
             f"The root file system of {os_image.key} cannot be made on this computer: "
             "the distribution publishes it only as cloud images",
@@ -81,11 +83,20 @@ def provide(
         )
     engine = find_engine()
     with _one_at_a_time():
-        debian = _debian(engine)
+        debian = _debian(engine, underneath(os_image).codename)
         root = _variant(engine, debian, os_image, stand_in, files or {})
         # Registered with the lock held: it gives the layer a second name, in this cloud, so that
         # another process does not remove it.
         return _register(cloud, os_image, root, region=region, stand_in=stand_in)
+
+
+def underneath(os_image: OsImage) -> OsImage:
+    """Return the system whose root is used for a stand-in: a Debian, or Debian 12 for another."""
+    return os_image if os_image.key.startswith("debian-") else catalog.load().os_image("debian-12")
+
+
+def _name(os_image: OsImage) -> str:
+    return underneath(os_image).key.replace("debian-", "Debian ")
 
 
 def _register(
@@ -93,7 +104,7 @@ def _register(
 ) -> str:
     day = root.made_at.strftime("%Y%m%d")
     serial = root.layer.rpartition(":")[2][:8]
-    about = "stand-in: Debian 12 underneath" if stand_in else "made from Debian's archive"
+    about = f"stand-in: {_name(os_image)} underneath" if stand_in else "made from Debian's archive"
     response = cloud.request(
         "os-images",
         {
@@ -110,16 +121,16 @@ def _register(
     return str(response["image_id"])
 
 
-def _debian(engine: Engine) -> _Root:
-    """Return the root of Debian 12. It is made again only if the way of making it has changed."""
-    recipe = hashlib.sha256(repr((SUITE, PACKAGES)).encode())
+def _debian(engine: Engine, suite: str) -> _Root:
+    """Return the root of a Debian. It is made again only if the way of making it has changed."""
+    recipe = hashlib.sha256(repr((suite, PACKAGES)).encode())
     for path in sorted(FILES.iterdir()):
         recipe.update(path.name.encode() + path.read_bytes())
-    layer = f"localhost/bake/root:{recipe.hexdigest()[:12]}"
+    layer = f"localhost/bake/root-{suite}:{recipe.hexdigest()[:12]}"
     if not engine.has_image(layer):
         with tempfile.TemporaryDirectory(prefix="bake-root-") as folder:
             archive = Path(folder, "root.tar")
-            _bootstrap(archive)
+            _bootstrap(archive, suite)
             engine.import_root(archive, layer, label=ROOT_LABEL)
         _forget_others(engine, layer)
     return _Root(layer, _made_at(engine, layer))
@@ -141,7 +152,7 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
-def _bootstrap(archive: Path) -> None:
+def _bootstrap(archive: Path, suite: str) -> None:
     program = shutil.which("mmdebstrap")
     if program is None:
         raise LocalCloudError(
@@ -149,7 +160,7 @@ def _bootstrap(archive: Path) -> None:
             hint="Install it: sudo apt-get install mmdebstrap",
         )
     command = [program, "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    command += [f"--customize-hook={FILES / 'finish-root'}", SUITE, str(archive), MIRROR]
+    command += [f"--customize-hook={FILES / 'finish-root'}", suite, str(archive), MIRROR]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
@@ -196,7 +207,7 @@ def _notices(os_image: OsImage, stand_in: bool) -> dict[str, bytes]:
     )
     notices = {"/etc/cloud/cloud.cfg.d/91_login_user.cfg": user.encode()}
     if stand_in:
-        text = f"This is not {os_image.key}: it is a stand-in, Debian 12 underneath.\n"
+        text = f"This is not {os_image.key}: it is a stand-in, {_name(os_image)} underneath.\n"
         notices["/etc/bake-stand-in"] = f"{os_image.key}\n{text}".encode()
         notices["/etc/motd"] = f"\n{text}\n".encode()
     return notices

@@ -64,7 +64,8 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
         names.refuse_unknown(inputs, _folder() / "indices")
         upstreams.write(root, trusted, upstreams.requested(inputs))
         lines = [line for name in _PIP_INPUTS for line in inputs.get(name, "").splitlines()]
-        wheels.provide(root / "pypi", [line for line in lines if line.strip()])
+        target = wheels.target_of(inputs["OS_ID"])
+        wheels.provide(root / "pypi", [line for line in lines if line.strip()], target)
         certificate = trusted.server_certificate((host, listen))
         running = mirror.start(_state(), root, certificate, address=listen)
     base = f"https://{host}:{running.port}"

@@ -28,11 +28,7 @@ from packaging.version import Version
 from bake import catalog
 from bake.errors import Finding, LocalCloudError, RecipeError
 from bake.files import on_machine, write_file
-
-# A stand-in machine is Debian 12, whatever base its recipe names.
-PYTHON = "3.11"
-GLIBC = (2, 36)
-_MACHINE = {"python_version": PYTHON, "python_full_version": f"{PYTHON}.2"}
+from bake.local.machines.os_images import underneath
 
 # For some releases of MXNet, the CPU build has another version. [PyPI's list of files]
 _CPU_BUILDS = {"1.7.0": "1.7.0.post2"}
@@ -41,6 +37,24 @@ _CPU_BUILDS = {"1.7.0": "1.7.0.post2"}
 # it. The value is what they need.
 _PROGRAMS = {"torch": ("numpy",), "torchvision": ("numpy", "pillow")}
 _EPOCH = (2026, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The machine for which wheels are chosen: the versions of its Python and of its glibc."""
+
+    python: str = "3.11"
+    glibc: tuple[int, int] = (2, 36)
+
+
+DEBIAN_12 = Target()
+
+
+def target_of(os_id: str) -> Target:
+    """Return the target of a stand-in machine: that of the Debian underneath."""
+    system = underneath(catalog.load().os_image(os_id))
+    major, minor = system.glibc.split(".")
+    return Target(system.python, (int(major), int(minor)))
 
 
 @dataclass(frozen=True)
@@ -94,13 +108,13 @@ def stand_in_for(requirement: Requirement) -> StandInWheel | None:
     return StandInWheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))
 
 
-def provide(root: Path, requirements: Iterable[str]) -> None:
-    """Write an index at `root` that satisfies these requirements of pip.
+def provide(root: Path, requirements: Iterable[str], target: Target = DEBIAN_12) -> None:
+    """Write an index at `root` that satisfies these requirements of pip on this machine.
 
     The network is used only for requirements that are new. Raises RecipeError for one that the
     index does not have, and LocalCloudError if a package has no wheel for the machine's Python.
     """
-    real, stand_ins, unsure = _separate(requirements)
+    real, stand_ins, unsure = _separate(requirements, target)
     files = root / "files"
     files.mkdir(parents=True, exist_ok=True)
     for wheel in stand_ins:
@@ -108,19 +122,22 @@ def provide(root: Path, requirements: Iterable[str]) -> None:
         if not path.exists() or path.read_bytes() != data:
             path.with_suffix(".sha256").unlink(missing_ok=True)
             write_file(path, data)
-    key = json.dumps([real, unsure] if unsure else real)
+    parts: list[object] = [real, unsure] if unsure else list(real)
+    key = json.dumps(parts if target == DEBIAN_12 else [*parts, target.python])
     lock = root / "locks" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.txt"
     if not lock.exists():
         if unsure:
-            _resolve(unsure, "--no-deps")
-        resolved = _resolve(real)
-        _fetch(resolved, files)
+            _resolve(unsure, target, "--no-deps")
+        resolved = _resolve(real, target)
+        _fetch(resolved, files, target)
         lock.parent.mkdir(exist_ok=True)
         write_file(lock, resolved)
     _write_index(root)
 
 
-def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel], list[str]]:
+def _separate(
+    lines: Iterable[str], target: Target = DEBIAN_12
+) -> tuple[list[str], list[StandInWheel], list[str]]:
     """Return the requirements to download from PyPI, and the stand-ins for the others.
 
     The third part are the requirements of stand-ins that no fact names: PyPI must have them.
@@ -129,7 +146,8 @@ def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel], list
     stand_ins: list[StandInWheel] = []
     facts = {line for build in catalog.load().builds for line in build.requirements}
     unsure: list[str] = []
-    environment = {key: str(value) for key, value in {**default_environment(), **_MACHINE}.items()}
+    environment = {key: str(value) for key, value in default_environment().items()}
+    environment |= {"python_version": target.python, "python_full_version": f"{target.python}.2"}
     for line in lines:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate(environment):
@@ -144,12 +162,12 @@ def _separate(lines: Iterable[str]) -> tuple[list[str], list[StandInWheel], list
     return sorted(real), stand_ins, unsure
 
 
-def _resolve(lines: Iterable[str], *options: str) -> str:
+def _resolve(lines: Iterable[str], target: Target, *options: str) -> str:
     settings = _pip_settings()
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header"]
     command += ["--no-annotate", "--no-cache", "--only-binary", ":all:", "--no-config"]
-    command += ["--python-version", PYTHON, "--index-strategy", "unsafe-best-match"]
-    command += ["--python-platform", f"x86_64-manylinux_{GLIBC[0]}_{GLIBC[1]}"]
+    command += ["--python-version", target.python, "--index-strategy", "unsafe-best-match"]
+    command += ["--python-platform", f"x86_64-manylinux_{target.glibc[0]}_{target.glibc[1]}"]
     if index := settings.get("index-url"):
         command += ["--default-index", index]
     for index in settings.get("extra-index-url", "").split():
@@ -176,13 +194,15 @@ def _missing(said: str, lines: Iterable[str]) -> str:
     return "" if not found else f"package {wanted}" if named[1] else found[0]
 
 
-def _fetch(resolved: str, folder: Path) -> None:
-    platforms = [f"manylinux_{GLIBC[0]}_{minor}_x86_64" for minor in range(GLIBC[1], 4, -1)]
+def _fetch(resolved: str, folder: Path, target: Target) -> None:
+    major, newest = target.glibc
+    platforms = [f"manylinux_{major}_{minor}_x86_64" for minor in range(newest, 4, -1)]
     platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
     lock = folder / ".lock.txt"
     lock.write_text(resolved)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--only-binary", ":all:", "--python-version", PYTHON, "--implementation", "cp"]
+    command += ["--only-binary", ":all:", "--python-version", target.python]
+    command += ["--implementation", "cp"]
     for platform in platforms:
         command += ["--platform", platform]
     command += ["--disable-pip-version-check", "--requirement", str(lock), "--dest", str(folder)]
@@ -220,8 +240,8 @@ def _hint(said: str) -> str:
     """Return what to do. uv and pip name an index that answers, but has no such packages."""
     if "No solution found" in said or "No matching distribution" in said:
         return (
-            "No versions fit together that have wheels for the stand-in machines "
-            f"(Python {PYTHON}): change packages.pip in the recipe, or bake it without --stand-in"
+            "No versions fit together that have wheels for the Python of the stand-in machines: "
+            "change packages.pip in the recipe, or bake it without --stand-in"
         )
     return "The first bake with stand-ins needs PyPI, or the index in pip's configuration"
 
