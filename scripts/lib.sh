@@ -333,6 +333,18 @@ apt_install() {
     alone_with_apt configure_and_install "$@" || fail_to_install
 }
 
+# run_installer FOLDER COMMAND…: run a publisher's own installer in its folder, alone with apt, which it uses. A lock
+# does not contain what it installs, because no archive has that: the installer's own version is pinned.
+run_installer() { alone_with_apt run_and_leave_out "$@" || fail_to_install; }
+
+run_and_leave_out() {
+    local before
+    finish_earlier_work || return
+    before=$(installed_packages)
+    (cd "$1" && "${@:2}") || return
+    installed_packages | lines_not_in <(printf '%s\n' "$before") >>"$NOTES/base-image/apt"
+}
+
 fail_to_install() {
     ! print_failed_builds || fail "a kernel module could not be built: the end of its log is above"
     exit 1 # apt has printed why
@@ -359,22 +371,27 @@ enable_debian_non_free() {
     update_package_lists
 }
 
-# add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. Only the key with NVIDIA_KEY_FINGERPRINT is
-# trusted, even if the key file contains other keys. The file is named after the key's last eight digits,
-# in their case (3bf863cc.pub, 8793F200.pub).
-add_nvidia_repository() {
-    local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
-    local -r id=${NVIDIA_KEY_FINGERPRINT: -8}
+# add_key URL FINGERPRINT FILE: download a signer's public keys, and write the one with this fingerprint to FILE, in
+# the form that apt and gpgv read. Other keys at this address are not trusted.
+add_key() {
     local work
     work=$(mktemp --directory)
-    fetch "$url/$id.pub" "$work/key"
-    gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$url/$id.pub is not a key"
-    gpg --homedir "$work" --batch --quiet --export "$NVIDIA_KEY_FINGERPRINT" >"$work/ring" 2>/dev/null
+    fetch "$1" "$work/key"
+    gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$1 is not a key"
+    gpg --homedir "$work" --batch --quiet --export "$2" >"$work/ring" 2>/dev/null
     [[ -s $work/ring ]] ||
-        fail "$url/$id.pub contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
-            awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $NVIDIA_KEY_FINGERPRINT"
-    install --mode 0644 "$work/ring" "$ring"
+        fail "$1 contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
+            awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $2"
+    install -D --mode 0644 "$work/ring" "$3"
     rm --recursive --force "$work"
+}
+
+# add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. The file of the key is named after its last eight
+# digits, in their case (3bf863cc.pub, 8793F200.pub).
+add_nvidia_repository() {
+    local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
+    [[ -n $NVIDIA_REPOSITORY ]] || fail "bake knows no repository of NVIDIA for this operating system"
+    add_key "$url/${NVIDIA_KEY_FINGERPRINT: -8}.pub" "$NVIDIA_KEY_FINGERPRINT" "$ring"
     write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
     pin_nvidia_repository
     update_package_lists

@@ -180,7 +180,7 @@ class LeftOut(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class Installer(Fact):
-    """An installer of Miniconda or Miniforge. `glibc` is the oldest version that it works with."""
+    """An installer of Miniconda, Miniforge or EFA. `glibc` is the oldest one that it works with."""
 
     manager: str
     version: str
@@ -290,6 +290,11 @@ class Catalog:
     def installer(self, manager: str, version: str) -> Installer | None:
         wanted = (manager, version)
         return next((i for i in self.installers if (i.manager, i.version) == wanted), None)
+
+    def newest_installer(self, manager: str) -> Installer:
+        """Return the newest known installer of its kind."""
+        found = [each for each in self.installers if each.manager == manager]
+        return max(found, key=lambda each: numbers(each.version))
 
     def min_driver(self, cuda: Cuda) -> str:
         """Return the oldest driver that a toolkit runs on, by minor-version compatibility."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bake.catalog import Driver, Toolkit
+from bake.catalog import Catalog, Driver, Toolkit
 from bake.plan.lock import UNLOCKED
 from bake.recipe.gpu_checks import can_use_switches
 from bake.recipe.payload import Payload, with_mirrors
@@ -15,6 +15,8 @@ CHANNEL = "conda-forge"
 OF_PAYLOAD = frozenset(
     {
         *("OS_MIRROR", "OS_SECURITY_MIRROR", "NVIDIA_MIRROR", "NVIDIA_KEY_FINGERPRINT"),
+        *("CONTAINER_TOOLKIT_MIRROR", "CONTAINER_TOOLKIT_KEY_FINGERPRINT"),
+        *("EFA_MIRROR", "EFA_INSTALLER_SHA256"),
         *("CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR", "CONDA_CHANNEL"),
         *("PYPI_MIRROR", "PYTORCH_MIRROR"),
         *("NOTEBOOKS_URL", "NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"),
@@ -77,6 +79,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
         "PYTHON_VERSION": recipe.python.version,
         "ENVIRONMENT": recipe.python.environment,
         "ENVIRONMENT_PREFIX": environment_prefix(recipe),
+        **_services(resolved.catalog, payload),
         "PYPI_MIRROR": mirrors["pypi"],
         "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}" if build.index else "",
         "FRAMEWORK": build.name,
@@ -88,6 +91,18 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
         **_notebooks(resolved, payload),
         **UNLOCKED,
+    }
+
+
+def _services(catalog: Catalog, payload: Payload) -> dict[str, str]:
+    """Return the sources of software that no section describes: its newest known version."""
+    efa = catalog.newest_installer("efa")
+    return {
+        "CONTAINER_TOOLKIT_MIRROR": payload.mirrors["nvidia-container-toolkit"],
+        "CONTAINER_TOOLKIT_KEY_FINGERPRINT": payload.key_fingerprints["nvidia-container-toolkit"],
+        "EFA_MIRROR": payload.mirrors["efa"],
+        "EFA_INSTALLER": efa.file,
+        "EFA_INSTALLER_SHA256": payload.sha256.get(efa.file, efa.sha256),
     }
 
 
@@ -104,7 +119,8 @@ def _driver_and_toolkit(
         "FABRIC_MANAGER_PACKAGES": " ".join(fabric_manager),
         "NVIDIA_MIRROR": payload.mirrors["nvidia"],
         "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
-        "NVIDIA_KEY_FINGERPRINT": payload.nvidia_key_fingerprint or resolved.os_image.nvidia_key,
+        "NVIDIA_KEY_FINGERPRINT": payload.key_fingerprints.get("nvidia")
+        or resolved.os_image.nvidia_key,
         "CUDA_VERSION": resolved.recipe.cuda.version,
         "CUDA_SOURCE": toolkit.archive,
         "CUDA_PACKAGES": " ".join(toolkit.packages),

@@ -18,20 +18,22 @@ from bake.catalog import facts
 class Payload:
     """Base URLs (without a trailing slash), and the keys and hashes to check downloads with.
 
-    `sha256` maps file names to hashes. `nvidia_key_fingerprint` is the key of NVIDIA's repository;
-    if it is empty, the key is a fact of the operating system. `image_owner` replaces the owner of
-    every base image: stand-in base images have an owner of their own.
+    `key_fingerprints` maps names of mirrors to the keys that sign there; NVIDIA's key is a fact of
+    the operating system unless it is here. `sha256` maps file names to hashes. `image_owner`
+    replaces the owner of every base image: stand-in base images have an owner of their own.
     """
 
     name: Literal["upstream", "stand-in"]
     mirrors: Mapping[str, str]
-    nvidia_key_fingerprint: str
+    key_fingerprints: Mapping[str, str]
     sha256: Mapping[str, str]
     image_owner: str | None = None
 
 
 # The Ubuntu archive has no TLS on its own host; apt checks every package by the archive's signature
 # anyway. Its -security pocket is on the same host.
+# The key of the container toolkit's repository is the one of its file gpgkey (found: ten public
+# files agree).
 UPSTREAM = Payload(
     name="upstream",
     mirrors={
@@ -39,6 +41,8 @@ UPSTREAM = Payload(
         "debian": "https://deb.debian.org/debian",
         "debian-security": "https://deb.debian.org/debian-security",
         "nvidia": "https://developer.download.nvidia.com/compute/cuda/repos",
+        "nvidia-container-toolkit": "https://nvidia.github.io/libnvidia-container",
+        "efa": "https://efa-installer.amazonaws.com",
         "miniconda": "https://repo.anaconda.com/miniconda",
         "miniforge": "https://github.com/conda-forge/miniforge/releases/download",
         "conda": "https://conda.anaconda.org",
@@ -46,7 +50,7 @@ UPSTREAM = Payload(
         "pytorch": "https://download.pytorch.org/whl",
         "notebooks": "https://github.com/d2l-ai",
     },
-    nvidia_key_fingerprint="",
+    key_fingerprints={"nvidia-container-toolkit": "C95B321B61E88C1809C4F759DDCAE044F796ECB0"},
     sha256={
         installer["file"]: installer["sha256"]
         for versions in facts.read("installers").values()

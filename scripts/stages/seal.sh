@@ -19,6 +19,7 @@ list_traces() {
         /var/lib/dkms/mok.key /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/* /var/lib/fwupd/pki/*
         /var/lib/dbus/machine-id /etc/nvme/hostnqn /etc/nvme/hostid /var/lib/whoopsie/whoopsie-id
         /var/lib/snapd/device/* /var/lib/snapd/assertions/asserts-v0/serial/*
+        /etc/docker/key.json /var/lib/docker/engine-id
         /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /var/lib/urandom/random-seed
         /boot/efi/loader/random-seed /var/lib/postfix/prng_exch
         /var/lib/cloud/* /run/cloud-init/*

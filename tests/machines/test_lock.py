@@ -95,7 +95,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
         payload = Payload(
             name="stand-in",
             mirrors={name: f"{base}/{paths.get(name, name)}" for name in UPSTREAM.mirrors},
-            nvidia_key_fingerprint=trusted.fingerprint,
+            key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, trusted.fingerprint),
             sha256=standin._sha256(),
         )
         try:

@@ -74,7 +74,7 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
     return Payload(
         name="stand-in",
         mirrors=mirrors,
-        nvidia_key_fingerprint=trusted.fingerprint,
+        key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, trusted.fingerprint),
         sha256=_sha256(),
         image_owner=STAND_IN_OWNER,
     )

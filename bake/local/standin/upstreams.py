@@ -19,7 +19,7 @@ from typing import Any
 from bake import catalog
 from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
 from bake.files import on_machine, write_file
-from bake.local.standin import names
+from bake.local.standin import names, services
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
 from bake.recipe.conda_spec import read_conda_spec
@@ -28,13 +28,16 @@ CHANNEL = "conda-forge"
 # The packages that recipes request: those of each operating system, and the specs of conda.
 Requested = Mapping[str, Iterable[str]]
 
-# The packages of the stages `base`, `venv` and `mxnet`. Version 0, so that none replaces a real
-# package of the machine.
+# The packages of the stages `base`, `venv`, `mxnet`, `docker` and `efa`. Version 0, so that none
+# replaces a real package of the machine.
 BASE_PACKAGES = (
-    "build-essential", "bzip2", "ca-certificates", "curl", "git", "gnupg",
-    "libgomp1", "libquadmath0", "python3-venv", "rsync",
-    "unzip",
+    "apparmor", "build-essential", "bzip2", "ca-certificates", "curl", "dkms", "docker.io",
+    "environment-modules", "git", "gnupg", "libgomp1", "libnl-3-200", "libnl-3-dev",
+    "libnl-route-3-200", "libnl-route-3-dev", "libquadmath0", "pciutils", "python3-venv", "rsync",
+    "tcl", "unzip",
 )  # fmt: skip
+# The programs of these packages, from the folder `on_machine`.
+PROGRAMS = {"docker.io": "docker"}
 NVIDIA_LABEL = "NVIDIA CUDA"  # the label that NVIDIA's pin file matches
 
 # Newer versions, of another release of CUDA, beside the versions that a release needs. NVIDIA's
@@ -111,7 +114,8 @@ def single_files() -> Mapping[str, bytes]:
     for each in found.installers:
         # Each release of Miniforge has a folder of its own.
         folder = f"{each.version}/" if each.manager == "miniforge" else ""
-        files[f"{each.manager}/{folder}{each.file}"] = installer()
+        content = services.efa_installer(each) if each.manager == "efa" else installer()
+        files[f"{each.manager}/{folder}{each.file}"] = content
     return files
 
 
@@ -152,6 +156,7 @@ def write(root: Path, trust: Trust, wanted: Requested) -> None:
             },
         )
         _write_nvidia(root, sign, trust)
+        services.write_container_toolkit(root, sign, trust)
     _write(kept, json.dumps(wanted).encode())
     _write(stamp, digest.encode())
 
@@ -181,7 +186,11 @@ def main_packages(os: str, wanted: Iterable[str]) -> Iterator[Package]:
     for package in wanted:
         name, _, version = package.partition("=")
         found.add((name.partition(":")[0], version or "0"))
-    yield from (Package(name, version) for name, version in sorted(found))
+    for name, version in sorted(found):
+        program = PROGRAMS.get(name)
+        yield Package(
+            name, version, files={f"/usr/bin/{program}": _file(program)} if program else {}
+        )
 
 
 def _write_nvidia(root: Path, sign: Sign, trust: Trust) -> None:
@@ -193,7 +202,7 @@ def _write_nvidia(root: Path, sign: Sign, trust: Trust) -> None:
 
 
 def _packages(image: OsImage, archive: str) -> Iterable[Package]:
-    """Return the drivers and toolkits that the archive has for the operating system."""
+    """Return what the archive has of NVIDIA for the operating system."""
     found = catalog.load()
     packages = [
         package
@@ -205,6 +214,9 @@ def _packages(image: OsImage, archive: str) -> Iterable[Package]:
         toolkit = cuda.on.get(image.key)
         if toolkit and toolkit.archive == archive:
             packages += _toolkit(cuda, toolkit)
+    if archive == "nvidia":
+        packages += services.dcgm()
+        packages += services.nccl(cuda for cuda in found.cuda.values() if image.key in cuda.on)
     return {package.file_name: package for package in packages}.values()
 
 
@@ -260,8 +272,8 @@ def _digest(trust: Trust, wanted: Requested) -> str:
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.is_file():
                 digest.update(file.read_bytes())
-    for name in ("installer.sh", "conda.py", "nvcc", "nvidia-smi", "notebooks.json"):
-        digest.update(_file(name))
+    for program in sorted(on_machine("bake.local.standin").iterdir(), key=lambda file: file.name):
+        digest.update(program.read_bytes())
     return digest.hexdigest()
 
 

@@ -17,7 +17,11 @@ from tests.support.environment import REPOSITORY
 from tests.support.plans import RECIPE, RECIPES, tags_of
 
 STAND_IN = with_mirrors(
-    replace(UPSTREAM, name="stand-in", nvidia_key_fingerprint="0" * 40),
+    replace(
+        UPSTREAM,
+        name="stand-in",
+        key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, "0" * 40),
+    ),
     {name: f"https://127.0.0.1:4748/{name}" for name in UPSTREAM.mirrors},
 )
 

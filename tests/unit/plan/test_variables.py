@@ -40,7 +40,7 @@ def test_the_inputs_that_differ_between_payloads_are_known() -> None:
         stand_in = Payload(
             name="stand-in",
             mirrors={key: f"https://127.0.0.1:1/{key}" for key in UPSTREAM.mirrors},
-            nvidia_key_fingerprint="2" * 40,
+            key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, "2" * 40),
             sha256=archives | installers,
         )
         one, other = values(name), values(name, stand_in)
@@ -121,7 +121,7 @@ def test_a_build_that_is_on_pypi_needs_no_other_index() -> None:
 
 def test_nvidias_repository_is_trusted_with_the_key_of_the_operating_system() -> None:
     assert values("mxnet-cu101")["NVIDIA_KEY_FINGERPRINT"].endswith("3bf863cc")
-    ours = replace(UPSTREAM, nvidia_key_fingerprint="2" * 40)
+    ours = replace(UPSTREAM, key_fingerprints=UPSTREAM.key_fingerprints | {"nvidia": "2" * 40})
     assert values("mxnet-cu101", ours)["NVIDIA_KEY_FINGERPRINT"] == "2" * 40
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 from bake import catalog
 from bake.recipe.payload import SIGNED, UPSTREAM, with_mirrors
 
@@ -8,6 +10,12 @@ def test_each_upstream_server_uses_tls_or_signs_its_packages() -> None:
     for name, url in UPSTREAM.mirrors.items():
         assert url.startswith("https://") or name in SIGNED
         assert not url.endswith("/")
+
+
+def test_each_key_of_upstream_has_a_fingerprint_and_a_mirror() -> None:
+    for mirror, fingerprint in UPSTREAM.key_fingerprints.items():
+        assert mirror in UPSTREAM.mirrors
+        assert re.fullmatch(r"[0-9A-F]{40}", fingerprint)
 
 
 def test_upstream_has_the_hash_of_every_installer_of_the_catalog() -> None:
@@ -24,4 +32,5 @@ def test_mirrors_replace_the_hosts_and_keep_the_keys_and_hashes() -> None:
     assert ours.mirrors["pypi"] == "https://mirror.example.org/simple"
     assert ours.mirrors["nvidia"] == UPSTREAM.mirrors["nvidia"]
     assert ours.sha256 == UPSTREAM.sha256
+    assert ours.key_fingerprints == UPSTREAM.key_fingerprints
     assert UPSTREAM.mirrors["pypi"] == "https://pypi.org/simple"

@@ -1,0 +1,80 @@
+"""The stages of services (Docker, DCGM, NCCL, EFA) and their checks, against stand-in upstreams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bake.local import standin
+from bake.recipe.resolved import resolve
+from tests.support.environment import CACHE, REPOSITORY
+from tests.support.stage_machines import Machine, find, machines
+
+SERVICES = ("docker", "nvidia-container-toolkit", "dcgm", "nccl", "efa")
+SKIPPED = 77
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with all services, whose stages have run twice."""
+    with pytest.MonkeyPatch.context() as patch, machines() as start:
+        patch.setenv("BAKE_CACHE", str(CACHE))
+        patch.setenv("BAKE_HOME", str(tmp_path_factory.mktemp("bake")))
+        recipe = find("pytorch-cu126")
+        machine = start(recipe, standin.up(resolve(recipe)))
+        machine.bake("base", "drivers", "cuda", *SERVICES)
+        machine.bake(*SERVICES)
+        yield machine
+        standin.down()
+
+
+def check(machine: Machine, name: str, gpus: int = 0) -> tuple[int, str]:
+    """Run a check as the proof does; return its exit status and its last line."""
+    body = (REPOSITORY / "scripts/checks" / f"{name}.sh").read_bytes()
+    done = machine.run(f"export BAKE_GPUS={gpus}; bash -s", user="ubuntu", stdin=body)
+    return done.returncode, (done.stdout.splitlines() or [done.stderr])[-1]
+
+
+def test_the_login_user_may_use_docker_with_the_runtime_of_nvidia(machine: Machine) -> None:
+    assert "docker" in machine.read("id --name --groups ubuntu").split()
+    assert "nvidia-container-runtime" in machine.read("cat /etc/docker/daemon.json")
+
+
+def test_nccl_is_the_build_for_the_toolkit_and_an_upgrade_keeps_it(machine: Machine) -> None:
+    versions = machine.read("dpkg-query --show --showformat '${Version} ' libnccl2 libnccl-dev")
+    assert {version.partition("+")[2] for version in versions.split()} == {"cuda12.6"}
+    assert "+cuda12.9" in machine.read("apt-cache madison libnccl2")
+    assert {"libnccl2", "libnccl-dev"} <= set(machine.read("apt-mark showhold").split())
+
+
+def test_dcgm_is_the_build_for_the_cuda_of_the_driver(machine: Machine) -> None:
+    assert "datacenter-gpu-manager-4-cuda13" in machine.read(
+        "cat /usr/share/bake/installed/dcgm/apt"
+    )
+
+
+def test_the_installer_of_efa_is_not_in_a_lock_and_its_dependencies_are(machine: Machine) -> None:
+    assert "pciutils" in machine.read("cat /usr/share/bake/installed/efa/apt")
+    assert "aws-efa-installer" in machine.read("cat /usr/share/bake/installed/efa/files")
+
+
+@pytest.mark.parametrize("name", ["docker", "nvidia-container-toolkit", "dcgm"])
+def test_a_check_of_a_service_that_cannot_run_here_is_skipped(machine: Machine, name: str) -> None:
+    status, last = check(machine, name)
+    assert status == SKIPPED
+    assert last
+
+
+def test_the_check_of_efa_says_that_the_machine_has_no_device(machine: Machine) -> None:
+    assert check(machine, "efa") == (
+        0,
+        "libfabric 0-stand-in and /opt/amazon/ofi-nccl/lib/"
+        "x86_64-linux-gnu/libnccl-net.so; this machine has no EFA device",
+    )
+
+
+@pytest.mark.parametrize("name", ["nvidia-container-toolkit", "dcgm"])
+def test_a_check_fails_if_a_service_does_not_know_the_gpus(machine: Machine, name: str) -> None:
+    status, last = check(machine, name, gpus=1)
+    assert status not in (0, SKIPPED), last
