@@ -100,7 +100,8 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
     from bake.pipeline import bake as pipeline
     from bake.pipeline.job import Context
     from bake.recipe import payload as payloads
-    from bake.recipe import recipe
+    from bake.recipe.project import project_in
+    from bake.recipe.recipes import all_recipes
     from bake.recipe.resolved import resolve
 
     console = OurConsole()
@@ -118,14 +119,14 @@ def bake(folder: Path, machines: int, throttled: float) -> None:
     context = Context(
         cloud=cloud,
         payload=payloads.UPSTREAM,
-        scripts=folder / "scripts",
+        project=project_in(folder),
         builds=files.builds(),
         console=console,
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
     )
     orders = [
         (context, resolve(each.model_copy(update={"gpu": "if-present"})))
-        for each in recipe.all_recipes(folder / "manifests")
+        for each in all_recipes(project_in(folder))
     ]
     outcomes = pipeline.bake_all(orders, pipeline.Options(machines=machines))
     for outcome in outcomes:

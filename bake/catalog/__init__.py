@@ -18,6 +18,7 @@ from bake.catalog.catalog import (
     Toolkit,
     VcpuQuota,
     load,
+    use,
 )
 from bake.catalog.versions import VERSION, distance, nearest, numbers, runs_on
 
@@ -44,4 +45,5 @@ __all__ = [
     "nearest",
     "numbers",
     "runs_on",
+    "use",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from bake.catalog import facts
@@ -310,9 +311,37 @@ class Catalog:
         return max(versions, key=numbers, default=None)
 
 
+def use(folder: Path | None) -> None:
+    """Add the facts in this folder to the built-in ones from now on. None: only the latter."""
+    facts.use(folder)
+    load.cache_clear()
+
+
 @cache
 def load() -> Catalog:
-    """Return the catalog of the built-in facts. Reading takes about 20 ms, once."""
+    """Return the catalog of all facts. Reading takes about 20 ms, once.
+
+    RecipeError if the project's own facts cannot be used.
+    """
+    if facts.own_folder() is None:
+        return _read()
+    facts.check_names()
+    try:
+        return _read()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"The facts in {facts.own_folder()} cannot be used: {_reason(error)}",
+            hint="They have the format of the built-in ones: bake/catalog/facts/*.toml",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is named, and has no facts, or is a key that is missing"
+    return str(error)
+
+
+def _read() -> Catalog:
     cuda, drivers, frameworks = facts.read("cuda"), facts.read("drivers"), facts.read("frameworks")
     gpus = {name: _fact(Gpu, table, name=name) for name, table in drivers["gpu"].items()}
     minor = cuda["minor_version_compatibility"]
@@ -359,7 +388,22 @@ def _fact(kind: type[F], table: Mapping[str, Any], **more: Any) -> F:
     own: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k in names
     }
-    return kind(**own | more)
+    made = own | more
+    if facts.own_folder():
+        _check_types(kind, made)
+    return kind(**made)
+
+
+def _check_types(kind: type[Fact], values: Mapping[str, Any]) -> None:
+    """Raise ValueError for values that are missing or have a wrong type."""
+    import pydantic
+
+    try:
+        pydantic.TypeAdapter(kind).validate_python(values)
+    except pydantic.ValidationError as error:
+        name = next((str(values[key]) for key in ("key", "name", "version") if key in values), "")
+        faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{kind.__name__} {name}: {', '.join(faults)}") from error
 
 
 def _os_images(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, OsImage]:

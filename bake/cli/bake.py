@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake.cli.command import command, raise_for
-from bake.cli.environment import at_most_one, project, this_command, this_program
+from bake.cli.environment import at_most_one, project, project_of, this_command, this_program
 from bake.cli.options import CommonOptions, RecipeOptions, explained
 from bake.cli.recipes import chosen_recipes, requests_for, selected_recipes, warn_about
 
@@ -214,7 +214,8 @@ def lock(
     from bake.cli.views import bakes
     from bake.errors import RequestError
     from bake.plan import lock as locks
-    from bake.recipe import recipe as recipes
+    from bake.recipe import recipes
+    from bake.recipe.recipe_files import is_path, new_lock_path
 
     if not recipe:
         raise RequestError(
@@ -225,18 +226,18 @@ def lock(
             f"--record belongs to one recipe, but {len(recipe)} were named",
             hint="Name one recipe, or leave out --record",
         )
-    manifests = project().manifests
-    if project().is_installed:
+    own = project_of(recipe)
+    if own.is_installed and not all(map(is_path, recipe)):
         raise RequestError(
-            f"The recipes of the installed bake cannot be locked: {manifests} belongs to it",
-            hint="Lock them in a clone of the repository, with the `invoke` of its .venv",
+            f"The recipes of the installed bake cannot be locked: {own.manifests} belongs to it",
+            hint="Lock them in a project of your own, a folder with manifests/RECIPE.toml",
         )
     payload = "stand-in" if stand_in else "upstream"
     written = []
-    for name in recipe:
-        recipes.find(name, manifests)
+    for named in recipe:
+        name = recipes.find(named, own).name
         found = Path(record) if record else locks.newest_record(files.builds(), name, payload)
-        path = manifests / f"{name}.lock"
+        path = new_lock_path(named, name, own)
         made = locks.from_record(found, name, locks.read_if_valid(path))
         locks.write(made, path)
         written.append((path, made))
@@ -291,9 +292,8 @@ def report(
 def recipes(console: Console, common: CommonOptions) -> None:
     """List the recipes: their GPUs and contents. --cuda selects a default one."""
     from bake.cli.views.recipes import show_recipes
-    from bake.recipe.recipe import read_all
+    from bake.recipe.recipes import read_all
 
-    manifests = project().manifests
-    found, broken = read_all(manifests)
+    found, broken = read_all(project())
     warn_about(console, broken)
-    show_recipes(console, found, broken, manifests)
+    show_recipes(console, found, broken, project())

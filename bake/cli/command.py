@@ -48,7 +48,7 @@ class Command(ParsedTask):
     ) -> None:
         if ("json" in takes) != (document is not None):
             raise TypeError(f"{body.__name__} takes --json and has a document, or neither of both")
-        self.takes = takes
+        self.takes = takes = (*takes, "project")
         self.document = document
         self.group = group
         self.interrupted = interrupted
@@ -59,6 +59,7 @@ class Command(ParsedTask):
         _TAKEN[self.name.replace("_", "-")] = takes
 
     def __call__(self, _context: object, **given: Any) -> None:
+        from bake.cli.environment import use_project
         from bake.console.console import Console
 
         def taken(names: Iterable[str]) -> dict[str, Any]:
@@ -74,6 +75,7 @@ class Command(ParsedTask):
             complete=completion(common, chooses_payload=chooses_payload),
         )
         with running(console, interrupted=self.interrupted):
+            use_project(common.project)
             _check_verbosity(common)
             self.body(console, common, *groups, **given)
             if common.json:
@@ -135,7 +137,7 @@ def _check_verbosity(common: CommonOptions) -> None:
 
 
 def completion(common: CommonOptions, *, chooses_payload: bool = False) -> Callable[[str], str]:
-    """Return the function that completes the commands in messages, for the same cloud and region.
+    """Return the function that completes the commands in messages, for the same cloud and project.
 
     A command that does not take one of these options is left without it. In the local cloud, a
     suggested bake is a rehearsal with stand-ins, which works for every recipe, unless the messages
@@ -145,7 +147,11 @@ def completion(common: CommonOptions, *, chooses_payload: bool = False) -> Calla
     from bake.cli.hints import complete_commands, complete_pages
     from bake.recipe.project import built_in, docs
 
-    options = {"local": common.local_flag.strip(), "region": common.region_flag.strip()}
+    options = {
+        "local": common.local_flag.strip(),
+        "region": common.region_flag.strip(),
+        "project": common.project_flag.strip(),
+    }
 
     def flags_of(command: str) -> list[str]:
         flags = [options[name] for name in options if options[name] and name in _taken(command)]

@@ -8,11 +8,20 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bake.console.program import program_name
-from bake.recipe.project import Project, built_in
+from bake.errors import RequestError
+from bake.recipe.project import (
+    Project,
+    built_in,
+    named_project,
+    nearest_project,
+    project_in,
+)
 
 if TYPE_CHECKING:
     from bake.aws.client.session import Cloud
@@ -20,14 +29,64 @@ if TYPE_CHECKING:
     from bake.console.console import Console
 
 
-def project() -> Project:
-    """Return where recipes and scripts are: beside the tasks.py that Invoke has loaded.
+# The folder that --project names in the command that runs.
+_named: ContextVar[str | None] = ContextVar("project", default=None)
 
-    The program `bake` loads none, and uses the built-in ones.
+
+def use_project(named: str | None) -> None:
+    """Choose the project of the command that runs, by the value of --project.
+
+    RequestError if it is named and has no recipes. If the project that is found without a name
+    cannot be used, only a command that needs its recipes fails.
     """
+    from bake import catalog
+
+    _named.set(named)
+    folder = None
+    try:
+        folder = project().catalog
+    except RequestError:
+        if named or os.environ.get("BAKE_PROJECT"):
+            raise
+    catalog.use(folder)
+
+
+def project() -> Project:
+    """Return the project: --project, BAKE_PROJECT, tasks.py's, the nearest, else the built-in.
+
+    tasks.py is the one that Invoke has loaded; the program `bake` loads none. The nearest project
+    is the one in this folder or else above it. RequestError if it cannot be used.
+    """
+    if named := _named.get():
+        return named_project(Path(named), "--project")
+    if named := os.environ.get("BAKE_PROJECT"):
+        return named_project(Path(named), "The environment variable BAKE_PROJECT")
     tasks = sys.modules.get("tasks")
-    folder = Path(str(tasks.__file__)).parent if tasks else None
-    return Project(folder) if folder and (folder / "manifests").is_dir() else built_in()
+    if tasks and (beside := project_in(Path(str(tasks.__file__)).parent)).own_recipes:
+        return beside
+    return nearest_project(Path.cwd()) or built_in()
+
+
+def project_of(recipes: Iterable[str]) -> Project:
+    """Return the project of the recipes that a command names, some of them perhaps by their paths.
+
+    Without --project and BAKE_PROJECT, it is the one that the path belongs to. RequestError if
+    these are several.
+    """
+    from bake.recipe.recipe_files import is_path
+
+    if _named.get() or os.environ.get("BAKE_PROJECT"):
+        return project()
+    folders = {Path(name).absolute().parent for name in recipes if is_path(name)}
+    owners = {found.folder for folder in folders if (found := nearest_project(folder))}
+    if len(owners) > 1:
+        raise RequestError(
+            f"These recipes belong to several projects: {', '.join(map(str, sorted(owners)))}",
+            hint="Name recipes of one project, or choose one by --project",
+        )
+    for owner in owners:
+        use_project(str(owner))
+    return project()
 
 
 def open_cloud(console: Console, common: CommonOptions, region: str | None = None) -> Cloud:
@@ -72,8 +131,6 @@ def this_command(*more: str) -> str:
 
 def ssh_port() -> int:
     """The port of SSH on the machines: `BAKE_SSH_PORT`, else 22. RequestError if it is invalid."""
-    from bake.errors import RequestError
-
     text = os.environ.get("BAKE_SSH_PORT") or "22"
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise RequestError(
@@ -85,8 +142,6 @@ def ssh_port() -> int:
 
 def at_most_one(words: tuple[str, ...], what: str) -> str | None:
     """Return the only word, or None without any. Several are a RequestError."""
-    from bake.errors import RequestError
-
     if len(words) > 1:
         raise RequestError(
             f"This command takes one {what}, not several: {' '.join(words)}",
@@ -97,8 +152,6 @@ def at_most_one(words: tuple[str, ...], what: str) -> str | None:
 
 def machine_named(word: str | None, option: str | None) -> str | None:
     """Return the machine that a word or `--machine` names. RequestError if they differ."""
-    from bake.errors import RequestError
-
     if word and option and word != option:
         raise RequestError(
             f"Two machines are named: {word}, and --machine {option}", hint="Name one machine"

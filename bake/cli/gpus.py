@@ -90,15 +90,13 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     from bake import catalog
     from bake.cli.views import gpus as views
     from bake.machine import gpus as machines
-    from bake.recipe import recipe as recipes
+    from bake.recipe import recipes
     from bake.recipe.resolved import resolve
 
     known = catalog.load()
     works = None
     if options.recipe:
-        works = machines.types_for_recipe(
-            resolve(recipes.find(options.recipe, project().manifests))
-        )
+        works = machines.types_for_recipe(resolve(recipes.find(options.recipe, project())))
     wanted = machines.read_filter(
         known,
         gpu=options.gpu,

@@ -30,6 +30,7 @@ def chosen_image(
     `option` is what comes before a name in the command. Exits with 2 if no image is chosen.
     """
     from bake.images import selection
+    from bake.recipe.recipe_files import descriptions
 
     def ask(newest: Sequence[Image]) -> Image | None:
         if not console.can_ask:
@@ -46,7 +47,7 @@ def chosen_image(
         proved=proved,
         ask=ask,
         naming=lambda name: this_command(*option, name),
-        recipes=[path.stem for path in project().manifests.glob("*.toml")],
+        recipes=[*descriptions(project())],
     )
     if asked != image.image_id:
         console.note(f"Using the image {image.image_id}  {image.name}")

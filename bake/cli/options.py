@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -28,6 +29,9 @@ class CommonOptions:
     json: bool = option(False, "one JSON document on stdout, nothing else there")
     quiet: bool = option(False, "only warnings, failures and the result")
     verbose: bool = option(False, "every line that the machine prints")
+    project: str | None = option(
+        None, "folder with your recipes (default: BAKE_PROJECT, else the nearest one upwards)"
+    )
 
     @property
     def local_flag(self) -> str:
@@ -40,9 +44,14 @@ class CommonOptions:
         return f" --region {self.region}" if self.region else ""
 
     @property
+    def project_flag(self) -> str:
+        """` --project FOLDER` if that was given, to append to a command."""
+        return f" --project {shlex.quote(self.project)}" if self.project else ""
+
+    @property
     def flags(self) -> str:
-        """The options that select the same cloud and region, to append to a command."""
-        return self.local_flag + self.region_flag
+        """The options that select the same cloud, region and project, to append to a command."""
+        return self.local_flag + self.region_flag + self.project_flag
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,11 @@ class RecipeOptions:
     """The options that select recipes and change how they are baked."""
 
     recipe: tuple[str, ...] = option(
-        (), "recipes of manifests/ (default: one, by --cuda and --framework; see invoke recipes)"
+        (),
+        "recipes, or paths of their files (default: one, by --cuda and --framework; "
+        "see invoke recipes)",
     )
-    all: bool = option(False, "every recipe of manifests/")
+    all: bool = option(False, "every recipe of your project; without one, every recipe of bake")
     cuda: str | None = option(None, "CUDA version, like 12.6 or 10.1")
     framework: str | None = option(None, "mxnet or pytorch")
     instance_type: str | None = option(

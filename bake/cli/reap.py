@@ -64,12 +64,12 @@ def reap(
     from bake.cli.views.reap import show_reaped
     from bake.errors import RecipeError
     from bake.pipeline import reaping
-    from bake.recipe.recipe import read_all
+    from bake.recipe.recipes import read_all
 
     first = common.region.replace(",", " ").split()[:1] if common.region else []
     cloud = open_cloud(console, replace(common, region=first[0] if first else None))
     try:
-        found, broken = read_all(project().manifests)
+        found, broken = read_all(project())
         warn_about(console, broken)
         usual = [each.region for each in found if each.region]
     except RecipeError as error:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bake.cli.command import completion
-from bake.cli.environment import open_cloud, project, ssh_port
+from bake.cli.environment import open_cloud, project, project_of, ssh_port
 from bake.cli.options import CommonOptions, RecipeOptions
 
 if TYPE_CHECKING:
@@ -23,17 +22,31 @@ if TYPE_CHECKING:
     from bake.plan.lock import Lock
     from bake.recipe.payload import Payload
     from bake.recipe.project import Project
-    from bake.recipe.recipe import BrokenRecipe, Recipe
+    from bake.recipe.recipe import Recipe
+    from bake.recipe.recipes import BrokenRecipe
     from bake.recipe.resolved import Resolved
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The recipes of a command, and the failures of those that are broken and left out."""
+    """The recipes of a command, and the failures of those that are broken and left out.
+
+    `named` maps the name of a recipe to the words by which the user has named it.
+    """
 
     project: Project
     recipes: list[Resolved]
     failures: list[Outcome]
+    named: Mapping[str, str] = field(default_factory=dict)
+
+    def lock(self, recipe: str) -> Lock | None:
+        """Return the lock of one of the recipes; None if it has none."""
+        from bake.plan import lock as locks
+        from bake.recipe.recipe_files import lock_path
+
+        return locks.read_if_exists(
+            lock_path(self.named.get(recipe, recipe), recipe, self.project), recipe
+        )
 
     def __len__(self) -> int:
         return len(self.recipes) + len(self.failures)
@@ -45,33 +58,35 @@ def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> 
     Raises a RequestError if the options contradict each other, or if a recipe that was named or
     selected cannot work. With `--all`, such a recipe is a failure, and the others are returned.
     """
-    from bake.recipe import recipe as recipes
+    from bake.recipe import recipes
 
     _check(options)
-    found = project()
+    found = project_of(options.recipe)
     names, cuda, framework = options.recipe, options.cuda, options.framework
     if options.all:
         return _all_recipes(found, options, local=local)
     if not names:
-        warn_about(console, recipes.read_all(found.manifests)[1])
-    chosen = [
-        recipes.choose(found.manifests, name=name, cuda=cuda, framework=framework)
-        for name in dict.fromkeys(names or (None,))
-    ]
-    return Chosen(found, [_ready(found, recipe, options, local=local) for recipe in chosen], [])
+        warn_about(console, recipes.read_all(found)[1])
+    chosen = {
+        name: recipes.choose(found, name=name, cuda=cuda, framework=framework)
+        for name in names or (None,)
+    }
+    ready = [_ready(found, recipe, options, local=local) for recipe in chosen.values()]
+    named = {recipe.name: name for name, recipe in chosen.items() if name}
+    return Chosen(found, ready, [], named)
 
 
 def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -> Chosen:
-    """Return the named recipes as they are; without names, all of them."""
+    """Return the named recipes as they are; without names, all of the project's own."""
     return chosen_recipes(console, RecipeOptions(recipe=names, all=not names), local=local)
 
 
 def _all_recipes(project: Project, options: RecipeOptions, *, local: bool) -> Chosen:
     from bake.errors import RequestError
     from bake.pipeline.bake import Outcome
-    from bake.recipe import recipe as recipes
+    from bake.recipe import recipes
 
-    valid, broken = recipes.read_all(project.manifests)
+    valid, broken = recipes.read_own(project)
     failures = [Outcome(each.name, "failed", 0, error=each.error) for each in broken]
     ready = []
     for recipe in valid:
@@ -120,7 +135,7 @@ def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: b
         policy = recipe.gpu or ("if-present" if local else "required")
         resolved = resolve(recipe.model_copy(update={"gpu": policy}))
         # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
-        make_plan(resolved, payload=UPSTREAM, base_image_id="", scripts=project.scripts)
+        make_plan(resolved, payload=UPSTREAM, base_image_id="", project=project)
     return resolved
 
 
@@ -164,7 +179,6 @@ def requests_for(
     """
     from bake.errors import BakeError, RequestError
     from bake.pipeline.bake import Outcome
-    from bake.plan import lock as locks
 
     if stand_in and not common.local:
         raise RequestError(
@@ -172,7 +186,7 @@ def requests_for(
             hint="Add --local, or leave out --stand-in",
         )
     requests, failed = [], list(chosen.failures)
-    recipes, manifests = chosen.recipes, chosen.project.manifests
+    recipes = chosen.recipes
     clouds: dict[str | None, Cloud] = {}
     # All consoles first: the prefix of their lines is as wide as the longest name.
     several = len(chosen) > 1
@@ -181,12 +195,11 @@ def requests_for(
         region = common.region or resolved.recipe.region
         own.complete = completion(replace(common, region=region), chooses_payload=True)
         try:
-            lock = None if no_lock else locks.read_if_exists(manifests, resolved.name)
+            lock = None if no_lock else chosen.lock(resolved.name)
             if region not in clouds:
                 clouds[region] = open_cloud(own, common, region)
-            scripts = chosen.project.scripts
             context = _context(
-                own, resolved, clouds[region], common, scripts, lock, stand_in=stand_in
+                own, resolved, clouds[region], common, chosen.project, lock, stand_in=stand_in
             )
             requests.append((context, resolved))
         except BakeError as error:
@@ -201,7 +214,7 @@ def _context(
     resolved: Resolved,
     cloud: Cloud,
     common: CommonOptions,
-    scripts: Path,
+    project: Project,
     lock: Lock | None,
     *,
     stand_in: bool,
@@ -216,7 +229,7 @@ def _context(
     return Context(
         cloud=cloud,
         payload=downloads,
-        scripts=scripts,
+        project=project,
         builds=files.builds(),
         console=console,
         lock=lock,
@@ -252,10 +265,10 @@ def _prepare_local(
 def instance_types_of(recipe: str) -> tuple[str, ...]:
     """Return the instance types on which a recipe is baked; none if the recipe does not exist."""
     from bake.errors import RecipeError
-    from bake.recipe import recipe as recipes
+    from bake.recipe import recipes
 
     try:
-        return recipes.find(recipe, project().manifests).builder.instance_types
+        return recipes.find(recipe, project()).builder.instance_types
     except RecipeError:
         return ()
 
@@ -264,13 +277,13 @@ def check_recipe(name: str | None, used: Iterable[str] = ()) -> None:
     """Raise RequestError for a name of no recipe; None is right. `used` are names of resources."""
     from bake.catalog import nearest
     from bake.errors import RecipeError, RequestError
-    from bake.recipe.recipe import read_all
+    from bake.recipe.recipes import read_all
 
     if name is None:
         return
     known = set(used)
     with suppress(RecipeError):
-        found, broken = read_all(project().manifests)
+        found, broken = read_all(project())
         known |= {recipe.name for recipe in found} | {each.name for each in broken}
     if name not in known:
         raise RequestError(f"Unknown recipe: {name}", hint=nearest(name, sorted(known)))
@@ -281,12 +294,13 @@ def current_images() -> Callable[[Image], bool]:
     from bake.errors import RequestError
     from bake.plan import lock as locks
     from bake.plan.current import is_current
-    from bake.recipe.recipe import read_all
+    from bake.recipe.recipe_files import lock_path
+    from bake.recipe.recipes import read_all
     from bake.recipe.resolved import resolve
 
     recipes, own = {}, project()
     with suppress(RequestError):
-        recipes = {each.name: each for each in read_all(own.manifests)[0]}
+        recipes = {each.name: each for each in read_all(own)[0]}
 
     def check(image: Image) -> bool:
         if image.recipe not in recipes:
@@ -297,8 +311,8 @@ def current_images() -> Callable[[Image], bool]:
                 image.digest,
                 resolve(recipes[image.recipe]),
                 stand_in=image.payload == "stand-in",
-                scripts=own.scripts,
-                lock=locks.read_if_exists(own.manifests, image.recipe),
+                project=own,
+                lock=locks.read_if_exists(lock_path(image.recipe, image.recipe, own), image.recipe),
             )
         except RequestError:  # the recipe cannot be baked as it is now
             return False

@@ -23,6 +23,7 @@ from bake.pipeline.secrets import Secrets, read_secrets
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import Payload
+from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import Resolved
 from bake.recipe.support import check_support
@@ -40,7 +41,7 @@ class Context:
 
     cloud: Cloud
     payload: Payload
-    scripts: Path
+    project: Project
     builds: Path
     console: Console
     lock: Lock | None = None
@@ -170,7 +171,7 @@ def _plan(context: Context, resolved: Resolved, base_image: BaseImage) -> Plan:
         resolved,
         payload=context.payload,
         base_image_id=base_image.image_id,
-        scripts=context.scripts,
+        project=context.project,
         lock=context.lock,
     )
 

@@ -81,7 +81,7 @@ def _candidate(context: Context, resolved: Resolved) -> Candidate:
         resolved,
         payload=context.payload,
         base_image_id="",
-        scripts=context.scripts,
+        project=context.project,
         lock=context.lock,
     )
     found = preview(context, resolved)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from bake.plan.description import Description, description, is_same, read
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.plan.variables import OF_PAYLOAD
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import Project
 from bake.recipe.resolved import Resolved
 
 
@@ -20,7 +20,7 @@ def is_current(
     resolved: Resolved,
     *,
     stand_in: bool,
-    scripts: Path,
+    project: Project,
     lock: Lock | None = None,
 ) -> bool:
     """Tell whether the recipe would make an image with these tags, on the same base image.
@@ -37,7 +37,7 @@ def is_current(
         resolved,
         payload=payload,
         base_image_id=then.base_image_id,
-        scripts=scripts,
+        project=project,
         lock=lock if lock and lock.payload == payload.name else None,
     )
     return _is_alike(then, plan) if stand_in else plan.digest == digest

@@ -190,9 +190,8 @@ def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
 # As a file -----------------------------------------------------------------------------------
 
 
-def read_if_exists(manifests: Path, recipe: str) -> Lock | None:
-    """Return the recipe's lock; None if it has none."""
-    path = manifests / f"{recipe}.lock"
+def read_if_exists(path: Path, recipe: str) -> Lock | None:
+    """Return the recipe's lock; None if the file does not exist."""
     return read(path, recipe) if path.exists() else None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
@@ -22,6 +21,7 @@ from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
 from bake.plan.variables import OPTIONAL_FIELDS, requested_fields, variables
 from bake.recipe.compatibility import refuse_incompatible
 from bake.recipe.payload import Payload
+from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import Resolved
 from bake.recipe.variable import LONGEST_B
@@ -70,7 +70,7 @@ def make_plan(
     *,
     payload: Payload,
     base_image_id: str,
-    scripts: Path,
+    project: Project,
     lock: Lock | None = None,
 ) -> Plan:
     """Make the plan of a recipe.
@@ -83,13 +83,13 @@ def make_plan(
     if lock:
         refuse_mismatch(lock, recipe, payload)
     given = variables(resolved, payload) | {"STAGE": ""}
-    chosen = _read_scripts(recipe, scripts)
+    chosen = _read_scripts(recipe, project)
     needs = _resolve_needs(recipe, chosen)
     findings = [finding for script in chosen for finding in _check_inputs(script, given)]
     files, missing = _read_files(chosen)
     findings += missing
     findings += _check_secrets(recipe, chosen, given)
-    findings += _check_fields(recipe, chosen, scripts)
+    findings += _check_fields(recipe, chosen, project)
     if findings:
         message = "the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
@@ -100,7 +100,7 @@ def make_plan(
             message,
             hint="Remove Reboots from its header: after it, the machine has no SSH keys any more",
         )
-    lib = (scripts / "lib.sh").read_bytes()
+    lib = project.lib.read_bytes()
     stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id)
     whole = json_digest(
         {
@@ -174,9 +174,9 @@ def _read_files(scripts: list[Script]) -> tuple[dict[str, tuple[StageFile, ...]]
     return files, findings
 
 
-def _read_scripts(recipe: Recipe, scripts: Path) -> list[Script]:
+def _read_scripts(recipe: Recipe, project: Project) -> list[Script]:
     """Read the recipe's scripts, in its order; RecipeError with every finding."""
-    paths = {path.stem: path for path in sorted((scripts / "stages").glob("*.sh"))}
+    paths = project.stages()
     chosen: list[Script] = []
     findings: list[Finding] = []
     for index, name in enumerate(recipe.stages):
@@ -257,21 +257,21 @@ def _check_secrets(
             yield Finding(f"secrets.{name}", "no stage uses it", hint)
 
 
-def _check_fields(recipe: Recipe, chosen: list[Script], scripts: Path) -> Iterable[Finding]:
+def _check_fields(recipe: Recipe, chosen: list[Script], project: Project) -> Iterable[Finding]:
     """Refuse a field of the recipe that none of its stages takes: the image would not have it."""
     taken = {name for script in chosen for name in script.inputs}
     for place in requested_fields(recipe):
         inputs = OPTIONAL_FIELDS[place]
         if taken.isdisjoint(inputs):
-            stages = " or ".join(_stages_that_take(inputs, scripts))
+            stages = " or ".join(_stages_that_take(inputs, project))
             hint = f"Add {stages} to stages, or leave it out"
             if not stages:
                 hint = f"Leave it out, or add {inputs[0]} to Inputs: of a stage"
             yield Finding(place, "no stage of the recipe uses it", hint)
 
 
-def _stages_that_take(inputs: Iterable[str], scripts: Path) -> Iterable[str]:
-    for path in sorted((scripts / "stages").glob("*.sh")):
+def _stages_that_take(inputs: Iterable[str], project: Project) -> Iterable[str]:
+    for path in project.stages().values():
         try:
             script = read_script(path)
         except RecipeError:

@@ -36,6 +36,7 @@ from bake.pipeline import bake, builder, finish
 from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import Project
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import Inventory
 from bake.ssh import keys
@@ -67,13 +68,13 @@ def scripts(tmp_path: Path) -> Path:
     stages = tmp_path / "scripts" / "stages"
     stages.mkdir(parents=True)
     (stages.parent / "lib.sh").write_text("# nothing\n")
-    write(stages.parent, "base", "echo here")
+    write(tmp_path, "base", "echo here")
     (stages / "seal.sh").write_text(SCRIPT.format(needs="  *", body="echo sealed"))
     return stages.parent
 
 
-def write(scripts: Path, name: str, body: str) -> None:
-    (scripts / "stages" / f"{name}.sh").write_text(SCRIPT.format(needs="", body=body))
+def write(project: Path, name: str, body: str) -> None:
+    (project / "scripts" / "stages" / f"{name}.sh").write_text(SCRIPT.format(needs="", body=body))
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +90,7 @@ def context(local_cloud: Path, scripts: Path, tmp_path: Path) -> Context:
     return Context(
         cloud=connect(),
         payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
-        scripts=scripts,
+        project=Project(scripts.parent),
         builds=tmp_path / "builds",
         console=Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),
@@ -99,7 +100,7 @@ def context(local_cloud: Path, scripts: Path, tmp_path: Path) -> Context:
 def test_a_failed_stage_shows_its_last_lines_and_leaves_nothing(
     context: Context, recipe: Resolved
 ) -> None:
-    write(context.scripts, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
+    write(context.project.folder, "base", 'echo "E: Unable to locate package nvidia"; exit 100')
     with pytest.raises(StageError) as failure:
         bake.bake(context, recipe)
     assert "base ended with status 100" in failure.value.message
@@ -125,7 +126,7 @@ def test_a_cut_connection_neither_ends_nor_repeats_a_stage(
             sleep 0.05
         done
         exit 7"""
-    write(context.scripts, "base", body)
+    write(context.project.folder, "base", body)
     with pytest.raises(StageError, match="status 7"):
         bake.bake(context, recipe)
     (log,) = context.builds.glob("*/base.log")
@@ -152,7 +153,7 @@ def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     context: Context, recipe: Resolved
 ) -> None:
-    write(context.scripts, "mxnet", "echo nothing is installed")
+    write(context.project.folder, "mxnet", "echo nothing is installed")
     changed = recipe.recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
     with pytest.raises(BakeError, match="not") as failure:
         bake.bake(context, resolve(changed))
@@ -162,7 +163,7 @@ def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
 def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
     context: Context, recipe: Resolved
 ) -> None:
-    write(context.scripts, "base", "cloud-init schema --system && exit 7")
+    write(context.project.folder, "base", "cloud-init schema --system && exit 7")
     with pytest.raises(StageError, match="status 7"):
         bake.bake(context, recipe)
     (log,) = context.builds.glob("*/base.log")
@@ -170,7 +171,7 @@ def test_cloud_init_finds_no_fault_in_what_the_builder_is_told(
 
 
 def test_a_full_disk_is_said_with_what_to_change(context: Context, recipe: Resolved) -> None:
-    write(context.scripts, "base", "echo data > /dev/full")
+    write(context.project.folder, "base", "echo data > /dev/full")
     with pytest.raises(StageError) as failure:
         bake.bake(context, recipe)
     assert any("No space left on device" in line for line in failure.value.details)
@@ -286,7 +287,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_of_logs_ends_the_bake_and_nothing_is_left(
     context: Context, recipe: Resolved, small_disk: Path
 ) -> None:
-    write(context.scripts, "base", "seq 1 20000")
+    write(context.project.folder, "base", "seq 1 20000")
     with pytest.raises(FileError, match=r"Cannot write .*/base\.log: No space left on device"):
         bake.bake(replace(context, builds=small_disk), recipe)
 
@@ -294,7 +295,7 @@ def test_a_disk_that_is_full_of_logs_ends_the_bake_and_nothing_is_left(
 def test_an_image_stays_if_only_its_record_cannot_be_written(
     context: Context, recipe: Resolved, small_disk: Path, proved: None
 ) -> None:
-    write(context.scripts, "base", "seq 1 12000")  # 60 KB: beside the logs, no page is left
+    write(context.project.folder, "base", "seq 1 12000")  # 60 KB: beside the logs, no page is left
     with pytest.raises(FileError, match=r"Cannot write .*/record\.json: No space left") as failure:
         bake.bake(replace(context, builds=small_disk), recipe)
     (detail,) = failure.value.details
@@ -320,7 +321,7 @@ def test_what_cannot_be_removed_is_named_with_its_command_however_the_bake_ends(
 
     console = InterruptedIn("base" if end == "interrupt" else "")
     if end == "failure":
-        write(context.scripts, "base", "exit 1")
+        write(context.project.folder, "base", "exit 1")
     record = None
     with monkeypatch.context() as broken:
         broken.setattr(key_pair, "delete_key_pair", refuse)

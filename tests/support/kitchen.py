@@ -30,6 +30,7 @@ from bake.pipeline import bake as pipeline
 from bake.pipeline.job import Context
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe, Secret
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -230,7 +231,7 @@ def requests(
     context = Context(
         cloud=cloud or connect(),
         payload=replace(UPSTREAM, name="stand-in", image_owner=STAND_IN_OWNER),
-        scripts=folder / "scripts",
+        project=Project(folder),
         builds=folder / "builds",
         console=console or Console(),
         ssh_port=int(os.environ["BAKE_SSH_PORT"]),

@@ -12,6 +12,7 @@ from bake.plan.plan import Plan, Stage, make_plan, stage_digest
 from bake.plan.script import Script
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import built_in
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -26,7 +27,7 @@ def real_plan(recipe: Recipe = RECIPE, base: str = "ami-0dba2cb6798deb6d8") -> P
         resolve(recipe),
         payload=UPSTREAM,
         base_image_id=base,
-        scripts=ROOT / "scripts",
+        project=built_in(),
     )
 
 

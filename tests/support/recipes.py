@@ -13,12 +13,12 @@ from bake.plan.plan import Plan, make_plan
 from bake.recipe import recipe as recipes
 from bake.recipe.compatibility import check
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import built_in
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import texts
 
-SCRIPTS = REPOSITORY / "scripts"
 DOCUMENTS = {
     path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
 }
@@ -42,7 +42,7 @@ def plan_of(read: Recipe) -> Plan:
         resolve(read),
         payload=UPSTREAM,
         base_image_id="ami-0123456789abcdef0",
-        scripts=SCRIPTS,
+        project=built_in(),
     )
 
 

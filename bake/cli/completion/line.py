@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bake.cli.completion.candidate import Candidate, Place
 from bake.cli.completion.values import LISTS, values_for
+from bake.cli.environment import use_project
+from bake.errors import RequestError
 
 # What a shell takes as one word, as it is. Other names, such as a machine's with a blank or `$(…)`,
 # are not offered: they would have to be quoted, differently in each shell.
@@ -154,6 +157,8 @@ def _values(read: _Read, name: str, word: str, prefix: str = "") -> Answer:
         local="local" in read.given or read.command.startswith("local."),
         region=read.given.get("region"),
     )
+    with suppress(RequestError):
+        use_project(read.given.get("project"))
     found = values_for(place)
     if found is None:
         return Answer([], files=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from bake.cli.completion.candidate import Candidate, Place
 
 # These take several values with commas between them.
 LISTS = frozenset({"gpu", "instance_type", "market", "region", "to"})
-FILES = frozenset({"record", "summary"})
+FILES = frozenset({"project", "record", "summary"})
 
 
 def values_for(place: Place) -> list[Candidate] | None:
@@ -27,14 +27,11 @@ def _is_remote(place: Place) -> bool:
 
 def _recipes(_: Place) -> Iterable[Candidate]:
     from bake.cli.environment import project
+    from bake.errors import RequestError
+    from bake.recipe.recipe_files import descriptions
 
-    for path in sorted(project().manifests.glob("*.toml")):
-        try:
-            recipe = tomllib.loads(path.read_text())
-        except (OSError, ValueError):
-            recipe = {}  # `invoke plan` shows the reason
-        name, about = recipe.get("name"), recipe.get("description")
-        yield Candidate(str(name or path.stem), str(about or ""))
+    with suppress(RequestError):  # `invoke plan` shows the reason
+        yield from (Candidate(name, about) for name, about in descriptions(project()).items())
 
 
 def _runs_and_recipes(place: Place) -> Iterable[Candidate]:

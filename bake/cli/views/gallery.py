@@ -22,7 +22,8 @@ from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import Project, built_in
-from bake.recipe.recipe import Recipe, all_recipes
+from bake.recipe.recipe import Recipe
+from bake.recipe.recipes import all_recipes
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import record as records
 from bake.record.record import Record
@@ -105,11 +106,9 @@ class Entry:
 def entries(project: Project, proofs: Sequence[Proof]) -> list[Entry]:
     """Return the recipes of a project by their names, each with its plan and its proofs."""
     found = []
-    for recipe in sorted(all_recipes(project.manifests), key=lambda each: each.name):
+    for recipe in sorted(all_recipes(project), key=lambda each: each.name):
         resolved = resolve(recipe)
-        plan = make_plan(
-            resolved, payload=UPSTREAM, base_image_id=_NO_IMAGE, scripts=project.scripts
-        )
+        plan = make_plan(resolved, payload=UPSTREAM, base_image_id=_NO_IMAGE, project=project)
         own = tuple(proof for proof in proofs if proof.recipe == recipe.name)
         found.append(Entry(resolved, plan, _expected(plan), own))
     return found

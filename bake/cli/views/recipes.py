@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from bake import catalog
 from bake.cli.documents.document import FailedRecipe
 from bake.cli.documents.recipes import RecipeEntry, RecipesDocument
 from bake.console.console import Console
-from bake.recipe.recipe import BrokenRecipe, Recipe
+from bake.recipe.project import Project
+from bake.recipe.recipe import Recipe
+from bake.recipe.recipes import BrokenRecipe
 
 
 def show_recipes(
-    console: Console, recipes: Sequence[Recipe], broken: Sequence[BrokenRecipe], folder: Path
+    console: Console, recipes: Sequence[Recipe], broken: Sequence[BrokenRecipe], project: Project
 ) -> None:
     """List the recipes. In the JSON document, a broken one has only its name and its error."""
     console.table(
         ["recipe", "GPU", "description"],
         [[each.name, ", ".join(_gpus(each)), "\n".join(_about(each))] for each in recipes],
-        empty=f"No recipes in {folder}.",
+        empty=f"No recipes in {project.manifests}.",
         fold=("description",),
     )
     console.result(

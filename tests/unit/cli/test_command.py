@@ -32,7 +32,7 @@ from bake.local import control
 from bake.pipeline import bake as pipeline
 from bake.pipeline import rebuild as rebuilding
 from bake.plan import lock
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.record.report import report
 from tests.support.benches import ONE, a_bench
 from tests.support.commands import invoke

@@ -102,14 +102,15 @@ def test_recipes_beside_the_loaded_tasks_are_used(
     monkeypatch.setattr(tasks, "__file__", str(tmp_path / "tasks.py"))
     assert environment.project() == built_in(), "without recipes, it is another tasks.py"
     (tmp_path / "manifests").mkdir()
-    assert environment.project() == Project(tmp_path)
+    (tmp_path / "manifests" / "mine.toml").touch()
+    assert environment.project() == Project(tmp_path, below=built_in())
 
 
 def test_an_installed_recipe_cannot_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = Project(REPOSITORY, is_installed=True)
-    monkeypatch.setattr("bake.cli.bake.project", lambda: installed)
+    monkeypatch.setattr("bake.cli.bake.project_of", lambda _: installed)
     refused = invoke("lock", "mxnet-cu101")
     assert refused.returncode == 2
     assert f"cannot be locked: {installed.manifests} belongs to it" in " ".join(

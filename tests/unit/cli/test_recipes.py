@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from bake.cli import bake as cli_bake
-from bake.cli import reap as cli_reap
 from bake.cli import recipes as cli_recipes
 from bake.cli.options import RecipeOptions
 from bake.cli.recipes import chosen_recipes
@@ -29,10 +27,9 @@ ERROR = {"type", "message", "code", "reason", "details", "hint"}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of recipes, two of them broken; the commands use it."""
     project = Project(tmp_path)
-    for module in (cli_bake, cli_reap, cli_recipes):
-        monkeypatch.setattr(module, "project", lambda: project)
+    monkeypatch.setenv("BAKE_PROJECT", str(tmp_path))
     project.manifests.mkdir()
-    project.scripts.symlink_to(REPOSITORY / "scripts")
+    (tmp_path / "scripts").symlink_to(REPOSITORY / "scripts")
     for name, text in BROKEN.items():
         (project.manifests / name).write_text(text)
     return project.manifests

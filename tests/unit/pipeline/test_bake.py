@@ -33,6 +33,7 @@ from bake.pipeline.preflight import PreflightResult
 from bake.plan.plan import make_plan
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from bake.record import Inventory, StageRecord
 from bake.threads import one_interrupt
@@ -71,14 +72,14 @@ class Bake:
     def run(self, interrupt_at: tuple[int, str] | None = None) -> Outcome:
         self.proved, self.sent, self.interrupt_at = False, [], interrupt_at
         cloud = self.aws.cloud.separate()
-        context = Context(cloud, UPSTREAM, REPOSITORY / "scripts", self.folder, Console(quiet=True))
+        context = Context(cloud, UPSTREAM, built_in(), self.folder, Console(quiet=True))
         resolved = resolve(RECIPE)
         base_image = find_base_image(cloud, resolved.os_image)
         plan = make_plan(
             resolved,
             payload=UPSTREAM,
             base_image_id=base_image.image_id,
-            scripts=context.scripts,
+            project=context.project,
             lock=None,
         )
         run = new_run(RECIPE.name, lifetime=timedelta(hours=4))

@@ -16,6 +16,7 @@ from bake.console.console import Console
 from bake.pipeline import job
 from bake.pipeline.job import Context, finished_image, take_up
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import Project
 from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.builders import a_builder, set_state
 
@@ -31,7 +32,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture
 def context(aws: Aws, tmp_path: Path) -> Context:
-    return Context(aws.cloud, UPSTREAM, tmp_path, tmp_path, Console())
+    return Context(aws.cloud, UPSTREAM, Project(tmp_path), tmp_path, Console())
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 from bake.plan.current import is_current
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload, with_mirrors
+from bake.recipe.project import Project
 from bake.recipe.recipe import override
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -32,7 +33,9 @@ def scripts(tmp_path: Path) -> Path:
 
 
 def baked(scripts: Path, payload: Payload, base: str = "ami-1") -> Plan:
-    return make_plan(resolve(RECIPE), payload=payload, base_image_id=base, scripts=scripts)
+    return make_plan(
+        resolve(RECIPE), payload=payload, base_image_id=base, project=Project(scripts.parent)
+    )
 
 
 def current(plan: Plan, scripts: Path, recipe: object = RECIPE) -> bool:
@@ -41,7 +44,7 @@ def current(plan: Plan, scripts: Path, recipe: object = RECIPE) -> bool:
         plan.digest,
         resolve(recipe),  # type: ignore[arg-type]
         stand_in=plan.payload.name == "stand-in",
-        scripts=scripts,
+        project=Project(scripts.parent),
     )
 
 
@@ -76,7 +79,9 @@ def test_a_package_more_makes_another_image(scripts: Path, payload: Payload) -> 
 
 def test_an_image_whose_tags_describe_no_plan_is_not_current(scripts: Path) -> None:
     digest = baked(scripts, UPSTREAM).digest
-    assert not is_current({}, digest, resolve(RECIPE), stand_in=False, scripts=scripts)
+    assert not is_current(
+        {}, digest, resolve(RECIPE), stand_in=False, project=Project(scripts.parent)
+    )
 
 
 @pytest.mark.parametrize("payload", [UPSTREAM, STAND_IN], ids=["upstream", "stand-in"])

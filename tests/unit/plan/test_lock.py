@@ -22,7 +22,7 @@ from bake.plan import description, lock
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
-from bake.recipe.project import Project
+from bake.recipe.project import Project, built_in
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
@@ -31,7 +31,7 @@ from tests.support.aws_in_process import BASE_NAME, UBUNTU, aws_in_process
 from tests.support.commands import invoke
 from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
-from tests.support.stage_machines import SCRIPTS, find
+from tests.support.stage_machines import find
 
 RECIPE = find("mxnet-cu118-debian12")
 SHA = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b", "c")}
@@ -84,7 +84,7 @@ def plan(held_to: Lock | None, recipe: Recipe = RECIPE, payload: Payload = UPSTR
         resolve(recipe),
         payload=payload,
         base_image_id="ami-0a",
-        scripts=SCRIPTS,
+        project=built_in(),
         lock=held_to,
     )
 
@@ -110,8 +110,8 @@ def test_a_written_lock_can_be_read_and_names_its_origin(tmp_path: Path) -> None
     made = lock_of(tmp_path)
     path = tmp_path / f"{RECIPE.name}.lock"
     lock.write(made, path)
-    assert lock.read_if_exists(tmp_path, RECIPE.name) == made
-    assert lock.read_if_exists(tmp_path, "another") is None
+    assert lock.read_if_exists(tmp_path / f"{RECIPE.name}.lock", RECIPE.name) == made
+    assert lock.read_if_exists(tmp_path / "another.lock", "another") is None
     text = path.read_text()
     assert f"invoke lock {RECIPE.name}" in text.splitlines()[1]
     assert tomllib.loads(text)["run"] == RECORD.run
@@ -225,7 +225,7 @@ def test_an_invalid_lock_or_the_lock_of_another_recipe_is_refused(
     path = tmp_path / f"{RECIPE.name}.lock"
     path.write_text(text)
     with pytest.raises(RecipeError, match="cannot be used") as caught:
-        lock.read_if_exists(tmp_path, RECIPE.name)
+        lock.read_if_exists(tmp_path / f"{RECIPE.name}.lock", RECIPE.name)
     assert caught.value.findings
     assert lock.read_if_valid(path) is None
 

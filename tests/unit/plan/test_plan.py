@@ -16,6 +16,7 @@ from bake.plan.script import Script
 from bake.plan.variables import OPTIONAL_FIELDS, variables
 from bake.recipe import recipe as recipes
 from bake.recipe.payload import UPSTREAM, Payload
+from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -45,9 +46,9 @@ def catalog() -> Catalog:
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """Write stages with the needs of the real ones, and bodies of one line."""
-    tmp_path = tmp_path / "scripts"
-    (tmp_path / "stages").mkdir(parents=True)
-    (tmp_path / "lib.sh").write_text("# lib\n")
+    scripts = tmp_path / "scripts"
+    (scripts / "stages").mkdir(parents=True)
+    (scripts / "lib.sh").write_text("# lib\n")
     needs = {
         "base": "",
         "drivers": "base",
@@ -67,8 +68,8 @@ def scripts(tmp_path: Path) -> Path:
         "seal": "",
     }
     for name in needs:
-        write(tmp_path, name, needs[name], inputs[name])
-    return tmp_path
+        write(scripts, name, needs[name], inputs[name])
+    return scripts
 
 
 def write(scripts: Path, name: str, needs: str = "", inputs: str = "", body: str = "true") -> None:
@@ -83,7 +84,9 @@ def plan(
     payload: Payload = UPSTREAM,
     base: str = "ami-1",
 ) -> Plan:
-    return make_plan(resolve(recipe), payload=payload, base_image_id=base, scripts=scripts)
+    return make_plan(
+        resolve(recipe), payload=payload, base_image_id=base, project=Project(scripts.parent)
+    )
 
 
 def different(one: Plan, other: Plan) -> set[str]:
@@ -366,18 +369,19 @@ def test_a_field_that_no_stage_takes_is_refused_with_its_place_and_the_stage_to_
 
 
 def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
-    (tmp_path / "stages").mkdir()
-    (tmp_path / "lib.sh").touch()
-    write(tmp_path, "seal", "*")
+    scripts = tmp_path / "scripts"
+    (scripts / "stages").mkdir(parents=True)
+    (scripts / "lib.sh").touch()
+    write(scripts, "seal", "*")
     recipe = changed(RECIPES["mxnet-cu101"], packages__apt=["htop"], stages=["seal"])
     with pytest.raises(RecipeError) as caught:
-        plan(tmp_path, recipe)
+        plan(scripts, recipe)
     assert caught.value.details == (
         "packages.apt: no stage of the recipe uses it. "
         "Leave it out, or add APT_PACKAGES to Inputs: of a stage",
     )
-    write(tmp_path, "own", inputs="APT_PACKAGES")
-    assert plan(tmp_path, changed(recipe, stages=["own", "seal"])).stages[0].inputs == {
+    write(scripts, "own", inputs="APT_PACKAGES")
+    assert plan(scripts, changed(recipe, stages=["own", "seal"])).stages[0].inputs == {
         "APT_PACKAGES": "htop"
     }
 

@@ -15,7 +15,7 @@ def test_a_checkout_is_the_built_in_project() -> None:
     project = built_in()
     assert (project.folder, project.is_installed) == (REPOSITORY, False)
     assert (project.manifests / "mxnet-cu101.toml").is_file()
-    assert (project.scripts / "lib.sh").is_file()
+    assert project.lib.is_file()
     assert (docs() / "iam-policy.json").is_file()
 
 

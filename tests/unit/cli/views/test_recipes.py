@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bake.cli.views.recipes import show_recipes
 from bake.console.console import Console
-from bake.recipe.recipe import read_all
-from tests.support.environment import REPOSITORY
+from bake.recipe.project import built_in
+from bake.recipe.recipes import read_all
 from tests.support.terminal import in_terminal
 
-RECIPES, _ = read_all(REPOSITORY / "manifests")
+RECIPES, _ = read_all(built_in())
 
 
 def shown(capsys: pytest.CaptureFixture[str], **changes: object) -> list[str]:
     recipe = next(each for each in RECIPES if each.name == "mxnet-cu118-debian12")
-    show_recipes(Console(), [recipe.model_copy(update=changes)], [], Path("manifests"))
+    show_recipes(Console(), [recipe.model_copy(update=changes)], [], built_in())
     return capsys.readouterr().out.splitlines()
 
 

@@ -1,0 +1,168 @@
+"""The recipes of a project: one by its name, all of them, or the one for a CUDA release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pydantic
+
+from bake.errors import Finding, RecipeError
+from bake.recipe.extends import EXTENDS, WITHOUT, Document, extended
+from bake.recipe.project import Project
+from bake.recipe.recipe import DEFAULT_FRAMEWORK, Recipe
+from bake.recipe.recipe_files import (
+    SUFFIX,
+    RecipeFile,
+    duplicate_name,
+    is_path,
+    named_file,
+    read_file,
+    recipe_files,
+)
+from bake.recipe.validation import findings
+
+
+@dataclass(frozen=True)
+class BrokenRecipe:
+    """A file that is not a valid recipe, or whose recipe has the name of another one.
+
+    `name` is the name of the file without `.toml`.
+    """
+
+    name: str
+    error: RecipeError
+
+
+def load(path: Path, project: Project) -> Recipe:
+    """Read a recipe's file; RecipeError with every finding.
+
+    The recipe that it extends is one of the project.
+    """
+    return _load(read_file(path), project)
+
+
+def find(name: str, project: Project) -> Recipe:
+    """Find the recipe with this name, else the one in the file of this name, without `.toml`.
+
+    A name that ends with `.toml` is the path of a file. Errors in the files of other recipes are
+    ignored.
+    """
+    if is_path(name):
+        return load(Path(name), project)
+    return _load(named_file(name, recipe_files(project), project.manifests), project)
+
+
+def read_all(project: Project) -> tuple[list[Recipe], list[BrokenRecipe]]:
+    """Read all recipes of a project, its own first. A broken one does not affect the others."""
+    return _read_files(recipe_files(project), project)
+
+
+def read_own(project: Project) -> tuple[list[Recipe], list[BrokenRecipe]]:
+    """Read the project's own recipes, without those of the project below."""
+    return _read_files([read_file(path) for path in project.own_recipes], project)
+
+
+def all_recipes(project: Project) -> list[Recipe]:
+    """Read all recipes; RecipeError with the findings of every file if one is broken."""
+    recipes, broken = read_all(project)
+    problems = [
+        Finding(f"{each.name}{SUFFIX}: {finding.place}", finding.message, finding.hint)
+        for each in broken
+        for finding in each.error.findings or (Finding("", each.error.message, each.error.hint),)
+    ]
+    if problems:
+        raise RecipeError(f"Recipes in {project.manifests} are not valid", findings=problems)
+    return recipes
+
+
+def choose(
+    project: Project,
+    *,
+    name: str | None = None,
+    cuda: str | None = None,
+    framework: str | None = None,
+) -> Recipe:
+    """Return the recipe with this name, or the default one for this CUDA and framework.
+
+    The project's own recipes are preferred, and then MXNet. With a name, `cuda` and `framework` are
+    ignored here: `override` changes the recipe to them. Without a name, broken recipes are left
+    out.
+    """
+    if name is not None:
+        return find(name, project)
+    recipes, _ = read_all(project)
+    names = ", ".join(recipe.name for recipe in recipes) or "none"
+    if cuda is None and framework is None:
+        raise RecipeError("No recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
+    frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
+    fitting = [
+        recipe
+        for recipe in recipes
+        if cuda in (None, recipe.cuda.version) and recipe.framework.name in frameworks
+    ]
+    if not fitting:
+        requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
+        available = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
+        raise RecipeError(
+            f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
+        )
+    own = {recipe.name for recipe in read_own(project)[0]}
+    fitting = [recipe for recipe in fitting if recipe.name in own] or fitting
+    fitting = [recipe for recipe in fitting if recipe.default] or fitting
+    fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
+    if len(fitting) > 1:
+        several = ", ".join(recipe.name for recipe in fitting)
+        raise RecipeError(f"Several recipes match: {several}", hint="Name one of them")
+    return fitting[0]
+
+
+def _read_files(
+    files: Iterable[RecipeFile], project: Project
+) -> tuple[list[Recipe], list[BrokenRecipe]]:
+    read: dict[Path, Recipe] = {}
+    broken: list[BrokenRecipe] = []
+    for file in files:
+        try:
+            read[file.path] = _load(file, project)
+        except RecipeError as error:
+            broken.append(BrokenRecipe(file.path.stem, error))
+    places: dict[str, list[Path]] = {}
+    for path, recipe in read.items():
+        places.setdefault(recipe.name, []).append(path)
+    for name, paths in places.items():
+        if len(paths) > 1:
+            broken += [BrokenRecipe(path.stem, duplicate_name(name, paths)) for path in paths]
+    return [recipe for recipe in read.values() if len(places[recipe.name]) == 1], broken
+
+
+def _load(file: RecipeFile, project: Project) -> Recipe:
+    document = extended(file.document(), lambda child, name: _parent(child, name, project))
+    values = {key: value for key, value in document.values.items() if key not in (EXTENDS, WITHOUT)}
+    try:
+        return Recipe.model_validate(values)
+    except pydantic.ValidationError as error:
+        found = [
+            replace(each, place=document.place(each.place)) for each in findings(error, Recipe)
+        ]
+        raise RecipeError(f"The recipe {file.path} is not valid", findings=found) from error
+
+
+def _parent(child: Document, name: str, project: Project) -> Document:
+    """Return the document of the recipe that another one extends.
+
+    A recipe of the project below knows only that project. One that extends a recipe of its own
+    name means that of the project below.
+    """
+    layer = next(
+        (p for p in project.layers if child.path.absolute().parent == p.manifests), project
+    )
+    if layer.below and name == child.values.get("name"):
+        layer = layer.below
+    files = recipe_files(layer)
+    try:
+        return named_file(name, files, layer.manifests).document()
+    except RecipeError as error:
+        finding = Finding(EXTENDS, error.message, error.hint)
+        raise RecipeError(f"The recipe {child.path} is not valid", findings=[finding]) from error
