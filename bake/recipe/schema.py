@@ -12,12 +12,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bake.recipe.extends import EXTENDS, WITHOUT
 from bake.recipe.project import docs
 from bake.recipe.recipe import Recipe
 
 # What pydantic makes of names and docstrings, which are for people who read the code.
 _LEFT_OUT = ("title", "description")
 _NULL = {"type": "null"}  # TOML has no null
+# The keys that are gone when a recipe is validated.
+_EXTENSION = {
+    EXTENDS: {"type": "string"},
+    WITHOUT: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+}
 
 
 def schema_text() -> str:
@@ -29,6 +35,11 @@ def schema() -> dict[str, Any]:
     """Return the schema of a recipe."""
     made = Recipe.model_json_schema()
     table = _without_references(made, made.pop("$defs"))
+    table["properties"] |= _EXTENSION
+    needed = _take_required(table)
+    needed["required"].remove("name")
+    # What is needed, a recipe may take from another one.
+    table |= {"required": ["name"], "anyOf": [{"required": [EXTENDS]}, needed]}
     _describe(table, meanings(), "")
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -54,7 +65,7 @@ def meanings() -> dict[str, str]:
 def _plain(markdown: str) -> str:
     """Return a text without Markdown's backticks and links, and without references to the page."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
-    return re.sub(r"[:;]? see below", "", text).replace("`", "")
+    return re.sub(r"[:;] (?:see )?below", "", text).replace("`", "")
 
 
 def _without_references(part: Any, definitions: Mapping[str, Any]) -> Any:
@@ -84,6 +95,17 @@ def _simplified(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(schema.get("default"), dict | list | None):
         schema.pop("default", None)
     return schema
+
+
+def _take_required(table: dict[str, Any]) -> dict[str, Any]:
+    """Remove which keys are required, also in tables below, and return a schema of only that."""
+    needed = {"required": table.pop("required", [])}
+    below = {
+        name: taken
+        for name, each in table["properties"].items()
+        if "properties" in each and (taken := _take_required(each))["required"]
+    }
+    return needed | ({"properties": below} if below else {})
 
 
 def _describe(table: dict[str, Any], known: Mapping[str, str], place: str) -> None:

@@ -59,6 +59,13 @@ def test_a_wrong_value_is_found_at_its_place(place: str, value: object) -> None:
     assert place in found
 
 
+def test_a_recipe_that_extends_another_one_needs_only_its_name() -> None:
+    assert faults({"name": "mine", "extends": "pytorch-cu126", "builder": {"disk_gb": 100}}) == []
+    assert faults({"extends": "pytorch-cu126"}) == ["'name' is a required property"]
+    del (document := dict(DOCUMENTS["pytorch-cu126"]))["builder"]
+    assert len(faults(document)) == 1
+
+
 def keys(table: dict[str, Any], place: str = "") -> list[str]:
     """Return the keys of a table of the schema that are not tables, with their places."""
     found = []
