@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +79,16 @@ class Machines:
         self.engine = engine
         self._undo = undo
 
-    def boot(self, image: str = "") -> Machine:
-        """Start a machine, of the base layer if no image is given, and wait until it is up."""
+    def boot(self, image: str = "", options: Iterable[str] = ()) -> Machine:
+        """Start a machine, of the base layer if no image is given, and wait until it is up.
+
+        `options` are more options for the container engine.
+        """
         name = self._new_name()
         arguments = ["run", "--detach", "--pull", "never", "--name", name, "--systemd", "always"]
         arguments += ["--tmpfs", "/run:rw,exec,mode=755,notmpcopyup", "--hostname", "builder"]
         arguments += ["--stop-signal", "SIGRTMIN+3", "--cap-add", "SYS_BOOT,SYS_ADMIN"]
-        arguments += [*self.engine.network_arguments, *self.engine.limits]
+        arguments += [*self.engine.network_arguments, *self.engine.limits, *options]
         self.engine.call(*arguments, image or base_layer(self.engine), "/sbin/init")
         machine = Machine(self.engine, name, {"LOGIN_USER": "root"})
         machine.read(
