@@ -35,6 +35,7 @@ from bake.aws.key_pair import delete_key_pair, find_key_pair, import_key_pair, k
 from bake.aws.launch import LaunchSpec, remove_machine, run_machine
 from bake.aws.lease import Lease, lease
 from bake.aws.machine import console_output, start, stop, tag, terminate, terminate_all
+from bake.aws.parameter import read as read_parameter
 from bake.aws.price import on_demand, price_errors, spot
 from bake.aws.quota import read_quota, request_increase
 from bake.aws.reap import find_orphans, remove_orphans
@@ -64,6 +65,7 @@ GRANTS = [
     for resource in as_list(each["Resource"])
 ]
 DIGEST = "d" * 64
+PUBLIC_PARAMETER = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 STAGES = {"base": "b" * 64}
 
 
@@ -80,6 +82,7 @@ def live(account: Account) -> None:
     """Make all calls of the product, from preflight to the last deletion; raise what went wrong."""
     cloud = account.cloud()
     ground = preflight(cloud, a_recipe(), image_name="bake/mxnet-cu101/1")
+    assert read_parameter(cloud, PUBLIC_PARAMETER).value
     assert customer_key(cloud) is None
     on_demand(cloud, ["g4dn.xlarge"])
     spot(cloud, ground.placements)

@@ -101,9 +101,11 @@ def test_the_policy_allows_exactly_the_calls_of_the_code() -> None:
     assert allowed - IMPLIED - FOR_REFERENCES == called - IMPLIED - FREE - OPTIONAL
 
 
-def test_only_parameters_under_bake_are_allowed() -> None:
+def test_only_parameters_under_bake_and_public_ones_are_allowed() -> None:
     reached = {r for action, r, c in GRANTS if action.startswith("ssm:") and c != VIA_EC2}
-    assert reached == {"arn:aws:ssm:*:*:parameter/bake/*"}
+    public = "arn:aws:ssm:*::parameter/aws/service/*"
+    assert reached == {"arn:aws:ssm:*:*:parameter/bake/*", public}
+    assert {action for action, resource, _ in GRANTS if resource == public} == {"ssm:GetParameter"}
 
 
 def test_other_parameters_and_recipes_are_read_only_by_ec2_itself() -> None:

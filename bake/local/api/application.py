@@ -17,14 +17,14 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.utils import random_ami_id, random_snapshot_id
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.secretsmanager.models import secretsmanager_backends
-from moto.ssm.models import ssm_backends
+from moto.ssm.models import Parameter, ssm_backends
 from werkzeug.wrappers import Request, Response
 
 from bake.errors import LocalCloudError
 from bake.local.api import capacity, price_list, region, service_quotas
 from bake.local.api.ec2_backend import LocalEC2Backend
 from bake.local.api.error_response import error_response
-from bake.local.api.image import LocalImage, LocalSnapshot, root_mapping
+from bake.local.api.image import LocalImage, LocalSnapshot, now, root_mapping
 from bake.local.api.store import Store
 from bake.local.site import Site
 
@@ -119,17 +119,30 @@ class Application:
         """Offer an operating system's root file system as a public image of its publisher.
 
         A second request with the same name returns the same image. A new image replaces those
-        whose name matches the pattern `replaces`.
+        whose name matches the pattern `replaces`. It gets the id `image_id`, and `parameter` of the
+        Parameter Store contains its id; what a user has made under these names stays as it is.
         """
         if not region.exists(parameters["region"]):
             raise LocalCloudError(f"The region {parameters['region']} does not exist")
         backend: LocalEC2Backend = ec2_backends[DEFAULT_ACCOUNT_ID][parameters["region"]]
+        stored = ssm_backends[DEFAULT_ACCOUNT_ID][parameters["region"]]._parameters
+        image_id, parameter = parameters.get("image_id"), parameters.get("parameter")
+        if parameter and not parameter.startswith("/aws/") and stored.get(parameter):
+            return {"image_id": stored[parameter][-1].value}
+        if image_id in backend.amis and backend.amis[image_id].owner_id == DEFAULT_ACCOUNT_ID:
+            return {"image_id": image_id}
+        made = self._os_image(backend, parameters)
+        if parameter:
+            stored[parameter] = [_image_parameter(parameter, made)]
+        return {"image_id": made}
+
+    def _os_image(self, backend: LocalEC2Backend, parameters: dict[str, Any]) -> str:
         for image in list(backend.amis.values()):
             if image.owner_id != parameters["owner"]:
                 continue
             sound = backend.get_snapshot(image.root_device["SnapshotId"]).status == "completed"
             if image.name == parameters["name"] and sound:
-                return {"image_id": image.id}
+                return str(image.id)
             if fnmatch.fnmatch(image.name, parameters["replaces"]):
                 backend.withdraw(image)
         snapshot = LocalSnapshot(
@@ -144,7 +157,7 @@ class Application:
         backend.snapshots[snapshot.id] = snapshot
         image = LocalImage(
             ec2_backend=backend,
-            id=random_ami_id(),
+            id=parameters.get("image_id") or random_ami_id(),
             owner_id=parameters["owner"],
             name=parameters["name"],
             description=parameters["description"],
@@ -158,7 +171,7 @@ class Application:
             deprecation_time=parameters.get("deprecation_time"),
         )
         backend.amis[image.id] = image
-        return {"image_id": image.id}
+        return image.id
 
     def set_quotas(self, parameters: dict[str, Any]) -> dict[str, Any]:
         unknown = set(parameters) - set(capacity.VCPU_QUOTAS)
@@ -191,6 +204,22 @@ class Application:
             secrets.secrets.clear()
         self.site.erase_layers()
         return {}
+
+
+def _image_parameter(name: str, image_id: str) -> Parameter:
+    """Return a parameter with an image's id, as a publisher of images offers it."""
+    return Parameter(
+        account_id=DEFAULT_ACCOUNT_ID,
+        name=name,
+        value=image_id,
+        parameter_type="String",
+        description=None,
+        allowed_pattern=None,
+        keyid=None,
+        last_modified_date=now(),
+        version=1,
+        data_type="aws:ec2:image",
+    )
 
 
 def _only_reads(request: Request, body: bytes) -> bool:

@@ -109,7 +109,8 @@ def needs(
         document = params.get("DocumentName", "SSM-SessionManagerRunShell")
         yield Need("ssm:StartSession", f"{arn}:ssm:{region}:{account}:document/{document}")
     elif service == "ssm" and (name := params.get("Name") or params.get("Path")):
-        parameter = f"{arn}:ssm:{region}:{account}:parameter/{name.strip('/')}"
+        owner = "" if name.startswith("/aws/service/") else account  # a public parameter
+        parameter = f"{arn}:ssm:{region}:{owner}:parameter/{name.strip('/')}"
         yield Need(f"ssm:{operation}", parameter)
         if params.get("Tags"):
             yield Need("ssm:AddTagsToResource", parameter)

@@ -49,6 +49,19 @@ BUILD_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
+class Publication:
+    """The id, the owner and name, or the parameter with which a recipe names its base image.
+
+    The local cloud's image has them, so that it is found like the real one.
+    """
+
+    image_id: str = ""
+    owner: str = ""
+    name: str = ""
+    parameter: str = ""
+
+
+@dataclass(frozen=True)
 class _Root:
     """A root file system, as a layer in the container engine's storage."""
 
@@ -63,6 +76,7 @@ def provide(
     stand_in: bool,
     region: str = "us-east-1",
     files: Mapping[str, bytes] | None = None,
+    published: Publication | None = None,
 ) -> str:
     """Return the id of the base image in the local cloud. Make the image if needed.
 
@@ -87,7 +101,8 @@ def provide(
         root = _variant(engine, debian, os_image, stand_in, files or {})
         # Registered with the lock held: it gives the layer a second name, in this cloud, so that
         # another process does not remove it.
-        return _register(cloud, os_image, root, region=region, stand_in=stand_in)
+        published = published or Publication()
+        return _register(cloud, os_image, root, published, region=region, stand_in=stand_in)
 
 
 def underneath(os_image: OsImage) -> OsImage:
@@ -100,19 +115,30 @@ def _name(os_image: OsImage) -> str:
 
 
 def _register(
-    cloud: LocalCloud, os_image: OsImage, root: _Root, *, region: str, stand_in: bool
+    cloud: LocalCloud,
+    os_image: OsImage,
+    root: _Root,
+    published: Publication,
+    *,
+    region: str,
+    stand_in: bool,
 ) -> str:
     day = root.made_at.strftime("%Y%m%d")
     serial = root.layer.rpartition(":")[2][:8]
+    pattern = published.name or os_image.name_pattern
+    if alone := published.image_id or published.parameter:
+        pattern = f"bake-local/{alone.strip('/')}-*"  # the catalog's own images stay
     about = f"stand-in: {_name(os_image)} underneath" if stand_in else "made from Debian's archive"
     response = cloud.request(
         "os-images",
         {
             "region": region,
             "layer": root.layer,
-            "owner": STAND_IN_OWNER if stand_in else os_image.owner,
-            "name": os_image.name_pattern.replace("*", f"{day}-{int(serial, 16) % 10000:04}"),
-            "replaces": os_image.name_pattern,
+            "owner": STAND_IN_OWNER if stand_in else published.owner or os_image.owner,
+            "name": pattern.replace("?", "0").replace("*", f"{day}-{int(serial, 16) % 10000:04}"),
+            "replaces": pattern,
+            "image_id": published.image_id,
+            "parameter": published.parameter,
             "description": f"{os_image.key}, {about}",
             "root_device_name": "/dev/xvda" if os_image.key.startswith("debian") else "/dev/sda1",
             "size_gb": os_image.size_gb,
