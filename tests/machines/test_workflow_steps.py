@@ -1,4 +1,8 @@
-"""The scheduled rebuild's steps, run in order with the environment that the workflow gives."""
+"""The scheduled rebuild's steps, run in order with the environment that the workflow gives.
+
+The repository is a project that `bake init` has made. Its workflow has the steps of this one's
+(tests/project/test_workflows.py).
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,20 @@ import boto3
 import pytest
 import yaml
 
+from bake.cli.init import write_project
 from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
 from tests.support.tiny_recipes import add_recipe
 
 BIN = Path(sys.executable).parent
-WORKFLOW = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "rebuild.yml").read_text())
+TEMPLATE = REPOSITORY / "bake" / "cli" / "template"
+WORKFLOW = yaml.safe_load((TEMPLATE / "dot_github" / "workflows" / "rebuild.yml").read_text())
 
 # The local cloud in place of AWS, and what GitHub's own command line was asked to do.
-INVOKE = """#!/bin/bash
+BAKE = """#!/bin/bash
 [[ ${{1:-}} != rebuild ]] || set -- "$@" --local --stand-in
 [[ ${{1:-}} != reap ]] || set -- "$@" --local
-exec {bin}/invoke "$@"
+exec {bin}/bake "$@"
 """
 GH = """#!/bin/bash
 echo "$*" >>{folder}/gh
@@ -132,13 +138,10 @@ class Runner:
 @pytest.fixture
 def runner(local_cloud: Path, tmp_path: Path) -> Runner:
     checkout, folder = tmp_path / "checkout", tmp_path / "runner"
-    ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("bake", "scripts"):
-        shutil.copytree(REPOSITORY / part, checkout / part, ignore=ignore)
-    shutil.copy(REPOSITORY / "tasks.py", checkout)
-    (checkout / "manifests").mkdir()
+    write_project(checkout, None)
+    (checkout / "manifests" / "hello.toml").unlink()
     (folder / "bin").mkdir(parents=True)
-    for name, text in (("invoke", INVOKE), ("gh", GH)):
+    for name, text in (("bake", BAKE), ("gh", GH)):
         program = folder / "bin" / name
         program.write_text(text.format(bin=BIN, folder=folder))
         program.chmod(0o755)
