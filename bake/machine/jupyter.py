@@ -35,7 +35,7 @@ from bake.ssh.command import BROKEN
 from bake.ssh.connection import Connection
 from bake.ssh.tunnel import forward
 
-STAGE = "d2l"
+STAGES = ("d2l", "jupyter")  # those that install Jupyter
 
 # The limit of jupyter_server.py, and one minute more.
 _STARTS_S = 11 * 60
@@ -82,11 +82,12 @@ class Address:
 
 def check_image(image: Image) -> None:
     """Raise RequestError if no stage of the image has installed Jupyter."""
-    if STAGE not in read_stages(image.tags):
+    if not {*STAGES} & {*read_stages(image.tags)}:
+        either = " or ".join(STAGES)
         raise RequestError(
             f"Jupyter is not installed in {image.image_id} ({image.name}): its recipe has no stage "
-            f"{STAGE}",
-            hint=f"Bake an image with the stage {STAGE}. If a stage of your own installs Jupyter, "
+            f"{either}",
+            hint=f"Bake an image with the stage {either}. If a stage of your own installs Jupyter, "
             "launch without --jupyter and then run invoke jupyter",
         )
 
@@ -332,7 +333,8 @@ def _call(connection: Connection, verb: str, stdin: str) -> dict[str, Any]:
     done = connection.run(_command(verb), stdin=stdin, check=False, timeout_s=_STARTS_S)
     if done.exit_status == _NO_JUPYTER:
         raise RequestError(
-            "Jupyter is not installed on this machine: the recipe of its image has no stage d2l",
+            "Jupyter is not installed on this machine: the recipe of its image has no stage "
+            f"{' or '.join(STAGES)}",
             hint="Launch from an image with Jupyter, or install it into an environment on the "
             "machine: conda install -n NAME jupyterlab",
         )

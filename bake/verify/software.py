@@ -14,7 +14,7 @@ from bake.verify.known import CUDA_LOG, Diagnosis
 NOTEBOOKS = "d2l-en"
 D2L_LOG = "Read the log of the stage d2l."
 NO_FRAMEWORK = "the recipe installs no framework"
-_MODULES = {"mxnet": "mxnet", "pytorch": "torch"}
+_MODULES = {"pytorch": "torch"}  # of the others, the module has the framework's name
 # The first import of a framework reads gigabytes from a disk whose blocks are still in S3.
 _IMPORT_TIMEOUT_S = 600
 
@@ -98,7 +98,7 @@ def check_import(shell: Shell, expectation: Expectation) -> str:
     """Check that the framework can be imported and has the expected version."""
     if expectation.framework is None:
         raise Skipped(NO_FRAMEWORK)
-    module = _MODULES[expectation.framework]
+    module = _MODULES.get(expectation.framework, expectation.framework)
     output = _python(shell, expectation, f"import {module}; print({module}.__version__)")
     version = _release(output.stdout.strip().split("\n")[-1])
     if version != _release(expectation.framework_version):
@@ -114,7 +114,7 @@ def check_d2l(shell: Shell, expectation: Expectation) -> str:
     """Check that the package d2l can be imported and has the expected version."""
     if expectation.framework is None or expectation.d2l is None:
         raise Skipped("the recipe has no stage d2l")
-    module = _MODULES[expectation.framework]
+    module = _MODULES.get(expectation.framework, expectation.framework)
     code = f"from d2l import {module}; import d2l; print(d2l.__version__)"
     version = _python(shell, expectation, code).stdout.strip().split("\n")[-1]
     if version != expectation.d2l:

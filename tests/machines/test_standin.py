@@ -35,7 +35,9 @@ from bake.plan.variables import variables
 from bake.recipe import recipe
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import resolve
+from bake.verify.tensors import compute, judge
 from tests.support.environment import REPOSITORY
+from tests.support.frameworks import Here, environment, expectation
 
 RECIPES = recipe.all_recipes(REPOSITORY / "manifests")
 
@@ -403,6 +405,28 @@ def test_what_the_stand_in_for_torch_lacks_is_said_when_it_is_called(
     )
 
 
+@pytest.mark.parametrize(
+    ("framework", "version", "line"),
+    [
+        ("tensorflow", "2.21.0", "tensorflow[and-cuda]==2.21.0"),
+        ("tensorflow", "2.21.0", "tensorflow-cpu==2.21.0"),
+        ("jax", "0.10.2", "jax[cuda13]==0.10.2"),
+    ],
+)
+def test_the_stand_in_for_a_framework_computes_what_the_proof_asks(
+    framework: str, version: str, line: str, tmp_path: Path
+) -> None:
+    wheel = wheels.stand_in_for(Requirement(line))
+    assert wheel
+    with zipfile.ZipFile(io.BytesIO(wheel.build())) as archive:
+        archive.extractall(tmp_path)
+    prefix = environment("mxnet-1.9.1", "mxnet==1.9.1", "numpy==1.23.5")  # for its numpy
+    machine = Here(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n")
+    tensors = compute(machine, expectation(prefix, framework, version))
+    assert judge(tensors, gpus=0).startswith("right on the CPU")
+    assert (tensors.version, tensors.gpus) == (f"{version}+stand.in", 0)
+
+
 def test_builds_of_pytorch_are_in_its_own_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,8 +457,7 @@ def test_what_another_bake_downloads_is_not_cut_when_the_index_changes(
 def test_every_built_in_recipe_can_be_rehearsed(wanted: recipe.Recipe, tmp_path: Path) -> None:
     inputs = variables(resolve(wanted), UPSTREAM)
     names.refuse_unknown(inputs, tmp_path)
-    lines = [line for name in standin._PIP_INPUTS for line in inputs.get(name, "").splitlines()]
-    real, stand_ins, unsure = wheels._separate(filter(None, lines))
+    real, stand_ins, unsure = wheels._separate(standin.pip_requirements(inputs))
     assert stand_ins
     assert unsure == []
     assert not [line for line in real if re.search(r"[+-]cu\d", line)], "PyPI has no CPU build"

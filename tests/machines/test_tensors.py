@@ -95,10 +95,22 @@ def test_a_program_that_dies_is_no_pass(with_mxnet: Expectation) -> None:
 
 
 @pytest.mark.soak
-def test_pytorch_computes_right_on_the_cpu() -> None:
-    prefix = environment("torch-2.13.0", "torch==2.13.0", "numpy")
-    tensors = compute(Here(), expectation(prefix, "pytorch", "2.13.0"))
+@pytest.mark.parametrize(
+    ("framework", "version", "requirements"),
+    [
+        ("pytorch", "2.13.0", ("torch==2.13.0", "numpy")),
+        ("tensorflow", "2.21.0", ("tensorflow-cpu==2.21.0",)),
+        ("jax", "0.10.2", ("jax==0.10.2", "jaxlib==0.10.2")),
+    ],
+)
+def test_the_real_wheels_of_each_framework_compute_right_on_the_cpu(
+    framework: str, version: str, requirements: tuple[str, ...]
+) -> None:
+    prefix = environment(f"{framework}-{version}", *requirements)
+    tensors = compute(Here(), expectation(prefix, framework, version))
     assert judge(tensors, gpus=0).startswith("right on the CPU")
+    assert tensors.version is not None
+    assert tensors.version.startswith(version)
 
 
 NO_GPU = (

@@ -2,12 +2,14 @@
 
 The unchanged stages check their signatures like those of the originals. So a bake can be rehearsed
 on any computer in seconds and, after the first time, without a network. Python, its packages and
-MXNet (on the CPU) are real. PyTorch is a small program that says so. Nothing pretends to be a GPU.
+MXNet (on the CPU) are real. PyTorch, TensorFlow and JAX are small programs that say so. Nothing
+pretends to be a GPU.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from bake.recipe.resolved import Resolved
 
 LOOPBACK = "127.0.0.1"
-_PIP_INPUTS = ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES")
+# The inputs of stages that are requirements of pip, one a line.
+_PIP_INPUT = re.compile(r"PIP_PACKAGES|\w+_REQUIREMENTS")
 
 
 def up(resolved: Resolved) -> Payload:
@@ -63,9 +66,8 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
         trusted = trust.establish(_folder() / "trust")
         names.refuse_unknown(inputs, _folder() / "indices")
         upstreams.write(root, trusted, upstreams.requested(inputs))
-        lines = [line for name in _PIP_INPUTS for line in inputs.get(name, "").splitlines()]
         target = wheels.target_of(inputs["OS_ID"])
-        wheels.provide(root / "pypi", [line for line in lines if line.strip()], target)
+        wheels.provide(root / "pypi", pip_requirements(inputs), target)
         certificate = trusted.server_certificate((host, listen))
         running = mirror.start(_state(), root, certificate, address=listen)
     base = f"https://{host}:{running.port}"
@@ -78,6 +80,12 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
         sha256=_sha256(),
         image_owner=STAND_IN_OWNER,
     )
+
+
+def pip_requirements(inputs: Mapping[str, str]) -> list[str]:
+    """Return the lines of those inputs of stages that are requirements of pip."""
+    named = (value for name, value in inputs.items() if _PIP_INPUT.fullmatch(name))
+    return [line for value in named for line in value.splitlines() if line.strip()]
 
 
 def down() -> None:

@@ -33,9 +33,16 @@ from bake.local.machines.os_images import underneath
 # For some releases of MXNet, the CPU build has another version. [PyPI's list of files]
 _CPU_BUILDS = {"1.7.0": "1.7.0.post2"}
 
-# PyTorch has no CPU build on PyPI, and in its own index one of 184 MB. So small programs replace
-# it. The value is what they need.
-_PROGRAMS = {"torch": ("numpy",), "torchvision": ("numpy", "pillow")}
+# The wheels of these frameworks have hundreds of megabytes, also for the CPU. So small programs
+# replace them. The value is the program, if the wheel has one, and what it needs.
+_PROGRAMS = {
+    "torch": ("torch", ("numpy",)),
+    "torchvision": ("torchvision", ("numpy", "pillow")),
+    "tensorflow": ("tensorflow", ("numpy",)),
+    "tensorflow-cpu": ("tensorflow", ("numpy",)),
+    "jax": ("jax", ("numpy",)),
+    "jaxlib": ("", ()),
+}
 _EPOCH = (2026, 1, 1, 0, 0, 0)
 
 
@@ -59,12 +66,12 @@ def target_of(os_id: str) -> Target:
 
 @dataclass(frozen=True)
 class StandInWheel:
-    """A wheel with a name, a version and requirements. `program` is its only module, or empty."""
+    """A wheel with a name, a version and requirements. `module` is its only file, or empty."""
 
     name: str
     version: str
     requires: tuple[str, ...] = ()
-    program: str = ""
+    module: str = ""
 
     @property
     def file_name(self) -> str:
@@ -76,7 +83,7 @@ class StandInWheel:
         lines.append(f"Summary: stand-in for {self.name}: no GPU code inside")
         lines += [f"Requires-Dist: {requirement}" for requirement in self.requires]
         wheel = "Wheel-Version: 1.0\nGenerator: bake\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        files = {f"{self.name}.py": self.program} if self.program else {}
+        files = {f"{self.module}.py": self._program()} if self.module else {}
         files |= {f"{info}/METADATA": "\n".join(lines) + "\n", f"{info}/WHEEL": wheel}
         record = [f"{name},sha256={_digest(text)},{len(text)}" for name, text in files.items()]
         files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
@@ -85,6 +92,11 @@ class StandInWheel:
             for name, text in files.items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
         return buffer.getvalue()
+
+    def _program(self) -> str:
+        release = f"{Version(self.version).public}+stand.in"
+        program = on_machine("bake.local.standin").joinpath(f"{self.module}.py").read_text()
+        return program.replace("@VERSION@", release)
 
 
 def stand_in_for(requirement: Requirement) -> StandInWheel | None:
@@ -99,10 +111,8 @@ def stand_in_for(requirement: Requirement) -> StandInWheel | None:
             hint=f"Write {name}==VERSION: its stand-in needs the version",
         )
     if name in _PROGRAMS:
-        release = f"{Version(version).public}+stand.in"
-        program = (on_machine("bake.local.standin") / f"{name}.py").read_text()
-        program = program.replace("@VERSION@", release)
-        return StandInWheel(name, version, _PROGRAMS[name], program)
+        module, requires = _PROGRAMS[name]
+        return StandInWheel(name, version, requires, module)
     if name.startswith("nvidia-"):
         return StandInWheel(name, version)
     return StandInWheel(name, version, (f"mxnet=={_CPU_BUILDS.get(version, version)}",))

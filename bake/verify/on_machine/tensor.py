@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compute on every GPU, or on the CPU if there is none, and report the errors of the results.
 
-    python - mxnet|pytorch '[["product", [64, 32, 16]], ...]'  < tensor.py
+    python - FRAMEWORK '[["product", [64, 32, 16]], ...]'  < tensor.py
 
 Runs under the environment's own Python, 3.6 or later. The framework computes each operation in
 float32, numpy in float64. The last line of the output is one JSON document with the numbers. The
@@ -112,6 +112,113 @@ class Pytorch:
         return {"capability": capability, "name": self.torch.cuda.get_device_name(index)}
 
 
+class Tensorflow:
+    def __init__(self):
+        import os
+
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # no lines about the CPU's features
+        import tensorflow
+
+        # Without it, an operation that fails to start on a GPU is computed on the CPU.
+        tensorflow.config.set_soft_device_placement(False)
+        self.tensorflow = tensorflow
+        self.version = tensorflow.__version__
+        self.devices = tensorflow.config.list_physical_devices("GPU")
+        self.gpus = len(self.devices)
+        build = tensorflow.sysconfig.get_build_info()
+        self.cuda, self.cudnn = build.get("cuda_version"), build.get("cudnn_version")
+
+    def device(self, index):
+        return "/CPU:0" if index is None else "/GPU:%d" % index
+
+    def array(self, values, device):
+        with self.tensorflow.device(device):
+            return self.tensorflow.identity(self.tensorflow.constant(values))
+
+    def zeros(self, shape, device):
+        with self.tensorflow.device(device):
+            return self.tensorflow.zeros(shape)
+
+    def product(self, a, b):
+        with self.tensorflow.device(a.device):
+            return self.tensorflow.matmul(a, b)
+
+    def convolution(self, images, filters):
+        # On the CPU, TensorFlow has the channels in the last dimension only.
+        with self.tensorflow.device(images.device):
+            last = self.tensorflow.transpose(images, (0, 2, 3, 1))
+            filters = self.tensorflow.transpose(filters, (2, 3, 1, 0))
+            result = self.tensorflow.nn.conv2d(last, filters, strides=1, padding="VALID")
+            return self.tensorflow.transpose(result, (0, 3, 1, 2))
+
+    def to_numpy(self, result):
+        return result.numpy()  # waits until the result is computed
+
+    def kind(self, result):
+        return result.device.rpartition("device:")[2].partition(":")[0].lower()
+
+    def describe(self, index):
+        found = self.tensorflow.config.experimental.get_device_details(self.devices[index])
+        capability = found.get("compute_capability")
+        return {
+            "capability": capability and "%d.%d" % capability,
+            "name": found.get("device_name"),
+        }
+
+
+class Jax:
+    def __init__(self):
+        import re
+
+        import jax
+
+        self.jax = jax
+        self.version = jax.__version__
+        try:
+            self.devices = jax.devices("gpu")
+        except RuntimeError:  # no plugin for GPUs, or no GPU that it can use
+            self.devices = []
+        self.gpus = len(self.devices)
+        # A text such as "PJRT C API\ncuda 13000"; not documented, so its absence is no fault.
+        said = str(getattr(self.devices[0].client, "platform_version", "")) if self.devices else ""
+        found = re.search(r"\bcuda (\d+)", said)
+        number = int(found.group(1)) if found else 0
+        self.cuda = "%d.%d" % (number // 1000, number % 1000 // 10) if number else None
+        self.cudnn = None
+
+    def device(self, index):
+        return self.jax.devices("cpu")[0] if index is None else self.devices[index]
+
+    def array(self, values, device):
+        return self.jax.device_put(values, device)
+
+    def zeros(self, shape, device):
+        return self.jax.numpy.zeros(shape, device=device)
+
+    def product(self, a, b):
+        return self.jax.numpy.matmul(a, b)  # where its arguments are
+
+    def convolution(self, images, filters):
+        return self.jax.lax.conv(images, filters, (1, 1), "VALID")
+
+    def to_numpy(self, result):
+        import numpy
+
+        return numpy.asarray(result)  # waits until the result is computed
+
+    def kind(self, result):
+        [device] = result.devices()
+        return {"cuda": "gpu"}.get(device.platform, device.platform)
+
+    def describe(self, index):
+        device = self.devices[index]
+        capability = getattr(device, "compute_capability", None)
+        return {"capability": capability and str(capability), "name": device.device_kind}
+
+
+FRAMEWORKS = {"mxnet": Mxnet, "pytorch": Pytorch, "tensorflow": Tensorflow, "jax": Jax}
+
+
 def compute(framework, device, operation, shape, random):
     """Compute one operation; return the framework's array and the right result in float64."""
     import numpy
@@ -193,7 +300,7 @@ def main(name, operations):
         import numpy
 
         report["numpy"] = numpy.__version__
-        framework = {"mxnet": Mxnet, "pytorch": Pytorch}[name]()
+        framework = FRAMEWORKS[name]()
         for key in ("version", "gpus", "cuda", "cudnn"):
             report[key] = getattr(framework, key)
         for index in range(framework.gpus) if framework.gpus else [None]:
