@@ -430,8 +430,8 @@ def test_the_stand_in_for_a_framework_computes_what_the_proof_asks(
 def test_builds_of_pytorch_are_in_its_own_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheels, "_resolve", lambda lines: "")
-    monkeypatch.setattr(wheels, "_fetch", lambda resolved, folder: None)
+    monkeypatch.setattr(wheels, "_resolve", lambda *given: "")
+    monkeypatch.setattr(wheels, "_fetch", lambda *given: None)
     wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
     page = tmp_path / "pytorch/cu126/torch/index.html"
     (target,) = re.findall('href="(.*)#sha256=', page.read_text())
@@ -443,7 +443,7 @@ def test_builds_of_pytorch_are_in_its_own_index(
 def test_what_another_bake_downloads_is_not_cut_when_the_index_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheels, "_resolve", lambda lines, *options: "")
+    monkeypatch.setattr(wheels, "_resolve", lambda *given: "")
     wheels.provide(tmp_path, ["torch==2.9.1+cu126"])
     (page,) = tmp_path.glob("pytorch/*/torch/index.html")
     with page.open() as download:
@@ -474,7 +474,7 @@ def test_markers_are_those_of_the_machines_python(
         return ""
 
     monkeypatch.setattr(wheels, "_resolve", resolve)
-    monkeypatch.setattr(wheels, "_fetch", lambda resolved, folder: None)
+    monkeypatch.setattr(wheels, "_fetch", lambda *given: None)
     lines = ['numpy==1.21.6; python_version < "3.8"', 'numpy==1.23.5; python_version >= "3.8"']
     wheels.provide(tmp_path, lines)
     assert asked == ['numpy==1.23.5; python_version >= "3.8"', "pip"]
@@ -492,7 +492,7 @@ def test_stand_ins_that_no_fact_names_are_looked_up(
         return ""
 
     monkeypatch.setattr(wheels, "_resolve", resolve)
-    monkeypatch.setattr(wheels, "_fetch", lambda resolved, folder: None)
+    monkeypatch.setattr(wheels, "_fetch", lambda *given: None)
     wheels.provide(tmp_path, ["mxnet-cu101==1.7.0", "nvidia-cudnn-cu11==8.6.0.163"])
     assert asked == [(["mxnet==1.7.0.post2", "pip"], ())]
     asked.clear()
