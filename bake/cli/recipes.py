@@ -71,14 +71,28 @@ def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> 
         name: recipes.choose(found, name=name, cuda=cuda, framework=framework)
         for name in names or (None,)
     }
-    ready = [_ready(found, recipe, options, local=local) for recipe in chosen.values()]
     named = {recipe.name: name for name, recipe in chosen.items() if name}
+    _refuse_twice(chosen.values())
+    ready = [_ready(found, recipe, options, local=local) for recipe in chosen.values()]
     return Chosen(found, ready, [], named)
 
 
 def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -> Chosen:
     """Return the named recipes as they are; without names, all of the project's own."""
     return chosen_recipes(console, RecipeOptions(recipe=names, all=not names), local=local)
+
+
+def _refuse_twice(recipes: Iterable[Recipe]) -> None:
+    """Raise RequestError if two of the recipes have one name, which identifies an image."""
+    from collections import Counter
+
+    from bake.errors import RequestError
+
+    for name, times in Counter(recipe.name for recipe in recipes).items():
+        if times > 1:
+            raise RequestError(
+                f"Two of these recipes have the name {name}", hint="Name only one of them"
+            )
 
 
 def _all_recipes(project: Project, options: RecipeOptions, *, local: bool) -> Chosen:

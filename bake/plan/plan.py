@@ -16,7 +16,7 @@ from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.files import json_digest
 from bake.plan.lock import Lock, refuse_mismatch
-from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, read_script
+from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, check_replacement, read_script
 from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
 from bake.plan.variables import OPTIONAL_FIELDS, requested_fields, variables
 from bake.recipe.compatibility import refuse_incompatible
@@ -186,6 +186,7 @@ def _read_scripts(recipe: Recipe, project: Project) -> list[Script]:
             continue
         try:
             chosen.append(read_script(paths[name]))
+            findings += check_replacement(chosen[-1], project)
         except RecipeError as error:
             findings += error.findings or [Finding(paths[name].name, error.message, error.hint)]
     if findings:

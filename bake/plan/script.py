@@ -39,6 +39,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, cast, get_args
 
 from bake.errors import Finding, RecipeError
+from bake.recipe.project import Project
 from bake.recipe.variable import is_free
 
 FIELDS = ("Needs", "Inputs", "Files", "Secrets", "Reboots", "Replaces")
@@ -53,6 +54,7 @@ GIVEN_TO = {
     GPU_COUNT: "every check",
 }
 BUILT_IN = "built-in"
+_REPLACES = f"Replaces: {BUILT_IN}"
 Kind = Literal["stage", "check"]
 Reboots = Literal["no", "when-required", "yes"]
 
@@ -109,6 +111,18 @@ def read_script(path: Path, kind: Kind = "stage") -> Script:
     if findings:
         raise RecipeError(f"the {what} {path} has a bad header", findings=findings)
     return script
+
+
+def check_replacement(script: Script, project: Project, kind: Kind = "stage") -> Iterator[Finding]:
+    """Check that a script takes the place of a built-in one only if, and as, its header says so."""
+    replaced = project.replaced_script(script.path)
+    if replaced and not script.replaces_built_in:
+        message = f"the project's {kind} has the name of a built-in one"
+        hint = f"Give it another name, or write in its header that it is meant so: {_REPLACES}"
+        yield Finding(script.path.name, message, hint)
+    if script.replaces_built_in and not replaced:
+        message = f"{_REPLACES}, and no built-in {kind} is called {script.name}"
+        yield Finding(f"{script.path.name}: header", message, "Leave the line out")
 
 
 def _declared(path: Path, description: str, values: Mapping[str, str], body: bytes) -> Script:

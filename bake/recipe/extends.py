@@ -36,9 +36,8 @@ class Document:
 
     def place(self, place: str) -> str:
         """Return the place of a finding, with the file's name if another file gives the value."""
-        parts = place.partition("[")[0].split(".")
-        keys = (".".join(parts[:length]) for length in (2, 1))
-        origin = next((self.origins[key] for key in keys if key in self.origins), self.path)
+        key = ".".join(place.partition("[")[0].split(".")[:2])
+        origin = self.origins.get(key, self.path)
         return place if origin == self.path else f"{origin.name}: {place}"
 
 
@@ -88,9 +87,11 @@ def _reduced(parent: Document, without: Any, child: Document) -> Document:
     values = {key: value for key, value in parent.values.items() if key not in (*_OWN, *without)}
     for key, value in values.items():
         if isinstance(value, dict):
-            left = {name: each for name, each in value.items() if f"{key}.{name}" not in without}
-            values[key] = left
-    return Document(parent.path, values, parent.origins)
+            values[key] = {n: each for n, each in value.items() if f"{key}.{n}" not in without}
+    left = _places(values)
+    return Document(
+        parent.path, values, {p: path for p, path in parent.origins.items() if p in left}
+    )
 
 
 def _joined(parent: Document, child: Document) -> Document:

@@ -67,10 +67,10 @@ class Project:
         """Map the name of each check to its script."""
         return self._scripts("checks")
 
-    def built_in_script(self, script: Path) -> Path | None:
-        """Return the script of the project below that this one takes the place of, if any.
+    def replaced_script(self, script: Path) -> Path | None:
+        """Return the script of the project below whose place this stage or check takes, if any.
 
-        A copy with the same content takes the place of nothing.
+        A copy with the same content takes no place.
         """
         if self.below is None or not script.is_relative_to(self.folder):
             return None

@@ -47,7 +47,10 @@ def read(name: str) -> dict[str, Any]:
     path = resources.files(__name__).joinpath(f"{name}{SUFFIX}")
     tables = tomllib.loads(path.read_text("utf-8"))
     own = own_path(name)
-    return _merged(tables, _read_own(own)) if own else tables
+    try:
+        return _merged(tables, _read_own(own)) if own else tables
+    except TypeError as error:
+        raise RecipeError(f"The facts {own} cannot be used: {error}") from error
 
 
 def check_names() -> None:
@@ -71,6 +74,7 @@ def _read_own(path: Path) -> dict[str, Any]:
 
 
 def _merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Join two tables. TypeError if a key is a table in one of them only."""
     merged = dict(tables)
     for key, value in own.items():
         before = merged.get(key)
@@ -78,6 +82,8 @@ def _merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
             merged[key] = _merged(before, value)
         elif _is_list_of_tables(value) and _is_list_of_tables(before):
             merged[key] = [*value, *before]
+        elif before is not None and isinstance(value, dict) != isinstance(before, dict):
+            raise TypeError(f"{key} is {'' if isinstance(before, dict) else 'not '}a table")
         else:
             merged[key] = value
     return merged

@@ -49,6 +49,9 @@ class PlannedStageEntry(Part):
     reboots: Annotated[Literal["yes", "no", "when_required"], Snake] = Field(
         description="whether the machine reboots after it"
     )
+    replaces_built_in: bool = Field(
+        description="true if the project's stage takes the place of a built-in one of this name"
+    )
     digest: str = Field(description="its digest")
     state: Annotated[Literal["done", "from_checkpoint", "to_run"], Snake] = Field(
         description="what a bake does with it"
@@ -62,6 +65,7 @@ class PlannedStageEntry(Part):
         return cls.of(
             stage,
             reboots=stage.script.reboots,
+            replaces_built_in=stage.script.replaces_built_in,
             state=reason.state,
             why=reason.why,
             duration=DurationPart.of_span(takes) if takes else None,

@@ -39,6 +39,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
         *([f"Locked   to the versions of run {plan.lock.run}"] if plan.lock else []),
         f"Digest   {plan.digest}",
         *(f"Image    {change}" for change in preview.changes),
+        *(f"Replaces the built-in stage {name}" for name in _replaced(plan)),
         "",
     )
     rows = []
@@ -53,6 +54,11 @@ def _show_plan(console: Console, preview: Preview) -> None:
         console.print("", f"{state:<8} {image.image_id}  {image.name}")
     else:
         console.print("", *_expected(preview))
+
+
+def _replaced(plan: Plan) -> list[str]:
+    """Return the built-in stages whose place the project's own ones take."""
+    return [stage.name for stage in plan.stages if stage.script.replaces_built_in]
 
 
 def _expected(preview: Preview) -> list[str]:
