@@ -208,6 +208,10 @@ class Build(Fact):
     numpy: tuple[str, ...] = ()
     index: str = ""
 
+    def is_for(self, cuda: str | None) -> bool:
+        """Tell whether it works with a CUDA release; None is a machine without a GPU."""
+        return cuda in self.cuda if cuda else not self.cuda
+
 
 @dataclass(frozen=True, kw_only=True)
 class D2l(Fact):
@@ -283,10 +287,16 @@ class Catalog:
         wanted = (os, branch, modules)
         return next((d for d in self.drivers if (d.os, d.branch, d.modules) == wanted), None)
 
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """The names of the frameworks."""
+        return tuple(dict.fromkeys(build.name for build in self.builds))
+
     def build(self, framework: str, version: str, cuda: str | None) -> Build | None:
-        """Return a framework's build for a CUDA release, or for the CPU if `cuda` is None."""
-        found = (b for b in self.builds if (b.name, b.version) == (framework, version))
-        return next((b for b in found if (cuda in b.cuda if cuda else not b.cuda)), None)
+        """Return the build for this CUDA release; for CPUs if it is None."""
+        wanted = (framework, version)
+        found = (b for b in self.builds if (b.name, b.version) == wanted and b.is_for(cuda))
+        return next(found, None)
 
     def installer(self, manager: str, version: str) -> Installer | None:
         wanted = (manager, version)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bake.cli.command import completion
 from bake.cli.environment import open_cloud, project, project_of, ssh_port
@@ -145,12 +145,19 @@ def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: b
     types = read_types(options.instance_type)
     with _options_as_places(options):
         recipe = override(recipe, instance_types=types, spot=market, **change)
-        # An image on AWS must work on a GPU; a local computer may have none.
-        policy = recipe.gpu or ("if-present" if local else "required")
+        policy = recipe.gpu or _gpu_policy(recipe, local=local)
         resolved = resolve(recipe.model_copy(update={"gpu": policy}))
         # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
         make_plan(resolved, payload=UPSTREAM, base_image_id="", project=project)
     return resolved
+
+
+def _gpu_policy(recipe: Recipe, *, local: bool) -> Literal["required", "if-present", "none"]:
+    """Return what a recipe that does not set `gpu` means."""
+    if recipe.driver is None:
+        return "none"
+    # An image on AWS must work on a GPU; a local computer may have none.
+    return "if-present" if local else "required"
 
 
 @contextmanager

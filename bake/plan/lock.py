@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bake.errors import Finding, RecipeError, RequestError
 from bake.files import write_file
 from bake.recipe.payload import Payload
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import Recipe, environment_name
 from bake.record import Installed, Record, Wheel
 from bake.record import read as read_record
 from bake.record.inventory import UNKNOWN, Word
@@ -79,9 +79,13 @@ class Lock(_Table):
 def package_settings(recipe: Recipe) -> dict[str, Any]:
     """Map `table.key` to its value, for the parts of a recipe that decide what is installed."""
     document = recipe.model_dump(mode="json", include=set(PACKAGE_SECTIONS))
+    if recipe.python:
+        document["python"]["environment"] = environment_name(recipe)
     found: dict[str, Any] = {}
     for name in PACKAGE_SECTIONS:
         value = document[name]
+        if value is None:
+            continue
         table = value.items() if isinstance(value, dict) else ()
         found |= {f"{name}.{key}": each for key, each in table} or {name: value}
     return found

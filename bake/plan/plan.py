@@ -18,7 +18,14 @@ from bake.files import json_digest
 from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, check_replacement, read_script
 from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
-from bake.plan.variables import OPTIONAL_FIELDS, requested_fields, variables
+from bake.plan.variables import (
+    OF_SECTION,
+    OPTIONAL_FIELDS,
+    requested_fields,
+    section_of,
+    unused_sections,
+    variables,
+)
 from bake.recipe.compatibility import refuse_incompatible
 from bake.recipe.payload import Payload
 from bake.recipe.project import Project
@@ -82,10 +89,12 @@ def make_plan(
     recipe = resolved.recipe
     if lock:
         refuse_mismatch(lock, recipe, payload)
-    given = variables(resolved, payload) | {"STAGE": ""}
+    own = variables(resolved, payload) | {"STAGE": ""}
     chosen = _read_scripts(recipe, project)
     needs = _resolve_needs(recipe, chosen)
-    findings = [finding for script in chosen for finding in _check_inputs(script, given)]
+    given = {**recipe.inputs, **own}
+    findings = [*_check_own_inputs(recipe, chosen, own)]
+    findings += [finding for script in chosen for finding in _check_inputs(script, given)]
     files, missing = _read_files(chosen)
     findings += missing
     findings += _check_secrets(recipe, chosen, given)
@@ -125,7 +134,7 @@ def _with_digests(
     """Return the stages with inputs and digests. A digest covers those of the needed stages."""
     stages: dict[str, Stage] = {}
     for script in ordered:
-        values = {**given, "STAGE": script.name}
+        values = {**script.defaults, **given, "STAGE": script.name}
         if lock:
             not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
             values |= lock.inputs(script.name, not_after, given)
@@ -224,15 +233,41 @@ def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
 
 def _check_inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
     place = f"{script.name}.sh"
+    missing: dict[str, list[str]] = {}
     for name in script.inputs:
-        if name not in given:
-            hint = nearest(name, given)
+        if name not in given and name not in script.defaults:
+            if section := section_of(name):
+                missing.setdefault(section, []).append(name)
+                continue
+            hint = nearest(name, given) or f'Give its value under [inputs]: {name} = "…"'
             yield Finding(place, f"unknown input: {name}", hint)
-        elif (size := len(f"{name}={given[name]}".encode()) + 1) > LONGEST_B:
+            continue
+        value = given.get(name, script.defaults.get(name, ""))
+        if (size := len(f"{name}={value}".encode()) + 1) > LONGEST_B:
             message = f"its input {name} is {size} bytes long, and Linux allows {LONGEST_B}"
             yield Finding(place, message, "Name fewer packages, or shorter ones")
-    for name in sorted(script.used() & set(given) - set(script.inputs)):
+    for section, names in missing.items():
+        message = f"needs [{section}], which the recipe does not have, for {', '.join(names)}"
+        yield Finding(place, message, f"Add [{section}], or leave out the stage {script.name}")
+    known = given.keys() | {name for names in OF_SECTION.values() for name in names}
+    for name in sorted(script.used() & known - set(script.inputs)):
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
+
+
+def _check_own_inputs(
+    recipe: Recipe, scripts: list[Script], own: Mapping[str, str]
+) -> Iterable[Finding]:
+    """Check the names in [inputs]: bake gives its own inputs, and a stage takes each other one."""
+    declared = {name for script in scripts for name in script.inputs}
+    for name in recipe.inputs:
+        section = section_of(name)
+        if name in own or section:
+            hint = f"Use [{section}]" if section else "Use another name"
+            yield Finding(f"inputs.{name}", "bake gives stages this input itself", hint)
+        elif name not in declared:
+            near = nearest(name, declared - own.keys())
+            hint = near or f"Add it to a script's header, Inputs: {name}, or leave it out"
+            yield Finding(f"inputs.{name}", "no stage declares it", hint)
 
 
 def _check_secrets(
@@ -269,6 +304,10 @@ def _check_fields(recipe: Recipe, chosen: list[Script], project: Project) -> Ite
             if not stages:
                 hint = f"Leave it out, or add {inputs[0]} to Inputs: of a stage"
             yield Finding(place, "no stage of the recipe uses it", hint)
+    for section in unused_sections(recipe, taken):
+        stages = " or ".join(_stages_that_take(OF_SECTION[section], project))
+        hint = f"Add {stages} to stages, or leave out [{section}]"
+        yield Finding(section, "no stage of the recipe uses this section", hint)
 
 
 def _stages_that_take(inputs: Iterable[str], project: Project) -> Iterable[str]:

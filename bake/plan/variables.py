@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from bake.catalog import Catalog, Driver, Toolkit
+from collections.abc import Collection
+
+from bake.catalog import Catalog, D2l
 from bake.plan.lock import UNLOCKED
 from bake.recipe.gpu_checks import can_use_switches
 from bake.recipe.payload import Payload, with_mirrors
-from bake.recipe.recipe import Recipe, environment_prefix
+from bake.recipe.recipe import Recipe, environment_name, environment_prefix
 from bake.recipe.resolved import Resolved
 
 CHANNEL = "conda-forge"
@@ -23,9 +25,26 @@ OF_PAYLOAD = frozenset(
     }
 )
 
-# The fields with which a recipe requests more than its compulsory ones, each with the inputs that
-# carry its value. A recipe cannot leave out the compulsory fields (`cuda.version`, for example), so
-# those may have no stage.
+# The inputs that a section of the recipe gives. A recipe without the section has none of them.
+OF_SECTION = {
+    "driver": (
+        *("DRIVER_BRANCH", "DRIVER_USERLAND_PACKAGES", "DRIVER_KERNEL_PACKAGES"),
+        *("DRIVER_HOLD_KERNEL", "FABRIC_MANAGER_PACKAGES"),
+    ),
+    "cuda": ("CUDA_VERSION", "CUDA_SOURCE", "CUDA_PACKAGES", "CUDA_PINS"),
+    "python": (
+        *("CONDA_INSTALLER", "CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR", "CONDA_PACKAGES"),
+        *("PYTHON_VERSION", "ENVIRONMENT", "ENVIRONMENT_PREFIX"),
+    ),
+    "framework": ("FRAMEWORK", "FRAMEWORK_VERSION", "FRAMEWORK_REQUIREMENTS", "PYTORCH_MIRROR"),
+    "d2l": (
+        *("D2L_REQUIREMENTS", "D2L_NUMPY"),
+        *("NOTEBOOKS_URL", "NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"),
+    ),
+}
+
+# The fields with which a recipe requests more of its stages, each with the inputs that carry its
+# value. A section as a whole is checked by `unused_sections`.
 OPTIONAL_FIELDS = {
     "packages.apt": ("APT_PACKAGES",),
     "packages.conda": ("CONDA_PACKAGES",),
@@ -34,6 +53,25 @@ OPTIONAL_FIELDS = {
     "driver.hold_kernel": ("DRIVER_HOLD_KERNEL",),
     "d2l.notebooks": ("NOTEBOOKS_URL",),
 }
+
+
+def section_of(name: str) -> str | None:
+    """Return the section that gives this input; None if every recipe has the input."""
+    return next((section for section, names in OF_SECTION.items() if name in names), None)
+
+
+def unused_sections(recipe: Recipe, taken: Collection[str]) -> list[str]:
+    """Return the sections that give none of the inputs in `taken`, which the stages declare.
+
+    The CUDA release also decides which wheel of the framework is installed.
+    """
+    return [
+        section
+        for section, names in OF_SECTION.items()
+        if getattr(recipe, section)
+        and set(taken).isdisjoint(names)
+        and not (section == "cuda" and recipe.framework)
+    ]
 
 
 def requested_fields(recipe: Recipe) -> list[str]:
@@ -46,6 +84,8 @@ def requested_fields(recipe: Recipe) -> list[str]:
     for place in OPTIONAL_FIELDS:
         section, _, field = place.partition(".")
         table = getattr(recipe, section)
+        if table is None:
+            continue
         value, default = getattr(table, field), type(table).model_fields[field].default
         is_set = field in table.model_fields_set
         if value and is_set and (value is True or value != default):
@@ -56,40 +96,33 @@ def requested_fields(recipe: Recipe) -> list[str]:
 def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
     """Return every input that a stage may declare, with its value for a bake without a lock.
 
-    STAGE, each stage's own name, is not among them. Packages are separated by blanks, requirements
-    by newlines. ValueError for a recipe that `refuse_incompatible` refuses.
+    STAGE, each stage's own name, and the recipe's own inputs are not among them. Packages are
+    separated by blanks, requirements by newlines. A part that the recipe does not have, or that the
+    catalog does not know, gives no inputs.
     """
-    recipe, build = resolved.recipe, resolved.build
-    driver, toolkit = resolved.driver, resolved.toolkit
-    if driver is None or build is None or toolkit is None:
-        raise ValueError(f"the parts of the recipe {recipe.name} cannot work together")
+    recipe = resolved.recipe
     payload = with_mirrors(payload, recipe.mirrors)
     mirrors = payload.mirrors
-    distribution = recipe.base.partition("-")[0]
+    distribution = resolved.os_image.key.partition("-")[0]
     return {
         "LOGIN_USER": resolved.os_image.ssh_user,
         "OS_ID": resolved.os_image.os_id,
         "OS_MIRROR": mirrors[distribution],
         "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
         "APT_PACKAGES": " ".join(recipe.packages.apt),
-        **_driver_and_toolkit(resolved, driver, toolkit, payload),
-        **_installer(resolved, payload),
+        "NVIDIA_MIRROR": mirrors["nvidia"],
+        "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
+        "NVIDIA_KEY_FINGERPRINT": payload.key_fingerprints.get("nvidia")
+        or resolved.os_image.nvidia_key,
         "CONDA_CHANNEL": f"{mirrors['conda']}/{CHANNEL}",
-        "CONDA_PACKAGES": " ".join(recipe.packages.conda),
-        "PYTHON_VERSION": recipe.python.version,
-        "ENVIRONMENT": recipe.python.environment,
-        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
         **_services(resolved.catalog, payload),
         "PYPI_MIRROR": mirrors["pypi"],
-        "PYTORCH_MIRROR": f"{mirrors['pytorch']}/{build.index}" if build.index else "",
-        "FRAMEWORK": build.name,
-        "FRAMEWORK_VERSION": build.version,
-        "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
-        # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
-        "D2L_REQUIREMENTS": "\n".join(resolved.d2l.requirements + build.numpy),
-        "D2L_NUMPY": resolved.d2l.numpy,
         "PIP_PACKAGES": "\n".join(recipe.packages.pip),
-        **_notebooks(resolved, payload),
+        **_driver(resolved),
+        **_toolkit(resolved),
+        **_python(resolved, payload),
+        **_framework(resolved, payload),
+        **_d2l(resolved, payload),
         **UNLOCKED,
     }
 
@@ -106,25 +139,67 @@ def _services(catalog: Catalog, payload: Payload) -> dict[str, str]:
     }
 
 
-def _driver_and_toolkit(
-    resolved: Resolved, driver: Driver, toolkit: Toolkit, payload: Payload
-) -> dict[str, str]:
+def _driver(resolved: Resolved) -> dict[str, str]:
+    driver, section = resolved.driver, resolved.recipe.driver
+    if driver is None or section is None:
+        return {}
     # An image that was baked on a machine without NVSwitches also serves those that have them.
     fabric_manager = driver.fabric_manager if can_use_switches(resolved) else ()
     return {
         "DRIVER_BRANCH": driver.branch,
         "DRIVER_USERLAND_PACKAGES": " ".join(driver.userland),
         "DRIVER_KERNEL_PACKAGES": " ".join(driver.kernel),
-        "DRIVER_HOLD_KERNEL": "yes" if resolved.recipe.driver.hold_kernel else "no",
+        "DRIVER_HOLD_KERNEL": "yes" if section.hold_kernel else "no",
         "FABRIC_MANAGER_PACKAGES": " ".join(fabric_manager),
-        "NVIDIA_MIRROR": payload.mirrors["nvidia"],
-        "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
-        "NVIDIA_KEY_FINGERPRINT": payload.key_fingerprints.get("nvidia")
-        or resolved.os_image.nvidia_key,
-        "CUDA_VERSION": resolved.recipe.cuda.version,
+    }
+
+
+def _toolkit(resolved: Resolved) -> dict[str, str]:
+    cuda, toolkit = resolved.cuda, resolved.toolkit
+    if cuda is None or toolkit is None:
+        return {}
+    return {
+        "CUDA_VERSION": cuda.version,
         "CUDA_SOURCE": toolkit.archive,
         "CUDA_PACKAGES": " ".join(toolkit.packages),
         "CUDA_PINS": " ".join(toolkit.pins),
+    }
+
+
+def _python(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    recipe = resolved.recipe
+    if recipe.python is None:
+        return {}
+    return {
+        **_installer(resolved, payload),
+        "CONDA_PACKAGES": " ".join(recipe.packages.conda),
+        "PYTHON_VERSION": recipe.python.version,
+        "ENVIRONMENT": environment_name(recipe),
+        "ENVIRONMENT_PREFIX": environment_prefix(recipe),
+    }
+
+
+def _framework(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    build = resolved.build
+    if build is None:
+        return {}
+    return {
+        "PYTORCH_MIRROR": f"{payload.mirrors['pytorch']}/{build.index}" if build.index else "",
+        "FRAMEWORK": build.name,
+        "FRAMEWORK_VERSION": build.version,
+        "FRAMEWORK_REQUIREMENTS": "\n".join(build.requirements + build.numpy),
+    }
+
+
+def _d2l(resolved: Resolved, payload: Payload) -> dict[str, str]:
+    d2l, build = resolved.d2l, resolved.build
+    if d2l is None or build is None:
+        return {}
+    return {
+        # The framework's numpy again: without it pip would give d2l's dependencies a newer one.
+        "D2L_REQUIREMENTS": "\n".join(d2l.requirements + build.numpy),
+        "D2L_NUMPY": d2l.numpy,
+        **_notebooks(resolved, d2l, build.name, payload),
     }
 
 
@@ -144,16 +219,16 @@ def _installer(resolved: Resolved, payload: Payload) -> dict[str, str]:
     }
 
 
-def _notebooks(resolved: Resolved, payload: Payload) -> dict[str, str]:
+def _notebooks(resolved: Resolved, d2l: D2l, framework: str, payload: Payload) -> dict[str, str]:
     """Return where the notebooks are: an archive if its sha256 is known, else a git commit."""
-    recipe, d2l = resolved.recipe, resolved.d2l
+    section = resolved.recipe.d2l
     url = sha256 = commit = ""
-    if recipe.d2l.notebooks:
+    if section and section.notebooks:
         mirror = payload.mirrors["notebooks"]
-        archive = d2l.archive(recipe.framework.name)
+        archive = d2l.archive(framework)
         if sha256 := payload.sha256.get(archive, ""):
             url = f"{mirror}/{archive}"
         else:
-            repository, commit = d2l.notebooks[recipe.framework.name]
+            repository, commit = d2l.notebooks[framework]
             url = f"{mirror}/{repository}.git"
     return {"NOTEBOOKS_URL": url, "NOTEBOOKS_SHA256": sha256, "NOTEBOOKS_COMMIT": commit}

@@ -26,6 +26,8 @@ from bake.recipe.suggestion import alternatives, suggest, suggest_cuda, suggest_
 
 # Room for apt's lists, logs, pip's temporary copies and the notebooks.
 HEADROOM_GB = 8
+# The stage that installs the toolkit. Wheels that contain their own CUDA need none.
+CUDA_STAGE = "cuda"
 
 
 def check(resolved: Resolved) -> list[Finding]:
@@ -59,7 +61,7 @@ def refuse_incompatible(resolved: Resolved) -> None:
 
 def _check_cuda_on_os(resolved: Resolved) -> Iterator[Finding]:
     cuda, key = resolved.cuda, resolved.os_image.key
-    if resolved.toolkit is None:
+    if cuda and resolved.toolkit is None and CUDA_STAGE in resolved.recipe.stages:
         others = (other for other in resolved.catalog.cuda.values() if key in other.on)
         yield Finding(
             "cuda.version",
@@ -69,9 +71,9 @@ def _check_cuda_on_os(resolved: Resolved) -> Iterator[Finding]:
 
 
 def _check_driver_on_os(resolved: Resolved) -> Iterator[Finding]:
-    if resolved.driver:
-        return
     key, wanted = resolved.os_image.key, resolved.recipe.driver
+    if wanted is None or resolved.driver:
+        return
     same_branch = any(driver.branch == wanted.branch for driver in resolved.drivers_of_os)
     what = f"{wanted.modules} modules" if same_branch else "packages"
     message = f"{key} has no {what} of driver {wanted.branch}"
@@ -84,8 +86,8 @@ def _check_driver_on_os(resolved: Resolved) -> Iterator[Finding]:
 
 def _check_driver_with_cuda(resolved: Resolved) -> Iterator[Finding]:
     catalog, cuda, key = resolved.catalog, resolved.cuda, resolved.os_image.key
-    version, least = resolved.driver_version, resolved.min_driver
-    if version is None or _reaches(version, least):
+    wanted, version, least = resolved.recipe.driver, resolved.driver_version, resolved.min_driver
+    if not (cuda and wanted and version and least) or _reaches(version, least):
         return
     newer = [driver for driver in catalog.drivers if _reaches(driver.version, least)]
     of_this_os = [driver for driver in newer if driver.os == key]
@@ -98,7 +100,7 @@ def _check_driver_with_cuda(resolved: Resolved) -> Iterator[Finding]:
         "driver.branch",
         f"driver {version} is too old for CUDA {cuda.version}, which needs {least} or newer",
         alternatives(
-            suggest_driver(resolved.recipe.driver.branch, of_this_os),
+            suggest_driver(wanted.branch, of_this_os),
             suggest_cuda(cuda, older),
             not of_this_os and suggest(dict.fromkeys(d.os for d in newer if d.os in cuda.on)),
         ),
@@ -106,23 +108,31 @@ def _check_driver_with_cuda(resolved: Resolved) -> Iterator[Finding]:
 
 
 def _check_framework_with_cuda(resolved: Resolved) -> Iterator[Finding]:
-    if resolved.build:
+    wanted, cuda = resolved.recipe.framework, resolved.cuda.version if resolved.cuda else None
+    if wanted is None or resolved.build:
         return
-    wanted, cuda = resolved.recipe.framework, resolved.cuda.version
     builds = resolved.catalog.builds
-    for_cuda = [f"{build.name} {build.version}" for build in builds if cuda in build.cuda]
+    fitting = [f"{build.name} {build.version}" for build in builds if build.is_for(cuda)]
     same = [b for b in builds if (b.name, b.version) == (wanted.name, wanted.version)]
     works_with = [f"CUDA {version}" for build in same for version in build.cuda]
-    yield Finding(
-        "framework.version",
-        f"{wanted.name} {wanted.version} has no wheel for CUDA {cuda}",
-        alternatives(suggest(for_cuda), suggest(works_with)),
-    )
+    if cuda:
+        without = [] if all(build.cuda for build in same) else ["leave out [cuda]"]
+        yield Finding(
+            "framework.version",
+            f"{wanted.name} {wanted.version} has no wheel for CUDA {cuda}",
+            alternatives(suggest(fitting), suggest(works_with), *without),
+        )
+    else:
+        yield Finding(
+            "framework.version",
+            f"{wanted.name} {wanted.version} has no wheel without CUDA",
+            alternatives(f"add [cuda] with one of {', '.join(works_with)}", suggest(fitting)),
+        )
 
 
 def _check_framework_with_python(resolved: Resolved) -> Iterator[Finding]:
-    build, python = resolved.build, resolved.recipe.python.version
-    if build and python not in build.python:
+    build, section = resolved.build, resolved.recipe.python
+    if build and section and (python := section.version) not in build.python:
         closest = min(build.python, key=lambda version: distance(version, python))
         yield Finding(
             "python.version",
@@ -132,7 +142,7 @@ def _check_framework_with_python(resolved: Resolved) -> Iterator[Finding]:
 
 
 def _check_d2l(resolved: Resolved) -> Iterator[Finding]:
-    if problem := _d2l_problem(resolved, resolved.d2l):
+    if resolved.d2l and (problem := _d2l_problem(resolved, resolved.d2l)):
         known = resolved.catalog.d2l.values()
         fitting = [f"d2l {d2l.version}" for d2l in known if not _d2l_problem(resolved, d2l)]
         hint = alternatives(suggest(fitting) or "no known version of d2l fits this recipe")
@@ -141,13 +151,16 @@ def _check_d2l(resolved: Resolved) -> Iterator[Finding]:
 
 def _d2l_problem(resolved: Resolved, d2l: D2l) -> str:
     """Return why a version of d2l does not fit the recipe; empty if it fits."""
-    python, framework = resolved.recipe.python.version, resolved.recipe.framework.name
+    recipe = resolved.recipe
+    if not (recipe.python and recipe.framework and recipe.d2l):
+        return ""  # an error of the recipe itself
+    python, framework = recipe.python.version, recipe.framework.name
     pin = pinned_numpy(resolved.build, python) if resolved.build else None
     if python not in d2l.python:
         return f"does not work with Python {python}"
     if pin and d2l.numpy and pin != d2l.numpy:
         return f"needs numpy {d2l.numpy}, and {framework} needs {pin}"
-    if resolved.recipe.d2l.notebooks and framework not in d2l.notebooks:
+    if recipe.d2l.notebooks and framework not in d2l.notebooks:
         return f"has no notebooks for {framework}"
     return ""
 
@@ -162,7 +175,7 @@ def pinned_numpy(build: Build, python: str) -> str | None:
 
 def _check_venv(resolved: Resolved) -> Iterator[Finding]:
     python, own = resolved.recipe.python, resolved.os_image.python
-    if python.manager == "venv" and python.version != own:
+    if python and python.manager == "venv" and python.version != own:
         known = resolved.catalog.os_images.values()
         others = [other.key for other in known if other.python == python.version]
         yield Finding(
@@ -191,13 +204,17 @@ def _check_installer(resolved: Resolved) -> Iterator[Finding]:
 
 
 def _check_disk(resolved: Resolved) -> Iterator[Finding]:
-    toolkit, build, os_image = resolved.toolkit, resolved.build, resolved.os_image
-    parts = {
-        os_image.key: os_image.size_gb,
-        f"CUDA {resolved.cuda.version}": toolkit.disk_gb if toolkit else 0,
-        resolved.recipe.framework.name: build.size_gb if build else 0,
-        "working space": HEADROOM_GB,
-    }
+    cuda, toolkit, build, os_image = (
+        resolved.cuda,
+        resolved.toolkit,
+        resolved.build,
+        resolved.os_image,
+    )
+    parts = {os_image.key: os_image.size_gb, "working space": HEADROOM_GB}
+    if cuda and toolkit and CUDA_STAGE in resolved.recipe.stages:
+        parts[f"CUDA {cuda.version}"] = toolkit.disk_gb
+    if build:
+        parts[build.name] = build.size_gb
     disk_gb, least_gb = resolved.recipe.builder.disk_gb, sum(parts.values())
     if disk_gb < least_gb:
         listed = ", ".join(f"{what} {gb}" for what, gb in parts.items() if gb)

@@ -19,6 +19,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from bake import catalog
 from bake.catalog import VERSION, nearest
 from bake.recipe.payload import SIGNED, UPSTREAM
 from bake.recipe.variable import is_free
@@ -48,6 +49,15 @@ class Described(AfterValidator):
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return {**handler(core), **self.keywords()}
+
+
+class NameOrTable(BeforeValidator):
+    """A validator that writes a name as the table that it stands for. JSON Schema has both."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(catalog.load().os_images)}, handler(core)]}
 
 
 def known(what: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
@@ -208,6 +218,20 @@ def _secret_location(pattern: str, what: str, example: str) -> AfterValidator:
     return Described(check, lambda: {"pattern": f"^(?:{pattern})$"})
 
 
+def _input_name(name: str) -> str:
+    if not is_free(name):
+        message = f"{name!r} cannot be the name of an input"
+        hint = "Use capitals, digits and underscores, and no name that the shell uses"
+        raise invalid_value(message, hint)
+    return name
+
+
+def _input_value(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise invalid_value(f"{value!r} is not text", 'Write it in quotes: "value"')
+    return str(value)
+
+
 Distinct = Described(_without_duplicates, lambda: {"uniqueItems": True})
 NotEmpty = Described(_not_empty, lambda: {"minItems": 1})
 Printable = AfterValidator(_printable)
@@ -220,6 +244,28 @@ Name = Annotated[
     str, matching(r"[a-z0-9][a-z0-9-]{0,62}", "name", "mxnet-cu101: a-z, digits and hyphens")
 ]
 Region = Annotated[str, matching(r"[a-z]{2,}(-[a-z]+)+-\d+", "region", "us-west-2")]
+OsKey = Annotated[str, known("operating system", lambda: catalog.load().os_images)]
+# EC2 says which types exist: AWS adds some each month.
+InstanceTypeName = Annotated[
+    str, matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "instance type", "g4dn.xlarge")
+]
+AmiId = Annotated[str, matching(r"ami-[0-9a-f]{8,17}", "AMI id", "ami-0123456789abcdef0")]
+# DescribeImages, `Owners`
+ImageOwner = Annotated[str, matching(r"[0-9]{12}|amazon|self", "owner", '"099720109477"')]
+ImagePattern = Annotated[str, Printable, Field(min_length=1, max_length=128)]
+UserName = Annotated[str, matching(r"[a-z_][a-z0-9_-]{0,31}", "user name", "ubuntu")]
+# A public parameter of AWS or Canonical, or one's own (GetParameter, `Name`)
+ImageParameter = Annotated[
+    str,
+    Field(max_length=2048),
+    matching(
+        r"(arn:[\w-]+:ssm:[\w-]*:\d{12}:parameter)?/?[\w.-]+(/[\w.-]+)*(:[\w.-]+)?",
+        "name of an SSM parameter",
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id",
+    ),
+]
+InputName = Annotated[str, AfterValidator(_input_name)]
+InputValue = Annotated[str, BeforeValidator(_input_value), Printable]
 Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's name", "d2l")]
 
 # Package names become arguments of tools, so none may look like an option or contain a blank.

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from functools import partial
 from operator import is_
 
-from bake.catalog import Gpu, InstanceType, numbers, runs_on
+from bake.catalog import Gpu, InstanceType, nearest, numbers, runs_on
 from bake.errors import Finding
+from bake.recipe.recipe import promises_no_gpu
 from bake.recipe.resolved import Resolved
 from bake.recipe.suggestion import alternatives, suggest_cuda, suggest_driver, suggest_machine
 
 
 def check_machines(resolved: Resolved) -> Iterator[Finding]:
     """Refuse retired types, another architecture, parts of a GPU, and what no stage installs."""
+    known = resolved.catalog.instance_types
+    for name in resolved.recipe.builder.instance_types:
+        if name not in known and not promises_no_gpu(resolved.recipe):
+            message = f"unknown GPU machine: {name}"
+            yield Finding("builder.instance_types", message, nearest(name, known))
     for machine in resolved.machines:
         if found := _machine_problem(resolved, machine):
             yield Finding("builder.instance_types", *found)
@@ -40,6 +46,8 @@ def _machine_problem(resolved: Resolved, machine: InstanceType) -> tuple[str, st
 
 def check_cuda_on_gpus(resolved: Resolved) -> Iterator[Finding]:
     catalog, cuda = resolved.catalog, resolved.cuda
+    if cuda is None:
+        return
     for gpu in resolved.gpus:
         if runs_on(cuda.capabilities, gpu.capability):
             continue
@@ -56,7 +64,7 @@ def check_cuda_on_gpus(resolved: Resolved) -> Iterator[Finding]:
 
 def check_driver_with_gpus(resolved: Resolved) -> Iterator[Finding]:
     version, wanted = resolved.driver_version, resolved.recipe.driver
-    if version is None:
+    if wanted is None or version is None:
         return
     for gpu in resolved.gpus:
         problem = driver_problem(gpu, version, wanted.branch, wanted.modules)
@@ -120,16 +128,17 @@ def can_use_switches(resolved: Resolved) -> bool:
 def _works_on(resolved: Resolved, gpu: Gpu) -> bool:
     version, wanted, build = resolved.driver_version, resolved.recipe.driver, resolved.build
     return (
-        runs_on(resolved.cuda.capabilities, gpu.capability)
+        (resolved.cuda is None or runs_on(resolved.cuda.capabilities, gpu.capability))
         and (build is None or runs_on(build.capabilities, gpu.capability))
+        and wanted is not None
         and version is not None
         and not driver_problem(gpu, version, wanted.branch, wanted.modules)
     )
 
 
 def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
-    build = resolved.build
-    if build is None:
+    build, cuda = resolved.build, resolved.cuda
+    if build is None or cuda is None:
         return
     for gpu in resolved.gpus:
         if runs_on(build.capabilities, gpu.capability):
@@ -137,9 +146,9 @@ def check_framework_on_gpus(resolved: Resolved) -> Iterator[Finding]:
         able = [
             f"{other.name} {other.version} for CUDA {other.cuda[0]}"
             for other in resolved.catalog.builds
-            if runs_on(other.capabilities, gpu.capability)
+            if other.cuda and runs_on(other.capabilities, gpu.capability)
         ]
-        what = f"{build.name} {build.version} for CUDA {resolved.cuda.version}"
+        what = f"{build.name} {build.version} for CUDA {cuda.version}"
         yield Finding(
             "framework.version",
             f"{what} does not support the {gpu.name} ({gpu.capability})",

@@ -42,15 +42,19 @@ def pinned_versions(resolved: Resolved) -> dict[str, tuple[str, str]]:
 
     Only packages with one possible version are listed.
     """
-    build, d2l = resolved.build, resolved.d2l
-    lines = dict.fromkeys(d2l.requirements + d2l.pins, f"d2l {d2l.version}")
+    build, d2l, python = resolved.build, resolved.d2l, resolved.recipe.python
+    lines: dict[str, str] = {}
+    if python is None:
+        return {}
+    if d2l:
+        lines |= dict.fromkeys(d2l.requirements + d2l.pins, f"d2l {d2l.version}")
     if build:
         own = f"{build.name} {build.version}"
         lines |= dict.fromkeys(build.requirements + build.numpy, own)
     return {
         canonicalize_name(requirement.name): (str(requirement.specifier)[2:], part)
         for line, part in lines.items()
-        if applies(requirement := Requirement(line), resolved.recipe.python.version)
+        if applies(requirement := Requirement(line), python.version)
         and str(requirement.specifier).startswith("==")
     }
 
@@ -65,10 +69,10 @@ def applies(requirement: Requirement, python: str) -> bool:
 
 
 def _check_pip(resolved: Resolved) -> Iterator[Finding]:
-    pins = pinned_versions(resolved)
+    pins, python = pinned_versions(resolved), resolved.recipe.python
     for index, line in enumerate(resolved.recipe.packages.pip):
         requirement = Requirement(line)
-        if not applies(requirement, resolved.recipe.python.version):
+        if python and not applies(requirement, python.version):
             continue
         place, name = f"packages.pip[{index}]", canonicalize_name(requirement.name)
         if name in pins:
@@ -81,6 +85,8 @@ def _check_pip(resolved: Resolved) -> Iterator[Finding]:
 
 def _check_conda(resolved: Resolved) -> Iterator[Finding]:
     python, pins = resolved.recipe.python, pinned_versions(resolved)
+    if python is None:
+        return  # no stage takes the packages, which the plan refuses
     for index, line in enumerate(resolved.recipe.packages.conda):
         place, spec = f"packages.conda[{index}]", read_conda_spec(line)
         name = _CONDA_NAMES.get(spec.name, canonicalize_name(spec.name))
@@ -92,7 +98,8 @@ def _check_conda(resolved: Resolved) -> Iterator[Finding]:
                 hint = "Leave it out: python.version is what counts"
                 yield Finding(place, f"{line} contradicts Python {python.version}", hint)
         elif _FRAMEWORKS.fullmatch(name) and (name in pins or _other_framework(name, pins)):
-            part = f"{resolved.recipe.framework.name} {resolved.recipe.framework.version}"
+            framework = resolved.recipe.framework
+            part = f"{framework.name} {framework.version}" if framework else "the framework"
             hint = "Leave it out: the framework's own stage installs its wheel"
             yield Finding(place, f"{line} would be a second build of {part}", hint)
         elif name in pins and not spec.allows(pins[name][0]):
@@ -109,20 +116,21 @@ def _check_apt(resolved: Resolved) -> Iterator[Finding]:
 
 def _apt_problem(resolved: Resolved, name: str) -> str:
     """Return how an apt package contradicts the recipe; empty if it does not."""
-    recipe, cuda, driver = resolved.recipe, resolved.cuda.version, resolved.driver
+    driver, wanted = resolved.driver, resolved.recipe.driver
+    cuda = resolved.cuda.version if resolved.cuda else None
     if driver and name in driver.userland + driver.kernel + driver.fabric_manager:
         return ""
-    if _BUNDLED_DRIVER.fullmatch(name):
-        return f"would replace driver {recipe.driver.branch} by the one that NVIDIA bundles"
+    if wanted and _BUNDLED_DRIVER.fullmatch(name):
+        return f"would replace driver {wanted.branch} by the one that NVIDIA bundles"
     branch = _DRIVER_BRANCH.fullmatch(name)
-    if branch and branch[1] != recipe.driver.branch:
-        return f"is of driver {branch[1]}, and the recipe has {recipe.driver.branch}"
+    if wanted and branch and branch[1] != wanted.branch:
+        return f"is of driver {branch[1]}, and the recipe has {wanted.branch}"
     toolkit = _TOOLKIT.fullmatch(name)
-    if toolkit and f"{toolkit[1]}.{toolkit[2]}" != cuda:
+    if cuda and toolkit and f"{toolkit[1]}.{toolkit[2]}" != cuda:
         return f"is of CUDA {toolkit[1]}.{toolkit[2]}, and the recipe has {cuda}"
     if name == "nvidia-cuda-toolkit" and resolved.toolkit and resolved.toolkit.archive != "os":
         return f"is another CUDA toolkit in addition to NVIDIA's {cuda}"
-    if _KERNEL.fullmatch(name) and not _is_own_kernel(name, driver):
+    if wanted and _KERNEL.fullmatch(name) and not _is_own_kernel(name, driver):
         return "is another kernel than that of the base image, for which the driver is built"
     return ""
 

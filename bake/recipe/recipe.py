@@ -1,4 +1,4 @@
-"""A recipe: the operating system, driver, CUDA, Python and framework of an image.
+"""A recipe: the operating system of an image, its stages, and the sections that the stages need.
 
 A recipe is a TOML file. It is validated as a whole: each error is a `Finding` with its place in the
 file and a hint. This module passes no value to a shell.
@@ -13,20 +13,37 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from bake import catalog
 from bake.catalog import nearest, numbers
 from bake.errors import Finding, RecipeError
 from bake.recipe.fields import (
+    AmiId,
     AptPackage,
     Ascii,
     CondaPackage,
     Distinct,
     Environment,
+    ImageOwner,
+    ImageParameter,
+    ImagePattern,
+    InputName,
+    InputValue,
+    InstanceTypeName,
     Mirrors,
     Name,
+    NameOrTable,
     NotEmpty,
+    OsKey,
     ParameterName,
     PipPackage,
     Printable,
@@ -34,6 +51,7 @@ from bake.recipe.fields import (
     SecretId,
     SecretName,
     Tags,
+    UserName,
     VariableName,
     Version,
     invalid_value,
@@ -44,8 +62,11 @@ from bake.recipe.validation import findings
 
 SEAL = "seal"
 MANAGER_STAGES = {"miniconda": "conda", "miniforge": "conda", "venv": "venv"}
-FRAMEWORK_STAGES = ("mxnet", "pytorch")
 DEFAULT_FRAMEWORK = "mxnet"
+DEFAULT_ENVIRONMENT = "main"
+# The sections that describe software. A recipe has those that its stages need.
+SOFTWARE = ("driver", "cuda", "python", "framework", "d2l")
+BASE_SOURCES = ("ami", "name", "ssm_parameter", "recipe")
 SECRET_PLACES = ("env", "ssm", "secretsmanager")
 
 
@@ -54,11 +75,9 @@ class _Table(BaseModel):
 
 
 class BuilderSection(_Table):
-    instance_types: Annotated[
-        tuple[Annotated[str, known("GPU machine", lambda: catalog.load().instance_types)], ...],
-        NotEmpty,
-        Distinct,
-    ] = Field(description="machines, in the order in which they are tried")
+    instance_types: Annotated[tuple[InstanceTypeName, ...], NotEmpty, Distinct] = Field(
+        description="machines, in the order in which they are tried"
+    )
     disk_gb: int = Field(64, strict=True, ge=8, le=16384, description="a whole number of GB")
     market: Literal["on-demand", "spot"] = "on-demand"
     timeout_hours: float = Field(6, strict=True, gt=0, le=48, description="a number, up to 48")
@@ -79,7 +98,9 @@ class PythonSection(_Table):
 
     manager: Literal["miniconda", "miniforge", "venv"]
     version: Annotated[Version, matching(r"3\.[0-9]{1,2}", "version of Python 3", '"3.9"')]
-    environment: Environment = "d2l"
+    environment: Environment | None = Field(
+        None, description="the environment's name: d2l with the package d2l, else main, if missing"
+    )
     installer: str = ""
 
     @model_validator(mode="after")
@@ -97,7 +118,7 @@ class PythonSection(_Table):
 
 
 class FrameworkSection(_Table):
-    name: Literal["mxnet", "pytorch"]
+    name: Annotated[str, known("framework", lambda: catalog.load().frameworks)]
     version: Version
 
     @model_validator(mode="after")
@@ -165,25 +186,100 @@ def _sealed_at_the_end(stages: tuple[str, ...]) -> tuple[str, ...]:
     return stages
 
 
+class BaseSection(_Table):
+    """The image from which a bake starts: one of the catalog's (`os` alone), or another one.
+
+    Another one is named by an AMI's id, by its owner and a pattern of its name, by a parameter of
+    Systems Manager that contains its id, or by the recipe that makes it. `os` is the catalog's key
+    of the operating system in it, which only the image of a recipe leaves out. `login_user` is
+    the operating system's own if it is missing.
+    """
+
+    os: OsKey | None = None
+    ami: AmiId | None = None
+    owner: ImageOwner | None = None
+    name: ImagePattern | None = None
+    ssm_parameter: ImageParameter | None = None
+    recipe: Name | None = None
+    login_user: UserName | None = None
+
+    @property
+    def is_of_catalog(self) -> bool:
+        """True if the image is the catalog's own one of the operating system."""
+        return not any(getattr(self, source) for source in BASE_SOURCES)
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Return the name of the operating system alone, as most recipes write it, if possible."""
+        return self.os if self.is_of_catalog and not self.login_user else handler(self)
+
+    def __str__(self) -> str:
+        """Return the operating system or the source of the image, for people."""
+        named = next((s for s in BASE_SOURCES if getattr(self, s)), None)
+        if named is None:
+            return str(self.os)
+        value = getattr(self, named)
+        source = f"the image of {value}" if named == "recipe" else str(value)
+        return f"{source} ({self.os})" if self.os else source
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        named = [source for source in BASE_SOURCES if getattr(self, source) is not None]
+        if len(named) > 1:
+            hint = f"Write one of {', '.join(BASE_SOURCES)}"
+            raise invalid_value(f"names {' and '.join(named)}", hint)
+        if (self.owner is None) != (self.name is None):
+            missing = "name" if self.name is None else "owner"
+            raise invalid_value("is missing", "Write both owner and name", below=missing)
+        if self.recipe is None and self.os is None:
+            hint = 'Write the operating system in the image, such as os = "ubuntu-24.04"'
+            raise invalid_value("is missing", hint, below="os")
+        if self.recipe is not None and (self.os or self.login_user):
+            wrong = "os" if self.os else "login_user"
+            hint = f"Leave it out: the recipe {self.recipe} says it"
+            raise invalid_value("does not go with recipe", hint, below=wrong)
+        return self
+
+
+def _base_table(value: object) -> object:
+    """Write the name of an operating system as the table that it stands for."""
+    if isinstance(value, str):
+        known_names = catalog.load().os_images
+        if value not in known_names:
+            raise invalid_value(f"unknown operating system: {value}", nearest(value, known_names))
+        return {"os": value}
+    return value
+
+
 class Recipe(_Table):
-    """The contents of an image. Frozen: `override` returns a changed copy, validated again."""
+    """The contents of an image. Frozen: `override` returns a changed copy, validated again.
+
+    `extends` and `without` say from which recipe the values come that its own file leaves out; they
+    have been applied already (bake.recipe.extension).
+    """
 
     name: Name
     description: Annotated[str, Printable, Ascii] = Field(
         "", max_length=255, description="up to 255 characters, EC2's limit"
     )
     default: bool = Field(False, strict=True, description="true if --cuda alone chooses it")
-    base: Annotated[str, known("operating system", lambda: catalog.load().os_images)]
+    extends: Name | None = None
+    without: Annotated[tuple[str, ...], Distinct] = ()
+    base: Annotated[BaseSection, NameOrTable(_base_table)]
     region: Region | None = None
-    gpu: Literal["required", "if-present"] | None = None
+    gpu: Literal["required", "if-present", "none"] | None = None
     stages: Annotated[tuple[Name, ...], NotEmpty, Distinct, AfterValidator(_sealed_at_the_end)]
+    checks: Annotated[tuple[Name, ...], Distinct] = Field(
+        (), description="names of scripts in scripts/checks, which the proof runs"
+    )
     builder: BuilderSection
-    driver: DriverSection
-    cuda: CudaSection
-    python: PythonSection
-    framework: FrameworkSection
-    d2l: D2lSection
+    driver: DriverSection | None = None
+    cuda: CudaSection | None = None
+    python: PythonSection | None = None
+    framework: FrameworkSection | None = None
+    d2l: D2lSection | None = None
     packages: PackagesSection = PackagesSection()
+    inputs: dict[InputName, InputValue] = {}
     checkpoints: CheckpointsSection = CheckpointsSection()
     mirrors: Mirrors = {}
     tags: Tags = {}
@@ -191,15 +287,27 @@ class Recipe(_Table):
 
     @model_validator(mode="after")
     def _stages_match_sections(self) -> Self:
-        manager, framework = MANAGER_STAGES[self.python.manager], self.framework.name
+        groups = []
+        if self.python:
+            groups.append((set(MANAGER_STAGES.values()), MANAGER_STAGES[self.python.manager]))
+        if self.framework:
+            groups.append((set(catalog.load().frameworks), self.framework.name))
         for index, stage in enumerate(self.stages):
-            for group, right in (
-                (MANAGER_STAGES.values(), manager),
-                (FRAMEWORK_STAGES, framework),
-            ):
+            for group, right in groups:
                 if stage in group and stage != right:
                     message = f"the recipe has {right}, and its stage is {stage}"
                     raise invalid_value(message, f"Write {right}", below=f"stages[{index}]")
+        return self
+
+    @model_validator(mode="after")
+    def _sections_go_together(self) -> Self:
+        if self.gpu == "none" and self.driver:
+            hint = 'Leave out [driver], or write gpu = "if-present"'
+            raise invalid_value("a machine without a GPU has no driver", hint, below="gpu")
+        for section, needed in (("d2l", "framework"), ("framework", "python")):
+            if getattr(self, section) and not getattr(self, needed):
+                hint = f"Add [{needed}], or leave out [{section}]"
+                raise invalid_value(f"needs [{needed}]", hint, below=section)
         return self
 
     @model_validator(mode="after")
@@ -299,24 +407,43 @@ def choose(
     names = ", ".join(recipe.name for recipe in recipes) or "none"
     if cuda is None and framework is None:
         raise RecipeError("No recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
-    frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
     fitting = [
         recipe
         for recipe in recipes
-        if cuda in (None, recipe.cuda.version) and recipe.framework.name in frameworks
+        if cuda in (None, cuda_of(recipe)) and framework in (None, framework_of(recipe))
     ]
     if not fitting:
         requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
-        available = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
+        available = ", ".join(
+            f"{cuda_of(r)} ({framework_of(r) or 'no framework'}: {r.name})"
+            for r in recipes
+            if r.cuda
+        )
         raise RecipeError(
             f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
         )
     fitting = [recipe for recipe in fitting if recipe.default] or fitting
-    fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
+    fitting = [r for r in fitting if framework_of(r) == DEFAULT_FRAMEWORK] or fitting
     if len(fitting) > 1:
         several = ", ".join(recipe.name for recipe in fitting)
         raise RecipeError(f"Several recipes match: {several}", hint="Name one of them")
     return fitting[0]
+
+
+def promises_no_gpu(recipe: Recipe) -> bool:
+    """Tell whether the image is for machines without a GPU, because the recipe says so or has no
+    driver."""
+    return recipe.gpu == "none" or (recipe.gpu is None and recipe.driver is None)
+
+
+def cuda_of(recipe: Recipe) -> str | None:
+    """Return the recipe's CUDA release; None without one."""
+    return recipe.cuda.version if recipe.cuda else None
+
+
+def framework_of(recipe: Recipe) -> str | None:
+    """Return the name of the recipe's framework; None without one."""
+    return recipe.framework.name if recipe.framework else None
 
 
 def override(
@@ -335,12 +462,14 @@ def override(
     still be incompatible (`bake.recipe.compatibility`).
     """
     document = recipe.model_dump(exclude_unset=True)
+    own = framework_of(recipe)
     if cuda is not None:
+        _refuse_missing(recipe, "cuda", f"--cuda {cuda}")
         document["cuda"]["version"] = cuda
-    if framework is not None and framework != recipe.framework.name:
-        version = _newest_version(framework, cuda or recipe.cuda.version)
+    if framework is not None and framework != own:
+        _refuse_missing(recipe, "framework", f"--framework {framework}")
+        version = _newest_version(framework, cuda or cuda_of(recipe))
         document["framework"] = {"name": framework, "version": version}
-        own = recipe.framework.name
         document["stages"] = [framework if s == own else s for s in recipe.stages]
         if after := recipe.checkpoints.after:
             document["checkpoints"]["after"] = [framework if s == own else s for s in after]
@@ -355,9 +484,17 @@ def override(
     return _validated(document, f"These overrides are not valid for {recipe.name}")
 
 
-def _newest_version(framework: str, cuda: str) -> str:
+def _refuse_missing(recipe: Recipe, section: str, option: str) -> None:
+    if getattr(recipe, section) is None:
+        raise RecipeError(
+            f"{option} changes [{section}], which the recipe {recipe.name} does not have",
+            hint=f"Leave out {option}, or name another recipe",
+        )
+
+
+def _newest_version(framework: str, cuda: str | None) -> str:
     builds = [b for b in catalog.load().builds if b.name == framework]
-    fitting = [b for b in builds if cuda in b.cuda] or builds
+    fitting = [b for b in builds if b.is_for(cuda)] or builds
     return max((b.version for b in fitting), key=numbers, default="0")
 
 
@@ -394,6 +531,15 @@ def _duplicate_name(name: str, paths: Iterable[Path]) -> RecipeError:
 PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}
 
 
+def environment_name(recipe: Recipe) -> str:
+    """Return the name of the recipe's Python environment; empty without Python."""
+    if recipe.python is None:
+        return ""
+    return recipe.python.environment or ("d2l" if recipe.d2l else DEFAULT_ENVIRONMENT)
+
+
 def environment_prefix(recipe: Recipe) -> str:
-    """Return the folder of the recipe's Python environment on the machine."""
-    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{recipe.python.environment}"
+    """Return the folder of the recipe's Python environment on the machine; empty without Python."""
+    if recipe.python is None:
+        return ""
+    return f"{PREFIXES[MANAGER_STAGES[recipe.python.manager]]}/{environment_name(recipe)}"

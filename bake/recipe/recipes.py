@@ -9,9 +9,9 @@ from pathlib import Path
 import pydantic
 
 from bake.errors import Finding, RecipeError
-from bake.recipe.extends import EXTENDS, WITHOUT, Document, extended
+from bake.recipe.extends import EXTENDS, Document, extended
 from bake.recipe.project import Project
-from bake.recipe.recipe import DEFAULT_FRAMEWORK, Recipe
+from bake.recipe.recipe import DEFAULT_FRAMEWORK, Recipe, cuda_of, framework_of
 from bake.recipe.recipe_files import (
     SUFFIX,
     RecipeFile,
@@ -96,22 +96,25 @@ def choose(
     names = ", ".join(recipe.name for recipe in recipes) or "none"
     if cuda is None and framework is None:
         raise RecipeError("No recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
-    frameworks = {framework} if framework else {recipe.framework.name for recipe in recipes}
     fitting = [
         recipe
         for recipe in recipes
-        if cuda in (None, recipe.cuda.version) and recipe.framework.name in frameworks
+        if cuda in (None, cuda_of(recipe)) and framework in (None, framework_of(recipe))
     ]
     if not fitting:
         requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
-        available = ", ".join(f"{r.cuda.version} ({r.framework.name}: {r.name})" for r in recipes)
+        available = ", ".join(
+            f"{cuda_of(recipe)} ({framework_of(recipe) or 'no framework'}: {recipe.name})"
+            for recipe in recipes
+            if recipe.cuda
+        )
         raise RecipeError(
             f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
         )
     own = {recipe.name for recipe in read_own(project)[0]}
     fitting = [recipe for recipe in fitting if recipe.name in own] or fitting
     fitting = [recipe for recipe in fitting if recipe.default] or fitting
-    fitting = [r for r in fitting if r.framework.name == DEFAULT_FRAMEWORK] or fitting
+    fitting = [r for r in fitting if framework_of(r) == DEFAULT_FRAMEWORK] or fitting
     if len(fitting) > 1:
         several = ", ".join(recipe.name for recipe in fitting)
         raise RecipeError(f"Several recipes match: {several}", hint="Name one of them")
@@ -139,9 +142,8 @@ def _read_files(
 
 def _load(file: RecipeFile, project: Project) -> Recipe:
     document = extended(file.document(), lambda child, name: _parent(child, name, project))
-    values = {key: value for key, value in document.values.items() if key not in (EXTENDS, WITHOUT)}
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(document.values)
     except pydantic.ValidationError as error:
         found = [
             replace(each, place=document.place(each.place)) for each in findings(error, Recipe)

@@ -6,7 +6,7 @@ take the result, so that none of them searches the catalog again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bake import catalog as catalogs
 from bake.catalog import (
@@ -28,11 +28,11 @@ from bake.recipe.recipe import Recipe
 class Resolved:
     """A recipe and the facts about its parts.
 
-    A part is None if the catalog has none that fits the recipe's other parts: then the recipe
-    cannot work, and `compatibility.check` gives the reason. `installer` is also None for a venv,
-    which needs no installer. `driver_version` may be known even if `driver` is None, because it
-    may come from another operating system. `machines` are the builder's instance types, in the
-    recipe's order.
+    A part is None if the recipe has no such section, or if the catalog has none that fits the
+    recipe's other parts: then the recipe cannot work, and `compatibility.check` gives the reason.
+    `installer` is also None for a venv, which needs no installer. `driver_version` may be known
+    even if `driver` is None, because it may come from another operating system. `machines` are the
+    builder's instance types that the catalog knows, in the recipe's order.
     """
 
     recipe: Recipe
@@ -41,10 +41,10 @@ class Resolved:
     os_image: OsImage
     driver: Driver | None
     driver_version: str | None
-    cuda: Cuda
+    cuda: Cuda | None
     toolkit: Toolkit | None
     build: Build | None
-    d2l: D2l
+    d2l: D2l | None
     installer: Installer | None
 
     @property
@@ -63,25 +63,36 @@ class Resolved:
         return [driver for driver in self.catalog.drivers if driver.os == self.os_image.key]
 
     @property
-    def min_driver(self) -> str:
-        """The oldest driver version that the CUDA toolkit runs on."""
-        return self.catalog.min_driver(self.cuda)
+    def min_driver(self) -> str | None:
+        """The oldest driver version that the CUDA release runs on; None without CUDA."""
+        return self.catalog.min_driver(self.cuda) if self.cuda else None
 
 
 def resolve(recipe: Recipe) -> Resolved:
     """Look up every part of a recipe in the catalog."""
-    catalog, driver = catalogs.load(), recipe.driver
-    cuda = catalog.cuda[recipe.cuda.version]
+    catalog, os_image = catalogs.load(), _os_image(recipe)
+    os = os_image.key
+    driver, framework, python = recipe.driver, recipe.framework, recipe.python
+    cuda = catalog.cuda[recipe.cuda.version] if recipe.cuda else None
+    release = cuda.version if cuda else None
+    types = recipe.builder.instance_types
     return Resolved(
         recipe=recipe,
         catalog=catalog,
-        machines=tuple(map(catalog.instance_type, recipe.builder.instance_types)),
-        os_image=catalog.os_image(recipe.base),
-        driver=catalog.driver(recipe.base, driver.branch, driver.modules),
-        driver_version=catalog.driver_version(recipe.base, driver.branch),
+        machines=tuple(catalog.instance_types[t] for t in types if t in catalog.instance_types),
+        os_image=os_image,
+        driver=catalog.driver(os, driver.branch, driver.modules) if driver else None,
+        driver_version=catalog.driver_version(os, driver.branch) if driver else None,
         cuda=cuda,
-        toolkit=cuda.on.get(recipe.base),
-        build=catalog.build(recipe.framework.name, recipe.framework.version, cuda.version),
-        d2l=catalog.d2l[recipe.d2l.version],
-        installer=catalog.installer(recipe.python.manager, recipe.python.installer),
+        toolkit=cuda.on.get(os) if cuda else None,
+        build=catalog.build(framework.name, framework.version, release) if framework else None,
+        d2l=catalog.d2l[recipe.d2l.version] if recipe.d2l else None,
+        installer=catalog.installer(python.manager, python.installer) if python else None,
     )
+
+
+def _os_image(recipe: Recipe) -> OsImage:
+    """Return the operating system of the base, with the login user of the recipe's own base."""
+    base = recipe.base
+    os_image = catalogs.load().os_image(base.os or "")
+    return replace(os_image, ssh_user=base.login_user) if base.login_user else os_image

@@ -12,18 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bake.recipe.extends import EXTENDS, WITHOUT
+from bake.recipe.extends import EXTENDS
 from bake.recipe.project import docs
 from bake.recipe.recipe import Recipe
 
 # What pydantic makes of names and docstrings, which are for people who read the code.
 _LEFT_OUT = ("title", "description")
 _NULL = {"type": "null"}  # TOML has no null
-# The keys that are gone when a recipe is validated.
-_EXTENSION = {
-    EXTENDS: {"type": "string"},
-    WITHOUT: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
-}
 
 
 def schema_text() -> str:
@@ -35,7 +30,6 @@ def schema() -> dict[str, Any]:
     """Return the schema of a recipe."""
     made = Recipe.model_json_schema()
     table = _without_references(made, made.pop("$defs"))
-    table["properties"] |= _EXTENSION
     needed = _take_required(table)
     needed["required"].remove("name")
     # What is needed, a recipe may take from another one.

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bake.recipe.recipe import FRAMEWORK_STAGES, MANAGER_STAGES, Recipe, environment_prefix
+from bake.recipe.recipe import MANAGER_STAGES, Recipe, environment_name, environment_prefix
 from bake.recipe.resolved import Resolved
+
+DRIVERS_STAGE = "drivers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
     """The properties that the proof checks. None means that a property is not checked.
 
-    `gpu` is None if no stage installs the driver, `framework` if no stage installs a framework, and
-    `environment` if no stage installs Python: such a part cannot be proved. `gpu_model` is the
+    `gpu` is None if no GPU is promised, `framework` if the recipe has no framework, and
+    `environment` if it has no Python: such a part cannot be proved. `gpu_model` is the
     catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
     Python environment, and `conda` is True if conda made it. `d2l` is the version of the package,
     and stands for everything that its stage installs (also Jupyter and its kernel). `kernel_held`:
@@ -23,8 +25,8 @@ class Expectation:
     """
 
     gpu: Literal["required", "if-present"] | None
-    min_driver: str
-    framework: Literal["mxnet", "pytorch"] | None = None
+    min_driver: str | None = None
+    framework: str | None = None
     framework_version: str = ""
     environment: str | None = None
     environment_prefix: str = ""
@@ -67,45 +69,57 @@ def accepted(recipe: Recipe) -> frozenset[str]:
     does not satisfy a recipe that requires a GPU, although its plan has the same digest.
     """
     without_gpu = "cpu" if _proved_without_gpu(recipe) else "no"
-    if "drivers" not in recipe.stages:
+    policy = _gpu_policy(recipe)
+    if policy is None:
         return frozenset({without_gpu})
-    required = (recipe.gpu or "required") == "required"
-    return frozenset({"gpu"} if required else {"gpu", without_gpu})
+    return frozenset({"gpu"} if policy == "required" else {"gpu", without_gpu})
+
+
+def _gpu_policy(recipe: Recipe) -> Literal["required", "if-present"] | None:
+    """Return what the recipe promises about a GPU; None for nothing.
+
+    A recipe that installs the driver and does not set `gpu` requires a GPU. One without the stage
+    promises a GPU only if it sets `gpu`: its base image may have a driver.
+    """
+    if recipe.gpu == "none":
+        return None
+    if DRIVERS_STAGE in recipe.stages:
+        return recipe.gpu or "required"
+    return recipe.gpu
 
 
 def _proved_without_gpu(recipe: Recipe) -> bool:
-    return not {"cuda", *MANAGER_STAGES.values(), *FRAMEWORK_STAGES}.isdisjoint(recipe.stages)
+    return bool(recipe.python or (recipe.cuda and "cuda" in recipe.stages))
 
 
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
-    """Return what the recipe's stages promise on this instance type.
+    """Return what the recipe's sections promise on this instance type.
 
-    With stand-ins, Python is the machine's own and the toolkit has no libraries, so neither is
-    checked. A recipe that installs the driver and does not set `gpu` requires a GPU.
+    A section belongs to a stage that installs it, as `bake.plan.plan` has checked. With stand-ins,
+    Python is the machine's own and the toolkit has no libraries, so neither is checked.
     """
-    recipe, machine = resolved.recipe, resolved.catalog.instance_type(instance_type)
-    manager = MANAGER_STAGES[recipe.python.manager]
-    with_framework = recipe.framework.name in recipe.stages
-    with_d2l = with_framework and "d2l" in recipe.stages
-    with_python = with_framework or manager in recipe.stages
+    recipe = resolved.recipe
+    machine = resolved.catalog.instance_types.get(instance_type)
+    driver, python, framework, d2l = recipe.driver, recipe.python, recipe.framework, recipe.d2l
     return Expectation(
-        gpu=(recipe.gpu or "required") if "drivers" in recipe.stages else None,
-        gpu_model=machine.gpu,
-        gpu_count=max(1, machine.gpus),  # 0: a slice of a GPU, which nvidia-smi lists as one GPU
-        gpu_memory_mib=machine.gpu_memory_mib,
-        driver_branch=recipe.driver.branch,
+        gpu=_gpu_policy(recipe),
+        gpu_model=machine.gpu if machine else None,
+        # 0: a slice of a GPU, which nvidia-smi lists as one GPU
+        gpu_count=max(1, machine.gpus) if machine else None,
+        gpu_memory_mib=machine.gpu_memory_mib if machine else None,
+        driver_branch=driver.branch if driver else None,
         min_driver=resolved.min_driver,
-        cuda_release=recipe.cuda.version if "cuda" in recipe.stages else None,
+        cuda_release=recipe.cuda.version if recipe.cuda and "cuda" in recipe.stages else None,
         cuda_libraries=not stand_in,
-        framework=recipe.framework.name if with_framework else None,
-        framework_version=recipe.framework.version,
-        conda=manager == "conda",
-        environment=recipe.python.environment if with_python else None,
+        framework=framework.name if framework else None,
+        framework_version=framework.version if framework else "",
+        conda=python is not None and MANAGER_STAGES[python.manager] == "conda",
+        environment=environment_name(recipe) or None,
         environment_prefix=environment_prefix(recipe),
-        python=None if stand_in else recipe.python.version,
-        d2l=recipe.d2l.version if with_d2l else None,
-        notebooks=recipe.d2l.notebooks and with_d2l,
-        kernel_held="drivers" in recipe.stages and recipe.driver.hold_kernel,
+        python=python.version if python and not stand_in else None,
+        d2l=d2l.version if d2l else None,
+        notebooks=d2l is not None and d2l.notebooks,
+        kernel_held=driver is not None and driver.hold_kernel,
         apt=recipe.packages.apt,
         conda_packages=recipe.packages.conda,
         pip=recipe.packages.pip,

@@ -168,13 +168,14 @@ def check_driver(report: SmiReport, hardware: Hardware, expectation: Expectation
     """
     module = hardware.module_version or report.driver_version
     faults = []
-    if numbers(module) < numbers(expectation.min_driver):
+    least = expectation.min_driver
+    if least and numbers(module) < numbers(least):
         release = expectation.cuda_release
         toolkit = f"CUDA {release}" if release else "the recipe's CUDA"
         faults.append(
             Diagnosis(
                 f"driver {module} is too old for {toolkit}",
-                f"it needs {expectation.min_driver} or newer",
+                f"it needs {least} or newer",
                 "Choose a newer driver branch in the recipe.",
             )
         )

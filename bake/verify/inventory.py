@@ -40,22 +40,19 @@ def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
 
     RemoteError if dpkg, the environment's pip or the notes of the stages cannot be read. An
     environment that does not exist has no packages; the proof checks that a promised one exists.
+    `environment_prefix` is empty if the recipe has no environment.
     """
-    python = shlex.quote(f"{environment_prefix}/bin/python")
-    prefix = shlex.quote(environment_prefix)
-    pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
-    conda = f"! [ -d {prefix}/conda-meta ] || conda list --json --prefix {prefix}"
+    required, optional = _environment_commands(environment_prefix)
     dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
     outputs = _run_at_once(
         shell,
-        {"dpkg": dpkg, "pip": pip, "stages": NOTES_COMMAND},
+        {"dpkg": dpkg, "stages": NOTES_COMMAND, **required},
         {
             "os": ". /etc/os-release && echo $PRETTY_NAME",
             "kernel": "uname --kernel-release",
             "driver": "cat /sys/module/nvidia/version",
             "cuda": "nvcc --version",
-            "python": f"{python} -c 'import platform; print(platform.python_version())'",
-            "conda": conda,
+            **optional,
         },
     )
     return Inventory(
@@ -63,12 +60,23 @@ def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
         kernel=outputs["kernel"],
         driver=outputs["driver"],
         cuda=_parse_nvcc(outputs["cuda"]),
-        python=outputs["python"],
+        python=outputs.get("python", ""),
         dpkg=parse_dpkg(outputs["dpkg"]),
-        pip=parse_packages(outputs["pip"]),
-        conda=parse_packages(outputs["conda"]),
+        pip=parse_packages(outputs.get("pip", "")),
+        conda=parse_packages(outputs.get("conda", "")),
         stages=parse_notes(outputs["stages"]),
     )
+
+
+def _environment_commands(prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the commands that must succeed for an environment, and those that may fail."""
+    if not prefix:
+        return {}, {}
+    python, folder = shlex.quote(f"{prefix}/bin/python"), shlex.quote(prefix)
+    pip = f"! [ -e {python} ] || {python} -m pip list --format json --disable-pip-version-check"
+    conda = f"! [ -d {folder}/conda-meta ] || conda list --json --prefix {folder}"
+    version = f"{python} -c 'import platform; print(platform.python_version())'"
+    return {"pip": pip}, {"python": version, "conda": conda}
 
 
 def _run_at_once(

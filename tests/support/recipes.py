@@ -14,7 +14,7 @@ from bake.recipe import recipe as recipes
 from bake.recipe.compatibility import check
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import built_in
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import SOFTWARE, Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 from tests.support.hostile import texts
@@ -26,6 +26,10 @@ RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(REPOSITORY / "m
 
 urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
 packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)
+
+
+# Changes that take all software out of a recipe, which then has only the stages that need none.
+NO_SECTIONS: dict[str, Any] = dict.fromkeys(SOFTWARE)
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:

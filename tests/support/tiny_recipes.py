@@ -10,11 +10,6 @@ description = "for a test"
 base = "ubuntu-18.04"
 stages = ["{name}", "seal"]
 builder.instance_types = ["g4dn.xlarge"]
-driver.branch = "470"
-cuda.version = "10.1"
-python = {{ manager = "miniconda", version = "3.7", installer = "py310_24.9.2-0" }}
-framework = {{ name = "mxnet", version = "1.7.0" }}
-d2l.version = "0.17.0"
 """
 STAGE = """#!/usr/bin/env bash
 # {name}.

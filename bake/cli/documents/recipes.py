@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bake.cli.documents.document import Document, FailedRecipe, Part, PathText, Payload
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import Recipe, cuda_of, framework_of
 
 
 class RecipeEntry(Part):
@@ -16,15 +16,15 @@ class RecipeEntry(Part):
     name: str = Field(description="its name")
     description: str = Field(description="what it is for")
     is_default: bool = Field(description="true if `--cuda` alone selects it")
-    base: str = Field(description="the operating system")
-    driver_branch: str = Field(description="the branch of the NVIDIA driver")
-    cuda_version: str = Field(description="the CUDA release")
-    python_version: str = Field(description="the version of Python")
-    python_manager: Literal["miniconda", "miniforge", "venv"] = Field(
+    base: str = Field(description="the operating system, or the image from which it starts")
+    driver_branch: str | None = Field(description="the branch of the NVIDIA driver")
+    cuda_version: str | None = Field(description="the CUDA release")
+    python_version: str | None = Field(description="the version of Python")
+    python_manager: Literal["miniconda", "miniforge", "venv"] | None = Field(
         description="what makes its Python environment"
     )
-    framework: str = Field(description="the framework")
-    framework_version: str = Field(description="the framework's version")
+    framework: str | None = Field(description="the framework")
+    framework_version: str | None = Field(description="the framework's version")
     instance_types: tuple[str, ...] = Field(description="the builders, in order of preference")
     stages: tuple[str, ...] = Field(description="its stages, in their order")
     settings: dict[str, Any] = Field(
@@ -36,12 +36,13 @@ class RecipeEntry(Part):
         return cls.of(
             recipe,
             is_default=recipe.default,
-            driver_branch=recipe.driver.branch,
-            cuda_version=recipe.cuda.version,
-            python_version=recipe.python.version,
-            python_manager=recipe.python.manager,
-            framework=recipe.framework.name,
-            framework_version=recipe.framework.version,
+            base=str(recipe.base),
+            driver_branch=recipe.driver.branch if recipe.driver else None,
+            cuda_version=cuda_of(recipe),
+            python_version=recipe.python.version if recipe.python else None,
+            python_manager=recipe.python.manager if recipe.python else None,
+            framework=framework_of(recipe),
+            framework_version=recipe.framework.version if recipe.framework else None,
             instance_types=recipe.builder.instance_types,
             settings=recipe.model_dump(mode="json"),
         )

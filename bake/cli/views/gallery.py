@@ -22,7 +22,7 @@ from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import Project, built_in
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import Recipe, environment_name
 from bake.recipe.recipes import all_recipes
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import record as records
@@ -184,7 +184,10 @@ def _contents(parts: Resolved) -> list[tuple[str, str]]:
         rows.append(("CUDA", recipe.cuda.version))
     if python := recipe.python:
         rows.append(
-            ("Python", f"{python.version} ({python.manager}), environment `{python.environment}`")
+            (
+                "Python",
+                f"{python.version} ({python.manager}), environment `{environment_name(recipe)}`",
+            )
         )
     if recipe.framework:
         rows.append((recipe.framework.name, recipe.framework.version))

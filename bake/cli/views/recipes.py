@@ -40,10 +40,11 @@ def _gpus(recipe: Recipe) -> list[str]:
 
 def _about(recipe: Recipe) -> list[str]:
     """Return what the recipe is for, and the parts that descriptions leave out."""
-    framework, python = recipe.framework, recipe.python
-    contents = f"{framework.name} {framework.version} for CUDA {recipe.cuda.version}"
-    return [
-        recipe.description or f"{contents} on {recipe.base}",
-        f"driver {recipe.driver.branch}, Python {python.version} ({python.manager})",
-        *([f"default for CUDA {recipe.cuda.version}"] if recipe.default else []),
-    ]
+    driver, cuda, python, framework = recipe.driver, recipe.cuda, recipe.python, recipe.framework
+    contents = [f"{framework.name} {framework.version}"] if framework else []
+    contents += [f"CUDA {cuda.version}"] if cuda else []
+    parts = [f"driver {driver.branch}"] if driver else []
+    parts += [f"Python {python.version} ({python.manager})"] if python else []
+    about = recipe.description or f"{' for '.join(contents) or 'own stages'} on {recipe.base}"
+    default = [f"default for CUDA {cuda.version}"] if recipe.default and cuda else []
+    return [about, *([", ".join(parts)] if parts else []), *default]

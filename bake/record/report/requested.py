@@ -81,7 +81,7 @@ def _software(asked: Mapping[str, Any], inventory: Inventory) -> Iterator[Part]:
         "framework",
         ("framework.name", "framework.version"),
         wheel,
-        ("mxnet", "pytorch"),
+        (str(asked.get("framework.name")),),
         _compare(str(asked.get("framework.version", "")), wheel_version),
     )
     yield from part("d2l", ("d2l.version",), pip.get("d2l", ""), ("d2l",))

@@ -23,7 +23,7 @@ def inside(recipe: str) -> Contents:
     """Return the contents that the tags of the recipe's image describe."""
     tags = description.describe(real_plan(RECIPES[recipe]))
     assert tags
-    architecture = CATALOG.os_image(RECIPES[recipe].base).architecture
+    architecture = CATALOG.os_image(RECIPES[recipe].base.os).architecture
     return fit.read_contents(CATALOG, tags, architecture)
 
 
@@ -35,7 +35,7 @@ def test_the_tags_of_an_image_contain_its_driver_cuda_and_framework(name: str) -
     assert found.build
     branch, modules = recipe.driver.branch, recipe.driver.modules
     assert (found.driver.os, found.driver.branch, found.driver.modules) == (
-        recipe.base,
+        recipe.base.os,
         branch,
         modules,
     )

@@ -42,6 +42,7 @@ from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
 from bake.recipe import recipe as recipes
+from bake.recipe.recipe import BaseSection
 from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import public_key
 from tests.support.documents import checked, document_of
@@ -383,7 +384,7 @@ def test_credentials_of_unknown_end_are_a_warning() -> None:
 def test_no_base_image_and_no_quota_are_found(of_ours: Account) -> None:
     of_ours.aws.quotas["L-DB2E81BA"] = 0
     try:
-        strange = resolve(RECIPE.recipe.model_copy(update={"base": "debian-12"}))
+        strange = resolve(RECIPE.recipe.model_copy(update={"base": BaseSection(os="debian-12")}))
         found = examine(Wanted(strange, POLICY, KEY_POLICY, of_ours.cloud))
     finally:
         of_ours.aws.quotas["L-DB2E81BA"] = 64

@@ -23,7 +23,7 @@ from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.project import Project, built_in
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import BaseSection, Recipe
 from bake.recipe.resolved import resolve
 from bake.record import Installed, Inventory, Record, StageRecord, Wheel
 from bake.verify.inventory import parse_notes
@@ -347,7 +347,7 @@ def test_a_lock_that_does_not_match_the_recipe_is_refused_with_every_difference(
 ) -> None:
     held_to = lock_of(tmp_path)
     packages = RECIPE.packages.model_copy(update={"apt": ("htop",)})
-    other = RECIPE.model_copy(update={"packages": packages, "base": "ubuntu-22.04"})
+    other = RECIPE.model_copy(update={"packages": packages, "base": BaseSection(os="ubuntu-22.04")})
     with pytest.raises(RecipeError) as caught:
         lock.refuse_mismatch(held_to, other, replace(UPSTREAM, name="stand-in"))
     said = [str(finding) for finding in caught.value.findings]

@@ -20,7 +20,7 @@ from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
-from tests.support.recipes import changed
+from tests.support.recipes import NO_SECTIONS, changed
 
 ROOT = REPOSITORY
 SCRIPTS = ROOT / "scripts"
@@ -62,9 +62,9 @@ def scripts(tmp_path: Path) -> Path:
         "base": "APT_PACKAGES",
         "drivers": "DRIVER_BRANCH",
         "cuda": "CUDA_VERSION",
-        "conda": "CONDA_PACKAGES",
-        "mxnet": "PYPI_MIRROR",
-        "d2l": "PIP_PACKAGES",
+        "conda": "CONDA_PACKAGES ENVIRONMENT",
+        "mxnet": "PYPI_MIRROR FRAMEWORK",
+        "d2l": "PIP_PACKAGES D2L_NUMPY",
         "seal": "",
     }
     for name in needs:
@@ -254,12 +254,12 @@ def test_a_stage_that_needs_a_stage_outside_the_recipe_is_refused(scripts: Path)
 
 
 def test_a_circle_of_needs_is_refused(scripts: Path) -> None:
-    write(scripts, "drivers", "cuda")
+    write(scripts, "drivers", "cuda", "DRIVER_BRANCH")
     assert "in a circle: drivers, cuda" in refused(scripts)
 
 
 def test_two_stages_that_need_every_other_are_a_circle(scripts: Path) -> None:
-    write(scripts, "d2l", "*")
+    write(scripts, "d2l", "*", "D2L_NUMPY")
     assert "in a circle" in refused(scripts)
 
 
@@ -326,7 +326,7 @@ def test_a_stage_takes_the_secrets_that_it_declares_and_digests_do_not_depend_on
 
 
 def test_secrets_that_do_not_match_the_stages_are_all_reported_at_once(scripts: Path) -> None:
-    write(scripts, "conda", "base", "", 'echo "$READ"')
+    write(scripts, "conda", "base", "ENVIRONMENT", 'echo "$READ"')
     path = scripts / "stages" / "base.sh"
     path.write_text(path.read_text().replace("# Inputs", "# Secrets: LACKS\n# Inputs"))
     secrets = {name: {"env": "A"} for name in ("READ", "UNUSED", "LOGIN_USER")}
@@ -343,6 +343,7 @@ def test_secrets_that_do_not_match_the_stages_are_all_reported_at_once(scripts: 
 
 # ---- fields that no stage takes
 
+# The sections stay, but no stage installs them.
 WITHOUT_STAGES = {"stages": ["base", "seal"]}
 
 
@@ -363,9 +364,58 @@ def test_a_field_that_no_stage_takes_is_refused_with_its_place_and_the_stage_to_
     plan(SCRIPTS, recipe)
     with pytest.raises(RecipeError) as caught:
         plan(SCRIPTS, changed(recipe, **WITHOUT_STAGES))
-    [finding] = caught.value.findings
-    assert (finding.place, finding.message) == (place, "no stage of the recipe uses it")
-    assert finding.hint.startswith(f"Add {stages}")
+    hints = {found.place: found.hint for found in caught.value.findings}
+    assert hints[place].startswith(f"Add {stages}")
+    assert hints.keys() - SECTIONS - {"python.environment"} <= {place}
+
+
+SECTIONS = {"driver", "cuda", "python", "framework", "d2l"}
+
+
+def test_a_section_that_no_stage_uses_is_refused_with_the_stages_to_add() -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan(SCRIPTS, changed(RECIPES["mxnet-cu112"], **WITHOUT_STAGES))
+    hints = {found.place: found.hint for found in caught.value.findings}
+    # CUDA decides which wheel of the framework is installed, so the framework uses it.
+    assert hints.keys() == SECTIONS - {"cuda"}
+    assert hints["driver"].endswith("drivers to stages, or leave out [driver]")
+    bare = changed(RECIPES["mxnet-cu112"], **WITHOUT_STAGES, **NO_SECTIONS)
+    assert [stage.name for stage in plan(SCRIPTS, bare).stages] == ["base", "seal"]
+    said = refused(SCRIPTS, changed(bare, cuda={"version": "11.2"}))
+    assert "cuda: no stage of the recipe uses this section" in said
+
+
+@pytest.mark.parametrize("section", ["driver", "cuda", "python", "framework", "d2l"])
+def test_a_stage_that_needs_a_missing_section_is_refused_with_that_reason(section: str) -> None:
+    without = {"d2l", "framework", section}  # d2l needs a framework, which needs CUDA and Python
+    recipe = RECIPES["mxnet-cu101"].model_copy(update=dict.fromkeys(without))
+    said = refused(SCRIPTS, recipe)
+    stage = {"driver": "drivers", "python": "conda", "framework": "mxnet"}.get(section, section)
+    assert f"{stage}.sh: needs [{section}], which the recipe does not have, for " in said
+    assert f"Add [{section}], or leave out the stage {stage}" in said
+
+
+def test_the_inputs_of_ones_own_stages_come_from_the_recipe(scripts: Path) -> None:
+    write(scripts, "greeting", "base", "GREETING COLOUR=blue STAGE")
+    stages = ["base", "greeting", "seal"]
+    bare = changed(RECIPES["mxnet-cu101"], **NO_SECTIONS, stages=stages)
+    greeted = changed(bare, inputs={"GREETING": "hello, world", "NUMBER": 3})
+    assert "inputs.NUMBER: no stage declares it" in refused(scripts, greeted)
+    greeted = changed(bare, inputs={"GREETING": "hello, world"})
+    given = plan(scripts, greeted).stages[1].inputs
+    assert given == {"GREETING": "hello, world", "COLOUR": "blue", "STAGE": "greeting"}
+    other = changed(bare, inputs={"GREETING": "hello, world", "COLOUR": "red"})
+    assert different(plan(scripts, greeted), plan(scripts, other)) == {"greeting", "seal"}
+    said = refused(scripts, bare)
+    assert "greeting.sh: unknown input: GREETING" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("CUDA_VERSION", "Use [cuda]"), ("LOGIN_USER", "Use another name")]
+)
+def test_an_input_that_bake_gives_cannot_be_replaced(scripts: Path, name: str, hint: str) -> None:
+    recipe = changed(RECIPES["mxnet-cu101"], inputs={name: "x"})
+    assert f"inputs.{name}: bake gives stages this input itself. {hint}" in refused(scripts, recipe)
 
 
 def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
@@ -373,7 +423,7 @@ def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
     (scripts / "stages").mkdir(parents=True)
     (scripts / "lib.sh").touch()
     write(scripts, "seal", "*")
-    recipe = changed(RECIPES["mxnet-cu101"], packages__apt=["htop"], stages=["seal"])
+    recipe = changed(RECIPES["mxnet-cu101"], packages__apt=["htop"], stages=["seal"], **NO_SECTIONS)
     with pytest.raises(RecipeError) as caught:
         plan(scripts, recipe)
     assert caught.value.details == (
@@ -386,18 +436,10 @@ def test_apt_packages_need_a_stage_that_takes_them(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {},
-        {"packages": {"apt": [], "conda": [], "pip": []}},
-        {"driver__hold_kernel": False},
-        {"d2l__notebooks": False},
-        {"python__environment": "d2l"},
-    ],
-)
-def test_what_requests_nothing_and_compulsory_fields_need_no_stage(change: dict[str, Any]) -> None:
-    plan(SCRIPTS, changed(RECIPES["mxnet-cu101"], **WITHOUT_STAGES, **change))
+def test_an_empty_list_of_packages_needs_no_stage() -> None:
+    packages: dict[str, Any] = {"apt": [], "conda": [], "pip": []}
+    recipe = RECIPES["mxnet-cu101"]
+    plan(SCRIPTS, changed(recipe, **WITHOUT_STAGES, **NO_SECTIONS, packages=packages))
 
 
 @pytest.mark.parametrize("place", OPTIONAL_FIELDS)

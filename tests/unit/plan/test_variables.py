@@ -6,10 +6,9 @@ import shlex
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from packaging.requirements import Requirement
 
-from bake.plan.variables import OF_PAYLOAD, variables
+from bake.plan.variables import OF_PAYLOAD, OF_SECTION, variables
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.resolved import resolve
 from tests.support.recipes import RECIPES, changed_recipe
@@ -19,9 +18,16 @@ def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, 
     return variables(resolve(changed_recipe(name, **changes)), payload)
 
 
-def test_variables_of_an_incompatible_recipe_are_an_error() -> None:
-    with pytest.raises(ValueError, match="cannot work together"):
-        values("mxnet-cu101", base="debian-12")
+def test_a_recipe_without_a_section_has_none_of_its_inputs() -> None:
+    every = values("mxnet-cu101")
+    for section, names in OF_SECTION.items():
+        assert set(names) <= every.keys()
+        recipe = RECIPES["mxnet-cu101"].model_copy(update={section: None})
+        left = variables(resolve(recipe), UPSTREAM)
+        assert left.keys().isdisjoint(names)
+    bare = RECIPES["mxnet-cu101"].model_copy(update=dict.fromkeys(OF_SECTION))
+    everybody = every.keys() - {name for names in OF_SECTION.values() for name in names}
+    assert variables(resolve(bare), UPSTREAM).keys() == everybody
 
 
 def test_every_recipe_has_the_same_inputs() -> None:

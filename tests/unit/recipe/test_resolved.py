@@ -14,7 +14,7 @@ def test_every_part_of_an_included_recipe_is_found(name: str) -> None:
     resolved = resolve(recipe)
     assert resolved.name == name
     assert tuple(each.name for each in resolved.machines) == recipe.builder.instance_types
-    assert resolved.os_image.key == recipe.base
+    assert resolved.os_image.key == recipe.base.os
     assert resolved.cuda.version == recipe.cuda.version
     assert resolved.driver is not None
     assert resolved.driver.branch == recipe.driver.branch

@@ -12,7 +12,7 @@ from bake.errors import VerificationError
 from bake.recipe.resolved import resolve
 from bake.verify import accepted, expect, prove
 from tests.support.proved_machine import Machine
-from tests.support.recipes import changed_recipe
+from tests.support.recipes import NO_SECTIONS, changed_recipe
 
 
 @pytest.fixture
@@ -121,7 +121,9 @@ def test_stand_ins_are_checked_by_name_only_and_the_result_says_so(machine: Mach
 
 
 def test_packages_alone_prove_nothing_about_a_gpu_or_a_cpu(machine: Machine) -> None:
-    recipe = changed_recipe("mxnet-cu101", stages=["base", "seal"], packages__apt=["htop"])
+    recipe = changed_recipe(
+        "mxnet-cu101", stages=["base", "seal"], packages__apt=["htop"], **NO_SECTIONS
+    )
     proof = prove(machine, expect(resolve(recipe), "g4dn.xlarge"))
     passed = [check.name for check in proof.checks if check.outcome == "passed"]
     assert passed == ["kernel", "packages"]

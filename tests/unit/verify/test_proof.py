@@ -493,7 +493,15 @@ def test_the_kernel_is_held_with_the_driver(stages: tuple[str, ...]) -> None:
 
 def recipe_of(*stages: str, gpu: Any = None) -> Recipe:
     book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
-    return book.model_copy(update={"stages": (*stages, "seal"), "gpu": gpu})
+    stage_of = {
+        "driver": "drivers",
+        "cuda": "cuda",
+        "python": "conda",
+        "framework": "mxnet",
+        "d2l": "d2l",
+    }
+    unused = dict.fromkeys(section for section in stage_of if stage_of[section] not in stages)
+    return book.model_copy(update={"stages": (*stages, "seal"), "gpu": gpu, **unused})
 
 
 def expected(*stages: str, gpu: Any = None) -> Expectation:
@@ -538,7 +546,7 @@ def test_a_driver_requires_the_gpu_that_the_recipe_requires(machine: Machine) ->
 
 def test_a_recipe_of_own_stages_proves_nothing_and_says_so(machine: Machine) -> None:
     told: list[Check] = []
-    proof = prove(machine, expected("base", "ours", gpu="required"), on_check=told.append)
+    proof = prove(machine, expected("base", "ours"), on_check=told.append)
     assert proof.verified == "no"
     assert [(check.outcome, check.detail) for check in proof.checks] == [
         ("skipped", "the recipe's stages install nothing to prove")
@@ -569,8 +577,10 @@ def test_a_framework_without_a_driver_is_proved_on_the_device_that_computes(
         (("base", "drivers", "cuda", "conda", "mxnet", "d2l"), "if-present", {"gpu", "cpu"}),
         (("base", "drivers", "cuda"), "required", {"gpu"}),
         (("base", "drivers"), "if-present", {"gpu", "no"}),
-        (("base", "conda", "mxnet"), "required", {"cpu"}),
-        (("base", "ours"), "required", {"no"}),
+        (("base", "conda", "mxnet"), None, {"cpu"}),
+        (("base", "conda", "mxnet"), "none", {"cpu"}),
+        (("base", "ours"), None, {"no"}),
+        (("base", "ours"), "required", {"gpu"}),  # the base image has the driver
     ],
 )
 def test_the_proofs_that_a_recipe_accepts(
@@ -612,7 +622,7 @@ def test_the_expectations_of_the_projects_recipes() -> None:
             wanted = expect(resolve(each), name)
             assert wanted.gpu == (each.gpu or "required")
             assert wanted.framework == each.framework.name
-            assert wanted.environment == each.python.environment
+            assert wanted.environment == recipe.environment_name(each)
             assert wanted.gpu_model in facts.gpus
             assert wanted.gpu_count is not None
             assert wanted.gpu_count >= 1
