@@ -7,6 +7,11 @@ if ((BAKE_GPUS == 0)); then
     exit 77
 fi
 
+# The service may still be starting: the machine has just booted.
+timeout 60 bash -c 'until dcgmi discovery --list >/dev/null; do sleep 2; done' || {
+    echo "DCGM's service does not answer"
+    exit 1
+}
 gpus=$(dcgmi discovery --list | sed --quiet --regexp-extended 's/^([0-9]+) GPUs? found\..*/\1/p')
 [[ $gpus == "$BAKE_GPUS" ]] || {
     dcgmi discovery --list || true

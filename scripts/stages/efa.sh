@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Elastic Fabric Adapter (EFA), the network between GPU machines: AWS's kernel module, libfabric, Open MPI, and
+# Elastic Fabric Adapter (EFA), the fast network between machines: AWS's kernel module, libfabric, Open MPI, and
 # aws-ofi-nccl, with which NCCL uses it. Every program that loads NCCL finds it without a setting.
-# Needs:  drivers
+# Needs:  base
 # Inputs: EFA_MIRROR EFA_INSTALLER EFA_INSTALLER_SHA256 STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh

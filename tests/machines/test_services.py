@@ -6,33 +6,47 @@ from collections.abc import Iterator
 
 import pytest
 
+from bake import catalog
 from bake.local import standin
+from bake.local.machines.engine import find_engine
+from bake.plan.variables import variables
+from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import resolve
 from tests.support.environment import CACHE, REPOSITORY
 from tests.support.stage_machines import Machine, find, machines
 
 SERVICES = ("docker", "nvidia-container-toolkit", "dcgm", "nccl", "efa")
 SKIPPED = 77
+BUILD = catalog.load().build("vllm", "0.33.0", "13.0")
+assert BUILD
+VLLM = {
+    "FRAMEWORK_VERSION": BUILD.version,
+    "FRAMEWORK_REQUIREMENTS": "\n".join(BUILD.requirements),
+    "PYTORCH_MIRROR": "",
+}
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with all services, whose stages have run twice."""
+    """A machine with all services, whose stages have run twice, and vLLM."""
     with pytest.MonkeyPatch.context() as patch, machines() as start:
         patch.setenv("BAKE_CACHE", str(CACHE))
         patch.setenv("BAKE_HOME", str(tmp_path_factory.mktemp("bake")))
         recipe = find("pytorch-cu126")
-        machine = start(recipe, standin.up(resolve(recipe)))
-        machine.bake("base", "drivers", "cuda", *SERVICES)
+        inputs = variables(resolve(recipe), UPSTREAM) | VLLM
+        machine = start(recipe, standin.serve(inputs, host=find_engine().computer_address))
+        machine.bake("base", "drivers", "cuda", *SERVICES, "conda")
+        machine.bake("vllm", **VLLM)
         machine.bake(*SERVICES)
         yield machine
         standin.down()
 
 
-def check(machine: Machine, name: str, gpus: int = 0) -> tuple[int, str]:
+def check(machine: Machine, name: str, gpus: int = 0, **inputs: str) -> tuple[int, str]:
     """Run a check as the proof does; return its exit status and its last line."""
     body = (REPOSITORY / "scripts/checks" / f"{name}.sh").read_bytes()
-    done = machine.run(f"export BAKE_GPUS={gpus}; bash -s", user="ubuntu", stdin=body)
+    given = " ".join(f"{key}={value}" for key, value in inputs.items())
+    done = machine.run(f"export BAKE_GPUS={gpus} {given}; bash -s", user="ubuntu", stdin=body)
     return done.returncode, (done.stdout.splitlines() or [done.stderr])[-1]
 
 
@@ -74,7 +88,17 @@ def test_the_check_of_efa_says_that_the_machine_has_no_device(machine: Machine) 
     )
 
 
-@pytest.mark.parametrize("name", ["nvidia-container-toolkit", "dcgm"])
-def test_a_check_fails_if_a_service_does_not_know_the_gpus(machine: Machine, name: str) -> None:
-    status, last = check(machine, name, gpus=1)
+def test_a_check_fails_if_a_container_does_not_get_the_gpus(machine: Machine) -> None:
+    status, last = check(machine, "nvidia-container-toolkit", gpus=1)
     assert status not in (0, SKIPPED), last
+
+
+def test_vllm_is_installed_with_its_pytorch_and_needs_a_gpu(machine: Machine) -> None:
+    prefix = machine.inputs["ENVIRONMENT_PREFIX"]
+    constraints = machine.read(f"cat {prefix}/constraints.txt")
+    assert constraints.splitlines() == ["vllm==0.33.0", "torch==2.14.0"]
+    inputs = {"ENVIRONMENT_PREFIX": prefix, "FRAMEWORK_VERSION": "0.33.0"}
+    status, last = check(machine, "vllm", **inputs)
+    assert status == SKIPPED
+    assert last == "vLLM 0.33.0 needs a GPU, which this machine does not have"
+    assert check(machine, "vllm", gpus=1, **inputs)[0] not in (0, SKIPPED)

@@ -33,8 +33,8 @@ Requested = Mapping[str, Iterable[str]]
 BASE_PACKAGES = (
     "apparmor", "build-essential", "bzip2", "ca-certificates", "curl", "dkms", "docker.io",
     "environment-modules", "git", "gnupg", "libgomp1", "libnl-3-200", "libnl-3-dev",
-    "libnl-route-3-200", "libnl-route-3-dev", "libquadmath0", "pciutils", "python3-venv", "rsync",
-    "tcl", "unzip",
+    "libnl-route-3-200", "libnl-route-3-dev", "libquadmath0", "pciutils", "python3-dev",
+    "python3-venv", "rsync", "tcl", "unzip",
 )  # fmt: skip
 # The programs of these packages, from the folder `on_machine`.
 PROGRAMS = {"docker.io": "docker"}

@@ -42,6 +42,7 @@ _PROGRAMS = {
     "tensorflow-cpu": ("tensorflow", ("numpy",)),
     "jax": ("jax", ("numpy",)),
     "jaxlib": ("", ()),
+    "vllm": ("vllm", ()),
 }
 _EPOCH = (2026, 1, 1, 0, 0, 0)
 

@@ -216,7 +216,13 @@ class Jax:
         return {"capability": capability and str(capability), "name": device.device_kind}
 
 
-FRAMEWORKS = {"mxnet": Mxnet, "pytorch": Pytorch, "tensorflow": Tensorflow, "jax": Jax}
+FRAMEWORKS = {
+    "mxnet": Mxnet,
+    "pytorch": Pytorch,
+    "tensorflow": Tensorflow,
+    "jax": Jax,
+    "vllm": Pytorch,  # vLLM computes with PyTorch
+}
 
 
 def compute(framework, device, operation, shape, random):
