@@ -1,5 +1,6 @@
 """Facts about CUDA, drivers, GPUs, machines, operating systems, frameworks and installers."""
 
+from bake.catalog.assumed import ASSUMED, accept_unknown, assume
 from bake.catalog.catalog import (
     Archive,
     Build,
@@ -23,6 +24,7 @@ from bake.catalog.catalog import (
 from bake.catalog.versions import VERSION, distance, nearest, numbers, runs_on
 
 __all__ = [
+    "ASSUMED",
     "VERSION",
     "Archive",
     "Build",
@@ -40,6 +42,8 @@ __all__ = [
     "OsImage",
     "Toolkit",
     "VcpuQuota",
+    "accept_unknown",
+    "assume",
     "distance",
     "load",
     "nearest",

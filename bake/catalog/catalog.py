@@ -7,7 +7,7 @@ gives them types and answers single questions. `bake.recipe.compatibility` check
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from functools import cache
@@ -327,6 +327,22 @@ def use(folder: Path | None) -> None:
     load.cache_clear()
 
 
+_changes: list[Callable[[Catalog], Catalog]] = []
+
+
+def change(*changes: Callable[[Catalog], Catalog]) -> None:
+    """Make these changes, after earlier ones, to every catalog that is loaded from now on."""
+    _changes.extend(changes)
+    load.cache_clear()
+
+
+def undo_changes() -> None:
+    """Load the catalog without changes from now on."""
+    if _changes:
+        _changes.clear()
+        load.cache_clear()
+
+
 @cache
 def load() -> Catalog:
     """Return the catalog of all facts. Reading takes about 20 ms, once.
@@ -334,15 +350,21 @@ def load() -> Catalog:
     RecipeError if the project's own facts cannot be used.
     """
     if facts.own_folder() is None:
-        return _read()
+        return _changed(_read())
     facts.check_names()
     try:
-        return _read()
+        return _changed(_read())
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecipeError(
             f"The facts in {facts.own_folder()} cannot be used: {_reason(error)}",
             hint="They have the format of the built-in ones: bake/catalog/facts/*.toml",
         ) from error
+
+
+def _changed(catalog: Catalog) -> Catalog:
+    for each in _changes:
+        catalog = each(catalog)
+    return catalog
 
 
 def _reason(error: Exception) -> str:
