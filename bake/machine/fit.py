@@ -54,7 +54,9 @@ def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) 
     if described is None:
         return Contents(architecture)
     inputs = {
-        name: value for stage in described.stages.values() for name, value in stage.inputs.items()
+        name: value
+        for stage in described.installed.values()
+        for name, value in stage.inputs.items()
     }
 
     def has_inputs(**values: str) -> bool:
@@ -72,7 +74,7 @@ def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) 
             (
                 build
                 for build in catalog.builds
-                if build.name in described.stages
+                if build.name in described.installed
                 and has_inputs(FRAMEWORK_VERSION=build.version)
                 and any(has_inputs(CUDA_VERSION=version) for version in build.cuda)
             ),

@@ -30,6 +30,7 @@ from bake.errors import CloudError, ConnectError, LostError, RemoteError, Reques
 from bake.files import on_machine
 from bake.machine import browser, lifetime
 from bake.machine.access import restore_access, say_once
+from bake.plan.description import installed_stages
 from bake.recipe.recipe import PREFIXES
 from bake.ssh.command import BROKEN
 from bake.ssh.connection import Connection
@@ -82,7 +83,7 @@ class Address:
 
 def check_image(image: Image) -> None:
     """Raise RequestError if no stage of the image has installed Jupyter."""
-    if not {*STAGES} & {*read_stages(image.tags)}:
+    if not {*STAGES} & {*read_stages(image.tags), *installed_stages(image.tags)}:
         either = " or ".join(STAGES)
         raise RequestError(
             f"Jupyter is not installed in {image.image_id} ({image.name}): its recipe has no stage "

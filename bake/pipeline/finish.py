@@ -133,8 +133,12 @@ def _image_tags(
         LOGIN_USER: login_user(machine.tags),
         SECONDS: write_seconds({**seconds, **{stage.name: stage.seconds for stage in stages}}),
     }
+    base_image = job.preflight.base_image
     return tags | description.describe(
-        job.plan, base_image_name=job.preflight.base_image.name, room=MOST_TAGS - len(tags)
+        job.plan,
+        base_image_name=base_image.name,
+        base_tags=base_image.tags if job.plan.recipe.base.recipe else {},
+        room=MOST_TAGS - len(tags),
     )
 
 

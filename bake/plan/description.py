@@ -11,6 +11,7 @@ import hashlib
 import re
 import zlib
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,22 +50,44 @@ class StageDescription(_Value):
 
 
 class Description(_Value):
-    """The inputs of a plan's digests, in a form that people can read."""
+    """The inputs of a plan's digests, in a form that people can read.
+
+    `base` are the stages of the recipe whose image is the base image, and of its own base. The
+    digests do not cover them, because they cover the base image's id.
+    """
 
     base_image_id: str
     base_image_name: str
     disk_gb: int
     lib: str  # hash of lib.sh
     stages: dict[str, StageDescription]
+    base: dict[str, StageDescription] = {}
+
+    @property
+    def installed(self) -> dict[str, StageDescription]:
+        """All stages whose results are in the image."""
+        return self.base | self.stages
 
 
-def describe(plan: Plan, *, base_image_name: str = "", room: int = MOST_PIECES) -> dict[str, str]:
+def describe(
+    plan: Plan,
+    *,
+    base_image_name: str = "",
+    base_tags: Mapping[str, str] = MappingProxyType({}),
+    room: int = MOST_PIECES,
+) -> dict[str, str]:
     """Return the description as tags; empty if even the shortest description does not fit.
 
-    `room` is the number of tags that the image has left for it.
+    `base_tags` are the tags of the base image. `room` is the number of tags that the image has left
+    for the description.
     """
+    base = read(base_tags)
     for kept in _KEPT:
-        text = _pack(description(plan, base_image_name, kept=kept))
+        described = description(plan, base_image_name, kept=kept)
+        if base:
+            shorter = {name: _shortened(stage, kept) for name, stage in base.installed.items()}
+            described = described.model_copy(update={"base": shorter})
+        text = _pack(described)
         if len(text) <= min(room, MOST_PIECES) * LONGEST_VALUE:
             starts = range(0, len(text), LONGEST_VALUE)
             return {f"{PLAN_KEY}{n}": text[i : i + LONGEST_VALUE] for n, i in enumerate(starts)}
@@ -82,6 +105,12 @@ def read(tags: Mapping[str, str]) -> Description | None:
         return Description.model_validate_json(zlib.decompress(packed))
     except (ValueError, zlib.error):
         return None
+
+
+def installed_stages(tags: Mapping[str, str]) -> frozenset[str]:
+    """Return the stages whose results are in an image, also those of its base, by its tags."""
+    described = read(tags)
+    return frozenset(described.installed if described else ())
 
 
 def is_same(described: str | Hash, value: str) -> bool:
@@ -102,10 +131,7 @@ def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) 
             stage.name: StageDescription(
                 script=short_hash(stage.script.body),
                 needs=stage.needs,
-                inputs={
-                    name: masked if len(masked) <= kept else Hash(hash=short_hash(masked.encode()))
-                    for name, masked in ((n, _masked(v)) for n, v in stage.inputs.items())
-                },
+                inputs={n: _kept(_masked(value), kept) for n, value in stage.inputs.items()},
                 files={
                     path: files_digest(below(stage.files, path))[:8] for path in stage.script.files
                 },
@@ -113,6 +139,17 @@ def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) 
             for stage in plan.stages
         },
     )
+
+
+def _shortened(stage: StageDescription, kept: int) -> StageDescription:
+    inputs = {name: _kept(value, kept) for name, value in stage.inputs.items()}
+    return stage.model_copy(update={"inputs": inputs})
+
+
+def _kept(value: str | Hash, kept: int) -> str | Hash:
+    if isinstance(value, Hash) or len(value) <= kept:
+        return value
+    return Hash(hash=short_hash(value.encode()))
 
 
 def _masked(value: str) -> str:

@@ -90,3 +90,28 @@ def test_a_description_contains_no_secret(value: str, kept: str) -> None:
     found = description.read(tags)
     assert found is not None
     assert found.stages["conda"].inputs == {"URL": kept}
+
+
+def test_the_stages_of_the_base_image_are_described_too() -> None:
+    """A recipe whose base is another recipe's image has what that image has, also in a launch."""
+    base_tags = description.describe(real_plan())
+    own = plan_of({"team": (b"team", (), {"GREETING": "hello"})})
+    found = description.read(description.describe(own, base_tags=base_tags))
+    assert found
+    assert set(found.stages) == {"team"}
+    assert {"drivers", "cuda", "d2l"} <= set(found.base)
+    assert description.installed_stages(description.describe(own, base_tags=base_tags)) == {
+        *found.stages,
+        *found.base,
+    }
+    assert description.installed_stages({}) == frozenset()
+
+
+def test_the_description_of_a_base_gets_shorter_as_well() -> None:
+    base_tags = description.describe(real_plan())
+    own = plan_of({"team": (b"team", (), {})})
+    tags = description.describe(own, base_tags=base_tags, room=5)
+    found = description.read(tags)
+    assert found
+    assert len(tags) <= 5
+    assert "drivers" in found.base
