@@ -37,7 +37,7 @@ def assume(document: object) -> None:
 
 @dataclass(frozen=True)
 class Named:
-    """What a recipe names, as it is written; None for what it leaves out."""
+    """The names in a recipe, as they are written; None for a name that it leaves out."""
 
     os: str | None = None
     branch: str | None = None
