@@ -18,6 +18,8 @@ list_traces() {
         # Both halves: with a certificate and no key, Ubuntu's shim-signed never makes a new key
         /var/lib/dkms/mok.key /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/* /var/lib/fwupd/pki/*
         /var/lib/dbus/machine-id /etc/nvme/hostnqn /etc/nvme/hostid /var/lib/whoopsie/whoopsie-id
+        # a machine from an image of Ubuntu Pro attaches itself to its subscription if it has no token
+        /var/lib/ubuntu-advantage/private/* /etc/apt/auth.conf.d/90ubuntu-advantage
         /var/lib/snapd/device/* /var/lib/snapd/assertions/asserts-v0/serial/*
         /etc/docker/key.json /var/lib/docker/engine-id
         /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /var/lib/urandom/random-seed

@@ -345,6 +345,8 @@ def test_seal_takes_out_what_belongs_to_one_machine(fresh: Machine) -> None:
         "/var/lib/shim-signed/mok/MOK.der": "its certificate",
         "/var/lib/shim-signed/mok/.rnd": "a seed",
         "/var/lib/landscape/landscape-sysinfo.cache": "IPv4 address for ens5: 172.31.7.9",
+        "/var/lib/ubuntu-advantage/private/machine-token.json": "a token of Ubuntu Pro",
+        "/etc/apt/auth.conf.d/90ubuntu-advantage": "machine esm.ubuntu.com/ login bearer",
         "/etc/nvme/hostnqn": "nqn.2014-08.org.nvmexpress:uuid:ec2f5d0a",
         "/var/lib/cloud/scripts/per-boot/power-off": "#!/bin/sh",
         "/var/lib/cloud/instances/i-1/user-data.txt": "ssh_keys: secret",

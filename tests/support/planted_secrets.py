@@ -57,7 +57,10 @@ LEFT = {
         "home/ubuntu/.kaggle/kaggle.json",
         "root/.huggingface/token",
         "root/.ngc/config",
+    ],
+    "apt password": [
         "etc/apt/auth.conf.d/90site.conf",
+        "var/lib/ubuntu-advantage/private/machine-token.json",
     ],
     "history": [
         "root/.bash_history",

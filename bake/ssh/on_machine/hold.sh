@@ -59,7 +59,7 @@ list_traces() {
         etc/ssh/ssh_host_* etc/ssh/authorized_keys*
         var/lib/cloud/* # contains the user data and the script that powers the machine off
         var/lib/dbus/machine-id var/lib/systemd/{random-seed,credential.secret} var/lib/urandom/random-seed
-        var/lib/ubuntu-advantage/private/* var/lib/amazon/ssm/Vault
+        var/lib/ubuntu-advantage/private/* etc/apt/auth.conf.d/90ubuntu-advantage var/lib/amazon/ssm/Vault
         var/lib/dkms/mok.* var/lib/shim-signed/mok/* var/lib/fwupd/pki/* # keys with which it signs
     )
     while read -r home; do
