@@ -9,7 +9,14 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # bake/recipe/project.py finds them in `bake/builtin/`. MANIFEST.in names them for the sdist.
-BUILT_IN = ("manifests/*", "scripts/lib.sh", "scripts/stages/*", "docs/*", "docs/recipes/*")
+BUILT_IN = (
+    "manifests/*",
+    "scripts/lib.sh",
+    "scripts/stages/*",
+    "scripts/checks/*",
+    "docs/*",
+    "docs/recipes/*",
+)
 
 
 class BuildWithBuiltIn(build_py):

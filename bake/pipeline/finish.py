@@ -20,11 +20,12 @@ from bake.pipeline.job import Job
 from bake.pipeline.secrets import revealed
 from bake.plan import description
 from bake.plan.forecast import IMAGE, PROOF
+from bake.plan.inputs import inputs_file
 from bake.plan.lock import package_settings
 from bake.record import CheckRecord, Failure, Inventory, Record, StageRecord
 from bake.record.record import FILE as RECORD_FILE
 from bake.ssh.connection import Connection
-from bake.verify import Check, Proof, check_clean, expect, prove
+from bake.verify import Check, CheckScript, Proof, check_clean, expect, prove
 from bake.verify.check import Outcome
 
 
@@ -44,7 +45,13 @@ def prove_it(job: Job, machine: Machine, connection: Connection) -> Proof:
         connection.close()
         connection.reconnect()
         wait_until_booted(connection)
-        proof = prove(connection, expectation, on_check=lambda check: step.update(str(check)))
+        scripts = [
+            CheckScript(check.name, check.script.body, inputs_file(check.name, check.inputs))
+            for check in job.plan.checks
+        ]
+        proof = prove(
+            connection, expectation, scripts, on_check=lambda check: step.update(str(check))
+        )
         summary = f"{proof.verified}: {summary_of(proof.checks)}"
         step.done(summary)
         set_detail(summary)

@@ -181,7 +181,8 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
     candidates = [
         image
         for image in images(cloud, plan.recipe.name)
-        if image.digest == plan.digest and image.verified in accepted(plan.recipe)
+        if image.digest == plan.digest
+        and image.verified in accepted(plan.recipe, has_checks=bool(plan.checks))
     ]
     by_state: Mapping[str, Image] = {image.state: image for image in reversed(candidates)}
     return by_state.get("available") or by_state.get("pending")

@@ -100,11 +100,28 @@ def unchanged_stages(plan: Plan, last: Mapping[str, str], held: Collection[str])
 
 
 def changes_of_the_image(plan: Plan, last: Mapping[str, str] | None) -> tuple[str, ...]:
-    """Return the changes that no stage shows but that lead to another image: its disk's size."""
-    then, disk_gb = read(last or {}), plan.recipe.builder.disk_gb
-    if then is None or then.disk_gb == disk_gb:
+    """Return the changes that no stage shows but that lead to another image: disk and checks."""
+    then, now = read(last or {}), description(plan, kept=sys.maxsize)
+    if then is None:
         return ()
-    return (f"disk {then.disk_gb} GB → {disk_gb} GB",)
+    disk = () if then.disk_gb == now.disk_gb else (f"disk {then.disk_gb} GB → {now.disk_gb} GB",)
+    return (*disk, *_check_changes(then, now))
+
+
+def _check_changes(then: Description, now: Description) -> list[str]:
+    found = []
+    for name in sorted({*then.checks, *now.checks}):
+        before, after = then.checks.get(name), now.checks.get(name)
+        if before is None:
+            found.append(f"the check {name} is new")
+        elif after is None:
+            found.append(f"the check {name} is no longer made")
+        elif before.script != after.script:
+            found.append(f"scripts/checks/{name}.sh changed ({before.script} → {after.script})")
+        else:
+            changes = _input_changes(before.inputs, after.inputs)
+            found += [f"the check {name}: {change}" for change in changes]
+    return found
 
 
 def _changes_of_stage(then: Description, now: Description, name: str) -> list[str]:
@@ -124,13 +141,19 @@ def _changes_of_stage(then: Description, now: Description, name: str) -> list[st
     found += [f"now needs {', '.join(added)}"] if added else []
     found += [f"no longer needs {', '.join(removed)}"] if removed else []
     found += lock_changes(before.inputs, after.inputs)
-    for key in sorted((before.inputs.keys() | after.inputs.keys()) - UNLOCKED.keys()):
-        if key not in after.inputs:
+    return found + _input_changes(before.inputs, after.inputs)
+
+
+def _input_changes(before: Mapping[str, str | Hash], after: Mapping[str, str | Hash]) -> list[str]:
+    """Return the differences of inputs, except of those that a lock gives."""
+    found = []
+    for key in sorted((before.keys() | after.keys()) - UNLOCKED.keys()):
+        if key not in after:
             found.append(f"{key} is no longer read")
-        elif key not in before.inputs:
-            found.append(f"{key} is now read: {_shortened(after.inputs[key])}")
+        elif key not in before:
+            found.append(f"{key} is now read: {_shortened(after[key])}")
         else:
-            found += _value_change(key, before.inputs[key], after.inputs[key])
+            found += _value_change(key, before[key], after[key])
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bake.plan.description import Description, description, is_same, read
+from bake.plan.description import Description, Hash, description, is_same, read
 from bake.plan.lock import Lock
 from bake.plan.plan import Plan, make_plan
 from bake.plan.variables import OF_PAYLOAD
@@ -46,19 +46,32 @@ def is_current(
 def _is_alike(then: Description, plan: Plan) -> bool:
     """Tell whether a description is the plan's, except for the inputs of its payload."""
     now = description(plan)
-    values = {stage.name: stage.inputs for stage in plan.stages}
     return (
-        (then.lib, then.disk_gb, then.stages.keys()) == (now.lib, now.disk_gb, now.stages.keys())
+        (then.lib, then.disk_gb, then.stages.keys(), then.checks.keys())
+        == (now.lib, now.disk_gb, now.stages.keys(), now.checks.keys())
         and all(
             (before.script, before.needs, before.files)
             == (now.stages[name].script, now.stages[name].needs, now.stages[name].files)
-            and before.inputs.keys() == values[name].keys()
             for name, before in then.stages.items()
+        )
+        and all(before.script == now.checks[name].script for name, before in then.checks.items())
+        and all(
+            _has_inputs(then.stages[stage.name].inputs, now.stages[stage.name].inputs, stage.inputs)
+            for stage in plan.stages
         )
         and all(
-            is_same(value, values[name][key]) or value == now.stages[name].inputs[key]
-            for name, before in then.stages.items()
-            for key, value in before.inputs.items()
-            if key not in OF_PAYLOAD
+            _has_inputs(then.checks[check.name].inputs, now.checks[check.name].inputs, check.inputs)
+            for check in plan.checks
         )
+    )
+
+
+def _has_inputs(
+    before: Mapping[str, str | Hash], now: Mapping[str, str | Hash], values: Mapping[str, str]
+) -> bool:
+    """Tell whether described inputs have these values, except for those of the payload."""
+    return before.keys() == values.keys() and all(
+        is_same(value, values[key]) or value == now[key]
+        for key, value in before.items()
+        if key not in OF_PAYLOAD
     )

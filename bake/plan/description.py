@@ -49,6 +49,11 @@ class StageDescription(_Value):
     files: dict[str, str] = {}  # each path in its header, and a hash of what is there
 
 
+class CheckDescription(_Value):
+    script: str  # hash of its bytes
+    inputs: dict[str, str | Hash] = {}
+
+
 class Description(_Value):
     """The inputs of a plan's digests, in a form that people can read.
 
@@ -61,6 +66,7 @@ class Description(_Value):
     disk_gb: int
     lib: str  # hash of lib.sh
     stages: dict[str, StageDescription]
+    checks: dict[str, CheckDescription] = {}
     base: dict[str, StageDescription] = {}
 
     @property
@@ -122,6 +128,10 @@ def is_same(described: str | Hash, value: str) -> bool:
 
 def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) -> Description:
     """Describe a plan; values longer than `kept` characters become a hash."""
+
+    def shortened(inputs: Mapping[str, str]) -> dict[str, str | Hash]:
+        return {name: _kept(_masked(value), kept) for name, value in inputs.items()}
+
     return Description(
         base_image_id=plan.base_image_id,
         base_image_name=base_image_name,
@@ -131,12 +141,18 @@ def description(plan: Plan, base_image_name: str = "", *, kept: int = _KEPT[0]) 
             stage.name: StageDescription(
                 script=short_hash(stage.script.body),
                 needs=stage.needs,
-                inputs={n: _kept(_masked(value), kept) for n, value in stage.inputs.items()},
+                inputs=shortened(stage.inputs),
                 files={
                     path: files_digest(below(stage.files, path))[:8] for path in stage.script.files
                 },
             )
             for stage in plan.stages
+        },
+        checks={
+            check.name: CheckDescription(
+                script=short_hash(check.script.body), inputs=shortened(check.inputs)
+            )
+            for check in plan.checks
         },
     )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.files import json_digest
+from bake.plan.checks import PlannedCheck, read_checks
 from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, check_replacement, read_script
 from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
@@ -54,7 +55,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a bake in an order in which they can run.
+    """The stages of a bake in an order in which they can run, and the checks of its proof.
 
     `lib` is the content of lib.sh. Without a `lock`, the stages install the newest packages.
     """
@@ -66,6 +67,7 @@ class Plan:
     lib: bytes
     digest: str
     lock: Lock | None = None
+    checks: tuple[PlannedCheck, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -93,12 +95,17 @@ def make_plan(
     chosen = _read_scripts(recipe, project)
     needs = _resolve_needs(recipe, chosen)
     given = {**recipe.inputs, **own}
-    findings = [*_check_own_inputs(recipe, chosen, own)]
-    findings += [finding for script in chosen for finding in _check_inputs(script, given)]
+    checks, wrong = read_checks(recipe.stages, recipe.checks, project)
     files, missing = _read_files(chosen)
-    findings += missing
-    findings += _check_secrets(recipe, chosen, given)
-    findings += _check_fields(recipe, chosen, project)
+    findings = [
+        *wrong,
+        *missing,
+        *_check_own_inputs(recipe, [*chosen, *checks], own),
+        *(each for script in chosen for each in _check_inputs("", script, given)),
+        *(each for script in checks for each in _check_inputs("checks/", script, given)),
+        *_check_secrets(recipe, chosen, given),
+        *_check_fields(recipe, chosen, project),
+    ]
     if findings:
         message = "the stages do not match the recipe"
         raise RecipeError(message, findings=findings)
@@ -111,15 +118,17 @@ def make_plan(
         )
     lib = project.lib.read_bytes()
     stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id)
+    planned = tuple(PlannedCheck(script, _inputs(script, given)) for script in checks)
     whole = json_digest(
         {
             # No stage depends on the recipe's name and disk, but the image does.
             "recipe": recipe.name,
             "disk_gb": recipe.builder.disk_gb,
             "stages": {stage.name: stage.digest for stage in stages},
+            **({"checks": [check.digest for check in planned]} if planned else {}),
         }
     )
-    return Plan(resolved, payload, base_image_id, stages, lib, whole, lock)
+    return Plan(resolved, payload, base_image_id, stages, lib, whole, lock, planned)
 
 
 def _with_digests(
@@ -138,12 +147,18 @@ def _with_digests(
         if lock:
             not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
             values |= lock.inputs(script.name, not_after, given)
-        inputs = {name: values[name] for name in script.inputs}
+        inputs = _inputs(script, values)
         below = [stages[need].digest for need in needs[script.name]]
         own = files[script.name]
         digest = stage_digest(script, lib=lib, inputs=inputs, needs=below, base=base, files=own)
         stages[script.name] = Stage(script, inputs, needs[script.name], digest, own)
     return tuple(stages.values())
+
+
+def _inputs(script: Script, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of a script's inputs."""
+    values = {**script.defaults, **given}
+    return {name: values[name] for name in script.inputs}
 
 
 def stage_digest(
@@ -231,8 +246,8 @@ def _all_needs(name: str, needs: Mapping[str, tuple[str, ...]]) -> set[str]:
     return {*needs[name]}.union(*(_all_needs(need, needs) for need in needs[name]))
 
 
-def _check_inputs(script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
-    place = f"{script.name}.sh"
+def _check_inputs(folder: str, script: Script, given: Mapping[str, str]) -> Iterable[Finding]:
+    place = f"{folder}{script.name}.sh"
     missing: dict[str, list[str]] = {}
     for name in script.inputs:
         if name not in given and name not in script.defaults:

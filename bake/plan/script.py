@@ -105,9 +105,10 @@ def read_script(path: Path, kind: Kind = "stage") -> Script:
         message = "has a byte-order mark or Windows line endings, which bash takes as commands"
         hint = "Save it as UTF-8 without a byte-order mark, with Unix line endings"
         raise RecipeError(f"the {what} {path} {message}", hint=hint)
-    description, values, findings = _header(path.name, lines, kind)
+    file = _place(path, kind)
+    description, values, findings = _header(file, lines, kind)
     script = _declared(path, description, values, body)
-    findings += _check_header(path.name, script, values, kind)
+    findings += _check_header(file, script, values, kind)
     if findings:
         raise RecipeError(f"the {what} {path} has a bad header", findings=findings)
     return script
@@ -116,13 +117,19 @@ def read_script(path: Path, kind: Kind = "stage") -> Script:
 def check_replacement(script: Script, project: Project, kind: Kind = "stage") -> Iterator[Finding]:
     """Check that a script takes the place of a built-in one only if, and as, its header says so."""
     replaced = project.replaced_script(script.path)
+    place = _place(script.path, kind)
     if replaced and not script.replaces_built_in:
         message = f"the project's {kind} has the name of a built-in one"
         hint = f"Give it another name, or write in its header that it is meant so: {_REPLACES}"
-        yield Finding(script.path.name, message, hint)
+        yield Finding(place, message, hint)
     if script.replaces_built_in and not replaced:
         message = f"{_REPLACES}, and no built-in {kind} is called {script.name}"
-        yield Finding(f"{script.path.name}: header", message, "Leave the line out")
+        yield Finding(f"{place}: header", message, "Leave the line out")
+
+
+def _place(path: Path, kind: Kind) -> str:
+    """Return the name of a script in findings: a stage and a check may have the same name."""
+    return path.name if kind == "stage" else f"checks/{path.name}"
 
 
 def _declared(path: Path, description: str, values: Mapping[str, str], body: bytes) -> Script:

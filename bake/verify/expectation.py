@@ -62,17 +62,20 @@ class Expectation:
         return f"{self.environment_prefix}/bin/python"
 
 
-def accepted(recipe: Recipe) -> frozenset[str]:
+def accepted(recipe: Recipe, *, has_checks: bool = False) -> frozenset[str]:
     """Return the values of `bake:verified` that are good enough for the recipe.
 
     A successful bake of the recipe can have only these results. An image that was proved on a CPU
     does not satisfy a recipe that requires a GPU, although its plan has the same digest.
+    `has_checks`: its plan has checks that are scripts, each of which may be skipped.
     """
-    without_gpu = "cpu" if _proved_without_gpu(recipe) else "no"
+    without_gpu = {"cpu"} if _proved_without_gpu(recipe) else {"no"}
+    if has_checks:
+        without_gpu |= {"cpu"}
     policy = _gpu_policy(recipe)
     if policy is None:
-        return frozenset({without_gpu})
-    return frozenset({"gpu"} if policy == "required" else {"gpu", without_gpu})
+        return frozenset(without_gpu)
+    return frozenset({"gpu"} if policy == "required" else {"gpu", *without_gpu})
 
 
 def _gpu_policy(recipe: Recipe) -> Literal["required", "if-present"] | None:

@@ -41,6 +41,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     named = set(NAMED.findall(page.read_text()))
     examples = {
         *("scripts/stages/NAME.sh", "manifests/NAME.toml", "manifests/RECIPE.lock"),
+        *("scripts/checks/NAME.sh", "scripts/checks/motd.sh"),
         *("scripts/stages/motd.sh", "manifests/lab.toml"),  # docs/tutorial.md makes them
     }
     assert [name for name in sorted(named - examples) if not (REPOSITORY / name).exists()] == []

@@ -163,12 +163,21 @@ def test_every_field_of_a_header_is_in_the_page_about_stages() -> None:
 
 
 def test_the_stage_in_the_page_is_a_valid_one(tmp_path: Path) -> None:
-    [example] = [text for text in blocks(STAGES, "bash") if text.startswith("#!")]
-    path = tmp_path / "motd.sh"
-    path.write_text(example)
-    read = script.read_script(path)
+    example, _ = (text for text in blocks(STAGES, "bash") if text.startswith("#!"))
+    read = read_example(example, tmp_path / "motd.sh", "stage")
     assert (read.needs, read.inputs) == (("base",), ("FRAMEWORK", "FRAMEWORK_VERSION"))
     assert read.used() <= {*read.inputs, script.ALWAYS_GIVEN}
+
+
+def test_the_check_in_the_page_is_a_valid_one(tmp_path: Path) -> None:
+    _, example = (text for text in blocks(STAGES, "bash") if text.startswith("#!"))
+    read = read_example(example, tmp_path / "motd.sh", "check")
+    assert (read.inputs, read.used()) == (("FRAMEWORK",), {"FRAMEWORK"})
+
+
+def read_example(text: str, path: Path, kind: script.Kind) -> script.Script:
+    """Read the script of a page, which shellcheck must accept."""
+    path.write_text(text)
     command = [
         str(Path(sys.executable).parent / "shellcheck"),
         "--external-sources",
@@ -177,6 +186,7 @@ def test_the_stage_in_the_page_is_a_valid_one(tmp_path: Path) -> None:
     ]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+    return script.read_script(path, kind)
 
 
 # Environment variables ----------------------------------------------------------------------------

@@ -110,6 +110,7 @@ class PlanEntry(Part):
     changes: tuple[str, ...] = Field(description="changes of the image that no stage has")
     warnings: tuple[str, ...] = Field(description="what does not prevent the bake")
     stages: tuple[PlannedStageEntry, ...] = Field(description="the stages, in their order")
+    checks: tuple[str, ...] = Field(description="the checks of the proof that are scripts")
     placements: tuple[PlacementEntry, ...] = Field(description="in order of preference")
     forecast: ForecastPart = Field(description="what it takes")
 
@@ -130,6 +131,7 @@ class PlanEntry(Part):
             changes=preview.changes,
             warnings=tuple(str(warning) for warning in preflight.warnings),
             stages=tuple(PlannedStageEntry.of_stage(stage, preview) for stage in plan.stages),
+            checks=tuple(check.name for check in plan.checks),
             placements=tuple(
                 PlacementEntry.of_placement(place, preview.usd_per_hour.get(place))
                 for place in preflight.placements

@@ -38,6 +38,7 @@ def _show_plan(console: Console, preview: Preview) -> None:
         f"         {base_image.name}",
         *([f"Locked   to the versions of run {plan.lock.run}"] if plan.lock else []),
         f"Digest   {plan.digest}",
+        *([f"Checks   {', '.join(check.name for check in plan.checks)}"] if plan.checks else []),
         *(f"Image    {change}" for change in preview.changes),
         *(f"Replaces the built-in stage {name}" for name in _replaced(plan)),
         "",

@@ -90,7 +90,9 @@ def _software(asked: Mapping[str, Any], inventory: Inventory) -> Iterator[Part]:
 def _packages(run: Record | Failure, inventory: Inventory) -> Iterator[Part]:
     """Yield each package that the recipe requests. Its version is compared by the proof."""
     checks = run.checks if isinstance(run, Record) else ()
-    proved = any(check.name == _PACKAGES and check.outcome == "passed" for check in checks)
+    # The first one of this name: a recipe's own check, which may have the same name, comes later.
+    check = next((check for check in checks if check.name == _PACKAGES), None)
+    proved = check is not None and check.outcome == "passed"
     apt = {name.partition(":")[0]: version for name, version in inventory.dpkg.items()}
     conda = {name.lower(): version for name, version in inventory.conda.items()}
     for kind, packages in (

@@ -653,3 +653,11 @@ def test_python_and_libraries_of_a_stand_in_are_not_checked() -> None:
 )
 def test_the_file_name_of_the_runtime_of_each_cuda(release: str, file: str) -> None:
     assert cuda_runtime(release) == file
+
+
+def test_checks_that_are_scripts_may_prove_a_recipe_on_the_cpu_or_be_skipped() -> None:
+    of_own = recipe_of("base")
+    assert accepted(of_own) == {"no"}
+    assert accepted(of_own, has_checks=True) == {"no", "cpu"}
+    with_driver = recipe_of("base", "drivers")
+    assert accepted(with_driver, has_checks=True) == {"gpu"}
