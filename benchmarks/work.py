@@ -27,7 +27,6 @@ sleep {seconds:g}
 say "{name} is done"
 """
 
-# The stages install none of this, but a recipe has to give the versions.
 _RECIPE = """\
 name = "{name}"
 description = "Stages of known length"
@@ -39,24 +38,6 @@ tags = {{ measured = "yes" }}
 instance_types = ["{machine}"]
 disk_gb = 64
 timeout_hours = 1
-
-[driver]
-branch = "535"
-
-[cuda]
-version = "11.8"
-
-[python]
-manager = "venv"
-version = "3.11"
-
-[framework]
-name = "mxnet"
-version = "1.9.1"
-
-[d2l]
-version = "1.0.3"
-notebooks = false
 """
 
 

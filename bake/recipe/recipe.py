@@ -6,10 +6,8 @@ file and a hint. This module passes no value to a shell.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -25,7 +23,7 @@ from pydantic import (
 
 from bake import catalog
 from bake.catalog import nearest, numbers
-from bake.errors import Finding, RecipeError
+from bake.errors import RecipeError
 from bake.recipe.fields import (
     AmiId,
     AptPackage,
@@ -255,7 +253,7 @@ class Recipe(_Table):
     """The contents of an image. Frozen: `override` returns a changed copy, validated again.
 
     `extends` and `without` say from which recipe the values come that its own file leaves out; they
-    have been applied already (bake.recipe.extension).
+    have been applied already (bake.recipe.extends).
     """
 
     name: Name
@@ -323,113 +321,6 @@ class Recipe(_Table):
         return self
 
 
-def load(path: Path) -> Recipe:
-    """Read a recipe; RecipeError with every finding of the file."""
-    return _validated(_document(path), f"The recipe {path} is not valid")
-
-
-def find(name: str, folder: Path) -> Recipe:
-    """Find the recipe with this name, else the one in the file of this name, without `.toml`.
-
-    Errors in the files of other recipes are ignored.
-    """
-    paths: dict[str, list[Path]] = {}
-    for path in _files(folder):
-        try:
-            own = _document(path).get("name")
-        except RecipeError:
-            if path.stem == name:
-                raise
-        else:
-            paths.setdefault(own if isinstance(own, str) else path.stem, []).append(path)
-    stems = {path.stem: own for own, files in paths.items() for path in files}
-    own = name if name in paths else stems.get(name)
-    if own is None:
-        raise RecipeError(f"Recipe {name} not found in {folder}", hint=nearest(name, paths))
-    if len(paths[own]) > 1:
-        raise _duplicate_name(own, paths[own])
-    return load(paths[own][0])
-
-
-@dataclass(frozen=True)
-class BrokenRecipe:
-    """A file that is not a valid recipe, or whose recipe has the name of another one.
-
-    `name` is the name of the file without `.toml`.
-    """
-
-    name: str
-    error: RecipeError
-
-
-def read_all(folder: Path) -> tuple[list[Recipe], list[BrokenRecipe]]:
-    """Read all recipes of a folder. A broken one does not affect the others."""
-    read: dict[Path, Recipe] = {}
-    broken: list[BrokenRecipe] = []
-    for path in _files(folder):
-        try:
-            read[path] = load(path)
-        except RecipeError as error:
-            broken.append(BrokenRecipe(path.stem, error))
-    places: dict[str, list[Path]] = {}
-    for path, recipe in read.items():
-        places.setdefault(recipe.name, []).append(path)
-    for name, paths in places.items():
-        if len(paths) > 1:
-            broken += [BrokenRecipe(path.stem, _duplicate_name(name, paths)) for path in paths]
-    return [recipe for recipe in read.values() if len(places[recipe.name]) == 1], broken
-
-
-def all_recipes(folder: Path) -> list[Recipe]:
-    """Read all recipes; RecipeError with the findings of every file if one is broken."""
-    recipes, broken = read_all(folder)
-    problems = [
-        Finding(f"{each.name}.toml: {finding.place}", finding.message, finding.hint)
-        for each in broken
-        for finding in each.error.findings or (Finding("", each.error.message, each.error.hint),)
-    ]
-    if problems:
-        raise RecipeError(f"Recipes in {folder} are not valid", findings=problems)
-    return recipes
-
-
-def choose(
-    folder: Path, *, name: str | None = None, cuda: str | None = None, framework: str | None = None
-) -> Recipe:
-    """Return the recipe with this name, or the default one for this CUDA and framework.
-
-    MXNet is preferred. With a name, `cuda` and `framework` are ignored here: `override` changes the
-    recipe to them. Without a name, broken recipes are left out.
-    """
-    if name is not None:
-        return find(name, folder)
-    recipes, _ = read_all(folder)
-    names = ", ".join(recipe.name for recipe in recipes) or "none"
-    if cuda is None and framework is None:
-        raise RecipeError("No recipe is named", hint=f"Name one, or give --cuda. Recipes: {names}")
-    fitting = [
-        recipe
-        for recipe in recipes
-        if cuda in (None, cuda_of(recipe)) and framework in (None, framework_of(recipe))
-    ]
-    if not fitting:
-        requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
-        available = ", ".join(
-            f"{cuda_of(r)} ({framework_of(r) or 'no framework'}: {r.name})"
-            for r in recipes
-            if r.cuda
-        )
-        raise RecipeError(
-            f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
-        )
-    fitting = [recipe for recipe in fitting if recipe.default] or fitting
-    fitting = [r for r in fitting if framework_of(r) == DEFAULT_FRAMEWORK] or fitting
-    if len(fitting) > 1:
-        several = ", ".join(recipe.name for recipe in fitting)
-        raise RecipeError(f"Several recipes match: {several}", hint="Name one of them")
-    return fitting[0]
-
-
 def promises_no_gpu(recipe: Recipe) -> bool:
     """Tell whether the image is for machines without a GPU, because the recipe says so or has no
     driver."""
@@ -481,7 +372,7 @@ def override(
         document["builder"]["market"] = "spot" if spot else "on-demand"
     if name is not None:
         document["name"] = name
-    return _validated(document, f"These overrides are not valid for {recipe.name}")
+    return validated(document, f"These overrides are not valid for {recipe.name}")
 
 
 def _refuse_missing(recipe: Recipe, section: str, option: str) -> None:
@@ -498,34 +389,18 @@ def _newest_version(framework: str, cuda: str | None) -> str:
     return max((b.version for b in fitting), key=numbers, default="0")
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise RecipeError(f"Folder of recipes not found: {folder}")
-    return sorted(folder.glob("*.toml"))
+def validated(
+    document: Mapping[str, Any], message: str, place: Callable[[str], str] = str
+) -> Recipe:
+    """Return the recipe of a document; RecipeError with this message and every finding.
 
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # RecursionError: numbers or lists that are nested too deep
-        raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
-
-
-def _validated(document: Mapping[str, Any], message: str) -> Recipe:
+    `place` changes the place of a finding.
+    """
     try:
         return Recipe.model_validate(document)
     except pydantic.ValidationError as error:
-        raise RecipeError(message, findings=list(findings(error, Recipe))) from error
-
-
-def _duplicate_name(name: str, paths: Iterable[Path]) -> RecipeError:
-    files = " and ".join(path.name for path in paths)
-    return RecipeError(f"two recipes have the name {name}: {files}", hint="Give one another name")
+        found = [replace(each, place=place(each.place)) for each in findings(error, Recipe)]
+        raise RecipeError(message, findings=found) from error
 
 
 PREFIXES = {"conda": "/opt/conda/envs", "venv": "/opt/venvs"}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import pydantic
 
 from bake.errors import Finding, RecipeError
 from bake.recipe.extends import EXTENDS, Document, extended
 from bake.recipe.project import Project
-from bake.recipe.recipe import DEFAULT_FRAMEWORK, Recipe, cuda_of, framework_of
+from bake.recipe.recipe import DEFAULT_FRAMEWORK, Recipe, cuda_of, framework_of, validated
 from bake.recipe.recipe_files import (
     SUFFIX,
     RecipeFile,
@@ -21,7 +19,6 @@ from bake.recipe.recipe_files import (
     read_file,
     recipe_files,
 )
-from bake.recipe.validation import findings
 
 
 @dataclass(frozen=True)
@@ -142,13 +139,7 @@ def _read_files(
 
 def _load(file: RecipeFile, project: Project) -> Recipe:
     document = extended(file.document(), lambda child, name: _parent(child, name, project))
-    try:
-        return Recipe.model_validate(document.values)
-    except pydantic.ValidationError as error:
-        found = [
-            replace(each, place=document.place(each.place)) for each in findings(error, Recipe)
-        ]
-        raise RecipeError(f"The recipe {file.path} is not valid", findings=found) from error
+    return validated(document.values, f"The recipe {file.path} is not valid", document.place)
 
 
 def _parent(child: Document, name: str, project: Project) -> Document:

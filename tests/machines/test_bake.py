@@ -34,14 +34,13 @@ from bake.errors import (
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.pipeline import bake, builder, finish
 from bake.pipeline.job import Context
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
-from bake.recipe.project import Project
+from bake.recipe.project import Project, built_in
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import Inventory
 from bake.ssh import keys
 from bake.verify import Proof
-from tests.support.environment import REPOSITORY
 from tests.support.leftovers import held
 
 SCRIPT = """\
@@ -57,7 +56,7 @@ source "${{BAKE_LIB:?}}"
 @pytest.fixture
 def recipe() -> Resolved:
     """The default recipe with two stages."""
-    whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+    whole = recipes.find("mxnet-cu101", built_in())
     none = whole.checkpoints.model_copy(update={"after": ()})
     changed = {"stages": ("base", "seal"), "gpu": "if-present", "checkpoints": none}
     return resolve(whole.model_copy(update=changed))

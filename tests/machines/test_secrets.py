@@ -26,7 +26,9 @@ from bake.errors import RequestError, StageError
 from bake.machine import ssh_config
 from bake.machine.launch import LaunchRequest, launch
 from bake.pipeline.secrets import LONGEST_B, read_secrets, revealed
-from bake.recipe.recipe import Recipe, Secret, find
+from bake.recipe.project import built_in
+from bake.recipe.recipe import Recipe, Secret
+from bake.recipe.recipes import find
 from bake.ssh.connection import Connection
 from bake.verify import check_clean, find_secrets
 from tests.support.aws_in_process import REGION, Aws, aws_in_process
@@ -40,7 +42,7 @@ MANIFESTS = REPOSITORY / "manifests"
 def recipe(**secrets: dict[str, str]) -> Recipe:
     """Return the default recipe with these secrets."""
     given = {name: Secret(**place) for name, place in secrets.items()}
-    return find("mxnet-cu101", MANIFESTS).model_copy(update={"secrets": given})
+    return find("mxnet-cu101", built_in()).model_copy(update={"secrets": given})
 
 
 # ---- where the values are read

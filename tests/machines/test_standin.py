@@ -32,14 +32,16 @@ from bake.local.standin import mirror, names, trust, upstreams, wheels
 from bake.local.standin.archive import Package
 from bake.local.standin.trust import Trust
 from bake.plan.variables import variables
-from bake.recipe import recipe
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import built_in
+from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from bake.verify.tensors import compute, judge
 from tests.support.environment import REPOSITORY
 from tests.support.frameworks import Here, environment, expectation
 
-RECIPES = recipe.all_recipes(REPOSITORY / "manifests")
+RECIPES = recipes.all_recipes(built_in())
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_an_archives_index_is_right_about_its_packages(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", RECIPES, ids=lambda found: found.name)
-def test_every_package_that_a_recipe_names_is_there(wanted: recipe.Recipe, tree: Path) -> None:
+def test_every_package_that_a_recipe_names_is_there(wanted: Recipe, tree: Path) -> None:
     inputs = variables(resolve(wanted), UPSTREAM)
     distribution, codename = (
         wanted.base.split("-")[0],
@@ -454,7 +456,7 @@ def test_what_another_bake_downloads_is_not_cut_when_the_index_changes(
 
 
 @pytest.mark.parametrize("wanted", RECIPES, ids=lambda found: found.name)
-def test_every_built_in_recipe_can_be_rehearsed(wanted: recipe.Recipe, tmp_path: Path) -> None:
+def test_every_built_in_recipe_can_be_rehearsed(wanted: Recipe, tmp_path: Path) -> None:
     inputs = variables(resolve(wanted), UPSTREAM)
     names.refuse_unknown(inputs, tmp_path)
     real, stand_ins, unsure = wheels._separate(standin.pip_requirements(inputs))

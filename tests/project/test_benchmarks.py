@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bake.plan.script import read_script
-from bake.recipe import recipe
 from bake.recipe.compatibility import refuse_incompatible
+from bake.recipe.project import Project
+from bake.recipe.recipes import load
 from bake.recipe.resolved import resolve
 from benchmarks import report, scenarios, tools, work
 from benchmarks.scenarios import BAKE, PACKER, SCENARIOS, Bench, Measurement, Scenario
@@ -29,7 +30,7 @@ class Listed(Bench):
     def measure(self, tool, recipes):
         work.write(self.folder, recipes)
         for path in sorted((self.folder / "manifests").iterdir()):
-            found = recipe.load(path)
+            found = load(path, Project(self.folder))
             refuse_incompatible(resolve(found))
             needed = [read_script(self.folder / f"scripts/stages/{s}.sh") for s in found.stages]
             SEEN.append((tool, found.name, {each.name: each.needs for each in needed}))

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
+from bake.recipe.project import built_in
 from tests.support.environment import REPOSITORY
 
 BIN = Path(sys.executable).parent
@@ -122,7 +123,7 @@ def test_a_bake_is_not_cut_off_by_the_next_one_nor_by_the_clock() -> None:
     workflow = read(REBUILD)
     assert workflow["concurrency"] == {"group": "rebuild", "cancel-in-progress": False}
     bake = workflow["jobs"]["bake"]
-    longest = max(r.builder.timeout_hours for r in recipes.all_recipes(REPOSITORY / "manifests"))
+    longest = max(r.builder.timeout_hours for r in recipes.all_recipes(built_in()))
     assert bake["timeout-minutes"] > longest * 60
     (login,) = (s["with"] for s in bake["steps"] if "role-to-assume" in s.get("with", {}))
     assert login["role-duration-seconds"] >= bake["timeout-minutes"] * 60

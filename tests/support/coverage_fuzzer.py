@@ -16,7 +16,8 @@ with atheris.instrument_imports(include=["bake"]):
     from bake.aws import lease_holder, parameter, tags
     from bake.errors import BakeError
     from bake.plan import description, lock, script
-    from bake.recipe import recipe
+    from bake.recipe import recipes
+    from bake.recipe.project import built_in
     from bake.record import record
     from bake.verify import hardware, inventory, nvidia_smi, tensors
 
@@ -48,7 +49,7 @@ def tag_values(text: str) -> None:
 
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
-    "recipe": of_file("some.toml", recipe.load),
+    "recipe": of_file("some.toml", lambda path: recipes.load(path, built_in())),
     "header": of_file("some.sh", script.read_script),
     "lock": of_file("some.lock", lambda path: lock.read(path, "mxnet-cu101")),
     "record": of_file("record.json", record.read),

@@ -28,9 +28,9 @@ from bake.console.console import Console
 from bake.local.machines.os_images import STAND_IN_OWNER
 from bake.pipeline import bake as pipeline
 from bake.pipeline.job import Context
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
-from bake.recipe.project import Project
+from bake.recipe.project import Project, built_in
 from bake.recipe.recipe import Recipe, Secret
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -199,7 +199,7 @@ class Kitchen:
 
 def load(folder: Path, name: str) -> Recipe:
     """Return the default recipe with the stages and the changes of the file `name`."""
-    whole = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+    whole = recipes.find("mxnet-cu101", built_in())
     values = json.loads((folder / f"{name}.json").read_text())
     checkpoints = {"keep": 8, **values.pop("checkpoints", {})}
     if "after" in checkpoints:

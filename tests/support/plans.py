@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bake.plan import changes, description
 from bake.plan.plan import Plan, Stage, make_plan, stage_digest
 from bake.plan.script import Script
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import built_in
 from bake.recipe.recipe import Recipe
@@ -18,7 +18,7 @@ from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 ROOT = REPOSITORY
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
 RECIPE = RECIPES["mxnet-cu101"]
 
 

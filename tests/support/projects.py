@@ -11,12 +11,18 @@ name = "{name}"
 base = "ubuntu-18.04"
 stages = ["base", "seal"]
 builder.instance_types = ["g4dn.xlarge"]
+"""
+# More sections than its stages use: it can be read, and not planned.
+WHOLE = (
+    RECIPE
+    + """\
 driver.branch = "470"
 cuda.version = "10.1"
 python = {{ manager = "miniconda", version = "3.7", installer = "py310_24.9.2-0" }}
 framework = {{ name = "mxnet", version = "1.7.0" }}
 d2l.version = "0.17.0"
 """
+)
 STAGE = """\
 #!/usr/bin/env bash
 # {about}
@@ -28,7 +34,7 @@ source "${{BAKE_LIB:?}}"
 
 
 def new_project(folder: Path, *recipes: str) -> Project:
-    """Make a project with whole recipes of these names."""
+    """Make a project with recipes of these names."""
     for name in recipes:
         add_recipe(folder, name, RECIPE.format(name=name))
     return project_in(folder)

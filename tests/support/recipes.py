@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bake.plan.plan import Plan, make_plan
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.compatibility import check
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import built_in
@@ -22,7 +22,7 @@ from tests.support.hostile import texts
 DOCUMENTS = {
     path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
 }
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(REPOSITORY / "manifests")}
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
 
 urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
 packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)

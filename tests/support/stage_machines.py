@@ -16,8 +16,9 @@ from bake.local.machines.engine import Engine, find_engine
 from bake.plan.lock import UNLOCKED
 from bake.plan.script import read_script
 from bake.plan.variables import variables
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import Payload
+from bake.recipe.project import built_in
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -98,7 +99,7 @@ class LoginShell:
 
 
 def find(name: str) -> Recipe:
-    return recipes.find(name, REPOSITORY / "manifests")
+    return recipes.find(name, built_in())
 
 
 @contextmanager

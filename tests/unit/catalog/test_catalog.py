@@ -12,11 +12,12 @@ from packaging.requirements import Requirement
 from bake import catalog as catalogs
 from bake.catalog import Catalog, facts
 from bake.errors import RecipeError
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
+from bake.recipe.project import built_in
 from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
 TABLES = (
     "cuda",
     "drivers",

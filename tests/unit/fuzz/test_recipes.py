@@ -18,7 +18,8 @@ from bake.errors import BakeError, RecipeError
 from bake.plan import description
 from bake.plan.inputs import inputs_file
 from bake.plan.script import read_script
-from bake.recipe import recipe
+from bake.recipe import recipes
+from bake.recipe.project import Project, built_in
 from bake.recipe.recipe import Recipe
 from tests.support.hostile import documents, short_texts, texts, toml, values
 from tests.support.recipes import DOCUMENTS, packages, plan_of, urls
@@ -70,12 +71,13 @@ def written(folder: Path, document: dict[str, Any]) -> Path:
 @TAME
 @given(text=st.one_of(documents, texts, st.lists(texts, max_size=5).map("\n".join)))
 def test_any_text_is_a_recipe_or_is_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "some.toml"
+    path = tmp_path / "manifests" / "some.toml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, errors="surrogatepass")
     with pytest.raises(RecipeError):
-        recipe.load(path)
+        recipes.load(path, built_in())
     with pytest.raises(RecipeError):
-        recipe.all_recipes(tmp_path)
+        recipes.all_recipes(Project(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_any_text_is_a_recipe_or_is_refused(text: str, tmp_path: Path) -> None:
 def test_what_has_no_end_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "some.toml").write_text(text)
     with pytest.raises(RecipeError):
-        recipe.load(tmp_path / "some.toml")
+        recipes.load(tmp_path / "some.toml", built_in())
 
 
 @settings(TAME, max_examples=120)
@@ -106,7 +108,7 @@ def test_a_recipe_that_is_accepted_can_be_planned_tagged_named_and_told(
     document: dict[str, Any], tmp_path: Path
 ) -> None:
     try:
-        read = recipe.load(written(tmp_path, document))
+        read = recipes.load(written(tmp_path, document), built_in())
         plan = plan_of(read)
     except BakeError:
         return
@@ -144,7 +146,7 @@ def test_what_ec2_would_refuse_after_the_whole_bake_is_refused_first(
 ) -> None:
     document = DOCUMENTS["mxnet-cu101"] | {"description": text}
     with pytest.raises(RecipeError) as caught:
-        recipe.load(written(tmp_path, document))
+        recipes.load(written(tmp_path, document), built_in())
     assert ["ASCII" in str(finding) for finding in caught.value.findings] == [True]
 
 

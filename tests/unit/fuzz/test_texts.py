@@ -33,7 +33,8 @@ from bake.machine.key_store import key_path
 from bake.machine.ssh_config import Host
 from bake.pipeline import rebuild
 from bake.plan import description, lock
-from bake.recipe import recipe
+from bake.recipe import recipes
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from bake.record.record import read as read_record
 from bake.ssh import keys
@@ -42,7 +43,6 @@ from bake.verify.clean import check_clean
 from bake.verify.expectation import expect
 from bake.verify.inventory import read_inventory
 from bake.verify.proof import prove
-from tests.support.environment import REPOSITORY
 from tests.support.hostile import documents, short_texts, texts
 from tests.support.nvidia_smi import document, gpu
 
@@ -52,7 +52,7 @@ TAME = settings(
 KEY = keys.generate()
 RECIPES = [
     each.model_copy(update={"gpu": policy})
-    for each in recipe.all_recipes(REPOSITORY / "manifests")
+    for each in recipes.all_recipes(built_in())
     for policy in ("required", "if-present")
 ]
 

@@ -21,10 +21,10 @@ from bake.machine.gpus import (
     read_filter,
     survey,
 )
-from bake.recipe import recipe
+from bake.recipe import recipes
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import Aws, aws_in_process
-from tests.support.environment import REPOSITORY
 from tests.support.offers import CATALOG, TYPES, offer
 
 
@@ -58,7 +58,7 @@ def test_no_cuda_is_listed_for_machines_on_which_no_image_works(name: str) -> No
 
 
 def test_the_machines_of_the_included_recipes_support_their_cuda() -> None:
-    for each in recipe.all_recipes(REPOSITORY / "manifests"):
+    for each in recipes.all_recipes(built_in()):
         for name in each.builder.instance_types:
             assert each.cuda.version in cuda_versions(CATALOG, TYPES[name]), (each.name, name)
 
@@ -113,7 +113,7 @@ def test_an_invalid_filter_is_refused(options: dict[str, Any], says: str) -> Non
 
 
 def test_a_recipe_or_an_image_keeps_the_machines_on_which_it_works() -> None:
-    mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    mxnet = recipes.find("mxnet-cu101", built_in())
     found = gpus.types_for_recipe(resolve(mxnet))
     assert {TYPES[name].family for name in found} == {"g4dn", "p3dn"}
     image: Any = SimpleNamespace(tags={}, architecture="arm64")
@@ -123,7 +123,7 @@ def test_a_recipe_or_an_image_keeps_the_machines_on_which_it_works() -> None:
 
 
 def test_a_recipe_that_works_on_no_machine_is_refused_with_the_reason() -> None:
-    mxnet = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    mxnet = recipes.find("mxnet-cu101", built_in())
     nowhere = mxnet.model_copy(
         update={"framework": mxnet.framework.model_copy(update={"version": "9.9"})}
     )

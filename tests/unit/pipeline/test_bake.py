@@ -31,7 +31,7 @@ from bake.pipeline.builder import Builder, OnFailure
 from bake.pipeline.job import Context, Job
 from bake.pipeline.preflight import PreflightResult
 from bake.plan.plan import make_plan
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
@@ -39,9 +39,8 @@ from bake.record import Inventory, StageRecord
 from bake.threads import one_interrupt
 from bake.verify import Proof
 from tests.support.aws_in_process import Aws, aws_in_process
-from tests.support.environment import REPOSITORY
 
-RECIPE = recipes.find("mxnet-cu101", REPOSITORY / "manifests")
+RECIPE = recipes.find("mxnet-cu101", built_in())
 
 
 class Bake:

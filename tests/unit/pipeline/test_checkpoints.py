@@ -17,13 +17,14 @@ from bake.aws.checkpoint import (
 from bake.pipeline.checkpoints import best, usable
 from bake.plan.plan import Plan, Stage
 from bake.plan.script import Script
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
-RECIPE = recipes.find("mxnet-cu101", MANIFESTS)
+RECIPE = recipes.find("mxnet-cu101", built_in())
 NOW = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
 STAGES = {"base": "b" * 64, "conda": "c" * 64}
 

@@ -41,7 +41,8 @@ from bake.local.api.iam_policy import Need, allows
 from bake.pipeline import doctor
 from bake.pipeline.doctor import DoctorResult, Wanted, examine
 from bake.pipeline.preflight import preflight
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
+from bake.recipe.project import built_in
 from bake.recipe.recipe import BaseSection
 from bake.recipe.resolved import resolve
 from tests.support.aws_in_process import public_key
@@ -50,7 +51,7 @@ from tests.support.environment import REPOSITORY
 from tests.support.iam_account import ACTIONS, POLICY, Account, an_account, without
 from tests.support.terminal import shown_in_terminal
 
-RECIPE = resolve(recipes.find("mxnet-cu101", REPOSITORY / "manifests"))
+RECIPE = resolve(recipes.find("mxnet-cu101", built_in()))
 KEY_POLICY = json.loads((REPOSITORY / "docs" / "iam-policy-disk-key.json").read_text())
 # AWS's examples of key policies name EC2 in full.
 EXACT = json.loads(json.dumps(KEY_POLICY).replace("ec2.*", "ec2.us-east-1.amazonaws.com"))

@@ -14,9 +14,9 @@ from bake.errors import IncompatibleError, RecipeError
 from bake.plan.plan import Plan, make_plan, stage_digest
 from bake.plan.script import Script
 from bake.plan.variables import OPTIONAL_FIELDS, variables
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM, Payload
-from bake.recipe.project import Project
+from bake.recipe.project import Project, built_in
 from bake.recipe.recipe import Recipe
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
@@ -24,7 +24,7 @@ from tests.support.recipes import NO_SECTIONS, changed
 
 ROOT = REPOSITORY
 SCRIPTS = ROOT / "scripts"
-RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(ROOT / "manifests")}
+RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
 
 # conda | venv stand beside drivers → cuda, and meet in seal.
 ABOVE = {

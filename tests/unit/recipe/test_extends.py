@@ -12,14 +12,15 @@ from bake.recipe.project import Project
 from bake.recipe.recipe_files import lock_path, new_lock_path
 from bake.recipe.recipes import choose, find, load, read_all, read_own
 from tests.support.environment import REPOSITORY
-from tests.support.projects import RECIPE, add_recipe, new_project
+from tests.support.projects import WHOLE, add_recipe, new_project
 
 BUILT_IN = sorted(path.stem for path in REPOSITORY.glob("manifests/*.toml"))
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return new_project(tmp_path, "mine")
+    add_recipe(tmp_path, "mine", WHOLE.format(name="mine"))
+    return new_project(tmp_path)
 
 
 def add(project: Project, name: str, *lines: str) -> Path:
@@ -55,9 +56,8 @@ def test_a_built_in_recipe_can_be_extended_but_its_default_is_not_taken(project:
     add(project, "tagged", 'extends = "mxnet-cu101"', '[tags]\nteam = "book"')
     built_in, tagged = find("mxnet-cu101", project), find("tagged", project)
     assert built_in.default
-    assert tagged == built_in.model_copy(
-        update={"name": "tagged", "default": False, "tags": {"team": "book"}}
-    )
+    own = {"name": "tagged", "default": False, "extends": "mxnet-cu101", "tags": {"team": "book"}}
+    assert tagged.model_dump() == built_in.model_dump() | own
 
 
 def test_recipes_extend_each_other_over_several_steps(project: Project) -> None:
@@ -115,13 +115,11 @@ def test_a_wrong_extends_is_a_finding_with_its_place(
 
 def test_a_finding_names_the_file_that_gives_the_value(project: Project) -> None:
     add(project, "child", 'extends = "parent"', "builder.timeout_hours = 2", "tags = 1")
-    text = RECIPE.format(name="parent").replace("g4dn.xlarge", "g4dn.tiny")
+    text = WHOLE.format(name="parent").replace('"470"', '"471"')
     add_recipe(project.folder, "parent", text)
     places = [finding.place for finding in findings(project, "child")]
-    assert places == ["parent.toml: builder.instance_types[0]", "tags"]
-    assert [finding.place for finding in findings(project, "parent")] == [
-        "builder.instance_types[0]"
-    ]
+    assert places == ["parent.toml: driver.branch", "tags"]
+    assert [finding.place for finding in findings(project, "parent")] == ["driver.branch"]
 
 
 def test_what_no_file_gives_is_missing_in_the_recipe_itself(project: Project) -> None:
@@ -170,7 +168,7 @@ def test_a_built_in_recipe_extends_only_built_in_ones(tmp_path: Path) -> None:
     below = new_project(tmp_path / "below", "base")
     add(below, "child", 'extends = "base"')
     project = Project(tmp_path / "own", below=Project(below.folder))
-    text = RECIPE.format(name="base").replace("g4dn.xlarge", "g5.xlarge")
+    text = WHOLE.format(name="base").replace("g4dn.xlarge", "g5.xlarge")
     add_recipe(project.folder, "base", text)
     assert find("child", project).builder.instance_types == ("g4dn.xlarge",)
     add(project, "own", 'extends = "base"')

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bake.errors import Finding, RecipeError
-from bake.recipe import recipe as recipes
+from bake.recipe import recipes
 from bake.recipe.fields import MAX_TAGS
-from bake.recipe.recipe import Recipe
+from bake.recipe.project import Project, built_in
+from bake.recipe.recipe import Recipe, environment_name, override, validated
 from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
@@ -50,10 +51,14 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
     return path
 
 
+def read(folder: Path, text: str) -> Recipe:
+    return recipes.load(write(folder, text), built_in())
+
+
 def findings(text: str, tmp_path: Path) -> dict[str, str]:
     """Return the text of each finding by its place, for a recipe that is refused."""
     with pytest.raises(RecipeError) as caught:
-        recipes.load(write(tmp_path, text))
+        read(tmp_path, text)
     assert caught.value.exit_code == 2
     return {f.place: str(f).removeprefix(f"{f.place}: ") for f in caught.value.findings}
 
@@ -64,10 +69,10 @@ def changed(old: str, new: str) -> str:
 
 
 def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: Path) -> None:
-    recipe = recipes.load(write(tmp_path, GOOD))
+    recipe = read(tmp_path, GOOD)
     assert recipe.builder.disk_gb == 64
     assert recipe.builder.market == "on-demand"
-    assert recipes.environment_name(recipe) == "d2l"
+    assert environment_name(recipe) == "d2l"
     assert recipe.driver.modules == "proprietary"
     assert recipe.d2l.notebooks
     assert recipe.gpu is None
@@ -78,7 +83,7 @@ def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: P
 
 
 def test_the_included_recipes_are_valid_and_complete() -> None:
-    names = {recipe.name: recipe for recipe in recipes.all_recipes(MANIFESTS)}
+    names = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
     assert set(names) == {
         "mxnet-cu100",
         "mxnet-cu101",
@@ -195,7 +200,7 @@ def test_the_removal_of_a_package_is_refused_with_the_reason(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("package", ["g++", "libstdc++6", "memtest86+", "htop=1:3.0.5-7+b1"])
 def test_names_of_real_apt_packages_are_accepted(tmp_path: Path, package: str) -> None:
-    recipe = recipes.load(write(tmp_path, f"{GOOD}[packages]\napt = ['{package}']\n"))
+    recipe = read(tmp_path, f"{GOOD}[packages]\napt = ['{package}']\n")
     assert recipe.packages.apt == (package,)
 
 
@@ -248,18 +253,18 @@ def test_a_pip_package_is_downloaded_over_tls_without_credentials(
     ],
 )
 def test_a_pip_package_may_come_over_tls_from_anywhere(tmp_path: Path, url: str) -> None:
-    recipe = recipes.load(write(tmp_path, f'{GOOD}[packages]\npip = ["x @ {url}"]\n'))
+    recipe = read(tmp_path, f'{GOOD}[packages]\npip = ["x @ {url}"]\n')
     assert recipe.packages.pip == (f"x @ {url}",)
 
 
 def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
-    assert recipes.load(write(tmp_path, "\ufeff" + GOOD)) == recipes.load(write(tmp_path, GOOD))
+    assert read(tmp_path, "\ufeff" + GOOD) == read(tmp_path, GOOD)
 
 
 def test_pip_packages_may_have_markers_and_urls(tmp_path: Path) -> None:
     wanted = ("scipy==1.7.3; python_version < '3.8'", "x @ https://example.org/x-1.whl")
     listed = ", ".join(f'"{line}"' for line in wanted)
-    recipe = recipes.load(write(tmp_path, f"{GOOD}[packages]\npip = [{listed}]\n"))
+    recipe = read(tmp_path, f"{GOOD}[packages]\npip = [{listed}]\n")
     assert recipe.packages.pip == wanted
 
 
@@ -281,7 +286,7 @@ def test_a_mirror_needs_tls_unless_its_packages_are_signed(
 ) -> None:
     text = f"{GOOD}[mirrors]\n{mirror}\n"
     if good:
-        recipes.load(write(tmp_path, text))
+        read(tmp_path, text)
     else:
         assert list(findings(text, tmp_path)) == [f"mirrors.{mirror.split()[0]}"]
 
@@ -303,7 +308,7 @@ def test_a_mirror_needs_tls_unless_its_packages_are_signed(
 def test_tags_that_ec2_does_not_accept_are_refused(
     tmp_path: Path, tag: tuple[str, str], good: bool
 ) -> None:
-    document = recipes.load(write(tmp_path, GOOD)).model_dump() | {"tags": dict([tag])}
+    document = read(tmp_path, GOOD).model_dump() | {"tags": dict([tag])}
     if good:
         assert Recipe.model_validate(document).tags == dict([tag])
     else:
@@ -318,18 +323,18 @@ def test_a_recipe_leaves_room_for_the_tags_of_bake(tmp_path: Path) -> None:
 
 def test_invalid_toml_is_refused_with_the_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="line 2"):
-        recipes.load(write(tmp_path, "a = 1\nb = = 2\n"))
+        read(tmp_path, "a = 1\nb = = 2\n")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
-        recipes.load(tmp_path / "none.toml")
+        recipes.load(tmp_path / "none.toml", built_in())
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(RecipeError, match="cannot be read"):
-        recipes.load(tmp_path / "x.toml")
+        recipes.load(tmp_path / "x.toml", built_in())
 
 
 @pytest.mark.parametrize(
@@ -359,17 +364,17 @@ def test_a_finding_about_checkpoints_says_how_to_correct_the_value(
 
 def test_a_recipe_chooses_the_stages_after_which_checkpoints_are_taken(tmp_path: Path) -> None:
     text = f"{GOOD}[checkpoints]\nafter = ['cuda', 'mxnet']\nkeep = 0\nmax_age_days = 0.5\n"
-    checkpoints = recipes.load(write(tmp_path, text)).checkpoints
+    checkpoints = read(tmp_path, text).checkpoints
     assert (checkpoints.after, checkpoints.keep) == (("cuda", "mxnet"), 0)
     assert checkpoints.max_age_days == 0.5
-    none = recipes.load(write(tmp_path, f"{GOOD}[checkpoints]\nafter = []\n"))
+    none = read(tmp_path, f"{GOOD}[checkpoints]\nafter = []\n")
     assert none.checkpoints.after == ()
 
 
 def test_another_framework_moves_the_checkpoint_after_its_own_stage(tmp_path: Path) -> None:
     text = f"{GOOD}[checkpoints]\nafter = ['conda', 'mxnet']\n"
-    recipe = recipes.load(write(tmp_path, text))
-    changed = recipes.override(recipe, framework="pytorch", cuda="11.8")
+    recipe = read(tmp_path, text)
+    changed = override(recipe, framework="pytorch", cuda="11.8")
     assert changed.checkpoints.after == ("conda", "pytorch")
     assert changed.checkpoints.keep == 8
 
@@ -383,10 +388,10 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(Recipe.model_fields)), JSON)
 def test_any_value_in_a_recipe_is_accepted_or_refused_with_findings(key: str, value: Any) -> None:
-    document = recipes.find("mxnet-cu101", MANIFESTS).model_dump() | {key: value}
+    document = recipes.find("mxnet-cu101", built_in()).model_dump() | {key: value}
     found: tuple[Finding, ...] | None = None
     try:
-        recipes._validated(document, "no good")
+        validated(document, "no good")
     except RecipeError as error:
         found = error.findings
     assert found is None or (found and all(f.place and f.message for f in found))
@@ -396,69 +401,69 @@ def test_any_value_in_a_recipe_is_accepted_or_refused_with_findings(key: str, va
 
 
 def test_a_cuda_version_alone_chooses_its_default_recipe() -> None:
-    assert recipes.choose(MANIFESTS, cuda="10.1").name == "mxnet-cu101"
-    assert recipes.choose(MANIFESTS, cuda="12.6").name == "pytorch-cu126"
+    assert recipes.choose(built_in(), cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(built_in(), cuda="12.6").name == "pytorch-cu126"
 
 
 def test_a_framework_narrows_the_choice() -> None:
-    assert recipes.choose(MANIFESTS, framework="pytorch").name == "pytorch-cu126"
+    assert recipes.choose(built_in(), framework="pytorch").name == "pytorch-cu126"
     with pytest.raises(RecipeError, match=r"CUDA 10\.1 and pytorch"):
-        recipes.choose(MANIFESTS, cuda="10.1", framework="pytorch")
+        recipes.choose(built_in(), cuda="10.1", framework="pytorch")
 
 
 def test_the_error_about_an_unknown_cuda_lists_the_known_versions() -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.choose(MANIFESTS, cuda="10.5")
+        recipes.choose(built_in(), cuda="10.5")
     assert "No recipe for CUDA 10.5" in caught.value.message
     assert "10.1 (mxnet: mxnet-cu101)" in caught.value.hint
 
 
 def test_the_error_about_an_unknown_recipe_suggests_the_nearest_names() -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.choose(MANIFESTS, name="mxnet-cu110")
+        recipes.choose(built_in(), name="mxnet-cu110")
     assert "mxnet-cu101" in caught.value.hint
 
 
 def test_without_a_choice_the_error_lists_all_recipes() -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.choose(MANIFESTS)
+        recipes.choose(built_in())
     assert "mxnet-cu101" in caught.value.hint
 
 
 def test_the_default_recipe_is_preferred_to_another_one_with_the_same_cuda(folder: Path) -> None:
     write(folder, GOOD)
-    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(Project(folder.parent), cuda="10.1").name == "mxnet-cu101"
 
 
 def test_two_default_recipes_that_fit_are_refused(folder: Path) -> None:
     write(folder, changed('name = "mine"', 'name = "mine"\ndefault = true'))
     with pytest.raises(RecipeError, match="Several recipes match: mine, mxnet-cu101"):
-        recipes.choose(folder, cuda="10.1")
+        recipes.choose(Project(folder.parent), cuda="10.1")
 
 
 def test_mxnet_is_preferred_if_several_frameworks_have_a_recipe_for_the_cuda(folder: Path) -> None:
     text = (folder / "pytorch-cu126.toml").read_text()
     write(folder, text.replace("pytorch-cu126", "other").replace("12.6", "10.1"))
-    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
-    assert recipes.choose(folder, cuda="10.1", framework="pytorch").name == "other"
+    assert recipes.choose(Project(folder.parent), cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(Project(folder.parent), cuda="10.1", framework="pytorch").name == "other"
 
 
 def test_two_recipes_with_one_name_are_refused(folder: Path) -> None:
     write(folder, changed('"mine"', '"mxnet-cu101"'))
     with pytest.raises(RecipeError, match=r"two recipes have the name mxnet-cu101: mine\.toml"):
-        recipes.find("mxnet-cu101", folder)
+        recipes.find("mxnet-cu101", Project(folder.parent))
     with pytest.raises(RecipeError, match="two recipes have the name mxnet-cu101"):
-        recipes.find("mine", folder)
+        recipes.find("mine", Project(folder.parent))
     with pytest.raises(RecipeError) as caught:
-        recipes.all_recipes(folder)
+        recipes.all_recipes(Project(folder.parent))
     assert "two recipes have the name mxnet-cu101" in str(caught.value.findings[0])
 
 
 def test_a_recipe_can_be_used_although_another_file_is_invalid(folder: Path) -> None:
     write(folder, "name = = 1", "broken.toml")
-    assert recipes.find("mxnet-cu101", folder).name == "mxnet-cu101"
+    assert recipes.find("mxnet-cu101", Project(folder.parent)).name == "mxnet-cu101"
     with pytest.raises(RecipeError) as caught:
-        recipes.all_recipes(folder)
+        recipes.all_recipes(Project(folder.parent))
     assert "broken.toml" in caught.value.findings[0].place
 
 
@@ -470,33 +475,33 @@ def test_a_recipe_is_found_by_its_file_if_it_has_another_name_or_none(
 ) -> None:
     write(folder, text, "copy.toml")
     if text == GOOD:
-        assert recipes.find("copy", folder).name == "mine"
+        assert recipes.find("copy", Project(folder.parent)).name == "mine"
     else:
         with pytest.raises(RecipeError, match=r"copy\.toml is not valid"):
-            recipes.find("copy", folder)
+            recipes.find("copy", Project(folder.parent))
     with pytest.raises(RecipeError) as caught:
-        recipes.find("nosuch", folder)
+        recipes.find("nosuch", Project(folder.parent))
     assert not set("[]") & set(caught.value.hint)
     assert "None" not in caught.value.hint
 
 
 def test_broken_recipes_are_left_out_and_reported_and_the_others_are_read(folder: Path) -> None:
-    before = {recipe.name for recipe in recipes.all_recipes(folder)}
+    before = {recipe.name for recipe in recipes.all_recipes(Project(folder.parent))}
     write(folder, "name = = 1", "syntax.toml")
     write(folder, changed('version = "10.1"', 'version = "10.5"'), "invalid.toml")
     write(folder, changed('"mine"', '"pytorch-cu126"'), "same-name.toml")
-    read, broken = recipes.read_all(folder)
+    read, broken = recipes.read_all(Project(folder.parent))
     assert {recipe.name for recipe in read} == before - {"pytorch-cu126"}
     messages = {each.name: str(each.error) for each in broken}
     assert messages.keys() == {"syntax", "invalid", "same-name", "pytorch-cu126"}
     assert "is not valid TOML" in messages["syntax"]
     assert "two recipes have the name pytorch-cu126" in messages["same-name"]
-    assert recipes.choose(folder, cuda="10.1").name == "mxnet-cu101"
+    assert recipes.choose(Project(folder.parent), cuda="10.1").name == "mxnet-cu101"
 
 
 def test_a_missing_folder_of_recipes_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Folder of recipes not found"):
-        recipes.choose(tmp_path / "none", cuda="10.1")
+        recipes.choose(Project(tmp_path / "none"), cuda="10.1")
 
 
 # ---- changing
@@ -504,15 +509,15 @@ def test_a_missing_folder_of_recipes_is_reported(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mxnet() -> Recipe:
-    return recipes.find("mxnet-cu101", MANIFESTS)
+    return recipes.find("mxnet-cu101", built_in())
 
 
 def test_overriding_nothing_changes_nothing(mxnet: Recipe) -> None:
-    assert recipes.override(mxnet) == mxnet
+    assert override(mxnet) == mxnet
 
 
 def test_overrides_change_the_fields_of_the_recipe(mxnet: Recipe) -> None:
-    changed = recipes.override(
+    changed = override(
         mxnet,
         cuda="11.2",
         region="eu-west-1",
@@ -525,17 +530,17 @@ def test_overrides_change_the_fields_of_the_recipe(mxnet: Recipe) -> None:
     assert changed.builder.instance_types == ("g5.xlarge",)
     assert changed.builder.market == "spot"
     assert changed.name == "other"
-    assert recipes.override(changed, spot=False).builder.market == "on-demand"
+    assert override(changed, spot=False).builder.market == "on-demand"
     assert mxnet.cuda.version == "10.1"
 
 
 def test_another_framework_sets_its_stage_and_the_version_that_fits_the_cuda() -> None:
-    pytorch = recipes.find("pytorch-cu126", MANIFESTS)
-    mxnet = recipes.override(pytorch, framework="mxnet", cuda="10.1")
+    pytorch = recipes.find("pytorch-cu126", built_in())
+    mxnet = override(pytorch, framework="mxnet", cuda="10.1")
     assert (mxnet.framework.name, mxnet.framework.version) == ("mxnet", "1.7.0")
     assert "mxnet" in mxnet.stages
     assert "pytorch" not in mxnet.stages
-    assert recipes.override(pytorch, framework="mxnet", cuda="11.2").framework.version == "1.9.1"
+    assert override(pytorch, framework="mxnet", cuda="11.2").framework.version == "1.9.1"
 
 
 @pytest.mark.parametrize(
@@ -550,7 +555,7 @@ def test_another_framework_sets_its_stage_and_the_version_that_fits_the_cuda() -
 )
 def test_an_invalid_override_is_refused(mxnet: Recipe, change: dict[str, Any], place: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.override(mxnet, **change)
+        override(mxnet, **change)
     assert place in {finding.place for finding in caught.value.findings}
 
 
@@ -566,9 +571,9 @@ C = { ssm = "arn:aws:ssm:us-west-2:123456789012:parameter/team/c" }
 D = { secretsmanager = "team/d", key = "password" }
 E = { secretsmanager = "arn:aws:secretsmanager:us-west-2:123456789012:secret:d-AbCdEf" }
 """
-    recipe = recipes.load(write(tmp_path, GOOD + secrets))
+    recipe = read(tmp_path, GOOD + secrets)
     assert recipe.secrets["D"].key == "password"
-    again = recipes.override(recipe, region="us-west-2")
+    again = override(recipe, region="us-west-2")
     assert again.secrets == recipe.secrets
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from bake import catalog
 from bake.errors import ConnectError, RemoteError, VerificationError
-from bake.recipe import recipe
-from bake.recipe.recipe import Recipe
+from bake.recipe import recipes
+from bake.recipe.project import built_in
+from bake.recipe.recipe import Recipe, environment_name
 from bake.recipe.resolved import resolve
 from bake.verify import Check, Expectation, accepted, expect, hardware, prove
 from bake.verify.gpu import is_model
 from bake.verify.software import cuda_runtime
-from tests.support.environment import REPOSITORY
 from tests.support.nvidia_smi import document, gpu
 from tests.support.proved_machine import DRIVER, LDCONFIG, NVCC, T4, Machine
 from tests.support.tensor_reports import figures
@@ -492,7 +492,7 @@ def test_the_kernel_is_held_with_the_driver(stages: tuple[str, ...]) -> None:
 
 
 def recipe_of(*stages: str, gpu: Any = None) -> Recipe:
-    book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    book = recipes.find("mxnet-cu101", built_in())
     stage_of = {
         "driver": "drivers",
         "cuda": "cuda",
@@ -617,17 +617,17 @@ def test_a_name_of_nvidia_smi_matches_only_its_model(name: str, model: str) -> N
 
 def test_the_expectations_of_the_projects_recipes() -> None:
     facts = catalog.load()
-    for each in recipe.all_recipes(REPOSITORY / "manifests"):
+    for each in recipes.all_recipes(built_in()):
         for name in each.builder.instance_types:
             wanted = expect(resolve(each), name)
             assert wanted.gpu == (each.gpu or "required")
             assert wanted.framework == each.framework.name
-            assert wanted.environment == recipe.environment_name(each)
+            assert wanted.environment == environment_name(each)
             assert wanted.gpu_model in facts.gpus
             assert wanted.gpu_count is not None
             assert wanted.gpu_count >= 1
             assert wanted.python == each.python.version
-    found = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    found = recipes.find("mxnet-cu101", built_in())
     book = expect(resolve(found), "g4dn.12xlarge")
     assert (book.gpu_model, book.gpu_count, book.gpu_memory_mib) == ("T4", 4, 16384)
     assert (book.min_driver, book.driver_branch, book.cuda_release) == ("418.39", "470", "10.1")
@@ -635,7 +635,7 @@ def test_the_expectations_of_the_projects_recipes() -> None:
 
 
 def test_python_and_libraries_of_a_stand_in_are_not_checked() -> None:
-    book = recipe.find("mxnet-cu101", REPOSITORY / "manifests")
+    book = recipes.find("mxnet-cu101", built_in())
     wanted = expect(resolve(book), "g4dn.xlarge", stand_in=True)
     assert wanted.python is None
     assert not wanted.cuda_libraries
