@@ -1,12 +1,18 @@
 # shellcheck shell=bash
 # Functions for every stage script. This file is sourced, not run. By itself it only sets a folder that
-# everyone may read, a language without translations, and an apt that asks no questions.
+# everyone may read, a language without translations, an apt that asks no questions, and the name of the package
+# manager.
 
 cd /
 umask 022
 export DEBIAN_FRONTEND=noninteractive # debconf takes the defaults
 export NEEDRESTART_SUSPEND=1          # Ubuntu's needrestart would ask, or restart services in a running bake
 export LC_ALL=C.UTF-8
+
+# Debian and Ubuntu have apt and dpkg, Amazon Linux has dnf and rpm. Where they differ, a function for stages calls its
+# part for the one or the other.
+package_manager=apt
+! grep --quiet --no-messages '^ID="\{0,1\}amzn' /etc/os-release || package_manager=dnf
 
 say() { printf '%s\n' "$*"; }
 
@@ -84,25 +90,58 @@ check_modules() {
 remove_other_kernels() {
     local kernel others=()
     for kernel in $(bootable_kernels); do
-        # shellcheck disable=SC2016 # dpkg's own placeholders
-        [[ $kernel == "$(uname --kernel-release)" ]] || mapfile -t -O "${#others[@]}" others < <(
-            dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\n' "linux-*-$kernel" | sed --quiet 's/^.i  *//p'
-        )
+        [[ $kernel == "$(uname --kernel-release)" ]] ||
+            mapfile -t -O "${#others[@]}" others < <("${package_manager}_packages_of_kernel" "$kernel")
     done
-    ((${#others[@]} == 0)) || apt_get purge "${others[@]}"
+    ((${#others[@]} == 0)) || "${package_manager}_remove" "${others[@]}"
+}
+
+apt_packages_of_kernel() {
+    # shellcheck disable=SC2016 # dpkg's own placeholders
+    dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\n' "linux-*-$1" | sed --quiet 's/^.i  *//p'
+}
+
+dnf_packages_of_kernel() {
+    rpm --query --all --queryformat '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}\n' 'kernel*' | grep --fixed-strings -e "-$1"
+}
+
+# header_packages KERNEL: print the packages with which modules for this kernel are built. Amazon Linux names the
+# packages of every kernel but 6.1 after it.
+header_packages() {
+    local name=kernel
+    if [[ $package_manager == apt ]]; then
+        printf '%s\n' "linux-headers-$1"
+    else
+        [[ $1 == 6.1.* ]] || name+=$(cut --delimiter . --fields 1,2 <<<"$1")
+        printf '%s\n' "$name-devel-$1" "$name-modules-extra-$1"
+    fi
+}
+
+# rebuild_initramfs: make the first file system of each kernel again, so that it follows modprobe's settings.
+rebuild_initramfs() {
+    if [[ $package_manager == apt ]]; then
+        ! command -v update-initramfs >/dev/null || update-initramfs -u -k all
+    else
+        ! command -v dracut >/dev/null || dracut --regenerate-all --force
+    fi
 }
 
 # driver_packages VERSION: print the installed packages of the driver of this version, and DKMS; not those of
 # toolkits and containers.
 driver_packages() {
-    # shellcheck disable=SC2016 # dpkg's own placeholders
-    dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Version}\n' |
-        awk -v version="$1" '$1 ~ /^.i/ && ($2 == "dkms" || index($3, version) ||
-            $2 ~ /^(lib)?nvidia-/ && $2 !~ /^(lib)?nvidia-(cuda-|container)/) { print $2 }'
+    installed_packages | awk -v version="$1" '{ sub(/:.*/, "", $1) } $1 == "dkms" || index($2, version) ||
+        $1 ~ /^(lib|kmod-)?nvidia-/ && $1 !~ /^(lib)?nvidia-(cuda-|container)/ { print $1 }'
 }
 
 # kernel_packages: print the installed packages of kernels and their headers, and those that install the next ones.
-kernel_packages() {
+kernel_packages() { "${package_manager}_kernel_packages"; }
+
+dnf_kernel_packages() {
+    rpm --query --all --queryformat '%{NAME}\n' | sort --unique |
+        grep --extended-regexp '^kernel([0-9.]+)?(-devel|-headers|-modules-extra(-common)?)?$'
+}
+
+apt_kernel_packages() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Package} ${Depends}\n' |
         awk '$1 ~ /^.i/ && $2 ~ /^linux-/ && / linux-(image|headers|modules)-/ { print $2 }'
@@ -111,11 +150,15 @@ kernel_packages() {
 # newest_common_version PACKAGE…: print the newest version that apt can install of all these packages, without
 # epoch and revision.
 newest_common_version() {
-    apt-cache madison "$@" | awk -v wanted="$#" '{
-        sub(/^[0-9]+:/, "", $3); sub(/-.*/, "", $3)
-        if (!(($1, $3) in seen)) { seen[$1, $3]; count[$3]++ }
+    "${package_manager}_offers" "$@" | awk -v wanted="$#" '{
+        sub(/^[0-9]+:/, "", $2); sub(/-.*/, "", $2)
+        if (!(($1, $2) in seen)) { seen[$1, $2]; count[$2]++ }
     } END { for (version in count) if (count[version] == wanted) print version }' | sort --version-sort | tail --lines 1
 }
+
+# apt_offers, dnf_offers PACKAGE…: print lines `NAME VERSION` of the versions in the archives.
+apt_offers() { apt-cache madison "$@" | awk '{ print $1, $3 }'; }
+dnf_offers() { dnf --quiet repoquery --queryformat '%{name} %{evr}' "$@"; }
 
 # enable_persistence: start NVIDIA's persistence daemon at boot, with persistence mode. Ubuntu's unit switches the
 # mode off; without it, the driver initializes the GPUs again for each process that uses them.
@@ -144,16 +187,61 @@ print_failed_builds() {
 }
 
 # version_of PACKAGE: print its version, or nothing if it is not installed.
-version_of() {
+version_of() { "${package_manager}_version_of" "$1"; }
+
+apt_version_of() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed --quiet 's/^.i  *//p'
 }
 
+dnf_version_of() {
+    local versions
+    ! versions=$(rpm --query --queryformat '%{EVR}\n' "$1") || tail --lines 1 <<<"$versions"
+}
+
+# release_of PACKAGE: print its publisher's part of the version: 470.256.02 of 1:470.256.02-0ubuntu0.18.04.1.
+release_of() { version_of "$1" | sed --regexp-extended 's/^[0-9]+://; s/-.*//'; }
+
+# owner_of FILE: print the package to which the file belongs.
+owner_of() {
+    if [[ $package_manager == apt ]]; then
+        dpkg-query --search "$1" | cut --delimiter : --fields 1
+    else
+        rpm --query --queryformat '%{NAME}\n' --file "$1"
+    fi
+}
+
 # is_installed PACKAGE: succeed if it, or another package that provides it, is installed.
-is_installed() {
+is_installed() { "${package_manager}_is_installed" "$1"; }
+
+apt_is_installed() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     [[ -n $(version_of "$1") ]] || dpkg-query --show --showformat '${db:Status-Abbrev} ${Provides}\n' |
         awk -v name="$1" '$1 ~ /^.i/ { gsub(/,/, ""); for (i = 2; i <= NF; i++) if ($i == name) found = 1 } END { exit !found }'
+}
+
+dnf_is_installed() {
+    local name
+    for name in $(dnf_names "$1"); do
+        rpm --query --quiet --whatprovides "$name" || return
+    done
+}
+
+# dnf_names PACKAGE…: print the names that packages of Debian have on Amazon Linux. Its small curl and gnupg are
+# installed, and exclude the other ones.
+dnf_names() {
+    local name
+    for name in "$@"; do
+        case $name in
+            build-essential) printf '%s\n' gcc gcc-c++ make ;;
+            docker.io) echo docker ;;
+            gnupg) echo gnupg2-minimal ;;
+            libgomp1) echo libgomp ;;
+            libquadmath0) echo libquadmath ;;
+            python3-venv) echo python3 ;;
+            *) printf '%s\n' "${name/=/-}" ;;
+        esac
+    done
 }
 
 # ---- what was installed, and what is locked ----
@@ -180,23 +268,71 @@ no_differences() {
     fail "this differs from the lock. A bake with --no-lock installs the current versions; invoke lock then locks those"
 }
 
-# ---- apt ----
+# ---- packages of the operating system ----
 
-# alone_with_apt COMMAND…: run it while no other process uses apt. Stages run at the same time, and
-# boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold apt's own locks. apt itself waits for
-# dpkg's lock from 1.9.11 on (Ubuntu 18.04 has 1.6). No version of apt waits for the lock of the lists.
-alone_with_apt() {
+# install_packages PACKAGE[=VERSION]…: install, and note what was installed. On Amazon Linux, names of Debian that
+# the stages use are translated.
+install_packages() { "${package_manager}_install" "$@"; }
+
+# upgrade_system: upgrade every installed package, also to a new kernel. With a lock it upgrades nothing: the lock
+# contains the upgraded versions, and install_packages installs them.
+upgrade_system() { "${package_manager}_upgrade"; }
+
+# hold_packages PACKAGE…: keep these versions when the system is upgraded, until the next bake.
+hold_packages() { "${package_manager}_hold" "$@"; }
+
+# clean_package_cache: remove the packages that were downloaded.
+clean_package_cache() { "${package_manager}_clean"; }
+
+# installed_packages: print lines `NAME VERSION`; a foreign architecture is part of the name.
+installed_packages() { "${package_manager}_list"; }
+
+# use_os_mirror CODENAME: take the system's packages from OS_MIRROR and OS_SECURITY_MIRROR only. The archive signs
+# them, so any server may deliver them.
+use_os_mirror() { "${package_manager}_use_mirror" "$1"; }
+
+# add_driver_repository: add the archive that contains NVIDIA's driver for this system.
+add_driver_repository() { "${package_manager}_add_driver_repository"; }
+
+# prefer_versions NAME PACKAGE=VERSION…: install only these versions, now and later. For dnf, hold_packages does this.
+prefer_versions() {
+    local pin
+    [[ $package_manager == apt ]] || return 0
+    for pin in "${@:2}"; do
+        printf 'Package: %s\nPin: version %s\nPin-Priority: 1001\n\n' "${pin%%=*}" "${pin#*=}"
+    done | write_file "/etc/apt/preferences.d/bake-$1"
+}
+
+# prefer_driver_version VERSION: install only this version of the driver, until it is called without one. dnf needs no
+# such preference: NVIDIA publishes all parts in one repository, and dnf chooses versions that fit together.
+prefer_driver_version() {
+    local -r preferences=/etc/apt/preferences.d/bake-driver
+    [[ $package_manager == apt ]] || return 0
+    if [[ -n ${1:-} ]]; then
+        write_file "$preferences" <<<$'Package: *nvidia*\nPin: version '"$1"$'-*\nPin-Priority: 1001'
+    else
+        rm --force "$preferences"
+    fi
+}
+
+# alone_with_packages COMMAND…: run it while no other process installs packages. Stages run at the same time, and
+# boot-time jobs (apt-daily, unattended-upgrades, cloud-init) hold apt's own locks. apt itself waits for dpkg's lock
+# from 1.9.11 on (Ubuntu 18.04 has 1.6). No version of apt waits for the lock of the lists. dnf waits for its own.
+alone_with_packages() {
+    local locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
+    [[ $package_manager == apt ]] || locks=()
     [[ ! -d /run/systemd/system ]] || # these services would upgrade packages during the bake
         systemctl stop apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service 2>/dev/null || true
-    local -r locks=(/var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
     (
-        flock --timeout 3600 9 || fail "another stage has used apt for more than an hour"
+        flock --timeout 3600 9 || fail "another stage has used $package_manager for more than an hour"
         timeout 900 python3 -c 'import fcntl, sys
 for path in sys.argv[1:]: fcntl.lockf(open(path, "a"), fcntl.LOCK_EX)' "${locks[@]}" ||
             fail "another process has held the lock of apt or dpkg for more than 15 minutes"
         "$@" 9>&- # a service that a package starts must not inherit the lock
     ) 9>/run/bake-apt.lock
 }
+
+# ---- apt ----
 
 # Ubuntu gives a new version to some machines first, chosen by their machine id ("phased updates"). An image does
 # not depend on the id of its builder.
@@ -207,8 +343,7 @@ call_apt_get() {
         --option Dpkg::Options::=--force-unsafe-io "$@" # no fsync per file: stopping the machine flushes everything
 }
 
-# installed_packages: print lines `NAME VERSION`; a foreign architecture is part of the name.
-installed_packages() {
+apt_list() {
     # shellcheck disable=SC2016 # dpkg's own placeholders
     dpkg-query --show --showformat '${db:Status-Abbrev} ${binary:Package} ${Version}\n' |
         awk -v own=":$(dpkg --print-architecture)$" '$1 ~ /^.i/ { sub(own, "", $2); print $2, $3 }'
@@ -217,12 +352,12 @@ installed_packages() {
 # finish_earlier_work: note what the base image contains, before anything is installed, and configure the
 # packages that an interrupted run left unfinished.
 finish_earlier_work() {
-    local -r base=$NOTES/base-image/apt
+    local -r base=$NOTES/base-image/$package_manager
     [[ -f $base ]] || installed_packages | write_file "$base" || return
-    dpkg --configure --pending --force-confdef --force-confold
+    [[ $package_manager == dnf ]] || dpkg --configure --pending --force-confdef --force-confold
 }
 
-upgrade_packages() {
+apt_upgrade_packages() {
     finish_earlier_work || return
     [[ -n ${LOCKED_APT?must be in the Inputs of a stage that installs packages} ]] ||
         call_apt_get upgrade --with-new-pkgs
@@ -290,17 +425,19 @@ differing_packages() {
     ' kind=base "$1" kind=locked <(printf '%s\n' "$LOCKED_APT") kind=now <(installed_packages)
 }
 
-apt_get() { alone_with_apt call_apt_get "$@"; }
+apt_get() { alone_with_packages call_apt_get "$@"; }
 
-# update_package_lists: run `apt-get update`. While a mirror is updated, its lists do not match their signed
-# checksums: this ends by itself, so it is retried for ten minutes. Other errors fail at once.
+# update_package_lists: run `apt-get update` or `dnf makecache`. While a mirror is updated, its lists do not match their
+# signed checksums: this ends by itself, so it is retried for ten minutes. Other errors fail at once.
 update_package_lists() {
-    local -r deadline=$((SECONDS + sync_timeout_s)) syncing='File has unexpected size|Hash Sum mismatch|Mirror sync in progress'
-    local output
+    local -r deadline=$((SECONDS + sync_timeout_s))
+    local -r syncing="File has unexpected size|Hash Sum mismatch|Mirror sync in progress|checksum doesn't match"
+    local output name='apt-get update' update=(apt_get update)
+    [[ $package_manager == apt ]] || name='dnf makecache' update=(alone_with_packages call_dnf makecache --refresh)
     # apt before 2.1 succeeds although it has ignored a list.
-    until output=$(apt_get update 2>&1) && [[ $output != *'Some index files failed to download'* ]]; do
+    until output=$("${update[@]}" 2>&1) && [[ $output != *'Some index files failed to download'* ]]; do
         printf '%s\n' "$output"
-        [[ $output =~ $syncing ]] || fail "apt-get update failed: $(last_words <<<"$output")"
+        [[ $output =~ $syncing ]] || fail "$name failed: $(last_words <<<"$output")"
         ((SECONDS < deadline)) ||
             fail "a package mirror was not consistent for $((sync_timeout_s / 60)) minutes: $(last_words <<<"$output")"
         say "A package mirror is being updated: next attempt in $sync_pause_s s"
@@ -311,31 +448,33 @@ update_package_lists() {
 }
 sync_timeout_s=600 sync_pause_s=15 updated_lists=/run/bake-package-lists # until the next boot
 
-# update_old_lists: run `apt-get update` unless a stage has done so since the boot. The lists of a checkpoint may
+# update_old_lists: update the package lists unless a stage has done so since the boot. The lists of a checkpoint may
 # be weeks old, and an archive removes the packages that it has replaced.
 update_old_lists() { [[ -e $updated_lists ]] || update_package_lists; }
 
-# last_words: print the errors of apt's output on stdin in one line; without any, its last line.
+# last_words: print the errors of apt's or dnf's output on stdin in one line; without any, its last line.
 last_words() {
     local output lines
     output=$(cat)
-    lines=$(grep '^E: ' <<<"$output" | sort --unique) || lines=$(tail --lines 1 <<<"$output")
+    lines=$(grep --extended-regexp '^(E|Error): ' <<<"$output" | sort --unique) || lines=$(tail --lines 1 <<<"$output")
     printf '%s\n' "${lines//$'\n'/ }"
 }
 
-# apt_upgrade: upgrade every installed package, also to a new kernel. With a lock it upgrades nothing: the lock
-# contains the upgraded versions, and apt_install installs them.
-apt_upgrade() { alone_with_apt upgrade_packages || fail_to_install; }
+apt_upgrade() { alone_with_packages apt_upgrade_packages || fail_to_install; }
+
+apt_remove() { apt_get purge "$@"; }
+apt_hold() { apt-mark hold "$@" >/dev/null; }
+apt_clean() { apt_get clean; }
 
 # apt_install PACKAGE[=VERSION]…: configure the packages that an interrupted run left unfinished, then install.
 apt_install() {
     update_old_lists
-    alone_with_apt configure_and_install "$@" || fail_to_install
+    alone_with_packages configure_and_install "$@" || fail_to_install
 }
 
 # run_installer FOLDER COMMAND…: run a publisher's own installer in its folder, alone with apt, which it uses. A lock
 # does not contain what it installs, because no archive has that: the installer's own version is pinned.
-run_installer() { alone_with_apt run_and_leave_out "$@" || fail_to_install; }
+run_installer() { alone_with_packages run_and_leave_out "$@" || fail_to_install; }
 
 run_and_leave_out() {
     local before
@@ -347,7 +486,7 @@ run_and_leave_out() {
 
 fail_to_install() {
     ! print_failed_builds || fail "a kernel module could not be built: the end of its log is above"
-    exit 1 # apt has printed why
+    exit 1 # apt or dnf has printed why
 }
 
 # write_file PATH: write stdin to it; a file with the same content keeps its time.
@@ -357,6 +496,43 @@ write_file() {
     [[ -f $1 && $(<"$1") == "$text" ]] && return
     install -D --mode 0644 /dev/null "$1"
     printf '%s\n' "$text" >"$1"
+}
+
+# apt_source URL SUITES: print a source of apt. In a snapshot of an archive, whose URL names its time, Debian's
+# lists of updates are older than Debian allows. apt must accept them nevertheless.
+apt_source() {
+    local components='main' check=yes
+    [[ $OS_ID != ubuntu-* ]] || components='main restricted universe multiverse'
+    [[ ! $1 =~ /[0-9]{8}T[0-9]{6}Z(/|$) ]] || check=no
+    cat <<EOT
+Types: deb
+URIs: $1
+Suites: $2
+Components: $components
+Signed-By: /usr/share/keyrings/${OS_ID%%-*}-archive-keyring.gpg
+Check-Valid-Until: $check
+
+EOT
+}
+
+apt_use_mirror() {
+    {
+        apt_source "$OS_MIRROR" "$1 $1-updates"
+        apt_source "$OS_SECURITY_MIRROR" "$1-security"
+    } | write_file /etc/apt/sources.list.d/bake-os.sources
+    mkdir --parents /etc/apt/before-bake
+    find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'bake-*' \
+        -exec mv --target-directory=/etc/apt/before-bake {} + 2>/dev/null || true
+    # Otherwise cloud-init writes the cloud's own mirrors again at the first boot of the image.
+    [[ ! -d /etc/cloud/cloud.cfg.d ]] ||
+        write_file /etc/cloud/cloud.cfg.d/90-bake-apt.cfg <<<'apt: {preserve_sources_list: true}'
+}
+
+apt_add_driver_repository() {
+    case $OS_ID in
+        debian-*) enable_debian_non_free ;;
+        *) update_old_lists ;;
+    esac
 }
 
 # Debian has the driver and its CUDA in non-free, and their dependencies in contrib.
@@ -372,13 +548,14 @@ enable_debian_non_free() {
 }
 
 # add_key URL FINGERPRINT FILE: download a signer's public keys, and write the one with this fingerprint to FILE, in
-# the form that apt and gpgv read. Other keys at this address are not trusted.
+# the form that apt and gpgv read, or as text, which dnf reads, if its name ends in .asc. Other keys at this address are not trusted.
 add_key() {
-    local work
+    local work form=()
+    [[ $3 != *.asc ]] || form=(--armor)
     work=$(mktemp --directory)
     fetch "$1" "$work/key"
     gpg --homedir "$work" --batch --quiet --import "$work/key" 2>/dev/null || fail "$1 is not a key"
-    gpg --homedir "$work" --batch --quiet --export "$2" >"$work/ring" 2>/dev/null
+    gpg --homedir "$work" --batch --quiet "${form[@]}" --export "$2" >"$work/ring" 2>/dev/null
     [[ -s $work/ring ]] ||
         fail "$1 contains $(gpg --homedir "$work" --batch --with-colons --list-keys 2>/dev/null |
             awk -F : '$1 == "fpr" { print $10; exit }'), and not the key $2"
@@ -389,11 +566,17 @@ add_key() {
 # add_nvidia_repository: add NVIDIA_MIRROR/NVIDIA_REPOSITORY. The file of the key is named after its last eight
 # digits, in their case (3bf863cc.pub, 8793F200.pub).
 add_nvidia_repository() {
-    local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY" ring=/usr/share/keyrings/bake-nvidia.gpg
+    local -r url="$NVIDIA_MIRROR/$NVIDIA_REPOSITORY"
+    local ring=/usr/share/keyrings/bake-nvidia.gpg
+    [[ $package_manager == apt ]] || ring=/etc/pki/rpm-gpg/bake-nvidia.asc
     [[ -n $NVIDIA_REPOSITORY ]] || fail "bake knows no repository of NVIDIA for this operating system"
     add_key "$url/${NVIDIA_KEY_FINGERPRINT: -8}.pub" "$NVIDIA_KEY_FINGERPRINT" "$ring"
-    write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
-    pin_nvidia_repository
+    if [[ $package_manager == apt ]]; then
+        write_file /etc/apt/sources.list.d/bake-nvidia.list <<<"deb [signed-by=$ring] $url/ /"
+        pin_nvidia_repository
+    else
+        dnf_source bake-nvidia "$url" "$ring"
+    fi
     update_package_lists
 }
 
@@ -419,6 +602,77 @@ Package: *
 Pin: release l=NVIDIA CUDA
 Pin-Priority: 100
 EOT
+}
+
+# ---- dnf ----
+
+# What a package only recommends is not installed, as with apt.
+call_dnf() { dnf --assumeyes --quiet --setopt=install_weak_deps=False --setopt=retries=5 --setopt=keepcache=False "$@"; }
+
+# dnf_install PACKAGE[=VERSION]…: install. A package that is provided by an installed one is left out.
+dnf_install() {
+    update_old_lists
+    alone_with_packages dnf_install_missing "$@" || fail_to_install
+}
+
+dnf_install_missing() {
+    local name missing=()
+    refuse_lock
+    finish_earlier_work || return
+    for name in $(dnf_names "$@"); do
+        rpm --query --quiet --whatprovides "$name" || missing+=("$name")
+    done
+    ((${#missing[@]} == 0)) || call_dnf install "${missing[@]}" || return
+    installed_packages | lines_not_in <(cat "$NOTES/base-image/dnf" "$NOTES"/installed/*/dnf 2>/dev/null) | note dnf
+}
+
+# A lock would need every version that it names, and Amazon's repositories are those of one release of the system.
+refuse_lock() {
+    [[ -z ${LOCKED_APT?must be in the Inputs of a stage that installs packages} ]] ||
+        fail "a recipe on Amazon Linux cannot be locked"
+}
+
+# An installation of Amazon Linux stays at its release until another one is named.
+dnf_upgrade() { alone_with_packages dnf_upgrade_packages || fail_to_install; }
+
+dnf_upgrade_packages() {
+    refuse_lock
+    finish_earlier_work || return
+    call_dnf --releasever=latest upgrade
+}
+
+dnf_list() {
+    rpm --query --all --queryformat '%{NAME} %{EVR}\n' | grep --invert-match '^gpg-pubkey ' | sort || true
+}
+
+dnf_remove() { alone_with_packages call_dnf remove "$@"; }
+dnf_clean() { alone_with_packages call_dnf clean all; }
+
+dnf_hold() {
+    dnf --quiet versionlock list >/dev/null 2>&1 || install_packages 'dnf-command(versionlock)'
+    alone_with_packages call_dnf versionlock add "$@" >/dev/null
+}
+
+# dnf_source NAME URL KEY_FILE: add a repository, whose packages must be signed with this key.
+dnf_source() {
+    printf '%s\n' "[$1]" "name=$1" "baseurl=$2" enabled=1 gpgcheck=1 "gpgkey=file://$3" |
+        write_file "/etc/yum.repos.d/$1.repo"
+}
+
+dnf_use_mirror() {
+    mkdir --parents /etc/yum.repos.d/before-bake
+    find /etc/yum.repos.d -maxdepth 1 -type f ! -name 'bake-*' -exec mv --target-directory=/etc/yum.repos.d/before-bake {} +
+    dnf_source bake-os "$OS_MIRROR" /etc/pki/rpm-gpg/RPM-GPG-KEY-amazon-linux-2023
+}
+
+# NVIDIA's repository has a module stream for each branch and kind of the driver. Without one, the newest is installed.
+dnf_add_driver_repository() {
+    local kind=dkms
+    [[ " $DRIVER_KERNEL_PACKAGES " != *-open-* ]] || kind=open
+    add_nvidia_repository
+    alone_with_packages call_dnf module reset nvidia-driver
+    alone_with_packages call_dnf module enable "nvidia-driver:$DRIVER_BRANCH-$kind" ||
+        fail "NVIDIA's repository has no driver $DRIVER_BRANCH ($kind)"
 }
 
 # ---- shells ----

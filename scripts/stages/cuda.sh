@@ -18,12 +18,9 @@ esac
 
 # NVIDIA's repository offers the cuBLAS of CUDA 10.2 to CUDA 10.1: its name contains no version, and apt
 # takes the newer one. So it is pinned permanently, held, and checked below.
-for pin in "${pins[@]}"; do
-    printf 'Package: %s\nPin: version %s\nPin-Priority: 1001\n\n' "${pin%%=*}" "${pin#*=}"
-done | write_file /etc/apt/preferences.d/bake-cuda
-
-apt_install "${packages[@]}" "${pins[@]}"
-((${#pins[@]} == 0)) || apt-mark hold "${pins[@]%%=*}" >/dev/null
+prefer_versions cuda "${pins[@]}"
+install_packages "${packages[@]}" "${pins[@]}"
+((${#pins[@]} == 0)) || hold_packages "${pins[@]%%=*}"
 
 for pin in "${pins[@]}"; do
     version=$(version_of "${pin%%=*}")

@@ -12,7 +12,7 @@ source "${BAKE_LIB:?}"
 ((DRIVER_BRANCH >= 580)) && cuda=13 || cuda=12
 
 add_nvidia_repository
-apt_install "datacenter-gpu-manager-4-cuda$cuda"
+install_packages "datacenter-gpu-manager-4-cuda$cuda"
 
 version=$(version_of datacenter-gpu-manager-4-core | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
 [[ $version == 4.* ]] || fail "DCGM is ${version:-not installed} instead of 4"

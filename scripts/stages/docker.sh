@@ -11,7 +11,7 @@ source "${BAKE_LIB:?}"
 packages=(docker.io apparmor)
 update_old_lists
 ! apt-cache show docker-cli >/dev/null 2>&1 || packages+=(docker-cli)
-apt_install "${packages[@]}"
+install_packages "${packages[@]}"
 
 # Members of this group are as powerful as root, and so is the login user, by sudo. The package makes the group.
 groupadd --system --force docker

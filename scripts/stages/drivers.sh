@@ -4,7 +4,7 @@
 # them, and the kernel with them, unless the recipe says otherwise: a held driver may not build for a new kernel.
 # Needs:  base
 # Inputs: OS_ID DRIVER_BRANCH DRIVER_USERLAND_PACKAGES DRIVER_KERNEL_PACKAGES DRIVER_HOLD_KERNEL
-#         FABRIC_MANAGER_PACKAGES STAGE LOCKED_APT
+#         FABRIC_MANAGER_PACKAGES NVIDIA_MIRROR NVIDIA_REPOSITORY NVIDIA_KEY_FINGERPRINT STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -13,10 +13,7 @@ read -ra packages <<<"$DRIVER_USERLAND_PACKAGES"
 read -ra kernel_packages <<<"$DRIVER_KERNEL_PACKAGES"
 read -ra fabric_packages <<<"$FABRIC_MANAGER_PACKAGES"
 
-case $OS_ID in
-    debian-*) enable_debian_non_free ;;
-    *) update_old_lists ;;
-esac
+add_driver_repository
 
 if in_container; then
     say "This machine is a container and uses its host's kernel: tools and libraries are installed, no kernel module."
@@ -25,38 +22,36 @@ else
     kernel=$(uname --kernel-release) newest=$(bootable_kernels | tail --lines 1)
     [[ $newest == "$kernel" ]] || fail "the machine runs the kernel $kernel, and its next boot starts ${newest:-no known kernel}"
     remove_other_kernels
-    kernel_packages+=("linux-headers-$kernel")
+    mapfile -t -O "${#kernel_packages[@]}" kernel_packages < <(header_packages "$kernel")
     # nouveau would take the GPU before NVIDIA's module does.
     write_file /etc/modprobe.d/bake-nouveau.conf <<<$'blacklist nouveau\noptions nouveau modeset=0'
 fi
 
 # Fabric Manager works with a driver of its own version only, and may reach the archive later than the driver.
-preferences=/etc/apt/preferences.d/bake-driver
 if ((${#fabric_packages[@]})) && [[ -z $LOCKED_APT ]]; then
     common=$(newest_common_version "${packages[@]}" "${fabric_packages[@]}")
     [[ -n $common ]] ||
         fail "the archive has no common version of ${packages[*]} and ${fabric_packages[*]}: bake again when it has, or use another branch"
-    write_file "$preferences" <<<$'Package: *nvidia*\nPin: version '"$common"$'-*\nPin-Priority: 1001'
+    prefer_driver_version "$common"
 fi
-apt_install "${packages[@]}" "${kernel_packages[@]}" "${fabric_packages[@]}"
-rm --force "$preferences" # the packages are held below
+install_packages "${packages[@]}" "${kernel_packages[@]}" "${fabric_packages[@]}"
+prefer_driver_version '' # the packages are held below
 
 tool=$(readlink --canonicalize "$(command -v nvidia-smi)") || fail "the packages ${packages[*]} do not contain nvidia-smi"
-owner=$(dpkg-query --search "$tool" | cut --delimiter : --fields 1)
-# 1:470.256.02-0ubuntu0.18.04.1 → 470.256.02
-version=$(version_of "$owner" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
+owner=$(owner_of "$tool")
+version=$(release_of "$owner")
 [[ $version == "$DRIVER_BRANCH".* ]] || fail "nvidia-smi ($owner) is of driver $version instead of branch $DRIVER_BRANCH"
 
 # All parts must have one version: the library refuses a module of another version.
 for package in "${packages[@]}" "${fabric_packages[@]}"; do
-    other=$(version_of "$package" | sed --regexp-extended 's/^[0-9]+://; s/-.*//')
+    other=$(release_of "$package")
     [[ $other != [0-9]*.[0-9]* || $other == "$version" ]] || fail "$package is $other, but nvidia-smi is $version"
 done
 
 mapfile -t held < <(driver_packages "$version")
 if ((${#kernel_packages[@]})); then
     check_modules "$version"
-    ! command -v update-initramfs >/dev/null || update-initramfs -u -k all
+    rebuild_initramfs
     modprobe --remove nouveau 2>/dev/null || true
     ! grep --quiet --no-messages 0x10de /sys/bus/pci/devices/*/vendor || modprobe "$(module_of "$kernel")"
     enable_persistence
@@ -68,6 +63,6 @@ if ((${#kernel_packages[@]})); then
     fi
     [[ $DRIVER_HOLD_KERNEL != yes ]] || mapfile -t -O "${#held[@]}" held < <(kernel_packages)
 fi
-apt-mark hold "${held[@]}" >/dev/null
+hold_packages "${held[@]}"
 
 say "NVIDIA driver $version ($owner), ${#held[@]} packages held"

@@ -12,7 +12,7 @@ packages=(environment-modules libnl-3-200 libnl-3-dev libnl-route-3-200 libnl-ro
 options=(--yes)
 # The other options are for containers only: on a machine, they would leave out its module and its limits.
 in_container && options+=(--skip-kmod --skip-limit-conf --no-verify) || packages+=(dkms)
-apt_install "${packages[@]}"
+install_packages "${packages[@]}"
 
 work=$(mktemp --directory)
 trap 'rm --recursive --force "$work"' EXIT

@@ -8,7 +8,7 @@ set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 
 # The wheels contain libgfortran, which needs libquadmath; libmxnet.so needs libgomp.
-apt_install libgomp1 libquadmath0
+install_packages libgomp1 libquadmath0
 install_framework --only-binary :all:
 
 # libmxnet.so searches its own folder first (RPATH ${ORIGIN}). So cuDNN and NCCL, which are separate wheels

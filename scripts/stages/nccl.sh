@@ -19,7 +19,7 @@ version=$(apt-cache madison libnccl2 | awk '{ print $3 }' | sort --version-sort 
     } END { print newest }')
 [[ -n $version ]] || fail "NVIDIA's repository has no NCCL for CUDA ${CUDA_VERSION%%.*}, up to $CUDA_VERSION"
 apt-mark unhold libnccl2 libnccl-dev >/dev/null
-apt_install "libnccl2=$version" "libnccl-dev=$version"
+install_packages "libnccl2=$version" "libnccl-dev=$version"
 apt-mark hold libnccl2 libnccl-dev >/dev/null # an upgrade would take a build for another CUDA
 
 for package in libnccl2 libnccl-dev; do

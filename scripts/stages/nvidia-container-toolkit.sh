@@ -12,7 +12,7 @@ add_key "$CONTAINER_TOOLKIT_MIRROR/gpgkey" "$CONTAINER_TOOLKIT_KEY_FINGERPRINT" 
 url=$CONTAINER_TOOLKIT_MIRROR/stable/deb/$(dpkg --print-architecture)
 write_file /etc/apt/sources.list.d/bake-container-toolkit.list <<<"deb [signed-by=$ring] $url/ /"
 update_package_lists
-apt_install nvidia-container-toolkit
+install_packages nvidia-container-toolkit
 
 # Docker reads its settings when it starts. Without the setting, `--gpus` works, but `--runtime nvidia` does not.
 nvidia-ctk runtime configure --runtime=docker

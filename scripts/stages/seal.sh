@@ -32,7 +32,7 @@ list_traces() {
         # cloud-init writes these at the first boot, for the network interfaces of that machine
         /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init* /etc/udev/rules.d/70-persistent-net.rules
         /var/lib/apt/lists/* /var/lib/apt/periodic/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb
-        /var/cache/apt/archives/partial/* /opt/conda/pkgs/cache /opt/conda/pkgs/*.conda /opt/conda/pkgs/*.tar.bz2
+        /var/cache/apt/archives/partial/* /var/cache/dnf/* /var/cache/yum/* /opt/conda/pkgs/cache /opt/conda/pkgs/*.conda /opt/conda/pkgs/*.tar.bz2
         /var/crash/* /var/lib/systemd/coredump/* /var/lib/systemd/pstore/* /var/lib/apport/coredump/*
         /var/spool/mail/* /var/mail/* /var/spool/cron/crontabs/* /var/spool/cron/atjobs/* /var/account/pacct*
         /tmp/* /var/tmp/*
@@ -143,7 +143,7 @@ agent_in_use=$(pgrep --exact ssm-session-wor || true)
 [[ ! -e /run/cloud-init/status.json ]] || timeout 300 cloud-init status --wait >/dev/null || true
 [[ ! -d /run/systemd/system ]] || stop_services
 
-apt_get clean
+clean_package_cache
 ! command -v cloud-init >/dev/null || cloud-init clean --logs
 forget_snap_device
 # open-iscsi makes a new name when it finds this word. Source: its startup-checks.sh.

@@ -11,7 +11,7 @@ version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [[ $version == "$PYTHON_VERSION" ]] ||
     fail "this system's python3 is $version, but the recipe requires $PYTHON_VERSION: write $version in the recipe, or choose miniforge as manager"
 
-apt_install python3-venv
+install_packages python3-venv
 if [[ ! -x $ENVIRONMENT_PREFIX/bin/python ]]; then
     install --directory --owner "$LOGIN_USER" --group "$LOGIN_USER" "$ENVIRONMENT_PREFIX"
     as_login_user python3 -m venv --prompt "$ENVIRONMENT" "$ENVIRONMENT_PREFIX"

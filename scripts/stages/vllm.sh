@@ -10,7 +10,7 @@ source "${BAKE_LIB:?}"
 # Triton compiles a part of each program with the C compiler and Python's headers. An environment of conda has
 # them; Debian and Ubuntu have them in a package.
 header=$("$ENVIRONMENT_PREFIX/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
-[[ -f $header ]] || apt_install python3-dev
+[[ -f $header ]] || install_packages python3-dev
 
 install_framework --only-binary :all:
 

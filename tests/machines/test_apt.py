@@ -15,8 +15,8 @@ BASE = f"""
 set -euo pipefail
 source {LIB}
 update_package_lists
-apt_upgrade
-apt_install tool
+upgrade_system
+install_packages tool
 """
 NOTES = "/usr/share/bake/installed/base/apt"
 
@@ -87,7 +87,7 @@ def test_an_upgrade_does_not_depend_on_the_machines_id(start: Callable[[], Machi
     phased = Package("one", "2", "libc6\nPhased-Update-Percentage: 0")
     publish(machine, {"Ubuntu": [phased]})
     assert upgrades(machine) == set(), "no machine is to be given this version yet"
-    done = machine.script(f"set -e; source {LIB}; apt_upgrade", "base")
+    done = machine.script(f"set -e; source {LIB}; upgrade_system", "base")
     assert done.returncode == 0, done.stderr
     assert machine.read("dpkg-query --show one") == "one\t2"
 
@@ -102,7 +102,9 @@ def test_the_lists_of_a_checkpoint_are_updated(start: Callable[[], Machine]) -> 
     machine.read("mv /var/lib/apt/old-lists /var/lib/apt/lists")
     assert "1" in machine.read("apt-cache policy one | grep Candidate")
     machine.read("rm --force /run/bake-package-lists")  # as a boot does
-    done = machine.script(f"set -e; source {LIB}; apt_install one; apt_install two", "own")
+    done = machine.script(
+        f"set -e; source {LIB}; install_packages one; install_packages two", "own"
+    )
     assert done.returncode == 0, done.stderr
     assert machine.read("dpkg-query --show one two").split() == ["one", "2", "two", "2"]
     assert done.stdout.count("Building dependency tree") == 2

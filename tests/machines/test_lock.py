@@ -131,7 +131,7 @@ def told(stage: str, found: dict[str, Installed], *beside: str) -> dict[str, str
 APT = """set -o errexit -o nounset -o pipefail
 source "${BAKE_LIB:?}"
 apt_get update
-apt_install %s
+install_packages %s
 """
 
 

@@ -506,8 +506,8 @@ os.rename("/run/held", "/run/waited-for")
 
 def test_stages_that_run_at_the_same_time_use_apt_one_after_the_other(fresh: Machine) -> None:
     fresh.bake("base")
-    use = f"set -e; . {LIB}; apt_get update; apt_get install --reinstall unzip; apt_install unzip"
-    use = f"export STAGE=base LOCKED_APT=; {use}"
+    use = "apt_get update; apt_get install --reinstall unzip; install_packages unzip"
+    use = f"export STAGE=base LOCKED_APT=; set -e; . {LIB}; {use}"
     together(*[partial(fresh.read, use)] * 4)
 
 

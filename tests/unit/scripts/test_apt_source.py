@@ -25,7 +25,7 @@ SHA256:
 
 def source(url: str, os_id: str = "debian-12") -> str:
     done = run_function(
-        "stages/base.sh",
+        "lib.sh",
         f"apt_source '{url}' 'bookworm-updates'",
         Path("/"),
         before=f"OS_ID={os_id}",
