@@ -68,6 +68,10 @@ class Failed(Exception):
         self.diagnoses = diagnoses
 
 
+class NotPromised(Exception):
+    """The exception that ends a check of a part that the recipe does not have: it is left out."""
+
+
 class Skipped(Exception):
     """The exception that ends a check which does not apply to this machine, with the reason."""
 

@@ -9,6 +9,8 @@ from bake.recipe.recipe import MANAGER_STAGES, Recipe, environment_name, environ
 from bake.recipe.resolved import Resolved
 
 DRIVERS_STAGE = "drivers"
+# Both install JupyterLab with a kernel of the environment.
+JUPYTER_STAGES = frozenset({"d2l", "jupyter"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +20,8 @@ class Expectation:
     `gpu` is None if no GPU is promised, `framework` if the recipe has no framework, and
     `environment` if it has no Python: such a part cannot be proved. `gpu_model` is the
     catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
-    Python environment, and `conda` is True if conda made it. `d2l` is the version of the package,
-    and stands for everything that its stage installs (also Jupyter and its kernel). `kernel_held`:
+    Python environment, and `conda` is True if conda made it. `d2l` is the version of the package.
+    `jupyter`: a kernel of Jupyter runs the environment's Python. `kernel_held`:
     an upgrade of the system must not change the kernel. `apt`, `conda_packages` and `pip` are
     the packages that the recipe requests. `stand_in`: their versions mean nothing.
     """
@@ -40,6 +42,7 @@ class Expectation:
     python: str | None = None
     d2l: str | None = None
     notebooks: bool = False
+    jupyter: bool = False
     kernel_held: bool = False
     apt: tuple[str, ...] = ()
     conda_packages: tuple[str, ...] = ()
@@ -92,7 +95,9 @@ def _gpu_policy(recipe: Recipe) -> Literal["required", "if-present"] | None:
 
 
 def _proved_without_gpu(recipe: Recipe) -> bool:
-    return bool(recipe.python or (recipe.cuda and "cuda" in recipe.stages))
+    toolkit = recipe.cuda is not None and "cuda" in recipe.stages
+    packages = _gpu_policy(recipe) is None and any(recipe.packages.model_dump().values())
+    return recipe.python is not None or toolkit or packages
 
 
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
@@ -122,6 +127,7 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         python=python.version if python and not stand_in else None,
         d2l=d2l.version if d2l else None,
         notebooks=d2l is not None and d2l.notebooks,
+        jupyter=not JUPYTER_STAGES.isdisjoint(recipe.stages),
         kernel_held=driver is not None and driver.hold_kernel,
         apt=recipe.packages.apt,
         conda_packages=recipe.packages.conda,

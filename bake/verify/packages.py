@@ -12,7 +12,7 @@ from bake.errors import ConnectError, RemoteError
 from bake.recipe.conda_spec import read_conda_spec
 from bake.recipe.package_checks import applies
 from bake.record import Inventory
-from bake.verify.check import Failed, Shell, Skipped, run_command
+from bake.verify.check import Failed, NotPromised, Shell, run_command
 from bake.verify.expectation import Expectation
 from bake.verify.inventory import read_inventory
 from bake.verify.known import Diagnosis
@@ -30,7 +30,7 @@ def check_packages(shell: Shell, expectation: Expectation) -> str:
     """
     requested = expectation.packages
     if not requested:
-        raise Skipped("the recipe requests no packages")
+        raise NotPromised
     try:
         inventory = read_inventory(shell, expectation.environment_prefix)
     except ConnectError:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from bake.errors import VerificationError
 from bake.verify import gpu, hardware, nvidia_smi, packages, software, system, tensors
-from bake.verify.check import Check, Failed, Outcome, Shell, Skipped, run_command
+from bake.verify.check import Check, Failed, NotPromised, Outcome, Shell, Skipped, run_command
 from bake.verify.diagnosis import diagnose, diagnose_failure
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import Hardware
 from bake.verify.known import Diagnosis
 from bake.verify.nvidia_smi import GpuState, SmiReport
 from bake.verify.scripted import CheckScript, run_script
-from bake.verify.system import NO_DRIVER
 from bake.verify.tensors import Tensors
 
 OnCheck = Callable[[Check], None]
@@ -70,9 +70,10 @@ def prove(
     def run_all(these: Sequence[tuple[str, Callable[[], str]]]) -> list[Check]:
         done = []
         for name, perform in these:
-            done.append(_run(name, perform))
-            if on_check:
-                on_check(done[-1])
+            with suppress(NotPromised):
+                done.append(_run(name, perform))
+                if on_check:
+                    on_check(done[-1])
         return done
 
     own = run_all(examination.checks())
@@ -94,7 +95,7 @@ def prove(
 
 
 def _run(name: str, perform: Callable[[], str]) -> Check:
-    """Perform one check, and return its result and its time."""
+    """Perform one check, and return its result and its time; NotPromised if it does not apply."""
     start = time.monotonic()
     outcome: Outcome = "passed"
     try:
@@ -111,7 +112,7 @@ def _run(name: str, perform: Callable[[], str]) -> Check:
 GPU_CHECKS = {"GPU present", "nvidia-smi", "GPU models", "GPU health", "driver"}
 PACKAGES = "packages"
 # Of the machine, and not of what a GPU or a CPU computes
-SYSTEM_CHECKS = {"kernel", "upgrades", PACKAGES}
+SYSTEM_CHECKS = {"kernel", "upgrades"}
 TENSORS = "tensors"  # also needed, if the recipe installs a framework
 
 
@@ -158,9 +159,12 @@ class _Examination:
     def verified(self, checks: list[Check], scripted: list[Check]) -> Verified:
         """Return the value of `bake:verified` that the checks prove, if none of them has failed.
 
-        Scripts prove their part of the machine, but nothing about a GPU.
+        Scripts and packages prove their part of the machine, but nothing about a GPU. Where a GPU
+        may be there, packages alone do not prove that the machine works without it.
         """
         passed = {check.name for check in checks if check.outcome == "passed"} - SYSTEM_CHECKS
+        if self.expectation.gpu:
+            passed.discard(PACKAGES)
         passed |= {check.outcome for check in scripted} & {"passed"}
         if self.expectation.framework and (self.tensors is None or TENSORS not in passed):
             return "no"
@@ -172,7 +176,7 @@ class _Examination:
     def present(self) -> str:
         """Check that the machine has a GPU if the recipe requires one."""
         if self.expectation.gpu is None:
-            raise Skipped(NO_DRIVER)
+            raise NotPromised
         self.hardware = found = hardware.inspect(self.shell)
         if found.gpus:
             return ", ".join(found.gpus)
@@ -264,7 +268,7 @@ class _Examination:
 
     def _need_a_gpu(self) -> Hardware:
         if self.expectation.gpu is None:
-            raise Skipped(NO_DRIVER)
+            raise NotPromised
         if self.hardware is None or not self.hardware.gpus:
             raise Skipped("the machine has no GPU")
         return self.hardware

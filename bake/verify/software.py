@@ -6,14 +6,13 @@ import re
 import shlex
 
 from bake import files
-from bake.verify.check import CommandOutput, Failed, Shell, Skipped, run_command
+from bake.verify.check import CommandOutput, Failed, NotPromised, Shell, Skipped, run_command
 from bake.verify.diagnosis import diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 from bake.verify.known import CUDA_LOG, Diagnosis
 
 NOTEBOOKS = "d2l-en"
 D2L_LOG = "Read the log of the stage d2l."
-NO_FRAMEWORK = "the recipe installs no framework"
 _MODULES = {"pytorch": "torch"}  # of the others, the module has the framework's name
 # The first import of a framework reads gigabytes from a disk whose blocks are still in S3.
 _IMPORT_TIMEOUT_S = 600
@@ -22,7 +21,7 @@ _IMPORT_TIMEOUT_S = 600
 def check_nvcc(shell: Shell, expectation: Expectation) -> str:
     """Check that nvcc is on the PATH and has the expected release."""
     if expectation.cuda_release is None:
-        raise Skipped("the recipe installs no CUDA toolkit")
+        raise NotPromised
     output = run_command(shell, "nvcc --version", timeout_s=60)
     match = re.search(r"\brelease (\d+\.\d+)", output.stdout)
     if output.exit_status or not match:
@@ -55,7 +54,7 @@ def cuda_runtime(release: str) -> str:
 def check_cuda_libraries(shell: Shell, expectation: Expectation) -> str:
     """Check that the loader finds the CUDA runtime without LD_LIBRARY_PATH, as services need it."""
     if expectation.cuda_release is None:
-        raise Skipped("the recipe installs no CUDA toolkit")
+        raise NotPromised
     if not expectation.cuda_libraries:
         raise Skipped("the stand-in for the toolkit has no libraries")
     wanted = cuda_runtime(expectation.cuda_release)
@@ -77,7 +76,7 @@ def check_cuda_libraries(shell: Shell, expectation: Expectation) -> str:
 def check_python(shell: Shell, expectation: Expectation) -> str:
     """Check version and place of the environment's Python, started as a user starts it."""
     if expectation.environment is None:
-        raise Skipped("the recipe installs no Python")
+        raise NotPromised
     code = "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.prefix)"
     output = _python(shell, expectation, code)
     version, _, prefix = output.stdout.strip().partition(" ")
@@ -97,7 +96,7 @@ def check_python(shell: Shell, expectation: Expectation) -> str:
 def check_import(shell: Shell, expectation: Expectation) -> str:
     """Check that the framework can be imported and has the expected version."""
     if expectation.framework is None:
-        raise Skipped(NO_FRAMEWORK)
+        raise NotPromised
     module = _MODULES.get(expectation.framework, expectation.framework)
     output = _python(shell, expectation, f"import {module}; print({module}.__version__)")
     version = _release(output.stdout.strip().split("\n")[-1])
@@ -113,7 +112,7 @@ def check_import(shell: Shell, expectation: Expectation) -> str:
 def check_d2l(shell: Shell, expectation: Expectation) -> str:
     """Check that the package d2l can be imported and has the expected version."""
     if expectation.framework is None or expectation.d2l is None:
-        raise Skipped("the recipe has no stage d2l")
+        raise NotPromised
     module = _MODULES.get(expectation.framework, expectation.framework)
     code = f"from d2l import {module}; import d2l; print(d2l.__version__)"
     version = _python(shell, expectation, code).stdout.strip().split("\n")[-1]
@@ -124,8 +123,8 @@ def check_d2l(shell: Shell, expectation: Expectation) -> str:
 
 def check_jupyter(shell: Shell, expectation: Expectation) -> str:
     """Check that Jupyter has a kernel that runs the environment's Python."""
-    if expectation.d2l is None:
-        raise Skipped("the recipe has no stage d2l")
+    if not expectation.jupyter:
+        raise NotPromised
     command = [expectation.python_path, "-m", "jupyter", "kernelspec", "list", "--json"]
     output = run_command(shell, shlex.join(command), timeout_s=_IMPORT_TIMEOUT_S)
     try:
@@ -141,7 +140,7 @@ def check_jupyter(shell: Shell, expectation: Expectation) -> str:
                 f"Jupyter has no kernel {expectation.environment} that runs "
                 f"{expectation.python_path}",
                 f"its kernels are {', '.join(map(' → '.join, starts.items())) or 'none'}",
-                D2L_LOG,
+                "Read the log of the stage d2l or jupyter.",
             )
         )
     return f"kernel {expectation.environment}"
@@ -150,7 +149,7 @@ def check_jupyter(shell: Shell, expectation: Expectation) -> str:
 def check_notebooks(shell: Shell, expectation: Expectation) -> str:
     """Check that the book's notebooks are in the login user's home."""
     if not expectation.notebooks:
-        raise Skipped("the recipe installs no notebooks")
+        raise NotPromised
     count = f"find -H ~/{NOTEBOOKS} -name '*.ipynb' -type f 2>/dev/null | wc -l"
     output = run_command(shell, count, timeout_s=60)
     found = output.stdout.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bake.verify.check import Failed, Shell, Skipped, run_command
+from bake.verify.check import Failed, NotPromised, Shell, Skipped, run_command
 from bake.verify.expectation import Expectation
 from bake.verify.hardware import PRINT_CONTAINER
 from bake.verify.known import DRIVERS_LOG, Diagnosis
@@ -30,7 +30,6 @@ for what in "upgrade" "--with-new-pkgs upgrade" "dist-upgrade"; do
     LC_ALL=C apt-get --simulate --quiet $what || exit
 done
 """
-NO_DRIVER = "the recipe installs no driver"
 _TIMEOUT_S = 120
 # Toolkits are not the driver, and Debian's nvidia-cuda-toolkit is not held. Debian's names of the
 # driver's libraries are libcuda1 and libnvcuvid1.
@@ -86,7 +85,7 @@ def check_kernel(shell: Shell, expectation: Expectation, libraries: set[str]) ->
 def check_upgrades(shell: Shell, expectation: Expectation) -> str:
     """Check that no upgrade of the system changes the driver, nor the kernel if it is held."""
     if expectation.gpu is None:
-        raise Skipped(NO_DRIVER)
+        raise NotPromised
     output = run_command(shell, UPGRADES, timeout_s=_TIMEOUT_S)
     if output.stdout.strip() == "no lists":
         raise Skipped("a stage has removed apt's package lists")

@@ -14,11 +14,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bake import files
-from bake.verify.check import Failed, Shell, Skipped, run_command
+from bake.verify.check import Failed, NotPromised, Shell, run_command
 from bake.verify.diagnosis import diagnose, diagnose_failure, verbatim
 from bake.verify.expectation import Expectation
 from bake.verify.known import FRAMEWORK_LOG, Diagnosis
-from bake.verify.software import NO_FRAMEWORK
 
 # All in float32. Odd sizes are included, because a kernel computes their edges with other code. The
 # first operation is the book's own. A convolution makes the framework load cuDNN.
@@ -113,7 +112,7 @@ class Tensors(_Model):
 def compute(shell: Shell, expectation: Expectation) -> Tensors:
     """Run the program in the environment and return its report; Failed if it prints none."""
     if expectation.framework is None:
-        raise Skipped(NO_FRAMEWORK)
+        raise NotPromised
     arguments = ["-", expectation.framework, json.dumps(OPERATIONS)]
     command = shlex.join([expectation.python_path, *arguments])
     program = (files.on_machine("bake.verify") / "tensor.py").read_bytes()

@@ -18,6 +18,10 @@ T4 = (
     "/sys/bus/pci/devices/0000:00:{slot}.0/class:0x030200\n"
     "/sys/bus/pci/devices/0000:00:{slot}.0/device:0x1eb8\n"
 )
+NO_GPU = (
+    "/sys/bus/pci/devices/0000:00:02.0/vendor:0x8086\n"
+    "/sys/bus/pci/devices/0000:00:02.0/class:0x030000\n"
+)
 DRIVER = (
     "module NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2 2024\n"
     "module 470.256.02\n"
@@ -67,6 +71,7 @@ class Machine:
             cuda_release="10.1",
             python="3.7",
             d2l="0.17.0",
+            jupyter=True,
             notebooks=True,
             kernel_held=True,
             apt=("htop",),

@@ -11,7 +11,7 @@ import pytest
 from bake.errors import VerificationError
 from bake.recipe.resolved import resolve
 from bake.verify import accepted, expect, prove
-from tests.support.proved_machine import Machine
+from tests.support.proved_machine import DRIVER, NO_GPU, Machine
 from tests.support.recipes import NO_SECTIONS, changed_recipe
 
 
@@ -99,10 +99,11 @@ def test_a_package_that_another_one_provides_is_installed(machine: Machine) -> N
     assert packages_of(machine, apt=("awk=1",))[0] == "failed"  # apt installs no such version
 
 
-def test_without_requested_packages_the_check_is_skipped_and_asks_nothing(
+def test_without_requested_packages_there_is_no_check_and_nothing_is_asked(
     machine: Machine,
 ) -> None:
-    assert packages_of(machine) == ("skipped", "the recipe requests no packages")
+    proof = prove(machine, machine.expectation(apt=()))
+    assert "packages" not in {check.name for check in proof.checks}
     assert not any("dpkg-query" in command for command in machine.commands)
 
 
@@ -120,14 +121,18 @@ def test_stand_ins_are_checked_by_name_only_and_the_result_says_so(machine: Mach
     assert packages_of(machine, pip=("cowsay",), stand_in=True)[0] == "failed"
 
 
-def test_packages_alone_prove_nothing_about_a_gpu_or_a_cpu(machine: Machine) -> None:
+@pytest.mark.parametrize(("gpu", "proved"), [("if-present", "no"), ("none", "cpu"), (None, "cpu")])
+def test_packages_alone_prove_a_machine_that_promises_no_gpu(
+    machine: Machine, gpu: Any, proved: str
+) -> None:
+    machine.probe = NO_GPU + DRIVER
     recipe = changed_recipe(
-        "mxnet-cu101", stages=["base", "seal"], packages__apt=["htop"], **NO_SECTIONS
+        "mxnet-cu101", stages=["base", "seal"], packages__apt=["htop"], gpu=gpu, **NO_SECTIONS
     )
     proof = prove(machine, expect(resolve(recipe), "g4dn.xlarge"))
     passed = [check.name for check in proof.checks if check.outcome == "passed"]
-    assert passed == ["kernel", "packages"]
-    assert proof.verified == "no"
+    assert [name for name in passed if name != "upgrades"] == ["kernel", "packages"]
+    assert proof.verified == proved
     assert proof.verified in accepted(recipe)
 
 
