@@ -38,14 +38,20 @@ def _joined(block: str) -> list[str]:
 
 
 def invocations(page: Path) -> Iterator[list[str]]:
-    """Yield the words of each `invoke …` of a page: in blocks, and between backticks."""
+    """Yield the words of each `invoke …` or `bake …` of a page: in blocks, and between backticks.
+
+    They are those of `invoke`: `bake build` is `invoke bake`.
+    """
     inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
     for line in [*command_lines(page), *(" ".join(each.split()) for each in inline)]:
         for words in _simple_commands(line):
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                 words = words[1:]
-            if words and words[0].rpartition("/")[2] == "invoke":
+            program = words[0].rpartition("/")[2] if words else ""
+            if program == "invoke":
                 yield words[1:]
+            elif program == "bake":
+                yield ["bake" if word == "build" else word for word in words[1:2]] + words[2:]
 
 
 def _simple_commands(line: str) -> Iterator[list[str]]:

@@ -10,8 +10,17 @@ import pytest
 
 from bake.cli.init import source_of_bake, write_project
 from bake.errors import RequestError
+from bake.plan.plan import make_plan
 from bake.plan.script import read_script
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.project import project_in
+from bake.recipe.recipes import find
+from bake.recipe.resolved import resolve
 from tests.support.commands import invoke
+from tests.support.documented import blocks
+from tests.support.environment import REPOSITORY
+
+TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 
 PARTS = {
     *("manifests/hello.toml", "scripts/stages/motd.sh", "scripts/checks/motd.sh", "files/motd.txt"),
@@ -41,6 +50,22 @@ def test_its_parts_belong_together(tmp_path: Path) -> None:
     assert stage.name in recipe["stages"]
     assert set(recipe["inputs"]) == set(stage.inputs)
     assert [(tmp_path / "files" / name).is_file() for name in stage.files] == [True]
+
+
+def test_its_recipe_and_those_of_its_readme_and_of_the_tutorial_can_be_planned(
+    tmp_path: Path,
+) -> None:
+    write_project(tmp_path, None)
+    project = project_in(tmp_path)
+    for page in (tmp_path / "README.md", TUTORIAL):
+        [shown] = [text for text in blocks(page, "toml") if "extends" in text]
+        name = tomllib.loads(shown)["name"]
+        (tmp_path / "manifests" / f"{name}.toml").write_text(shown)
+    for recipe in ("hello", "gpu", "lab"):
+        plan = make_plan(
+            resolve(find(recipe, project)), payload=UPSTREAM, base_image_id="", project=project
+        )
+        assert "motd" in {stage.name for stage in plan.stages}
 
 
 def test_existing_files_are_kept(tmp_path: Path) -> None:
