@@ -27,6 +27,7 @@ from bake.recipe.recipes import all_recipes
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import record as records
 from bake.record.record import Record
+from bake.verify.expectation import expect
 
 FOLDER = Path("docs/recipes")
 PROOFS = "proofs.json"
@@ -165,7 +166,9 @@ def _page(entry: Entry) -> str:
         _table(("stage", "what it installs", "typical time"), stages),
         "## Size, time and cost",
         _table(("", "estimate"), _estimates(entry)),
-        "## How it was proved",
+        "## The proof",
+        "Each bake checks, before the image is made:",
+        "\n".join(f"* {each}" for each in _checks(entry)),
         *_proof(entry.proofs),
     ]
     return "\n\n".join(block.strip() for block in blocks) + "\n"
@@ -218,13 +221,32 @@ def _estimates(entry: Entry) -> list[tuple[str, str]]:
     ]
 
 
+def _checks(entry: Entry) -> Iterator[str]:
+    """Yield what the proof checks, in words."""
+    promised = expect(entry.resolved, entry.recipe.builder.instance_types[0])
+    parts: list[tuple[object, str]] = [
+        (promised.gpu, "driver, model, number, memory and health of the GPUs"),
+        (promised.cuda_release, "the CUDA toolkit's compiler and libraries"),
+        (promised.environment, "the environment's Python"),
+        (promised.framework, "the framework, and its results on every GPU, or else on the CPU"),
+        (promised.d2l, "the d2l package"),
+        (promised.jupyter, "Jupyter and its kernel"),
+        (promised.notebooks, "the notebooks"),
+        (promised.packages, "that each requested package is there"),
+    ]
+    yield from (text for promise, text in parts if promise)
+    for check in entry.plan.checks:
+        yield f"`{check.name}`: {_first_sentence(check.script.description)}"
+    yield "that no credentials, keys and traces of the bake are left"
+
+
 def _time(entry: Entry, stage: str) -> Span:
     return entry.expected.stages[stage]
 
 
 def _proof(proofs: Sequence[Proof]) -> Iterator[str]:
     if not proofs:
-        yield "Not yet: no bake of this recipe is on record here."
+        yield "No bake of this recipe is on record here yet."
         return
     rows = [
         (

@@ -41,7 +41,7 @@ def test_a_page_shows_what_the_recipe_has_its_size_its_time_and_its_cost() -> No
         "| cost of a bake | $0.13 to $0.26 on a `g6.xlarge` at $0.8048 an hour |",
     ):
         assert row in page
-    assert "Not yet: no bake of this recipe is on record here." in page
+    assert "No bake of this recipe is on record here yet." in page
 
 
 def test_a_page_says_what_was_proved_and_that_no_gpu_was_there() -> None:
