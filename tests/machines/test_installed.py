@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,20 @@ from uv import find_uv_bin
 from bake import __version__
 from tests.support.documents import checked
 from tests.support.environment import REPOSITORY
-from tests.support.tiny_recipes import add_recipe
 
 SOURCES = ("bake", "docs", "manifests", "scripts", "LICENSE", "MANIFEST.in", "README.md",
            "pyproject.toml", "setup.cfg", "setup.py", "tasks.py")  # fmt: skip
 BUILD = "import setuptools.build_meta as build, sys; build.build_{}(sys.argv[1])"
 # What a checkout has, and an installed package does not need.
 LEFT_OUT = ("__pycache__", "setup")
+# A stage that takes the place of the built-in one, whose upgrade takes a while.
+BASE = """\
+#!/usr/bin/env bash
+# Nothing is upgraded.
+# Replaces: built-in
+# Needs:
+echo nothing
+"""
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -71,7 +78,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel of the sdist of this checkout and a tiny recipe, in a new environment.
+    """The wheel of the sdist of this checkout, in a new environment.
 
     Its dependencies are the tests' own, without what makes this checkout importable.
     """
@@ -84,7 +91,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
             shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
         else:
             shutil.copy(REPOSITORY / name, source)
-    add_recipe(source, "tiny", "echo tiny >/etc/tiny")
     with tarfile.open(build("sdist", source, folder / "sdists")) as archive:
         archive.extractall(unpacked, filter="data")
     wheel = build("wheel", unpacked / f"bake-{__version__}", folder / "wheels")
@@ -112,8 +118,7 @@ def test_the_wheel_contains_all_that_a_checkout_has_for_a_bake(installed: Instal
         for folder in ("manifests", "scripts", "docs")
         for name in files_below(REPOSITORY / folder)
     }
-    tiny = {"bake/builtin/manifests/tiny.toml", "bake/builtin/scripts/stages/tiny.sh"}
-    assert inside == code | built_in | tiny
+    assert inside == code | built_in
 
 
 def test_help_names_the_program_that_was_typed(installed: Installed) -> None:
@@ -132,18 +137,49 @@ def test_help_names_the_program_that_was_typed(installed: Installed) -> None:
     )
 
 
-def test_a_recipe_is_baked_in_an_empty_folder(installed: Installed, local_cloud: Path) -> None:
+def test_without_a_project_the_built_in_recipes_are_used(
+    installed: Installed, local_cloud: Path
+) -> None:
     recipes = {each["name"] for each in installed.document("recipes")["recipes"]}
-    assert recipes == {path.stem for path in REPOSITORY.glob("manifests/*.toml")} | {"tiny"}
+    assert recipes == {path.stem for path in REPOSITORY.glob("manifests/*.toml")}
     [planned] = installed.document("plan", "mxnet-cu101", "--local", "--stand-in")["plans"]
     assert planned["recipe"] == "mxnet-cu101"
-    done = installed.bake("build", "tiny", "--local", "--stand-in")
+    refused = installed.bake("lock", "mxnet-cu101", "--stand-in", status=2)
+    assert "belongs to it" in refused.stderr
+    assert list(installed.folder.iterdir()) == []
+
+
+def test_a_new_project_is_baked_with_its_own_stage_input_file_and_check(
+    installed: Installed, local_cloud: Path
+) -> None:
+    installed.bake("init", "images")
+    images = replace(installed, folder=installed.folder / "images")
+    recipe, stage = images.folder / "manifests" / "hello.toml", images.folder / "scripts" / "stages"
+    # Without GPU, driver, CUDA, Python and framework.
+    assert "[cuda]" not in recipe.read_text()
+    (images.folder / "manifests" / "mine.toml").write_text(
+        'name = "mine"\nextends = "hello"\nwithout = ["packages"]\ninputs.GREETING = "Good day"\n'
+    )
+    (stage / "base.sh").write_text(BASE)
+    done = images.bake("build", "mine", "--local", "--stand-in")
     assert "Launch   bake launch-from-ami --local --ami ami-" in done.stdout
-    [record] = installed.folder.glob("builds/*/record.json")
-    assert json.loads(record.read_text())["recipe"] == "tiny"
-    page = (record.parent / "report.html").read_text()
+    [path] = images.folder.glob("builds/*/record.json")
+    record = json.loads(path.read_text())
+    assert [stage["name"] for stage in record["stages"]] == ["base", "motd", "seal"]
+    [check] = [each for each in record["checks"] if each["name"] == "motd"]
+    assert (check["outcome"], check["detail"]) == ("passed", "/etc/motd begins with: Good day")
+    page = (path.parent / "report.html").read_text()
     assert "<span>bake</span> <span>launch-from-ami</span>" in page
-    assert {path.name for path in installed.folder.iterdir()} == {"builds"}
-    refused = installed.bake("lock", "tiny", "--stand-in", status=2)
-    assert "installed" in refused.stderr
-    assert "clone" in refused.stderr
+    # From above, the project is named; its file is in the stage's digest, and the image is current.
+    there = ("--project", "images", "--local", "--stand-in")
+    [planned] = installed.document("plan", "mine", *there)["plans"]
+    assert {stage["name"]: stage["state"] for stage in planned["stages"]} == dict.fromkeys(
+        ("base", "motd", "seal"), "done"
+    )
+    assert [stage["replaces_built_in"] for stage in planned["stages"]] == [True, False, False]
+    (images.folder / "files" / "motd.txt").write_text("Another text\n")
+    [planned] = installed.document("plan", "images/manifests/mine.toml", *there[2:])["plans"]
+    assert [stage["name"] for stage in planned["stages"] if stage["state"] == "to_run"] == [
+        "motd",
+        "seal",
+    ]
