@@ -35,7 +35,7 @@ def findings(error: pydantic.ValidationError, model: type[BaseModel]) -> Iterato
                 yield Finding(place, "unknown key", hint)
             case "missing":
                 yield Finding(place, "is missing", described)
-            case "model_type":
+            case "model_type" | "dict_type":
                 yield Finding(place, "is not a table", f"Write [{place}], and its keys below")
             case _:
                 message = fault["msg"].removeprefix("Input ").removeprefix("Value ")

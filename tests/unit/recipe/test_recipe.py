@@ -149,6 +149,10 @@ def test_a_version_that_is_written_as_a_number_is_refused_with_the_reason(
         ('name = "mine"', 'name = "mine"\ngpu = "no"', "gpu", "'if-present' or 'none'"),
         ('name = "mine"', "", "name", "is missing"),
         ('name = "mine"', 'name = "mine"\npackages = 3', "packages", "Write [packages]"),
+        ('name = "mine"', 'name = "mine"\ninputs = 3', "inputs", "Write [inputs]"),
+        ('name = "mine"', 'name = "mine"\ninputs.A = true', "inputs.A", "Write it in quotes"),
+        ('name = "mine"', 'name = "mine"\ninputs.PATH = ""', "inputs.PATH", "Use capitals"),
+        ('base = "ubuntu-18.04"', "base = {}", "base.os", "Write the operating system"),
     ],
 )
 def test_a_finding_says_how_to_correct_the_value(
@@ -157,6 +161,41 @@ def test_a_finding_says_how_to_correct_the_value(
     found = findings(changed(old, new), tmp_path)
     assert list(found) == [place]
     assert says in found[place]
+
+
+@pytest.mark.parametrize(
+    ("base", "place", "says"),
+    [
+        ("3", "base", "is not a table"),
+        ("{}", "base.os", "is missing"),
+        ('{ os = "debian-14" }', "base.os", "Did you mean debian-1"),
+        ('{ os = "debian-12", ami = "ami-x" }', "base.ami", "ami-0123456789abcdef0"),
+        ('{ ami = "ami-12345678" }', "base.os", "Write the operating system"),
+        ('{ os = "debian-12", owner = "self" }', "base.name", "Write both"),
+        ('{ os = "debian-12", name = "x-*" }', "base.owner", "Write both"),
+        ('{ os = "debian-12", ami = "ami-12345678", recipe = "x" }', "base", "Write one of"),
+        ('{ recipe = "x", os = "debian-12" }', "base.os", "Leave it out"),
+        ('{ recipe = "x", login_user = "me" }', "base.login_user", "Leave it out"),
+        ('{ os = "debian-12", login_user = "Me" }', "base.login_user", "user name"),
+        ('{ os = "debian-12", ssm_parameter = "a b" }', "base.ssm_parameter", "SSM parameter"),
+    ],
+)
+def test_a_base_names_one_image(tmp_path: Path, base: str, place: str, says: str) -> None:
+    found = findings(changed('base = "ubuntu-18.04"', f"base = {base}"), tmp_path)
+    assert list(found) == [place]
+    assert says in found[place]
+
+
+def test_a_base_is_written_as_in_the_recipe(tmp_path: Path) -> None:
+    text = changed('base = "ubuntu-18.04"', 'base = { os = "ubuntu-18.04" }')
+    assert read(tmp_path, text) == read(tmp_path, GOOD)
+    assert read(tmp_path, text).model_dump()["base"] == "ubuntu-18.04"
+    of_ami = {"os": "ubuntu-18.04", "ami": "ami-12345678"}
+    text = changed('base = "ubuntu-18.04"', f"base = {of_ami}".replace(":", " ="))
+    recipe = read(tmp_path, text)
+    assert recipe.model_dump(exclude_unset=True)["base"] == of_ami
+    assert str(recipe.base) == "ami-12345678 (ubuntu-18.04)"
+    assert override(recipe, region="eu-west-1").base == recipe.base
 
 
 @pytest.mark.parametrize("version", ["1" * 5000, "10.", "v10", "١٠", "10.1\\n", "", "-1"])
