@@ -46,7 +46,10 @@ and AWS's prices of the day replace both in `invoke plan NAME`.
 
 
 class Proof(BaseModel):
-    """A bake that proved a recipe. `took_s` is the time of the whole bake."""
+    """A bake that proved a recipe, or a part of one: `variant` says how that recipe differed.
+
+    `took_s` is the time of the whole bake.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +61,7 @@ class Proof(BaseModel):
     passed: int
     skipped: int
     took_s: int
+    variant: str = ""
 
     @classmethod
     def of_record(cls, record: Record) -> Proof:
@@ -77,7 +81,7 @@ class Proof(BaseModel):
     @property
     def kind(self) -> tuple[str, ...]:
         """The recipe and the kind of proof; the newest one of each kind is kept."""
-        return (self.recipe, self.payload, self.verified)
+        return (self.recipe, self.payload, self.verified, self.variant)
 
 
 _PROOFS = TypeAdapter(tuple[Proof, ...])
@@ -252,7 +256,7 @@ def _proof(proofs: Sequence[Proof]) -> Iterator[str]:
         (
             proof.date,
             proof.where,
-            "the original software" if proof.payload == "upstream" else "stand-ins",
+            _software(proof),
             _proved(proof),
             f"{proof.passed} passed, {proof.skipped} skipped",
             duration(proof.took_s),
@@ -262,6 +266,12 @@ def _proof(proofs: Sequence[Proof]) -> Iterator[str]:
     yield _table(("date", "where", "with", "result", "checks", "took"), rows)
     if all(proof.verified != "gpu" for proof in proofs):
         yield "No bake on a machine with a GPU is on record here."
+
+
+def _software(proof: Proof) -> str:
+    """Return what was baked, in words."""
+    software = "the original software" if proof.payload == "upstream" else "stand-ins"
+    return f"{software}, {proof.variant}" if proof.variant else software
 
 
 def _proved(proof: Proof) -> str:
@@ -295,7 +305,7 @@ def write(folder: Path, new: Sequence[Path]) -> None:
     """Write all pages, and the proofs with those of new records."""
     made = [Proof.of_record(records.read(path)) for path in new]
     proofs = add_proofs(read_proofs(folder), made)
-    lines = ",\n".join(f" {proof.model_dump_json()}" for proof in proofs)
+    lines = ",\n".join(f" {proof.model_dump_json(exclude_defaults=True)}" for proof in proofs)
     (folder / PROOFS).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     made_pages = pages(entries(built_in(), proofs))
     for path in folder.glob("*.md"):

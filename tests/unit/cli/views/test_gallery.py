@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bake.cli.views import gallery
 from bake.cli.views.gallery import Proof, add_proofs, entries, pages, read_proofs
 from bake.recipe.project import built_in
+from bake.record import CheckRecord, Inventory, Record
 from tests.support.environment import REPOSITORY
 
 FOLDER = REPOSITORY / "docs" / "recipes"
@@ -52,6 +54,43 @@ def test_a_page_says_what_was_proved_and_that_no_gpu_was_there() -> None:
     assert "No bake on a machine with a GPU is on record here." in page
     on_gpu = PROOF.model_copy(update={"verified": "gpu", "payload": "upstream"})
     assert "No bake on a machine with a GPU" not in page_with(PROOF, on_gpu)
+
+
+def test_the_record_of_a_bake_is_a_proof_without_the_search_for_leftovers() -> None:
+    checks = [("proof", "passed"), ("proof", "skipped"), ("leftovers", "passed")]
+    record = Record(
+        run="20261130-215519-abcdef",
+        recipe="pytorch-cu126",
+        digest="d" * 64,
+        payload="stand-in",
+        verified="cpu",
+        here="--local",
+        image_id="ami-1",
+        image_name="bake/pytorch-cu126",
+        base_image_id="ami-0",
+        instance_type="g6.xlarge",
+        zone="us-east-1a",
+        market="on-demand",
+        stages=(),
+        checks=tuple(
+            CheckRecord.model_validate(
+                {"part": part, "name": "any", "outcome": outcome, "detail": "", "seconds": 0}
+            )
+            for part, outcome in checks
+        ),
+        inventory=Inventory(kernel="6.1"),
+        started_at=datetime(2026, 11, 30, 21, 55, 19, tzinfo=UTC),
+        ended_at=datetime(2026, 11, 30, 21, 56, 36, tzinfo=UTC),
+    )
+    made = Proof.of_record(record)
+    assert made == PROOF.model_copy(update={"passed": 1, "skipped": 1})
+    on_aws = record.model_copy(update={"here": "--region us-west-2", "region": "us-west-2"})
+    assert Proof.of_record(on_aws).where == "us-west-2, g6.xlarge"
+
+
+def test_a_proof_of_a_part_of_a_recipe_says_how_it_differed() -> None:
+    part = PROOF.model_copy(update={"payload": "upstream", "variant": "on Debian 13"})
+    assert "| the original software, on Debian 13 | on a CPU only |" in page_with(part)
 
 
 def test_the_newest_proof_of_each_kind_is_kept() -> None:
