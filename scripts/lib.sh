@@ -463,7 +463,7 @@ last_words() {
 apt_upgrade() { alone_with_packages apt_upgrade_packages || fail_to_install; }
 
 apt_remove() { apt_get purge "$@"; }
-apt_hold() { apt-mark hold "$@" >/dev/null; }
+apt_hold() { alone_with_packages apt-mark hold "$@" >/dev/null; } # it would not wait for dpkg's lock
 apt_clean() { apt_get clean; }
 
 # apt_install PACKAGE[=VERSION]…: configure the packages that an interrupted run left unfinished, then install.

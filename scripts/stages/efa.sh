@@ -7,6 +7,8 @@ set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
+[[ $package_manager == apt ]] || fail "the stage efa supports Debian and Ubuntu only"
+
 # These are the installer's own dependencies in the archive: installed here, they are locked like other packages.
 packages=(environment-modules libnl-3-200 libnl-3-dev libnl-route-3-200 libnl-route-3-dev pciutils tcl)
 options=(--yes)

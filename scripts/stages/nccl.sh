@@ -7,6 +7,8 @@ set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
+[[ $package_manager == apt ]] || fail "the stage nccl supports Debian and Ubuntu only"
+
 add_nvidia_repository
 
 # The repository has builds for several CUDA (2.30.7-1+cuda13.0), and apt takes the newest of all. Take the newest
@@ -18,9 +20,8 @@ version=$(apt-cache madison libnccl2 | awk '{ print $3 }' | sort --version-sort 
         if (its[1] == own[1] && its[2] <= own[2]) newest = $0
     } END { print newest }')
 [[ -n $version ]] || fail "NVIDIA's repository has no NCCL for CUDA ${CUDA_VERSION%%.*}, up to $CUDA_VERSION"
-apt-mark unhold libnccl2 libnccl-dev >/dev/null
 install_packages "libnccl2=$version" "libnccl-dev=$version"
-apt-mark hold libnccl2 libnccl-dev >/dev/null # an upgrade would take a build for another CUDA
+hold_packages libnccl2 libnccl-dev # an upgrade would take a build for another CUDA
 
 for package in libnccl2 libnccl-dev; do
     [[ $(version_of "$package") == "$version" ]] || fail "$package is $(version_of "$package") instead of $version"

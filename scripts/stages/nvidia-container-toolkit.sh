@@ -6,6 +6,8 @@ set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
 
+[[ $package_manager == apt ]] || fail "the stage nvidia-container-toolkit supports Debian and Ubuntu only"
+
 # One repository serves every release of Debian and Ubuntu. Source: NVIDIA's installation guide for the toolkit.
 ring=/usr/share/keyrings/bake-container-toolkit.gpg
 add_key "$CONTAINER_TOOLKIT_MIRROR/gpgkey" "$CONTAINER_TOOLKIT_KEY_FINGERPRINT" "$ring"

@@ -102,3 +102,11 @@ def test_vllm_is_installed_with_its_pytorch_and_needs_a_gpu(machine: Machine) ->
     assert status == SKIPPED
     assert last == "vLLM 0.33.0 needs a GPU, which this machine does not have"
     assert check(machine, "vllm", gpus=1, **inputs)[0] not in (0, SKIPPED)
+
+
+def test_packages_are_held_after_another_stage_has_used_dpkg(machine: Machine) -> None:
+    lock = "import fcntl, time; file = open('/var/lib/dpkg/lock', 'a'); "
+    lock += "fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(2)"
+    use = 'source "${BAKE_LIB:?}"; sleep 0.5; hold_packages tcl; apt-mark showhold'
+    done = machine.script(f'python3 -c "{lock}" & {use}')
+    assert "tcl" in done.stdout.split(), done.stderr
