@@ -23,6 +23,8 @@ DOCUMENTS = {
     path.stem: tomllib.loads(path.read_text()) for path in REPOSITORY.glob("manifests/*.toml")
 }
 RECIPES = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
+# Those that have every section.
+COMPLETE = {name: recipe for name, recipe in RECIPES.items() if recipe.d2l}
 
 urls = texts.map(lambda text: f"https://mirror.example.org/{text}")
 packages = st.builds("{}{}".format, st.sampled_from(["attrs", "a ; ", "a @ https://"]), texts)

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from bake.plan.variables import OF_PAYLOAD, OF_SECTION, variables
 from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.resolved import resolve
-from tests.support.recipes import RECIPES, changed_recipe
+from tests.support.recipes import COMPLETE, RECIPES, changed_recipe
 
 
 def values(name: str, payload: Payload = UPSTREAM, **changes: Any) -> dict[str, str]:
@@ -30,9 +30,9 @@ def test_a_recipe_without_a_section_has_none_of_its_inputs() -> None:
     assert variables(resolve(bare), UPSTREAM).keys() == everybody
 
 
-def test_every_recipe_has_the_same_inputs() -> None:
-    names = {name for recipe in RECIPES for name in values(recipe)}
-    for recipe in RECIPES:
+def test_every_complete_recipe_has_the_same_inputs() -> None:
+    names = {name for recipe in COMPLETE for name in values(recipe)}
+    for recipe in COMPLETE:
         assert set(values(recipe)) == names
         assert all(isinstance(value, str) for value in values(recipe).values())
 
@@ -40,7 +40,7 @@ def test_every_recipe_has_the_same_inputs() -> None:
 def test_the_inputs_that_differ_between_payloads_are_known() -> None:
     """A stand-in differs from the real hosts in every one of them."""
     differ = set()
-    for name, recipe in RECIPES.items():
+    for name, recipe in COMPLETE.items():
         archives = {resolve(recipe).d2l.archive(recipe.framework.name): "0" * 64}
         installers = dict.fromkeys(UPSTREAM.sha256, "1" * 64)
         stand_in = Payload(
@@ -79,7 +79,7 @@ def test_d2l_cannot_replace_the_numpy_of_its_framework() -> None:
 
 
 def test_requirements_are_requirements_one_a_line() -> None:
-    for name in RECIPES:
+    for name in COMPLETE:
         given_ = values(name, packages__pip=["scipy", "x; python_version < '3.8'"])
         for key in ("FRAMEWORK_REQUIREMENTS", "D2L_REQUIREMENTS", "PIP_PACKAGES"):
             assert [Requirement(line) for line in given_[key].splitlines()]
@@ -160,7 +160,7 @@ def test_notebooks_whose_archive_the_payload_knows_come_by_hash() -> None:
 
 
 def test_notebooks_are_never_fetched_unchecked() -> None:
-    for name in RECIPES:
+    for name in COMPLETE:
         given_ = values(name, d2l__notebooks=True)
         assert given_["NOTEBOOKS_URL"]
         assert given_["NOTEBOOKS_SHA256"] or given_["NOTEBOOKS_COMMIT"]

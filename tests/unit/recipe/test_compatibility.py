@@ -12,7 +12,7 @@ from bake import catalog as catalogs
 from bake.catalog import Catalog, numbers
 from bake.recipe.compatibility import check, pinned_numpy
 from bake.recipe.resolved import resolve
-from tests.support.recipes import RECIPES, changed_recipe, findings_of
+from tests.support.recipes import COMPLETE, RECIPES, changed_recipe, findings_of
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_every_finding_has_a_place_a_message_and_a_hint(
     data: st.DataObject,
 ) -> None:
     known = catalogs.load()
-    name = data.draw(st.sampled_from(sorted(RECIPES)))
+    name = data.draw(st.sampled_from(sorted(COMPLETE)))
     build = data.draw(st.sampled_from(known.builds))
     wanted = changed_recipe(
         name,
@@ -169,7 +169,7 @@ def test_mxnet_is_pinned_to_a_numpy_before_1_24(catalog: Catalog) -> None:
 
 
 def test_d2l_and_framework_of_the_included_recipes_need_the_same_numpy(catalog: Catalog) -> None:
-    for ours in RECIPES.values():
+    for ours in COMPLETE.values():
         build = catalog.build(ours.framework.name, ours.framework.version, ours.cuda.version)
         assert build is not None
         of_d2l, of_framework = (

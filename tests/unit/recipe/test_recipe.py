@@ -84,16 +84,10 @@ def test_a_good_recipe_has_the_defaults_that_the_documentation_names(tmp_path: P
 
 def test_the_included_recipes_are_valid_and_complete() -> None:
     names = {recipe.name: recipe for recipe in recipes.all_recipes(built_in())}
-    assert set(names) == {
-        "mxnet-cu100",
-        "mxnet-cu101",
-        "mxnet-cu112",
-        "mxnet-cu118-debian12",
-        "pytorch-cu126",
-    }
+    assert set(names) == {path.stem for path in MANIFESTS.glob("*.toml")}
+    assert {"mxnet-cu101", "pytorch-cu126"} < set(names)
     for name, recipe in names.items():
-        assert (MANIFESTS / f"{name}.toml").exists()
-        assert recipe.description
+        assert recipe.description, name
         assert recipe.builder.disk_gb == 64
         assert recipe.stages[0] == "base"
         assert recipe.stages[-1] == "seal"

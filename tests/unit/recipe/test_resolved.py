@@ -15,14 +15,14 @@ def test_every_part_of_an_included_recipe_is_found(name: str) -> None:
     assert resolved.name == name
     assert tuple(each.name for each in resolved.machines) == recipe.builder.instance_types
     assert resolved.os_image.key == recipe.base.os
-    assert resolved.cuda.version == recipe.cuda.version
-    assert resolved.driver is not None
-    assert resolved.driver.branch == recipe.driver.branch
-    assert resolved.driver_version == resolved.driver.version
-    assert resolved.toolkit is not None
-    assert resolved.build is not None
-    assert resolved.build.version == recipe.framework.version
-    assert (resolved.installer is None) == (recipe.python.manager == "venv")
+    assert (resolved.driver and resolved.driver.branch) == (recipe.driver and recipe.driver.branch)
+    assert not resolved.driver or resolved.driver_version == resolved.driver.version
+    assert (resolved.cuda and resolved.cuda.version) == (recipe.cuda and recipe.cuda.version)
+    assert (resolved.toolkit is None) == (recipe.cuda is None)
+    framework = recipe.framework
+    assert (resolved.build and resolved.build.version) == (framework and framework.version)
+    with_conda = recipe.python is not None and recipe.python.manager != "venv"
+    assert (resolved.installer is not None) == with_conda
 
 
 def test_a_part_that_does_not_fit_the_others_is_none() -> None:
