@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,7 @@ def _page(entry: Entry) -> str:
         _table(("", "estimate"), _estimates(entry)),
         "## The proof",
         "Each bake checks, before the image is made:",
-        "\n".join(f"* {each}" for each in _checks(entry)),
+        "\n".join(_wrapped(f"* {each}") for each in _checks(entry)),
         *_proof(entry.proofs),
     ]
     return "\n\n".join(block.strip() for block in blocks) + "\n"
@@ -223,6 +224,10 @@ def _estimates(entry: Entry) -> list[tuple[str, str]]:
         ("cost of a bake", f"{entry.expected.cost} on a `{first}`{at}"),
         ("to keep the image", f"about ${money(per_month)} a month"),
     ]
+
+
+def _wrapped(item: str) -> str:
+    return textwrap.fill(item, 100, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _checks(entry: Entry) -> Iterator[str]:
