@@ -35,11 +35,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem in a request: its place, what is wrong, and what would be right."""
+    """One problem in a request: its place, what is wrong, and what would be right.
+
+    `unknown`: bake does not know whether it is a problem, and `--unchecked` accepts it.
+    """
 
     place: str
     message: str
     hint: str = ""
+    unknown: bool = False
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message

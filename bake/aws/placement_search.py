@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from bake import catalog
 from bake.aws.client.commands import aws_command
 from bake.aws.client.response import Response
 from bake.aws.client.session import Cloud, filters_for
@@ -15,6 +16,7 @@ from bake.aws.instance_type import MOST_VALUES, TypeDescription, describe_types
 from bake.aws.placement import Market, Placement
 from bake.aws.quota import Quota, how_to_raise, quota_code, read_quotas
 from bake.aws.reservation import Reservation
+from bake.catalog import nearest
 from bake.errors import CloudError, Finding
 from bake.threads import together
 
@@ -119,9 +121,11 @@ def _unfit(
     `usage` is EC2's usage class: spot, on-demand or capacity-block.
     """
     if described is None or not zones:
-        hint = (
-            f"Choose another region, or another type: `invoke gpus --region {cloud.region}` lists "
-            "the GPU machines of this region"
+        near = nearest(name, catalog.load().instance_types)
+        hint = near if near.startswith("Did you mean") and name not in near else ""
+        hint += (
+            f"{' ' if hint else ''}Choose another region, or another type: "
+            f"`invoke gpus --region {cloud.region}` lists the GPU machines of this region"
         )
         return Finding(_PLACE, f"{name} is not offered in {cloud.region}", hint)
     if usage not in (described.usage_classes or (usage,)):

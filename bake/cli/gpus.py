@@ -91,12 +91,14 @@ def gpus(console: Console, common: CommonOptions, options: GpuOptions) -> None:
     from bake.cli.views import gpus as views
     from bake.machine import gpus as machines
     from bake.recipe import recipes
-    from bake.recipe.resolved import resolve
+    from bake.recipe.based import resolve_in
 
     known = catalog.load()
     works = None
     if options.recipe:
-        works = machines.types_for_recipe(resolve(recipes.find(options.recipe, project())))
+        own = project()
+        recipe = recipes.find(options.recipe, own)
+        works = machines.types_for_recipe(resolve_in(own, recipe))
     wanted = machines.read_filter(
         known,
         gpu=options.gpu,

@@ -73,6 +73,10 @@ class RecipeOptions:
     )
     spot: bool = option(False, "a spot machine")
     no_spot: bool = option(False, "an on-demand machine, even if the recipe prefers spot")
+    unchecked: bool = option(
+        False,
+        "go on, with a warning, where bake does not know a GPU, driver, CUDA release or framework",
+    )
     no_lock: bool = option(False, "install the newest versions, not those of the recipe's lock")
     stand_in: bool = option(
         False, "with --local: small stand-ins for NVIDIA's, Anaconda's and Ubuntu's servers"

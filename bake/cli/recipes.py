@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bake.cli.command import completion
 from bake.cli.environment import open_cloud, project, project_of, ssh_port
@@ -58,9 +58,11 @@ def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> 
     Raises a RequestError if the options contradict each other, or if a recipe that was named or
     selected cannot work. With `--all`, such a recipe is a failure, and the others are returned.
     """
+    from bake import catalog
     from bake.recipe import recipes
 
     _check(options)
+    catalog.accept_unknown(options.unchecked)
     found = project_of(options.recipe)
     names, cuda, framework = options.recipe, options.cuda, options.framework
     if options.all:
@@ -135,9 +137,9 @@ def _check(options: RecipeOptions) -> None:
 def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: bool) -> Resolved:
     from bake.machine.request import read_types
     from bake.plan.plan import make_plan
+    from bake.recipe.based import resolve_in
     from bake.recipe.payload import UPSTREAM
     from bake.recipe.recipe import override
-    from bake.recipe.resolved import resolve
 
     market = True if options.spot else False if options.no_spot else None
     # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
@@ -145,19 +147,21 @@ def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: b
     types = read_types(options.instance_type)
     with _options_as_places(options):
         recipe = override(recipe, instance_types=types, spot=market, **change)
-        policy = recipe.gpu or _gpu_policy(recipe, local=local)
-        resolved = resolve(recipe.model_copy(update={"gpu": policy}))
+        resolved = _with_gpu_policy(resolve_in(project, recipe), local=local)
+        resolved = replace(resolved, unchecked=options.unchecked)
         # Refuse what is certain to fail before a cloud, a stand-in or a base image is prepared.
         make_plan(resolved, payload=UPSTREAM, base_image_id="", project=project)
     return resolved
 
 
-def _gpu_policy(recipe: Recipe, *, local: bool) -> Literal["required", "if-present", "none"]:
-    """Return what a recipe that does not set `gpu` means."""
-    if recipe.driver is None:
-        return "none"
+def _with_gpu_policy(resolved: Resolved, *, local: bool) -> Resolved:
+    """Return the recipe, and that of its base image, with a value for `gpu` if they set none."""
+    recipe = resolved.recipe
     # An image on AWS must work on a GPU; a local computer may have none.
-    return "if-present" if local else "required"
+    with_driver = "if-present" if local else "required"
+    policy = recipe.gpu or (with_driver if recipe.driver else "none")
+    base = _with_gpu_policy(resolved.base, local=local) if resolved.base else None
+    return replace(resolved, recipe=recipe.model_copy(update={"gpu": policy}), base=base)
 
 
 @contextmanager
@@ -271,6 +275,15 @@ def _prepare_local(
         with console.step("Stand-in servers") as step:
             downloads = standin.up(resolved)
             step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
+    base = resolved.recipe.base
+    if base.recipe or base.owner == "self":
+        return downloads  # images that a user has made in this local cloud
+    published = os_images.Publication(
+        image_id=base.ami or "",
+        owner=base.owner or "",
+        name=base.name or "",
+        parameter=base.ssm_parameter or "",
+    )
     with console.step("Base image") as step:
         image = os_images.provide(
             control.up(),
@@ -278,6 +291,7 @@ def _prepare_local(
             stand_in=stand_in,
             region=region,
             files=standin.machine_files() if stand_in else None,
+            published=published,
         )
         step.done(image)
     return downloads
@@ -315,9 +329,9 @@ def current_images() -> Callable[[Image], bool]:
     from bake.errors import RequestError
     from bake.plan import lock as locks
     from bake.plan.current import is_current
+    from bake.recipe.based import resolve_in
     from bake.recipe.recipe_files import lock_path
     from bake.recipe.recipes import read_all
-    from bake.recipe.resolved import resolve
 
     recipes, own = {}, project()
     with suppress(RequestError):
@@ -330,7 +344,7 @@ def current_images() -> Callable[[Image], bool]:
             return is_current(
                 image.tags,
                 image.digest,
-                resolve(recipes[image.recipe]),
+                resolve_in(own, recipes[image.recipe]),
                 stand_in=image.payload == "stand-in",
                 project=own,
                 lock=locks.read_if_exists(lock_path(image.recipe, image.recipe, own), image.recipe),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from bake.aws.base_image import BaseImage, find_base_image
+from bake.aws.base_image import BaseImage
 from bake.aws.client.session import Cloud
 from bake.aws.image import Image, delete_failed_image, images
 from bake.aws.image_creation import image_name, wait_until_available
@@ -17,6 +17,7 @@ from bake.console.console import Console
 from bake.console.screen import Step
 from bake.errors import CloudError, ImageError, PreflightError
 from bake.machine.boot import BOOT_TIMEOUT_S
+from bake.pipeline.base import find_base, with_described_types
 from bake.pipeline.preflight import PreflightResult, preflight
 from bake.pipeline.progress import Progress
 from bake.pipeline.secrets import Secrets, read_secrets
@@ -116,12 +117,12 @@ def prepare(
     recipe = resolved.recipe
     lifetime = timedelta(hours=recipe.builder.timeout_hours)
     run = new_run(recipe.name, lifetime=lifetime, tags=recipe.tags, now=cloud.now())
-    owner = context.payload.image_owner
     locked = context.lock.base_image_in(cloud.region) if context.lock else ""
     if context.lock:
         stays = f"on {context.lock.base_image.name}, and no newer one"
         console.note(f"Locked: what run {context.lock.run} has installed, {stays}")
     with console.step("Preflight") as step:
+        resolved = with_described_types(cloud, resolved)
         base_image, plan = _find_plan(context, resolved, locked)
         # Before the checks that only a machine needs: an existing image needs no quota.
         image = finished_image(cloud, plan) if plan and not fresh else None
@@ -130,8 +131,9 @@ def prepare(
             support = check_support(resolved.os_image, cloud.now().date())
             checked = PreflightResult(base_image, (), tuple(support))
         else:
+            payload = context.payload
             checked = preflight(
-                cloud, resolved, base_image, image_name=name, owner=owner, locked=locked
+                cloud, resolved, base_image, payload=payload, image_name=name, locked=locked
             )
             secrets = read_secrets(cloud, recipe)
         plan = plan or _plan(context, resolved, checked.base_image)
@@ -160,8 +162,7 @@ def _find_plan(
     """
     base_image = None
     with suppress(PreflightError):
-        owner = context.payload.image_owner
-        base_image = find_base_image(context.cloud, resolved.os_image, owner, locked=locked)
+        base_image = find_base(context.cloud, resolved, context.payload, locked)
         return base_image, _plan(context, resolved, base_image)
     return base_image, None
 
@@ -182,7 +183,7 @@ def finished_image(cloud: Cloud, plan: Plan) -> Image | None:
         image
         for image in images(cloud, plan.recipe.name)
         if image.digest == plan.digest
-        and image.verified in accepted(plan.recipe, has_checks=bool(plan.checks))
+        and image.verified in accepted(plan.resolved, has_checks=bool(plan.checks))
     ]
     by_state: Mapping[str, Image] = {image.state: image for image in reversed(candidates)}
     return by_state.get("available") or by_state.get("pending")

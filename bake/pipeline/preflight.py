@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from bake.aws.base_image import BaseImage, find_base_image
+from bake.aws.base_image import BaseImage
 from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.aws.image_creation import find_name_in_use
@@ -15,6 +15,9 @@ from bake.aws.placement import Placement
 from bake.aws.placement_search import PlacementSearch, find_placements
 from bake.console.format import rounded_duration
 from bake.errors import CloudError, Finding, PreflightError, RequestError
+from bake.pipeline.base import find_base
+from bake.recipe.compatibility import accepted_unknowns
+from bake.recipe.payload import UPSTREAM, Payload
 from bake.recipe.resolved import Resolved
 from bake.recipe.support import check_support
 
@@ -39,21 +42,20 @@ def preflight(
     resolved: Resolved,
     base_image: BaseImage | None = None,
     *,
+    payload: Payload = UPSTREAM,
     image_name: str | None = None,
-    owner: str | None = None,
     locked: str = "",
     subnet_id: str | None = None,
 ) -> PreflightResult:
     """Find the base image and the placements for this recipe's builder.
 
-    `base_image` is looked up if it is None: `owner` replaces the owner in the catalog, and `locked`
-    is the id of the only image that is accepted. PreflightError with all findings at once, also
-    those that come from a request which AWS refused.
+    `base_image` is looked up if it is None; `locked` is the id of the only image that is accepted.
+    PreflightError with all findings at once, also those that come from a request which AWS refused.
     """
     findings: list[Finding] = []
     recipe, os_image = resolved.recipe, resolved.os_image
     base_image = base_image or _try(
-        findings, "base", lambda: find_base_image(cloud, os_image, owner, locked=locked), None
+        findings, "base", lambda: find_base(cloud, resolved, payload, locked), None
     )
     found = _try(
         findings,
@@ -77,7 +79,8 @@ def preflight(
         raise PreflightError(f"Nothing can be baked in {cloud.region} yet", findings=findings)
     early = check_credentials(cloud.credentials_end(), cloud.now(), recipe.builder.timeout_hours)
     support = check_support(os_image, cloud.now().date())
-    warnings = (*found.findings, *early, *support)
+    unknown = accepted_unknowns(resolved) if resolved.unchecked else []
+    warnings = (*found.findings, *early, *support, *unknown)
     return PreflightResult(base_image, found.placements, warnings)
 
 

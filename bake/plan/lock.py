@@ -158,11 +158,7 @@ def from_record(path: Path, recipe: str, earlier: Lock | None = None) -> Lock:
         run=record.run,
         base_image=LockedImage(name=record.base_image_name, ids=ids),
         asked=record.asked,
-        stages={
-            stage.name: record.inventory.stages[stage.name]
-            for stage in record.stages
-            if stage.name in record.inventory.stages
-        },
+        stages=record.inventory.stages,
     )
 
 

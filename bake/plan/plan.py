@@ -93,9 +93,10 @@ def make_plan(
         refuse_mismatch(lock, recipe, payload)
     own = variables(resolved, payload) | {"STAGE": ""}
     chosen = _read_scripts(recipe, project)
-    needs = _resolve_needs(recipe, chosen)
-    given = {**recipe.inputs, **own}
-    checks, wrong = read_checks(recipe.stages, recipe.checks, project)
+    needs = _resolve_needs(recipe, chosen, resolved.base_stages)
+    given = {**_inputs_of_base(resolved), **recipe.inputs, **own}
+    of_base = [name for each in resolved.lineage[1:] for name in each.recipe.checks]
+    checks, wrong = read_checks([*resolved.all_stages, *of_base], recipe.checks, project)
     files, missing = _read_files(chosen)
     findings = [
         *wrong,
@@ -104,7 +105,7 @@ def make_plan(
         *(each for script in chosen for each in _check_inputs("", script, given)),
         *(each for script in checks for each in _check_inputs("checks/", script, given)),
         *_check_secrets(recipe, chosen, given),
-        *_check_fields(recipe, chosen, project),
+        *_check_fields(resolved, chosen, project),
     ]
     if findings:
         message = "the stages do not match the recipe"
@@ -117,7 +118,8 @@ def make_plan(
             hint="Remove Reboots from its header: after it, the machine has no SSH keys any more",
         )
     lib = project.lib.read_bytes()
-    stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id)
+    earlier = resolved.base_stages if lock else ()
+    stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id, earlier)
     planned = tuple(PlannedCheck(script, _inputs(script, given)) for script in checks)
     whole = json_digest(
         {
@@ -131,6 +133,12 @@ def make_plan(
     return Plan(resolved, payload, base_image_id, stages, lib, whole, lock, planned)
 
 
+def _inputs_of_base(resolved: Resolved) -> dict[str, str]:
+    """Return the [inputs] of the recipe of the base image, whose checks run again."""
+    base = resolved.base
+    return {**_inputs_of_base(base), **base.recipe.inputs} if base else {}
+
+
 def _with_digests(
     ordered: list[Script],
     needs: Mapping[str, tuple[str, ...]],
@@ -139,14 +147,18 @@ def _with_digests(
     lock: Lock | None,
     lib: bytes,
     base: str,
+    earlier: Sequence[str],
 ) -> tuple[Stage, ...]:
-    """Return the stages with inputs and digests. A digest covers those of the needed stages."""
+    """Return the stages with inputs and digests. A digest covers those of the needed stages.
+
+    `earlier` are the stages whose packages are in the base image already, and locked, too.
+    """
     stages: dict[str, Stage] = {}
     for script in ordered:
         values = {**script.defaults, **given, "STAGE": script.name}
         if lock:
             not_after = [s.name for s in ordered if script.name not in _all_needs(s.name, needs)]
-            values |= lock.inputs(script.name, not_after, given)
+            values |= lock.inputs(script.name, [*earlier, *not_after], given)
         inputs = _inputs(script, values)
         below = [stages[need].digest for need in needs[script.name]]
         own = files[script.name]
@@ -218,8 +230,13 @@ def _read_scripts(recipe: Recipe, project: Project) -> list[Script]:
     return chosen
 
 
-def _resolve_needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str, ...]]:
-    """Map each stage to the stages of the recipe that it needs; `a|b` and `*` are resolved."""
+def _resolve_needs(
+    recipe: Recipe, scripts: list[Script], base_stages: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Map each stage to the stages of the recipe that it needs; `a|b` and `*` are resolved.
+
+    A stage whose result is in the base image (`base_stages`) is needed no more.
+    """
     names = [script.name for script in scripts]
     findings: list[Finding] = []
     needs: dict[str, tuple[str, ...]] = {}
@@ -227,7 +244,7 @@ def _resolve_needs(recipe: Recipe, scripts: list[Script]) -> dict[str, tuple[str
         wanted: list[str] = []
         for need in script.needs:
             found = names if need == EVERY_OTHER else [n for n in need.split("|") if n in names]
-            if not found:
+            if not found and set(base_stages).isdisjoint(need.split("|")):
                 message = f"the stage {script.name} needs {' or '.join(need.split('|'))}"
                 hint = f"Add it to stages, which are {', '.join(names)}"
                 findings.append(Finding("stages", f"{message}, which is not in the recipe", hint))
@@ -308,8 +325,12 @@ def _check_secrets(
             yield Finding(f"secrets.{name}", "no stage uses it", hint)
 
 
-def _check_fields(recipe: Recipe, chosen: list[Script], project: Project) -> Iterable[Finding]:
-    """Refuse a field of the recipe that none of its stages takes: the image would not have it."""
+def _check_fields(resolved: Resolved, chosen: list[Script], project: Project) -> Iterable[Finding]:
+    """Refuse a field of the recipe that none of its stages takes: the image would not have it.
+
+    What it has taken over from the recipe of its base image is in that image.
+    """
+    recipe = resolved.recipe.model_copy(update=dict.fromkeys(resolved.inherited))
     taken = {name for script in chosen for name in script.inputs}
     for place in requested_fields(recipe):
         inputs = OPTIONAL_FIELDS[place]

@@ -7,11 +7,12 @@ checks everything that only the cloud knows (zones, quotas, the newest image).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 from packaging.requirements import Requirement
 
-from bake.catalog import Build, D2l, distance, numbers
+from bake.catalog import ASSUMED, Build, D2l, distance, numbers
 from bake.errors import Finding, IncompatibleError
 from bake.recipe.gpu_checks import (
     check_cuda_on_gpus,
@@ -53,15 +54,37 @@ def check(resolved: Resolved) -> list[Finding]:
 
 
 def refuse_incompatible(resolved: Resolved) -> None:
-    """Raise IncompatibleError with every finding, if there is one."""
-    if findings := check(resolved):
+    """Raise IncompatibleError with every finding, if there is one.
+
+    With `--unchecked`, what the catalog does not know is accepted: see `accepted_unknowns`.
+    """
+    findings = [each for each in check(resolved) if not (each.unknown and resolved.unchecked)]
+    if findings:
         message = f"The parts of the recipe {resolved.recipe.name} cannot work together"
         raise IncompatibleError(message, findings=findings)
 
 
+def accepted_unknowns(resolved: Resolved) -> list[Finding]:
+    """Return what the catalog does not know and `--unchecked` accepts, as warnings."""
+    parts = {
+        "driver.branch": (resolved.driver, resolved.driver and f"driver {resolved.driver.branch}"),
+        "cuda.version": (resolved.cuda, resolved.cuda and f"CUDA {resolved.cuda.version}"),
+        "framework.version": (
+            resolved.build,
+            resolved.build and f"{resolved.build.name} {resolved.build.version}",
+        ),
+    }
+    assumed = [
+        Finding(place, f"bake does not know {name}: it is treated {fact.source}", unknown=True)
+        for place, (fact, name) in parts.items()
+        if fact and fact.sure == ASSUMED
+    ]
+    return assumed + [replace(each, hint="") for each in check(resolved) if each.unknown]
+
+
 def _check_cuda_on_os(resolved: Resolved) -> Iterator[Finding]:
     cuda, key = resolved.cuda, resolved.os_image.key
-    if cuda and resolved.toolkit is None and CUDA_STAGE in resolved.recipe.stages:
+    if cuda and resolved.toolkit is None and CUDA_STAGE in resolved.all_stages:
         others = (other for other in resolved.catalog.cuda.values() if key in other.on)
         yield Finding(
             "cuda.version",
@@ -211,7 +234,7 @@ def _check_disk(resolved: Resolved) -> Iterator[Finding]:
         resolved.os_image,
     )
     parts = {os_image.key: os_image.size_gb, "working space": HEADROOM_GB}
-    if cuda and toolkit and CUDA_STAGE in resolved.recipe.stages:
+    if cuda and toolkit and CUDA_STAGE in resolved.all_stages:
         parts[f"CUDA {cuda.version}"] = toolkit.disk_gb
     if build:
         parts[build.name] = build.size_gb

@@ -6,41 +6,56 @@ from collections.abc import Iterator
 from functools import partial
 from operator import is_
 
-from bake.catalog import Gpu, InstanceType, nearest, numbers, runs_on
+from bake.catalog import Gpu, InstanceType, numbers, runs_on
 from bake.errors import Finding
 from bake.recipe.recipe import promises_no_gpu
 from bake.recipe.resolved import Resolved
 from bake.recipe.suggestion import alternatives, suggest_cuda, suggest_driver, suggest_machine
 
+_UNCHECKED = "To try it nevertheless, add --unchecked"
+_PLACE = "builder.instance_types"
+
 
 def check_machines(resolved: Resolved) -> Iterator[Finding]:
-    """Refuse retired types, another architecture, parts of a GPU, and what no stage installs."""
-    known = resolved.catalog.instance_types
-    for name in resolved.recipe.builder.instance_types:
-        if name not in known and not promises_no_gpu(resolved.recipe):
-            message = f"unknown GPU machine: {name}"
-            yield Finding("builder.instance_types", message, nearest(name, known))
+    """Refuse retired types, another architecture, parts of a GPU, and what no stage installs.
+
+    A type that the catalog does not know is described by EC2 before a bake, and checked then.
+    """
     for machine in resolved.machines:
         if found := _machine_problem(resolved, machine):
-            yield Finding("builder.instance_types", *found)
+            yield Finding(_PLACE, *found)
+        elif machine.gpu and machine.gpu not in resolved.catalog.gpus and _uses_gpu(resolved):
+            message = f"bake does not know the GPU of {machine.name}, the {machine.gpu}"
+            yield Finding(_PLACE, message, _UNCHECKED, unknown=True)
+
+
+def _uses_gpu(resolved: Resolved) -> bool:
+    return not promises_no_gpu(resolved.recipe)
 
 
 def _machine_problem(resolved: Resolved, machine: InstanceType) -> tuple[str, str] | None:
     """Return the message and the hint; None for a machine that the image can boot on."""
-    catalog, os_image, gpu = resolved.catalog, resolved.os_image, resolved.catalog.gpus[machine.gpu]
+    catalog, os_image, gpu = resolved.catalog, resolved.os_image, machine.gpu
+    shown = f"{machine.name} ({gpu})" if gpu else machine.name
     if machine.retired:
-        message = f"{machine.name} ({gpu.name}) is no longer offered: {machine.retired}"
+        message = f"{shown} is no longer offered: {machine.retired}"
         return message, f"Use {machine.replaced_by} instead"
     if machine.architecture != os_image.architecture:
         image = f"{os_image.key} is {os_image.architecture}"
         hint = alternatives(suggest_machine(catalog, lambda _: True))
         return f"{machine.name} is {machine.architecture}, and {image}", hint
+    if not _uses_gpu(resolved):
+        return None
+    if not gpu and resolved.recipe.gpu == "required":
+        hint = alternatives(suggest_machine(catalog, lambda _: True), 'write gpu = "if-present"')
+        return f"{machine.name} has no NVIDIA GPU, and the recipe requires one", hint
     if machine.fractional:
-        hint = alternatives(suggest_machine(catalog, partial(is_, gpu)))
+        same = partial(is_, catalog.gpus.get(gpu))
+        hint = alternatives(suggest_machine(catalog, same))
         return f"{machine.name} has a slice of a GPU, which only AWS's GRID driver supports", hint
     if machine.unserved:
         hint = alternatives(suggest_machine(catalog, lambda g: g.capability == "9.0"))
-        return f"no image works on {machine.name} ({gpu.name}): {machine.unserved}", hint
+        return f"no image works on {shown}: {machine.unserved}", hint
     return None
 
 

@@ -283,6 +283,12 @@ class Recipe(_Table):
     tags: Tags = {}
     secrets: dict[SecretName, Secret] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _assume_unknown_facts(cls, document: Any) -> Any:
+        catalog.assume(document)
+        return document
+
     @model_validator(mode="after")
     def _stages_match_sections(self) -> Self:
         groups = []
@@ -302,7 +308,9 @@ class Recipe(_Table):
         if self.gpu == "none" and self.driver:
             hint = 'Leave out [driver], or write gpu = "if-present"'
             raise invalid_value("a machine without a GPU has no driver", hint, below="gpu")
-        for section, needed in (("d2l", "framework"), ("framework", "python")):
+        needs = (("d2l", "framework"), ("framework", "python"))
+        # The recipe of the base image may have what is missing here.
+        for section, needed in needs if self.base.recipe is None else ():
             if getattr(self, section) and not getattr(self, needed):
                 hint = f"Add [{needed}], or leave out [{section}]"
                 raise invalid_value(f"needs [{needed}]", hint, below=section)

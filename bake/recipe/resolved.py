@@ -6,6 +6,7 @@ take the result, so that none of them searches the catalog again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bake import catalog as catalogs
@@ -21,7 +22,7 @@ from bake.catalog import (
     OsImage,
     Toolkit,
 )
-from bake.recipe.recipe import Recipe
+from bake.recipe.recipe import SEAL, SOFTWARE, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class Resolved:
     `installer` is also None for a venv, which needs no installer. `driver_version` may be known
     even if `driver` is None, because it may come from another operating system. `machines` are the
     builder's instance types that the catalog knows, in the recipe's order.
+
+    `base` is the recipe whose image is the base image. Then `recipe` has the sections of that one
+    that its own file leaves out, and `inherited` names them. `unchecked` accepts what the catalog
+    does not know.
     """
 
     recipe: Recipe
@@ -46,16 +51,34 @@ class Resolved:
     build: Build | None
     d2l: D2l | None
     installer: Installer | None
+    base: Resolved | None = None
+    inherited: frozenset[str] = frozenset()
+    unchecked: bool = False
 
     @property
     def name(self) -> str:
         return self.recipe.name
 
     @property
+    def lineage(self) -> tuple[Resolved, ...]:
+        """This recipe, the one whose image is its base image, and so on."""
+        return (self, *(self.base.lineage if self.base else ()))
+
+    @property
+    def base_stages(self) -> tuple[str, ...]:
+        """The stages whose results are in the base image, if it is another recipe's."""
+        return tuple(s for each in self.lineage[:0:-1] for s in each.recipe.stages if s != SEAL)
+
+    @property
+    def all_stages(self) -> tuple[str, ...]:
+        """The stages whose results are in the image."""
+        return (*self.base_stages, *self.recipe.stages)
+
+    @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """The GPU models of the builder's instance types, without duplicates."""
+        """The known GPU models of the builder's instance types, without duplicates."""
         names = dict.fromkeys(machine.gpu for machine in self.machines)
-        return tuple(self.catalog.gpus[name] for name in names)
+        return tuple(self.catalog.gpus[name] for name in names if name in self.catalog.gpus)
 
     @property
     def drivers_of_os(self) -> list[Driver]:
@@ -68,9 +91,13 @@ class Resolved:
         return self.catalog.min_driver(self.cuda) if self.cuda else None
 
 
-def resolve(recipe: Recipe) -> Resolved:
-    """Look up every part of a recipe in the catalog."""
-    catalog, os_image = catalogs.load(), _os_image(recipe)
+def resolve(recipe: Recipe, base: Resolved | None = None) -> Resolved:
+    """Look up every part of a recipe in the catalog. `base` is the recipe of its base image."""
+    inherited = frozenset(_inherited(recipe, base.recipe) if base else ())
+    if base:
+        taken = {section: getattr(base.recipe, section) for section in inherited}
+        recipe = recipe.model_copy(update=taken)
+    catalog, os_image = catalogs.load(), base.os_image if base else _os_image(recipe)
     os = os_image.key
     driver, framework, python = recipe.driver, recipe.framework, recipe.python
     cuda = catalog.cuda[recipe.cuda.version] if recipe.cuda else None
@@ -88,7 +115,23 @@ def resolve(recipe: Recipe) -> Resolved:
         build=catalog.build(framework.name, framework.version, release) if framework else None,
         d2l=catalog.d2l[recipe.d2l.version] if recipe.d2l else None,
         installer=catalog.installer(python.manager, python.installer) if python else None,
+        base=base,
+        inherited=inherited,
     )
+
+
+def with_catalog(resolved: Resolved, catalog: Catalog) -> Resolved:
+    """Return the same recipe with a catalog that knows more instance types."""
+    types = resolved.recipe.builder.instance_types
+    machines = tuple(catalog.instance_types[t] for t in types if t in catalog.instance_types)
+    return replace(resolved, catalog=catalog, machines=machines)
+
+
+def _inherited(recipe: Recipe, base: Recipe) -> Iterator[str]:
+    """Yield the sections that a recipe takes over from the recipe of its base image."""
+    for section in SOFTWARE:
+        if getattr(recipe, section) is None and getattr(base, section) is not None:
+            yield section
 
 
 def _os_image(recipe: Recipe) -> OsImage:

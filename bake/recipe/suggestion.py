@@ -38,6 +38,7 @@ def suggest_machine(catalog: Catalog, suits: Callable[[Gpu], bool]) -> str:
     """
     for machine in catalog.instance_types.values():
         usable = not (machine.retired or machine.fractional or machine.unserved)
-        if usable and machine.architecture == "x86_64" and suits(catalog.gpus[machine.gpu]):
+        gpu = catalog.gpus.get(machine.gpu)
+        if usable and machine.architecture == "x86_64" and gpu and suits(gpu):
             return f"use a {machine.family} ({machine.gpu})"
     return ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
-from bake.recipe.recipe import MANAGER_STAGES, Recipe, environment_name, environment_prefix
+from bake.recipe.recipe import MANAGER_STAGES, environment_name, environment_prefix
 from bake.recipe.resolved import Resolved
 
 DRIVERS_STAGE = "drivers"
@@ -65,59 +67,70 @@ class Expectation:
         return f"{self.environment_prefix}/bin/python"
 
 
-def accepted(recipe: Recipe, *, has_checks: bool = False) -> frozenset[str]:
+def accepted(resolved: Resolved, *, has_checks: bool = False) -> frozenset[str]:
     """Return the values of `bake:verified` that are good enough for the recipe.
 
     A successful bake of the recipe can have only these results. An image that was proved on a CPU
     does not satisfy a recipe that requires a GPU, although its plan has the same digest.
     `has_checks`: its plan has checks that are scripts, each of which may be skipped.
     """
-    without_gpu = {"cpu"} if _proved_without_gpu(recipe) else {"no"}
+    without_gpu = {"cpu"} if _proved_without_gpu(resolved) else {"no"}
     if has_checks:
         without_gpu |= {"cpu"}
-    policy = _gpu_policy(recipe)
+    policy = _gpu_policy(resolved)
     if policy is None:
         return frozenset(without_gpu)
     return frozenset({"gpu"} if policy == "required" else {"gpu", *without_gpu})
 
 
-def _gpu_policy(recipe: Recipe) -> Literal["required", "if-present"] | None:
+def _gpu_policy(resolved: Resolved) -> Literal["required", "if-present"] | None:
     """Return what the recipe promises about a GPU; None for nothing.
 
     A recipe that installs the driver and does not set `gpu` requires a GPU. One without the stage
     promises a GPU only if it sets `gpu`: its base image may have a driver.
     """
-    if recipe.gpu == "none":
+    policy = resolved.recipe.gpu
+    if policy == "none":
         return None
-    if DRIVERS_STAGE in recipe.stages:
-        return recipe.gpu or "required"
-    return recipe.gpu
+    if DRIVERS_STAGE in resolved.all_stages:
+        return policy or "required"
+    return policy
 
 
-def _proved_without_gpu(recipe: Recipe) -> bool:
-    toolkit = recipe.cuda is not None and "cuda" in recipe.stages
-    packages = _gpu_policy(recipe) is None and any(recipe.packages.model_dump().values())
-    return recipe.python is not None or toolkit or packages
+def _proved_without_gpu(resolved: Resolved) -> bool:
+    packages = _gpu_policy(resolved) is None and any(
+        any(each.recipe.packages.model_dump().values()) for each in resolved.lineage
+    )
+    return resolved.recipe.python is not None or _toolkit(resolved) is not None or packages
+
+
+def _toolkit(resolved: Resolved) -> str | None:
+    """Return the CUDA release whose toolkit is installed; a framework alone needs none."""
+    cuda = resolved.recipe.cuda
+    return cuda.version if cuda and "cuda" in resolved.all_stages else None
 
 
 def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) -> Expectation:
     """Return what the recipe's sections promise on this instance type.
 
     A section belongs to a stage that installs it, as `bake.plan.plan` has checked. With stand-ins,
-    Python is the machine's own and the toolkit has no libraries, so neither is checked.
+    Python is the machine's own and the toolkit has no libraries, so neither is checked. What the
+    recipe of the base image promises is promised, too.
     """
     recipe = resolved.recipe
     machine = resolved.catalog.instance_types.get(instance_type)
+    gpu = machine if machine and machine.gpu in resolved.catalog.gpus else None
+    packages = [each.recipe.packages for each in reversed(resolved.lineage)]
     driver, python, framework, d2l = recipe.driver, recipe.python, recipe.framework, recipe.d2l
     return Expectation(
-        gpu=_gpu_policy(recipe),
-        gpu_model=machine.gpu if machine else None,
+        gpu=_gpu_policy(resolved),
+        gpu_model=gpu.gpu if gpu else None,
         # 0: a slice of a GPU, which nvidia-smi lists as one GPU
-        gpu_count=max(1, machine.gpus) if machine else None,
-        gpu_memory_mib=machine.gpu_memory_mib if machine else None,
+        gpu_count=max(1, gpu.gpus) if gpu else None,
+        gpu_memory_mib=gpu.gpu_memory_mib if gpu else None,
         driver_branch=driver.branch if driver else None,
         min_driver=resolved.min_driver,
-        cuda_release=recipe.cuda.version if recipe.cuda and "cuda" in recipe.stages else None,
+        cuda_release=_toolkit(resolved),
         cuda_libraries=not stand_in,
         framework=framework.name if framework else None,
         framework_version=framework.version if framework else "",
@@ -127,10 +140,14 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         python=python.version if python and not stand_in else None,
         d2l=d2l.version if d2l else None,
         notebooks=d2l is not None and d2l.notebooks,
-        jupyter=not JUPYTER_STAGES.isdisjoint(recipe.stages),
+        jupyter=not JUPYTER_STAGES.isdisjoint(resolved.all_stages),
         kernel_held=driver is not None and driver.hold_kernel,
-        apt=recipe.packages.apt,
-        conda_packages=recipe.packages.conda,
-        pip=recipe.packages.pip,
+        apt=_all(each.apt for each in packages),
+        conda_packages=_all(each.conda for each in packages),
+        pip=_all(each.pip for each in packages),
         stand_in=stand_in,
     )
+
+
+def _all(requested: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(requested)))

@@ -55,6 +55,7 @@ from bake.images.retention import Verdict, judge, kept_by_users, remove
 from bake.local.api.iam_policy import Need, allows, as_list
 from bake.pipeline.checkpoints import prune
 from bake.pipeline.preflight import PreflightResult, preflight
+from bake.recipe.recipe import BaseSection
 from tests.support.aws_in_process import ACCOUNT, REGION, public_key
 from tests.support.iam_account import ACTIONS, OTHER_REGION, POLICY, Account, an_account, without
 
@@ -127,7 +128,8 @@ def a_recipe() -> Any:
         instance_types=("g4dn.xlarge",), market="on-demand", disk_gb=64, timeout_hours=6
     )
     os_image = replace(catalog.load().os_image("ubuntu-18.04"), security_until=date.max)
-    return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
+    own = SimpleNamespace(builder=builder, base=BaseSection(os="ubuntu-18.04"))
+    return SimpleNamespace(recipe=own, os_image=os_image, base=None, unchecked=False)
 
 
 def an_order(

@@ -21,11 +21,12 @@ from bake.console.format import duration, money, rate
 from bake.plan.duration import Span
 from bake.plan.forecast import Forecast, forecast
 from bake.plan.plan import Plan, make_plan
+from bake.recipe.based import resolve_in
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import Project, built_in
 from bake.recipe.recipe import Recipe, environment_name
 from bake.recipe.recipes import all_recipes
-from bake.recipe.resolved import Resolved, resolve
+from bake.recipe.resolved import Resolved
 from bake.record import record as records
 from bake.record.record import Record
 from bake.verify.expectation import expect
@@ -105,7 +106,7 @@ class Entry:
     def size_gb(self) -> float:
         """The expected size of the contents of the disk."""
         parts = self.resolved
-        toolkit = parts.toolkit.disk_gb if parts.toolkit and "cuda" in self.recipe.stages else 0
+        toolkit = parts.toolkit.disk_gb if parts.toolkit and "cuda" in parts.all_stages else 0
         return parts.os_image.size_gb + toolkit + (parts.build.size_gb if parts.build else 0)
 
 
@@ -113,7 +114,7 @@ def entries(project: Project, proofs: Sequence[Proof]) -> list[Entry]:
     """Return the recipes of a project by their names, each with its plan and its proofs."""
     found = []
     for recipe in sorted(all_recipes(project), key=lambda each: each.name):
-        resolved = resolve(recipe)
+        resolved = resolve_in(project, recipe)
         plan = make_plan(resolved, payload=UPSTREAM, base_image_id=_NO_IMAGE, project=project)
         own = tuple(proof for proof in proofs if proof.recipe == recipe.name)
         found.append(Entry(resolved, plan, _expected(plan), own))

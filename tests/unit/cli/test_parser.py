@@ -233,7 +233,7 @@ def test_nothing_else_changes_invoke() -> None:
     [
         (["run", "lab1", "hostname"], "invoke run lab1 -- hostname`"),
         (["put", "nosuch", "lab1:"], "invoke put LOCAL lab1:`"),
-        (["bake", "mxnet-cu101", "--instance-type", "t3.micro"], "--instance-type:"),
+        (["bake", "mxnet-cu101", "--instance-type", "p2.xlarge"], "--instance-type:"),
         (["terminate", "--local=yes"], "--local"),
         (["--list", "nosuch"], "invoke --list"),
     ],

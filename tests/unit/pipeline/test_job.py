@@ -21,7 +21,9 @@ from tests.support.aws_in_process import Aws, aws_in_process
 from tests.support.builders import a_builder, set_state
 
 DIGEST = "0123abcd" * 8
-PLAN: Any = SimpleNamespace(digest=DIGEST, recipe=SimpleNamespace(name="mxnet-cu101"), checks=())
+PLAN: Any = SimpleNamespace(
+    digest=DIGEST, recipe=SimpleNamespace(name="mxnet-cu101"), resolved=None, checks=()
+)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def context(aws: Aws, tmp_path: Path) -> Context:
 
 @pytest.fixture(autouse=True)
 def gpu_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "accepted", lambda recipe, **_: frozenset({"gpu"}))
+    monkeypatch.setattr(job, "accepted", lambda resolved, **_: frozenset({"gpu"}))
 
 
 def baked(aws: Aws, *, digest: str = DIGEST, verified: str = "gpu") -> Image:

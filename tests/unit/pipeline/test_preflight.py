@@ -17,6 +17,8 @@ from bake.aws.client.credentials import CredentialsEnd
 from bake.aws.client.session import Cloud
 from bake.errors import PreflightError
 from bake.pipeline.preflight import PreflightResult, preflight
+from bake.recipe.payload import UPSTREAM
+from bake.recipe.recipe import BaseSection
 from tests.support.aws_in_process import ACCOUNT, BASE_NAME, CANONICAL, UBUNTU, Aws, aws_in_process
 
 # The only calls that a preflight may make.
@@ -38,7 +40,8 @@ def recipe(*instance_types: str, market: str = "on-demand", disk_gb: int = 64) -
         timeout_hours=6,
     )
     os_image = replace(catalog.load().os_image("ubuntu-18.04"), security_until=date.max)
-    return SimpleNamespace(recipe=SimpleNamespace(builder=builder), os_image=os_image)
+    own = SimpleNamespace(builder=builder, base=BaseSection(os="ubuntu-18.04"))
+    return SimpleNamespace(recipe=own, os_image=os_image, base=None, unchecked=False)
 
 
 def check(aws: Aws, recipe: Any, **more: Any) -> PreflightResult:
@@ -122,7 +125,10 @@ def test_the_newest_base_image_is_taken_and_deprecated_ones_count(aws: Aws) -> N
 
 def test_the_owner_of_a_stand_in_takes_the_catalogs_place(aws: Aws) -> None:
     mine = aws.base_image("20000101", owner_id=ACCOUNT)
-    assert check(aws, recipe(), owner=ACCOUNT).base_image.image_id == mine
+    assert (
+        check(aws, recipe(), payload=replace(UPSTREAM, image_owner=ACCOUNT)).base_image.image_id
+        == mine
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,7 @@ def test_a_partition_without_a_known_owner(aws: Aws) -> None:
 
 
 def test_no_base_image(aws: Aws) -> None:
-    [finding] = refused(aws, recipe(), owner="999999999999")
+    [finding] = refused(aws, recipe(), payload=replace(UPSTREAM, image_owner="999999999999"))
     assert finding.startswith("base: no available x86_64 image of owner 999999999999")
     assert "--include-deprecated" in finding
 
@@ -224,7 +230,7 @@ def test_an_image_of_another_architecture(aws: Aws) -> None:
 
 def test_an_image_that_boots_otherwise(aws: Aws) -> None:
     aws.base_image("20990101", owner_id=ACCOUNT, boot_mode="uefi")
-    [finding] = refused(aws, recipe("g4dn.metal"), owner=ACCOUNT)
+    [finding] = refused(aws, recipe("g4dn.metal"), payload=replace(UPSTREAM, image_owner=ACCOUNT))
     assert "g4dn.metal boots only by legacy-bios, but the image by uefi" in finding
 
 

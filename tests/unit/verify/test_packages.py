@@ -133,7 +133,7 @@ def test_packages_alone_prove_a_machine_that_promises_no_gpu(
     passed = [check.name for check in proof.checks if check.outcome == "passed"]
     assert [name for name in passed if name != "upgrades"] == ["kernel", "packages"]
     assert proof.verified == proved
-    assert proof.verified in accepted(recipe)
+    assert proof.verified in accepted(resolve(recipe))
 
 
 def test_the_packages_of_a_recipe_are_expected() -> None:

@@ -467,7 +467,7 @@ def test_the_kernel_alone_proves_nothing_about_a_gpu_or_a_cpu(machine: Machine) 
     passed = {check.name for check in proof.checks if check.outcome == "passed"}
     assert passed == {"kernel", "upgrades"}
     assert proof.verified == "no"
-    assert proof.verified in accepted(recipe_of("base", "drivers", gpu="if-present"))
+    assert proof.verified in accepted(resolve(recipe_of("base", "drivers", gpu="if-present")))
 
 
 def test_a_recipe_without_a_driver_needs_no_module(machine: Machine) -> None:
@@ -582,7 +582,7 @@ def test_a_framework_without_a_driver_is_proved_on_the_device_that_computes(
 def test_the_proofs_that_a_recipe_accepts(
     stages: tuple[str, ...], gpu: Any, proofs: set[str]
 ) -> None:
-    assert accepted(recipe_of(*stages, gpu=gpu)) == proofs
+    assert accepted(resolve(recipe_of(*stages, gpu=gpu))) == proofs
 
 
 # ---- expectations ----
@@ -653,7 +653,7 @@ def test_the_file_name_of_the_runtime_of_each_cuda(release: str, file: str) -> N
 
 def test_checks_that_are_scripts_may_prove_a_recipe_on_the_cpu_or_be_skipped() -> None:
     of_own = recipe_of("base")
-    assert accepted(of_own) == {"no"}
-    assert accepted(of_own, has_checks=True) == {"no", "cpu"}
+    assert accepted(resolve(of_own)) == {"no"}
+    assert accepted(resolve(of_own), has_checks=True) == {"no", "cpu"}
     with_driver = recipe_of("base", "drivers")
-    assert accepted(with_driver, has_checks=True) == {"gpu"}
+    assert accepted(resolve(with_driver), has_checks=True) == {"gpu"}
