@@ -130,7 +130,7 @@ def plan(
     "verbose",
     positional=["recipe"],
     help={
-        "recipe": "recipes of manifests/ (default: all of them)",
+        "recipe": "recipes (default: all of your project; without one, all of bake)",
         "matrix": "only print the groups that have something to do, as a matrix for GitHub Actions",
         "jobs": "how many machines at a time",
         "give_up_after": "failures in a row after which a recipe is no longer tried",
@@ -194,7 +194,7 @@ def rebuild(
     "json",
     positional=["recipe"],
     help={
-        "recipe": "recipes of manifests/ that were baked on this computer",
+        "recipe": "recipes that were baked on this computer",
         "record": "the bake's record.json (default: the one of the recipe's newest bake here)",
         "stand_in": "use a bake with stand-ins",
     },
@@ -230,7 +230,7 @@ def lock(
     if own.is_installed and not all(map(is_path, recipe)):
         raise RequestError(
             f"The recipes of the installed bake cannot be locked: {own.manifests} belongs to it",
-            hint="Lock them in a project of your own, a folder with manifests/RECIPE.toml",
+            hint="Make a project of your own, and lock them there: invoke init FOLDER",
         )
     payload = "stand-in" if stand_in else "upstream"
     written = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 
 from bake.cli.command import command
-from bake.cli.environment import open_cloud
+from bake.cli.environment import open_cloud, project
 from bake.cli.options import CommonOptions, RecipeOptions
 from bake.cli.recipes import chosen_recipes
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     "local",
     "json",
     positional=["recipe"],
-    help={"recipe": "the recipe that you want to bake (default: the one for CUDA 10.1)"},
+    help={
+        "recipe": "the recipe that you want to bake "
+        "(default: the first one of your project, else the one for CUDA 10.1)"
+    },
     arguments="[RECIPE]",
     examples=["invoke doctor --region us-west-2", "invoke doctor mxnet-cu101 --local"],
     document="doctor.DoctorDocument",
@@ -34,6 +37,7 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
     from bake.errors import BakeError
     from bake.pipeline import doctor as checks
     from bake.recipe.project import docs
+    from bake.recipe.recipe_files import own_names
 
     if common.local:
         from bake.local.control import needs
@@ -42,7 +46,8 @@ def doctor(console: Console, common: CommonOptions, recipe: tuple[str, ...] = ()
             chosen_recipes(console, RecipeOptions(recipe=recipe), local=True)
         diagnosis = checks.examine(None, needs())
     else:
-        selection = RecipeOptions(recipe=recipe, cuda=None if recipe else "10.1")
+        names = recipe or tuple(sorted(own_names(project()))[:1])
+        selection = RecipeOptions(recipe=names, cuda=None if names else "10.1")
         [chosen] = chosen_recipes(console, selection, local=False).recipes
         policy, key_policy = (
             json.loads((docs() / name).read_text())

@@ -120,7 +120,7 @@ def named_project(folder: Path, named_by: str) -> Project:
     missing = "has no recipes in manifests/" if folder.is_dir() else "is not a folder"
     raise RequestError(
         f"{named_by}: {folder} {missing}",
-        hint="Name a folder with manifests/RECIPE.toml",
+        hint="Name a folder with manifests/RECIPE.toml, or make one: invoke init FOLDER",
     )
 
 

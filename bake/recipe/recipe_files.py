@@ -14,7 +14,7 @@ from typing import Any
 from bake.catalog import nearest
 from bake.errors import RecipeError
 from bake.recipe.extends import Document
-from bake.recipe.project import Project
+from bake.recipe.project import Project, built_in
 
 SUFFIX = ".toml"
 
@@ -51,6 +51,17 @@ def is_path(name: str) -> bool:
 def descriptions(project: Project) -> dict[str, str]:
     """Map the names of all recipes of a project, also of broken ones, to their descriptions."""
     return {file.name: file.description for file in recipe_files(project)}
+
+
+def own_names(project: Project) -> set[str]:
+    """Return the names of the user's recipes; none for the built-in project."""
+    own = [] if project == built_in() else project.own_recipes
+    return {read_file(path).name for path in own}
+
+
+def replacing_names(project: Project) -> set[str]:
+    """Return the names of the user's recipes that take the place of a built-in one."""
+    return own_names(project) & set(descriptions(project.below) if project.below else ())
 
 
 def recipe_files(project: Project) -> list[RecipeFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,6 +17,10 @@ class RecipeEntry(Part):
     name: str = Field(description="its name")
     description: str = Field(description="what it is for")
     is_default: bool = Field(description="true if `--cuda` alone selects it")
+    is_built_in: bool = Field(description="true if it is of bake, and not of your project")
+    replaces_built_in: bool = Field(
+        description="true if it takes the place of a built-in recipe of its name"
+    )
     base: str = Field(description="the operating system, or the image from which it starts")
     driver_branch: str | None = Field(description="the branch of the NVIDIA driver")
     cuda_version: str | None = Field(description="the CUDA release")
@@ -32,9 +37,14 @@ class RecipeEntry(Part):
     )
 
     @classmethod
-    def of_recipe(cls, recipe: Recipe) -> RecipeEntry:
+    def of_recipe(
+        cls, recipe: Recipe, own: Collection[str], replacing: Collection[str]
+    ) -> RecipeEntry:
+        """`own` are the names of the project's recipes, some of them `replacing` built-in ones."""
         return cls.of(
             recipe,
+            is_built_in=recipe.name not in own,
+            replaces_built_in=recipe.name in replacing,
             is_default=recipe.default,
             base=str(recipe.base),
             driver_branch=recipe.driver.branch if recipe.driver else None,

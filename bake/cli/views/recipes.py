@@ -10,6 +10,7 @@ from bake.cli.documents.recipes import RecipeEntry, RecipesDocument
 from bake.console.console import Console
 from bake.recipe.project import Project
 from bake.recipe.recipe import Recipe
+from bake.recipe.recipe_files import own_names, replacing_names
 from bake.recipe.recipes import BrokenRecipe
 
 
@@ -17,15 +18,21 @@ def show_recipes(
     console: Console, recipes: Sequence[Recipe], broken: Sequence[BrokenRecipe], project: Project
 ) -> None:
     """List the recipes. In the JSON document, a broken one has only its name and its error."""
+    own, replacing = own_names(project), replacing_names(project)
+    marks = {name: ["yours"] for name in own}
+    marks |= {name: ["yours, in place of the built-in one"] for name in replacing}
     console.table(
         ["recipe", "GPU", "description"],
-        [[each.name, ", ".join(_gpus(each)), "\n".join(_about(each))] for each in recipes],
+        [
+            [each.name, ", ".join(_gpus(each)), "\n".join(_about(each) + marks.get(each.name, []))]
+            for each in recipes
+        ],
         empty=f"No recipes in {project.manifests}.",
         fold=("description",),
     )
     console.result(
         RecipesDocument(
-            recipes=tuple(RecipeEntry.of_recipe(each) for each in recipes),
+            recipes=tuple(RecipeEntry.of_recipe(each, own, replacing) for each in recipes),
             broken=tuple(FailedRecipe.of_recipe(each.name, each.error) for each in broken),
         )
     )

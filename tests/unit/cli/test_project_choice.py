@@ -106,6 +106,24 @@ def test_facts_of_the_project_are_used_until_another_one_is_chosen(here: Path) -
     assert "g9.xlarge" not in catalog.load().instance_types
 
 
+def test_the_list_tells_which_recipes_are_the_users(tmp_path: Path) -> None:
+    new_project(tmp_path, "mine", "mxnet-cu100")
+    ended = invoke("recipes", "--project", str(tmp_path), "--json")
+    entries = {each["name"]: each for each in json.loads(ended.stdout)["recipes"]}
+    assert [name for name, each in entries.items() if not each["is_built_in"]] == [
+        "mine",
+        "mxnet-cu100",
+    ]
+    assert [name for name, each in entries.items() if each["replaces_built_in"]] == ["mxnet-cu100"]
+    lines = invoke("recipes", "--project", str(tmp_path)).stdout.splitlines()
+    assert lines[1].startswith("mine ")
+    assert lines[1].endswith("; yours")
+    assert lines[2].endswith("; yours, in place of the built-in one")
+    assert not lines[3].endswith("yours")
+    everything = json.loads(invoke("recipes", "--json").stdout)["recipes"]
+    assert all(each["is_built_in"] and not each["replaces_built_in"] for each in everything)
+
+
 # stages ------------------------------------------------------------------------------------------
 
 
