@@ -140,12 +140,13 @@ def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: b
     from bake.recipe.based import resolve_in
     from bake.recipe.payload import UPSTREAM
     from bake.recipe.recipe import override
+    from bake.recipe.recipes import place_in_files
 
     market = True if options.spot else False if options.no_spot else None
     # Without a name, CUDA and the framework have selected the recipe; with one, they change it.
     change = {"cuda": options.cuda, "framework": options.framework} if options.recipe else {}
     types = read_types(options.instance_type)
-    with _options_as_places(options):
+    with _places_of_values(options, place_in_files(recipe, project)):
         recipe = override(recipe, instance_types=types, spot=market, **change)
         resolved = _with_gpu_policy(resolve_in(project, recipe), local=local)
         resolved = replace(resolved, unchecked=options.unchecked)
@@ -165,8 +166,11 @@ def _with_gpu_policy(resolved: Resolved, *, local: bool) -> Resolved:
 
 
 @contextmanager
-def _options_as_places(options: RecipeOptions) -> Iterator[None]:
-    """A context whose errors name the options that the user has given, not the recipe's keys."""
+def _places_of_values(options: RecipeOptions, in_file: Callable[[str], str]) -> Iterator[None]:
+    """A context whose errors name the option that gives a value, or else the recipe's file.
+
+    `in_file` puts the name of another recipe's file in front of a key, if that one gives its value.
+    """
     from bake.errors import RequestError
 
     given = {"builder.instance_types": options.instance_type and "--instance-type"}
@@ -179,7 +183,7 @@ def _options_as_places(options: RecipeOptions) -> Iterator[None]:
     def place(finding: Finding) -> str:
         key = re.sub(r"\[[0-9]+\]$", "", finding.place)
         parent = key.rpartition(".")[0]
-        return given.get(key) or given.get(parent) or finding.place
+        return given.get(key) or given.get(parent) or in_file(finding.place)
 
     try:
         yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def choose(
     return fitting[0]
 
 
+def place_in_files(recipe: Recipe, project: Project) -> Callable[[str], str]:
+    """Return the function that completes the place of a finding about a recipe of the project.
+
+    If the recipe takes the value there from another one, that one's file is put in front.
+    """
+    if recipe.extends:
+        with suppress(RecipeError):  # a recipe that was named by its path
+            file = named_file(recipe.name, recipe_files(project), project.manifests)
+            return _document(file, project).place
+    return str
+
+
 def _read_files(
     files: Iterable[RecipeFile], project: Project
 ) -> tuple[list[Recipe], list[BrokenRecipe]]:
@@ -138,8 +151,12 @@ def _read_files(
 
 
 def _load(file: RecipeFile, project: Project) -> Recipe:
-    document = extended(file.document(), lambda child, name: _parent(child, name, project))
+    document = _document(file, project)
     return validated(document.values, f"The recipe {file.path} is not valid", document.place)
+
+
+def _document(file: RecipeFile, project: Project) -> Document:
+    return extended(file.document(), lambda child, name: _parent(child, name, project))
 
 
 def _parent(child: Document, name: str, project: Project) -> Document:

@@ -153,6 +153,18 @@ def test_a_stage_that_replaces_nothing_must_not_declare_it(here: Path) -> None:
     )
 
 
+def test_a_finding_about_an_inherited_value_names_the_file_that_gives_it(here: Path) -> None:
+    new_project(here)
+    text = RECIPE.format(name="parent") + 'packages.apt = ["htop"]\npackages.pip = ["attrs"]\n'
+    add_recipe(here, "parent", text)
+    text = 'name = "mine"\nextends = "parent"\nstages = ["seal"]\npackages.pip = ["cowsay"]\n'
+    add_recipe(here, "mine", text)
+    assert [finding.partition(": no stage")[0] for finding in details("mine")] == [
+        "parent.toml: packages.apt",
+        "packages.pip",
+    ]
+
+
 # recipes by path ---------------------------------------------------------------------------------
 
 
