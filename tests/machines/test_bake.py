@@ -37,6 +37,7 @@ from bake.pipeline.job import Context
 from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import Project, built_in
+from bake.recipe.recipe import SOFTWARE
 from bake.recipe.resolved import Resolved, resolve
 from bake.record import Inventory
 from bake.ssh import keys
@@ -55,11 +56,11 @@ source "${{BAKE_LIB:?}}"
 
 @pytest.fixture
 def recipe() -> Resolved:
-    """The default recipe with two stages."""
+    """The default recipe with two stages, and without its software."""
     whole = recipes.find("mxnet-cu101", built_in())
     none = whole.checkpoints.model_copy(update={"after": ()})
-    changed = {"stages": ("base", "seal"), "gpu": "if-present", "checkpoints": none}
-    return resolve(whole.model_copy(update=changed))
+    changed = {"stages": ("base", "seal"), "gpu": "none", "checkpoints": none}
+    return resolve(whole.model_copy(update={**dict.fromkeys(SOFTWARE), **changed}))
 
 
 @pytest.fixture

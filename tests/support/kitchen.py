@@ -31,7 +31,7 @@ from bake.pipeline.job import Context
 from bake.recipe import recipes
 from bake.recipe.payload import UPSTREAM
 from bake.recipe.project import Project, built_in
-from bake.recipe.recipe import Recipe, Secret
+from bake.recipe.recipe import SOFTWARE, Recipe, Secret
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 
@@ -42,6 +42,7 @@ SCRIPT = """\
 # Inputs: {inputs}
 # Reboots: {reboots}
 # Secrets: {secrets}
+# Files: {files}
 set -o errexit -o nounset -o pipefail
 # ask WORD: reports to the witness, waits for its answer, and fails if the answer is not yes.
 ask() {{
@@ -143,6 +144,7 @@ class Kitchen:
         *,
         reboots: str = "no",
         secrets: str = "",
+        files: str = "",
     ) -> None:
         """Write a stage's script; `body` runs between its two reports."""
         text = SCRIPT.format(
@@ -151,11 +153,18 @@ class Kitchen:
             inputs=inputs,
             reboots=reboots,
             secrets=secrets,
+            files=files,
             body=body,
             address=self.address,
             port=self.witness.port,
         )
         (self.scripts / "stages" / f"{name}.sh").write_text(text)
+
+    def check(self, name: str, body: str, inputs: str = "") -> None:
+        """Write a check's script."""
+        path = self.scripts / "checks" / f"{name}.sh"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n# A check.\n# Inputs: {inputs}\n{body}\n")
 
     def line(self, *names: str) -> None:
         """Write stages of which each needs the one before."""
@@ -198,7 +207,7 @@ class Kitchen:
 
 
 def load(folder: Path, name: str) -> Recipe:
-    """Return the default recipe with the stages and the changes of the file `name`."""
+    """Return the default recipe, without its software, changed as the file `name` says."""
     whole = recipes.find("mxnet-cu101", built_in())
     values = json.loads((folder / f"{name}.json").read_text())
     checkpoints = {"keep": 8, **values.pop("checkpoints", {})}
@@ -209,8 +218,9 @@ def load(folder: Path, name: str) -> Recipe:
     secrets = {key: Secret(**place) for key, place in values.pop("secrets", {}).items()}
     return whole.model_copy(
         update={
+            **dict.fromkeys(SOFTWARE),
             "name": name,
-            "gpu": "if-present",
+            "gpu": "none",
             "stages": tuple(values.pop("stages")),
             "checkpoints": whole.checkpoints.model_copy(update=checkpoints),
             "builder": whole.builder.model_copy(update=builder),
