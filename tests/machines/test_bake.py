@@ -153,9 +153,14 @@ def test_a_machine_that_never_answers_shows_its_console(context: Context, recipe
 def test_a_machine_that_is_not_what_was_asked_for_gives_no_image(
     context: Context, recipe: Resolved
 ) -> None:
-    write(context.project.folder, "mxnet", "echo nothing is installed")
-    changed = recipe.recipe.model_copy(update={"stages": ("base", "mxnet", "seal")})
-    with pytest.raises(BakeError, match="not") as failure:
+    header = "\n# Inputs: FRAMEWORK PYTHON_VERSION ENVIRONMENT"
+    script = SCRIPT.format(needs=header, body="echo nothing is installed")
+    (context.project.folder / "scripts" / "stages" / "mxnet.sh").write_text(script)
+    whole = recipes.find("mxnet-cu101", built_in())
+    software = {name: getattr(whole, name) for name in ("cuda", "python", "framework")}
+    stages = ("base", "mxnet", "seal")
+    changed = recipe.recipe.model_copy(update={"stages": stages, **software})
+    with pytest.raises(BakeError, match="not what the recipe promises") as failure:
         bake.bake(context, resolve(changed))
     assert failure.value.details
 
