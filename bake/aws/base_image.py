@@ -103,13 +103,14 @@ def find_image_of_recipe(
     *,
     accepted: Collection[str],
     payload: str,
+    bake: str,
     locked: str = "",
 ) -> BaseImage:
     """Return the newest finished image of another recipe, as the base image of a bake.
 
     `accepted` are the values of `bake:verified` that are good enough, and `payload` is where its
-    downloads must come from. `locked` is the id or the name of the only acceptable image.
-    PreflightError if there is no such image.
+    downloads must come from. `locked` is the id or the name of the only acceptable image, and
+    `bake` is the command that makes one, for the hint. PreflightError if there is no such image.
     """
     known = [image for image in images(cloud, recipe) if locked in ("", image.image_id, image.name)]
     for image in known:
@@ -121,8 +122,7 @@ def find_image_of_recipe(
     elif other := next((i for i in known if i.finished), None):
         proof = f"proved: {other.verified}, downloads: {other.payload or 'unknown'}"
         what = f"{what} that fits: the newest is {other.image_id} ({proof})"
-    stand_in = " --local --stand-in" if payload == "stand-in" else f" --region {cloud.region}"
-    raise _refused(cloud, "base.recipe", what, f"Bake it first: invoke bake {recipe}{stand_in}")
+    raise _refused(cloud, "base.recipe", what, f"Bake it first: {bake}")
 
 
 def _of_parameter(cloud: Cloud, os_image: OsImage, name: str, locked: str) -> BaseImage:

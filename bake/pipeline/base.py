@@ -10,19 +10,25 @@ from bake.recipe.resolved import Resolved, with_catalog
 from bake.verify import accepted
 
 
-def find_base(cloud: Cloud, resolved: Resolved, payload: Payload, locked: str = "") -> BaseImage:
+def find_base(
+    cloud: Cloud, resolved: Resolved, payload: Payload, locked: str = "", *, here: str = ""
+) -> BaseImage:
     """Return the base image of a recipe; PreflightError if it is not found or cannot be used.
 
-    `locked` is the id or the name of the only image that is accepted.
+    `locked` is the id or the name of the only image that is accepted. `here` is the option that
+    makes a command use the same cloud, for a hint.
     """
     base, os_image = resolved.recipe.base, resolved.os_image
     if resolved.base:
+        stand_in = " --stand-in" if payload.name == "stand-in" else ""
+        flags = (here or f"--region {cloud.region}") + stand_in
         return find_image_of_recipe(
             cloud,
             resolved.base.name,
             os_image,
             accepted=accepted(resolved.base, has_checks=True),
             payload=payload.name,
+            bake=f"invoke bake {resolved.base.name} {flags}",
             locked=locked,
         )
     source = ImageSource(

@@ -131,9 +131,14 @@ def prepare(
             support = check_support(resolved.os_image, cloud.now().date())
             checked = PreflightResult(base_image, (), tuple(support))
         else:
-            payload = context.payload
             checked = preflight(
-                cloud, resolved, base_image, payload=payload, image_name=name, locked=locked
+                cloud,
+                resolved,
+                base_image,
+                payload=context.payload,
+                image_name=name,
+                locked=locked,
+                here=context.here,
             )
             secrets = read_secrets(cloud, recipe)
         plan = plan or _plan(context, resolved, checked.base_image)

@@ -45,17 +45,19 @@ def preflight(
     payload: Payload = UPSTREAM,
     image_name: str | None = None,
     locked: str = "",
+    here: str = "",
     subnet_id: str | None = None,
 ) -> PreflightResult:
     """Find the base image and the placements for this recipe's builder.
 
-    `base_image` is looked up if it is None; `locked` is the id of the only image that is accepted.
+    `base_image` is looked up if it is None; `locked` is the id of the only image that is accepted,
+    and `here` is the option that makes a command use the same cloud.
     PreflightError with all findings at once, also those that come from a request which AWS refused.
     """
     findings: list[Finding] = []
     recipe, os_image = resolved.recipe, resolved.os_image
     base_image = base_image or _try(
-        findings, "base", lambda: find_base(cloud, resolved, payload, locked), None
+        findings, "base", lambda: find_base(cloud, resolved, payload, locked, here=here), None
     )
     found = _try(
         findings,
