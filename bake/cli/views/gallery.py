@@ -50,7 +50,7 @@ and AWS's prices of the day replace both in `invoke plan NAME`.
 class Proof(BaseModel):
     """A bake that proved a recipe, or a part of one: `variant` says how that recipe differed.
 
-    `took_s` is the time of the whole bake.
+    `took_s` is the time of the whole bake, None if it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ class Proof(BaseModel):
     verified: Literal["gpu", "cpu", "no"]
     passed: int
     skipped: int
-    took_s: int
+    took_s: int | None = None
     variant: str = ""
 
     @classmethod
@@ -265,7 +265,7 @@ def _proof(proofs: Sequence[Proof]) -> Iterator[str]:
             _software(proof),
             _proved(proof),
             f"{proof.passed} passed, {proof.skipped} skipped",
-            duration(proof.took_s),
+            "–" if proof.took_s is None else duration(proof.took_s),
         )
         for proof in proofs
     ]
