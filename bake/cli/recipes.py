@@ -69,14 +69,33 @@ def chosen_recipes(console: Console, options: RecipeOptions, *, local: bool) -> 
         return _all_recipes(found, options, local=local)
     if not names:
         warn_about(console, recipes.read_all(found)[1])
-    chosen = {
-        name: recipes.choose(found, name=name, cuda=cuda, framework=framework)
-        for name in names or (None,)
-    }
+    with _hint_of_unchecked(options):
+        chosen = {
+            name: recipes.choose(found, name=name, cuda=cuda, framework=framework)
+            for name in names or (None,)
+        }
     named = {recipe.name: name for name, recipe in chosen.items() if name}
     _refuse_twice(chosen.values())
     ready = [_ready(found, recipe, options, local=local) for recipe in chosen.values()]
     return Chosen(found, ready, [], named)
+
+
+# The places of a recipe that may name what the catalog does not know (bake.catalog.assumed).
+_MAY_BE_UNKNOWN = {"driver.branch", "cuda.version", "framework.version"}
+
+
+@contextmanager
+def _hint_of_unchecked(options: RecipeOptions) -> Iterator[None]:
+    """A context whose errors mention `--unchecked` if it would accept each of their findings."""
+    from bake.errors import RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        places = {each.place for each in error.findings if each.message.startswith("unknown ")}
+        if not options.unchecked and places and places <= _MAY_BE_UNKNOWN:
+            error.hint = error.hint or "To go on with what bake does not know, add --unchecked"
+        raise
 
 
 def selected_recipes(console: Console, names: tuple[str, ...], *, local: bool) -> Chosen:

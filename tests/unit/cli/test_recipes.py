@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bake import catalog
 from bake.cli import recipes as cli_recipes
 from bake.cli.options import RecipeOptions
 from bake.cli.recipes import chosen_recipes
 from bake.console.console import Console
+from bake.errors import RecipeError
 from bake.pipeline import bake as pipeline
 from bake.pipeline.bake import Outcome
+from bake.recipe.compatibility import accepted_unknowns
 from bake.recipe.project import Project
 from tests.support.commands import invoke
 from tests.support.environment import REPOSITORY
@@ -61,6 +65,23 @@ def test_recipes_lists_the_valid_ones_and_warns_of_the_broken_ones() -> None:
     broken = {each["recipe"]: each["error"] for each in document["broken"]}
     assert broken.keys() == {"syntax", "invalid"}
     assert "base: is missing" in " ".join(broken["invalid"]["details"])
+
+
+def test_a_version_that_is_not_known_is_refused_unless_unchecked(with_valid: Path) -> None:
+    path = with_valid / "mxnet-cu101.toml"
+    path.write_text(path.read_text().replace('branch = "470"', 'branch = "471"'))
+    options = RecipeOptions(recipe=("mxnet-cu101",))
+    with pytest.raises(RecipeError, match="is not valid") as caught:
+        chosen_recipes(Console(), options, local=True)
+    assert "unknown driver branch: 471" in caught.value.details[0]
+    assert caught.value.hint == "To go on with what bake does not know, add --unchecked"
+    try:
+        chosen = chosen_recipes(Console(), replace(options, unchecked=True), local=True)
+    finally:
+        catalog.accept_unknown(False)
+    [resolved] = chosen.recipes
+    [warning] = accepted_unknowns(resolved)
+    assert warning.message.startswith("bake does not know driver 471: it is treated as driver 470")
 
 
 @pytest.mark.usefixtures("with_valid")
