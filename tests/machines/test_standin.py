@@ -24,7 +24,6 @@ from urllib.parse import unquote
 import pytest
 from packaging.requirements import Requirement
 
-from bake import catalog
 from bake.errors import LocalCloudError
 from bake.local import standin
 from bake.local.machines.engine import Engine
