@@ -57,6 +57,7 @@ class OsImage(Fact):
     pro_until: date | None = None
     like: str = ""
     nvidia_key: str = ""
+    package_manager: Literal["apt", "dnf"] = "apt"
     architecture: str = "x86_64"
     owner_us_gov: str = ""
     owner_cn: str = ""

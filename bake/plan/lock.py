@@ -172,6 +172,9 @@ def _unlockable(record: Record, recipe: str) -> Iterator[Finding]:
         yield Finding("recipe", f"the record belongs to recipe {record.recipe}, not {recipe}")
     if not (record.asked and record.base_image_name and record.region):
         yield Finding("", "the record lacks data that a lock needs: an older version wrote it")
+    if record.inventory.rpm:
+        message = "Amazon Linux keeps its packages for one release of the system only"
+        yield Finding("base", message, "Name the base image by its id, and not by a pattern")
     for name, stage in record.inventory.stages.items():
         for path, sha256 in stage.conda.items():
             if sha256 == UNKNOWN or "://" in path:

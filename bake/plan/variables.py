@@ -47,6 +47,7 @@ OF_SECTION = {
 # value. A section as a whole is checked by `unused_sections`.
 OPTIONAL_FIELDS = {
     "packages.apt": ("APT_PACKAGES",),
+    "packages.dnf": ("DNF_PACKAGES",),
     "packages.conda": ("CONDA_PACKAGES",),
     "packages.pip": ("PIP_PACKAGES",),
     "python.environment": ("ENVIRONMENT", "ENVIRONMENT_PREFIX"),
@@ -110,6 +111,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
         "OS_MIRROR": mirrors[distribution],
         "OS_SECURITY_MIRROR": mirrors.get(f"{distribution}-security", mirrors[distribution]),
         "APT_PACKAGES": " ".join(recipe.packages.apt),
+        "DNF_PACKAGES": " ".join(recipe.packages.dnf),
         "NVIDIA_MIRROR": mirrors["nvidia"],
         "NVIDIA_REPOSITORY": resolved.os_image.nvidia_repository,
         "NVIDIA_KEY_FINGERPRINT": payload.key_fingerprints.get("nvidia")

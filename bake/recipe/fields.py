@@ -269,6 +269,15 @@ InputValue = Annotated[str, BeforeValidator(_input_value), Printable]
 Environment = Annotated[str, matching(r"[a-z][a-z0-9_-]{0,31}", "environment's name", "d2l")]
 
 # Package names become arguments of tools, so none may look like an option or contain a blank.
+DnfPackage = Annotated[
+    str,
+    Field(max_length=255),
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9+._-]*(=[\w.~^:-]+)?",
+        "name of a dnf package",
+        "htop or htop=3.3.0-1",
+    ),
+]
 AptPackage = Annotated[
     str,
     matching(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?(=[\w.+:~-]+)?", "apt package", "htop=3.0.5-7"),

@@ -107,6 +107,11 @@ def _check_conda(resolved: Resolved) -> Iterator[Finding]:
 
 
 def _check_apt(resolved: Resolved) -> Iterator[Finding]:
+    own = resolved.os_image.package_manager
+    other = "dnf" if own == "apt" else "apt"
+    if getattr(resolved.recipe.packages, other):
+        message = f"{resolved.os_image.key} has no {other}, and installs its packages by {own}"
+        yield Finding(f"packages.{other}", message, f"Name them in packages.{own}")
     for index, package in enumerate(resolved.recipe.packages.apt):
         name = re.split("[:=]", package)[0]
         if problem := _apt_problem(resolved, name):

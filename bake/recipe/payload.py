@@ -39,6 +39,7 @@ UPSTREAM = Payload(
     mirrors={
         "ubuntu": "http://archive.ubuntu.com/ubuntu",
         "debian": "https://deb.debian.org/debian",
+        "amazon": "https://cdn.amazonlinux.com/al2023",
         "debian-security": "https://deb.debian.org/debian-security",
         "nvidia": "https://developer.download.nvidia.com/compute/cuda/repos",
         "nvidia-container-toolkit": "https://nvidia.github.io/libnvidia-container",
@@ -59,7 +60,7 @@ UPSTREAM = Payload(
 )
 
 # These archives sign their packages, so a local mirror may use plain HTTP.
-SIGNED = ("ubuntu", "debian", "debian-security")
+SIGNED = ("ubuntu", "debian", "debian-security", "amazon")
 
 
 def with_mirrors(payload: Payload, mirrors: Mapping[str, str]) -> Payload:

@@ -30,6 +30,7 @@ from bake.recipe.fields import (
     Ascii,
     CondaPackage,
     Distinct,
+    DnfPackage,
     Environment,
     ImageOwner,
     ImageParameter,
@@ -137,6 +138,7 @@ class PackagesSection(_Table):
     """Packages in addition to those that the stages install."""
 
     apt: Annotated[tuple[AptPackage, ...], Distinct] = ()
+    dnf: Annotated[tuple[DnfPackage, ...], Distinct] = ()
     conda: Annotated[tuple[CondaPackage, ...], Distinct] = ()
     pip: Annotated[tuple[PipPackage, ...], Distinct] = ()
 

@@ -29,12 +29,13 @@ class Wheel(_Table):
 class Installed(_Table):
     """The software that one stage has installed.
 
-    `apt` maps each package that the stage added or upgraded to its version, `conda` each path in
-    the channel to its sha256, and `files` each other download to its sha256 (a git repository to
-    its commit). UNKNOWN stands for a hash that cannot be determined.
+    `apt` and `dnf` map each package that the stage added or upgraded to its version, `conda` each
+    path in the channel to its sha256, and `files` each other download to its sha256 (a git
+    repository to its commit). UNKNOWN stands for a hash that cannot be determined.
     """
 
     apt: Mapping[Word, Word] = {}
+    dnf: Mapping[Word, Word] = {}
     conda: Mapping[Word, Word] = {}
     pip: Mapping[Word, Wheel] = {}
     files: Mapping[Word, Word] = {}
@@ -43,8 +44,8 @@ class Installed(_Table):
 class Inventory(BaseModel):
     """Everything that is installed on a machine. It holds no path and no setting of the machine.
 
-    `dpkg`, `pip` and `conda` map packages to versions. A part that is not installed is "" or an
-    empty mapping. `driver` is the version of the loaded kernel module, `cuda` is nvcc's release,
+    `dpkg`, `rpm`, `pip` and `conda` map packages to versions. A part that is not installed is "" or
+    an empty mapping. `driver` is the version of the loaded kernel module, `cuda` is nvcc's release,
     and `stages` maps each stage to the software that it has installed.
     """
 
@@ -56,6 +57,7 @@ class Inventory(BaseModel):
     cuda: str = ""
     python: str = ""
     dpkg: Mapping[str, str] = {}
+    rpm: Mapping[str, str] = {}
     pip: Mapping[str, str] = {}
     conda: Mapping[str, str] = {}
     stages: Mapping[str, Installed] = {}
@@ -76,6 +78,7 @@ def difference(before: Inventory, after: Inventory) -> tuple[Change, ...]:
     tables: list[tuple[str, Mapping[str, str], Mapping[str, str]]] = [
         ("system", _parts(before), _parts(after)),
         ("apt", before.dpkg, after.dpkg),
+        ("dnf", before.rpm, after.rpm),
         ("conda", before.conda, after.conda),
         ("pip", before.pip, after.pip),
     ]

@@ -23,9 +23,9 @@ class Expectation:
     `environment` if it has no Python: such a part cannot be proved. `gpu_model` is the
     catalog's name of the GPU, `gpu_memory_mib` is EC2's figure. `environment` is the name of the
     Python environment, and `conda` is True if conda made it. `d2l` is the version of the package.
-    `jupyter`: a kernel of Jupyter runs the environment's Python. `kernel_held`:
-    an upgrade of the system must not change the kernel. `apt`, `conda_packages` and `pip` are
-    the packages that the recipe requests. `stand_in`: their versions mean nothing.
+    `jupyter`: a kernel of Jupyter runs the environment's Python. `kernel_held`: an upgrade of the
+    system must not change the kernel. `apt`, `dnf`, `conda_packages` and `pip` are the packages
+    that the recipe requests. `stand_in`: their versions mean nothing.
     """
 
     gpu: Literal["required", "if-present"] | None
@@ -47,6 +47,7 @@ class Expectation:
     jupyter: bool = False
     kernel_held: bool = False
     apt: tuple[str, ...] = ()
+    dnf: tuple[str, ...] = ()
     conda_packages: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
     stand_in: bool = False
@@ -54,7 +55,7 @@ class Expectation:
     @property
     def packages(self) -> tuple[str, ...]:
         """All packages that the recipe requests."""
-        return self.apt + self.conda_packages + self.pip
+        return self.apt + self.dnf + self.conda_packages + self.pip
 
     @property
     def proves_anything(self) -> bool:
@@ -143,6 +144,7 @@ def expect(resolved: Resolved, instance_type: str, *, stand_in: bool = False) ->
         jupyter=not JUPYTER_STAGES.isdisjoint(resolved.all_stages),
         kernel_held=driver is not None and driver.hold_kernel,
         apt=_all(each.apt for each in packages),
+        dnf=_all(each.dnf for each in packages),
         conda_packages=_all(each.conda for each in packages),
         pip=_all(each.pip for each in packages),
         stand_in=stand_in,

@@ -44,10 +44,12 @@ def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
     """
     required, optional = _environment_commands(environment_prefix)
     dpkg = r"dpkg-query --show --showformat '${db:Status-Abbrev}\t${binary:Package}\t${Version}\n'"
+    dpkg = f"! command -v dpkg-query >/dev/null || {dpkg}"
     outputs = _run_at_once(
         shell,
         {"dpkg": dpkg, "stages": NOTES_COMMAND, **required},
         {
+            "rpm": r"rpm --query --all --queryformat 'ii\t%{NAME}\t%{EVR}\n'",
             "os": ". /etc/os-release && echo $PRETTY_NAME",
             "kernel": "uname --kernel-release",
             "driver": "cat /sys/module/nvidia/version",
@@ -62,6 +64,7 @@ def read_inventory(shell: Shell, environment_prefix: str) -> Inventory:
         cuda=_parse_nvcc(outputs["cuda"]),
         python=outputs.get("python", ""),
         dpkg=parse_dpkg(outputs["dpkg"]),
+        rpm=_without_keys(parse_dpkg(outputs.get("rpm", ""))),
         pip=parse_packages(outputs.get("pip", "")),
         conda=parse_packages(outputs.get("conda", "")),
         stages=parse_notes(outputs["stages"]),
@@ -137,6 +140,11 @@ def parse_dpkg(listing: str) -> dict[str, str]:
             "Cannot read the list of packages that dpkg-query printed",
             hint="Run `dpkg-query --show` on the machine: another program writes into its output.",
         ) from None
+
+
+def _without_keys(packages: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the keys that rpm trusts, which it lists like packages."""
+    return {name: version for name, version in packages.items() if name != "gpg-pubkey"}
 
 
 def parse_packages(listing: str) -> dict[str, str]:

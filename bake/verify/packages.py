@@ -39,6 +39,7 @@ def check_packages(shell: Shell, expectation: Expectation) -> str:
         raise Failed(Diagnosis(error.message, "; ".join(error.details), error.hint)) from error
     faults = [
         *_apt_faults(shell, expectation, inventory),
+        *_dnf_faults(expectation, inventory),
         *_conda_faults(expectation, inventory),
         *_pip_faults(expectation, inventory),
     ]
@@ -63,6 +64,15 @@ def _apt_faults(
             continue
         right = expectation.stand_in or not wanted or found.get(name) == wanted
         yield from _fault("apt", package, found.get(name), right)
+
+
+def _dnf_faults(expectation: Expectation, inventory: Inventory) -> Iterator[Diagnosis]:
+    """Yield what is missing. A rehearsal installs the packages by apt."""
+    found = {**inventory.dpkg, **inventory.rpm} if expectation.stand_in else inventory.rpm
+    for package in expectation.dnf:
+        name, _, wanted = package.partition("=")
+        right = expectation.stand_in or not wanted or found.get(name) == wanted
+        yield from _fault("dnf", package, found.get(name), right)
 
 
 def _read_apt(package: str) -> tuple[str, str]:

@@ -24,7 +24,14 @@ done
 """
 )
 # What a user does, or unattended-upgrades does for the user.
-UPGRADES = """
+UPGRADES = r"""
+if ! command -v apt-get >/dev/null; then
+    updates=$(dnf --quiet --releasever=latest check-upgrade)
+    status=$?
+    [ $status = 0 ] || [ $status = 100 ] || exit $status # 100: there are some
+    printf '%s\n' "$updates" | sed -n 's/^\([^ ]*\)[.][^. ]* .*/Inst \1/p'
+    exit
+fi
 ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || { echo no lists; exit; }
 for what in "upgrade" "--with-new-pkgs upgrade" "dist-upgrade"; do
     LC_ALL=C apt-get --simulate --quiet $what || exit
@@ -34,9 +41,11 @@ _TIMEOUT_S = 120
 # Toolkits are not the driver, and Debian's nvidia-cuda-toolkit is not held. Debian's names of the
 # driver's libraries are libcuda1 and libnvcuvid1.
 _DRIVER = re.compile(
-    r"(?!nvidia-cuda-|(lib)?nvidia-container)(lib)?nvidia-.*|libcuda1|libnvcuvid1|dkms|cuda-drivers.*"
+    r"(?!nvidia-cuda-|(lib)?nvidia-container)(lib|kmod-)?nvidia-.*|libcuda1|libnvcuvid1|dkms|cuda-drivers.*"
 )
-_KERNEL = re.compile(r"linux-(image|headers|modules)-.*")
+_KERNEL = re.compile(
+    r"linux-(image|headers|modules)-.*|kernel([0-9.]+)?(-devel|-headers|-modules-extra.*)?"
+)
 
 
 def check_kernel(shell: Shell, expectation: Expectation, libraries: set[str]) -> str:

@@ -4,7 +4,7 @@
 # modules for that kernel.
 # Needs:
 # Reboots: when-required
-# Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES STAGE LOCKED_APT
+# Inputs: OS_ID OS_MIRROR OS_SECURITY_MIRROR APT_PACKAGES DNF_PACKAGES STAGE LOCKED_APT
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"
@@ -37,7 +37,7 @@ esac
 update_package_lists
 upgrade_system
 packages=(build-essential bzip2 ca-certificates curl git gnupg rsync unzip)
-read -ra more <<<"${APT_PACKAGES//$'\n'/ }"
+read -ra more <<<"${APT_PACKAGES//$'\n'/ } $DNF_PACKAGES"
 install_packages "${packages[@]}" "${more[@]}"
 
 for package in "${packages[@]}" "${more[@]%%=*}"; do

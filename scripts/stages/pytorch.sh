@@ -2,7 +2,7 @@
 # PyTorch: the build for this CUDA, which contains its own CUDA libraries.
 # Needs:  conda|venv
 # Inputs: LOGIN_USER ENVIRONMENT_PREFIX FRAMEWORK_VERSION FRAMEWORK_REQUIREMENTS PYPI_MIRROR
-#         PYTORCH_MIRROR D2L_NUMPY STAGE LOCKED_PIP
+#         PYTORCH_MIRROR D2L_NUMPY= STAGE LOCKED_PIP
 set -o errexit -o nounset -o pipefail
 # shellcheck source=lib.sh
 source "${BAKE_LIB:?}"

@@ -203,7 +203,7 @@ def _contents(parts: Resolved) -> list[tuple[str, str]]:
     if recipe.d2l:
         notebooks = " with the book's notebooks" if recipe.d2l.notebooks else ""
         rows.append(("d2l", f"{recipe.d2l.version}{notebooks}"))
-    for kind in ("apt", "conda", "pip"):
+    for kind in ("apt", "dnf", "conda", "pip"):
         if packages := getattr(recipe.packages, kind):
             rows.append((f"{kind} packages", ", ".join(f"`{each}`" for each in packages)))
     machines = ", ".join(f"`{name}`" for name in recipe.builder.instance_types)

@@ -103,6 +103,7 @@ def machine_files() -> Mapping[str, bytes]:
     return {
         "/usr/local/share/ca-certificates/bake-stand-in.crt": trusted.ca_certificate,
         "/usr/share/keyrings/debian-archive-keyring.gpg": trusted.public_key,
+        "/usr/share/keyrings/amazon-archive-keyring.gpg": trusted.public_key,
         "/usr/share/keyrings/ubuntu-archive-keyring.gpg": trusted.public_key,
     }
 

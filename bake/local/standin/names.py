@@ -66,7 +66,7 @@ def refuse_unknown(inputs: Mapping[str, str], folder: Path) -> None:
     It is also raised if that cannot be found out, because an archive cannot be reached. `folder` is
     for copies of the archives' indices.
     """
-    findings = [*_check_apt(inputs, folder), *_check_conda(inputs, folder)]
+    findings = [*_check_apt(inputs, folder), *_check_dnf(inputs), *_check_conda(inputs, folder)]
     if findings:
         raise RecipeError("These packages cannot be rehearsed", findings=findings)
 
@@ -94,6 +94,16 @@ def conda_archive(inputs: Mapping[str, str]) -> Archive:
     channel = inputs["CONDA_CHANNEL"]
     urls = [f"{channel}/{folder}/current_repodata.json" for folder in ("linux-64", "noarch")]
     return Archive(channel.rpartition("/")[2], tuple(urls), _read_conda)
+
+
+def _check_dnf(inputs: Mapping[str, str]) -> Iterator[Finding]:
+    """Check the names that are facts. Amazon's index needs dnf to be found and read."""
+    known = known_names("dnf", inputs["OS_ID"])
+    for package in inputs.get("DNF_PACKAGES", "").split():
+        name = package.partition("=")[0]
+        if name not in known:
+            message = f"it is not known whether the archive of {inputs['OS_ID']} has {name}"
+            yield Finding("packages.dnf", message, _near(name, known))
 
 
 def _check_apt(inputs: Mapping[str, str], folder: Path) -> Iterator[Finding]:

@@ -121,7 +121,7 @@ def single_files() -> Mapping[str, bytes]:
 
 def requested(inputs: Mapping[str, str]) -> Requested:
     """Return the packages that these inputs of stages request."""
-    apt = inputs.get("APT_PACKAGES", "").split()
+    apt = [*inputs.get("APT_PACKAGES", "").split(), *inputs.get("DNF_PACKAGES", "").split()]
     conda = inputs.get("CONDA_PACKAGES", "").split()
     return {"conda": conda} | ({inputs["OS_ID"]: apt} if apt else {})
 
@@ -172,6 +172,10 @@ def _write_operating_systems(root: Path, sign: Sign, packages: Mapping[str, list
             suites = [codename, f"{codename}-updates", f"{codename}-security"]
             write_archive(root / name, sign, suites, components, label="Ubuntu")
             continue
+        if name == "amazon":  # by apt: the stand-in of Amazon Linux is a Debian
+            suites = [codename, f"{codename}-updates", f"{codename}-security"]
+            write_archive(root / name, sign, suites, {"main": main + nvidia}, label="Amazon Linux")
+            continue
         components = {"main": main, "contrib": [], "non-free": nvidia, "non-free-firmware": []}
         nothing: dict[str, list[Package]] = {component: [] for component in components}
         suites = [codename, f"{codename}-updates"]
@@ -182,7 +186,10 @@ def _write_operating_systems(root: Path, sign: Sign, packages: Mapping[str, list
 
 def main_packages(os: str, wanted: Iterable[str]) -> Iterator[Package]:
     """Yield the packages of the stages, those that are facts, and what recipes request."""
-    found = {(name, "0") for name in (*BASE_PACKAGES, *names.known_names("apt", os))}
+    found = {
+        (name, "0")
+        for name in (*BASE_PACKAGES, *names.known_names("apt", os), *names.known_names("dnf", os))
+    }
     for package in wanted:
         name, _, version = package.partition("=")
         found.add((name.partition(":")[0], version or "0"))
@@ -223,7 +230,7 @@ def _packages(image: OsImage, archive: str) -> Iterable[Package]:
 def _driver(driver: Driver) -> Iterator[Package]:
     """Yield the driver's userland packages: a stand-in machine has no kernel of its own."""
     for name in driver.userland:
-        has_tool = name == "nvidia-smi" or name.startswith("nvidia-utils")
+        has_tool = name.startswith(("nvidia-smi", "nvidia-utils", "nvidia-driver-cuda"))
         files = {"/usr/bin/nvidia-smi": _file("nvidia-smi")} if has_tool else {}
         yield Package(name, f"{driver.version}-0standin1", files=files)
 

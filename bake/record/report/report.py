@@ -100,17 +100,27 @@ def _installed(run: Record) -> Iterator[Listing]:
     inventory, stages = run.inventory, run.inventory.stages
     by: dict[str, dict[str, str]] = {
         "apt": {name: stage for stage, own in stages.items() for name in own.apt},
+        "dnf": {name: stage for stage, own in stages.items() for name in own.dnf},
         "pip": {str(canonicalize_name(n)): stage for stage, own in stages.items() for n in own.pip},
         "conda": {_conda_name(path): stage for stage, own in stages.items() for path in own.conda},
     }
-    tables = {"apt": inventory.dpkg, "conda": inventory.conda, "pip": inventory.pip}
+    tables = {
+        "apt": inventory.dpkg,
+        "dnf": inventory.rpm,
+        "conda": inventory.conda,
+        "pip": inventory.pip,
+    }
     for kind, packages in tables.items():
         rows = []
         for name, version in sorted(packages.items()):
             key = canonicalize_name(name) if kind == "pip" else name.partition(":")[0]
             origin = by[kind].get(name) or by[kind].get(key) or ""
             rows.append(
-                (name, version, origin or ("base image" if kind == "apt" and stages else ""))
+                (
+                    name,
+                    version,
+                    origin or ("base image" if kind in ("apt", "dnf") and stages else ""),
+                )
             )
         if rows:
             yield Listing(kind, ("package", "version", "installed by"), rows)

@@ -97,6 +97,7 @@ def _packages(run: Record | Failure, inventory: Inventory) -> Iterator[Part]:
     conda = {name.lower(): version for name, version in inventory.conda.items()}
     for kind, packages in (
         ("apt", apt | dict(inventory.dpkg)),
+        ("dnf", inventory.rpm),
         ("conda", conda),
         ("pip", _canonical(inventory.pip)),
     ):

@@ -57,6 +57,7 @@ LEFT_OUT = (
     "/var/lib/containerd",
     "/var/lib/docker",
     "/var/lib/dpkg",
+    "/var/lib/rpm",
     "/var/lib/snapd",
 )
 

@@ -161,3 +161,16 @@ def test_an_apt_package_that_contradicts_the_recipe_is_refused(
 )
 def test_an_apt_package_that_contradicts_nothing_is_accepted(recipe: str, package: str) -> None:
     assert found(recipe, apt=[package]) == {}
+
+
+# ---- dnf
+
+
+def test_packages_are_named_for_the_systems_own_package_manager() -> None:
+    refused = found("pytorch-cu126", dnf=["htop"])["packages.dnf"]
+    assert "ubuntu-22.04 has no dnf" in refused
+    amazon = {"base": "amazon-linux-2023", "driver__branch": "580", "driver__modules": "open"}
+    assert findings_of(changed_recipe("pytorch-cu126", packages__dnf=["htop"], **amazon)) == {}
+    refused = findings_of(changed_recipe("pytorch-cu126", packages__apt=["htop"], **amazon))
+    assert refused.keys() == {"packages.apt"}
+    assert "Name them in packages.dnf" in refused["packages.apt"]

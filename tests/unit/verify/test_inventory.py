@@ -47,7 +47,18 @@ class Answering:
         self.printed_before = ""
 
     def run(self, command: str, **_: Any) -> Any:
-        names = ("dpkg", "pip", "stages", "os", "kernel", "driver", "cuda", "python", "conda")
+        names = (
+            "dpkg",
+            "rpm",
+            "pip",
+            "stages",
+            "os",
+            "kernel",
+            "driver",
+            "cuda",
+            "python",
+            "conda",
+        )
         results = {
             name: {
                 "exit_status": self.failing.get(name, 0),
@@ -150,3 +161,10 @@ def test_a_package_that_was_removed_is_not_listed() -> None:
     assert found.dpkg == {"bash": "5.1", "nvidia-utils-470": "470.1"}
     assert found.cuda == "10.1"
     assert found.conda == {"python": "3.7.16"}
+
+
+def test_packages_of_rpm_are_listed_without_its_keys() -> None:
+    listing = "ii\tbash\t5.2.15-1.amzn2023\nii\tgpg-pubkey\tc87f5b1a-593863f8\n"
+    found = read_inventory(Answering({"dpkg": "", "pip": "[]", "rpm": listing}), "/opt/conda")
+    assert found.rpm == {"bash": "5.2.15-1.amzn2023"}
+    assert found.dpkg == {}
