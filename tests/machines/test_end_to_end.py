@@ -381,6 +381,7 @@ READING = [
     "prune --local",
     "reap --local",
     "completion bash",
+    "schema",
 ]
 USING = [
     "local.up",
@@ -399,7 +400,7 @@ USING = [
     "terminate every --yes --local",
 ]
 # They end the tests' local cloud, change this repository or take long: other tests run them.
-ELSEWHERE = {"local.down", "local.interrupt", "lock", "bench"}
+ELSEWHERE = {"local.down", "local.interrupt", "init", "lock", "bench"}
 # They have nothing to show here.
 NO_RESULT = {"put", "get", "reap"}
 
