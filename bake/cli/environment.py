@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,9 @@ def project() -> Project:
     tasks = sys.modules.get("tasks")
     if tasks and (beside := project_in(Path(str(tasks.__file__)).parent)).own_recipes:
         return beside
-    return nearest_project(Path.cwd()) or built_in()
+    with suppress(FileNotFoundError):  # this folder was removed
+        return nearest_project(Path.cwd()) or built_in()
+    return built_in()
 
 
 def project_of(recipes: Iterable[str]) -> Project:

@@ -63,6 +63,11 @@ def test_the_option_is_preferred_to_the_variable_and_that_to_the_nearest_folder(
     assert project().folder.samefile(variable)
 
 
+def test_in_a_folder_that_was_removed_the_built_in_recipes_are_used(here: Path) -> None:
+    here.rmdir()
+    assert project() == built_in()
+
+
 def test_a_folder_that_was_named_wrongly_is_refused_by_every_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
