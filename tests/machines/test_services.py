@@ -32,14 +32,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with pytest.MonkeyPatch.context() as patch, machines() as start:
         patch.setenv("BAKE_CACHE", str(CACHE))
         patch.setenv("BAKE_HOME", str(tmp_path_factory.mktemp("bake")))
-        recipe = find("pytorch-cu126")
-        inputs = variables(resolve(recipe), UPSTREAM) | VLLM
-        machine = start(recipe, standin.serve(inputs, host=find_engine().computer_address))
-        machine.bake("base", "drivers", "cuda", *SERVICES, "conda")
-        machine.bake("vllm", **VLLM)
-        machine.bake(*SERVICES)
-        yield machine
-        standin.down()
+        try:
+            recipe = find("pytorch-cu126")
+            inputs = variables(resolve(recipe), UPSTREAM) | VLLM
+            machine = start(recipe, standin.serve(inputs, host=find_engine().computer_address))
+            machine.bake("base", "drivers", "cuda", *SERVICES, "conda")
+            machine.bake("vllm", **VLLM)
+            machine.bake(*SERVICES)
+            yield machine
+        finally:
+            standin.down()
 
 
 def check(machine: Machine, name: str, gpus: int = 0, **inputs: str) -> tuple[int, str]:
