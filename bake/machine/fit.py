@@ -76,7 +76,10 @@ def read_contents(catalog: Catalog, tags: Mapping[str, str], architecture: str) 
                 for build in catalog.builds
                 if build.name in described.installed
                 and has_inputs(FRAMEWORK_VERSION=build.version)
-                and any(has_inputs(CUDA_VERSION=version) for version in build.cuda)
+                and (
+                    has_inputs(FRAMEWORK_REQUIREMENTS="\n".join(build.requirements + build.numpy))
+                    or any(has_inputs(CUDA_VERSION=version) for version in build.cuda)
+                )
             ),
             None,
         ),
