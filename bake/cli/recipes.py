@@ -296,7 +296,7 @@ def _prepare_local(
     downloads = None
     if stand_in:
         with console.step("Stand-in servers") as step:
-            downloads = standin.up(resolved)
+            downloads = standin.up(resolved, project())
             step.done(downloads.mirrors["nvidia"].partition("/compute")[0])
     base = resolved.recipe.base
     if base.recipe or base.owner == "self":

@@ -9,6 +9,7 @@ these changes, only the digests of this stage and of the stages that need it cha
 from __future__ import annotations
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,6 +138,13 @@ def _inputs_of_base(resolved: Resolved) -> dict[str, str]:
     """Return the [inputs] of the recipe of the base image, whose checks run again."""
     base = resolved.base
     return {**_inputs_of_base(base), **base.recipe.inputs} if base else {}
+
+
+def all_inputs(resolved: Resolved, payload: Payload, project: Project) -> dict[str, str]:
+    """Return every input of the recipe's stages with its value, their own defaults included."""
+    recipe = resolved.recipe
+    defaults = [script.defaults for script in _read_scripts(recipe, project)]
+    return {**ChainMap(*map(dict, defaults)), **recipe.inputs, **variables(resolved, payload)}
 
 
 def _with_digests(

@@ -20,7 +20,7 @@ OF_PAYLOAD = frozenset(
         *("CONTAINER_TOOLKIT_MIRROR", "CONTAINER_TOOLKIT_KEY_FINGERPRINT"),
         *("EFA_MIRROR", "EFA_INSTALLER_SHA256"),
         *("CONDA_INSTALLER_SHA256", "CONDA_INSTALLER_MIRROR", "CONDA_CHANNEL"),
-        *("PYPI_MIRROR", "PYTORCH_MIRROR"),
+        *("PYPI_MIRROR", "PYTORCH_MIRROR", "PYTHON_VERSION"),
         *("NOTEBOOKS_URL", "NOTEBOOKS_SHA256", "NOTEBOOKS_COMMIT"),
     }
 )
@@ -172,10 +172,11 @@ def _python(resolved: Resolved, payload: Payload) -> dict[str, str]:
     recipe = resolved.recipe
     if recipe.python is None:
         return {}
+    is_venv = recipe.python.manager == "venv"
     return {
         **_installer(resolved, payload),
         "CONDA_PACKAGES": " ".join(recipe.packages.conda),
-        "PYTHON_VERSION": recipe.python.version,
+        "PYTHON_VERSION": (is_venv and payload.venv_python) or recipe.python.version,
         "ENVIRONMENT": environment_name(recipe),
         "ENVIRONMENT_PREFIX": environment_prefix(recipe),
     }

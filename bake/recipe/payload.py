@@ -21,6 +21,8 @@ class Payload:
     `key_fingerprints` maps names of mirrors to the keys that sign there; NVIDIA's key is a fact of
     the operating system unless it is here. `sha256` maps file names to hashes. `image_owner`
     replaces the owner of every base image: stand-in base images have an owner of their own.
+    `venv_python` is the Python of a stand-in machine, which a venv on it has in place of the
+    recipe's; empty for real ones.
     """
 
     name: Literal["upstream", "stand-in"]
@@ -28,6 +30,7 @@ class Payload:
     key_fingerprints: Mapping[str, str]
     sha256: Mapping[str, str]
     image_owner: str | None = None
+    venv_python: str = ""
 
 
 # The Ubuntu archive has no TLS on its own host; apt checks every package by the archive's signature

@@ -14,6 +14,7 @@ import pytest
 from bake.local import standin
 from bake.local.standin import upstreams
 from bake.recipe.payload import Payload
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from bake.threads import together
 from bake.verify import expect, prove
@@ -51,7 +52,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def payloads(state: pytest.MonkeyPatch) -> dict[str, Payload]:
-    return {name: standin.up(resolve(find(name))) for name in (UBUNTU, DEBIAN)}
+    return {name: standin.up(resolve(find(name)), built_in()) for name in (UBUNTU, DEBIAN)}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def debian(start: Callable[[str], Machine]) -> Machine:
 @pytest.fixture(scope="module")
 def torch(payloads: dict[str, Payload]) -> Iterator[Machine]:
     """A machine with PyTorch and with packages of each kind, of which conda's have no content."""
-    payload = standin.up(resolve(PYTORCH))
+    payload = standin.up(resolve(PYTORCH), built_in())
     with machines() as start:
         machine = start(PYTORCH, payload)
         machine.bake("base", "conda", "pytorch", "d2l")

@@ -652,6 +652,7 @@ def test_the_payload_names_what_is_served(tmp_path: Path, monkeypatch: pytest.Mo
         assert hashlib.sha256(data).hexdigest() == inputs["NOTEBOOKS_SHA256"]
         assert set(standin.machine_files()) == {
             "/usr/local/share/ca-certificates/bake-stand-in.crt",
+            "/usr/share/keyrings/amazon-archive-keyring.gpg",
             "/usr/share/keyrings/debian-archive-keyring.gpg",
             "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
         }

@@ -19,6 +19,7 @@ import pytest
 
 from bake.local import standin
 from bake.local.standin.archive import Package, write_flat_repository
+from bake.recipe.project import built_in
 from bake.recipe.resolved import resolve
 from tests.support.environment import CACHE
 from tests.support.stage_machines import LIB, Machine, find, machines
@@ -160,7 +161,7 @@ def small_machines(home: Path) -> Iterator[Callable[[], Machine]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BAKE_CACHE", str(CACHE))
         patch.setenv("BAKE_HOME", str(home))
-        payload = standin.up(resolve(recipe))
+        payload = standin.up(resolve(recipe), built_in())
         with machines() as start:
             yield lambda: start(recipe, payload)
         standin.down()

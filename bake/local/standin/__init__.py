@@ -24,6 +24,7 @@ from bake.local.standin import mirror, names, trust, upstreams, wheels
 from bake.recipe.payload import UPSTREAM, Payload
 
 if TYPE_CHECKING:
+    from bake.recipe.project import Project
     from bake.recipe.resolved import Resolved
 
 LOOPBACK = "127.0.0.1"
@@ -31,18 +32,18 @@ LOOPBACK = "127.0.0.1"
 _PIP_INPUT = re.compile(r"PIP_PACKAGES|\w+_REQUIREMENTS")
 
 
-def up(resolved: Resolved) -> Payload:
+def up(resolved: Resolved, project: Project) -> Payload:
     """Start the mirror with what the recipe needs. Return the URLs at which a machine reaches it.
 
     Raises RecipeError if the recipe requests a package that its archive does not have, and
     LocalCloudError if it needs something that has no stand-in or, the first time, if the Python
     package index cannot be reached.
     """
-    from bake.plan.variables import variables  # late: the process of the mirror does not need it
+    from bake.plan.plan import all_inputs  # late: the process of the mirror does not need it
 
     engine = find_engine()
     return serve(
-        variables(resolved, UPSTREAM),
+        all_inputs(resolved, UPSTREAM, project),
         host=engine.computer_address,
         listen=listen_address(engine),
     )
@@ -79,6 +80,7 @@ def serve(inputs: Mapping[str, str], *, host: str, listen: str = LOOPBACK) -> Pa
         key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, trusted.fingerprint),
         sha256=_sha256(),
         image_owner=STAND_IN_OWNER,
+        venv_python=target.python,
     )
 
 

@@ -48,6 +48,7 @@ def test_the_inputs_that_differ_between_payloads_are_known() -> None:
             mirrors={key: f"https://127.0.0.1:1/{key}" for key in UPSTREAM.mirrors},
             key_fingerprints=dict.fromkeys(UPSTREAM.mirrors, "2" * 40),
             sha256=archives | installers,
+            venv_python="3.0",
         )
         one, other = values(name), values(name, stand_in)
         differ |= {key for key in one if one[key] != other[key]}

@@ -88,7 +88,7 @@ def test_the_included_recipes_are_valid_and_complete() -> None:
     assert {"mxnet-cu101", "pytorch-cu126"} < set(names)
     for name, recipe in names.items():
         assert recipe.description, name
-        assert recipe.builder.disk_gb == 64
+        assert recipe.builder.disk_gb == (24 if name == "jupyter-cpu" else 64)
         assert recipe.stages[0] == "base"
         assert recipe.stages[-1] == "seal"
 
@@ -439,7 +439,9 @@ def test_a_cuda_version_alone_chooses_its_default_recipe() -> None:
 
 
 def test_a_framework_narrows_the_choice() -> None:
-    assert recipes.choose(built_in(), framework="pytorch").name == "pytorch-cu126"
+    assert recipes.choose(built_in(), framework="tensorflow").name == "tensorflow-cu129"
+    assert recipes.choose(built_in(), cuda="13.0").name == "pytorch-cu130"
+    assert recipes.choose(built_in(), cuda="13.0", framework="jax").name == "jax-cu130"
     with pytest.raises(RecipeError, match=r"CUDA 10\.1 and pytorch"):
         recipes.choose(built_in(), cuda="10.1", framework="pytorch")
 

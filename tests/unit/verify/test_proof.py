@@ -616,13 +616,16 @@ def test_the_expectations_of_the_projects_recipes() -> None:
     for each in recipes.all_recipes(built_in()):
         for name in each.builder.instance_types:
             wanted = expect(resolve(each), name)
-            assert wanted.gpu == (each.gpu or "required")
             assert wanted.framework == (each.framework.name if each.framework else None)
             assert wanted.environment == (environment_name(each) if each.python else None)
+            assert wanted.python == (each.python.version if each.python else None)
+            if each.gpu == "none":
+                assert wanted.gpu is None
+                continue
+            assert wanted.gpu == (each.gpu or "required")
             assert wanted.gpu_model in facts.gpus
             assert wanted.gpu_count is not None
             assert wanted.gpu_count >= 1
-            assert wanted.python == (each.python.version if each.python else None)
     found = recipes.find("mxnet-cu101", built_in())
     book = expect(resolve(found), "g4dn.12xlarge")
     assert (book.gpu_model, book.gpu_count, book.gpu_memory_mib) == ("T4", 4, 16384)
