@@ -165,21 +165,18 @@ def rebuild(
     limit = None if retry else give_up_after
     rebuilding.check_options(limit, summary)
     requests, failures = requests_for(console, common, chosen, stand_in=stand_in)
-    candidates, failed = rebuilding.find_candidates(requests)
-    failures += failed
     if matrix:
-        given_up = rebuilding.reports_given_up(candidates, limit)
+        groups, given_up = rebuilding.plan_groups(requests, failures, limit)
         if given_up:
             github.write_summary(github.summary(given_up), os.environ)
             bakes.show_problems(console, given_up)
-        groups = rebuilding.groups_to_bake(candidates, failures, limit)
         matrix_text = github.matrix(groups)
         if console.json:
             console.result(bakes.rebuild_document(given_up, matrix_text))
         else:
             console.output(matrix_text)
         return
-    reports = rebuilding.rebuild(candidates, failures, options, limit=limit)
+    reports = rebuilding.rebuild_all(requests, failures, options, limit)
     console.result(bakes.rebuild_document(reports))
     bakes.show_reports(console, reports)
     text = github.summary(reports)

@@ -8,7 +8,7 @@ Several bakes run at the same time, each in a thread, and do only once what they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -139,14 +139,27 @@ def bake_all(
 ) -> list[Outcome]:
     """Bake several recipes; the failure of one does not stop the others.
 
-    `refused` are the outcomes of recipes that were refused before. They are returned, too, and all
-    are sorted by recipe.
+    A recipe whose image is the base of others is baked before them. `refused` are the outcomes of
+    recipes that were refused before. They are returned, too, and all are sorted by recipe.
     """
     began = monotonic()
-    jobs, failed = for_each(requests, partial(prepare, fresh=options.fresh))
-    return sorted(
-        [*refused, *failed, *bake_jobs(jobs, options, began)], key=lambda outcome: outcome.recipe
-    )
+    outcomes = [*refused]
+    for ready in after_their_bases(requests):
+        jobs, failed = for_each(ready, partial(prepare, fresh=options.fresh))
+        outcomes += [*failed, *bake_jobs(jobs, options, began)]
+    return sorted(outcomes, key=lambda outcome: outcome.recipe)
+
+
+def after_their_bases(requests: Sequence[BakeRequest]) -> Iterator[list[BakeRequest]]:
+    """Yield the requests in groups: the base of a recipe is in an earlier one. Pure."""
+    waiting = [*requests]
+    while waiting:
+        names = {resolved.name for _, resolved in waiting}
+        ready, later = list[BakeRequest](), list[BakeRequest]()
+        for request in waiting:
+            (later if request[1].is_based_on(names) else ready).append(request)
+        yield ready or later
+        waiting = later if ready else []
 
 
 def for_each(

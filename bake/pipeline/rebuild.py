@@ -14,7 +14,7 @@ from typing import Literal
 
 from bake.aws.recipe_failures import RecipeFailures, clear_failures, read_failures, record_failure
 from bake.errors import BakeError, CloudError, RequestError
-from bake.pipeline.bake import BakeRequest, Options, Outcome, bake_jobs, for_each
+from bake.pipeline.bake import BakeRequest, Options, Outcome, after_their_bases, bake_jobs, for_each
 from bake.pipeline.job import Context
 from bake.pipeline.preview import Preview, preview
 from bake.plan.plan import make_plan
@@ -96,6 +96,34 @@ def is_due(failures: RecipeFailures, limit: int | None, identity: str) -> bool:
     return limit is None or failures.count < limit or failures.identity != identity
 
 
+def rebuild_all(
+    requests: Sequence[BakeRequest],
+    refused: Sequence[Outcome],
+    options: Options,
+    limit: int | None,
+) -> list[RecipeReport]:
+    """Bake what has changed. A recipe whose image is the base of others is baked before them."""
+    reports = [report(outcome) for outcome in refused]
+    for ready in after_their_bases(requests):
+        candidates, failed = find_candidates(ready)
+        reports += rebuild(candidates, failed, options, limit=limit)
+    return sorted(reports, key=lambda each: each.recipe)
+
+
+def plan_groups(
+    requests: Sequence[BakeRequest], refused: Sequence[Outcome], limit: int | None
+) -> tuple[list[tuple[str, ...]], list[RecipeReport]]:
+    """Return the groups of recipes to bake, and the reports of those that are not tried."""
+    found = groups_to_bake((), refused, limit)
+    given_up: list[RecipeReport] = []
+    for ready in after_their_bases(requests):
+        found, others = split_joined(ready, found)
+        candidates, failed = find_candidates(others)
+        given_up += reports_given_up(candidates, limit)
+        found += groups_to_bake(candidates, failed, limit)
+    return found, given_up
+
+
 def groups_to_bake(
     candidates: Sequence[Candidate], refused: Sequence[Outcome], limit: int | None
 ) -> list[tuple[str, ...]]:
@@ -109,6 +137,24 @@ def groups_to_bake(
         if candidate.is_due(limit) and not candidate.preview.job.nothing_to_do
     }
     return groups(to_run | {outcome.recipe: (outcome.recipe,) for outcome in refused})
+
+
+def split_joined(
+    requests: Sequence[BakeRequest], groups: Sequence[tuple[str, ...]]
+) -> tuple[list[tuple[str, ...]], list[BakeRequest]]:
+    """Add the recipes to the groups that bake their base recipes; return also the other recipes.
+
+    Their base images do not exist yet, so what they need is not known before. Pure.
+    """
+    joined, others = [*groups], list[BakeRequest]()
+    for request in requests:
+        based = (n for n, group in enumerate(joined) if request[1].is_based_on(group))
+        place = next(based, None)
+        if place is None:
+            others.append(request)
+        else:
+            joined[place] = (*joined[place], request[1].name)
+    return joined, others
 
 
 def groups(to_run: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:

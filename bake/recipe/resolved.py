@@ -6,7 +6,7 @@ take the result, so that none of them searches the catalog again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from bake import catalog as catalogs
@@ -63,6 +63,10 @@ class Resolved:
     def lineage(self) -> tuple[Resolved, ...]:
         """This recipe, the one whose image is its base image, and so on."""
         return (self, *(self.base.lineage if self.base else ()))
+
+    def is_based_on(self, names: Collection[str]) -> bool:
+        """Tell whether its base image is, also through others, that of one of these recipes."""
+        return any(each.name in names for each in self.lineage[1:])
 
     @property
     def base_stages(self) -> tuple[str, ...]:

@@ -73,8 +73,11 @@ def test_a_recipe_is_baked_onto_the_image_of_another_one(cloud: Cloud) -> None:
     refused = invoke("bake", "own-based", "--local")
     assert refused.returncode == 2
     assert "the recipe own-small has no finished image" in " ".join(refused.stderr.split())
-    small = baked(cloud, "own-small")
-    based = baked(cloud, "own-based")  # its stage looks for what the other one has left
+    # Both at once, and the base first: the other one's stage looks for what it has left.
+    together = invoke("bake", "own-based", "own-small", "--local")
+    assert together.returncode == 0, together.stderr
+    made = {image.recipe: image for image in images(cloud)}
+    small, based = made["own-small"], made["own-based"]
     assert base_of(based) == small.image_id
     assert description.installed_stages(based.tags) == {"mark", "look", "seal"}
     again = invoke("bake", "own-based", "--local")

@@ -362,8 +362,7 @@ def test_a_matrix_is_one_document_even_if_a_recipe_is_given_up(
 ) -> None:
     given_up = [rebuilding.RecipeReport("mxnet-cu101", "not tried", why=("It failed 3 times.",))]
     monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
-    monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
-    monkeypatch.setattr(rebuilding, "reports_given_up", lambda candidates, limit: given_up)
+    monkeypatch.setattr(rebuilding, "plan_groups", lambda *args: ([], given_up))
     tasks.namespace["rebuild"](None, json=True, matrix=True)
     document = checked("rebuild", capsys.readouterr().out)
     assert document["matrix"] == {"include": []}
@@ -390,8 +389,7 @@ def test_reports_are_shown_also_if_the_summary_cannot_be_written(
 ) -> None:
     reports = [rebuilding.RecipeReport("mxnet-cu101", "up to date")]
     monkeypatch.setattr(cli_bake, "requests_for", lambda *args, **options: ([], []))
-    monkeypatch.setattr(rebuilding, "find_candidates", lambda requests: ([], []))
-    monkeypatch.setattr(rebuilding, "rebuild", lambda *args, **options: reports)
+    monkeypatch.setattr(rebuilding, "rebuild_all", lambda *args: reports)
     with pytest.raises(Exit) as ended:
         tasks.namespace["rebuild"](None, json=True, summary=str(tmp_path))
     assert ended.value.code == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from bake.aws.recipe_failures import RecipeFailures
 from bake.cli.views import github
 from bake.errors import BakeError, StageError
-from bake.pipeline import rebuild
+from bake.pipeline import bake, rebuild
+from bake.pipeline.bake import BakeRequest
 from bake.pipeline.rebuild import RecipeReport, Status
+from bake.recipe.resolved import Resolved, resolve
+from tests.support.recipes import RECIPES
 
 # Groups ------------------------------------------------------------------------------------------
 
@@ -220,3 +224,36 @@ def test_a_report_says_what_the_bake_says() -> None:
     ) == RecipeReport("a", "baked", 3.0, ("new",), "ami-1", "gpu", 1.0)
     error = BakeError("no")
     assert rebuild.report(Outcome("a", "failed", 3.0, error=error)).error is error
+
+
+# ---- recipes whose image is the base of others
+
+SMALL = resolve(RECIPES["mxnet-cu101"])
+
+
+def request_of(name: str, base: Resolved | None = None) -> BakeRequest:
+    recipe = SMALL.recipe.model_copy(update={"name": name})
+    context: Any = None
+    return context, replace(SMALL, recipe=recipe, base=base)
+
+
+def test_a_base_comes_before_the_recipes_that_are_based_on_it() -> None:
+    one = request_of("one")
+    two = request_of("two", one[1])
+    three, alone = request_of("three", two[1]), request_of("alone")
+    groups = list(bake.after_their_bases([three, alone, two, one]))
+    names = [[resolved.name for _, resolved in group] for group in groups]
+    assert names == [["alone", "one"], ["two"], ["three"]]
+    # A base that is not requested has its image already.
+    assert list(bake.after_their_bases([three, alone])) == [[three, alone]]
+    # A recipe may have the name of a built-in one that is its base's base: none waits forever.
+    same = request_of("one", two[1])
+    assert list(bake.after_their_bases([same, two])) == [[same, two]]
+
+
+def test_recipes_are_rebuilt_on_the_computer_that_bakes_their_base() -> None:
+    one = request_of("one")
+    two, other = request_of("two", one[1]), request_of("other")
+    joined, left = rebuild.split_joined([two, other], [("zero",), ("one",)])
+    assert joined == [("zero",), ("one", "two")]
+    assert left == [other]
