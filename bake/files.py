@@ -176,6 +176,15 @@ def on_machine(package: str) -> Traversable:
     return resources.files(package) / "on_machine"
 
 
+def programs_of(package: str) -> list[Traversable]:
+    """Return the programs that `package` runs on a machine, by name.
+
+    An installer also writes a folder `__pycache__` beside them, which is left out.
+    """
+    found = (program for program in on_machine(package).iterdir() if program.is_file())
+    return sorted(found, key=lambda program: program.name)
+
+
 def json_digest(document: Mapping[str, object]) -> str:
     """Return the SHA-256, in hex, of the canonical JSON: keys sorted, no blanks, ASCII."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))

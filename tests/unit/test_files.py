@@ -166,3 +166,14 @@ def test_an_error_about_a_file_from_any_library_is_a_sentence() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ConnectionRefusedError), files.any_file():
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Refused")
+
+
+def test_what_an_installer_compiles_is_none_of_the_programs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "on_machine"
+    (folder / "__pycache__").mkdir(parents=True)
+    for name in ("b.sh", "a.py"):
+        (folder / name).write_text("true")
+    monkeypatch.setattr(files, "on_machine", lambda package: folder)
+    assert [program.name for program in files.programs_of("bake.x")] == ["a.py", "b.sh"]

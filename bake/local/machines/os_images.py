@@ -150,7 +150,7 @@ def _register(
 def _debian(engine: Engine, suite: str) -> _Root:
     """Return the root of a Debian. It is made again only if the way of making it has changed."""
     recipe = hashlib.sha256(repr((suite, PACKAGES)).encode())
-    for path in sorted(FILES.iterdir()):
+    for path in folders.programs_of("bake.local.machines"):
         recipe.update(path.name.encode() + path.read_bytes())
     layer = f"localhost/bake/root-{suite}:{recipe.hexdigest()[:12]}"
     if not engine.has_image(layer):

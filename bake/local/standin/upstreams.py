@@ -18,7 +18,7 @@ from typing import Any
 
 from bake import catalog
 from bake.catalog import Cuda, Driver, OsImage, Toolkit, facts
-from bake.files import on_machine, write_file
+from bake.files import on_machine, programs_of, write_file
 from bake.local.standin import names, services
 from bake.local.standin.archive import Package, Sign, write_archive, write_flat_repository
 from bake.local.standin.trust import Trust
@@ -279,7 +279,7 @@ def _digest(trust: Trust, wanted: Requested) -> str:
         for file in sorted(folder.iterdir(), key=lambda file: file.name):
             if file.is_file():
                 digest.update(file.read_bytes())
-    for program in sorted(on_machine("bake.local.standin").iterdir(), key=lambda file: file.name):
+    for program in programs_of("bake.local.standin"):
         digest.update(program.read_bytes())
     return digest.hexdigest()
 

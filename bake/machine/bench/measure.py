@@ -20,7 +20,7 @@ from bake.aws.tags import Run
 from bake.console.console import Console
 from bake.console.screen import Step
 from bake.errors import BakeError, LostError, RemoteError, StageError
-from bake.files import on_machine
+from bake.files import on_machine, programs_of
 from bake.machine import ssh_config
 from bake.machine.bench.figures import (
     Figure,
@@ -139,7 +139,7 @@ def _program() -> str:
     """Return the Python files as base64 of a compressed archive, which `measure.sh` unpacks."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for program in on_machine("bake.machine.bench").iterdir():
+        for program in programs_of("bake.machine.bench"):
             if program.name.endswith(".py"):
                 entry, content = tarfile.TarInfo(program.name), program.read_bytes()
                 entry.size = len(content)
