@@ -26,6 +26,8 @@ SOURCES = ("bake", "docs", "manifests", "scripts", "LICENSE", "MANIFEST.in", "RE
 BUILD = "import setuptools.build_meta as build, sys; build.build_{}(sys.argv[1])"
 # What a checkout has, and an installed package does not need.
 LEFT_OUT = ("__pycache__", "setup")
+# pip makes a folder __pycache__ beside each program, and uv does so on request.
+LIKE_PIP = ("--compile-bytecode",)
 # A stage that takes the place of the built-in one, whose upgrade takes a while.
 BASE = """\
 #!/usr/bin/env bash
@@ -99,7 +101,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     uv = [find_uv_bin(), "--quiet", "--offline", "--no-config"]
     for command in (
         ["venv", "--python", sys.executable, environment],
-        ["pip", "install", "--python", environment, "--no-deps", "--no-index", wheel],
+        ["pip", "install", "--python", environment, "--no-deps", "--no-index", *LIKE_PIP, wheel],
     ):
         done = run(*uv, *command, cwd=folder)
         assert done.returncode == 0, done.stderr
