@@ -28,7 +28,7 @@ from bake.console.streams import stdin_is_terminal, write_stdout
 from bake.console.table import Table, lay_out
 from bake.console.text import plain
 from bake.console.wrapping import hanging, wrapped
-from bake.errors import BakeError, error_document
+from bake.errors import BakeError, RequestError, error_document
 from bake.threads import Cancelled
 
 if TYPE_CHECKING:
@@ -354,8 +354,9 @@ class Console:
         self._print(Text.assemble(("✘ ", "red"), (self.complete(error.message), "bold")))
         if error.cloud_words:
             self._print(Text(f"  Reason: {error.cloud_words}"))
-        for detail in error.details:
-            for line in detail.splitlines() or [""]:
+        found = isinstance(error, RequestError) and bool(error.findings)
+        for detail in error.details:  # without findings, it may be the end of a log
+            for line in (self.complete(detail) if found else detail).splitlines() or [""]:
                 self._print(Text(f"  {line}"))
         if error.hint:
             self._print(Text.assemble(("→ ", "cyan"), error.hint))

@@ -14,7 +14,7 @@ import pytest
 
 from bake.cli.documents.recipes import ReportDocument
 from bake.console.console import Console
-from bake.errors import BakeError
+from bake.errors import BakeError, Finding, PreflightError
 from bake.threads import Cancelled
 from tests.support.terminal import shown_in_terminal
 
@@ -288,3 +288,12 @@ def test_a_long_table_is_readable_in_a_narrow_terminal() -> None:
 def test_words_are_whole_in_a_terminal_of_ten_columns() -> None:
     shown = shown_in_terminal(lambda: Console().note("It takes about one hour or two"), 10)
     assert shown.splitlines() == ["It takes", "about one", "hour or", "two"]
+
+
+def test_the_commands_in_findings_are_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(complete=lambda text: text.replace("invoke bake", "bake build"))
+    console.failure(PreflightError("no", findings=[Finding("base", "no image", "invoke bake b")]))
+    console.failure(BakeError("no", details=["the log names invoke bake"]))
+    said = capsys.readouterr().err
+    assert "base: no image. bake build b\n" in said
+    assert "the log names invoke bake\n" in said
