@@ -21,7 +21,7 @@ from bake.catalog.catalog import (
     load,
     use,
 )
-from bake.catalog.versions import VERSION, distance, nearest, numbers, runs_on
+from bake.catalog.versions import VERSION, did_you_mean, distance, nearest, numbers, runs_on
 
 __all__ = [
     "ASSUMED",
@@ -44,6 +44,7 @@ __all__ = [
     "VcpuQuota",
     "accept_unknown",
     "assume",
+    "did_you_mean",
     "distance",
     "load",
     "nearest",

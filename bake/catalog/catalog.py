@@ -370,7 +370,7 @@ def _changed(catalog: Catalog) -> Catalog:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"{error} is named, and has no facts, or is a key that is missing"
+        return f"{error} is a key that is missing, or a name without facts"
     return str(error)
 
 
@@ -436,7 +436,7 @@ def _check_types(kind: type[Fact], values: Mapping[str, Any]) -> None:
     except pydantic.ValidationError as error:
         name = next((str(values[key]) for key in ("key", "name", "version") if key in values), "")
         faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{kind.__name__} {name}: {', '.join(faults)}") from error
+        raise ValueError(f"{kind.__name__} {name}".rstrip() + f": {', '.join(faults)}") from error
 
 
 def _os_images(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, OsImage]:
@@ -465,8 +465,11 @@ def _instance_types(gpus: Mapping[str, Gpu]) -> Iterable[InstanceType]:
 
 
 def _cuda(version: str, table: Mapping[str, Any], os_images: Mapping[str, OsImage]) -> Cuda:
-    on = {os: _fact(Toolkit, table, archive="nvidia") for os in table["operating_systems"]}
-    on |= {os: _fact(Toolkit, t, archive="os") for os, t in table.get("archive", {}).items()}
+    try:
+        on = {os: _fact(Toolkit, table, archive="nvidia") for os in table["operating_systems"]}
+        on |= {os: _fact(Toolkit, t, archive="os") for os, t in table.get("archive", {}).items()}
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"CUDA {version}: {_reason(error)}") from error
     found = {key: on[image.os_id] for key, image in os_images.items() if image.os_id in on}
     return _fact(Cuda, table, version=version, on=found)
 

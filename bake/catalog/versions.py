@@ -32,13 +32,17 @@ def nearest(word: str, words: Iterable[str]) -> str:
     These are the instance types of the same family; else the families, or the first words.
     """
     known = list(words)
+    return did_you_mean(word, known) or _known(word, known)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return a hint: the known words nearest to `word`; empty if none is near."""
+    known = list(words)
     if known and all(VERSION.fullmatch(version) for version in (word, *known)):
         near = sorted(known, key=lambda version: distance(version, word))[:2]
     else:
         near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    return _known(word, known)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _known(word: str, known: Sequence[str]) -> str:

@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.files import json_digest
-from bake.plan.script import Script, check_replacement, read_script
+from bake.plan.script import Script, check_replacement, hint_for_unknown, read_script
 from bake.recipe.project import Project
 
 
@@ -46,7 +45,7 @@ def read_checks(
     named, findings = list(named), list[Finding]()
     for index, name in enumerate(named):
         if name not in available:
-            hint = nearest(name, available)
+            hint = hint_for_unknown("checks", name, available)
             findings.append(Finding(f"checks[{index}]", f"unknown check: {name}", hint))
     chosen: list[Script] = []
     for name in dict.fromkeys((*stages, *named)):

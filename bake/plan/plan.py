@@ -13,12 +13,19 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bake.catalog import nearest
+from bake.catalog import did_you_mean, nearest
 from bake.errors import Finding, RecipeError
 from bake.files import json_digest
 from bake.plan.checks import PlannedCheck, read_checks
 from bake.plan.lock import Lock, refuse_mismatch
-from bake.plan.script import EVERY_OTHER, FILES_FOLDER, Script, check_replacement, read_script
+from bake.plan.script import (
+    EVERY_OTHER,
+    FILES_FOLDER,
+    Script,
+    check_replacement,
+    hint_for_unknown,
+    read_script,
+)
 from bake.plan.stage_files import StageFile, files_digest, folder_of, read_files
 from bake.plan.variables import (
     OF_SECTION,
@@ -225,7 +232,7 @@ def _read_scripts(recipe: Recipe, project: Project) -> list[Script]:
     findings: list[Finding] = []
     for index, name in enumerate(recipe.stages):
         if name not in paths:
-            hint = nearest(name, paths)
+            hint = hint_for_unknown("stages", name, paths)
             findings.append(Finding(f"stages[{index}]", f"unknown stage: {name}", hint))
             continue
         try:
@@ -254,7 +261,7 @@ def _resolve_needs(
             found = names if need == EVERY_OTHER else [n for n in need.split("|") if n in names]
             if not found and set(base_stages).isdisjoint(need.split("|")):
                 message = f"the stage {script.name} needs {' or '.join(need.split('|'))}"
-                hint = f"Add it to stages, which are {', '.join(names)}"
+                hint = f"Add it to stages, which are {', '.join(names)}, or correct Needs:"
                 findings.append(Finding("stages", f"{message}, which is not in the recipe", hint))
             wanted += [name for name in found if need != EVERY_OTHER or name != script.name]
         needs[script.name] = tuple(sorted(set(wanted)))
@@ -279,8 +286,9 @@ def _check_inputs(folder: str, script: Script, given: Mapping[str, str]) -> Iter
             if section := section_of(name):
                 missing.setdefault(section, []).append(name)
                 continue
-            hint = nearest(name, given) or f'Give its value under [inputs]: {name} = "…"'
-            yield Finding(place, f"unknown input: {name}", hint)
+            own = f'Write {name} = "…" under [inputs] of the recipe, or a default: {name}=…'
+            hint = f"{did_you_mean(name, given)} {own}".strip()
+            yield Finding(place, f"no value for the input {name}", hint)
             continue
         value = given.get(name, script.defaults.get(name, ""))
         if (size := len(f"{name}={value}".encode()) + 1) > LONGEST_B:

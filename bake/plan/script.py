@@ -33,11 +33,12 @@ import codecs
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast, get_args
 
+from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
 from bake.recipe.project import Project
 from bake.recipe.variable import is_free
@@ -127,6 +128,12 @@ def check_replacement(script: Script, project: Project, kind: Kind = "stage") ->
         yield Finding(f"{place}: header", message, "Leave the line out")
 
 
+def hint_for_unknown(folder: str, name: str, known: Iterable[str]) -> str:
+    """Return a hint for a script that does not exist: known names, and where to write it."""
+    near = nearest(name, known)
+    return f"{near}{'' if near.endswith('?') else '.'} Or write scripts/{folder}/{name}.sh"
+
+
 def _place(path: Path, kind: Kind) -> str:
     """Return the name of a script in findings: a stage and a check may have the same name."""
     return path.name if kind == "stage" else f"checks/{path.name}"
@@ -163,7 +170,11 @@ def _check_header(
         yield Finding(place, "no description", f"Describe the {kind} in its first lines")
     for need in script.needs:
         if not _NEED.fullmatch(need):
-            yield Finding(place, f"Needs: {need} is not a stage", "Write stage, one|other, or *")
+            yield Finding(
+                place,
+                f"Needs: {need} is not a stage",
+                "Write one, one|other or *, separated by blanks",
+            )
     yield from _check_inputs(place, script)
     for path in script.files:
         if not _is_relative(path):

@@ -246,7 +246,10 @@ def _base_table(value: object) -> object:
     if isinstance(value, str):
         known_names = catalog.load().os_images
         if value not in known_names:
-            raise invalid_value(f"unknown operating system: {value}", nearest(value, known_names))
+            hint = nearest(value, known_names)
+            if value.startswith("ami-"):
+                hint = f'Write a table, with its system: {{ ami = "{value}", os = "ubuntu-24.04" }}'
+            raise invalid_value(f"unknown operating system: {value}", hint)
         return {"os": value}
     return value
 

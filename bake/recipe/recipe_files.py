@@ -99,7 +99,8 @@ def read_file(path: Path) -> RecipeFile:
         text = path.read_text("utf-8-sig")  # some editors write a byte-order mark
         return RecipeFile(path, tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
-        return RecipeFile(path, RecipeError(f"The recipe {path} cannot be read: {error}"))
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        return RecipeFile(path, RecipeError(f"The recipe {path} cannot be read: {reason}"))
     except (ValueError, RecursionError) as error:  # RecursionError: lists that are nested too deep
         return RecipeFile(path, RecipeError(f"The recipe {path} is not valid TOML: {error}"))
 

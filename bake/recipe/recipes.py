@@ -168,10 +168,13 @@ def _parent(child: Document, name: str, project: Project) -> Document:
     layer = next(
         (p for p in project.layers if child.path.absolute().parent == p.manifests), project
     )
-    if layer.below and name == child.values.get("name"):
+    own_name = name == child.values.get("name")
+    if layer.below and own_name:
         layer = layer.below
     files = recipe_files(layer)
     try:
+        if own_name and all(file.name != name for file in files):
+            raise RecipeError("is the recipe itself", hint="Name another recipe")
         return named_file(name, files, layer.manifests).document()
     except RecipeError as error:
         finding = Finding(EXTENDS, error.message, error.hint)

@@ -83,7 +83,7 @@ def _merged(tables: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
         elif _is_list_of_tables(value) and _is_list_of_tables(before):
             merged[key] = [*value, *before]
         elif before is not None and isinstance(value, dict) != isinstance(before, dict):
-            raise TypeError(f"{key} is {'' if isinstance(before, dict) else 'not '}a table")
+            raise TypeError(f"{key} must {'' if isinstance(before, dict) else 'not '}be a table")
         else:
             merged[key] = value
     return merged

@@ -70,8 +70,10 @@ def test_a_folder_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
         ("instances", FAMILY.replace('gpu = "T4"\n', ""), "gpu"),
         ("instances", FAMILY.replace("vcpus = 4, ", ""), r"InstanceType g9\.xlarge: vcpus"),
         ("instances", FAMILY.replace("vcpus = 4", 'vcpus = "four"'), "vcpus: Input should be a"),
-        ("instances", "family = 3", r"instances\.toml cannot be used: family is a table"),
+        ("instances", "family = 3", r"instances\.toml cannot be used: family must be a table"),
         ("os_images", '["mine"]\nowner = "1"\n', "OsImage mine: .*name_pattern: Field required"),
+        ("cuda", '[release."99.0"]\n', r"CUDA 99\.0: 'operating_systems' is a key that is missing"),
+        ("cuda", '[release."99.0"]\noperating_systems = ["x"]\n', r"CUDA 99\.0: Toolkit: sure"),
         ("frameworks", BUILD.replace('cuda = ["10.1"]', "cuda = 10.1"), "Build mxnet: cuda"),
     ],
 )

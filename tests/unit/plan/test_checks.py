@@ -106,7 +106,7 @@ def test_an_unknown_check_is_refused_with_its_place(scripts: Path) -> None:
 
 def test_an_input_without_a_value_is_refused(scripts: Path) -> None:
     add(scripts, "motd", "COLOUR")
-    assert "checks/motd.sh: unknown input: COLOUR" in refused(scripts, recipe())
+    assert "checks/motd.sh: no value for the input COLOUR" in refused(scripts, recipe())
 
 
 def test_a_bad_header_of_a_check_is_refused_even_if_only_its_stage_chooses_it(

@@ -244,13 +244,14 @@ def refused(scripts: Path, recipe: Recipe = RECIPES["mxnet-cu101"]) -> str:
 def test_the_error_about_an_unknown_stage_suggests_the_nearest_name(scripts: Path) -> None:
     stages = ["base", "drivrs", "seal"]
     found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
-    assert "stages[1]: unknown stage: drivrs. Did you mean drivers?" in found
+    assert "stages[1]: unknown stage: drivrs. Did you mean drivers? Or write scripts/" in found
 
 
 def test_a_stage_that_needs_a_stage_outside_the_recipe_is_refused(scripts: Path) -> None:
     stages = ["base", "mxnet", "seal"]
     found = refused(scripts, changed(RECIPES["mxnet-cu101"], stages=stages))
     assert "mxnet needs conda or venv, which is not in the recipe" in found
+    assert "which are base, mxnet, seal, or correct Needs:" in found
 
 
 def test_a_circle_of_needs_is_refused(scripts: Path) -> None:
@@ -265,7 +266,7 @@ def test_two_stages_that_need_every_other_are_a_circle(scripts: Path) -> None:
 
 def test_an_input_without_a_value_is_refused(scripts: Path) -> None:
     write(scripts, "cuda", "drivers", "CUDA_VERSON")
-    assert "unknown input: CUDA_VERSON. Did you mean CUDA_VERSION" in refused(scripts)
+    assert "no value for the input CUDA_VERSON. Did you mean CUDA_VERSION" in refused(scripts)
 
 
 def test_an_input_that_is_read_and_not_declared_is_refused(scripts: Path) -> None:
@@ -407,7 +408,8 @@ def test_the_inputs_of_ones_own_stages_come_from_the_recipe(scripts: Path) -> No
     other = changed(bare, inputs={"GREETING": "hello, world", "COLOUR": "red"})
     assert different(plan(scripts, greeted), plan(scripts, other)) == {"greeting", "seal"}
     said = refused(scripts, bare)
-    assert "greeting.sh: unknown input: GREETING" in said
+    assert "greeting.sh: no value for the input GREETING" in said
+    assert 'Write GREETING = "…" under [inputs] of the recipe, or a default: GREETING=…' in said
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
         ("# shellcheck", "# Reboot: yes\n", "Did you mean Reboots?"),
         ("# shellcheck", "# Needs: base\n# shellcheck", "Needs is declared twice"),
         ("drivers", "Drivers", "Needs: Drivers is not a stage"),
+        ("drivers", "drivers, x", "Needs: drivers, is not a stage. Write one, one|other or *"),
         ("drivers", "a||b", "Needs: a||b is not a stage"),
         ("LOGIN_USER CUDA", "login CUDA", "Inputs: login is not a variable"),
         ("LOGIN_USER CUDA", "BAKE_LIB CUDA", "BAKE_LIB is given to every stage"),

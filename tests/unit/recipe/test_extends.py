@@ -95,7 +95,7 @@ def test_what_is_left_out_is_not_taken_but_may_be_given_anew(project: Project) -
         (['extends = "mine"', 'without = ["d2l", "dl2"]'], "without[1]", "mean d2l"),
         (['extends = "mine"', 'without = ["packages"]'], "without[0]", "mine.toml has no packages"),
         (['extends = "mine"', 'without = ["name"]'], "without[0]", "mine.toml has no name"),
-        (['extends = "a"'], "extends", "Recipe a not found"),
+        (['extends = "a"'], "extends", "is the recipe itself. Name another recipe"),
         (['extends = "c"'], "extends", "in a circle: a.toml → c.toml → d.toml → c.toml"),
     ],
 )
