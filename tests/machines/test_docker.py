@@ -20,7 +20,10 @@ IDS = "ls /etc/docker/key.json /var/lib/docker/engine-id"
 NESTED = ["--cap-add", "NET_ADMIN,NET_RAW,MKNOD,AUDIT_WRITE"]
 CGROUPS = Path("/sys/fs/cgroup")
 if not (CGROUPS / "cgroup.controllers").exists():  # control groups of version 1
-    NESTED += ["--cgroupns", "host", "--volume", f"{CGROUPS}:{CGROUPS}:rw"]
+    # Each hierarchy, but not the folder of them: systemd would change this computer's own one.
+    NESTED += ["--cgroupns", "host", "--tmpfs", f"{CGROUPS}:rw,mode=755"]
+    for hierarchy in sorted(filter(Path.is_mount, CGROUPS.iterdir())):
+        NESTED += ["--volume", f"{hierarchy}:{hierarchy}:rw"]
 
 
 def stage(machine: Machine, name: str) -> str:
@@ -37,13 +40,14 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture(scope="module")
 def machine(machines: Machines) -> Iterator[Machine]:
-    before = set(CGROUPS.glob("*/docker"))
+    before, hierarchies = set(CGROUPS.glob("*/docker")), sorted(CGROUPS.iterdir())
     machine = machines.boot(options=NESTED)
     machine.read(f"useradd --create-home --shell /bin/bash {USER}")
     print(stage(machine, "docker"))
     yield machine
     for group in set(CGROUPS.glob("*/docker")) - before:  # of this computer, in version 1
         group.rmdir()
+    assert sorted(CGROUPS.iterdir()) == hierarchies
 
 
 def test_docker_starts_at_boot_and_runs_a_container_for_the_login_user(machine: Machine) -> None:
