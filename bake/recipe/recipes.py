@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bake.catalog import numbers
 from bake.errors import Finding, RecipeError
 from bake.recipe.extends import EXTENDS, Document, extended
 from bake.recipe.project import Project
@@ -101,13 +102,11 @@ def choose(
     ]
     if not fitting:
         requested = " and ".join(filter(None, (cuda and f"CUDA {cuda}", framework)))
-        available = ", ".join(
-            f"{cuda_of(recipe)} ({framework_of(recipe) or 'no framework'}: {recipe.name})"
-            for recipe in recipes
-            if recipe.cuda
-        )
+        releases = {recipe.cuda.version for recipe in recipes if recipe.cuda}
+        available = ", ".join(sorted(releases, key=numbers))
         raise RecipeError(
-            f"No recipe for {requested}", hint=f"There are recipes for CUDA {available}"
+            f"No recipe for {requested}",
+            hint=f"There are recipes for CUDA {available}; `invoke recipes` lists them",
         )
     own = {recipe.name for recipe in read_own(project)[0]}
     fitting = [recipe for recipe in fitting if recipe.name in own] or fitting

@@ -49,7 +49,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
     cloud = connect()
     os_image = catalogs.load().os_image("ubuntu-18.04")
     base = find_base_image(cloud, os_image, STAND_IN_OWNER)
-    run = new_run("mxnet-cu101", lifetime=timedelta(hours=1))
+    run = new_run("goes-on", lifetime=timedelta(hours=1))
     key, host_key = keys.generate(), keys.generate()
 
     def start(image_id: str) -> tuple[Machine, Connection]:
@@ -63,7 +63,7 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
             user_data=user_data(host_key, run.expires_at),
             tags=run.temporary() | {LOGIN_USER: os_image.ssh_user},
         )
-        machine = run_machine(cloud, new_run("mxnet-cu101"), order, places)
+        machine = run_machine(cloud, new_run("goes-on"), order, places)
         stack.callback(terminate_all, cloud, [machine.instance_id])
         connection = wait_until_reached(
             cloud,
@@ -102,14 +102,14 @@ def test_a_machine_goes_on_from_where_the_snapshot_was_taken(local_cloud: Path) 
         assert taken.sound
         done = wait_until_completed(cloud, taken)
         connection.run("echo after | sudo tee /opt/after && sync")
-        assert done in checkpoints(cloud, "mxnet-cu101")
+        assert done in checkpoints(cloud, "goes-on")
         before = ids(prune(cloud, "no-such-recipe", keep=0))
         with temporary_image(cloud, run, done.snapshot_id, base) as image_id:
             registered = find_image(cloud, image_id)
             assert registered
             assert (registered.size_gb, registered.boot_mode) == (64, base.boot_mode)
             assert image_id not in {image.image_id for image in images(cloud)}
-            assert prune(cloud, "mxnet-cu101", keep=0) == [], "in use"
+            assert prune(cloud, "goes-on", keep=0) == [], "in use"
             _, second = start(image_id)
         assert find_image(cloud, image_id) is None
         assert second.run("ls /opt").stdout.split().count("before") == 1

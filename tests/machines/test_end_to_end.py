@@ -465,7 +465,7 @@ def test_an_image_that_is_not_proved_on_a_gpu_is_not_launched_on_aws(
     ("words", "says"),
     [
         (["bake", "mxnet-cu102", "--local"], "mxnet-cu101"),
-        (["bake", "--cuda", "10.3"], "There are recipes for CUDA 10.0"),
+        (["bake", "--cuda", "10.3"], "There are recipes for CUDA 10.0, 10.1"),
         (["bake", "--cuda", "10.1", "--instance-type", "p4d.24xlarge"], "A100"),
         (["bake", "--cuda", "10.1", "--stand-in"], "Add --local"),
         (["bake", "--cuda", "10.1", "--spot", "--no-spot"], "exclude each other"),
