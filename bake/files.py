@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import resources
@@ -23,6 +24,8 @@ from platformdirs.unix import Unix
 from bake.errors import FileError, RequestError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# Recipes, scripts, facts and locks are much smaller.
+_LARGEST_SOURCE_B = 16_000_000
 
 
 def home() -> Path:
@@ -136,6 +139,25 @@ def _another_folder(path: Path) -> str:
             if path.absolute().is_relative_to(folder().absolute()):
                 return f"Choose another folder by the environment variable: {variable}=FOLDER"
     return ""
+
+
+def read_source(path: Path) -> bytes:
+    """Return the content of a file that a user has written: a recipe, a script, facts or a lock.
+
+    OSError also for a pipe or a device, from which reading may never end, and for a huge file.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is a pipe or a device, not a file", str(path))
+        content = file.read(_LARGEST_SOURCE_B + 1)
+    if len(content) > _LARGEST_SOURCE_B:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe is opened even if nothing writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_file(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:

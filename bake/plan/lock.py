@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bake.errors import Finding, RecipeError, RequestError
-from bake.files import write_file
+from bake.files import read_source, write_file
 from bake.recipe.payload import Payload
 from bake.recipe.recipe import Recipe, environment_name
 from bake.record import Installed, Record, Wheel
@@ -210,13 +210,13 @@ def read(path: Path, recipe: str) -> Lock:
     """Read a lock; RecipeError if it is not a lock of this recipe."""
     findings: list[Finding] = []
     try:
-        lock = Lock.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+        lock = Lock.model_validate(tomllib.loads(read_source(path).decode("utf-8-sig")))
         if lock.recipe == recipe:
             return lock
         findings = [Finding("recipe", f"the lock belongs to recipe {lock.recipe}, not {recipe}")]
     except ValidationError as error:
         findings = [Finding(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         findings = [Finding("", str(error))]
     raise RecipeError(
         f"The lock {path} cannot be used",

@@ -13,6 +13,7 @@ from typing import Any
 
 from bake.catalog import nearest
 from bake.errors import RecipeError
+from bake.files import read_source
 from bake.recipe.extends import Document
 from bake.recipe.project import Project, built_in
 
@@ -96,7 +97,7 @@ def named_file(name: str, files: Sequence[RecipeFile], folder: Path) -> RecipeFi
 def read_file(path: Path) -> RecipeFile:
     """Read a file. An error is its content."""
     try:
-        text = path.read_text("utf-8-sig")  # some editors write a byte-order mark
+        text = read_source(path).decode("utf-8-sig")  # some editors write a byte-order mark
         return RecipeFile(path, tomllib.loads(text))
     except (OSError, UnicodeDecodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error

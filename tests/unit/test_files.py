@@ -177,3 +177,22 @@ def test_what_an_installer_compiles_is_none_of_the_programs(
         (folder / name).write_text("true")
     monkeypatch.setattr(files, "on_machine", lambda package: folder)
     assert [program.name for program in files.programs_of("bake.x")] == ["a.py", "b.sh"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge"])
+def test_a_users_file_that_may_never_end_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(OSError, match=r"pipe or a device|too large"):
+        files.read_source(path)
+    path.unlink()
+    path.write_bytes(b"name")
+    assert files.read_source(path) == b"name"
+    with pytest.raises(IsADirectoryError):
+        files.read_source(tmp_path)

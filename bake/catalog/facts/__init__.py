@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 
 from bake.catalog.versions import nearest
 from bake.errors import Finding, RecipeError
+from bake.files import read_source
 
 SUFFIX = ".toml"
 _own: Path | None = None
@@ -68,7 +69,8 @@ def check_names() -> None:
 
 def _read_own(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte-order mark
+        text = read_source(path).decode("utf-8-sig")  # some editors write a byte-order mark
+        return tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"The facts {path} cannot be read: {error}") from error
 
