@@ -40,6 +40,7 @@ from typing import Literal, cast, get_args
 
 from bake.catalog import nearest
 from bake.errors import Finding, RecipeError
+from bake.files import read_source
 from bake.recipe.project import Project
 from bake.recipe.variable import is_free
 
@@ -63,6 +64,7 @@ _FIELD = re.compile(r"# ([A-Z][a-z]+):(.*)")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _NEED = re.compile(r"\*|[a-z][a-z0-9-]*(\|[a-z][a-z0-9-]*)*")
 _INPUT = re.compile(r"[A-Z][A-Z0-9_]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _USE = re.compile(r"\$\{?#?([A-Z][A-Z0-9_]*)")
 
 
@@ -98,7 +100,7 @@ def read_script(path: Path, kind: Kind = "stage") -> Script:
     """Read a script; RecipeError with every error of its header."""
     what = "stage script" if kind == "stage" else "check"
     try:
-        body = path.read_bytes()
+        body = read_source(path)
         lines = body.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the {what} {path} cannot be read: {error}") from error
@@ -204,6 +206,10 @@ def _check_inputs(place: str, script: Script) -> Iterator[Finding]:
             yield Finding(place, f"Inputs: the shell uses {name}", "Use another name")
     for name in (each for each, times in Counter(script.inputs).items() if times > 1):
         yield Finding(place, f"Inputs: {name} is declared twice", "Declare it once")
+    for name, value in script.defaults.items():
+        if _CONTROL.search(value):
+            message = f"Inputs: the default of {name} has a control character"
+            yield Finding(place, message, "Leave it out")
     for name in sorted({*script.inputs} & {*script.secrets}):
         yield Finding(place, f"{name} is both an input and a secret", "Declare it once")
 
