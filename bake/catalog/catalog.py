@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from bake.catalog import facts
-from bake.catalog.versions import nearest, numbers
+from bake.catalog.versions import VERSION, nearest, numbers
 from bake.errors import RecipeError
 
 Modules = Literal["proprietary", "open"]
@@ -377,7 +377,6 @@ def _reason(error: Exception) -> str:
 def _read() -> Catalog:
     cuda, drivers, frameworks = facts.read("cuda"), facts.read("drivers"), facts.read("frameworks")
     gpus = {name: _fact(Gpu, table, name=name) for name, table in drivers["gpu"].items()}
-    minor = cuda["minor_version_compatibility"]
     os_images = _os_images(facts.read("os_images"))
     return Catalog(
         os_images=os_images,
@@ -387,7 +386,7 @@ def _read() -> Catalog:
         cuda={
             version: _cuda(version, table, os_images) for version, table in cuda["release"].items()
         },
-        minor_version_compatibility={int(k): minor[k] for k in minor if k.isdigit()},
+        minor_version_compatibility=_minor_compatibility(cuda["minor_version_compatibility"]),
         drivers=tuple(
             _fact(Driver, table, os=key)
             for table in drivers["package"]
@@ -422,21 +421,55 @@ def _fact(kind: type[F], table: Mapping[str, Any], **more: Any) -> F:
         k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k in names
     }
     made = own | more
-    if facts.own_folder():
-        _check_types(kind, made)
-    return kind(**made)
+    return _checked(kind, made) if facts.own_folder() else kind(**made)
 
 
-def _check_types(kind: type[Fact], values: Mapping[str, Any]) -> None:
-    """Raise ValueError for values that are missing or have a wrong type."""
+def _checked(kind: type[F], values: Mapping[str, Any]) -> F:
+    """Return the value with the types of its fields; ValueError for what is missing or wrong."""
     import pydantic
 
+    name = next((str(values[key]) for key in ("key", "name", "version") if key in values), "")
+    label = f"{kind.__name__} {name}".rstrip()
     try:
-        pydantic.TypeAdapter(kind).validate_python(values)
+        fact = pydantic.TypeAdapter(kind).validate_python(values)
     except pydantic.ValidationError as error:
-        name = next((str(values[key]) for key in ("key", "name", "version") if key in values), "")
         faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{kind.__name__} {name}".rstrip() + f": {', '.join(faults)}") from error
+        raise ValueError(f"{label}: {', '.join(faults)}") from error
+    for field, pattern in _VERSIONS.get(kind, {}).items():
+        value = getattr(fact, field)
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is not None and not pattern.fullmatch(each):
+                raise ValueError(f"{label}: {field}: {each!r} is not a version")
+    return fact
+
+
+_CAPABILITY = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
+# The fields that are compared as versions.
+_VERSIONS: Mapping[type[Fact], Mapping[str, re.Pattern[str]]] = {
+    OsImage: {"glibc": VERSION, "python": VERSION},
+    Gpu: {
+        **{"capability": _CAPABILITY, "first_driver": VERSION},
+        **{"last_branch": VERSION, "open_from": VERSION},
+    },
+    Cuda: {"version": VERSION, "min_driver": VERSION, "capabilities": _CAPABILITY},
+    Driver: {"branch": VERSION, "version": VERSION},
+    LeftOut: {"version": VERSION},
+    Installer: {"glibc": VERSION},
+    Build: {
+        **{"version": VERSION, "cuda": VERSION},
+        **{"python": VERSION, "capabilities": _CAPABILITY},
+    },
+    D2l: {"version": VERSION, "python": VERSION},
+}
+
+
+def _minor_compatibility(table: Mapping[str, Any]) -> dict[int, str]:
+    """Return the oldest driver for each major version of CUDA; ValueError for a wrong one."""
+    drivers = {int(major): driver for major, driver in table.items() if major.isdecimal()}
+    for major, driver in drivers.items():
+        if not isinstance(driver, str) or not VERSION.fullmatch(driver):
+            raise ValueError(f"minor_version_compatibility.{major}: {driver!r} is not a version")
+    return drivers
 
 
 def _os_images(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, OsImage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_a_fact_of_a_project_takes_the_place_of_the_built_in_one(tmp_path: Path)
     assert (found.size_gb, found.codename) == (99, before.codename)
 
 
+def test_a_fact_that_is_written_as_text_has_the_type_of_its_field(tmp_path: Path) -> None:
+    text = '["ubuntu-18.04"]\nsize_gb = "99"\nsecurity_until = "2030-01-31"\n'
+    (tmp_path / "os_images.toml").write_text(text)
+    catalog.use(tmp_path)
+    found = catalog.load().os_image("ubuntu-18.04")
+    assert (found.size_gb, found.security_until) == (99, date(2030, 1, 31))
+
+
 def test_a_folder_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
     before = catalog.load()
     catalog.use(tmp_path / "catalog")
@@ -75,6 +84,10 @@ def test_a_folder_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
         ("cuda", '[release."99.0"]\n', r"CUDA 99\.0: 'operating_systems' is a key that is missing"),
         ("cuda", '[release."99.0"]\noperating_systems = ["x"]\n', r"CUDA 99\.0: Toolkit: sure"),
         ("frameworks", BUILD.replace('cuda = ["10.1"]', "cuda = 10.1"), "Build mxnet: cuda"),
+        ("frameworks", BUILD.replace('"7.5"', '"7"'), "Build mxnet: capabilities: '7' is not a"),
+        ("drivers", 'gpu.T4.first_driver = "new"', "Gpu T4: first_driver: 'new' is not a version"),
+        ("cuda", 'minor_version_compatibility.12 = "x"', "minor_version_compatibility.12: 'x'"),
+        ("cuda", "minor_version_compatibility.12 = 525", "minor_version_compatibility.12: 525"),
     ],
 )
 def test_facts_that_are_wrong_are_refused(name: str, text: str, says: str, tmp_path: Path) -> None:
