@@ -104,7 +104,7 @@ def variables(resolved: Resolved, payload: Payload) -> dict[str, str]:
     recipe = resolved.recipe
     payload = with_mirrors(payload, recipe.mirrors)
     mirrors = payload.mirrors
-    distribution = resolved.os_image.key.partition("-")[0]
+    distribution = resolved.os_image.os_id.partition("-")[0]
     return {
         "LOGIN_USER": resolved.os_image.ssh_user,
         "OS_ID": resolved.os_image.os_id,

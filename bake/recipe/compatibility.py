@@ -22,6 +22,7 @@ from bake.recipe.gpu_checks import (
     check_machines,
 )
 from bake.recipe.package_checks import check_packages
+from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import Resolved
 from bake.recipe.suggestion import alternatives, suggest, suggest_cuda, suggest_driver
 
@@ -35,6 +36,7 @@ def check(resolved: Resolved) -> list[Finding]:
     """Return every finding, beginning with the parts that the others depend on."""
     checks = (
         check_machines,
+        _check_archive,
         _check_cuda_on_os,
         check_cuda_on_gpus,
         _check_driver_on_os,
@@ -80,6 +82,14 @@ def accepted_unknowns(resolved: Resolved) -> list[Finding]:
         if fact and fact.sure == ASSUMED
     ]
     return assumed + [replace(each, hint="") for each in check(resolved) if each.unknown]
+
+
+def _check_archive(resolved: Resolved) -> Iterator[Finding]:
+    """An operating system of a project's facts has the packages of one that bake knows."""
+    system = resolved.os_image.os_id
+    if system.partition("-")[0] not in UPSTREAM.mirrors:
+        hint = 'Name the one whose packages it has in its facts: like = "ubuntu-24.04"'
+        yield Finding("base", f"bake knows no package archive of {system}", hint)
 
 
 def _check_cuda_on_os(resolved: Resolved) -> Iterator[Finding]:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from bake import catalog as catalogs
 from bake.catalog import Catalog, numbers
+from bake.plan.variables import variables
 from bake.recipe.compatibility import check, pinned_numpy
+from bake.recipe.payload import UPSTREAM
 from bake.recipe.resolved import resolve
 from tests.support.recipes import COMPLETE, RECIPES, changed_recipe, findings_of
 
@@ -110,6 +112,17 @@ def test_a_disk_that_is_too_small_for_cuda_is_refused() -> None:
     found = findings_of(changed_recipe("mxnet-cu101", builder__disk_gb=8))["builder.disk_gb"]
     assert "a disk of 8 GB is too small" in found
     assert "CUDA 10.1 5" in found
+
+
+def test_an_operating_system_without_a_known_archive_is_refused() -> None:
+    resolved = resolve(RECIPES["mxnet-cu101"])
+    own = replace(resolved.os_image, key="company")
+    found = check(replace(resolved, os_image=own))
+    assert "bake knows no package archive of company" in [each.message for each in found]
+    like = replace(own, like="ubuntu-18.04")
+    assert "company" not in "".join(map(str, check(replace(resolved, os_image=like))))
+    made = variables(replace(resolved, os_image=like), UPSTREAM)
+    assert made["OS_MIRROR"] == variables(resolved, UPSTREAM)["OS_MIRROR"]
 
 
 def test_all_findings_come_at_once() -> None:
