@@ -119,7 +119,7 @@ def _not_a_number(value: object) -> object:
 def _requirement(value: str) -> str:
     try:
         url = Requirement(value).url
-    except InvalidRequirement as error:
+    except (InvalidRequirement, RecursionError) as error:
         reason = str(error).splitlines()[0]
         message = f"{value!r} is not a pip requirement: {reason}"
         raise invalid_value(message, 'Write something like "scipy==1.10.1"') from None
@@ -228,7 +228,8 @@ def _input_name(name: str) -> str:
 
 def _input_value(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise invalid_value(f"{value!r} is not text", 'Write it in quotes: "value"')
+        shown = "it" if isinstance(value, dict | list) else repr(value)
+        raise invalid_value(f"{shown} is not text", 'Write it in quotes: "value"')
     return str(value)
 
 

@@ -146,6 +146,12 @@ def test_a_version_that_is_written_as_a_number_is_refused_with_the_reason(
         ('name = "mine"', 'name = "mine"\ninputs = 3', "inputs", "Write [inputs]"),
         ('name = "mine"', 'name = "mine"\ninputs.A = true', "inputs.A", "Write it in quotes"),
         ('name = "mine"', 'name = "mine"\ninputs.PATH = ""', "inputs.PATH", "Use capitals"),
+        (
+            'name = "mine"',
+            f'name = "mine"\ninputs.A{".a" * 3000} = 1',
+            "inputs.A",
+            "it is not text",
+        ),
         ('base = "ubuntu-18.04"', "base = {}", "base.os", "Write the operating system"),
     ],
 )
@@ -293,6 +299,12 @@ def test_a_pip_package_may_come_over_tls_from_anywhere(tmp_path: Path, url: str)
 
 def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff" + GOOD) == read(tmp_path, GOOD)
+
+
+def test_a_marker_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
+    marker = f"{'(' * 3000}os_name == 'x'{')' * 3000}"
+    found = findings(f'{GOOD}[packages]\npip = ["x; {marker}"]\n', tmp_path)
+    assert "is not a pip requirement" in found["packages.pip[0]"]
 
 
 def test_pip_packages_may_have_markers_and_urls(tmp_path: Path) -> None:
