@@ -139,8 +139,11 @@ def nearest_project(start: Path) -> Project | None:
 
 
 def _refuse_other_owner(project: Project) -> None:
-    for folder in (project.folder, project.manifests):
-        if folder.stat().st_uid != os.getuid():
+    names = ("manifests", "scripts", "files", "catalog")
+    own = [path for name in names if (path := project.folder / name).exists()]
+    for path in (project.folder, *own):
+        # Also the owner of a link: another user may lead it to a folder of this one.
+        if {path.stat().st_uid, path.lstat().st_uid} != {os.getuid()}:
             raise RequestError(
                 f"The recipes in {project.manifests} belong to another user, and are not used",
                 hint=f"If you trust them, name their folder: BAKE_PROJECT={project.folder}",

@@ -100,6 +100,28 @@ def test_a_project_of_another_user_is_used_only_if_it_is_named(
     assert named_project(tmp_path, "--project") == project
 
 
+def test_scripts_that_another_user_has_put_beside_recipes_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = new_project(tmp_path / "a", "mine").folder, tmp_path / "b"
+    add_stage(mine, "motd")
+    lstat = Path.lstat
+
+    def of_another_user(path: Path) -> os.stat_result:
+        about = list(lstat(path))
+        about[4] += path in (mine / "scripts", other / "manifests")  # st_uid
+        return os.stat_result(about)
+
+    # A link to a folder of this user belongs to the one who has made it.
+    other.mkdir()
+    (other / "manifests").symlink_to(mine / "manifests")
+    assert nearest_project(other)
+    monkeypatch.setattr(Path, "lstat", of_another_user)
+    for folder in (mine, other):
+        with pytest.raises(RequestError, match="belong to another user"):
+            nearest_project(folder)
+
+
 @pytest.mark.parametrize(
     ("folder", "why"),
     [("nosuch", "is not a folder"), ("empty", "has no recipes"), ("file", "is not a folder")],
