@@ -85,10 +85,10 @@ def write_project(folder: Path, source: tuple[str, str] | None) -> tuple[list[Pa
     written, kept = [], []
     for path, text in template():
         target = folder / path
-        if target.exists():
+        if target.exists() or target.is_symlink():
             kept.append(target)
             continue
-        text = text.replace(_PROJECT, folder.absolute().name)
+        text = text.replace(_PROJECT, folder.resolve().name)
         text = text.replace(_REPOSITORY, repository).replace(f": {_COMMIT}", f": {commit}")
         files.make_folder(target.parent)
         files.write_file(target, text, mode=0o666)

@@ -77,6 +77,19 @@ def test_existing_files_are_kept(tmp_path: Path) -> None:
     assert files_below(tmp_path) == PARTS
 
 
+def test_a_link_that_leads_nowhere_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "README.md").symlink_to("elsewhere")
+    _, kept = write_project(tmp_path, None)
+    assert kept == [tmp_path / "README.md"]
+    assert kept[0].is_symlink()
+
+
+def test_a_project_in_the_folder_above_has_the_name_of_that_folder(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    write_project(tmp_path / "below" / "..", None)
+    assert (tmp_path / "README.md").read_text().startswith(f"# {tmp_path.name}\n")
+
+
 def test_a_folder_with_recipes_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "manifests").mkdir()
     (tmp_path / "manifests" / "mine.toml").write_text("")
