@@ -55,7 +55,8 @@ class Upstreams:
         """Ubuntu's archive has these besides what the stage `base` brings: versions with commas
         between them, each with what it needs, as in `1 this+that,2`."""
         with self.trusted.signer() as sign:
-            main = {key: list(upstreams.main_packages(key, ())) for key in load().os_images}
+            archives = (key for key, image in load().os_images.items() if not image.like)
+            main = {key: list(upstreams.main_packages(key, ())) for key in archives}
             for name, text in versions.items():
                 for version in text.split(","):
                     number, _, needs = version.partition(" ")
