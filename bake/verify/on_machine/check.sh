@@ -17,7 +17,7 @@ main() {
     BAKE_GPUS=$gpus setsid timeout --kill-after=10 "$limit_s" bash --login -c '. "$0" && exec bash "$1"' \
         "$dir/inputs" "$dir/$name.sh" </dev/null >"$dir/output" 2>"$dir/errors" &
     pid=$!
-    wait "$pid" || status=$?
+    wait "$pid" 2>/dev/null || status=$? # without bash's own message about a check that was killed
     kill -KILL -- "-$pid" 2>/dev/null || true
     tail --bytes=20000 "$dir/output"
     tail --bytes=20000 "$dir/errors" >&2
