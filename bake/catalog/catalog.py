@@ -437,6 +437,8 @@ def _checked(kind: type[F], values: Mapping[str, Any]) -> F:
         raise ValueError(f"{label}: {', '.join(faults)}") from error
     for field, pattern in _VERSIONS.get(kind, {}).items():
         value = getattr(fact, field)
+        if field == "python" and not value:
+            raise ValueError(f"{label}: {field}: it works with at least one version")
         for each in value if isinstance(value, tuple) else (value,):
             if each is not None and not pattern.fullmatch(each):
                 raise ValueError(f"{label}: {field}: {each!r} is not a version")

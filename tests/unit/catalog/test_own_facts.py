@@ -85,6 +85,7 @@ def test_a_folder_that_does_not_exist_changes_nothing(tmp_path: Path) -> None:
         ("cuda", '[release."99.0"]\noperating_systems = ["x"]\n', r"CUDA 99\.0: Toolkit: sure"),
         ("frameworks", BUILD.replace('cuda = ["10.1"]', "cuda = 10.1"), "Build mxnet: cuda"),
         ("frameworks", BUILD.replace('"7.5"', '"7"'), "Build mxnet: capabilities: '7' is not a"),
+        ("frameworks", BUILD.replace('["3.7"]', "[]"), "Build mxnet: python: it works with at le"),
         ("drivers", 'gpu.T4.first_driver = "new"', "Gpu T4: first_driver: 'new' is not a version"),
         ("cuda", 'minor_version_compatibility.12 = "x"', "minor_version_compatibility.12: 'x'"),
         ("cuda", "minor_version_compatibility.12 = 525", "minor_version_compatibility.12: 525"),
