@@ -60,6 +60,7 @@ _REPLACES = f"Replaces: {BUILT_IN}"
 Kind = Literal["stage", "check"]
 Reboots = Literal["no", "when-required", "yes"]
 
+_SHELL = re.compile(r"\b(ba)?sh\b")  # in the first line, #!/bin/sh
 _FIELD = re.compile(r"# ([A-Z][a-z]+):(.*)")
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _NEED = re.compile(r"\*|[a-z][a-z0-9-]*(\|[a-z][a-z0-9-]*)*")
@@ -228,6 +229,9 @@ def _header(name: str, lines: list[str], kind: Kind) -> tuple[str, dict[str, str
     current = ""
     for number, line in enumerate(lines, start=1):
         if line.startswith("#!") and number == 1:
+            if not _SHELL.search(line):
+                hint = "Write it in bash: #!/usr/bin/env bash"
+                findings.append(Finding(f"{name}:1", f"bash cannot run a script for {line}", hint))
             continue
         if not line.startswith("#"):
             break

@@ -91,6 +91,7 @@ def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
+        ("env bash", "env python3", "good.sh:1: bash cannot run a script for #!/usr/bin/env"),
         ("# Needs:", "# Need:", "good.sh:4: unknown field Need. Did you mean Needs?"),
         ("# Inputs:", "# Input:", "Did you mean Inputs?"),
         (
