@@ -53,7 +53,8 @@ def _proof(outcome: Outcome, image: Image) -> str:
         text += ", with stand-ins"
     if counts:
         skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-        text += f": {counts['passed']} checks passed{skipped}"
+        plural = "" if counts["passed"] == 1 else "s"
+        text += f": {counts['passed']} check{plural} passed{skipped}"
     if image.verified == "cpu":
         text += ". Nothing that needs a GPU was tested"
     return text

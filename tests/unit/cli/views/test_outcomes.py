@@ -37,6 +37,8 @@ def test_a_bake_with_a_gpu_says_how_much_was_tested(capsys: pytest.CaptureFixtur
     passed = [check for check in CHECKS if check.outcome == "passed"]
     shown = result(capsys, "gpu", record=record(checks=passed))
     assert shown["Proved"] == "on a GPU: 2 checks passed"
+    shown = result(capsys, "gpu", record=record(checks=passed[:1]))
+    assert shown["Proved"] == "on a GPU: 1 check passed"
 
 
 def test_a_bake_says_what_it_took_and_what_it_cost(capsys: pytest.CaptureFixture[str]) -> None:
