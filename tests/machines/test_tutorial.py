@@ -93,6 +93,7 @@ def test_the_tutorial_works_on_the_local_cloud(reader: Reader) -> None:
     [(line, said)] = failed  # the mistake in the stage
     assert line == "bake build hello --local"
     assert "greet prints: Hello, friends!" in said
+    assert re.search("The next bake resumes from snap-[0-9a-f]+: base, motd\n", said)
     _first, greeting, package, stage = plans
     assert states(greeting) == {"base": "from checkpoint", "motd": "to run", "seal": "to run"}
     assert states(package)["base"] == "to run"
