@@ -796,7 +796,8 @@ install_locked_wheels() {
     local pip_settings=("${pip_settings[@]}" PIP_CONSTRAINT=/dev/null)
     list=$(as_login_user mktemp) report=$(as_login_user mktemp)
     for part in '^pip==' '^[^#]'; do
-        grep "$part" <<<"$LOCKED_PIP" >"$list" || continue
+        # As the owner of the file: the kernel refuses root to write to another user's file in /tmp.
+        grep "$part" <<<"$LOCKED_PIP" | as_login_user tee "$list" >/dev/null || continue
         [[ $part == '^pip==' ]] && more=() || more=(--report "$report")
         call_pip install --no-compile --no-warn-script-location "${more[@]}" "${options[@]}" --requirement "$list" || {
             unavailable_wheels "${options[@]}" <<<"$LOCKED_PIP" | no_differences

@@ -44,18 +44,20 @@ for record in sorted(pathlib.Path(sys.argv[1], "conda-meta").glob("*.json")):
 create_locked() {
     local list
     list=$(as_login_user mktemp)
-    awk -v channel="$CONDA_CHANNEL" 'BEGIN { print "@EXPLICIT" } { print channel "/" $1 "#" $2 }' <<<"$1" >"$list"
+    awk -v channel="$CONDA_CHANNEL" 'BEGIN { print "@EXPLICIT" } { print channel "/" $1 "#" $2 }' <<<"$1" |
+        as_login_user tee "$list" >/dev/null # the kernel lets only the owner of a file in /tmp write it again
     conda create --yes --quiet --prefix "$ENVIRONMENT_PREFIX" --file "$list" || {
-        missing_in_channel "$list" <<<"$1" | no_differences
+        missing_in_channel <<<"$1" | no_differences
         fail "conda cannot install what is locked"
     }
     rm "$list"
 }
 
 missing_in_channel() {
-    local path sha256 found
+    local path sha256 found scratch
+    scratch=$(mktemp)
     while read -r path sha256; do
-        found=$( (fetch "$CONDA_CHANNEL/$path" "$1") 2>&1 && sha256sum "$1" | cut --delimiter ' ' --fields 1) || true
+        found=$( (fetch "$CONDA_CHANNEL/$path" "$scratch") 2>&1 && sha256sum "$scratch" | cut --delimiter ' ' --fields 1) || true
         [[ $found == *' cannot be downloaded' ]] || found="the channel has $found"
         [[ $found == *"$sha256" ]] || say "$path: sha256 $sha256 is locked, and ${found##*error: }"
     done

@@ -127,7 +127,13 @@ def test_the_headers_are_installed_while_the_archive_has_them(
     machine.read("apt-get --yes --quiet install linux-image-aws")
     give_kernel(machine, RUNNING)
     body = (SCRIPTS / "stages" / "base.sh").read_text()
-    given = {"OS_ID": "ubuntu-18.04", "OS_MIRROR": "", "OS_SECURITY_MIRROR": "", "APT_PACKAGES": ""}
+    given = {
+        "OS_ID": "ubuntu-18.04",
+        "OS_MIRROR": "",
+        "OS_SECURITY_MIRROR": "",
+        "APT_PACKAGES": "",
+        "DNF_PACKAGES": "",
+    }
     done = machine.script(body, "base", **given, BAKE_LIB=KERNEL_LIB)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "must reboot" not in done.stdout
