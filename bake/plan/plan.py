@@ -9,6 +9,7 @@ these changes, only the digests of this stage and of the stages that need it cha
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bake.files import json_digest
 from bake.plan.checks import PlannedCheck, read_checks
 from bake.plan.lock import Lock, refuse_mismatch
 from bake.plan.script import (
+    ALWAYS_GIVEN,
     EVERY_OTHER,
     FILES_FOLDER,
     Script,
@@ -106,9 +108,11 @@ def make_plan(
     of_base = [name for each in resolved.lineage[1:] for name in each.recipe.checks]
     checks, wrong = read_checks([*resolved.all_stages, *of_base], recipe.checks, project)
     files, missing = _read_files(chosen)
+    lib = project.lib.read_bytes()
     findings = [
         *wrong,
         *missing,
+        *(each for script in chosen for each in _check_lib(script, lib)),
         *_check_own_inputs(recipe, [*chosen, *checks], own),
         *(each for script in chosen for each in _check_inputs("", script, given)),
         *(each for script in checks for each in _check_inputs("checks/", script, given)),
@@ -125,7 +129,6 @@ def make_plan(
             message,
             hint="Remove Reboots from its header: after it, the machine has no SSH keys any more",
         )
-    lib = project.lib.read_bytes()
     earlier = resolved.base_stages if lock else ()
     stages = _with_digests(ordered, needs, given, files, lock, lib, base_image_id, earlier)
     planned = tuple(PlannedCheck(script, _inputs(script, given)) for script in checks)
@@ -300,6 +303,19 @@ def _check_inputs(folder: str, script: Script, given: Mapping[str, str]) -> Iter
     known = given.keys() | {name for names in OF_SECTION.values() for name in names}
     for name in sorted(script.used() & known - set(script.inputs)):
         yield Finding(place, f"reads {name} and does not declare it", "Add it to Inputs:")
+
+
+def _check_lib(script: Script, lib: bytes) -> Iterable[Finding]:
+    """Report a function of lib.sh that a script calls, but neither sources nor defines."""
+    body = script.body.decode()
+    if ALWAYS_GIVEN in body:
+        return
+    for name in re.findall(r"^(\w+)\(\) ", lib.decode(), re.MULTILINE):
+        if f"{name}()" not in body and re.search(rf"^\s*{name}\s", body, re.MULTILINE):
+            message = f"calls {name}, a function of lib.sh, and does not source lib.sh"
+            hint = f'Add the line: source "${{{ALWAYS_GIVEN}:?}}"'
+            yield Finding(f"{script.name}.sh", message, hint)
+            return
 
 
 def _check_own_inputs(

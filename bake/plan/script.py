@@ -200,9 +200,8 @@ def _check_inputs(place: str, script: Script) -> Iterator[Finding]:
         if name in GIVEN_TO:
             yield Finding(place, f"{name} is given to {GIVEN_TO[name]}", "Leave it out")
         elif not _INPUT.fullmatch(name):
-            yield Finding(
-                place, f"Inputs: {name} is not a variable", "Write names like CUDA_VERSION"
-            )
+            hint = "Write names like CUDA_VERSION; a default has no blanks"
+            yield Finding(place, f"Inputs: {name} is not a variable", hint)
         elif not is_free(name):
             yield Finding(place, f"Inputs: the shell uses {name}", "Use another name")
     for name in (each for each, times in Counter(script.inputs).items() if times > 1):
@@ -211,6 +210,9 @@ def _check_inputs(place: str, script: Script) -> Iterator[Finding]:
         if _CONTROL.search(value):
             message = f"Inputs: the default of {name} has a control character"
             yield Finding(place, message, "Leave it out")
+        if value[:1] in ("'", '"'):
+            message = f"Inputs: the quotes would be a part of the default of {name}"
+            yield Finding(place, message, "Leave them out; a default has no blanks")
     for name in sorted({*script.inputs} & {*script.secrets}):
         yield Finding(place, f"{name} is both an input and a secret", "Declare it once")
 

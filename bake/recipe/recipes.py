@@ -50,7 +50,14 @@ def find(name: str, project: Project) -> Recipe:
     """
     if is_path(name):
         return load(Path(name), project)
-    return _load(named_file(name, recipe_files(project), project.manifests), project)
+    try:
+        file = named_file(name, recipe_files(project), project.manifests)
+    except RecipeError as error:
+        if project.is_installed:  # only because no project of the user's was found
+            here = "Neither this folder nor one above it has manifests/*.toml"
+            error.hint = f"{error.hint}. {here}, so only the built-in recipes are known"
+        raise
+    return _load(file, project)
 
 
 def read_all(project: Project) -> tuple[list[Recipe], list[BrokenRecipe]]:

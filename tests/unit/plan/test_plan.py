@@ -412,6 +412,18 @@ def test_the_inputs_of_ones_own_stages_come_from_the_recipe(scripts: Path) -> No
     assert 'Write GREETING = "…" under [inputs] of the recipe, or a default: GREETING=…' in said
 
 
+def test_a_stage_that_calls_lib_without_it_is_refused(scripts: Path) -> None:
+    (scripts / "lib.sh").write_text("say() {\n    echo\n}\n")
+    write(scripts, "mxnet", "conda", "FRAMEWORK", 'say "hello"')
+    said = refused(scripts)
+    assert "mxnet.sh: calls say, a function of lib.sh, and does not source lib.sh" in said
+    assert 'Add the line: source "${BAKE_LIB:?}"' in said
+    write(scripts, "mxnet", "conda", "FRAMEWORK", 'source "${BAKE_LIB:?}"\nsay "hello"')
+    assert plan(scripts)
+    write(scripts, "mxnet", "conda", "FRAMEWORK", "say() { echo; }\nsay hello")
+    assert plan(scripts)
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("CUDA_VERSION", "Use [cuda]"), ("LOGIN_USER", "Use another name")]
 )
