@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from bake.catalog import facts
+from bake.errors import RecipeError
 from bake.verify.known import ANOTHER_MACHINE, Known
 
 # The reasons why the driver refuses a GPU, from the kernel's log.
@@ -71,16 +76,29 @@ _GPU = r"(?P<gpu>[\da-f:.]{1,20}[\da-f])"
 _XID = r"\bXid \((?:PCI:)?(?P<gpu>[^()]{1,60})\): "
 
 
-def _xids() -> tuple[Known, ...]:
-    """Return the Xids for which NVIDIA's catalog requires more than a restart of the program."""
-    table = facts.read("xids")
+def xid_faults() -> tuple[Known, ...]:
+    """Return the Xids for which NVIDIA's catalog requires more than a restart of the program.
+
+    RecipeError if a project's own ones cannot be used.
+    """
+    try:
+        return _xid_faults(facts.read("xids"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"The facts {facts.own_path('xids')} cannot be used: {error}",
+            hint="They have the format of the built-in ones: bake/catalog/facts/xids.toml",
+        ) from error
+
+
+def _xid_faults(table: Mapping[str, Any]) -> tuple[Known, ...]:
     return tuple(
         Known(
             f"{xid['what']} ({{gpu}})",
             f"Xid {code}, for which NVIDIA's catalog requires "
             f"{table['action'][xid['action']]['required']}",
             ANOTHER_MACHINE,
-            rf"{_XID}{code}\b" + (r"[^()]{1,60}(?<![-\w])Fatal\b" if xid.get("fatal_only") else ""),
+            rf"{_XID}{re.escape(code)}\b"
+            + (r"[^()]{1,60}(?<![-\w])Fatal\b" if xid.get("fatal_only") else ""),
         )
         for code, xid in table["xid"].items()
     )
@@ -88,7 +106,7 @@ def _xids() -> tuple[Known, ...]:
 
 # Faults that a healthy GPU never reports, even if it works again afterwards.
 FAULTS = (
-    *_xids(),
+    *xid_faults(),
     Known(
         "a GPU must be recovered ({gpu})",
         "Xid 154: the driver requests this action: {action}",
