@@ -65,7 +65,7 @@ class RecipeOptions:
     )
     all: bool = option(False, "every recipe of your project; without one, every recipe of bake")
     cuda: str | None = option(None, "CUDA version, like 12.6 or 10.1")
-    framework: str | None = option(None, "mxnet or pytorch")
+    framework: str | None = option(None, "framework, like pytorch or jax")
     instance_type: str | None = option(
         None,
         "EC2 instance types in order of preference, instead of the recipe's: "
