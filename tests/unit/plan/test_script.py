@@ -114,7 +114,7 @@ def test_a_header_without_needs_and_inputs_is_valid(tmp_path: Path) -> None:
         ("LOGIN_USER CUDA", "=x CUDA", "Inputs:  is not a variable"),
         ("LOGIN_USER CUDA", "CUDA_VERSION=1 CUDA", "CUDA_VERSION is declared twice"),
         ("LOGIN_USER CUDA", "A=\x1b[0m CUDA", "the default of A has a control character"),
-        ("LOGIN_USER CUDA", "A=\"x\" CUDA", "the quotes would be a part of the default of A"),
+        ("LOGIN_USER CUDA", 'A="x" CUDA', "the quotes would be a part of the default of A"),
         ("# shellcheck", "# Files: /etc/passwd\n", "Files: /etc/passwd is not a path below files/"),
         ("# shellcheck", "# Files: a ../b\n", "Files: ../b is not a path below files/"),
         ("# shellcheck", "# Files: a/../../b\n", "a/../../b is not a path below files/"),
