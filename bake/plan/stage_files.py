@@ -97,7 +97,8 @@ class _Reader:
         self.files: dict[str, StageFile] = {}
         self.findings: list[Finding] = []
         self._folder = folder
-        self._root = Path(os.path.realpath(folder))
+        # The folder itself may not be a link either: it could lead out of the project.
+        self._root = Path(os.path.realpath(folder.parent), folder.name)
         self._size = 0
         self._is_full = False
 

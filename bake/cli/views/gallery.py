@@ -147,7 +147,7 @@ def _index(found: Sequence[Entry]) -> str:
             f"{each.size_gb:.0f} GB",
             each.expected.time,
             each.expected.cost,
-            ", ".join(sorted({_proved(proof) for proof in each.proofs})) or "not yet",
+            "; ".join(sorted({_proved(proof) for proof in each.proofs})) or "not yet",
         )
         for each in found
     ]

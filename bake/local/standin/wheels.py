@@ -173,12 +173,17 @@ def _separate(
     return sorted(real), stand_ins, unsure
 
 
+# `uv pip compile --help`, --python-platform: no newer one than this.
+NEWEST_GLIBC_OF_UV = (2, 40)
+
+
 def _resolve(lines: Iterable[str], target: Target, *options: str) -> str:
     settings = _pip_settings()
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header"]
     command += ["--no-annotate", "--no-cache", "--only-binary", ":all:", "--no-config"]
     command += ["--python-version", target.python, "--index-strategy", "unsafe-best-match"]
-    command += ["--python-platform", f"x86_64-manylinux_{target.glibc[0]}_{target.glibc[1]}"]
+    major, minor = min(target.glibc, NEWEST_GLIBC_OF_UV)
+    command += ["--python-platform", f"x86_64-manylinux_{major}_{minor}"]
     if index := settings.get("index-url"):
         command += ["--default-index", index]
     for index in settings.get("extra-index-url", "").split():

@@ -202,3 +202,12 @@ def test_any_files_are_unpacked_as_they_are(content: dict[str, bytes]) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive(files))) as tar:
         unpacked = {each.name: tar.extractfile(each) for each in tar if each.isfile()}
         assert {name: file and file.read() for name, file in unpacked.items()} == content
+
+
+def test_the_folder_of_files_may_not_be_a_link_itself(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/secret").write_text("secret")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/files").symlink_to(tmp_path / "elsewhere")
+    text = refused(tmp_path / "project/files", "secret")
+    assert "files/secret: is a link that leads out of" in text
