@@ -18,9 +18,8 @@ from bake.catalog.catalog import (
     OsImage,
     Toolkit,
     VcpuQuota,
-    load,
-    use,
 )
+from bake.catalog.reading import load, use
 from bake.catalog.versions import VERSION, did_you_mean, distance, nearest, numbers, runs_on
 
 __all__ = [

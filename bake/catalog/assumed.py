@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from bake.catalog.catalog import Build, Catalog, Cuda, Driver, change, load, undo_changes
+from bake.catalog.catalog import Build, Catalog, Cuda, Driver
+from bake.catalog.reading import change, load, undo_changes
 from bake.catalog.versions import VERSION, distance, numbers
 
 ASSUMED = "assumed"

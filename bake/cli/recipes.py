@@ -157,8 +157,8 @@ def _ready(project: Project, recipe: Recipe, options: RecipeOptions, *, local: b
     from bake.machine.request import read_types
     from bake.plan.plan import make_plan
     from bake.recipe.based import resolve_in
+    from bake.recipe.override import override
     from bake.recipe.payload import UPSTREAM
-    from bake.recipe.recipe import override
     from bake.recipe.recipes import place_in_files
 
     market = True if options.spot else False if options.no_spot else None

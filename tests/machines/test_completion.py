@@ -90,7 +90,7 @@ def test_commands_options_and_values_are_completed(name: str, columns: int) -> N
     with shell(name, PRESENT[name], columns=columns) as typed:
         assert typed.completed("invoke chec") == "invoke checkpoints "
         assert typed.completed("invoke bake --keep") == "invoke bake --keep-on-failure "
-        assert typed.completed("invoke bake py") == "invoke bake pytorch-cu126 "
+        assert typed.completed("invoke bake pytorch-cu12") == "invoke bake pytorch-cu126 "
         assert typed.completed("invoke bake --framework=p") == "invoke bake --framework=pytorch "
         assert typed.completed("invoke put READ") == "invoke put README.md "
         assert typed.completed("invoke bake READ") == "invoke bake READ"
@@ -101,7 +101,7 @@ def test_commands_options_and_values_are_completed(name: str, columns: int) -> N
 def test_a_value_in_quotes_that_are_still_open_is_completed(name: str) -> None:
     with shell(name, PRESENT[name]) as typed:
         for quote in "\"'":
-            line = typed.completed(f"invoke plan {quote}pyt")
+            line = typed.completed(f"invoke plan {quote}pytorch-cu12")
             assert line.startswith(f"invoke plan {quote}pytorch-cu126"), line
 
 
@@ -163,8 +163,8 @@ def test_a_saved_script_works_in_a_new_shell_and_by_path(name: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(invoke("completion", name).stdout)
     with shell(name, command.format(path)) as typed:
-        assert typed.completed("invoke bake py") == "invoke bake pytorch-cu126 "
-        assert typed.completed(f"{INVOKE} bake py") == f"{INVOKE} bake pytorch-cu126 "
+        assert typed.completed("invoke bake pytorch-cu12") == "invoke bake pytorch-cu126 "
+        assert typed.completed(f"{INVOKE} bake pytorch-cu12") == f"{INVOKE} bake pytorch-cu126 "
 
 
 @pytest.mark.parametrize("name", SHELLS)
@@ -176,5 +176,5 @@ def test_the_installed_program_is_completed_in_any_folder(name: str, tmp_path: P
     own = PRESENT[name].replace("invoke", "bake")
     with shell(name, f"cd {tmp_path}", path, PRESENT[name], own) as typed:
         assert typed.completed("bake bui") == "bake build "
-        assert typed.completed("bake build py") == "bake build pytorch-cu126 "
+        assert typed.completed("bake build pytorch-cu12") == "bake build pytorch-cu126 "
         assert typed.completed("bake --vers") == "bake --version "

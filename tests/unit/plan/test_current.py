@@ -10,9 +10,9 @@ import pytest
 
 from bake.plan.current import is_current
 from bake.plan.plan import Plan, make_plan
+from bake.recipe.override import override
 from bake.recipe.payload import UPSTREAM, Payload, with_mirrors
 from bake.recipe.project import Project
-from bake.recipe.recipe import override
 from bake.recipe.resolved import resolve
 from tests.support.environment import REPOSITORY
 from tests.support.plans import RECIPE, RECIPES, tags_of

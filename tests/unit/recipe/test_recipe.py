@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from bake.errors import Finding, RecipeError
 from bake.recipe import recipes
 from bake.recipe.fields import MAX_TAGS
+from bake.recipe.override import override
 from bake.recipe.project import Project, built_in
-from bake.recipe.recipe import Recipe, environment_name, override, validated
+from bake.recipe.recipe import Recipe, environment_name, validated
 from tests.support.environment import REPOSITORY
 
 MANIFESTS = REPOSITORY / "manifests"
