@@ -52,16 +52,16 @@ def test_a_bake_and_the_one_that_resumes_it_run_under_the_policy(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kitchen.line("one", "two")
-    kitchen.recipe("mine", "one", "two")
+    kitchen.recipe("allowed", "one", "two")
     kitchen.witness.refused.add("two ends")
     with a_user(POLICY, monkeypatch):
         assert connect().account_id == "123456789012"
         with pytest.raises(StageError) as caught:
-            kitchen.bake("mine")
+            kitchen.bake("allowed")
         assert not caught.value.details or "left behind" not in "".join(caught.value.details)
-        assert [each.stages.keys() for each in checkpoints(connect(), "mine")] == [{"one"}]
+        assert [each.stages.keys() for each in checkpoints(connect(), "allowed")] == [{"one"}]
         kitchen.witness.refused.clear()
-        [outcome] = kitchen.bake("mine")
+        [outcome] = kitchen.bake("allowed")
         assert outcome.status == "baked"
     assert kitchen.witness.began() == ["one", "two", "two"]
 

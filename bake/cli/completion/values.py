@@ -67,6 +67,12 @@ def _cuda(_: Place) -> Iterable[Candidate]:
     return (Candidate(version) for version in catalog.load().cuda)
 
 
+def _frameworks(_: Place) -> Iterable[Candidate]:
+    from bake import catalog
+
+    return map(Candidate, catalog.load().frameworks)
+
+
 def _machines(place: Place) -> Iterable[Candidate]:
     from bake.cli.completion.cloud_names import machine_names
 
@@ -97,7 +103,7 @@ SOURCES: Mapping[str, Callable[[Place], Iterable[Candidate]]] = MappingProxyType
         "ami": _images_and_recipes,
         "at_end": _one_of("stop", "terminate"),
         "cuda": _cuda,
-        "framework": _one_of("mxnet", "pytorch"),
+        "framework": _frameworks,
         "gpu": _gpus,
         "image": _images_and_recipes,
         "instance_type": _instance_types,

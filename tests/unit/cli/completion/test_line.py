@@ -100,7 +100,7 @@ def test_options_are_offered_where_a_command_takes_no_words() -> None:
         ("invoke launch-from-ami --market=spot,", ["--market=spot,on-demand"]),
         ("invoke launch-from-ami --at-end ", ["stop", "terminate"]),
         ("invoke launch-from-ami --name ", []),
-        ("invoke bake --framework ", ["mxnet", "pytorch"]),
+        ("invoke bake --framework ", [*catalog.load().frameworks]),
         ("invoke completion ", ["bash", "zsh", "fish"]),
         ("invoke nosuch ", list(COMMANDS)),
         ("invoke machines images --recipe ", RECIPES),  # one command behind another
