@@ -155,7 +155,7 @@ def _build(catalog: Catalog, named: Named) -> Build | None:
     of_name = [each for each in catalog.builds if each.name == named.framework]
     if version is None or any(each.version == version for each in of_name):
         return None
-    able = [b for b in of_name if (named.cuda in b.cuda if named.cuda else not b.cuda)]
+    able = [build for build in of_name if build.is_for(named.cuda)]
     near = min(able, key=lambda build: distance(build.version, version), default=None)
     if near is None:
         return None

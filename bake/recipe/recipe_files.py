@@ -126,7 +126,6 @@ def lock_path(named: str, recipe: str, project: Project) -> Path:
     A recipe of the project below may have one there, too.
     """
     path = new_lock_path(named, recipe, project)
-    own = {read_file(file).name for file in project.own_recipes}
-    if is_path(named) or project.below is None or recipe in own or path.exists():
+    if is_path(named) or project.below is None or path.exists() or recipe in own_names(project):
         return path
     return lock_path(named, recipe, project.below)

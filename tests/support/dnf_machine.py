@@ -6,18 +6,14 @@ rpmbuild and signed with a key of the test.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from uuid import uuid4
 
-from bake.local.machines import os_images
-from bake.local.machines.engine import Engine, find_engine
+from bake.local.machines.engine import find_engine
+from tests.support.debian_roots import debian_layer
 from tests.support.stage_machines import Machine
 
 PACKAGES = (
@@ -65,22 +61,6 @@ class Rpm:
         return "\n".join([*lines, "%files", *self.files, ""])
 
 
-def _layer(engine: Engine) -> str:
-    digest = hashlib.sha256(repr((os_images.SUITE, PACKAGES)).encode()).hexdigest()
-    layer = f"localhost/bake-test/dnf:{digest[:12]}"
-    with os_images._one_at_a_time():
-        if not engine.has_image(layer):
-            with tempfile.TemporaryDirectory() as folder:
-                archive = Path(folder, "root.tar")
-                command = ["mmdebstrap", "--quiet", "--variant=minbase"]
-                command += [f"--include={','.join(PACKAGES)}"]
-                command += [os_images.SUITE, str(archive), os_images.MIRROR]
-                subprocess.run(command, check=True, capture_output=True)
-                engine.import_root(archive, layer, label=os_images.ROOT_LABEL)
-            os_images._forget_others(engine, layer)
-    return layer
-
-
 def publish(machine: Machine, folder: str, packages: Iterable[Rpm], modules: str = "") -> None:
     """Build and sign packages, and make a repository of them in a folder of the machine."""
     script = [f"set -e; rm -rf {folder}; mkdir -p {folder} /tmp/specs; cd /tmp/specs"]
@@ -102,7 +82,9 @@ def dnf_machine() -> Iterator[tuple[Machine, str]]:
     engine = find_engine()
     name = f"bake-test-dnf-{uuid4().hex[:8]}"
     command = ["run", "--detach", "--pull", "never", "--network", "none", "--name", name]
-    engine.call(*command, *engine.limits, _layer(engine), "sleep", "infinity")
+    engine.call(
+        *command, *engine.limits, debian_layer(engine, "dnf", PACKAGES), "sleep", "infinity"
+    )
     try:
         machine = Machine(engine, name, {"LOGIN_USER": "root"})
         machine.run("cat >/etc/os-release", stdin=OS_RELEASE.encode())

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bake.local.machines import os_images
 from bake.local.machines.engine import Engine, find_engine
+from tests.support.debian_roots import debian_layer
 from tests.support.stage_machines import Machine
 
 PACKAGES = (
@@ -56,20 +52,8 @@ class RootShell:
 
 
 def base_layer(engine: Engine) -> str:
-    """Return the layer with the root file system. It is made again only if its contents change."""
-    digest = hashlib.sha256(repr((os_images.SUITE, PACKAGES, _HOOK)).encode()).hexdigest()
-    layer = f"localhost/bake-test/systemd:{digest[:12]}"
-    with os_images._one_at_a_time():
-        if not engine.has_image(layer):
-            with tempfile.TemporaryDirectory() as folder:
-                archive = Path(folder, "root.tar")
-                command = ["mmdebstrap", "--quiet", "--variant=minbase"]
-                command += [f"--include={','.join(PACKAGES)}", f"--customize-hook={_HOOK}"]
-                command += [os_images.SUITE, str(archive), os_images.MIRROR]
-                subprocess.run(command, check=True, capture_output=True)
-                engine.import_root(archive, layer, label=os_images.ROOT_LABEL)
-            os_images._forget_others(engine, layer)
-    return layer
+    """Return the layer with the root file system of a machine that systemd starts."""
+    return debian_layer(engine, "systemd", PACKAGES, _HOOK)
 
 
 class Machines:
